@@ -1,0 +1,96 @@
+"""What is wrong with the operations and implementations that a plugin registers, before any of them is used."""
+
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_type_hints
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from .types import Case, Implementation, Law, Operation
+from .wording import unknown
+
+_ADAPTERS: dict[type[object], dict[str, TypeAdapter[Any]]] = {
+    kind: {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
+    for kind in (Operation, Case, Law, Implementation)
+}
+
+
+def operation_faults(given: Sequence[Operation], taken: Mapping[str, Operation]) -> Iterator[str]:
+    """What forbids adding the operations ``given`` to those ``taken``; nothing if they are sound."""
+    names: set[str] = set()
+    for operation in given:
+        of = f"operation {reprlib.repr(operation.name)}"
+        wrong = [*_type_faults(operation, Operation)]
+        for law in () if wrong else operation.laws:
+            wrong += [f"law {reprlib.repr(law.name)}: {fault}" for fault in _type_faults(law, Law)]
+        if wrong:
+            yield from (f"{of}: {fault}" for fault in wrong)
+            continue
+        if not operation.name:
+            yield "an operation has an empty name"
+        if operation.name in taken or operation.name in names:
+            yield f"{of}: that name is taken; operation names are unique over all plugins"
+        if not operation.cases:
+            yield f"{of} has no cases"
+        yield from (f"{of}, {fault}" for fault in _case_faults(operation))
+        laws = [law.name for law in operation.laws]
+        yield from (f"{of} has two laws named {name!r}" for name in _repeated(laws))
+        names.add(operation.name)
+
+
+def implementation_faults(
+    given: Sequence[Implementation],
+    operations: Mapping[str, Operation],
+    taken: Mapping[tuple[str, str], Implementation],
+) -> Iterator[str]:
+    """What forbids adding the implementations ``given`` to those ``taken``; nothing if they are sound."""
+    names: set[tuple[str, str]] = set()
+    for implementation in given:
+        of = f"implementation {reprlib.repr(implementation.name)}"
+        wrong = [*_type_faults(implementation, Implementation)]
+        if wrong:
+            yield from (f"{of}: {fault}" for fault in wrong)
+            continue
+        key = (implementation.operation, implementation.name)
+        if not implementation.name:
+            yield "an implementation has an empty name"
+        if implementation.operation not in operations:
+            yield f"{of}: {unknown('operation', implementation.operation, operations)}"
+        if key in taken or key in names:
+            yield f"{of}: operation {implementation.operation!r} has one of that name already"
+        names.add(key)
+
+
+def _case_faults(operation: Operation) -> Iterator[str]:
+    sound: list[Case] = []
+    for position, case in enumerate(operation.cases):
+        wrong = [*_type_faults(case, Case)]
+        yield from (f"case {position}: {fault}" for fault in wrong)
+        if wrong:
+            continue
+        sound.append(case)
+        if case.operation != operation.name:
+            yield f"case {case.label!r} says that it belongs to operation {case.operation!r}"
+        if not isinstance(getattr(torch, case.dtype, None), torch.dtype):
+            yield f"case {case.label!r}: torch has no dtype {case.dtype!r}"
+    for label in _repeated([case.label for case in sound]):
+        yield f"two cases are labelled {label!r}; tell them apart by sizes, dtype or variant"
+
+
+def _type_faults(thing: object, kind: type[object]) -> Iterator[str]:
+    """The fields of ``thing`` that are not of the types that the dataclass ``kind`` gives them."""
+    for name, adapter in _ADAPTERS[kind].items():
+        value = getattr(thing, name)
+        try:
+            # pydantic's strict mode knows dict alone where the type says Mapping
+            adapter.validate_python(dict(value) if isinstance(value, Mapping) else value, strict=True)
+        except ValidationError as error:
+            for fault in error.errors():
+                place = ".".join(str(part) for part in (name, *fault["loc"]))
+                message = fault["msg"].removeprefix("Input ")
+                yield f"{place} {message}, got {reprlib.repr(fault['input'])}"
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})

@@ -1,0 +1,134 @@
+"""Memory that shows what a kernel touched besides its own elements: poison around, between and in the elements.
+
+A `Guarded` tensor has the layout of another one (shape, strides, dtype, address modulo 256) and lies alone between
+two guard bands. A read outside its elements meets poison, which spoils the result; a write outside them is found
+by comparing bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GUARD_BYTES = 16 * 1024
+"""On each side. Far more than one element, so that a whole block's overrun stays inside and harms nobody else."""
+
+ALIGNMENT = 256
+"""The address is kept modulo this: a kernel sees the alignment, good or bad, that the operation chose."""
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class Poison:
+    """The byte that fills memory which holds nothing, for floating-point dtypes and for all others."""
+
+    floating: int
+    other: int
+
+    def byte(self, dtype: torch.dtype) -> int:
+        return self.floating if dtype.is_floating_point else self.other
+
+
+NAN_POISON = Poison(floating=0xFF, other=0xA5)
+"""NaN in float64, float32, float16 and bfloat16."""
+
+HUGE_POISON = Poison(floating=0x7B, other=0x5A)
+"""A huge finite number in the same four (1e36 in float32). It shows what NaN hides: an element whose right value is
+NaN and that nobody wrote, a maximum that skips NaN, a stray write of NaN into a guard band."""
+
+
+def element_at(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """The index of the ``flat``-th element of a tensor, counted row by row."""
+    return tuple(int(i) for i in np.unravel_index(flat, tuple(shape)))
+
+
+def _first_true(mask: Tensor) -> int:
+    return int(mask.flatten().to(torch.uint8).argmax())
+
+
+class Guarded:
+    """A tensor laid out like ``like``, in memory of its own. It holds nothing until `fill`."""
+
+    def __init__(self, like: Tensor) -> None:
+        if like.layout is not torch.strided or like.is_complex():
+            raise TypeError(f"expected a dense real tensor, got layout {like.layout} and dtype {like.dtype}")
+        self._itemsize = like.dtype.itemsize
+        reach = sum((size - 1) * stride for size, stride in zip(like.shape, like.stride(), strict=True))
+        length = (reach + 1) * self._itemsize if like.numel() else 0
+        # A whole number of 64-bit words, by which it is filled: byte by byte would take the host's threads to wake.
+        whole = (2 * GUARD_BYTES + ALIGNMENT + length + 7) // 8 * 8
+        self._memory = torch.empty(whole, dtype=torch.uint8, device=like.device)
+        slide = (like.data_ptr() - self._memory.data_ptr() - GUARD_BYTES) % ALIGNMENT
+        self._begin = GUARD_BYTES + slide
+        self._end = self._begin + length
+        self._sealed: Tensor | None = None
+        # set_ and not a view: an implementation meets an ordinary tensor that is nobody's view.
+        self.tensor = torch.empty(0, dtype=like.dtype, device=like.device).set_(
+            self._memory.untyped_storage(), self._begin // self._itemsize, like.shape, like.stride()
+        )
+
+    def fill(self, values: Tensor | None, poison: Poison) -> None:
+        """Writes ``values`` (poison where None) to the elements, and poison around and between them."""
+        self._poison = poison.byte(self.tensor.dtype)
+        self._memory.view(torch.int64).fill_(int.from_bytes(bytes([self._poison]) * 8, "little", signed=True))
+        if values is not None:
+            # Along an expanded dimension all elements are one, which torch refuses to write more than once.
+            once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in self.tensor.stride())
+            self.tensor[once].copy_(values.detach()[once])
+
+    def seal(self) -> None:
+        """Remembers every byte, those of the guard bands too, for `change`."""
+        self._sealed = self._memory.clone()
+
+    def change(self) -> str | None:
+        """Where a byte differs from what `seal` saw, in words; None if all are the same."""
+        if self._sealed is None:
+            raise RuntimeError("change() compares with what seal() saw: call seal() first")
+        if torch.equal(self._memory, self._sealed):
+            return None
+        changed = self._memory != self._sealed
+        places = self._per_element(changed).any(dim=1)
+        elements = places.as_strided(self.tensor.shape, self.tensor.stride())
+        if elements.any():
+            return f"element {element_at(_first_true(elements), self.tensor.shape)}"
+        return self._outside(changed)
+
+    def spill(self) -> str | None:
+        """Where something was written around or between the elements, in words; None if nowhere."""
+        bands = self._memory[: self._begin], self._memory[self._end :]
+        if self.tensor.is_contiguous() and not any((band != self._poison).any() for band in bands):
+            return None
+        written = self._memory != self._poison
+        self._per_element(written)[self._occupied()] = False
+        return self._outside(written) if written.any() else None
+
+    def unwritten(self) -> Tensor:
+        """True for each element that still holds the poison of the last `fill`."""
+        pattern = bytes([self._poison]) * self._itemsize
+        word = _WORDS[self._itemsize]
+        return self.tensor.view(word) == int.from_bytes(pattern, "little", signed=word.is_signed)
+
+    def _per_element(self, mask: Tensor) -> Tensor:
+        """The part of a byte mask between the guard bands: a row for each element or gap."""
+        return mask[self._begin : self._end].view(-1, self._itemsize)
+
+    def _occupied(self) -> Tensor:
+        """True for each place between the guard bands that is an element, False for a gap."""
+        shape, strides = self.tensor.shape, self.tensor.stride()
+        occupied = torch.zeros((self._end - self._begin) // self._itemsize, dtype=torch.bool, device=self.tensor.device)
+        once = [1 if stride == 0 and size else size for size, stride in zip(shape, strides, strict=True)]
+        occupied.as_strided(once, strides).fill_(True)
+        return occupied
+
+    def _outside(self, touched: Tensor) -> str:
+        """Words for the touched byte outside the elements that is nearest to them."""
+        after, before = touched[self._end :], touched[: self._begin].flip(0)
+        if after.any():
+            return f"{_first_true(after) // self._itemsize + 1} element(s) past its end"
+        if before.any():
+            return f"{_first_true(before) // self._itemsize + 1} element(s) before its start"
+        gap = _first_true(self._per_element(touched).any(dim=1))
+        return f"the gap between its elements, {gap} element(s) from its start"

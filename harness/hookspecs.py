@@ -1,0 +1,35 @@
+"""The hooks that a plugin may implement, in pluggy's terms. The built-in plugins use these and nothing else.
+
+A plugin is a module (or an installed package's module) named by an entry point of the group ``boltzbench``::
+
+    [project.entry-points.boltzbench]
+    my_samplers = "my_package.my_module"
+
+The module states ``BOLTZBENCH_API = 1`` and marks its functions with ``@hookimpl``.
+"""
+
+from collections.abc import Callable
+
+import pluggy
+
+from .types import Implementation, Operation
+
+hookspec = pluggy.HookspecMarker("boltzbench")
+hookimpl = pluggy.HookimplMarker("boltzbench")
+
+
+@hookspec
+def register_operations(register: Callable[[Operation], None]) -> None:
+    """Call ``register(operation)`` once for every operation that the plugin defines.
+
+    Called once, before any implementation is asked for. Operation names are unique over all plugins.
+    """
+
+
+@hookspec
+def register_implementations(register: Callable[[Implementation], None]) -> None:
+    """Call ``register(implementation)`` once for every implementation that the plugin brings.
+
+    ``implementation.operation`` may name an operation of any plugin. Names are unique within an operation. Import a
+    GPU library inside ``prepare``, not here, so that a machine without it can still list the implementation.
+    """

@@ -1,0 +1,252 @@
+"""What people read on a terminal: renderables for rich, each of which fits 80 columns by folding, never by cutting."""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from .registry import Plugin, Registry
+from .types import Implementation, Measurement, Operation, Record, Status
+
+PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
+
+Key = TypeVar("Key", bound=Hashable)
+
+Reasons = Mapping[tuple[str, str], Mapping[str, str | None]]
+"""For each (operation, implementation): the kinds of device, and why it cannot run there (None: it can)."""
+
+
+def si(value: float, unit: str = "") -> str:
+    """Three significant digits with an SI prefix: ``12.3 µs``."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g} {unit}".rstrip()
+    rounded = float(f"{value:.2e}")  # first, so that 999.9 becomes 1.00 k and not 1000
+    exponent = math.floor(math.log10(abs(rounded)) / 3 + 1e-9) * 3
+    exponent = min(max(exponent, min(PREFIXES)), max(PREFIXES))
+    scaled = rounded / 10.0**exponent
+    digits = min(max(2 - math.floor(math.log10(abs(scaled)) + 1e-9), 0), 3)
+    return f"{scaled:.{digits}f} {PREFIXES[exponent]}{unit}".rstrip()
+
+
+def share_of_bound(record: Record) -> float | None:
+    """The record's error as a fraction of its bound: at most 1 where it agrees. None where nothing was compared."""
+    if record.error is None or record.bound is None:
+        return None
+    if record.error <= record.bound:
+        return record.error / record.bound if record.bound else 0.0
+    return record.error / record.bound if record.bound else math.inf
+
+
+def failed(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record.status not in (Status.PASSED, Status.UNAVAILABLE)]
+
+
+def operations_list(registry: Registry, reasons: Reasons) -> RenderableType:
+    """Each operation with its formula, its cases, and its implementations: whose they are and where they run."""
+    definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
+    parts: list[RenderableType] = []
+    for operation in registry.operations.values():
+        implementations = registry.implementations_of(operation.name)
+        of = {each.name: reasons[operation.name, each.name] for each in implementations}
+        parts += [
+            Text(operation.name, style="bold"),
+            _indented(_about(operation, definers[operation.name])),
+            _indented(_where_they_run(implementations, of)),
+            *[_indented(line) for line in _grouped_reasons(of)],
+            Text(),
+        ]
+    return Group(*parts, _plugins_table(registry.plugins))
+
+
+def _about(operation: Operation, definer: str) -> Text:
+    counts = [
+        f"{count} {purpose}"
+        for purpose in ("check", "bench", "real")
+        if (count := sum(case.purpose == purpose for case in operation.cases))
+    ]
+    laws = f"; laws: {', '.join(law.name for law in operation.laws)}" if operation.laws else ""
+    lines = [operation.summary, operation.formula, f"{operation.kind} defined by {definer}; source: {operation.source}"]
+    return Text("\n".join([*lines, f"cases: {', '.join(counts)}{laws}"]))
+
+
+def _where_they_run(
+    implementations: Sequence[Implementation], reasons: Mapping[str, Mapping[str, str | None]]
+) -> Table:
+    if not implementations:
+        table = _table()
+        table.add_row(Text("no implementation is installed", style="yellow"))
+        return table
+    table = _table("implementation", "backend", "plugin", "cpu", "cuda")
+    for each in implementations:
+        cells = [Text(word, style="green" if word == "yes" else "yellow") for word in _words(reasons[each.name])]
+        table.add_row(Text(each.name), Text(each.backend), Text(each.plugin), *cells)
+    return table
+
+
+def _words(reasons: Mapping[str, str | None]) -> list[str]:
+    return ["yes" if reasons[kind] is None else "no" for kind in ("cpu", "cuda")]
+
+
+def _grouped_reasons(reasons: Mapping[str, Mapping[str, str | None]]) -> list[Text]:
+    names: dict[tuple[str, str], list[str]] = {}
+    for kind in ("cpu", "cuda"):
+        for name, by_kind in reasons.items():
+            if (reason := by_kind[kind]) is not None:
+                names.setdefault((kind, reason), []).append(name)
+    return [Text(f"not on {kind}: {', '.join(of)}: {reason}", style="yellow") for (kind, reason), of in names.items()]
+
+
+def _plugins_table(plugins: Sequence[Plugin]) -> Table:
+    table = _table("plugin", "distribution", "version", "module")
+    for plugin in plugins:
+        style = "red" if plugin.problems else ""
+        table.add_row(*[Text(t, style) for t in (plugin.name, plugin.distribution, plugin.version, plugin.module)])
+    return table
+
+
+def check_summary(records: Sequence[Record]) -> RenderableType:
+    """For each implementation how many cases and laws it passed, and the case whose error is most of its bound."""
+    table = _table("operation", "implementation", "cases", "laws", "error/bound", "worst case")
+    for (operation, implementation), own in _grouped(records, lambda r: (r.operation, r.implementation)).items():
+        cases = [record for record in own if record.purpose != "law"]
+        laws = [record for record in own if record.purpose == "law"]
+        shares = [(share, record.case) for record in cases if (share := share_of_bound(record)) is not None]
+        share, worst = max(shares, key=lambda pair: pair[0], default=(None, ""))
+        table.add_row(
+            Text(operation),
+            Text(implementation),
+            _score(cases),
+            _score(laws),
+            Text("" if share is None else f"{share:.3g}", style="red" if share is not None and share > 1 else ""),
+            Text(worst if share else "every case exact" if share == 0 else ""),
+        )
+    return Group(table, *_unavailable(records))
+
+
+def bench_tables(records: Sequence[Record]) -> RenderableType:
+    """For each operation and case: the verdict on each implementation and, where it was timed, what the clock said."""
+    parts: list[RenderableType] = []
+    for operation, own in _grouped(records, lambda r: r.operation).items():
+        units = sorted({record.measurement.unit for record in own if record.measurement}) or ["items"]
+        parts += [Text(operation, style="bold"), _indented(_bench_rows([], " or ".join(units)))]
+        for case, rows in _grouped(own, lambda r: r.case).items():
+            parts += [Text(case), _indented(_bench_rows(rows))]
+        parts += [*_untimed(own), *_unavailable(own), Text()]
+    return Group(*parts)
+
+
+def failures(records: Iterable[Record]) -> RenderableType:
+    """Every failure in full."""
+    parts: list[RenderableType] = []
+    for record in failed(records):
+        where = f"{record.operation} {record.implementation}, {record.case}"
+        parts += [Text(f"{record.status}: {where}", style="bold red"), _indented(Text(record.message))]
+        if record.error is not None and record.bound is not None:
+            p_value = "" if record.p_value is None else f", p = {record.p_value:.3g}"
+            parts.append(_indented(Text(f"error {record.error:.6g}, bound {record.bound:.6g}{p_value}")))
+    return Group(*parts)
+
+
+def plugin_problems(problems: Sequence[str]) -> RenderableType:
+    return Group(*[Text(f"plugin problem: {problem}", style="red") for problem in problems])
+
+
+def verdict(records: Sequence[Record], problems: Sequence[str]) -> str:
+    """One closing line that says how the run came out and what to do next."""
+    wrong = failed(records)
+    passed = sum(record.status is Status.PASSED for record in records)
+    skipped = len(records) - passed - len(wrong)
+    aside = f" ({skipped} skipped: unavailable here)" if skipped else ""
+    troubled = f"{_count(len(problems), 'plugin problem')}, see above. " if problems else ""
+    if wrong:
+        command = "bench" if wrong[0].purpose in ("bench", "real") else "check"
+        again = f"boltzbench {command} -o {wrong[0].operation} -i {wrong[0].implementation}"
+        return f"{troubled}{len(wrong)} of {_count(passed + len(wrong), 'check')} failed{aside}. Look closer: {again}"
+    if not passed:
+        return f"{troubled}Nothing was checked{aside}. See what is installed: boltzbench list"
+    return f"{troubled}All agree: {_count(passed, 'check')} passed{aside}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        narrow = name in ("cases", "laws", "cpu", "cuda", "version", "error/bound")
+        table.add_column(name, overflow="fold", no_wrap=narrow)
+    return table
+
+
+def _indented(what: RenderableType) -> Padding:
+    return Padding(what, (0, 0, 0, 2), expand=False)
+
+
+def _grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:
+    groups: dict[Key, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
+
+
+def _score(records: Sequence[Record]) -> Text:
+    tried = [record for record in records if record.status is not Status.UNAVAILABLE]
+    passed = sum(record.status is Status.PASSED for record in tried)
+    if not tried:
+        return Text("-", style="yellow") if records else Text()
+    return Text(f"{passed}/{len(tried)}", style="green" if passed == len(tried) else "bold red")
+
+
+def _bench_rows(records: Sequence[Record], unit: str = "") -> Table:
+    """Rows under one case; without records, the header. Fixed widths keep the rows of all cases in line."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=not records, header_style="dim")
+    table.add_column("implementation", width=15, overflow="fold")
+    table.add_column("agreement", width=14, overflow="fold")
+    table.add_column("median", width=8, justify="right")
+    table.add_column("p10..p90", width=16, justify="right")
+    table.add_column(f"{unit}/s", width=12, justify="right", overflow="fold")
+    table.add_column("GB/s", width=6, justify="right")
+    for record in records:
+        style = {Status.PASSED: "green", Status.UNAVAILABLE: "yellow"}.get(record.status, "bold red")
+        table.add_row(Text(record.implementation), Text(record.status, style=style), *_figures(record.measurement))
+    return table
+
+
+def _figures(measurement: Measurement | None) -> list[str]:
+    if measurement is None:
+        return ["-"] * 4
+    return [
+        si(measurement.median, "s"),
+        f"{si(measurement.p10, 's')}..{si(measurement.p90, 's')}",
+        si(measurement.items_per_second),
+        _gigabytes(measurement.bytes_per_second),
+    ]
+
+
+def _gigabytes(bytes_per_second: float) -> str:
+    value = bytes_per_second / 1e9
+    if value < 0.001:
+        return "<0.001"
+    return f"{value:.3f}" if value < 1 else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _untimed(records: Iterable[Record]) -> list[Text]:
+    return _by_reason("not timed", [record for record in records if record.untimed], lambda r: r.untimed)
+
+
+def _unavailable(records: Iterable[Record]) -> list[Text]:
+    skipped = [record for record in records if record.status is Status.UNAVAILABLE]
+    return _by_reason("unavailable", skipped, lambda r: r.message)
+
+
+def _by_reason(what: str, records: Iterable[Record], reason: Callable[[Record], str]) -> list[Text]:
+    lines = []
+    for words, own in _grouped(records, reason).items():
+        names = ", ".join(dict.fromkeys(record.implementation for record in own))
+        lines.append(Text(f"{what}: {names} ({_count(len(own), 'check')}): {words}", style="yellow"))
+    return lines

@@ -1,0 +1,259 @@
+"""The words that the harness and every plugin share: operations, cases, implementations and what is said of them.
+
+Plain frozen dataclasses; nothing here runs a kernel, reads a clock or writes a file.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor
+
+API_VERSION = 1
+"""What a plugin states as ``BOLTZBENCH_API``: the version of the hooks and types that it was written for."""
+
+PRESETS = ("smoke", "quick", "full")
+"""Sizes of a benchmark run, smallest first; each contains the ones before it."""
+
+INTERPRETED_ON_CPU = frozenset({"triton", "cupy"})
+"""Backends whose kernels are interpreted or emulated for CPU tensors: judged there, never timed."""
+
+Inputs = Mapping[str, Any]
+"""What an implementation is given: tensors and plain numbers by name. It must not change the tensors."""
+
+Tensors = Mapping[str, Tensor]
+"""What an implementation gives back: tensors by name."""
+
+Launch = Callable[[], Tensors]
+"""Runs the prepared work once. Called again and again, it must do all of that work each time."""
+
+Advance = Callable[[Inputs], Tensors]
+"""Prepares and runs one implementation on the given inputs: what a `Law` tests."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of an operation: sizes by name, the dtype by its torch name, and the seed its data is drawn from.
+
+    ``variant`` names what is special about the data ("outliers", "transposed"). ``purpose`` is ``check`` (agreement
+    only), ``bench`` (agreement, then throughput) or ``real`` (data of the world; agreement, then throughput).
+    ``preset`` is the smallest preset that times the case.
+    """
+
+    operation: str
+    sizes: Mapping[str, int]
+    dtype: str
+    variant: str = ""
+    seed: int = 0
+    purpose: Literal["check", "bench", "real"] = "check"
+    preset: Literal["smoke", "quick", "full"] = "smoke"
+
+    @property
+    def label(self) -> str:
+        """What people read: ``variant size=value ... dtype``. Unique among the cases of an operation."""
+        sizes = [f"{name}={value}" for name, value in self.sizes.items()]
+        return " ".join([*([self.variant] if self.variant else []), *sizes, self.dtype])
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The least that a case asks of the hardware. The harness derives every rate from it.
+
+    ``items`` counts what the operation is for ("rows", "unit updates", "parameters"); ``unit`` is that word.
+    Bytes count each input once and each output once.
+    """
+
+    items: int
+    unit: str
+    bytes_read: int = 0
+    bytes_written: int = 0
+    flops: int = 0
+    random_words: int = 0
+    special_calls: int = 0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one output should be, and how far from it each element may lie.
+
+    ``value`` is computed in float64 from the inputs as rounded to the kernel's dtype; ``bound`` is an absolute
+    error, one number or one for each element. Where ``value`` is infinite or NaN the output must be the same.
+    """
+
+    value: Tensor
+    bound: Tensor | float = 0.0
+
+
+class Status(StrEnum):
+    """The verdict on an implementation in one case."""
+
+    PASSED = "passed"
+    WRONG_SHAPE = "wrong_shape"
+    WRONG_DTYPE = "wrong_dtype"
+    WRONG_VALUES = "wrong_values"
+    WRONG_LAW = "wrong_law"
+    MODIFIED_INPUT = "modified_input"
+    OUT_OF_BOUNDS = "out_of_bounds"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The verdict with its evidence.
+
+    ``error`` and ``bound`` are those of the element that came nearest to its bound or went furthest beyond it; for
+    a law they are the statistic and its critical value, and ``p_value`` is set. ``message`` says where and why.
+    """
+
+    status: Status
+    message: str = ""
+    error: float | None = None
+    bound: float | None = None
+    p_value: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        return self.status is Status.PASSED
+
+
+@dataclass(frozen=True)
+class Law:
+    """An exact statement about an operation's results over many draws or calls, such as a stationary law.
+
+    ``test(advance, device, seed)`` runs the implementation through ``advance`` and returns the verdict.
+    ``statement`` is one line for the reader.
+    """
+
+    name: str
+    statement: str
+    test: Callable[[Advance, torch.device, int], Agreement]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something to compute, with all that is needed to judge and time any implementation of it.
+
+    - ``make_inputs(case, device)`` draws the inputs from ``case.seed``.
+    - ``make_outputs(inputs)`` allocates the outputs, uninitialised. An output that has the name of an input is state
+      advanced in place: it holds a copy of that input when a launch begins. All others are poisoned before it.
+    - ``reference(inputs, outputs)`` says what each output should be and within which bound. A sampler's later draws
+      are judged given the earlier ones that the implementation itself made; hence ``outputs``.
+    - ``cost(case)`` is the least work of the case.
+    - ``laws`` are exact statements that the outputs obey as a whole.
+    """
+
+    name: str
+    summary: str
+    formula: str
+    source: str
+    kind: Literal["map", "sampler"]
+    cases: tuple[Case, ...]
+    make_inputs: Callable[[Case, torch.device], Inputs]
+    make_outputs: Callable[[Inputs], Tensors]
+    reference: Callable[[Inputs, Tensors], Mapping[str, Expected]]
+    cost: Callable[[Case], Cost]
+    laws: tuple[Law, ...] = ()
+
+
+def always_available(device: torch.device) -> str | None:
+    """The default of `Implementation.unavailable`: runs wherever torch does."""
+    return None
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute an operation.
+
+    ``prepare(inputs, outputs)`` does what need not be timed (checks, compilation, tables) and returns the launch,
+    which writes to ``outputs``, or to tensors of its own, and returns them by name. ``unavailable(device)`` gives the
+    reason why it cannot run for tensors there, or None. ``backend`` is ``torch``, ``triton``, ``cupy`` or your own
+    word. ``plugin`` is filled in by the registry.
+    """
+
+    operation: str
+    name: str
+    backend: str
+    prepare: Callable[[Inputs, Tensors], Launch]
+    unavailable: Callable[[torch.device], str | None] = always_available
+    plugin: str = ""
+
+    def is_interpreted_on(self, device: torch.device) -> bool:
+        """True where a run says nothing about speed: a GPU kernel interpreted or emulated on the host."""
+        return device.type == "cpu" and self.backend in INTERPRETED_ON_CPU
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the clock said. Times are seconds for one launch; every sample is kept.
+
+    ``mode`` is ``cold`` (inputs not in cache) or ``hot``; ``roofline_share`` is the fraction of the hardware's limit
+    where that limit has been measured.
+    """
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
+    device: str
+    mode: Literal["cold", "hot"]
+    samples: tuple[float, ...]
+    median: float
+    p10: float
+    p90: float
+    items_per_second: float
+    unit: str
+    bytes_per_second: float
+    flops_per_second: float
+    roofline_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a run: an implementation, a case or law, the verdict, and the measurement if there is one.
+
+    A measurement exists only where the status is ``passed``; ``untimed`` says why a passed case has none.
+    """
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
+    operation: str
+    implementation: str
+    backend: str
+    plugin: str
+    case: str
+    purpose: str
+    status: Status
+    message: str = ""
+    error: float | None = None
+    bound: float | None = None
+    p_value: float | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    dtype: str = ""
+    seed: int = 0
+    measurement: Measurement | None = None
+    untimed: str = ""
+
+    def __post_init__(self) -> None:
+        if self.measurement is not None and self.status is not Status.PASSED:
+            raise ValueError(f"a measurement of {self.implementation} exists although its status is {self.status}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything one command found out, as it is written to a results file."""
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
+    schema: int
+    status: Literal["complete", "incomplete"]
+    environment: Mapping[str, Any]
+    records: tuple[Record, ...]
+    problems: tuple[str, ...] = ()

@@ -1,0 +1,289 @@
+"""Loads a CUDA C file: NVRTC and CuPy for CUDA tensors, the emulator for CPU tensors, one way to launch.
+
+    module = CudaModule(Path(__file__).with_name("add.cu"), ["add<float>", "add<float16>"])
+    module.launch("add<float>", (blocks,), (256,), [x, y, x.numel()], device=x.device)
+
+For CUDA the file is compiled here, by CuPy's NVRTC binding, and CuPy's RawModule loads the resulting cubin; CuPy's
+own compilation would flush subnormal floats to zero, has no arch-specific targets such as sm_90a, and keeps a cache
+that does not see edits of included headers. What `cubin` returns for inspection is therefore what runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import json
+import math
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import emulator
+from .emulator import CompilerNotFoundError, CudaCompileError, EmulatorError
+
+__all__ = [
+    "Argument",
+    "CompilerNotFoundError",
+    "Cubin",
+    "CudaCompileError",
+    "CudaModule",
+    "EmulatorError",
+    "unavailable",
+]
+
+Argument = torch.Tensor | None | int | float | np.generic | ctypes.Structure
+
+_INCLUDES = Path(__file__).resolve().parent
+_MAX_GRID = (2**31 - 1, 65535, 65535)
+_MAX_BLOCK = (1024, 1024, 64)
+_MAX_THREADS = 1024
+_MAX_SHARED_BYTES = 227 * 1024
+_STATIC_LIMIT_BYTES = 48 * 1024  # above it a kernel has to ask for more dynamic shared memory
+
+
+@dataclass(frozen=True)
+class Cubin:
+    """Machine code for one arch. `names` maps each name expression to its symbol in `data`, an ELF file."""
+
+    arch: str
+    data: bytes
+    names: dict[str, str]
+    path: Path
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Why CUDA C kernels cannot run on tensors of this device, or None if they can."""
+    if device.type == "cpu":
+        try:
+            emulator.compiler()
+        except CompilerNotFoundError as error:
+            return str(error)
+        return None
+    if device.type != "cuda":
+        return f"CUDA C kernels run on CUDA tensors, and on CPU tensors by emulation, not on {device.type}"
+    try:
+        _nvrtc().getVersion()
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"CUDA C kernels on CUDA tensors need CuPy with NVRTC: {error}"
+    return None
+
+
+class CudaModule:
+    """The kernels of one .cu file. Nothing is compiled before the first launch on a kind of device.
+
+    A launch may come from any thread. On CUDA it is asynchronous, on torch's current stream of the device, and can
+    be captured in a CUDA graph once the same kernel has run outside of one; on the CPU it has finished on return.
+    """
+
+    def __init__(self, source: Path, kernels: Sequence[str]) -> None:
+        """`kernels`: C++ name expressions, such as "row_kernel<float, 4>" or a plain name."""
+        self.source = source.resolve()
+        self.kernels = tuple(kernels)
+        self._lock = threading.Lock()
+        self._emulated: emulator.EmulatedModule | None = None
+        self._loaded: dict[tuple[int, str], Any] = {}  # CuPy RawKernel by device and kernel
+
+    @functools.cached_property
+    def source_hash(self) -> str:
+        """SHA-256 of the file and of all that it includes, for caches and results."""
+        digest = hashlib.sha256()
+        for path in _with_includes(self.source):
+            content = path.read_bytes()
+            digest.update(f"{path.name} {len(content)} ".encode() + content)
+        return digest.hexdigest()
+
+    def launch(
+        self,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: Sequence[Argument],
+        *,
+        shared_bytes: int = 0,
+        device: torch.device,
+    ) -> None:
+        """Runs `kernel` on a grid of blocks (one to three dimensions each).
+
+        A tensor is passed as the address of its first element (contiguity is the caller's business), None as a null
+        pointer, a Python int as long long, a Python float as double, a NumPy scalar as its own type, and a
+        ctypes.Structure by value. `shared_bytes` is dynamic shared memory per block.
+
+        Raises ValueError (a tensor on another device, a grid or block beyond CUDA's limits, an int beyond 64 bits),
+        TypeError (a bool, or a type not named above), CudaCompileError, and on the CPU EmulatorError.
+        """
+        if kernel not in self.kernels:
+            raise ValueError(f"{self.source.name} was loaded with the kernels {list(self.kernels)}, not {kernel!r}")
+        device = _as_tensors_name_it(device)
+        grid, block = _dimensions("grid", grid, _MAX_GRID), _dimensions("block", block, _MAX_BLOCK)
+        if math.prod(block) > _MAX_THREADS:
+            raise ValueError(f"block {block} has {math.prod(block)} threads, more than {_MAX_THREADS}")
+        if not 0 <= shared_bytes <= _MAX_SHARED_BYTES:
+            raise ValueError(f"shared_bytes is {shared_bytes}, beyond 0 to {_MAX_SHARED_BYTES}")
+        packed = [_pack(i, argument, kernel, device) for i, argument in enumerate(args)]
+        if device.type == "cuda":
+            self._launch_cuda(kernel, grid, block, [value for _, value in packed], shared_bytes, device)
+        elif device.type == "cpu":
+            kinds = "".join(kind for kind, _ in packed)
+            self._emulate().launch(kernel, grid, block, [value for _, value in packed], kinds, shared_bytes)
+        else:
+            raise ValueError(unavailable(device))
+
+    def cubin(self, arch: str, kernels: Sequence[str] | None = None) -> Cubin:
+        """Compiles `kernels` (default: all) for an arch such as "sm_90", without a GPU. Raises CudaCompileError."""
+        names = tuple(self.kernels if kernels is None else kernels)
+        nvrtc = _nvrtc()
+        options = ("-std=c++17", f"-arch={arch}", f"-I{_INCLUDES}", f"-I{self.source.parent}")
+        identity = json.dumps([self.source_hash, str(self.source), names, options, nvrtc.getVersion()])
+        stem = f"{self.source.stem}-{arch}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+        path = emulator.cache_directory("cubin") / f"{stem}.cubin"
+        symbols = path.with_suffix(".json")
+        if path.exists():
+            return Cubin(arch, path.read_bytes(), json.loads(symbols.read_text()), path)
+        program = nvrtc.createProgram(self.source.read_text(), str(self.source), (), ())
+        try:
+            for name in names:
+                nvrtc.addNameExpression(program, name)
+            nvrtc.compileProgram(program, options)
+            lowered = {name: nvrtc.getLoweredName(program, name) for name in names}
+            data = nvrtc.getCUBIN(program) + b"\0"  # CuPy cuts the last byte, as if a cubin were text
+        except nvrtc.NVRTCError as error:
+            log = nvrtc.getProgramLog(program)
+            raise CudaCompileError(self.source, arch, f"{error}\n{log}") from error
+        finally:
+            nvrtc.destroyProgram(program)
+        emulator.write_atomically(symbols, json.dumps(lowered).encode())
+        emulator.write_atomically(path, data)  # last: whoever finds the cubin finds its symbols
+        return Cubin(arch, data, lowered, path)
+
+    def _emulate(self) -> emulator.EmulatedModule:
+        with self._lock:
+            if self._emulated is None:
+                self._emulated = emulator.EmulatedModule(
+                    self.source, self.kernels, (_INCLUDES, self.source.parent), self.source_hash
+                )
+            return self._emulated
+
+    def _launch_cuda(
+        self,
+        kernel: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: Sequence[bytes],
+        shared_bytes: int,
+        device: torch.device,
+    ) -> None:
+        values = [np.frombuffer(value, dtype=f"V{len(value)}") for value in args]  # CuPy passes these by value
+        with torch.cuda.device(device):
+            function = self._load_cuda(kernel, device)
+            with self._lock:
+                if shared_bytes > _STATIC_LIMIT_BYTES and function.max_dynamic_shared_size_bytes < shared_bytes:
+                    function.max_dynamic_shared_size_bytes = shared_bytes
+            with _cupy_stream(device):
+                function(grid, block, values, shared_mem=shared_bytes)
+
+    def _load_cuda(self, kernel: str, device: torch.device) -> Any:
+        """CuPy's RawKernel on the current device."""
+        import cupy
+
+        with self._lock:
+            key = (device.index, kernel)
+            if key not in self._loaded:
+                cubin = self.cubin(_arch_of(torch.cuda.get_device_capability(device)))
+                raw_module = cupy.RawModule(path=str(cubin.path))
+                self._loaded[key] = raw_module.get_function(cubin.names[kernel])
+            return self._loaded[key]
+
+
+def _pack(index: int, argument: object, kernel: str, device: torch.device) -> tuple[str, bytes]:
+    """The parameter's bytes, and their kind: p pointer, i integer, f floating point, s struct."""
+    if argument is None:
+        return "p", bytes(ctypes.c_void_p(None))
+    if isinstance(argument, torch.Tensor):
+        if argument.device != device:
+            raise ValueError(f"argument {index} of {kernel} is on {argument.device}, the launch is on {device}")
+        return "p", bytes(ctypes.c_void_p(argument.data_ptr()))
+    if isinstance(argument, np.generic):
+        if argument.dtype.kind in "iubf" and argument.dtype.itemsize <= 8:
+            # A half is a struct in CUDA C (float16 of device.cuh).
+            kind = {"f": "f" if argument.dtype.itemsize > 2 else "s"}.get(argument.dtype.kind, "i")
+            return kind, argument.tobytes()
+    elif isinstance(argument, ctypes.Structure):
+        return "s", bytes(argument)
+    elif isinstance(argument, int) and not isinstance(argument, bool):
+        if not -(2**63) <= argument < 2**63:
+            raise ValueError(f"argument {index} of {kernel} is {argument}, beyond long long; np.uint64 is exact")
+        return "i", bytes(ctypes.c_longlong(argument))
+    elif isinstance(argument, float):
+        return "f", bytes(ctypes.c_double(argument))
+    raise TypeError(
+        f"argument {index} of {kernel} is a {type(argument).__name__}; a tensor, None, int, float, "
+        "NumPy scalar or ctypes.Structure can be passed (np.bool_ for a C++ bool)"
+    )
+
+
+def _dimensions(what: str, given: tuple[int, ...], limits: tuple[int, int, int]) -> tuple[int, ...]:
+    if not 1 <= len(given) <= 3 or any(not 1 <= size <= limit for size, limit in zip(given, limits, strict=False)):
+        raise ValueError(f"{what} is {given}; it has one to three sizes, from 1 to at most {limits}")
+    return (*given, 1, 1)[:3]
+
+
+def _as_tensors_name_it(device: torch.device) -> torch.device:
+    """cuda with the index of the current device, cpu without one: as `tensor.device` has it."""
+    if device == torch.device("cuda"):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu") if device.type == "cpu" else device
+
+
+def _with_includes(source: Path) -> list[Path]:
+    """The file and what it includes by `#include "..."`, each once, in the order of a first encounter."""
+    found: list[Path] = []
+    pending = [source]
+    while pending:
+        path = pending.pop(0)
+        if path in found:
+            continue
+        found.append(path)
+        for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(), re.MULTILINE):
+            candidates = [folder / name for folder in (path.parent, _INCLUDES, source.parent)]
+            pending += [candidate.resolve() for candidate in candidates if candidate.is_file()][:1]
+    return found
+
+
+def _nvrtc() -> Any:
+    from cupy.cuda import nvrtc
+
+    return nvrtc
+
+
+def _arch_of(capability: tuple[int, int]) -> str:
+    """The target for a device: its own, with arch-specific instructions from Hopper on (wgmma exists on sm_90a only).
+
+    A device newer than NVRTC takes the newest target of its generation, whose code it can run.
+    """
+    major, minor = capability
+    number = 10 * major + minor
+    supported = [arch for arch in _nvrtc().getSupportedArchs() if arch // 10 == major and arch <= number]
+    if not supported:
+        raise CudaCompileError(
+            Path(), f"sm_{number}", "this version of NVRTC does not know the device; install a newer one"
+        )
+    if max(supported) < number:
+        return f"sm_{max(supported)}"
+    return f"sm_{number}a" if major >= 9 else f"sm_{number}"
+
+
+def _cupy_stream(device: torch.device) -> Any:
+    """CuPy's view of torch's current stream, as a context manager."""
+    import cupy
+
+    stream = torch.cuda.current_stream(device)
+    if hasattr(cupy.cuda.Stream, "from_external"):  # CuPy 14
+        return cupy.cuda.Stream.from_external(stream)
+    return cupy.cuda.ExternalStream(stream.cuda_stream, device.index)

@@ -1,0 +1,123 @@
+// What every kernel file of this project includes first: the same names under NVRTC and under the host emulator.
+//
+//   fixed-width integers     i32 u32 i64 u64 (i64 and u64 are the long long types, as CUDA's atomics want them)
+//   16-bit storage types     float16, bfloat16; to_float(x), from_float<T>(x) round to nearest even, NaN becomes 0x7fff
+//   fast operations          exp2_fast(x), mul_wide(a, b)
+//   constants                warp_mask, infinity(), not_a_number()
+//   dynamic shared memory    DYNAMIC_SHARED(float, name)   declares `float* const name`
+//
+// Nothing else needs to be included: NVRTC brings float4, int4, uint4, the warp functions and the math functions
+// with it, the emulator brings its own. Alignment of a shared array: `__shared__ __align__(16) float tile[64];`.
+#pragma once
+
+#if !defined(__CUDACC_RTC__) && !defined(BOLTZBENCH_EMULATOR)
+#error "device.cuh is compiled by NVRTC or by the emulator, through boltzbench.kernels.cuda_module"
+#endif
+
+using i32 = int;
+using u32 = unsigned int;
+using i64 = long long;
+using u64 = unsigned long long;
+
+static_assert(sizeof(i32) == 4 && sizeof(i64) == 8, "the names promise these widths");
+
+// All 32 lanes of a warp, for the mask of the *_sync functions.
+constexpr u32 warp_mask = 0xffffffffu;
+
+__device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
+__device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fffffff); }
+
+// Bits in memory, not arithmetic: compute in float, store in these.
+struct __align__(2) float16 {
+    unsigned short bits;
+};
+struct __align__(2) bfloat16 {
+    unsigned short bits;
+};
+
+#ifdef BOLTZBENCH_EMULATOR
+
+#define DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<type*>(emulator::dynamic_shared())
+
+inline float exp2_fast(float x) { return exp2f(x); }
+
+inline u64 mul_wide(u32 a, u32 b) { return static_cast<u64>(a) * b; }
+
+inline float to_float(float16 x) {
+    const u32 sign = (x.bits & 0x8000u) << 16, exponent = (x.bits >> 10) & 0x1fu, fraction = x.bits & 0x3ffu;
+    if (exponent == 0x1f) return __uint_as_float(sign | 0x7f800000u | fraction << 13);
+    if (exponent == 0) return copysignf(ldexpf(static_cast<float>(fraction), -24), __uint_as_float(sign));
+    return __uint_as_float(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+// Rounds to nearest even in two cases. A normal half keeps 10 of the 23 fraction bits: adding just under half of
+// the last kept bit, plus that bit itself, carries into it exactly when it must. A subnormal half is a multiple of
+// 2^-24: adding 0.5, whose last bit is 2^-24, lets the float addition do the rounding.
+inline float16 to_float16(float x) {
+    const u32 bits = __float_as_uint(x), magnitude = bits & 0x7fffffffu;
+    const unsigned short sign = static_cast<unsigned short>((bits ^ magnitude) >> 16);
+    u32 half;
+    if (magnitude > 0x7f800000u) return {0x7fff};
+    else if (magnitude >= 0x47800000u) half = 0x7c00u;  // 65536 and above, infinity
+    else if (magnitude < 0x38800000u) half = __float_as_uint(__uint_as_float(magnitude) + 0.5f) - 0x3f000000u;
+    else half = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    return {static_cast<unsigned short>(sign | half)};
+}
+
+inline bfloat16 to_bfloat16(float x) {
+    const u32 bits = __float_as_uint(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
+    return {static_cast<unsigned short>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
+}
+
+#else
+
+// 128 bytes: the strictest alignment that any copy into shared memory asks for.
+#define DYNAMIC_SHARED(type, name)                                      \
+    extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[]; \
+    type* const name = reinterpret_cast<type*>(dynamic_shared_bytes)
+
+// One MUFU instruction, within 2 ulp; subnormal results are kept (no ftz).
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// 32 x 32 -> 64 bits in one instruction.
+__device__ __forceinline__ u64 mul_wide(u32 a, u32 b) {
+    u64 product;
+    asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
+    return product;
+}
+
+__device__ __forceinline__ float to_float(float16 x) {
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+    return y;
+}
+
+__device__ __forceinline__ float16 to_float16(float x) {
+    float16 y;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+// sm_80 and above.
+__device__ __forceinline__ bfloat16 to_bfloat16(float x) {
+    bfloat16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+#endif
+
+// A bfloat16 is the upper half of a float.
+__device__ __forceinline__ float to_float(bfloat16 x) { return __uint_as_float(static_cast<u32>(x.bits) << 16); }
+__device__ __forceinline__ float to_float(float x) { return x; }
+
+// from_float<T>: float to the storage type T.
+template <class T> __device__ __forceinline__ T from_float(float x);
+template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
+template <> __device__ __forceinline__ float16 from_float<float16>(float x) { return to_float16(x); }
+template <> __device__ __forceinline__ bfloat16 from_float<bfloat16>(float x) { return to_bfloat16(x); }

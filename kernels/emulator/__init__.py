@@ -1,0 +1,235 @@
+"""Runs CUDA C kernels on the host: compiles a `.cu` file with a C++ compiler against `emulator.hpp`.
+
+`README.md` beside this file says what the emulator finds and what it does not. Kernel authors use it through
+`boltzbench.kernels.cuda_module.CudaModule`; this module holds what is particular to the host: the compiler, the
+cache of shared objects, the order in which threads run, and the environment for sanitizer builds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+_HEADERS = Path(__file__).resolve().parent
+_FLAGS = (
+    "-std=c++17",
+    "-O1",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",  # a * b + c rounds twice, as the source says; fmaf rounds once
+    "-fno-strict-aliasing",  # kernels read floats through float4 pointers
+    "-fvisibility=hidden",  # two modules may hold a template of the same name
+    "-w",
+)
+_SANITIZER_FLAGS = (
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-g",
+)
+_MESSAGE_BYTES = 64 * 1024
+
+# One launch at a time: the emulator's state is global to a shared object, which several modules may have in common.
+_running = threading.Lock()
+
+_schedule: ContextVar[str | None] = ContextVar("boltzbench_emulator_schedule", default=None)
+
+
+class EmulatorError(RuntimeError):
+    """A kernel did on the emulator what CUDA does not define, or what can never end. Names kernel, block and thread."""
+
+
+class CudaCompileError(RuntimeError):
+    """A kernel file does not compile.
+
+    Attributes: `source` (the .cu file), `target` ("emulator", or the arch, such as "sm_90"), `log` (the compiler's).
+    """
+
+    def __init__(self, source: Path, target: str, log: str) -> None:
+        super().__init__(f"{source} does not compile for {target}:\n{log}")
+        self.source = source
+        self.target = target
+        self.log = log
+
+
+class CompilerNotFoundError(RuntimeError):
+    """No C++ compiler on this machine."""
+
+
+@contextmanager
+def schedule(order: str) -> Iterator[None]:
+    """Within the block, threads run in this order: "forward" (lowest warp and lane first) or "reverse".
+
+    A kernel that needs no particular order gives the same bits in both. Outside, the environment variable
+    BOLTZBENCH_EMULATOR_SCHEDULE decides, and without it "forward". Raises ValueError for another word.
+    """
+    token = _schedule.set(_checked_order(order))
+    try:
+        yield
+    finally:
+        _schedule.reset(token)
+
+
+def _checked_order(order: str) -> str:
+    if order not in ("forward", "reverse"):
+        raise ValueError(f"the emulator's schedule is 'forward' or 'reverse', not {order!r}")
+    return order
+
+
+def _is_reverse() -> bool:
+    order = _schedule.get() or os.environ.get("BOLTZBENCH_EMULATOR_SCHEDULE", "forward")
+    return _checked_order(order) == "reverse"
+
+
+def compiler() -> str:
+    """The path of the C++ compiler: $CXX if set, else g++, else clang++. Raises CompilerNotFoundError."""
+    wanted = os.environ.get("CXX")
+    for name in [wanted] if wanted else ["g++", "clang++"]:
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    tried = f"CXX={wanted} is not an executable" if wanted else "neither g++ nor clang++ is on PATH"
+    raise CompilerNotFoundError(
+        f"CUDA C kernels on CPU tensors need a C++17 compiler, but {tried}. "
+        "Install one (Debian, Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++) or set CXX."
+    )
+
+
+@functools.cache
+def _compiler_version(path: str) -> str:
+    return _run_compiler([path, "--version"]).stdout
+
+
+def _run_compiler(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs it without LD_PRELOAD: the compiler itself must not run under the sanitizer."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def cache_directory(kind: str) -> Path:
+    """The user's cache folder for compiled kernels of this kind ($XDG_CACHE_HOME or ~/.cache), made if need be."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    directory = Path(root) / "boltzbench" / kind
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Whoever opens `path` finds all of `data` or no file, however many processes write it at once."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)
+
+
+def is_sanitizing() -> bool:
+    """Whether modules are built with AddressSanitizer and UBSan (BOLTZBENCH_EMULATOR_SANITIZE=1)."""
+    return os.environ.get("BOLTZBENCH_EMULATOR_SANITIZE") == "1"
+
+
+def sanitizer_environment() -> dict[str, str]:
+    """The environment for a Python subprocess in which the emulator finds memory errors and undefined behaviour.
+
+    There a kernel that reads or writes outside a tensor or a shared array, or overflows a signed integer, ends the
+    process with a report on standard error. The sanitizer's library has to be loaded before everything else, hence
+    LD_PRELOAD and a process of its own. Needs g++. Raises CompilerNotFoundError.
+    """
+    libraries = []
+    for name in ("libasan.so", "libstdc++.so.6"):  # libstdc++: or the sanitizer finds no __cxa_throw to wrap
+        found = _run_compiler([compiler(), f"-print-file-name={name}"]).stdout.strip()
+        if not os.path.isabs(found):
+            raise CompilerNotFoundError(f"{compiler()} comes without {name}: the sanitizers need g++ with libasan")
+        libraries.append(found)
+    return {
+        **os.environ,
+        "BOLTZBENCH_EMULATOR_SANITIZE": "1",
+        "LD_PRELOAD": " ".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99",
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
+    }
+
+
+class EmulatedModule:
+    """The kernels of one .cu file, compiled for the host."""
+
+    def __init__(self, source: Path, kernels: Sequence[str], includes: Sequence[Path], source_hash: str) -> None:
+        """Compiles, or takes the shared object from the cache. Raises CudaCompileError, CompilerNotFoundError."""
+        self._index = {kernel: i for i, kernel in enumerate(kernels)}
+        self._library = ctypes.CDLL(str(_shared_object(source, kernels, includes, source_hash)))
+
+    def launch(
+        self,
+        kernel: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[bytes],
+        kinds: str,
+        shared_bytes: int,
+    ) -> None:
+        """Runs the grid to its end. `arguments` are the parameters' bytes, `kinds` one letter for each:
+        p pointer, i integer, f floating point, s struct. Raises EmulatorError."""
+        count = len(arguments)
+        buffers = [ctypes.create_string_buffer(argument, len(argument)) for argument in arguments]
+        pointers = (ctypes.c_void_p * count)(*(ctypes.addressof(buffer) for buffer in buffers))
+        sizes = (ctypes.c_size_t * count)(*(len(argument) for argument in arguments))
+        message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        with _running:
+            failed = self._library.boltzbench_launch(
+                ctypes.c_size_t(self._index[kernel]),
+                (ctypes.c_uint * 3)(*grid),
+                (ctypes.c_uint * 3)(*block),
+                ctypes.c_size_t(shared_bytes),
+                pointers,
+                sizes,
+                kinds.encode(),
+                ctypes.c_size_t(count),
+                ctypes.c_int(_is_reverse()),
+                message,
+                ctypes.c_size_t(_MESSAGE_BYTES),
+            )
+        if failed:
+            raise EmulatorError(f"kernel {kernel}: {message.value.decode()}")
+
+
+def _shared_object(source: Path, kernels: Sequence[str], includes: Sequence[Path], source_hash: str) -> Path:
+    command = [compiler(), *_FLAGS, *(_SANITIZER_FLAGS if is_sanitizing() else ())]
+    headers = [path.read_text() for path in sorted(_HEADERS.glob("*.hpp"))]
+    identity = [source_hash, str(source), *kernels, *command, _compiler_version(command[0]), *headers]
+    name = f"{source.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}"
+    directory = cache_directory("emulator")
+    library = directory / f"{name}.so"
+    if library.exists():
+        return library
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        unit = Path(scratch) / "unit.cpp"
+        unit.write_text(_translation_unit(source, kernels))
+        built = Path(scratch) / "unit.so"
+        command += [f"-I{folder}" for folder in (_HEADERS, *includes)]
+        run = _run_compiler([*command, str(unit), "-o", str(built)])
+        if run.returncode != 0:
+            raise CudaCompileError(source, "emulator", run.stdout + run.stderr)
+        os.replace(built, library)
+    return library
+
+
+def _translation_unit(source: Path, kernels: Sequence[str]) -> str:
+    table = "".join(f"    emulator::make_kernel({json.dumps(kernel)}, &{kernel}),\n" for kernel in kernels)
+    return (
+        '#include "emulator.hpp"\n'
+        "namespace device {\n"
+        f"#include {json.dumps(str(source))}\n"
+        f"const std::vector<emulator::Kernel> kernels = {{\n{table}}};\n"
+        "}\n"
+        "BOLTZBENCH_EMULATOR_ENTRY\n"
+    )

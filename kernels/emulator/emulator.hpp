@@ -1,0 +1,562 @@
+// CUDA's execution model on one host thread, so that a kernel file can be compiled by g++ and run on a CPU.
+//
+// Each CUDA thread is a fiber: a stack of its own, and a switch of a few instructions. A fiber runs until it waits
+// (at a block barrier or a warp exchange) or returns; the scheduler then resumes the first thread that can run.
+// "First" is the lowest warp and lane (forward) or the highest (reverse): one warp runs as far ahead of the others
+// as barriers let it, which is what makes a missing barrier show. Blocks run one after another.
+//
+// The generated translation unit reads:
+//     #include "emulator.hpp"
+//     namespace device {
+//     #include "some_kernel.cu"
+//     const std::vector<emulator::Kernel> kernels = {emulator::make_kernel("name", &name), ...};
+//     }
+//     BOLTZBENCH_EMULATOR_ENTRY
+// An error ends the launch and comes back as text; the fibers of that block are left as they are.
+#pragma once
+#define BOLTZBENCH_EMULATOR 1
+
+#include <cxxabi.h>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <string>
+#include <tuple>
+#include <typeinfo>
+#include <vector>
+
+#include <link.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "functions.hpp"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace emulator {
+
+using device::dim3, device::uint3;
+using u32 = unsigned;
+using u64 = unsigned long long;
+
+// ---------------------------------------------------------------------------------------------------- fibers
+
+constexpr size_t stack_bytes = 256 * 1024;
+
+#if defined(__x86_64__) && !defined(BOLTZBENCH_EMULATOR_UCONTEXT)
+
+// Saves what the calling convention asks a function to preserve, and changes stacks. swapcontext does this too, and
+// two system calls for the signal mask besides.
+struct Context {
+    void* stack_pointer;
+};
+extern "C" __attribute__((visibility("hidden"))) void boltzbench_switch(void** save, void* load);
+asm(R"(
+    .text
+    .globl boltzbench_switch
+    .hidden boltzbench_switch
+    .type boltzbench_switch, @function
+boltzbench_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .size boltzbench_switch, . - boltzbench_switch
+)");
+inline void change(Context& from, Context& to) { boltzbench_switch(&from.stack_pointer, to.stack_pointer); }
+
+// The first switch to the fiber pops six registers and returns into `entry`, with the stack aligned as after a call.
+inline void prepare(Context& context, char* stack, void (*entry)()) {
+    void** top = reinterpret_cast<void**>(stack + stack_bytes);
+    *--top = nullptr;
+    *--top = reinterpret_cast<void*>(entry);
+    for (int i = 0; i < 6; ++i) *--top = nullptr;
+    context.stack_pointer = top;
+}
+
+#else
+}  // namespace emulator
+#include <ucontext.h>
+namespace emulator {
+
+using Context = ucontext_t;
+inline void change(Context& from, Context& to) { swapcontext(&from, &to); }
+inline void prepare(Context& context, char* stack, void (*entry)()) {
+    getcontext(&context);
+    context.uc_stack = {};
+    context.uc_stack.ss_sp = stack;
+    context.uc_stack.ss_size = stack_bytes;
+    context.uc_link = nullptr;
+    makecontext(&context, entry, 0);
+}
+#endif
+
+// A stack with an inaccessible page below it, so that an overflow stops the process instead of corrupting it.
+inline char* new_stack() {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    void* memory =
+        mmap(nullptr, page + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE) != 0) return nullptr;
+    return static_cast<char*>(memory) + page;
+}
+
+// ----------------------------------------------------------------------------------- the state of one block
+
+// A place in the kernel file, taken where the default argument is evaluated: at the call.
+struct Where {
+    const char* file;
+    int line;
+    static constexpr Where here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+        return {file, line};
+    }
+    bool operator==(const Where& other) const { return line == other.line && std::strcmp(file, other.file) == 0; }
+};
+
+struct Thread {
+    Context context;
+    char* stack = nullptr;
+    void* fake_stack = nullptr;  // AddressSanitizer's
+    uint3 index;
+    // What the thread waits for, and what it brought to a warp exchange.
+    const char* operation;
+    Where where;
+    u32 mask;
+    u64 value, result;
+    u32 source;
+};
+
+// Lanes of a warp as bits. Every present lane is in exactly one of the other four sets.
+struct Warp {
+    u32 present = 0, ready = 0, at_barrier = 0, at_exchange = 0, exited = 0;
+};
+
+struct Block {
+    std::vector<Thread> threads;  // grows to the largest block seen, and keeps the stacks
+    std::vector<Warp> warps;
+    int alive, arrived, predicates;     // threads not yet exited, at the barrier, and of those with a true predicate
+    int released, released_predicates;  // the last two when the barrier last opened
+    const Thread* first_arrived;
+    void* dynamic_shared;
+    std::function<void()> body;
+    std::string error;
+};
+
+static Block block;
+static Context scheduler;
+static const void* scheduler_stack;
+static size_t scheduler_stack_bytes;
+static int current;  // linear index of the running thread
+
+inline Thread& self() { return block.threads[static_cast<size_t>(current)]; }
+inline Warp& own_warp() { return block.warps[static_cast<size_t>(current / 32)]; }
+inline u32 own_lane() { return static_cast<u32>(current % 32); }
+inline void* dynamic_shared() { return block.dynamic_shared; }
+
+__attribute__((format(printf, 1, 2))) inline std::string format(const char* pattern, ...) {
+    char text[512];
+    va_list arguments;
+    va_start(arguments, pattern);
+    std::vsnprintf(text, sizeof text, pattern, arguments);
+    va_end(arguments);
+    return text;
+}
+
+}  // namespace emulator
+
+// CUDA's built-in variables: globals, set anew whenever a thread is resumed.
+static device::uint3 threadIdx, blockIdx;
+static device::dim3 blockDim, gridDim;
+constexpr int warpSize = 32;
+
+namespace emulator {
+
+// ------------------------------------------------------------------------------------------- switching fibers
+// AddressSanitizer must know which stack is in use; the announcements are empty in other builds.
+
+inline void announce_switch([[maybe_unused]] void** keep, [[maybe_unused]] const void* stack,
+                            [[maybe_unused]] size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_start_switch_fiber(keep, stack, bytes);
+#endif
+}
+inline void confirm_switch([[maybe_unused]] void* kept, [[maybe_unused]] const void** stack,
+                           [[maybe_unused]] size_t* bytes) {
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(kept, stack, bytes);
+#endif
+}
+
+inline void resume(int thread) {
+    current = thread;
+    threadIdx = self().index;
+    void* fake_stack;
+    announce_switch(&fake_stack, self().stack, stack_bytes);
+    change(scheduler, self().context);
+    confirm_switch(fake_stack, nullptr, nullptr);
+}
+
+// Back to the scheduler; returns when the scheduler resumes this thread. A thread that is done gives up its fake stack.
+inline void yield(bool done = false) {
+    Thread& thread = self();
+    announce_switch(done ? nullptr : &thread.fake_stack, scheduler_stack, scheduler_stack_bytes);
+    change(thread.context, scheduler);
+    confirm_switch(thread.fake_stack, &scheduler_stack, &scheduler_stack_bytes);
+}
+
+inline std::string place(const Where& where) {
+    const char* slash = std::strrchr(where.file, '/');
+    return format("%s:%d", slash ? slash + 1 : where.file, where.line);
+}
+
+// Ends the launch: the scheduler finds the text and resumes nobody.
+[[noreturn]] inline void fail(const char* operation, const Where& where, const std::string& what) {
+    block.error = format("block (%u, %u, %u), thread (%u, %u, %u), %s at %s: ", blockIdx.x, blockIdx.y, blockIdx.z,
+                         threadIdx.x, threadIdx.y, threadIdx.z, operation, place(where).c_str()) +
+                  what;
+    yield(true);
+    std::abort();  // not reached
+}
+
+// ------------------------------------------------------------------------------------------------ block barrier
+
+inline void open_barrier_if_complete() {
+    if (block.arrived == 0 || block.arrived != block.alive) return;
+    block.released = block.arrived;
+    block.released_predicates = block.predicates;
+    block.arrived = block.predicates = 0;
+    for (Warp& warp : block.warps) {
+        warp.ready |= warp.at_barrier;
+        warp.at_barrier = 0;
+    }
+}
+
+// The released counts stay valid until every thread has read them: the next opening waits for all of them.
+inline void barrier(const char* operation, bool predicate, const Where& where) {
+    Thread& thread = self();
+    thread.operation = operation;
+    thread.where = where;
+    if (block.arrived == 0) block.first_arrived = &thread;
+    const Thread& first = *block.first_arrived;
+    if (!(first.where == where))
+        fail(operation, where,
+             format("thread (%u, %u, %u) of this block waits at another barrier, %s at %s", first.index.x,
+                    first.index.y, first.index.z, first.operation, place(first.where).c_str()));
+    ++block.arrived;
+    block.predicates += predicate;
+    own_warp().ready &= ~(1u << own_lane());
+    own_warp().at_barrier |= 1u << own_lane();
+    open_barrier_if_complete();
+    yield();
+}
+
+// ------------------------------------------------------------------------------------------------ warp exchange
+
+// Lanes of `mask` bring a value each; whoever arrives last calls finish(lanes), which sets every lane's result.
+template <class Finish>
+u64 exchange(const char* operation, u32 mask, u64 value, u32 source, const Where& where, Finish finish) {
+    Thread& thread = self();
+    Warp& warp = own_warp();
+    Thread* lanes = &block.threads[static_cast<size_t>(current) - own_lane()];
+    const u32 bit = 1u << own_lane();
+    if (!(mask & bit)) fail(operation, where, format("lane %u is not in its own mask 0x%08x", own_lane(), mask));
+    if (mask & ~warp.present)
+        fail(operation, where,
+             format("mask 0x%08x names lane %d, which this block does not have", mask,
+                    __builtin_ctz(mask & ~warp.present)));
+    if (mask & warp.exited)
+        fail(operation, where,
+             format("mask 0x%08x names lane %d, which has exited", mask, __builtin_ctz(mask & warp.exited)));
+    if (!(mask >> source & 1u))
+        fail(operation, where, format("reads from lane %u, which is not in the mask 0x%08x", source, mask));
+
+    thread.operation = operation;
+    thread.where = where;
+    thread.mask = mask;
+    thread.value = value;
+    thread.source = source;
+    warp.ready &= ~bit;
+    warp.at_exchange |= bit;
+
+    bool complete = (mask & warp.at_exchange) == mask;
+    for (u32 left = complete ? mask : 0; left; left &= left - 1) {
+        const Thread& other = lanes[__builtin_ctz(left)];
+        if (other.mask == mask && std::strcmp(other.operation, operation) == 0) continue;
+        if (other.mask & bit)
+            fail(operation, where,
+                 format("mask 0x%08x: lane %d waits in %s at %s with mask 0x%08x", mask, __builtin_ctz(left),
+                        other.operation, place(other.where).c_str(), other.mask));
+        complete = false;  // that lane is busy with others first
+    }
+    if (complete) {
+        finish(lanes);
+        warp.at_exchange &= ~mask;
+        warp.ready |= mask;
+    }
+    yield();
+    return thread.result;
+}
+
+template <class T> T shuffle(const char* operation, u32 mask, T value, u32 source, const Where& where) {
+    static_assert(device::is_one_of<T, int, unsigned, long, unsigned long, long long, u64, float, double>,
+                  "__shfl_sync does not take this type in CUDA");
+    u64 bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    bits = exchange(operation, mask, bits, source, where, [mask](Thread* lanes) {
+        for (u32 left = mask; left; left &= left - 1) {
+            Thread& lane = lanes[__builtin_ctz(left)];
+            lane.result = lanes[lane.source].value;
+        }
+    });
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// All lanes get the same result: the values of the lanes of `mask`, combined in lane order.
+template <class Combine> u64 reduce(const char* operation, u32 mask, u64 value, const Where& where, Combine combine) {
+    return exchange(operation, mask, value, own_lane(), where, [mask, combine](Thread* lanes) {
+        u64 total = lanes[__builtin_ctz(mask)].value;
+        for (u32 left = mask & (mask - 1); left; left &= left - 1)
+            total = combine(total, lanes[__builtin_ctz(left)].value);
+        for (u32 left = mask; left; left &= left - 1) lanes[__builtin_ctz(left)].result = total;
+    });
+}
+
+// -------------------------------------------------------------------------------------------------- the scheduler
+
+// Where every fiber starts. It never returns: the scheduler does not resume a thread that has exited.
+inline void run_thread() {
+    confirm_switch(nullptr, &scheduler_stack, &scheduler_stack_bytes);
+    block.body();
+    Warp& warp = own_warp();
+    const u32 bit = 1u << own_lane();
+    warp.ready &= ~bit;
+    warp.exited |= bit;
+    --block.alive;
+    for (u32 left = warp.at_exchange; left; left &= left - 1) {
+        const Thread& waiting = block.threads[static_cast<size_t>(current / 32 * 32 + __builtin_ctz(left))];
+        if (waiting.mask & bit) {
+            threadIdx = waiting.index;
+            fail(waiting.operation, waiting.where,
+                 format("mask 0x%08x names lane %u, which has exited", waiting.mask, own_lane()));
+        }
+    }
+    open_barrier_if_complete();
+    yield(true);
+}
+
+// The lowest (or highest) thread that can run, or -1.
+inline int next_thread(bool reverse) {
+    const int warps = static_cast<int>(block.warps.size());
+    for (int i = 0; i < warps; ++i) {
+        const int warp = reverse ? warps - 1 - i : i;
+        const u32 ready = block.warps[static_cast<size_t>(warp)].ready;
+        if (ready) return 32 * warp + (reverse ? 31 - __builtin_clz(ready) : __builtin_ctz(ready));
+    }
+    return -1;
+}
+
+// "0-31, 40" for {0, ..., 31, 40}.
+inline std::string ranges(const std::vector<int>& numbers) {
+    std::string text;
+    for (size_t first = 0, last; first < numbers.size(); first = last + 1) {
+        last = first;
+        while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) ++last;
+        text += (first ? ", " : "") + std::to_string(numbers[first]);
+        if (last > first) text += "-" + std::to_string(numbers[last]);
+    }
+    return text;
+}
+
+// Who waits where, for the message about a deadlock. Threads are numbered x first, then y, then z.
+inline std::string describe_waiting() {
+    std::map<std::string, std::vector<int>> groups;
+    for (int i = 0; i < static_cast<int>(32 * block.warps.size()); ++i) {
+        const Warp& warp = block.warps[static_cast<size_t>(i / 32)];
+        const u32 bit = 1u << (i % 32);
+        if (!((warp.at_barrier | warp.at_exchange) & bit)) continue;
+        const Thread& thread = block.threads[static_cast<size_t>(i)];
+        std::string wait = std::string(thread.operation) + " at " + place(thread.where);
+        if (warp.at_exchange & bit) wait += format(" with mask 0x%08x", thread.mask);
+        groups[wait].push_back(i);
+    }
+    std::string text;
+    for (const auto& [wait, threads] : groups) text += "\n  threads " + ranges(threads) + " wait in " + wait;
+    return text;
+}
+
+inline void run_block(bool reverse) {
+    const int count = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
+    block.warps.assign(static_cast<size_t>((count + 31) / 32), Warp{});
+    block.alive = count;
+    block.arrived = block.predicates = 0;
+    for (int i = 0; i < count; ++i) {
+        Thread& thread = block.threads[static_cast<size_t>(i)];
+        const unsigned linear = static_cast<unsigned>(i);
+        thread.index = {linear % blockDim.x, linear / blockDim.x % blockDim.y, linear / (blockDim.x * blockDim.y)};
+#ifdef __SANITIZE_ADDRESS__
+        __asan_unpoison_memory_region(thread.stack, stack_bytes);  // marks that an earlier block's frames left
+#endif
+        prepare(thread.context, thread.stack, run_thread);
+        block.warps[static_cast<size_t>(i / 32)].present |= 1u << (i % 32);
+        block.warps[static_cast<size_t>(i / 32)].ready |= 1u << (i % 32);
+    }
+    for (int thread = next_thread(reverse); thread >= 0 && block.error.empty(); thread = next_thread(reverse))
+        resume(thread);
+    if (block.error.empty() && block.alive > 0)
+        block.error = format("block (%u, %u, %u): deadlock, no thread can go on", blockIdx.x, blockIdx.y, blockIdx.z) +
+                      describe_waiting();
+}
+
+// ------------------------------------------------------------------------------------------------- shared memory
+
+// Static shared variables are the only thread-local ones of this shared object, so its thread-local block holds
+// them all, from templates and inline functions too, and can be poisoned as a whole. AddressSanitizer puts guard
+// zones around ordinary static variables only; a build with it takes those, and does not poison them.
+#ifdef __SANITIZE_ADDRESS__
+#define __shared__ static
+inline std::pair<void*, size_t> static_shared() { return {nullptr, 0}; }
+#else
+#define __shared__ static __thread
+extern "C" void* __tls_get_addr(size_t*);
+
+inline int find_thread_local_block(dl_phdr_info* object, size_t, void* found) {
+    std::pair<void*, size_t> storage{nullptr, 0};
+    bool ours = false;
+    for (int i = 0; i < object->dlpi_phnum; ++i) {
+        const auto& segment = object->dlpi_phdr[i];
+        const char* start = reinterpret_cast<const char*>(object->dlpi_addr + segment.p_vaddr);
+        const char* inside = reinterpret_cast<const char*>(&block);
+        if (segment.p_type == PT_LOAD && start <= inside && inside < start + segment.p_memsz) ours = true;
+        if (segment.p_type == PT_TLS) storage.second = segment.p_memsz;
+    }
+    if (!ours) return 0;
+    size_t module_and_offset[2] = {object->dlpi_tls_modid, 0};
+    if (storage.second > 0) storage.first = __tls_get_addr(module_and_offset);
+    *static_cast<std::pair<void*, size_t>*>(found) = storage;
+    return 1;
+}
+inline std::pair<void*, size_t> static_shared() {
+    std::pair<void*, size_t> storage{nullptr, 0};
+    dl_iterate_phdr(find_thread_local_block, &storage);
+    return storage;
+}
+#endif
+
+// All bits set: NaN as a float, -1 as an integer.
+inline void poison(void* memory, size_t bytes) {
+    if (bytes > 0) std::memset(memory, 0xff, bytes);
+}
+
+// ------------------------------------------------------------------------------------------ kernels and launches
+
+struct Parameter {
+    std::string type;
+    size_t bytes;
+    char kind;  // 'p' pointer, 'i' integer, 'f' floating point, 's' anything else, by value
+};
+
+struct Kernel {
+    const char* name;
+    std::vector<Parameter> parameters;
+    std::function<std::function<void()>(void**)> bind;  // arguments as cuLaunchKernel takes them
+};
+
+template <class P> Parameter describe_parameter() {
+    int status;
+    char* name = abi::__cxa_demangle(typeid(P).name(), nullptr, nullptr, &status);
+    Parameter parameter{name, sizeof(P),
+                        std::is_pointer_v<P>                         ? 'p'
+                        : std::is_integral_v<P> || std::is_enum_v<P> ? 'i'
+                        : std::is_floating_point_v<P>                ? 'f'
+                                                                     : 's'};
+    std::free(name);
+    return parameter;
+}
+
+template <class P> P read(const void* argument) {
+    static_assert(std::is_trivially_copyable_v<P>, "a kernel's parameter is copied byte by byte");
+    alignas(P) unsigned char bytes[sizeof(P)];
+    std::memcpy(bytes, argument, sizeof(P));
+    return *reinterpret_cast<P*>(bytes);
+}
+
+template <class... P, size_t... I> std::tuple<P...> read_all(void** arguments, std::index_sequence<I...>) {
+    return {read<P>(arguments[I])...};
+}
+
+template <class... P> Kernel make_kernel(const char* name, void (*function)(P...)) {
+    return {name, {describe_parameter<P>()...}, [function](void** arguments) -> std::function<void()> {
+                return [function, values = read_all<P...>(arguments, std::index_sequence_for<P...>{})] {
+                    std::apply(function, values);
+                };
+            }};
+}
+
+inline std::string check_arguments(const Kernel& kernel, const size_t* bytes, const char* kinds, size_t count) {
+    if (count != kernel.parameters.size())
+        return format("takes %zu arguments, given %zu", kernel.parameters.size(), count);
+    for (size_t i = 0; i < count; ++i) {
+        const Parameter& parameter = kernel.parameters[i];
+        if (parameter.bytes != bytes[i] || parameter.kind != kinds[i])
+            return format(
+                "argument %zu: the parameter is %s (%c, %zu bytes), the argument is (%c, %zu bytes); p pointer, i "
+                "integer, f floating point, s struct",
+                i, parameter.type.c_str(), parameter.kind, parameter.bytes, kinds[i], bytes[i]);
+    }
+    return "";
+}
+
+inline std::string launch(const Kernel& kernel, size_t shared_bytes, void** arguments, bool reverse) {
+    const size_t count = static_cast<size_t>(blockDim.x) * blockDim.y * blockDim.z;
+    if (block.threads.size() < count) block.threads.resize(count);
+    for (Thread& thread : block.threads)
+        if (!thread.stack && !(thread.stack = new_stack())) return "no memory for the threads' stacks";
+    if (posix_memalign(&block.dynamic_shared, 128, shared_bytes) != 0) return "no memory for dynamic shared memory";
+    const auto [static_memory, static_bytes] = static_shared();
+    block.body = kernel.bind(arguments);
+    block.error.clear();
+    const u64 blocks = static_cast<u64>(gridDim.x) * gridDim.y * gridDim.z;
+    for (u64 i = 0; i < blocks && block.error.empty(); ++i) {
+        const u64 linear = reverse ? blocks - 1 - i : i;
+        blockIdx = {static_cast<u32>(linear % gridDim.x), static_cast<u32>(linear / gridDim.x % gridDim.y),
+                    static_cast<u32>(linear / gridDim.x / gridDim.y)};
+        poison(block.dynamic_shared, shared_bytes);
+        poison(static_memory, static_bytes);
+        run_block(reverse);
+    }
+    std::free(block.dynamic_shared);
+    return block.error;
+}
+
+}  // namespace emulator
+
+#include "synchronisation.hpp"
+
+// What Python calls. Returns 0, or 1 with the reason in `message`.
+#define BOLTZBENCH_EMULATOR_ENTRY                                                                                    \
+    extern "C" __attribute__((visibility("default"))) int boltzbench_launch(                                         \
+        size_t kernel, const unsigned* grid, const unsigned* threads, size_t shared_bytes, void** arguments,         \
+        const size_t* bytes, const char* kinds, size_t count, int reverse, char* message, size_t message_bytes) {    \
+        gridDim = {grid[0], grid[1], grid[2]};                                                                       \
+        blockDim = {threads[0], threads[1], threads[2]};                                                             \
+        std::string error = emulator::check_arguments(device::kernels[kernel], bytes, kinds, count);                 \
+        if (error.empty()) error = emulator::launch(device::kernels[kernel], shared_bytes, arguments, reverse != 0); \
+        std::snprintf(message, message_bytes, "%s", error.c_str());                                                  \
+        return error.empty() ? 0 : 1;                                                                                \
+    }

@@ -1,0 +1,165 @@
+"""Log-sum-exp: the logarithm of a partition function, ``log Z = log sum_i exp(beta x_i)`` with ``x = -energy``.
+
+`logsumexp` works with autograd and under ``torch.compile``; `logsumexp_backward` is its gradient as a function.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..dispatch import backend_module, choose_backend, require_output, require_tensor
+
+__all__ = ["logsumexp", "logsumexp_backward"]
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def logsumexp(
+    x: Tensor,
+    dim: int = -1,
+    beta: float = 1.0,
+    *,
+    keepdim: bool = False,
+    out: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """``y = log sum_i exp(beta * x_i)`` over one dimension, without overflow.
+
+    Args:
+        x: any strided tensor of float64, float32, float16 or bfloat16. 16-bit inputs accumulate in float32.
+        dim: the dimension to reduce; negative counts from the end.
+        beta: the inverse temperature, finite; applied inside the kernel.
+        keepdim: keep the reduced dimension with size 1.
+        out: a contiguous tensor of the result's shape, and of ``x``'s dtype and device, to write to (then without
+            autograd). It must not share memory with ``x``.
+        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Returns:
+        A contiguous tensor of ``x``'s dtype. An empty sum and a sum over nothing but -inf give -inf; +inf gives +inf;
+        NaN gives NaN (so does ``beta = 0`` where ``x`` is infinite).
+
+    Raises:
+        TypeError: ``x`` or ``out`` is not a dense tensor of a supported dtype.
+        IndexError: ``dim`` is out of range.
+        ValueError: ``beta`` is not finite, ``out`` does not fit, or ``backend`` is unknown or cannot run here.
+
+    The gradient is ``dy/dx_i = beta exp(beta x_i - y)``, zero where every ``x_i`` is -inf.
+    """
+    require_tensor("x", x, DTYPES, None)
+    dim = _normal_dim(dim, x.dim())
+    _require_finite_beta(beta)
+    chosen = choose_backend(backend, x.device)
+    if out is None:
+        y: Tensor = _forward_op(x, dim, float(beta), chosen)[0]
+        return y.unsqueeze(dim) if keepdim else y
+    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
+        raise ValueError("out must be None when x or out requires a gradient")
+    require_tensor("out", out, (x.dtype,), x.device)
+    shape = _reduced_shape(x, dim)
+    require_output("out", out, torch.Size((*shape[:dim], 1, *shape[dim:])) if keepdim else shape, {"x": x})
+    backend_module(chosen, __name__).forward(x, dim, float(beta), out.view(shape), None)
+    return out
+
+
+def logsumexp_backward(
+    grad: Tensor,
+    x: Tensor,
+    lse: Tensor,
+    dim: int = -1,
+    beta: float = 1.0,
+    *,
+    out: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """The gradient of `logsumexp` with respect to ``x``: ``grad * beta * exp(beta * x - lse)``.
+
+    Args:
+        grad: gradient with respect to the result; its shape without ``dim``, ``x``'s dtype.
+        x: the input of the forward pass.
+        lse: its result in the precision of accumulation: float64 for a float64 ``x``, else float32.
+        dim, beta, backend: as in `logsumexp`.
+        out: a contiguous tensor like ``x`` to write to; it must not share memory with the inputs.
+
+    Returns:
+        A contiguous tensor of ``x``'s shape and dtype; zero in a row whose ``lse`` is -inf.
+    """
+    require_tensor("x", x, DTYPES, None)
+    dim = _normal_dim(dim, x.dim())
+    _require_finite_beta(beta)
+    shape = _reduced_shape(x, dim)
+    require_tensor("grad", grad, (x.dtype,), x.device)
+    require_tensor("lse", lse, (accumulation_dtype(x.dtype),), x.device)
+    for name, value in (("grad", grad), ("lse", lse)):
+        if value.shape != shape:
+            raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
+    chosen = choose_backend(backend, x.device)
+    if out is None:
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    require_tensor("out", out, (x.dtype,), x.device)
+    require_output("out", out, x.shape, {"x": x, "grad": grad, "lse": lse})
+    backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
+    return out
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which rows of ``dtype`` are summed."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def _normal_dim(dim: int, dims: int) -> int:
+    if not -dims <= dim < dims:
+        raise IndexError(f"dim must lie in [{-dims}, {dims - 1}] for a tensor of {dims} dimensions, got {dim}")
+    return dim % dims
+
+
+def _require_finite_beta(beta: float) -> None:
+    if not math.isfinite(beta):
+        raise ValueError(f"beta must be finite, got {beta}")
+
+
+def _reduced_shape(x: Tensor, dim: int) -> torch.Size:
+    return torch.Size((*x.shape[:dim], *x.shape[dim + 1 :]))
+
+
+# The operators that torch.compile and autograd see. The forward one also returns the result in the precision of
+# accumulation where that differs from the dtype (else an empty tensor): a gradient from a bfloat16 result would be
+# off by 2**-8 |y|.
+
+
+@torch.library.custom_op("boltzbench::logsumexp", mutates_args=())
+def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor]:
+    y, exact = _empty_results(x, dim)
+    backend_module(backend, __name__).forward(x, dim, beta, y, exact if exact.dtype != y.dtype else None)
+    return y, exact
+
+
+@_forward_op.register_fake
+def _empty_results(x: Tensor, dim: int, beta: float = 1.0, backend: str = "") -> tuple[Tensor, Tensor]:
+    shape = _reduced_shape(x, dim)
+    wide = accumulation_dtype(x.dtype)
+    return x.new_empty(shape), x.new_empty(shape if wide != x.dtype else (0,), dtype=wide)
+
+
+@torch.library.custom_op("boltzbench::logsumexp_backward", mutates_args=())
+def _backward_op(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, backend: str) -> Tensor:
+    return logsumexp_backward(grad, x, lse, dim, beta, backend=backend)
+
+
+@_backward_op.register_fake
+def _(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, backend: str) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # torch's own context object
+    x, ctx.dim, ctx.beta, ctx.backend = inputs
+    y, exact = output
+    ctx.save_for_backward(x, y if exact.dtype == y.dtype else exact)
+
+
+def _backward(ctx, grad, _grad_exact):  # type: ignore[no-untyped-def]  # torch's own context object
+    x, lse = ctx.saved_tensors
+    return _backward_op(grad, x, lse, ctx.dim, ctx.beta, ctx.backend), None, None, None
+
+
+_forward_op.register_autograd(_backward, setup_context=_save_for_backward)

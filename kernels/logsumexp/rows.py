@@ -1,0 +1,62 @@
+"""How a strided tensor looks to a kernel that reduces one dimension of it: rows, each of ``n`` elements."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+ROW_DIMS = 3
+"""How many dimensions of rows a kernel resolves; a tensor that needs more is copied to contiguous memory first."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one tensor keeps element ``k`` of row ``(i0, i1, i2)``: at ``sum_j i_j * strides[j] + k * stride``."""
+
+    strides: tuple[int, int, int]
+    stride: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of ``n`` elements, numbered in the tensors' own order: row ``r`` is element ``r`` of a contiguous result."""
+
+    n: int
+    sizes: tuple[int, int, int]
+    layouts: tuple[Layout, ...]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
+    def are_closer(self) -> bool:
+        """True if neighbours in the first tensor's memory are elements of neighbouring rows rather than of one."""
+        return self.layouts[0].stride != 1 and self.layouts[0].strides[-1] == 1
+
+
+def as_rows(dim: int, x: Tensor, *contiguous: Tensor) -> tuple[Tensor, Rows]:
+    """``x`` and how it and ``contiguous`` tensors of its shape look as rows along ``dim``.
+
+    Neighbouring dimensions are merged where the strides of all tensors allow it; an ``x`` that still needs more than
+    `ROW_DIMS` is copied.
+    """
+    tensors = (x, *contiguous)
+    merged: list[tuple[int, tuple[int, ...]]] = []
+    for index in range(x.dim()):
+        size, strides = x.shape[index], tuple(tensor.stride(index) for tensor in tensors)
+        if index == dim or size == 1:
+            continue
+        if merged and merged[-1][1] == tuple(size * stride for stride in strides):
+            merged[-1] = (merged[-1][0] * size, strides)
+        else:
+            merged.append((size, strides))
+    if len(merged) > ROW_DIMS:
+        return as_rows(dim, x.contiguous(), *contiguous)
+    padded = [(1, (0,) * len(tensors))] * (ROW_DIMS - len(merged)) + merged
+    sizes = tuple(size for size, _ in padded)
+    layouts = tuple(
+        Layout(tuple(strides[number] for _, strides in padded), tensor.stride(dim))  # type: ignore[arg-type]
+        for number, tensor in enumerate(tensors)
+    )
+    return x, Rows(x.shape[dim], sizes, layouts)  # type: ignore[arg-type]

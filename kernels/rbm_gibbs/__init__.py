@@ -1,0 +1,176 @@
+"""Block-Gibbs sampling of a restricted Boltzmann machine: k sweeps for a batch of chains in one call.
+
+Energy ``E(v, h) = -b.v - c.h - v.W.h`` with units 0/1 and ``p(v, h)`` proportional to ``exp(-beta E)``. One sweep draws
+``h_j ~ Bernoulli(sigmoid(beta (c_j + sum_i v_i W_ij)))`` for all hidden units, then
+``v_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij h_j)))`` for all visible ones.
+
+Source: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14 (2002).
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..dispatch import backend_module, choose_backend, require_output, require_tensor
+from ..philox import Stream, check_counter
+from .half_sweep import HalfSweep
+
+__all__ = ["GibbsResult", "gibbs"]
+
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class GibbsResult(NamedTuple):
+    """States after the last sweep: ``visible`` and ``hidden`` are uint8 0/1, of shapes (chains, visible units) and
+    (chains, hidden units); ``hidden`` is what the last visible states were drawn from. ``hidden_probability`` is
+    float32 ``P(h = 1 | visible)`` for the returned visible states, if asked for.
+    """
+
+    visible: Tensor
+    hidden: Tensor
+    hidden_probability: Tensor | None
+
+
+def gibbs(
+    visible: Tensor,
+    weights: Tensor,
+    visible_bias: Tensor,
+    hidden_bias: Tensor,
+    sweeps: int = 1,
+    beta: float = 1.0,
+    *,
+    seed: int,
+    first_sweep: int = 0,
+    first_chain: int = 0,
+    clamped: Tensor | None = None,
+    return_hidden_probability: bool = False,
+    out: GibbsResult | None = None,
+    backend: str = "auto",
+) -> GibbsResult:
+    """Advance every chain by ``sweeps`` sweeps of block Gibbs and return the new states.
+
+    Args:
+        visible: uint8 states 0 or 1, shape (chains, visible units); not modified.
+        weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides. Sums are float32.
+        visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
+        sweeps: how many, at least 1.
+        beta: the inverse temperature, finite and not negative.
+        seed: the key of the random stream, in [0, 2**64).
+        first_sweep: the number of the first sweep in the stream. A run continued in a second call passes the number
+            of sweeps done so far, so that no random number is used twice.
+        first_chain: the number of the first chain in the stream; a batch split over calls gives the same states.
+        clamped: bool, shape (visible units,) or (chains, visible units): these visible units keep their state.
+        return_hidden_probability: also compute ``P(h = 1 | v)`` for the final visible states.
+        out: contiguous tensors to write to, sharing no memory with each other or the arguments.
+        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Raises:
+        TypeError: an argument is not a dense tensor of a supported dtype.
+        ValueError: shapes do not match, a state is not 0 or 1, a parameter is NaN or infinite, a number is out of
+            range, or ``backend`` is unknown or cannot run here.
+
+    Unit ``j`` of chain ``i`` in sweep ``t`` draws word ``j % 4`` of group ``(first_chain + i) * ceil(units / 4) +
+    j // 4`` at step ``first_sweep + t`` of the stream for its layer, and is 1 if ``u < p``.
+
+    The states and parameters are checked for their values, which waits for the device; while a CUDA graph is being
+    captured this is left out.
+    """
+    require_tensor("visible", visible, (torch.uint8,), None)
+    require_tensor("weights", weights, WEIGHT_DTYPES, visible.device)
+    for name, bias in (("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
+        require_tensor(name, bias, (weights.dtype,), visible.device)
+    _require_shapes(visible, weights, visible_bias, hidden_bias)
+    if sweeps < 1:
+        raise ValueError(f"sweeps must be at least 1, got {sweeps}")
+    if not (math.isfinite(beta) and beta >= 0):
+        raise ValueError(f"beta must be finite and not negative, got {beta}")
+    check_counter(seed, first_sweep, steps=sweeps)
+    if first_chain < 0:
+        raise ValueError(f"first_chain must not be negative, got {first_chain}")
+    if clamped is not None:
+        require_tensor("clamped", clamped, (torch.bool,), visible.device)
+        if clamped.shape not in (visible.shape, visible.shape[1:]):
+            raise ValueError(
+                f"clamped must have shape {tuple(visible.shape[1:])} or {tuple(visible.shape)}, "
+                f"got {tuple(clamped.shape)}"
+            )
+        clamped = clamped.expand(visible.shape)
+    if not (visible.is_cuda and torch.cuda.is_current_stream_capturing()):
+        _require_values(visible, weights, visible_bias, hidden_bias)
+    chosen = choose_backend(backend, visible.device)
+    result = out if out is not None else _allocate(visible, weights.shape[1], return_hidden_probability)
+    arguments = {"visible": visible, "weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+    _require_results(result, return_hidden_probability, arguments | ({} if clamped is None else {"clamped": clamped}))
+    half_sweep = backend_module(chosen, __name__).half_sweep
+    current = visible.contiguous()
+    to_hidden = partial(
+        HalfSweep, weights=weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed, first_chain=first_chain,
+        stream=Stream.HIDDEN,
+    )  # fmt: skip
+    to_visible = partial(
+        HalfSweep, weights=weights.t(), bias=visible_bias.contiguous(), beta=beta, seed=seed, first_chain=first_chain,
+        stream=Stream.VISIBLE, clamped=clamped,
+    )  # fmt: skip
+    for step in range(first_sweep, first_sweep + sweeps):
+        half_sweep(to_hidden(given=current, out=result.hidden, step=step))
+        # Each new state depends on the hidden layer and, if clamped, on itself alone: it may overwrite its place.
+        half_sweep(to_visible(given=result.hidden, out=result.visible, step=step, previous=current))
+        current = result.visible
+    if result.hidden_probability is not None:
+        half_sweep(to_hidden(given=current, out=result.hidden_probability, step=0))
+    return result
+
+
+def _require_shapes(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:
+    if visible.dim() != 2:
+        raise ValueError(f"visible must have shape (chains, visible units), got {tuple(visible.shape)}")
+    if weights.dim() != 2 or weights.shape[0] != visible.shape[1]:
+        raise ValueError(
+            f"weights must have shape ({visible.shape[1]}, hidden units) for {visible.shape[1]} visible units, "
+            f"got {tuple(weights.shape)}"
+        )
+    for name, bias, units in (
+        ("visible_bias", visible_bias, weights.shape[0]),
+        ("hidden_bias", hidden_bias, weights.shape[1]),
+    ):
+        if bias.shape != (units,):
+            raise ValueError(f"{name} must have shape ({units},), got {tuple(bias.shape)}")
+
+
+def _require_values(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:
+    faults = {"visible must hold only 0 and 1": (visible > 1).any()}
+    for name, value in (("weights", weights), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
+        faults[f"{name} must be finite"] = ~torch.isfinite(value).all()
+    # One transfer for all of them: on a GPU each would wait for the device.
+    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
+        if fault:
+            raise ValueError(message)
+
+
+def _allocate(visible: Tensor, hidden_units: int, with_probability: bool) -> GibbsResult:
+    chains = visible.shape[0]
+    return GibbsResult(
+        torch.empty_like(visible, memory_format=torch.contiguous_format),
+        visible.new_empty((chains, hidden_units)),
+        visible.new_empty((chains, hidden_units), dtype=torch.float32) if with_probability else None,
+    )
+
+
+def _require_results(out: GibbsResult, with_probability: bool, arguments: dict[str, Tensor]) -> None:
+    if (out.hidden_probability is not None) != with_probability:
+        raise ValueError("out.hidden_probability must be a tensor if and only if return_hidden_probability is set")
+    visible, weights = arguments["visible"], arguments["weights"]
+    hidden_shape = torch.Size((visible.shape[0], weights.shape[1]))
+    taken = dict(arguments)
+    for name, value, shape, dtype in (
+        ("out.visible", out.visible, visible.shape, torch.uint8),
+        ("out.hidden", out.hidden, hidden_shape, torch.uint8),
+        ("out.hidden_probability", out.hidden_probability, hidden_shape, torch.float32),
+    ):
+        if value is not None:
+            require_tensor(name, value, (dtype,), visible.device)
+            require_output(name, value, shape, taken)
+            taken[name] = value

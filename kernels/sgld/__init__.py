@@ -1,0 +1,12 @@
+"""Stochastic gradient Langevin dynamics: the update, for a whole model in one launch, and a torch optimizer on top.
+
+``x <- x - (eps / 2) g + sqrt(eps T) xi`` with step size ``eps``, gradient ``g`` of the energy (the negative log
+posterior), temperature ``T`` and independent standard normal ``xi`` drawn inside the kernel.
+
+Source: Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", ICML 2011, with temperature.
+"""
+
+from .optimizer import SGLD
+from .update import sgld_update
+
+__all__ = ["SGLD", "sgld_update"]

@@ -1,0 +1,1 @@
+"""The built-in plugins: one file per operation, bound to the harness by the public hooks."""

@@ -1,0 +1,102 @@
+"""Small operations, implementations and installed plugins for the tests of the harness."""
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from boltzbench.harness import Agreement, Case, Cost, Expected, Implementation, Law, Operation, Status
+
+CPU = torch.device("cpu")
+
+
+def case(n: int = 5, operation: str = "double", **fields) -> Case:
+    return Case(operation, {"n": n}, fields.pop("dtype", "float32"), **fields)
+
+
+def operation(name: str = "double", *, cases=None, **fields) -> Operation:
+    """y = 2 x, with two check cases, two bench cases of different presets, and a real one."""
+    if cases is None:
+        cases = (
+            case(3),
+            case(7, variant="outliers"),
+            case(64, purpose="bench"),
+            case(128, purpose="bench", preset="full"),
+            case(32, purpose="real", variant="digits"),
+        )
+    whole = Operation(
+        name=name,
+        summary="Twice the input.",
+        formula="y = 2 x",
+        source="arithmetic",
+        kind="map",
+        cases=tuple(replace(each, operation=name) for each in cases),
+        make_inputs=_inputs,
+        make_outputs=lambda inputs: {"y": torch.empty_like(inputs["x"])},
+        reference=lambda inputs, outputs: {"y": Expected(2 * inputs["x"].double(), 1e-6)},
+        cost=lambda case: Cost(case.sizes["n"], "elements", 4 * case.sizes["n"], 4 * case.sizes["n"], case.sizes["n"]),
+    )
+    return replace(whole, **fields)
+
+
+def implementation(name: str = "torch", *, factor: float = 2.0, of: str = "double", **fields) -> Implementation:
+    """Multiplies by ``factor``: right if that is 2."""
+
+    def prepare(inputs, outputs):
+        def launch():
+            torch.mul(inputs["x"], factor, out=outputs["y"])
+            return outputs
+
+        return launch
+
+    return Implementation(**{"operation": of, "name": name, "backend": "torch", "prepare": prepare, **fields})
+
+
+def interrupting(name: str = "zz_interrupting") -> Implementation:
+    """As if the user pressed Ctrl-C while it runs."""
+
+    def prepare(inputs, outputs):
+        raise KeyboardInterrupt
+
+    return implementation(name, prepare=prepare)
+
+
+def law(name: str = "doubles one") -> Law:
+    def test(advance, device, seed):
+        y = advance({"x": torch.ones(1, device=device)})["y"]
+        passed = y.item() == 2.0
+        status = Status.PASSED if passed else Status.WRONG_LAW
+        return Agreement(status, "" if passed else f"got {y.item()}", error=abs(y.item() - 2), bound=0.5, p_value=0.1)
+
+    return Law(name, "Twice one is two.", test)
+
+
+def install(
+    folder: Path, plugins: Mapping[str, str], distribution: str = "fake-samplers", version: str = "1.2"
+) -> list[metadata.EntryPoint]:
+    """Put a distribution into ``folder``, which must be on sys.path: for each plugin a module of that source.
+
+    A source without ``BOLTZBENCH_API`` in it gets one, and the usual imports. Returns its entry points.
+    """
+    info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+    lines = ["[boltzbench]"]
+    for name, source in plugins.items():
+        module = f"{info.stem.replace('.', '_').replace('-', '_')}_{name}"
+        source = textwrap.dedent(source)
+        if "BOLTZBENCH_API" not in source:
+            header = "import fakes\nfrom boltzbench.harness import *\nfrom boltzbench.harness import hookimpl\n"
+            source = f"{header}BOLTZBENCH_API = 1\n{source}"
+        (folder / f"{module}.py").write_text(source)
+        lines.append(f"{name} = {module}")
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    (found,) = (d for d in metadata.distributions(path=[str(folder)]) if d.name == distribution)
+    return list(found.entry_points)
+
+
+def _inputs(case: Case, device: torch.device) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(case.seed)
+    return {"x": torch.randn(case.sizes["n"], generator=generator).to(device, case.torch_dtype)}

@@ -1,0 +1,378 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from boltzbench.harness import cli, session
+from boltzbench.harness.registry import PLUGINS_VARIABLE
+from boltzbench.harness.results import read_run
+from boltzbench.harness.session import plan
+from boltzbench.harness.terminal import progress
+from boltzbench.harness.types import Measurement
+from fakes import case, implementation, install, operation
+from rich.console import Console
+
+SOUND = """
+    @hookimpl
+    def register_operations(register):
+        register(fakes.operation("double", laws=(fakes.law(),)))
+        register(fakes.operation("lonely"))
+
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("torch"))
+        register(fakes.implementation("triton", backend="triton"))
+        register(fakes.implementation("gone", unavailable=lambda device: "needs a wand"))
+    """
+
+WRONG = """
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("wrong", factor=2.1))
+    """
+
+INTERRUPTING = """
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.interrupting())
+    """
+
+NOISY = """
+    import os, sys, ctypes
+    print("imported")
+
+    def prepare(inputs, outputs):
+        print("python")
+        os.write(1, b"descriptor")
+        os.system("echo child")
+        ctypes.CDLL(None).puts(b"C library")
+        def launch():
+            outputs["y"].copy_(2 * inputs["x"])
+            return outputs
+        return launch
+
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("noisy", prepare=prepare))
+    """
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The working directory, with four plugins installed in it; which are used is said by the environment."""
+    install(
+        tmp_path,
+        {
+            "sound": SOUND,
+            "wrong": WRONG,
+            "interrupting": INTERRUPTING,
+            "broken": "import no_such_module",
+            "noisy": NOISY,
+        },
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that what main does to it is undone afterwards
+    use(monkeypatch, "sound")
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("fake_samplers_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    def measure(operation, implementation, case, device):
+        return Measurement("cpu", "hot", (1.0,), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
+
+    monkeypatch.setattr(session, "measure", measure)
+
+
+def use(monkeypatch, *plugins):
+    monkeypatch.setenv(PLUGINS_VARIABLE, ",".join(plugins))
+
+
+@pytest.fixture
+def run(capfd):
+    def run(*arguments):
+        """The exit status of the command, and what it wrote to standard output and standard error."""
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        return caught.value.code, *capfd.readouterr()
+
+    return run
+
+
+def in_a_process(folder, *arguments, code="from boltzbench.harness.cli import main; main()", **environment):
+    paths = os.pathsep.join([str(folder), str(Path(__file__).parent)])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_version(run):
+    assert run("--version") == (0, "boltzbench 0.1.0\n", "")
+
+
+@pytest.mark.parametrize("command", ["list", "check", "bench"])
+def test_help(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert "--json" in out
+
+
+def test_list(run):
+    status, out, _ = run("list")
+    assert status == 0
+    for words in (
+        "y = 2 x",
+        "sound (fake-samplers 1.2)",
+        "not on cpu: gone: needs a wand",
+        "no implementation is installed",
+    ):
+        assert words in out
+    if not torch.cuda.is_available():
+        assert "not on cuda: gone, torch, triton: " in out.replace("\n", " ")
+
+
+def test_list_as_json(run):
+    status, out, err = run("list", "--json", "-")
+    content = json.loads(out)
+    assert status == 0
+    assert "Twice the input." in err
+    assert [each["name"] for each in content["operations"]] == ["double", "lonely"]
+    assert content["operations"][0]["plugin"] == "sound (fake-samplers 1.2)"
+    assert content["operations"][0]["laws"] == [{"name": "doubles one", "statement": "Twice one is two."}]
+    gone, torch_, triton = content["records"]
+    assert gone["unavailable"]["cpu"] == "needs a wand"
+    assert torch_["unavailable"]["cpu"] is None
+    assert (triton["operation"], triton["implementation"], triton["backend"]) == ("double", "triton", "triton")
+    assert content["plugins"][0]["distribution"] == "fake-samplers"
+    assert content["problems"] == []
+    assert content["schema"] == 1
+    assert content["environment"]["boltzbench"] == "0.1.0"
+
+
+def test_check_that_agrees(run):
+    status, out, err = run("check", "--device", "cpu")
+    assert status == 0
+    assert err == ""
+    assert out.endswith("All agree: 6 checks passed (3 skipped: unavailable here).\n")
+    assert "unavailable: gone (3 checks): needs a wand" in out
+    assert "\x1b" not in out, "plain text, as this is no terminal"
+
+
+def test_check_that_does_not_agree(run, monkeypatch):
+    use(monkeypatch, "sound", "wrong")
+    status, out, _ = run("check", "--device", "cpu")
+    assert status == 1
+    assert "wrong_values: double wrong, outliers n=7 float32" in out
+    assert out.endswith("Look closer: boltzbench check -o double -i wrong\n")
+    status, out, _ = run("check", "--device", "cpu", "-o", "double", "-i", "torch", "-i", "triton")
+    assert status == 0
+    assert "wrong" not in out
+
+
+def test_check_as_json(run, monkeypatch):
+    use(monkeypatch, "sound", "wrong")
+    status, out, err = run("check", "--device", "cpu", "--seed", "3", "--json", "-")
+    content = json.loads(out)
+    assert status == 1
+    assert "Look closer" in err
+    assert list(content) == ["schema", "status", "environment", "records", "problems"]
+    assert (content["schema"], content["status"], content["problems"]) == (1, "complete", [])
+    verdicts = {(record["implementation"], record["case"]): record for record in content["records"]}
+    assert len(verdicts) == len(content["records"]) == 12
+    right, wrong = verdicts["triton", "n=3 float32"], verdicts["wrong", "n=3 float32"]
+    assert (right["status"], right["error"], right["bound"], right["seed"]) == ("passed", 0.0, 1e-6, 3)
+    assert (wrong["status"], wrong["plugin"]) == ("wrong_values", "wrong (fake-samplers 1.2)")
+    assert wrong["error"] > wrong["bound"]
+    assert verdicts["gone", "n=3 float32"]["message"] == "needs a wand"
+    assert verdicts["torch", "law: doubles one"]["p_value"] == 0.1
+
+
+def test_json_to_a_file(run, folder):
+    status, out, _ = run("check", "--device", "cpu", "--json", "out.json")
+    assert status == 0
+    assert "All agree" in out
+    assert len(read_run(folder / "out.json").records) == 9
+
+
+def test_json_to_standard_output_is_all_that_goes_there(folder):
+    done = in_a_process(
+        folder, "check", "--device", "cpu", "-i", "noisy", "--json", "-", BOLTZBENCH_PLUGINS="sound,noisy"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["records"]) == 3
+    for words in ("imported", "python", "descriptor", "child", "C library", "All agree"):
+        assert words in done.stderr
+
+
+def test_a_broken_plugin_is_named_and_all_else_runs(run, monkeypatch):
+    use(monkeypatch, "sound", "broken")
+    for command in ("list", "check", "bench"):
+        status, out, _ = run(command)
+        assert status == 1
+        problem = "plugin problem: broken (fake-samplers 1.2): cannot be imported from fake_samplers_1_2_broken"
+        assert problem in " ".join(out.split())
+        assert "double" in out
+    assert "1 plugin problem, see above. All agree" in out
+    (path,) = Path("runs").iterdir()
+    assert "no_such_module" in read_run(path).problems[0]
+
+
+@pytest.mark.parametrize("selection", [("-i", "gone"), ("-o", "lonely")])
+def test_nothing_checked_is_no_agreement(run, selection):
+    status, out, _ = run("check", "--device", "cpu", *selection)
+    assert status == 1
+    assert "Nothing was checked" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("check", "-o", "duble"), "unknown operation 'duble': did you mean double?"),
+        (("check", "-i", "trito"), "unknown implementation 'trito': did you mean triton?"),
+        (("bench", "-o", "lonely", "-i", "torch"), "unknown implementation of lonely 'torch'"),
+        (("check", "--device", "cud"), "unknown device 'cud': did you mean cuda"),
+        (("bench", "--device", "cpu", "--preset", "smoked"), "unknown preset 'smoked': did you mean smoke?"),
+        (("check", "--json", "no/such/folder/out.json"), "cannot write no/such/folder/out.json: No such file"),
+        (("list", "--json", "."), "cannot write .: it is a folder"),
+        (("bench", "--out", "a_file/inside"), "cannot write results to the folder a_file/inside: Not a directory"),
+        (("bench", "--out", "a_file"), "cannot write results to the folder a_file: File exists"),
+        (("check", "--seed", "-1"), "--seed"),
+        (("bench", "--frobnicate"), "--frobnicate"),
+        (("chekc",), "chekc"),
+    ],
+)
+def test_usage_errors_run_nothing(run, monkeypatch, folder, arguments, words):
+    def never(*arguments, **named):
+        raise AssertionError("it ran")
+
+    (folder / "a_file").touch()
+    monkeypatch.setattr(session, "run_step", never)
+    before = sorted(folder.iterdir())
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert words in err
+    assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == [
+        path for path in before if path.name != "__pycache__"
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a usable GPU")
+def test_cuda_without_a_gpu_gives_the_drivers_reason(run):
+    status, out, err = run("bench", "--device", "cuda")
+    assert (status, out) == (2, "")
+    assert err.startswith("boltzbench: device 'cuda' cannot be used: ")
+
+
+def test_an_unknown_plugin_in_the_environment(run, monkeypatch):
+    use(monkeypatch, "sond")
+    assert run("list") == (2, "", "boltzbench: unknown plugin in BOLTZBENCH_PLUGINS 'sond': did you mean sound?\n")
+
+
+def test_bench(run):
+    status, out, _ = run("bench", "--device", "cpu", "--out", "new/folder")
+    assert status == 0
+    assert "12.3 µs 11.0 µs..14.0 µs" in out
+    assert "not timed: triton (2 checks): interpreted on the CPU: correctness only" in out
+    (path,) = Path("new/folder").iterdir()
+    assert out.endswith(f"Results file: {path}\n")
+    found = read_run(path)
+    assert found.status == "complete"
+    assert {record.case for record in found.records} == {"n=64 float32", "digits n=32 float32"}, "smoke, on a CPU"
+    timed = {record.implementation for record in found.records if record.measurement}
+    assert timed == {"torch"}
+
+
+def test_bench_presets(run):
+    status, out, _ = run("bench", "--device", "cpu", "--preset", "full", "--json", "-")
+    cases = [record["case"] for record in json.loads(out)["records"] if record["implementation"] == "torch"]
+    assert status == 0
+    assert cases == ["n=64 float32", "n=128 float32", "digits n=32 float32"]
+
+
+def test_bench_as_json_is_what_the_results_file_holds(run):
+    _, out, _ = run("bench", "--device", "cpu", "--json", "-")
+    (path,) = Path("runs").iterdir()
+    assert path.read_text() == out
+
+
+def test_ctrl_c_keeps_what_was_found(run, monkeypatch):
+    use(monkeypatch, "sound", "interrupting")
+    status, out, err = run("bench", "--device", "cpu", "--json", "-")
+    assert status == 130
+    assert "Interrupted after 2 of 8 checks; what is above is kept." in err
+    content = json.loads(out)
+    assert content["status"] == "incomplete"
+    assert [record["implementation"] for record in content["records"]] == ["gone", "torch"]
+    (path,) = Path("runs").iterdir()
+    assert read_run(path).status == "incomplete"
+    assert len(read_run(path).records) == 2
+
+    status, out, _ = run("check", "--device", "cpu", "--json", "checked.json")
+    assert status == 130
+    assert "Interrupted after 2 of 12 checks" in out
+    assert read_run(Path("checked.json")).status == "incomplete"
+
+
+@pytest.mark.parametrize("command", ["list", "check", "bench"])
+def test_80_columns(run, monkeypatch, command):
+    use(monkeypatch, "sound", "wrong", "broken")
+    _, out, _ = run(command)
+    long = [line for line in out.splitlines() if len(line) > 80]
+    assert [line for line in long if not ("Look closer" in line or "Results file" in line)] == []
+    assert "…" not in out
+
+
+def test_triton_is_interpreted_for_the_cpu_and_compiled_for_the_gpu(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
+    cli._prepare_process_for(torch.device("cpu"))
+    assert os.environ["TRITON_INTERPRET"] == "1"
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    cli._prepare_process_for(torch.device("cuda", 1))
+    assert "TRITON_INTERPRET" not in os.environ
+    assert chosen == [torch.device("cuda", 1)]
+
+
+def test_list_imports_nothing_heavy_but_torch(folder):
+    code = """
+import atexit, sys
+atexit.register(lambda: print("HEAVY", [m for m in ("scipy", "sklearn", "triton", "cupy") if m in sys.modules]))
+from boltzbench.harness.cli import main
+main()
+"""
+    done = in_a_process(folder, "list", code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("HEAVY []\n")
+
+
+def test_progress_on_a_terminal_shows_the_step():
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, markup=False)
+    steps = plan([(operation(cases=[case(3, variant="[odd]")]), [implementation("mine")])], ("check",))
+    with progress(console, steps) as announce:
+        announce(steps[0])
+    assert "double mine [odd] n=3 float32" in file.getvalue()
+    assert "0/1" in file.getvalue()
+
+
+def test_progress_elsewhere_is_a_line_for_each_operation():
+    file = io.StringIO()
+    steps = plan([(operation(), [implementation("a"), implementation("b")])], ("check",))
+    with progress(Console(file=file, width=80), steps) as announce:
+        for step in steps:
+            announce(step)
+    assert file.getvalue() == "double: 4 checks\n"
