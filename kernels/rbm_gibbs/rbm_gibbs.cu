@@ -1,0 +1,72 @@
+// Half a sweep of block Gibbs in CUDA C: product, bias, sigmoid and draw in one kernel.
+//
+// Bound by arithmetic: 2 * given units operations per drawn unit, against a byte for each state. Logits, probabilities
+// and uniforms stay in registers; only states are written. Per drawn unit a quarter of a Philox call and one ex2.
+//
+// Design: a block computes 64 chains x 64 units from tiles of states and weights in shared memory; a thread owns 4
+// chains x 4 neighbouring units, so that one Philox call serves the four units of a chain.
+#include "philox.cuh"
+
+constexpr int THREADS = 256;
+constexpr int TILE = 64;        // chains and units of a block
+constexpr int TILE_GIVEN = 16;  // given units in one step
+constexpr int OWN = 4;          // chains and units of a thread
+
+// states: uint8 (chains, units), or probabilities: float (chains, units); exactly one of them is not null.
+// given: uint8 (chains, given_units). weights: (given_units, units) with the strides that follow. clamped: bool
+// (chains, units) with strides, or null; previous: uint8 (chains, units), what a clamped unit keeps.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    half_sweep(const unsigned char* given, const T* weights, const T* bias, unsigned char* states,
+               float* probabilities, const unsigned char* clamped, const unsigned char* previous, i64 chains,
+               i64 given_units, i64 units, i64 weight_stride_given, i64 weight_stride_unit, i64 clamped_stride_chain,
+               i64 clamped_stride_unit, double beta, u64 seed, u32 step, u32 stream, i64 first_chain) {
+    __shared__ float given_tile[TILE_GIVEN][TILE + 1];  // + 1: the transposed store would hit one bank
+    __shared__ float weight_tile[TILE_GIVEN][TILE + 1];
+    const i64 tile_chain = (i64)blockIdx.x * TILE, tile_unit = (i64)blockIdx.y * TILE;
+    const int own_chain = threadIdx.x / (TILE / OWN) * OWN, own_unit = threadIdx.x % (TILE / OWN) * OWN;
+    float logit[OWN][OWN] = {};
+    for (i64 start = 0; start < given_units; start += TILE_GIVEN) {
+        for (int i = threadIdx.x; i < TILE * TILE_GIVEN; i += THREADS) {
+            {
+                const int k = i % TILE_GIVEN, c = i / TILE_GIVEN;
+                const bool inside = start + k < given_units && tile_chain + c < chains;
+                given_tile[k][c] = inside ? (float)given[(tile_chain + c) * given_units + start + k] : 0.0f;
+            }
+            // Neighbouring threads read neighbouring weights, whichever way the matrix lies.
+            const bool along_units = weight_stride_unit == 1;
+            const int k = along_units ? i / TILE : i % TILE_GIVEN, u = along_units ? i % TILE : i / TILE_GIVEN;
+            const bool inside = start + k < given_units && tile_unit + u < units;
+            const i64 at = (start + k) * weight_stride_given + (tile_unit + u) * weight_stride_unit;
+            weight_tile[k][u] = inside ? to_float(weights[at]) : 0.0f;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < TILE_GIVEN; ++k)
+            for (int c = 0; c < OWN; ++c)
+                for (int u = 0; u < OWN; ++u)
+                    logit[c][u] = fmaf(given_tile[k][own_chain + c], weight_tile[k][own_unit + u], logit[c][u]);
+        __syncthreads();
+    }
+    const i64 first_unit = tile_unit + own_unit;
+    if (first_unit >= units) return;
+    const float scale = (float)(-beta * 1.4426950408889634);
+    for (int c = 0; c < OWN; ++c) {
+        const i64 chain = tile_chain + own_chain + c;
+        if (chain >= chains) return;
+        Words words = {};
+        if (states) words = random_words((first_chain + chain) * ((units + 3) / 4) + first_unit / 4, seed, step, stream);
+#pragma unroll
+        for (int u = 0; u < OWN; ++u) {
+            const i64 unit = first_unit + u;
+            if (unit >= units) break;
+            const float p = 1.0f / (1.0f + exp2_fast(scale * (logit[c][u] + to_float(bias[unit]))));
+            if (probabilities) {
+                probabilities[chain * units + unit] = p;
+            } else {
+                const bool held = clamped && clamped[chain * clamped_stride_chain + unit * clamped_stride_unit];
+                states[chain * units + unit] = held ? previous[chain * units + unit] : uniform(words.word[u]) < p;
+            }
+        }
+    }
+}
