@@ -48,6 +48,7 @@ def gibbs(
     clamped: Tensor | None = None,
     return_hidden_probability: bool = False,
     out: GibbsResult | None = None,
+    check_values: bool = True,
     backend: str = "auto",
 ) -> GibbsResult:
     """Advance every chain by ``sweeps`` sweeps of block Gibbs and return the new states.
@@ -65,6 +66,8 @@ def gibbs(
         clamped: bool, shape (visible units,) or (chains, visible units): these visible units keep their state.
         return_hidden_probability: also compute ``P(h = 1 | v)`` for the final visible states.
         out: contiguous tensors to write to, sharing no memory with each other or the arguments.
+        check_values: look for states other than 0 and 1 and for parameters that are NaN or infinite. On a GPU this
+            waits for the device; a loop that calls again and again with its own states can do without.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
@@ -74,9 +77,6 @@ def gibbs(
 
     Unit ``j`` of chain ``i`` in sweep ``t`` draws word ``j % 4`` of group ``(first_chain + i) * ceil(units / 4) +
     j // 4`` at step ``first_sweep + t`` of the stream for its layer, and is 1 if ``u < p``.
-
-    The states and parameters are checked for their values, which waits for the device; while a CUDA graph is being
-    captured this is left out.
     """
     require_tensor("visible", visible, (torch.uint8,), None)
     require_tensor("weights", weights, WEIGHT_DTYPES, visible.device)
@@ -98,7 +98,7 @@ def gibbs(
                 f"got {tuple(clamped.shape)}"
             )
         clamped = clamped.expand(visible.shape)
-    if not (visible.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if check_values:
         _require_values(visible, weights, visible_bias, hidden_bias)
     chosen = choose_backend(backend, visible.device)
     result = out if out is not None else _allocate(visible, weights.shape[1], return_hidden_probability)

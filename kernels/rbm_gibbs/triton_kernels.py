@@ -14,9 +14,11 @@ import triton.language as tl
 from ..philox import signed_seed
 from ..philox_triton import interleave4, random_words, uniform
 from ..triton_math import bits_of, exact_dot_operand, from_bits
+from ..triton_runtime import INTERPRETS
 from .half_sweep import HalfSweep
 
-BLOCK_CHAINS = 64
+BLOCK_CHAINS = 1024 if INTERPRETS else 64
+"""Interpreted, a program costs the same few milliseconds whatever its tile."""
 BLOCK_UNITS = 64
 BLOCK_GIVEN = 32
 

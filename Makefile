@@ -1,0 +1,34 @@
+# The two commands: `make bench` and `make test`. Each installs into .venv first, if that is not done or out of date.
+PYTHON  ?= python3
+WORKERS ?= 2
+PRESET  ?=
+# CuPy for the CUDA version of the driver. Without a driver cuda13, whose NVRTC serves compile checks.
+EXTRA   ?= $(if $(shell nvidia-smi 2>/dev/null | grep -E 'CUDA Version: 12\.'),cuda12,cuda13)
+
+.PHONY: help bench test lint clean
+help:
+	@echo 'make bench [PRESET=smoke|quick|full] [ARGS=...]  check and time every kernel on this machine'
+	@echo 'make test [WORKERS=2] [ARGS=...]                 run the tests'
+	@echo 'make lint                                        ruff and mypy'
+	@echo 'make clean                                       remove .venv and caches'
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -c constraints.txt -e '.[$(EXTRA),report,test]'
+	touch $@
+
+bench: .venv/.installed
+	.venv/bin/boltzbench bench $(if $(PRESET),--preset $(PRESET)) $(ARGS)
+
+test: .venv/.installed
+	.venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: .venv/.installed
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	mkdir -p .mypy_cache/tree/boltzbench
+	ln -sfn $(CURDIR)/harness $(CURDIR)/kernels $(CURDIR)/plugins .mypy_cache/tree/boltzbench
+	MYPYPATH=.mypy_cache/tree .venv/bin/mypy -p boltzbench
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,177 @@
+"""The operation ``logsumexp``, forward and backward, and its three implementations."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from boltzbench.harness import Case, Cost, Expected, Implementation, Inputs, Launch, Operation, Tensors, hookimpl
+from boltzbench.kernels.dispatch import unavailable
+from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
+from boltzbench.plugins import digits
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+BETAS = {"hot": 0.25, "cold": 3.0, "negative": -0.7, "beta-zero": 0.0}
+"""Variants that differ by the inverse temperature; all others have beta = 1."""
+
+
+def _case(rows: int, columns: int, dtype: str = "float32", variant: str = "", **more: str) -> Case:
+    return Case("logsumexp", {"rows": rows, "columns": columns}, dtype, variant, **more)  # type: ignore[arg-type]
+
+
+CASES = (
+    *(_case(37, 1031, dtype) for dtype in DTYPES),
+    *(_case(37, 1031, dtype, "backward") for dtype in DTYPES),
+    *(_case(5, 512, variant=variant) for variant in (*BETAS, "outliers", "shifted", "infinities", "nan", "expanded")),
+    *(_case(67, 300, variant=variant) for variant in ("transposed", "sliced", "unaligned", "transposed backward")),
+    _case(3, 70001, variant="split"),
+    _case(2, 70001, "float16", "split"),
+    _case(2001, 3, variant="short"),
+    _case(1, 1),
+    _case(4, 0),
+    _case(0, 7),
+    *(_case(3, columns) for columns in (31, 33, 255, 257, 4095, 4097)),
+    _case(1024, 1024, purpose="bench"),
+    _case(1024, 1024, "float32", "backward", purpose="bench"),
+    *(
+        _case(rows, columns, dtype, variant, purpose="bench", preset=preset)
+        for dtype, variant, preset in (
+            ("float32", "", "quick"),
+            ("bfloat16", "", "quick"),
+            ("float32", "backward", "quick"),
+            ("float16", "", "full"),
+            ("bfloat16", "backward", "full"),
+        )
+        for rows, columns in ((1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 10, 1 << 17), (1, 1 << 27))
+    ),
+    _case(2048, 65536, "float32", "transposed", purpose="bench", preset="full"),
+    _case(1, 1 << digits.HIDDEN_UNITS, "float32", "digits log Z", purpose="real"),
+    _case(10, digits.IMAGES // 10, "float32", "digits free energies", purpose="real"),
+)
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Rows of different scale and level: the result of plain uniform noise hardly depends on the data."""
+    rows, columns = case.sizes["rows"], case.sizes["columns"]
+    words = case.variant.split()
+    generator = torch.Generator(device).manual_seed(case.seed)
+    random = partial(torch.randn, generator=generator, device=device)
+    if case.variant == "digits log Z":
+        x = -digits.hidden_free_energies().to(device)[None, :]
+    elif case.variant == "digits free energies":
+        x = -digits.image_free_energies().to(device)[: rows * columns].view(rows, columns)
+    else:
+        x = random(rows, columns)
+        x = x * torch.exp(random(rows, 1)) + 20.0 * random(rows, 1)
+    if "outliers" in words:
+        x[:, columns // 3] += 60.0
+    if "shifted" in words:
+        x += 1.0e4
+    x = x.to(case.torch_dtype)
+    if "infinities" in words:
+        x[0], x[1, ::2], x[2, -1] = -torch.inf, -torch.inf, torch.inf
+    if "nan" in words:
+        x[0, 7] = torch.nan
+        x[1, 3], x[1, 5] = torch.inf, torch.nan
+    if "transposed" in words:
+        x = x.t().contiguous().t()
+    elif "sliced" in words:
+        x = torch.cat((x, x), dim=1)[:, ::2]
+    elif "unaligned" in words:
+        x = torch.cat((x[:, :1], x), dim=1)[:, 1:]
+    elif "expanded" in words:
+        x = x[:, :1].expand(rows, columns)
+    inputs = {"x": x, "dim": 1, "beta": BETAS.get(case.variant, 1.0)}
+    if "backward" in words:
+        inputs["lse"] = reference.logsumexp(x.double(), 1, inputs["beta"]).to(accumulation_dtype(x.dtype))
+        inputs["grad"] = random(rows).to(x.dtype)
+    return inputs
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    x = inputs["x"]
+    if "grad" in inputs:
+        return {"dx": torch.empty_like(x, memory_format=torch.contiguous_format)}
+    return {"y": x.new_empty(x.shape[0])}
+
+
+def _roundoffs(dtype: torch.dtype) -> tuple[float, float]:
+    """Unit roundoff of the accumulation, and of rounding to a 16-bit output (0 where there is none)."""
+    wide = accumulation_dtype(dtype)
+    return torch.finfo(wide).eps / 2, torch.finfo(dtype).eps / 2 if dtype != wide else 0.0
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """Forward: ``2u (|y| + |max| + ln n + 1)``: the maximum is scaled, the sum's logarithm added, each rounded.
+
+    Backward: the exponent is off by ``u (|beta x| + |lse|)``, twice (products and difference), which is a relative
+    error of the result; eight more roundings. Numbers below the smallest normal one may be flushed.
+    """
+    x, beta = inputs["x"].double(), inputs["beta"]
+    u, u_out = _roundoffs(inputs["x"].dtype)
+    if "grad" not in inputs:
+        y = reference.logsumexp(x, 1, beta)
+        n = x.shape[1]
+        largest = (x * beta).amax(1).abs() if n else torch.zeros_like(y)
+        bound = 2 * u * (y.abs() + largest + math.log(max(n, 1)) + 1) + u_out * y.abs()
+        return {"y": Expected(y, torch.nan_to_num(bound, nan=0.0, posinf=0.0))}
+    grad, lse = inputs["grad"].double(), inputs["lse"].double()
+    dx = reference.gradient(grad, x, lse, 1, beta)
+    relative = u * (2 * ((x * beta).abs() + lse.abs()[:, None]) + 8) + u_out
+    finfo = torch.finfo(inputs["x"].dtype)
+    smallest = finfo.smallest_normal * (finfo.eps if inputs["x"].dtype is torch.float16 else 1.0)
+    return {"dx": Expected(dx, dx.abs() * relative + smallest * (1.0 + grad.abs()[:, None]))}
+
+
+def cost(case: Case) -> Cost:
+    elements, rows = math.prod(case.sizes.values()), case.sizes["rows"]
+    size = case.torch_dtype.itemsize
+    if "backward" in case.variant:
+        row_bytes = rows * (size + accumulation_dtype(case.torch_dtype).itemsize)
+        return Cost(elements, "elements", elements * size + row_bytes, elements * size, 4 * elements, 0, elements)
+    return Cost(elements, "elements", elements * size, rows * size, 4 * elements, 0, elements)
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    x, dim, beta = inputs["x"], inputs["dim"], inputs["beta"]
+    run: Callable[[], Tensor]
+    if "grad" in inputs:
+        run = partial(logsumexp_backward, inputs["grad"], x, inputs["lse"], dim, beta, out=outputs["dx"])
+    else:
+        run = partial(logsumexp, x, dim, beta, out=outputs["y"])
+
+    def launch() -> Tensors:
+        run(backend=backend)
+        return outputs
+
+    return launch
+
+
+OPERATION = Operation(
+    name="logsumexp",
+    summary="The logarithm of a partition function for each row, and its gradient.",
+    formula="y = log sum_i exp(beta x_i); dy/dx_i = beta exp(beta x_i - y)",
+    source="Blanchard, Higham, Higham, IMA J. Numer. Anal. 41 (2021)",
+    kind="map",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+)
+
+
+@hookimpl
+def register_operations(register: Callable[[Operation], None]) -> None:
+    register(OPERATION)
+
+
+@hookimpl
+def register_implementations(register: Callable[[Implementation], None]) -> None:
+    for backend in ("torch", "triton", "cupy"):
+        register(
+            Implementation("logsumexp", backend, backend, partial(prepare, backend), partial(unavailable, backend))
+        )

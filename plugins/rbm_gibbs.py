@@ -1,0 +1,292 @@
+"""The operation ``rbm_gibbs``: sweeps of block Gibbs, judged draw by draw and against enumeration."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from boltzbench.harness import (
+    Advance,
+    Agreement,
+    Case,
+    Cost,
+    Expected,
+    Implementation,
+    Inputs,
+    Launch,
+    Law,
+    Operation,
+    Status,
+    Tensors,
+    all_of,
+    chi_square,
+    hookimpl,
+)
+from boltzbench.kernels.dispatch import unavailable
+from boltzbench.kernels.philox import Stream
+from boltzbench.kernels.rbm_gibbs import GibbsResult, gibbs
+from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms, probabilities
+from boltzbench.plugins import digits
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
+
+
+def _case(
+    chains: int, visible: int, hidden: int, sweeps: int = 1, dtype: str = "float32", variant: str = "", **more: str
+) -> Case:
+    sizes = {"chains": chains, "visible": visible, "hidden": hidden, "sweeps": sweeps}
+    return Case("rbm_gibbs", sizes, dtype, variant, **more)  # type: ignore[arg-type]
+
+
+CASES = (
+    *(_case(70, 100, 17, dtype=dtype) for dtype in ("float32", "float16", "bfloat16")),
+    *(_case(65, 33, 65, variant=variant) for variant in (*BETAS, "clamped", "transposed", "outliers")),
+    _case(5, 1, 1),
+    _case(9, 17, 4),
+    _case(4, 6, 0),
+    _case(0, 6, 3),
+    _case(33, 20, 12, sweeps=5),
+    _case(1030, 64, 64, variant="clamped"),
+    _case(256, 64, 64, purpose="bench"),
+    *(
+        _case(8192, n, n, sweeps, dtype, purpose="bench", preset=preset)
+        for dtype, preset in (("float32", "quick"), ("bfloat16", "quick"), ("float16", "full"))
+        for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
+    ),
+    _case(64, 784, 500, 10, purpose="bench", preset="quick"),
+    _case(digits.IMAGES, digits.PIXELS, digits.HIDDEN_UNITS, 1, variant="digits", purpose="real"),
+)
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Weights of scale 1/sqrt(units), so that probabilities lie all over (0, 1)."""
+    chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
+    generator = torch.Generator(device).manual_seed(case.seed)
+    random = partial(torch.randn, generator=generator, device=device)
+    if case.variant == "digits":
+        weights, visible_bias, hidden_bias = (part.to(device) for part in digits.machine())
+        states = digits.binary_images().to(device)
+    else:
+        weights = 4.0 / math.sqrt(max(visible, hidden, 1)) * random(visible, hidden)
+        visible_bias, hidden_bias = random(visible), random(hidden)
+        states = (random(chains, visible) < 0.3).to(torch.uint8)
+    if case.variant == "outliers":
+        weights[::7] *= 30.0
+    if case.variant == "transposed":
+        weights = weights.t().contiguous().t()
+    dtype = case.torch_dtype
+    inputs: dict[str, Any] = {
+        "states": states,
+        "weights": weights.to(dtype),
+        "visible_bias": visible_bias.to(dtype),
+        "hidden_bias": hidden_bias.to(dtype),
+        "sweeps": case.sizes["sweeps"],
+        "beta": BETAS.get(case.variant, 1.0),
+        "seed": case.seed + (1 << 63),
+        "first_sweep": 3,
+        "first_chain": 1 << 31,
+    }
+    if case.variant == "clamped":
+        inputs["clamped"] = random(visible) < -0.5
+    return inputs
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    states, hidden = inputs["states"], inputs["weights"].shape[1]
+    return {
+        "visible": torch.empty_like(states),
+        "hidden": states.new_empty((len(states), hidden)),
+        "hidden_probability": states.new_empty((len(states), hidden), dtype=torch.float32),
+    }
+
+
+class _Layer:
+    """The draws of one layer given the other, in float64, with how near to a tie each of them is."""
+
+    def __init__(self, inputs: Inputs, stream: Stream) -> None:
+        to_hidden = stream is Stream.HIDDEN
+        self.inputs, self.stream = inputs, stream
+        self.weights = inputs["weights"].double() if to_hidden else inputs["weights"].double().t()
+        self.bias = inputs["hidden_bias" if to_hidden else "visible_bias"].double()
+
+    def probabilities(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        """``p`` and how far a float32 kernel may be from it: ``K u beta (|bias| + sum |w| v) / 4 + 4u``.
+
+        K terms are summed in any order, each rounding to u = 2**-24 of at most the sum of magnitudes; the slope of
+        the logistic function is at most 1/4; its own arithmetic is off by a few u.
+        """
+        u, beta = 2.0**-24, self.inputs["beta"]
+        magnitude = self.bias.abs() + given.double() @ self.weights.abs()
+        width = (len(self.weights) + 3) * u * beta * magnitude / 4 + 4 * u
+        return probabilities(given, self.weights, self.bias, beta), width
+
+    def draws(self, given: Tensor, sweep: int) -> tuple[Tensor, Tensor]:
+        """The states (0 or 1, float64), and whether each is near a tie, so that either value is right."""
+        p, width = self.probabilities(given)
+        step, inputs = inputs_step(self.inputs, sweep), self.inputs
+        u = draw_uniforms(*p.shape, inputs["seed"], step, self.stream, inputs["first_chain"], p.device).double()
+        return (u < p).double(), (u - p).abs() <= width
+
+
+def inputs_step(inputs: Inputs, sweep: int) -> int:
+    step: int = inputs["first_sweep"] + sweep
+    return step
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """Each layer given the states that the implementation itself returned for the other, so that a near-tie does not
+    spread. The hidden states of a later sweep follow from states that are not returned: there a chain is held to the
+    reference's until its first near-tie."""
+    hidden_layer, visible_layer = _Layer(inputs, Stream.HIDDEN), _Layer(inputs, Stream.VISIBLE)
+    start, clamped = inputs["states"].double(), inputs.get("clamped")
+    sweeps, visible = inputs["sweeps"], start
+    uncertain = torch.zeros((len(start), 1), dtype=torch.bool, device=start.device)
+    hidden, near = hidden_layer.draws(visible, 0)
+    for sweep in range(1, sweeps):
+        uncertain = uncertain | near.any(1, keepdim=True)
+        visible, near = visible_layer.draws(hidden, sweep - 1)
+        visible = visible if clamped is None else torch.where(clamped, start, visible)
+        uncertain = uncertain | near.any(1, keepdim=True)
+        hidden, near = hidden_layer.draws(visible, sweep)
+    near = near | uncertain
+    last, last_near = visible_layer.draws(outputs["hidden"], sweeps - 1)
+    if clamped is not None:
+        last, last_near = torch.where(clamped, start, last), last_near & ~clamped
+    p, width = hidden_layer.probabilities(outputs["visible"])
+    return {
+        "hidden": Expected(hidden, near.double()),
+        "visible": Expected(last, last_near.double()),
+        "hidden_probability": Expected(p, width),
+    }
+
+
+def cost(case: Case) -> Cost:
+    chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
+    units = chains * (visible + hidden) * sweeps
+    parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
+    products = 2 * sweeps + 1  # the last one for the probabilities
+    return Cost(
+        items=units,
+        unit="unit updates",
+        bytes_read=chains * visible + parameters,
+        bytes_written=chains * (visible + 5 * hidden),
+        flops=2 * chains * visible * hidden * products,
+        random_words=units,
+        special_calls=units + chains * hidden,
+    )
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    run = partial(
+        gibbs, inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"], inputs["sweeps"],
+        inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"], first_chain=inputs["first_chain"],
+        clamped=inputs.get("clamped"), return_hidden_probability=True, check_values=False, backend=backend,
+        out=GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"]),
+    )  # fmt: skip
+
+    def launch() -> Tensors:
+        run()
+        return outputs
+
+    return launch
+
+
+def _machine(visible: int, hidden: int, device: torch.device) -> dict[str, Any]:
+    i, j = torch.arange(visible, dtype=torch.float64), torch.arange(hidden, dtype=torch.float64)
+    return {
+        "weights": torch.sin(1.7 * i[:, None] + 0.9 * j + 0.3).float().to(device),
+        "visible_bias": (0.3 * torch.cos(i)).float().to(device),
+        "hidden_bias": (-0.2 * torch.sin(j + 1)).float().to(device),
+    }
+
+
+def _states(units: int) -> Tensor:
+    return (torch.arange(1 << units)[:, None] >> torch.arange(units) & 1).to(torch.uint8)
+
+
+def joint_law(machine: Mapping[str, Any], beta: float) -> Tensor:
+    """``p(v, h)`` by enumeration: float64, (2**visible, 2**hidden); unit i of a state is bit i of its index."""
+    weights, b, c = (machine[name].double().cpu() for name in ("weights", "visible_bias", "hidden_bias"))
+    v, h = _states(len(b)).double(), _states(len(c)).double()
+    log_weight = beta * ((v @ b)[:, None] + (h @ c)[None, :] + v @ weights @ h.t())
+    return torch.softmax(log_weight.flatten(), 0).view(len(v), len(h))
+
+
+CHAINS = 107_000
+"""For 16 states: false alarm 1e-6, power 0.999 at a chi-distance of 0.03."""
+
+
+def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Chains that start as exact draws of the visible states are exact draws after any number of sweeps, and their
+    hidden states, drawn from the visible ones before, too."""
+    machine = _machine(4, 3, device)
+    law = joint_law(machine, beta)
+    start = torch.multinomial(law.sum(1), CHAINS, replacement=True, generator=torch.Generator().manual_seed(seed))
+    numbers = {"sweeps": sweeps, "beta": beta, "seed": seed, "first_sweep": 0, "first_chain": 0}
+    result = advance({"states": _states(4)[start].to(device), **machine, **numbers})
+    verdicts = []
+    for name, exact in (("visible", law.sum(1)), ("hidden", law.sum(0))):
+        states = result[name].cpu().long()
+        if not bool(((states == 0) | (states == 1)).all()):
+            return Agreement(Status.WRONG_LAW, f"{name} holds a state other than 0 and 1", error=math.inf, bound=0.0)
+        index = (states << torch.arange(states.shape[1])).sum(1)
+        verdicts.append(chi_square(torch.bincount(index, minlength=len(exact)), exact, false_alarm=1e-6 / 2))
+    return all_of(verdicts)
+
+
+def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Five sweeps in one call give the states of five calls, and of the batch split in two: the same stream."""
+    states = _states(8)[:200].to(device)
+    numbers = {"beta": 1.0, "seed": seed, "first_sweep": 0, "first_chain": 0, "sweeps": 5}
+    inputs = {"states": states, **_machine(8, 5, device), **numbers}
+    whole = advance(inputs)["visible"]
+    stepped = states
+    for sweep in range(5):
+        stepped = advance({**inputs, "states": stepped, "sweeps": 1, "first_sweep": sweep})["visible"]
+    parts = [
+        advance({**inputs, "states": states[first:end], "first_chain": first})["visible"]
+        for first, end in ((0, 77), (77, 200))
+    ]
+    for what, other in (("five calls of one sweep", stepped), ("two parts of the batch", torch.cat(parts))):
+        wrong = int((whole != other).sum())
+        if wrong:
+            return Agreement(
+                Status.WRONG_LAW, f"{what}: {wrong} of {whole.numel()} states differ", error=float(wrong), bound=0.0
+            )
+    return Agreement(Status.PASSED, error=0.0, bound=0.0)
+
+
+OPERATION = Operation(
+    name="rbm_gibbs",
+    summary="Sweeps of block Gibbs sampling of a restricted Boltzmann machine.",
+    formula="h ~ Bernoulli(sigmoid(beta (c + v W))), v ~ Bernoulli(sigmoid(beta (b + W h)))",
+    source="Hinton, Neural Computation 14 (2002)",
+    kind="sampler",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+    laws=(
+        Law("enumeration beta=0.5", "two sweeps keep the law of a 4 x 3 machine", partial(keeps_the_law, 2, 0.5)),
+        Law("enumeration beta=2", "one sweep keeps the law of a 4 x 3 machine", partial(keeps_the_law, 1, 2.0)),
+        Law("composition", "splitting sweeps or chains over calls changes no state", composes),
+    ),
+)
+
+
+@hookimpl
+def register_operations(register: Callable[[Operation], None]) -> None:
+    register(OPERATION)
+
+
+@hookimpl
+def register_implementations(register: Callable[[Implementation], None]) -> None:
+    for backend in ("torch", "triton", "cupy"):
+        register(
+            Implementation("rbm_gibbs", backend, backend, partial(prepare, backend), partial(unavailable, backend))
+        )

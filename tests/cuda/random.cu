@@ -1,0 +1,29 @@
+// The shipped random stream, laid open for the tests: words, uniforms and normals as `philox.cuh` gives them.
+#include "philox.cuh"
+
+__global__ void words(const i64* groups, i64* out, i64 n, u64 seed, u32 step, u32 stream, u32 tensor) {
+    const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    const Words drawn = random_words((u64)groups[i], seed, step, stream, tensor);
+    for (int j = 0; j < 4; ++j) out[4 * i + j] = drawn.word[j];
+}
+
+__global__ void uniforms(const i64* words, float* out, i64 n) {
+    const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) out[i] = uniform((u32)words[i]);
+}
+
+// n: groups of four words.
+template <class Real> __global__ void normals_of(const i64* words, Real* out, i64 n) {
+    const i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    Words given;
+    for (int j = 0; j < 4; ++j) given.word[j] = (u32)words[4 * i + j];
+    normals(given, out + 4 * i);
+}
+
+__global__ void streams(i64* out) {
+    out[0] = STREAM_HIDDEN;
+    out[1] = STREAM_VISIBLE;
+    out[2] = STREAM_NOISE;
+}
