@@ -18,6 +18,7 @@ help:
 	touch $@
 
 bench: .venv/.installed
+	.venv/bin/boltzbench check
 	.venv/bin/boltzbench bench $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
 test: .venv/.installed

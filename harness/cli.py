@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 USAGE = 2
 INTERRUPTED = 130
 
-CHECKED: "tuple[Purpose, ...]" = ("check", "law")
+CHECKED: "tuple[Purpose, ...]" = ("check", "real", "law")
 TIMED: "tuple[Purpose, ...]" = ("bench", "real")
 CHECK_DRAWS = 2
 """How many seeds `check` draws each case from; `bench` has larger cases and draws one."""

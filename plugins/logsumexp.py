@@ -26,7 +26,10 @@ CASES = (
     *(_case(37, 1031, dtype) for dtype in DTYPES),
     *(_case(37, 1031, dtype, "backward") for dtype in DTYPES),
     *(_case(5, 512, variant=variant) for variant in (*BETAS, "outliers", "shifted", "infinities", "nan", "expanded")),
-    *(_case(67, 300, variant=variant) for variant in ("transposed", "sliced", "unaligned", "transposed backward")),
+    *(
+        _case(67, 300, variant=variant)
+        for variant in ("transposed", "sliced", "unaligned", "transposed backward", "cold backward")
+    ),
     _case(3, 70001, variant="split"),
     _case(2, 70001, "float16", "split"),
     _case(2001, 3, variant="short"),
@@ -84,7 +87,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         x = torch.cat((x[:, :1], x), dim=1)[:, 1:]
     elif "expanded" in words:
         x = x[:, :1].expand(rows, columns)
-    inputs = {"x": x, "dim": 1, "beta": BETAS.get(case.variant, 1.0)}
+    inputs = {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
     if "backward" in words:
         inputs["lse"] = reference.logsumexp(x.double(), 1, inputs["beta"]).to(accumulation_dtype(x.dtype))
         inputs["grad"] = random(rows).to(x.dtype)

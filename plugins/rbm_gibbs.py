@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from boltzbench import harness
 from boltzbench.harness import (
     Advance,
     Agreement,
@@ -19,8 +20,6 @@ from boltzbench.harness import (
     Operation,
     Status,
     Tensors,
-    all_of,
-    chi_square,
     hookimpl,
 )
 from boltzbench.kernels.dispatch import unavailable
@@ -234,8 +233,8 @@ def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.devi
         if not bool(((states == 0) | (states == 1)).all()):
             return Agreement(Status.WRONG_LAW, f"{name} holds a state other than 0 and 1", error=math.inf, bound=0.0)
         index = (states << torch.arange(states.shape[1])).sum(1)
-        verdicts.append(chi_square(torch.bincount(index, minlength=len(exact)), exact, false_alarm=1e-6 / 2))
-    return all_of(verdicts)
+        verdicts.append(harness.chi_square(torch.bincount(index, minlength=len(exact)), exact, false_alarm=1e-6 / 2))
+    return harness.all_of(verdicts)
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:

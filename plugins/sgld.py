@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from boltzbench import harness
 from boltzbench.harness import (
     Advance,
     Agreement,
@@ -19,9 +20,7 @@ from boltzbench.harness import (
     Operation,
     Status,
     Tensors,
-    all_of,
     hookimpl,
-    within,
 )
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.sgld import sgld_update
@@ -182,12 +181,12 @@ def quadratic_well(advance: Advance, device: torch.device, seed: int) -> Agreeme
     last, previous = x.double().cpu(), before.double().cpu()
     false_alarm = 1e-6 / 5
     checks = [
-        within(float(last.mean()), 0.0, math.sqrt(variance / CHAINS), what="mean", false_alarm=false_alarm),
-        within(
+        harness.within(float(last.mean()), 0.0, math.sqrt(variance / CHAINS), what="mean", false_alarm=false_alarm),
+        harness.within(
             float(last.square().mean()), variance, variance * math.sqrt(2 / CHAINS), what="variance",
             false_alarm=false_alarm,
         ),
-        within(
+        harness.within(
             float((last * previous).mean()), variance * correlation,
             variance * math.sqrt((1 + correlation**2) / CHAINS), what="lag-1 covariance", false_alarm=false_alarm,
         ),
@@ -199,8 +198,8 @@ def quadratic_well(advance: Advance, device: torch.device, seed: int) -> Agreeme
         ("covariance of the noise of neighbours", noises[0][0::2] * noises[0][1::2]),
     ):
         error = noise_variance / math.sqrt(len(product))
-        checks.append(within(float(product.mean()), 0.0, error, what=what, false_alarm=false_alarm))
-    return all_of(checks)
+        checks.append(harness.within(float(product.mean()), 0.0, error, what=what, false_alarm=false_alarm))
+    return harness.all_of(checks)
 
 
 def posterior_of_the_digits(advance: Advance, device: torch.device, seed: int) -> Agreement:

@@ -1,0 +1,405 @@
+"""The Langevin update on its three backends, and the optimizer on top of it."""
+
+import copy
+import math
+
+import pytest
+import torch
+from boltzbench.kernels import dispatch
+from boltzbench.kernels.sgld import SGLD, sgld_update
+from boltzbench.kernels.sgld.reference import computing_dtype, noise
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _backend(name):
+    reason = dispatch.unavailable(name, DEVICE)
+    return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
+
+
+@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
+def backend(request):
+    return request.param
+
+
+def random_tensor(shape, dtype=torch.float32, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype).to(DEVICE)
+
+
+def bits(x):
+    return x.detach().contiguous().view(INTEGERS[x.element_size()])
+
+
+def same_bits(a, b):
+    return a.dtype is b.dtype and torch.equal(bits(a), bits(b))
+
+
+def require_update(after, before, gradient, step_size, temperature, seed, step, number=0):
+    """The update in float64 on the same normals; what a kernel may be off by is counted in its own precision."""
+    dtype = before.dtype
+    u = 2.0**-53 if dtype is torch.float64 else 2.0**-24
+    x, g = before.double(), gradient.double()
+    scale = math.sqrt(step_size * temperature)
+    xi = noise(x.numel(), computing_dtype(dtype), seed, step, number, x.device).view(x.shape)
+    expected = x - 0.5 * step_size * g + scale * xi
+    # Four roundings of the sum's parts; 12 u of the radius (at most 6.77) in a normal; one rounding to the dtype.
+    bound = 4 * u * (x.abs() + 0.5 * step_size * g.abs() + scale * xi.abs()) + 12 * u * 6.77 * scale
+    if dtype.itemsize == 2:
+        bound = bound + (2.0**-11 if dtype is torch.float16 else 2.0**-8) * (expected.abs() + bound) + 2.0**-25
+    error = (after.double() - expected).abs()
+    assert after.dtype is dtype
+    assert (error <= bound).all(), f"error / bound up to {float((error / bound).max()):.3g}"
+
+
+# ---- one tensor
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 127, 1023, 1025, 4095, 4096, 4097, 8195])
+def test_the_update(backend, dtype, n):
+    before, g = random_tensor(n, dtype, 1), random_tensor(n, dtype, 2)
+    x, kept = before.clone(), g.clone()
+    assert sgld_update(x, g, 0.03, 0.7, seed=2**64 - 2, step=2**32 - 1, backend=backend) is None
+    assert same_bits(g, kept)
+    require_update(x, before, g, 0.03, 0.7, 2**64 - 2, 2**32 - 1)
+
+
+def test_large_steps_and_noise_alone(backend):
+    before = torch.zeros(5000, device=DEVICE)
+    x = before.clone()
+    sgld_update(x, torch.zeros_like(x), 4.0, 9.0, seed=1, step=0, tensor_numbers=[2**24 - 1], backend=backend)
+    require_update(x, before, before, 4.0, 9.0, 1, 0, 2**24 - 1)
+    assert abs(x.std().item() - 6) < 0.35
+    assert x.unique().numel() > 4900
+
+
+def test_the_backends_agree(backend):
+    sizes = [(33, 5), (), (257,), (2, 3, 4, 5)]
+    start = [random_tensor(size, dtype, i) for i, size in enumerate(sizes) for dtype in DTYPES]
+    slopes = [random_tensor(x.shape, x.dtype, 50 + i) for i, x in enumerate(start)]
+    ours, theirs = [x.clone() for x in start], [x.clone() for x in start]
+    sgld_update(ours, slopes, 0.01, 1.0, seed=3, step=4, backend=backend)
+    sgld_update(theirs, slopes, 0.01, 1.0, seed=3, step=4, backend="torch")
+    for number, (a, b, x, g) in enumerate(zip(ours, theirs, start, slopes, strict=True)):
+        require_update(a, x, g, 0.01, 1.0, 3, 4, number)
+        require_update(b, x, g, 0.01, 1.0, 3, 4, number)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_step_size_zero_leaves_every_bit(backend, dtype):
+    top = torch.finfo(dtype).max
+    values = [0.0, -0.0, 1.5, math.nan, math.inf, -math.inf, top, torch.finfo(dtype).smallest_normal / 2]
+    x = torch.tensor(values, dtype=dtype, device=DEVICE)
+    before = x.clone()
+    g = torch.tensor([math.nan, math.inf, math.nan, 1.0, -math.inf, math.nan, top, 0.0], dtype=dtype, device=DEVICE)
+    sgld_update(x, g, 0.0, 1.0, seed=1, step=1, backend=backend)
+    assert same_bits(x, before)
+    sgld_update(x, g, 0.0, 0.0, seed=1, step=1, backend=backend)
+    assert same_bits(x, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_temperature_zero_is_gradient_descent(backend, dtype):
+    x, g = random_tensor(4099, dtype, 1), random_tensor(4099, dtype, 2)
+    wide = computing_dtype(dtype)
+    half = torch.tensor(0.5 * 0.3, dtype=wide, device=DEVICE)
+    expected = (x.to(wide) - half * g.to(wide)).to(dtype)
+    sgld_update(x, g, 0.3, 0.0, seed=1, step=1, backend=backend)
+    if DEVICE.type == "cpu":
+        assert same_bits(x, expected)
+    else:  # a fused multiply-add rounds once
+        torch.testing.assert_close(x, expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+    signed = torch.tensor([-0.0, 0.0, -0.0], dtype=dtype, device=DEVICE)
+    sgld_update(signed, torch.zeros_like(signed), 0.3, 0.0, seed=1, step=1, backend=backend)
+    assert same_bits(signed, torch.tensor([-0.0, 0.0, -0.0], dtype=dtype, device=DEVICE))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_nan_gradient_poisons_its_own_element(backend, dtype, temperature):
+    before, g = random_tensor(4500, dtype, 1), random_tensor(4500, dtype, 2)
+    clean, poisoned, spoilt = before.clone(), before.clone(), g.clone()
+    places = torch.tensor([0, 5, 4095, 4096, 4499], device=DEVICE)
+    spoilt[places] = math.nan
+    sgld_update(clean, g, 0.1, temperature, seed=1, step=1, backend=backend)
+    sgld_update(poisoned, spoilt, 0.1, temperature, seed=1, step=1, backend=backend)
+    hit = torch.zeros(4500, dtype=torch.bool, device=DEVICE).index_fill(0, places, True)
+    assert torch.equal(poisoned.isnan(), hit)
+    assert same_bits(poisoned[~hit], clean[~hit])
+
+
+def test_nothing_around_a_tensor_is_written(backend):
+    for offset in (1, 4, 6):  # unaligned and aligned
+        band = torch.full((4100 + 64,), 77.0, device=DEVICE)
+        x = band[16 + offset : 16 + offset + 4099]
+        before = x.copy_(random_tensor(4099)).clone()
+        g = random_tensor(4110, seed=1)[3 : 3 + 4099]
+        sgld_update(x, g, 0.1, 1.0, seed=1, step=1, backend=backend)
+        require_update(x, before, g, 0.1, 1.0, 1, 1)
+        assert (band[: 16 + offset] == 77).all() and (band[16 + offset + 4099 :] == 77).all()
+
+
+# ---- lists of tensors
+
+
+def _mixed():
+    shapes = [(3, 5), (4097,), (), (0,), (2, 1, 7), (5, 0), (130,), (1,)]
+    start = [random_tensor(shape, DTYPES[i % 4], i) for i, shape in enumerate(shapes)]
+    return start, [random_tensor(x.shape, x.dtype, 20 + i) for i, x in enumerate(start)]
+
+
+def test_a_list_in_one_call_is_one_call_each(backend):
+    start, slopes = _mixed()
+    together, apart = [x.clone() for x in start], [x.clone() for x in start]
+    numbers = [4, 0, 77, 3, 2**24 - 1, 9, 5, 6]
+    sgld_update(together, slopes, 0.1, 2.0, seed=5, step=6, tensor_numbers=numbers, backend=backend)
+    for x, g, number in zip(apart, slopes, numbers, strict=True):
+        sgld_update(x, g, 0.1, 2.0, seed=5, step=6, tensor_numbers=[number], backend=backend)
+    for a, b, x, g, number in zip(together, apart, start, slopes, numbers, strict=True):
+        assert same_bits(a, b)
+        require_update(a, x, g, 0.1, 2.0, 5, 6, number)
+    order = [3, 6, 0, 1, 7, 2, 5, 4]
+    shuffled = [start[i].clone() for i in order]
+    chosen = [numbers[i] for i in order]
+    sgld_update(shuffled, [slopes[i] for i in order], 0.1, 2.0, seed=5, step=6, tensor_numbers=chosen, backend=backend)
+    assert all(same_bits(x, together[i]) for x, i in zip(shuffled, order, strict=True))
+
+
+def test_tensors_are_numbered_from_zero_and_each_has_its_own_noise(backend):
+    start = torch.zeros(40, device=DEVICE)
+    xs = [start.clone() for _ in range(3)]
+    sgld_update(xs, [start] * 3, 0.1, seed=5, step=6, backend=backend)
+    for number, x in enumerate(xs):
+        require_update(x, start, start, 0.1, 1.0, 5, 6, number)
+    assert not any(torch.equal(xs[i], xs[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_nothing_to_do(backend):
+    sgld_update([], [], 0.1, seed=0, step=0, backend=backend)
+    empty = torch.empty(0, 3, device=DEVICE)
+    sgld_update([empty, torch.empty(0, device=DEVICE)], [empty, torch.empty(0, device=DEVICE)], 0.1, seed=0, step=0,
+                backend=backend)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["transposed", "sliced", "channels last", "gradient"])
+def test_strided_tensors(backend, layout, dtype):
+    base, g = random_tensor((6, 10, 4, 7), dtype, 1), random_tensor((6, 10, 4, 7), dtype, 2)
+    view, slope = {
+        "transposed": lambda: (base.permute(3, 1, 0, 2), g.permute(3, 1, 0, 2)),
+        "sliced": lambda: (base[1:, ::3, :, 2:5], g[1:, ::3, :, 2:5]),
+        "channels last": lambda: (base.to(memory_format=torch.channels_last), g),
+        "gradient": lambda: (base, g[:1, :, :, :1].expand(6, 10, 4, 7)),
+    }[layout]()
+    before, whole, kept = view.clone(), base.clone(), g.clone()
+    sgld_update(view, slope, 0.1, 0.5, seed=5, step=6, backend=backend)
+    require_update(view, before, slope, 0.1, 0.5, 5, 6)
+    assert same_bits(g, kept)
+    dense = before.contiguous().clone()
+    sgld_update(dense, slope.contiguous(), 0.1, 0.5, seed=5, step=6, backend=backend)
+    assert same_bits(view, dense)
+    if layout == "sliced":
+        view.copy_(before)
+        assert same_bits(base, whole)
+
+
+def test_a_leaf_that_requires_gradients_is_updated(backend):
+    x = torch.nn.Parameter(random_tensor(10))
+    before, version = x.detach().clone(), x._version
+    sgld_update(x, torch.ones(10, device=DEVICE), 0.1, seed=5, step=6, backend=backend)
+    require_update(x.detach(), before, torch.ones(10, device=DEVICE), 0.1, 1.0, 5, 6)
+    assert x.requires_grad and x.grad_fn is None and x._version >= version
+
+
+def test_autograd_notices_the_update(backend):
+    """A gradient through a value that the update has overwritten would be wrong: autograd must refuse it."""
+    x = torch.nn.Parameter(random_tensor(10))
+    loss = (x**2).sum()
+    sgld_update(x, torch.ones(10, device=DEVICE), 0.1, seed=5, step=6, backend=backend)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+# ---- bad input
+
+X = torch.zeros(4)
+
+
+@pytest.mark.parametrize(
+    ("x", "g", "name", "error"),
+    [
+        ([1.0], torch.zeros(1), "parameters[0]", TypeError),
+        (X.to_sparse(), X, "parameters[0]", TypeError),
+        (X.long(), X.long(), "parameters[0]", TypeError),
+        (X.to(torch.complex64), X.to(torch.complex64), "parameters[0]", TypeError),
+        ([X, X.bool()], [X.clone(), X], "parameters[1]", TypeError),
+        ([X, torch.zeros(4, device="meta")], [X.clone(), X], "parameters[1]", ValueError),
+        (X[:1].expand(4), X.clone(), "parameters[0]", ValueError),
+        (torch.zeros(6).unfold(0, 3, 1), torch.zeros(4, 3), "parameters[0]", ValueError),
+        (X, X.to_sparse(), "gradients[0]", TypeError),
+        (X, X.double(), "gradients[0]", TypeError),
+        (X, [None], "gradients[0]", TypeError),
+        (X, torch.zeros(5), "gradients[0]", ValueError),
+        (X, torch.zeros(4, 1), "gradients[0]", ValueError),
+        (X, torch.zeros(4, device="meta"), "gradients[0]", ValueError),
+        ([X], [], "gradients", ValueError),
+        ([], [X], "gradients", ValueError),
+        ([X, X], [X.clone(), X.clone()], "parameters[1]", ValueError),
+    ],
+)
+def test_a_wrong_tensor_is_named(backend, x, g, name, error):
+    with pytest.raises(error) as caught:
+        sgld_update(x, g, 0.1, seed=0, step=0, backend=backend)
+    assert str(caught.value).startswith(name + " must")
+    assert not X.any()
+
+
+def test_tensors_that_share_memory_are_refused(backend):
+    shared = torch.zeros(100, device=DEVICE)
+    for xs, gs in (
+        ([shared[:50]], [shared[:50]]),
+        ([shared[:50]], [shared[49:99]]),
+        ([shared[49:99]], [shared[:50]]),
+        ([shared[:50], shared[49:60]], [torch.zeros(50), torch.zeros(11)]),
+        ([shared[40:50], torch.zeros(100)], [torch.zeros(10), shared]),
+        ([torch.zeros(100), torch.zeros(3), shared[90:91]], [shared, torch.zeros(3), torch.zeros(1)]),
+    ):
+        with pytest.raises(ValueError, match="must not share memory with"):
+            sgld_update(xs, [g.to(DEVICE) for g in gs], 0.1, seed=0, step=0, backend=backend)
+    neighbours = [shared[:50], shared[50:]]
+    sgld_update(neighbours, [torch.ones(50, device=DEVICE)] * 2, 0.1, 0.0, seed=0, step=0, backend=backend)
+    torch.testing.assert_close(shared, torch.full((100,), -0.05, device=DEVICE))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"step_size": -0.1}, "step_size"),
+        ({"step_size": math.nan}, "step_size"),
+        ({"step_size": math.inf}, "step_size"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
+        ({"tensor_numbers": [0]}, "tensor_numbers"),
+        ({"tensor_numbers": [0, 1, 2]}, "tensor_numbers"),
+        ({"tensor_numbers": [3, 3]}, "tensor_numbers"),
+        ({"backend": "numba"}, "backend"),
+    ],
+)
+def test_a_wrong_number_is_named(backend, change, name):
+    xs = [torch.zeros(4, device=DEVICE), torch.zeros(5, device=DEVICE)]
+    gs = [torch.ones_like(x) for x in xs]
+    with pytest.raises(ValueError, match=rf"^{name} must"):
+        sgld_update(xs, gs, **({"step_size": 0.1, "seed": 0, "step": 0, "backend": backend} | change))
+    assert not any(x.any() for x in xs)
+
+
+# ---- the optimizer
+
+
+def _model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Tanh(), torch.nn.Linear(7, 1)).to(DEVICE)
+
+
+def _energy(model):
+    data = torch.linspace(-1, 1, 40, device=DEVICE).view(8, 5)
+    return (model(data) ** 2).sum() + sum((x**2).sum() for x in model.parameters()) / 2
+
+
+def _walk(model, optimizer, steps):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        _energy(model).backward()
+        optimizer.step()
+
+
+def test_the_optimizer_is_the_update(backend):
+    model = _model()
+    other = copy.deepcopy(model)
+    optimizer = SGLD(model.parameters(), lr=0.02, temperature=0.5, seed=11, backend=backend)
+    _walk(model, optimizer, 3)
+    xs = list(other.parameters())
+    for step in range(3):
+        slopes = torch.autograd.grad(_energy(other), xs)
+        sgld_update(xs, slopes, 0.02, 0.5, seed=11, step=step, backend=backend)
+    assert all(same_bits(a, b) for a, b in zip(model.parameters(), xs, strict=True))
+    assert not same_bits(next(iter(_model().parameters())), xs[0])
+
+
+def test_a_restored_run_goes_on_bit_for_bit(backend, tmp_path):
+    model = _model()
+    optimizer = SGLD(model.parameters(), lr=0.02, seed=11, backend=backend)
+    _walk(model, optimizer, 2)
+    torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
+    _walk(model, optimizer, 3)
+    restored = _model()
+    again = SGLD(restored.parameters(), lr=0.5, temperature=3.0, seed=4, backend=backend)
+    states = torch.load(tmp_path / "state.pt", weights_only=True)
+    restored.load_state_dict(states[0])
+    again.load_state_dict(states[1])
+    _walk(restored, again, 3)
+    assert all(same_bits(a, b) for a, b in zip(model.parameters(), restored.parameters(), strict=True))
+
+
+def test_groups_have_their_own_step_size_and_temperature(backend):
+    start = [random_tensor(9, seed=i) for i in range(3)]
+    params = [torch.nn.Parameter(x.clone()) for x in start]
+    groups = [{"params": params[:2]}, {"params": params[2:], "lr": 0.3, "temperature": 0.0}]
+    optimizer = SGLD(groups, lr=0.1, temperature=2.0, seed=1, backend=backend)
+    for x in params:
+        x.grad = torch.ones_like(x)
+    optimizer.step()
+    one = torch.ones(9, device=DEVICE)
+    require_update(params[0].detach(), start[0], one, 0.1, 2.0, 1, 0, 0)
+    require_update(params[1].detach(), start[1], one, 0.1, 2.0, 1, 0, 1)
+    require_update(params[2].detach(), start[2], one, 0.3, 0.0, 1, 0, 2)
+
+
+def test_a_parameter_without_a_gradient_is_left_and_changes_no_noise(backend):
+    start = [random_tensor(9, seed=i) for i in range(3)]
+    runs = []
+    for frozen in (False, True):
+        params = [torch.nn.Parameter(x.clone()) for x in start]
+        optimizer = SGLD(params, lr=0.1, seed=1, backend=backend)
+        for i, x in enumerate(params):
+            x.grad = None if frozen and i == 1 else torch.ones_like(x)
+        optimizer.step()
+        runs.append(params)
+    assert same_bits(runs[1][1], start[1])
+    assert not same_bits(runs[0][1], start[1])
+    assert same_bits(runs[0][0], runs[1][0]) and same_bits(runs[0][2], runs[1][2])
+
+
+def test_no_gradients_at_all(backend):
+    x = torch.nn.Parameter(random_tensor(9))
+    before = x.detach().clone()
+    assert SGLD([x], lr=0.1, backend=backend).step() is None
+    assert same_bits(x, before)
+
+
+def test_a_closure_is_called_with_gradients_enabled(backend):
+    model, other = _model(), _model()
+    optimizer = SGLD(model.parameters(), lr=0.02, seed=11, backend=backend)
+
+    def closure():
+        assert torch.is_grad_enabled()
+        optimizer.zero_grad()
+        loss = _energy(model)
+        loss.backward()
+        return loss
+
+    expected = _energy(other)
+    assert torch.equal(optimizer.step(closure), expected)
+    _walk(other, SGLD(other.parameters(), lr=0.02, seed=11, backend=backend), 1)
+    assert all(same_bits(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("change", [{"lr": -0.1}, {"lr": math.nan}, {"temperature": -1.0}, {"temperature": math.nan}])
+def test_a_wrong_number_of_the_optimizer_is_named(change):
+    with pytest.raises(ValueError, match=f"^{next(iter(change))} must"):
+        SGLD([torch.nn.Parameter(torch.zeros(2))], **({"lr": 0.1} | change))
+    with pytest.raises(ValueError, match=f"^{next(iter(change))} must"):
+        SGLD([{"params": [torch.nn.Parameter(torch.zeros(2))], **change}], lr=0.1)
