@@ -81,3 +81,9 @@ def require_output(name: str, value: Tensor, shape: torch.Size, inputs: dict[str
     for other, tensor in inputs.items():
         if overlaps(value, tensor):
             raise ValueError(f"{name} must not share memory with {other}")
+
+
+def note_written(x: Tensor) -> None:
+    """Tell autograd that a kernel has written to ``x``, so that it refuses a gradient through the old values."""
+    if not x.is_inference():
+        torch.autograd.graph.increment_version(x)

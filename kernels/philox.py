@@ -40,12 +40,12 @@ class Stream(IntEnum):
     NOISE = 3
 
 
-def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1) -> None:
-    """Raise ValueError unless ``seed``, the ``steps`` steps from ``step`` on and ``tensor`` fit the counter."""
+def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1, step_name: str = "step") -> None:
+    """Raise ValueError, naming the argument, unless all fit the counter: ``steps`` steps from ``step`` on."""
     if not 0 <= seed < SEED_LIMIT:
         raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
     if not 0 <= step <= STEP_LIMIT - steps:
-        raise ValueError(f"step must lie in [0, 2**32 - {steps}] for a call of {steps} steps, got {step}")
+        raise ValueError(f"{step_name} must lie in [0, 2**32 - {steps}] for a call of {steps} steps, got {step}")
     if not 0 <= tensor < TENSOR_LIMIT:
         raise ValueError(f"tensor number must lie in [0, 2**24), got {tensor}")
 

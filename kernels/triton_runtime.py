@@ -23,10 +23,12 @@ def _choose() -> bool:
 INTERPRETS = _choose()
 """True if the Triton kernels of this process are interpreted."""
 
+_INSTALLED = importlib.util.find_spec("triton") is not None
+
 
 def unavailable(device: torch.device) -> str | None:
     """Why Triton kernels cannot run on tensors of ``device`` in this process, or None if they can."""
-    if importlib.util.find_spec("triton") is None:
+    if not _INSTALLED:
         return "triton is not installed"
     if device.type == "cuda":
         return "Triton interprets in this process: TRITON_INTERPRET is set" if INTERPRETS else None

@@ -54,7 +54,7 @@ def machine(epochs: int = 20, rate: float = 0.05, seed: int = 0) -> Machine:
     visible_bias, hidden_bias = torch.logit(frequency), torch.zeros(HIDDEN_UNITS)
     chains, step = data[:100].clone(), 0
     for epoch in range(epochs):
-        for batch in torch.randperm(IMAGES, generator=generator).split(100):
+        for batch in torch.split(torch.randperm(IMAGES, generator=generator), 100):
             shown = data[batch].float()
             chains, _, dreamed = gibbs(
                 chains, weights, visible_bias, hidden_bias, seed=seed, first_sweep=step,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from boltzbench.harness import Case, Cost, Expected, Implementation, Inputs, Launch, Operation, Tensors, hookimpl
@@ -87,7 +88,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         x = torch.cat((x[:, :1], x), dim=1)[:, 1:]
     elif "expanded" in words:
         x = x[:, :1].expand(rows, columns)
-    inputs = {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
+    inputs: dict[str, Any] = {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
     if "backward" in words:
         inputs["lse"] = reference.logsumexp(x.double(), 1, inputs["beta"]).to(accumulation_dtype(x.dtype))
         inputs["grad"] = random(rows).to(x.dtype)

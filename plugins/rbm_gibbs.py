@@ -127,7 +127,7 @@ class _Layer:
         """The states (0 or 1, float64), and whether each is near a tie, so that either value is right."""
         p, width = self.probabilities(given)
         step, inputs = inputs_step(self.inputs, sweep), self.inputs
-        u = draw_uniforms(*p.shape, inputs["seed"], step, self.stream, inputs["first_chain"], p.device).double()
+        u = draw_uniforms(p.shape, inputs["seed"], step, self.stream, inputs["first_chain"], p.device).double()
         return (u < p).double(), (u - p).abs() <= width
 
 

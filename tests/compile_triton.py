@@ -31,13 +31,24 @@ def variants():
             tile = {"BLOCK_ROWS": block_rows, "BLOCK_N": block_n, "ACC": acc}
             for split in (False, True):
                 constants = tile | {"FLIP": split, "SPLIT": split, "HAS_EXACT": has_exact}
-                yield f"logsumexp forward {dtype} {block_rows}x{block_n} split={split}", logsumexp.forward_kernel, (
-                    pointers | ({"stride": 1} if block_rows < 64 else {"stride2": 1})
-                ), constants, 8
-            yield f"logsumexp backward {dtype} {block_rows}x{block_n}", logsumexp.backward_kernel, pointers | {
-                "x_stride": 1,
-                "dx_stride": 1,
-            }, tile, 8
+                yield (
+                    f"logsumexp forward {dtype} {block_rows}x{block_n} split={split}",
+                    logsumexp.forward_kernel,
+                    (pointers | ({"stride": 1} if block_rows < 64 else {"stride2": 1})),
+                    constants,
+                    8,
+                )
+            yield (
+                f"logsumexp backward {dtype} {block_rows}x{block_n}",
+                logsumexp.backward_kernel,
+                pointers
+                | {
+                    "x_stride": 1,
+                    "dx_stride": 1,
+                },
+                tile,
+                8,
+            )
         constants = {"ACC": acc, "FLIP": False, "HAS_EXACT": has_exact, "BLOCK_ROWS": 128}
         yield f"logsumexp combine {dtype}", logsumexp.combine_kernel, pointers, constants, 4
     for dtype in ("fp32", "fp16", "bf16"):

@@ -166,8 +166,8 @@ def test_check_that_agrees(run):
     status, out, err = run("check", "--device", "cpu")
     assert status == 0
     assert err == ""
-    assert out.endswith("All agree: 6 checks passed (3 skipped: unavailable here).\n")
-    assert "unavailable: gone (3 checks): needs a wand" in out
+    assert out.endswith("All agree: 8 checks passed (4 skipped: unavailable here).\n")
+    assert "unavailable: gone (4 checks): needs a wand" in out
     assert "\x1b" not in out, "plain text, as this is no terminal"
 
 
@@ -191,7 +191,7 @@ def test_check_as_json(run, monkeypatch):
     assert list(content) == ["schema", "status", "environment", "records", "problems"]
     assert (content["schema"], content["status"], content["problems"]) == (1, "complete", [])
     verdicts = {(record["implementation"], record["case"]): record for record in content["records"]}
-    assert len(verdicts) == len(content["records"]) == 12
+    assert len(verdicts) == len(content["records"]) == 16
     right, wrong = verdicts["triton", "n=3 float32"], verdicts["wrong", "n=3 float32"]
     assert (right["status"], right["error"], right["bound"], right["seed"]) == ("passed", 0.0, 1e-6, 3)
     assert (wrong["status"], wrong["plugin"]) == ("wrong_values", "wrong (fake-samplers 1.2)")
@@ -204,7 +204,7 @@ def test_json_to_a_file(run, folder):
     status, out, _ = run("check", "--device", "cpu", "--json", "out.json")
     assert status == 0
     assert "All agree" in out
-    assert len(read_run(folder / "out.json").records) == 9
+    assert len(read_run(folder / "out.json").records) == 12
 
 
 def test_json_to_standard_output_is_all_that_goes_there(folder):
@@ -212,7 +212,7 @@ def test_json_to_standard_output_is_all_that_goes_there(folder):
         folder, "check", "--device", "cpu", "-i", "noisy", "--json", "-", BOLTZBENCH_PLUGINS="sound,noisy"
     )
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["records"]) == 3
+    assert len(json.loads(done.stdout)["records"]) == 4
     for words in ("imported", "python", "descriptor", "child", "C library", "All agree"):
         assert words in done.stderr
 
@@ -323,7 +323,7 @@ def test_ctrl_c_keeps_what_was_found(run, monkeypatch):
 
     status, out, _ = run("check", "--device", "cpu", "--json", "checked.json")
     assert status == 130
-    assert "Interrupted after 2 of 12 checks" in out
+    assert "Interrupted after 2 of 16 checks" in out
     assert read_run(Path("checked.json")).status == "incomplete"
 
 

@@ -225,8 +225,19 @@ def _strided(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["transposed", "sliced", "offset", "narrow rows", "expanded rows", "expanded elements", "permuted"]
-    + ["5-d permuted", "5-d sliced", "flipped", "window"],
+    [
+        "transposed",
+        "sliced",
+        "offset",
+        "narrow rows",
+        "expanded rows",
+        "expanded elements",
+        "permuted",
+        "5-d permuted",
+        "5-d sliced",
+        "flipped",
+        "window",
+    ],
 )
 def test_strided_inputs(backend, name):
     x = _strided(name)
@@ -266,7 +277,8 @@ def test_out_is_written_and_nothing_around_it(backend, dtype, n):
         assert run(x, keepdim=keepdim, out=out, backend=backend) is out
         require_right(out.view(3), x)
         assert torch.equal(out, logsumexp(x, keepdim=keepdim, backend=backend))
-        assert (band[:8] == 77).all() and (band[11:] == 77).all()
+        assert (band[:8] == 77).all()
+        assert (band[11:] == 77).all()
 
 
 # ---- gradients
@@ -334,7 +346,8 @@ def test_a_non_contiguous_gradient_and_its_guard_bands(backend):
     assert logsumexp_backward(grad, x, lse, out=out, backend=backend) is out
     expected = grad.double()[:, None] * torch.softmax(x.double(), -1)
     torch.testing.assert_close(out.double(), expected, rtol=2e-5, atol=1e-7)
-    assert (band[:16] == 77).all() and (band[-16:] == 77).all()
+    assert (band[:16] == 77).all()
+    assert (band[-16:] == 77).all()
     assert all(torch.equal(a, b) for a, b in zip(kept, (grad, x, lse), strict=True))
 
 

@@ -199,7 +199,8 @@ def test_uniforms_are_the_top_24_bits_exactly(backend):
     u = to_uniforms(backend, words)
     assert u.dtype is torch.float32
     assert u.tolist() == [(word >> 8) / 2**24 for word in words.tolist()]
-    assert u.min() == 0 and u.max() == 1 - 2**-24
+    assert u.min() == 0
+    assert u.max() == 1 - 2**-24
 
 
 # ---- normals
@@ -230,7 +231,8 @@ def test_normals_agree_with_box_and_muller(backend, dtype):
     expected = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1).reshape(len(words), 4)
     bound = 12 * u * np.repeat(radius, 2, axis=1)
     error = np.abs(z - expected)
-    assert np.isfinite(z).all() and np.abs(z).max() <= 6.77
+    assert np.isfinite(z).all()
+    assert np.abs(z).max() <= 6.77
     assert (error <= bound).all(), float((error[bound > 0] / bound[bound > 0]).max())
 
 

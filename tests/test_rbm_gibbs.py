@@ -1,5 +1,6 @@
 """Block Gibbs on its three backends: draw by draw against float64, continuation, splitting, clamping, bad input."""
 
+import itertools
 import math
 
 import pytest
@@ -65,7 +66,9 @@ def require_draws(states, given, weights, bias, beta, seed, step, stream, first_
     wrong = (states.bool() != (u < p)) & ~near
     if drawn is not None:
         wrong &= drawn
-    assert not wrong.any(), f"{int(wrong.sum())} of {wrong.numel()} draws are wrong, first {wrong.nonzero()[0].tolist()}"
+    assert not wrong.any(), (
+        f"{int(wrong.sum())} of {wrong.numel()} draws are wrong, first {wrong.nonzero()[0].tolist()}"
+    )
     assert near.sum() <= 2 + 1e-3 * near.numel()
 
 
@@ -148,8 +151,7 @@ def test_a_batch_in_parts_is_the_whole_batch(backend, cuts):
     visible, *parameters = model(71, 17, 9, exact=True)
     whole = run(visible, *parameters, 2, seed=8, backend=backend)
     parts = [
-        run(visible[a:b], *parameters, 2, seed=8, first_chain=a, backend=backend)
-        for a, b in zip(cuts, cuts[1:], strict=False)
+        run(visible[a:b], *parameters, 2, seed=8, first_chain=a, backend=backend) for a, b in itertools.pairwise(cuts)
     ]
     assert torch.equal(whole.visible, torch.cat([part.visible for part in parts]))
     assert torch.equal(whole.hidden, torch.cat([part.hidden for part in parts]))
@@ -255,7 +257,8 @@ def test_out_is_written_and_nothing_around_it(backend):
     expected = run(visible, *parameters, 3, seed=6, return_hidden_probability=True, backend=backend)
     for value, other, band in zip(result, expected, bands, strict=True):
         assert torch.equal(value, other)
-        assert (band[:32] == 77).all() and (band[-32:] == 77).all()
+        assert (band[:32] == 77).all()
+        assert (band[-32:] == 77).all()
     assert result.visible.data_ptr() == out.visible.data_ptr()
 
 
@@ -335,6 +338,6 @@ def test_a_wrong_out_is_named(backend):
     with pytest.raises(ValueError, match=r"^out.hidden_probability must"):
         gibbs(visible, *parameters, seed=0, out=good, backend=backend)
     clamped = torch.zeros(5, 7, dtype=torch.bool, device=DEVICE)
+    out = GibbsResult(clamped.view(torch.uint8), good.hidden, None)
     with pytest.raises(ValueError, match=r"^out.visible must not share memory with clamped"):
-        out = GibbsResult(clamped.view(torch.uint8), good.hidden, None)
         gibbs(visible, *parameters, seed=0, clamped=clamped, out=out, backend=backend)

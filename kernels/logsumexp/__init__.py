@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, require_output, require_tensor
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor
 
 __all__ = ["logsumexp", "logsumexp_backward"]
 
@@ -49,16 +49,18 @@ def logsumexp(
     require_tensor("x", x, DTYPES, None)
     dim = _normal_dim(dim, x.dim())
     _require_finite_beta(beta)
-    chosen = choose_backend(backend, x.device)
+    if not torch.compiler.is_compiling():  # the compiler cannot look for compilers and libraries: the operator does
+        backend = choose_backend(backend, x.device)
     if out is None:
-        y: Tensor = _forward_op(x, dim, float(beta), chosen)[0]
+        y: Tensor = _forward_op(x, dim, float(beta), backend)[0]
         return y.unsqueeze(dim) if keepdim else y
+    require_tensor("out", out, (x.dtype,), x.device)
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
         raise ValueError("out must be None when x or out requires a gradient")
-    require_tensor("out", out, (x.dtype,), x.device)
     shape = _reduced_shape(x, dim)
     require_output("out", out, torch.Size((*shape[:dim], 1, *shape[dim:])) if keepdim else shape, {"x": x})
-    backend_module(chosen, __name__).forward(x, dim, float(beta), out.view(shape), None)
+    backend_module(backend, __name__).forward(x, dim, float(beta), out.view(shape), None)
+    note_written(out)
     return out
 
 
@@ -99,6 +101,7 @@ def logsumexp_backward(
     require_tensor("out", out, (x.dtype,), x.device)
     require_output("out", out, x.shape, {"x": x, "grad": grad, "lse": lse})
     backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
+    note_written(out)
     return out
 
 
@@ -130,7 +133,9 @@ def _reduced_shape(x: Tensor, dim: int) -> torch.Size:
 @torch.library.custom_op("boltzbench::logsumexp", mutates_args=())
 def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor]:
     y, exact = _empty_results(x, dim)
-    backend_module(backend, __name__).forward(x, dim, beta, y, exact if exact.dtype != y.dtype else None)
+    backend_module(choose_backend(backend, x.device), __name__).forward(
+        x, dim, beta, y, exact if exact.dtype != y.dtype else None
+    )
     return y, exact
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, require_output, require_tensor
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor
 from ..philox import Stream, check_counter
 from .half_sweep import HalfSweep
 
@@ -87,9 +87,10 @@ def gibbs(
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
     if not (math.isfinite(beta) and beta >= 0):
         raise ValueError(f"beta must be finite and not negative, got {beta}")
-    check_counter(seed, first_sweep, steps=sweeps)
-    if first_chain < 0:
-        raise ValueError(f"first_chain must not be negative, got {first_chain}")
+    check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
+    last_group = (first_chain + len(visible)) * (max(weights.shape) // 4 + 1)
+    if first_chain < 0 or last_group >= 1 << 63:
+        raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
     if clamped is not None:
         require_tensor("clamped", clamped, (torch.bool,), visible.device)
         if clamped.shape not in (visible.shape, visible.shape[1:]):
@@ -121,6 +122,9 @@ def gibbs(
         current = result.visible
     if result.hidden_probability is not None:
         half_sweep(to_hidden(given=current, out=result.hidden_probability, step=0))
+    for written in result:
+        if written is not None:
+            note_written(written)
     return result
 
 

@@ -13,9 +13,10 @@ def probabilities(given: Tensor, weights: Tensor, bias: Tensor, beta: float) -> 
 
 
 def draw_uniforms(
-    chains: int, units: int, seed: int, step: int, stream: Stream, first_chain: int, device: torch.device
+    shape: torch.Size, seed: int, step: int, stream: Stream, first_chain: int, device: torch.device
 ) -> Tensor:
-    """The float32 uniform of each unit of each chain, shape (chains, units)."""
+    """The float32 uniform of each unit of each chain; ``shape`` is (chains, units)."""
+    chains, units = shape
     groups = (units + 3) // 4
     chain = torch.arange(first_chain, first_chain + chains, dtype=torch.int64, device=device)
     group = chain[:, None] * groups + torch.arange(groups, dtype=torch.int64, device=device)
@@ -28,7 +29,7 @@ def half_sweep(half: HalfSweep) -> None:
     if half.out.dtype is not torch.uint8:
         half.out.copy_(p)
         return
-    u = draw_uniforms(*half.out.shape, half.seed, half.step, half.stream, half.first_chain, half.out.device)
+    u = draw_uniforms(half.out.shape, half.seed, half.step, half.stream, half.first_chain, half.out.device)
     drawn = (u < p).to(torch.uint8)
     if half.clamped is not None and half.previous is not None:
         drawn = torch.where(half.clamped, half.previous, drawn)

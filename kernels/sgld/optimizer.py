@@ -1,5 +1,6 @@
 """`SGLD` as a torch optimizer: the sampler of a model's posterior in place of its gradient descent."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,10 +37,15 @@ class SGLD(torch.optim.Optimizer):
         seed: int = 0,
         backend: str = "auto",
     ) -> None:
-        for name, value in (("lr", lr), ("temperature", temperature)):
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
         super().__init__(params, {"lr": lr, "temperature": temperature, "seed": seed, "step": 0, "backend": backend})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters; its ``lr`` and ``temperature`` must be finite and not negative."""
+        for name in ("lr", "temperature"):
+            value = param_group.get(name, self.defaults[name])
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, overlaps, require_tensor, span
+from ..dispatch import backend_module, choose_backend, note_written, overlaps, require_tensor, span
 from ..philox import TENSOR_LIMIT, check_counter
 from .update_list import UpdateList
 
@@ -64,6 +64,8 @@ def sgld_update(
     with torch.no_grad():
         update(updates, float(step_size), math.sqrt(step_size * temperature), seed, step)
         updates.write_back()
+    for x in parameters:
+        note_written(x)
 
 
 def _require_pairs(parameters: list[Tensor], gradients: list[Tensor], numbers: list[int]) -> None:
@@ -73,14 +75,26 @@ def _require_pairs(parameters: list[Tensor], gradients: list[Tensor], numbers: l
         raise ValueError(f"tensor_numbers must be {len(parameters)} different numbers, got {numbers}")
     if any(not 0 <= number < TENSOR_LIMIT for number in numbers):
         raise ValueError(f"tensor_numbers must lie in [0, 2**24), got {numbers}")
+    device = None
     for index, (x, g) in enumerate(zip(parameters, gradients, strict=True)):
-        require_tensor(f"parameters[{index}]", x, DTYPES, parameters[0].device)
+        require_tensor(f"parameters[{index}]", x, DTYPES, device)
+        device = x.device
         require_tensor(f"gradients[{index}]", g, (x.dtype,), x.device)
         if g.shape != x.shape:
             raise ValueError(f"gradients[{index}] must have shape {tuple(x.shape)}, got {tuple(g.shape)}")
-        if any(stride == 0 and size > 1 for size, stride in zip(x.shape, x.stride(), strict=True)):
-            raise ValueError(f"parameters[{index}] must not be expanded: several elements share one place")
+        if _meets_itself(x):
+            raise ValueError(f"parameters[{index}] must not be expanded or unfolded: elements would share one place")
     _require_apart(parameters, gradients)
+
+
+def _meets_itself(x: Tensor) -> bool:
+    """True unless each dimension steps over all that the closer ones span."""
+    extent = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1):
+        if stride < extent:
+            return True
+        extent += stride * (size - 1)
+    return False
 
 
 def _require_apart(parameters: list[Tensor], gradients: list[Tensor]) -> None:
