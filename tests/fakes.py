@@ -88,7 +88,7 @@ def install(
         module = f"{info.stem.replace('.', '_').replace('-', '_')}_{name}"
         source = textwrap.dedent(source)
         if "BOLTZBENCH_API" not in source:
-            header = "import fakes\nfrom boltzbench.harness import Case, Implementation, Operation\nfrom boltzbench.harness import hookimpl\n"
+            header = "import fakes\nfrom boltzbench.harness import Case, Implementation, Operation, hookimpl\n\n"
             source = f"{header}BOLTZBENCH_API = 1\n{source}"
         (folder / f"{module}.py").write_text(source)
         lines.append(f"{name} = {module}")

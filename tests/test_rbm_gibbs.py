@@ -61,7 +61,7 @@ def exact_probability(given, weights, bias, beta):
 def require_draws(states, given, weights, bias, beta, seed, step, stream, first_chain=0, drawn=None):
     """Each state is ``u < p``, unless u is within rounding of p; few are."""
     p, bound = exact_probability(given, weights, bias, beta)
-    u = draw_uniforms(*states.shape, seed, step, stream, first_chain, states.device).double()
+    u = draw_uniforms(states.shape, seed, step, stream, first_chain, states.device).double()
     near = (u - p).abs() <= bound
     wrong = (states.bool() != (u < p)) & ~near
     if drawn is not None:
@@ -215,7 +215,7 @@ def test_beta_zero_draws_fair_coins(backend, dtype):
     visible, *parameters = model(33, 21, 13, dtype)
     result = run(visible, *parameters, 1, 0.0, seed=6, return_hidden_probability=True, backend=backend)
     for states, stream in ((result.hidden, Stream.HIDDEN), (result.visible, Stream.VISIBLE)):
-        u = draw_uniforms(*states.shape, 6, 0, stream, 0, DEVICE)
+        u = draw_uniforms(states.shape, 6, 0, stream, 0, DEVICE)
         assert torch.equal(states.bool(), u < 0.5)
     assert (result.hidden_probability == 0.5).all()
 
