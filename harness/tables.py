@@ -124,7 +124,18 @@ def check_summary(records: Sequence[Record]) -> RenderableType:
             Text("" if share is None else f"{share:.3g}", style="red" if share is not None and share > 1 else ""),
             Text(worst if share else "every case exact" if share == 0 else ""),
         )
-    return Group(table, *_unavailable(records))
+    return Group(table, *_laws(records), *_unavailable(records))
+
+
+def _laws(records: Iterable[Record]) -> list[Text]:
+    """What was found of each law: the words of the implementation that came nearest to breaking it."""
+    passed = [record for record in records if record.purpose == "law" and record.status is Status.PASSED]
+    lines = []
+    for (operation, law), own in _grouped(passed, lambda r: (r.operation, r.case)).items():
+        nearest = max(own, key=lambda record: share_of_bound(record) or 0.0)
+        if nearest.message:
+            lines.append(Text(f"{operation}, {law} ({nearest.implementation}): {nearest.message}"))
+    return lines
 
 
 def bench_tables(records: Sequence[Record]) -> RenderableType:

@@ -8,6 +8,7 @@ GPU interprets, and one with a GPU compiles. The interpreter checks correctness;
 import importlib.util
 import os
 import sys
+import warnings
 
 import torch
 
@@ -22,6 +23,9 @@ def _choose() -> bool:
 
 INTERPRETS = _choose()
 """True if the Triton kernels of this process are interpreted."""
+
+if INTERPRETS:  # exp(-inf), log(0) and the like are meant, and numpy would warn of each
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
 
