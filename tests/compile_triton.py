@@ -18,6 +18,8 @@ from triton.compiler import ASTSource
 
 DTYPES = {"fp64": tl.float64, "fp32": tl.float32, "fp16": tl.float16, "bf16": tl.bfloat16}
 
+INTEGERS = "type of the integer arguments"
+
 
 def variants():
     """``(name, kernel, types of arguments, constant arguments, warps)``; types default to 64-bit integers."""
@@ -59,6 +61,19 @@ def variants():
             constants |= {name: getattr(rbm_gibbs, name) for name in ("BLOCK_CHAINS", "BLOCK_UNITS", "BLOCK_GIVEN")}
             name = f"rbm_gibbs half sweep {dtype} draw={draw} clamped={clamped}"
             yield name, rbm_gibbs.half_sweep_kernel, pointers, constants, 4
+    # Triton types small integers as 32-bit ones, and makes a constant of an integer argument that is 1.
+    ones = dict.fromkeys(("rows", "n", "size1", "size2", "chains", "given_units", "units"), 1)
+    for integers, known in (("i32", {}), ("ones", ones)):
+        pointers = dict.fromkeys(("x", "y", "exact", "peaks", "totals", "lse", "grad", "dx"), "*fp32") | known
+        tile = {"BLOCK_ROWS": 1, "BLOCK_N": 1, "ACC": tl.float32, INTEGERS: "i32"}
+        constants = tile | {"FLIP": False, "SPLIT": False, "HAS_EXACT": False}
+        yield f"logsumexp forward {integers}", logsumexp.forward_kernel, pointers, constants, 4
+        yield f"logsumexp backward {integers}", logsumexp.backward_kernel, pointers, tile, 4
+        pointers = {"given": "*u8", "weights": "*fp32", "bias": "*fp32", "out": "*u8", "clamped": "*i1"} | known
+        constants = {"STREAM": 1, "DRAW": True, "CLAMPED": True, INTEGERS: "i32"}
+        constants |= {name: getattr(rbm_gibbs, name) for name in ("BLOCK_CHAINS", "BLOCK_UNITS", "BLOCK_GIVEN")}
+        name = f"rbm_gibbs half sweep {integers}"
+        yield name, rbm_gibbs.half_sweep_kernel, pointers | {"previous": "*u8"}, constants, 4
     for noisy in (False, True):
         pointers = {"tensors": "*i64", "blocks": "*i64"}
         yield f"sgld noisy={noisy}", sgld.update_kernel, pointers, {"NOISY": noisy, "BLOCK": sgld.BLOCK}, 8
@@ -67,9 +82,10 @@ def variants():
 def main() -> None:
     arch = int(sys.argv[1])
     for name, kernel, types, constants, warps in variants():
+        integer = constants.pop(INTEGERS, "i64")
         signature = {}
         for parameter in kernel.arg_names:
-            known = "constexpr" if parameter in constants else types.get(parameter, "i64")
+            known = "constexpr" if parameter in constants else types.get(parameter, integer)
             if known == 1:
                 known, constants = "constexpr", constants | {parameter: 1}
             signature[parameter] = known

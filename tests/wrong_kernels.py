@@ -225,7 +225,8 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     module_name = "triton_kernels" if backend == "triton" else "cuda_kernels"
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
-        folder = Path(tempfile.mkdtemp(prefix="mutant-"))
+        temporary = tempfile.TemporaryDirectory(prefix="mutant-")
+        folder = Path(temporary.name)
         for source in (*(KERNELS / operation).glob("*.*"), KERNELS / "philox.cuh"):
             shutil.copy(source, folder)
         text = (folder / file).read_text()
@@ -240,6 +241,7 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
         launch_shipped = PLUGINS[operation].prepare(backend, inputs, outputs)
 
         def launch() -> Tensors:
+            assert temporary  # the source lives as long as the launch: CUDA C is compiled when it first runs
             with mock.patch.dict(sys.modules, {f"{package}.{module_name}": module}):
                 return launch_shipped()
 
