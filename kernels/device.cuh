@@ -2,6 +2,7 @@
 //
 //   fixed-width integers     i32 u32 i64 u64 (i64 and u64 are the long long types, as CUDA's atomics want them)
 //   16-bit storage types     float16, bfloat16; to_float(x), from_float<T>(x) round to nearest even, NaN becomes 0x7fff
+//   any storage type         Wide<T>, widen(x), narrow<T>(x): as above, and double stays double
 //   fast operations          exp2_fast(x), mul_wide(a, b)
 //   constants                warp_mask, infinity(), not_a_number()
 //   dynamic shared memory    DYNAMIC_SHARED(float, name)   declares `float* const name`
@@ -121,3 +122,17 @@ template <class T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ float16 from_float<float16>(float x) { return to_float16(x); }
 template <> __device__ __forceinline__ bfloat16 from_float<bfloat16>(float x) { return to_bfloat16(x); }
+
+// The precision in which a storage type is computed: double for double, float for all others.
+template <class T> struct Computation {
+    using type = float;
+};
+template <> struct Computation<double> {
+    using type = double;
+};
+template <class T> using Wide = typename Computation<T>::type;
+
+__device__ __forceinline__ double widen(double x) { return x; }
+template <class T> __device__ __forceinline__ float widen(T x) { return to_float(x); }
+template <class T> __device__ __forceinline__ T narrow(Wide<T> x) { return from_float<T>(x); }
+template <> __device__ __forceinline__ double narrow<double>(double x) { return x; }

@@ -59,7 +59,7 @@ def logsumexp(
         raise ValueError("out must be None when x or out requires a gradient")
     shape = _reduced_shape(x, dim)
     require_output("out", out, torch.Size((*shape[:dim], 1, *shape[dim:])) if keepdim else shape, {"x": x})
-    backend_module(backend, __name__).forward(x, dim, float(beta), out.view(shape), None)
+    _forward(x, dim, float(beta), backend, out.view(shape), None)
     note_written(out)
     return out
 
@@ -100,8 +100,9 @@ def logsumexp_backward(
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
     require_tensor("out", out, (x.dtype,), x.device)
     require_output("out", out, x.shape, {"x": x, "grad": grad, "lse": lse})
-    backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
-    note_written(out)
+    if x.numel():
+        backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
+        note_written(out)
     return out
 
 
@@ -121,6 +122,16 @@ def _require_finite_beta(beta: float) -> None:
         raise ValueError(f"beta must be finite, got {beta}")
 
 
+def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: Tensor | None) -> None:
+    """Write ``y`` and, if given, ``exact``; an empty sum is -inf, and an empty result needs no launch."""
+    if x.numel():
+        backend_module(backend, __name__).forward(x, dim, beta, y, exact)
+        return
+    y.fill_(-torch.inf)
+    if exact is not None:
+        exact.fill_(-torch.inf)
+
+
 def _reduced_shape(x: Tensor, dim: int) -> torch.Size:
     return torch.Size((*x.shape[:dim], *x.shape[dim + 1 :]))
 
@@ -133,9 +144,7 @@ def _reduced_shape(x: Tensor, dim: int) -> torch.Size:
 @torch.library.custom_op("boltzbench::logsumexp", mutates_args=())
 def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor]:
     y, exact = _empty_results(x, dim)
-    backend_module(choose_backend(backend, x.device), __name__).forward(
-        x, dim, beta, y, exact if exact.dtype != y.dtype else None
-    )
+    _forward(x, dim, beta, choose_backend(backend, x.device), y, exact if exact.dtype != y.dtype else None)
     return y, exact
 
 

@@ -64,15 +64,8 @@ def _as_argument(view: Rows, layout: Layout) -> _Layout:
 
 
 def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -> None:
-    """Write ``y`` and, if given, ``exact`` (the result in the precision of accumulation)."""
+    """Write ``y`` and, if given, ``exact`` (the result in the precision of accumulation). ``x`` is not empty."""
     x, view = as_rows(dim, x)
-    if view.count == 0:
-        return
-    if view.n == 0:
-        for result in (y, exact):
-            if result is not None:
-                result.fill_(-torch.inf)
-        return
     lanes, variant = _choose(view, x)
     row_blocks = -(-view.count // (THREADS // lanes))
     splits = max(1, min(-(-BLOCKS_WANTED // row_blocks), view.n // SPLIT_AT_LEAST, MAX_SPLITS))
@@ -97,9 +90,7 @@ def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -
 
 
 def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: Tensor) -> None:
-    """Write the gradient with respect to ``x`` into ``out`` (contiguous)."""
-    if x.numel() == 0:
-        return
+    """Write the gradient with respect to ``x``, which is not empty, into ``out`` (contiguous)."""
     x, view = as_rows(dim, x, out)
     lanes, variant = _choose(view, x, out)
     width = int(variant.split(", ")[2])

@@ -23,20 +23,6 @@ struct Layout {
     }
 };
 
-template <class T> struct Accumulation {
-    using type = float;
-};
-template <> struct Accumulation<double> {
-    using type = double;
-};
-template <class T> using Wide = typename Accumulation<T>::type;
-
-__device__ __forceinline__ double widen(double x) { return x; }
-template <class T> __device__ __forceinline__ float widen(T x) { return to_float(x); }
-
-template <class T> __device__ __forceinline__ T narrow(Wide<T> x) { return from_float<T>(x); }
-template <> __device__ __forceinline__ double narrow<double>(double x) { return x; }
-
 __device__ __forceinline__ float power_of_two(float x) { return exp2_fast(x); }
 __device__ __forceinline__ double power_of_two(double x) { return exp2(x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }

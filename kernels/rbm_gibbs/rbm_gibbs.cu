@@ -16,7 +16,7 @@ constexpr int OWN = 4;          // chains and units of a thread
 // given: uint8 (chains, given_units). weights: (given_units, units) with the strides that follow. clamped: bool
 // (chains, units) with strides, or null; previous: uint8 (chains, units), what a clamped unit keeps.
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spills for sm_80 to save registers
     half_sweep(const unsigned char* given, const T* weights, const T* bias, unsigned char* states,
                float* probabilities, const unsigned char* clamped, const unsigned char* previous, i64 chains,
                i64 given_units, i64 units, i64 weight_stride_given, i64 weight_stride_unit, i64 clamped_stride_chain,
@@ -43,7 +43,9 @@ __global__ void __launch_bounds__(THREADS)
         __syncthreads();
 #pragma unroll
         for (int k = 0; k < TILE_GIVEN; ++k)
+#pragma unroll
             for (int c = 0; c < OWN; ++c)
+#pragma unroll
                 for (int u = 0; u < OWN; ++u)
                     logit[c][u] = fmaf(given_tile[k][own_chain + c], weight_tile[k][own_unit + u], logit[c][u]);
         __syncthreads();
@@ -51,15 +53,16 @@ __global__ void __launch_bounds__(THREADS)
     const i64 first_unit = tile_unit + own_unit;
     if (first_unit >= units) return;
     const float scale = (float)(-beta * 1.4426950408889634);
+#pragma unroll  // an array indexed at run time would leave the registers
     for (int c = 0; c < OWN; ++c) {
         const i64 chain = tile_chain + own_chain + c;
-        if (chain >= chains) return;
+        if (chain >= chains) continue;
         Words words = {};
         if (states) words = random_words((first_chain + chain) * ((units + 3) / 4) + first_unit / 4, seed, step, stream);
 #pragma unroll
         for (int u = 0; u < OWN; ++u) {
             const i64 unit = first_unit + u;
-            if (unit >= units) break;
+            if (unit >= units) continue;
             const float p = 1.0f / (1.0f + exp2_fast(scale * (logit[c][u] + to_float(bias[unit]))));
             if (probabilities) {
                 probabilities[chain * units + unit] = p;

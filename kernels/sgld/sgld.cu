@@ -18,18 +18,6 @@ struct Block {
     i64 tensor, first;
 };
 
-template <class T> struct Computation {
-    using type = float;
-};
-template <> struct Computation<double> {
-    using type = double;
-};
-
-__device__ __forceinline__ double widen(double x) { return x; }
-template <class T> __device__ __forceinline__ float widen(T x) { return to_float(x); }
-template <class T> __device__ __forceinline__ T narrow(typename Computation<T>::type x) { return from_float<T>(x); }
-template <> __device__ __forceinline__ double narrow<double>(double x) { return x; }
-
 template <class T> struct __align__(sizeof(T) * 4) Four {
     T item[4];
 };
@@ -37,7 +25,7 @@ template <class T> struct __align__(sizeof(T) * 4) Four {
 template <class T>
 __device__ void update_block(const Tensor& tensor, i64 first, double step_size, double noise_argument, u64 seed,
                              u32 step) {
-    using Real = typename Computation<T>::type;
+    using Real = Wide<T>;
     T* const x = reinterpret_cast<T*>(tensor.parameter);
     const T* const g = reinterpret_cast<const T*>(tensor.gradient);
     const Real half = (Real)(0.5 * step_size), noise = (Real)noise_argument;
