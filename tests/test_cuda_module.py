@@ -29,10 +29,10 @@ KERNELS = {
         "votes",
         "early_exit",
         "uninitialised<float>",
-        "widen<float16>",
-        "widen<bfloat16>",
-        "narrow<float16>",
-        "narrow<bfloat16>",
+        "widen_all<float16>",
+        "widen_all<bfloat16>",
+        "narrow_all<float16>",
+        "narrow_all<bfloat16>",
     ),
     "intrinsics": ("integers", "floats", "scale4"),
     "faults": ("hand_over<true>", "deadlock", "trap", "misaligned"),
@@ -327,9 +327,9 @@ def test_16_bit_floats_on_a_gpu_agree_with_the_emulator(basics, name):
             torch.zeros_like(narrow, device=device),
         )
         arguments = [narrow.to(device), wide[device], 65536]
-        basics.launch(f"widen<{name}>", (256,), (256,), arguments, device=device)
+        basics.launch(f"widen_all<{name}>", (256,), (256,), arguments, device=device)
         arguments = [values.to(device), rounded[device], 65536]
-        basics.launch(f"narrow<{name}>", (256,), (256,), arguments, device=device)
+        basics.launch(f"narrow_all<{name}>", (256,), (256,), arguments, device=device)
     torch.testing.assert_close(wide[CUDA].cpu(), wide[CPU], rtol=0, atol=0, equal_nan=True)
     assert torch.equal(rounded[CUDA].cpu().view(torch.int16), rounded[CPU].view(torch.int16))
 

@@ -34,10 +34,10 @@ BASICS = (
     "early_exit",
     "uninitialised<float>",
     "uninitialised<int>",
-    "widen<float16>",
-    "widen<bfloat16>",
-    "narrow<float16>",
-    "narrow<bfloat16>",
+    "widen_all<float16>",
+    "widen_all<bfloat16>",
+    "narrow_all<float16>",
+    "narrow_all<bfloat16>",
 )
 FAULTS = (
     "hand_over<true>",
@@ -250,7 +250,7 @@ def round_trip(basics: CudaModule, kernel: str, values: torch.Tensor, out: torch
 def test_all_16_bit_values_widen_exactly(basics, name, dtype):
     narrow = torch.arange(65536).to(torch.uint16).view(dtype)
     wide = torch.empty(65536)
-    round_trip(basics, f"widen<{name}>", narrow, wide)
+    round_trip(basics, f"widen_all<{name}>", narrow, wide)
     expected = narrow.float()
     number = ~expected.isnan()
     assert torch.equal(wide[number].view(torch.int32), expected[number].view(torch.int32))
@@ -277,7 +277,7 @@ def test_floats_round_to_nearest_even(basics, name, dtype):
     )
     values = torch.cat([values, torch.tensor([torch.inf, -torch.inf, torch.nan, 3.4e38, -3.4e38])])
     out = torch.empty(values.numel(), dtype=dtype)
-    round_trip(basics, f"narrow<{name}>", values, out)
+    round_trip(basics, f"narrow_all<{name}>", values, out)
     expected = values.to(dtype)
     number = ~values.isnan()
     assert torch.equal(out[number].view(torch.int16), expected[number].view(torch.int16))

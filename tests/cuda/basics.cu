@@ -123,12 +123,12 @@ template <class T> __global__ void uninitialised(T* out, T leave) {
     fixed[5] = sized[5] = leave;
 }
 
-template <class T> __global__ void widen(const T* x, float* out, i64 n) {
+template <class T> __global__ void widen_all(const T* x, float* out, i64 n) {
     const i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < n) out[i] = to_float(x[i]);
 }
 
-template <class T> __global__ void narrow(const float* x, T* out, i64 n) {
+template <class T> __global__ void narrow_all(const float* x, T* out, i64 n) {
     const i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < n) out[i] = from_float<T>(x[i]);
 }
