@@ -300,6 +300,8 @@ WRONG_KERNELS = (
              Status.WRONG_VALUES, lambda inputs: {"clamped": None}),
             ("is_a_little_too_cold", "rbm_gibbs", ENUMERATION,
              Status.WRONG_LAW, lambda inputs: {"beta": 1.05 * inputs["beta"]}),
+            ("is_too_hot", "rbm_gibbs", "enumeration beta=0.5",
+             Status.WRONG_LAW, lambda inputs: {"beta": 0.8 * inputs["beta"]}),
             ("has_noise_of_variance_two", "sgld", WELL,
              Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
             ("ignores_the_temperature", "sgld", "hot tensors=1 elements=4097 float32",
