@@ -87,7 +87,7 @@ def run_step(step: Step, device: torch.device, *, draws: int, timed: bool) -> Re
         return replace(record, untimed=INTERPRETED)
     case = replace(step.subject, seed=step.seed)
     try:
-        return replace(record, measurement=measure(step.operation, implementation, case, device))
+        return replace(record, measurements=(measure(step.operation, implementation, case, device),))
     except AgreementLost as lost:
         return _record(step, replace(lost.agreement, message=str(lost)))
     except (Exception, SystemExit) as error:

@@ -142,7 +142,7 @@ def bench_tables(records: Sequence[Record]) -> RenderableType:
     """For each operation and case: the verdict on each implementation and, where it was timed, what the clock said."""
     parts: list[RenderableType] = []
     for operation, own in _grouped(records, lambda r: r.operation).items():
-        units = sorted({record.measurement.unit for record in own if record.measurement}) or ["items"]
+        units = sorted({each.unit for record in own for each in record.measurements}) or ["items"]
         parts += [Text(operation, style="bold"), _indented(_bench_rows([], " or ".join(units)))]
         for case, rows in _grouped(own, lambda r: r.case).items():
             parts += [Text(case), _indented(_bench_rows(rows))]
@@ -224,7 +224,8 @@ def _bench_rows(records: Sequence[Record], unit: str = "") -> Table:
     table.add_column("GB/s", width=6, justify="right")
     for record in records:
         style = {Status.PASSED: "green", Status.UNAVAILABLE: "yellow"}.get(record.status, "bold red")
-        table.add_row(Text(record.implementation), Text(record.status, style=style), *_figures(record.measurement))
+        for measurement in record.measurements or (None,):
+            table.add_row(Text(record.implementation), Text(record.status, style=style), *_figures(measurement))
     return table
 
 

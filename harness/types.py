@@ -68,7 +68,9 @@ class Cost:
     """The least that a case asks of the hardware. The harness derives every rate from it.
 
     ``items`` counts what the operation is for ("rows", "unit updates", "parameters"); ``unit`` is that word.
-    Bytes count each input once and each output once.
+    Bytes count each input once and each output once. ``flops`` are all floating-point operations, a fused
+    multiply-add being two; ``matrix_flops`` are those of them that are products of matrices, whose operands have the
+    dtype ``matrix_dtype`` (its torch name).
     """
 
     items: int
@@ -76,6 +78,8 @@ class Cost:
     bytes_read: int = 0
     bytes_written: int = 0
     flops: int = 0
+    matrix_flops: int = 0
+    matrix_dtype: str = "float32"
     random_words: int = 0
     special_calls: int = 0
 
@@ -150,6 +154,8 @@ class Operation:
       are judged given the earlier ones that the implementation itself made; hence ``outputs``.
     - ``cost(case)`` is the least work of the case.
     - ``laws`` are exact statements that the outputs obey as a whole.
+    - ``judge_draws(inputs, outputs)`` tests the outputs of a sampler that has a random stream of its own against the
+      law of the draws, at a stated probability of false alarm. Without it no such implementation can be registered.
     """
 
     name: str
@@ -163,6 +169,14 @@ class Operation:
     reference: Callable[[Inputs, Tensors], Mapping[str, Expected]]
     cost: Callable[[Case], Cost]
     laws: tuple[Law, ...] = ()
+    judge_draws: Callable[[Inputs, Tensors], Agreement] | None = None
+
+
+class Unsupported(Exception):
+    """Raised by ``prepare`` for a case that the implementation is not made for. The message says why.
+
+    The case then counts as ``unavailable``, with that reason.
+    """
 
 
 def always_available(device: torch.device) -> str | None:
@@ -175,9 +189,14 @@ class Implementation:
     """One way to compute an operation.
 
     ``prepare(inputs, outputs)`` does what need not be timed (checks, compilation, tables) and returns the launch,
-    which writes to ``outputs``, or to tensors of its own, and returns them by name. ``unavailable(device)`` gives the
-    reason why it cannot run for tensors there, or None. ``backend`` is ``torch``, ``triton``, ``cupy`` or your own
-    word. ``plugin`` is filled in by the registry.
+    which writes to ``outputs``, or to tensors of its own, and returns them by name. It raises `Unsupported` for a case
+    that it is not made for. ``unavailable(device)`` gives the reason why it cannot run for tensors there at all, or
+    None. ``backend`` is ``torch``, ``triton``, ``cupy`` or your own word.
+
+    ``own_stream`` says that a sampler draws from a random stream of its own and not from the suite's: it is then
+    judged by ``Operation.judge_draws`` and not element by element.
+
+    ``plugin`` is filled in by the registry.
     """
 
     operation: str
@@ -185,6 +204,7 @@ class Implementation:
     backend: str
     prepare: Callable[[Inputs, Tensors], Launch]
     unavailable: Callable[[torch.device], str | None] = always_available
+    own_stream: bool = False
     plugin: str = ""
 
     def is_interpreted_on(self, device: torch.device) -> bool:
@@ -193,11 +213,67 @@ class Implementation:
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """A way to drive one limit of the hardware as hard as it goes; the best one for a resource is its ceiling.
+
+    ``resource`` is one of `RESOURCES`. ``amount`` is what one launch does, in that resource's unit.
+    ``prepare(device)`` returns the launch and a check, to be called after it: None if the work was really done, else
+    what was wrong. ``unavailable(device)`` is as for an implementation.
+    """
+
+    resource: str
+    name: str
+    backend: str
+    amount: int
+    prepare: Callable[[torch.device], tuple[Callable[[], object], Callable[[], str | None]]]
+    unavailable: Callable[[torch.device], str | None] = always_available
+    plugin: str = ""
+
+
+RESOURCES: Mapping[str, str] = {
+    "read": "B/s",
+    "write": "B/s",
+    "copy": "B/s",
+    "bfloat16 matrix": "flop/s",
+    "float16 matrix": "flop/s",
+    "tf32 matrix": "flop/s",
+    "int8 matrix": "op/s",
+    "float32 matrix": "flop/s",
+    "fma": "flop/s",
+    "exp2": "calls/s",
+    "wide multiply": "products/s",
+    "philox": "words/s",
+    "launch": "launches/s",
+}
+"""The limits of a device that the suite knows, and their units. ``copy`` counts bytes read and bytes written."""
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """What the device said of itself while a block of samples was taken; ``first_sample`` is the block's first.
+
+    ``throttled`` holds the driver's reasons for a clock below what was asked for, in words; empty if there are none.
+    """
+
+    first_sample: int
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    throttled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What the clock said. Times are seconds for one launch; every sample is kept.
 
-    ``mode`` is ``cold`` (inputs not in cache) or ``hot``; ``roofline_share`` is the fraction of the hardware's limit
-    where that limit has been measured.
+    - ``mode`` is ``cold`` (inputs not in cache) or ``hot``; ``method`` is how the clock was used (``host``: around a
+      launch; ``queue``: device events around queued launches; ``graph``: around the replay of a graph of them), and
+      a sample is the mean of ``launches_per_sample`` launches.
+    - ``noise`` is the median's standard error as a fraction of it; ``stopped`` says what ended the sampling.
+    - ``roofline_share`` is the fraction of the hardware's measured limit that binds, ``limit`` (one of `RESOURCES`);
+      None where that limit has not been measured.
+    - ``suspicions`` are reasons to distrust the figure, in words.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -212,14 +288,22 @@ class Measurement:
     unit: str
     bytes_per_second: float
     flops_per_second: float
+    noise: float = 0.0
+    stopped: Literal["noise", "plateau", "limit"] | None = None
+    method: Literal["host", "queue", "graph"] = "host"
+    launches_per_sample: int = 1
+    states: tuple[DeviceState, ...] = ()
     roofline_share: float | None = None
+    limit: str = ""
+    suspicions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a run: an implementation, a case or law, the verdict, and the measurement if there is one.
+    """One line of a run: an implementation, a case or law, the verdict, and the measurements if there are any.
 
-    A measurement exists only where the status is ``passed``; ``untimed`` says why a passed case has none.
+    There is at most one for each mode, and only where the status is ``passed``; ``untimed`` says why a passed case
+    has none. ``source_hash`` is that of the source the implementation was made from.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -238,17 +322,22 @@ class Record:
     sizes: Mapping[str, int] = field(default_factory=dict)
     dtype: str = ""
     seed: int = 0
-    measurement: Measurement | None = None
+    source_hash: str = ""
+    measurements: tuple[Measurement, ...] = ()
     untimed: str = ""
 
     def __post_init__(self) -> None:
-        if self.measurement is not None and self.status is not Status.PASSED:
+        if self.measurements and self.status is not Status.PASSED:
             raise ValueError(f"a measurement of {self.implementation} exists although its status is {self.status}")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything one command found out, as it is written to a results file."""
+    """Everything one command found out, as it is written to a results file.
+
+    ``ceilings`` are the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are
+    what measuring itself costs, in seconds. ``seconds`` is the time that went into each phase of the run.
+    """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
 
@@ -257,3 +346,6 @@ class Run:
     environment: Mapping[str, Any]
     records: tuple[Record, ...]
     problems: tuple[str, ...] = ()
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    overheads: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)

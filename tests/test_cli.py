@@ -292,7 +292,7 @@ def test_bench(run):
     found = read_run(path)
     assert found.status == "complete"
     assert {record.case for record in found.records} == {"n=64 float32", "digits n=32 float32"}, "smoke, on a CPU"
-    timed = {record.implementation for record in found.records if record.measurement}
+    timed = {record.implementation for record in found.records if record.measurements}
     assert timed == {"torch"}
 
 

@@ -21,7 +21,7 @@ from boltzbench.harness.types import Measurement, Record, Run, Status
 MEASUREMENT = Measurement("cpu", "hot", (1.0, math.inf), 1.0, 0.5, math.inf, 5.0, "rows", 8.0, 9.0)
 PASSED = Record(
     "double", "sum", "torch", "p (d 1)", "n=3 float32", "bench", Status.PASSED,
-    error=0.25, bound=1.0, sizes={"n": 3}, dtype="float32", seed=4, measurement=MEASUREMENT,
+    error=0.25, bound=1.0, sizes={"n": 3}, dtype="float32", seed=4, measurements=(MEASUREMENT,),
 )  # fmt: skip
 FAILED = Record("double", "bad", "cupy", "p (d 1)", "n=3", "check", Status.WRONG_VALUES, "off", math.inf, math.nan)
 RUN = Run(SCHEMA, "complete", {"device": "cuda:0", "gpu": {"name": "H200"}, "dirty": None}, (PASSED, FAILED), ("oh",))
@@ -37,9 +37,11 @@ def strict(text):
 
 def test_json_is_strict_and_names_what_is_not_finite():
     content = strict(run_to_json(RUN))
-    assert list(content) == ["schema", "status", "environment", "records", "problems"]
+    assert list(content) == [
+        *("schema", "status", "environment", "records", "problems", "ceilings", "overheads", "seconds")
+    ]
     assert content["schema"] == 1
-    assert content["records"][0]["measurement"]["samples"] == [1.0, "Infinity"]
+    assert content["records"][0]["measurements"][0]["samples"] == [1.0, "Infinity"]
     assert content["records"][1]["error"] == "Infinity"
     assert content["records"][1]["bound"] == "NaN"
 

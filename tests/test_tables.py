@@ -95,11 +95,11 @@ def test_bench_tables_show_times_rates_or_why_not():
     shown = text(
         tables.bench_tables(
             [
-                record(measurement=measurement(), purpose="bench"),
+                record(measurements=(measurement(),), purpose="bench"),
                 record("triton", untimed="interpreted on the CPU: correctness only", purpose="bench"),
                 record("cupy", Status.WRONG_VALUES, purpose="bench"),
                 record("mine", Status.UNAVAILABLE, message="needs a GPU", purpose="bench"),
-                record(case="n=9 float32", measurement=measurement(1.0, 3.0, 1e5), purpose="bench"),
+                record(case="n=9 float32", measurements=(measurement(1.0, 3.0, 1e5),), purpose="bench"),
             ]
         )
     )
@@ -125,8 +125,8 @@ def test_long_names_fold_at_80_columns(unit):
         record(name, status, LONG, "bench", name, message="why " * 50, error=1.23456789e-300, bound=9.87654321e300)
         for status in Status
     ]
-    records.append(record("torch", case=LONG, purpose="bench", measurement=measurement(0.98765, 9.99e14, 9.9e14, unit)))
-    records.append(record("torch", case=LONG, purpose="real", measurement=measurement(1.0, unit="other units")))
+    records.append(record("torch", case=LONG, purpose="bench", measurements=(measurement(0.98765, 9.99e14, 9.9e14, unit),)))
+    records.append(record("torch", case=LONG, purpose="real", measurements=(measurement(1.0, unit="other units"),)))
     assert "why" in text(tables.check_summary(records))
     assert "990000" in text(tables.bench_tables(records))
     shown = text(tables.failures(records))

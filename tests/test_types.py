@@ -40,12 +40,12 @@ def test_only_one_status_means_agreement(status):
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.PASSED])
 def test_no_measurement_without_agreement(status):
     with pytest.raises(ValueError, match=f"a measurement of sum exists although its status is {status}"):
-        Record("double", "sum", "torch", "p", "n=3", "bench", status, measurement=MEASUREMENT)
+        Record("double", "sum", "torch", "p", "n=3", "bench", status, measurements=(MEASUREMENT,))
 
 
 def test_a_measurement_with_agreement():
-    record = Record("double", "sum", "torch", "p", "n=3", "bench", Status.PASSED, measurement=MEASUREMENT)
-    assert record.measurement is MEASUREMENT
+    record = Record("double", "sum", "torch", "p", "n=3", "bench", Status.PASSED, measurements=(MEASUREMENT,))
+    assert record.measurements == (MEASUREMENT,)
 
 
 @pytest.mark.parametrize(
