@@ -3,31 +3,35 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .hookspecs import hookimpl
-from .types import (
-    API_VERSION,
-    Advance,
-    Agreement,
-    Case,
-    Cost,
-    Expected,
-    Implementation,
-    Inputs,
-    Launch,
-    Law,
-    Operation,
-    Status,
-    Tensors,
-)
-
 if TYPE_CHECKING:
+    from .hookspecs import hookimpl
     from .laws import all_of, chi_square, within
+    from .types import (
+        API_VERSION,
+        RESOURCES,
+        Advance,
+        Agreement,
+        Case,
+        Ceiling,
+        Cost,
+        Expected,
+        Implementation,
+        Inputs,
+        Launch,
+        Law,
+        Operation,
+        Status,
+        Tensors,
+        Unsupported,
+    )
 
 __all__ = [
     "API_VERSION",
+    "RESOURCES",
     "Advance",
     "Agreement",
     "Case",
+    "Ceiling",
     "Cost",
     "Expected",
     "Implementation",
@@ -37,6 +41,7 @@ __all__ = [
     "Operation",
     "Status",
     "Tensors",
+    "Unsupported",
     "all_of",
     "chi_square",
     "hookimpl",
@@ -45,7 +50,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The tests of hypotheses are imported on first use: scipy would double the time that `boltzbench list` takes."""
-    if name in ("all_of", "chi_square", "within"):
-        return getattr(importlib.import_module(".laws", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Everything is imported on first use: pytest loads a module of this package in every project, and `list` needs
+    no scipy."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = {"hookimpl": ".hookspecs", "all_of": ".laws", "chi_square": ".laws", "within": ".laws"}.get(name, ".types")
+    return getattr(importlib.import_module(module, __name__), name)

@@ -13,9 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .guarded import HUGE_POISON, NAN_POISON, Guarded, Poison, element_at
+from .guarded import HUGE_POISON, NAN_POISON, Guarded, Poison, element_at, fingerprint, overwrite
 from .laws import all_of
-from .types import Agreement, Case, Expected, Implementation, Inputs, Law, Operation, Status, Tensors
+from .types import Agreement, Case, Expected, Implementation, Inputs, Law, Operation, Status, Tensors, Unsupported
 from .wording import describe_error
 
 
@@ -28,11 +28,18 @@ class Rejected(Exception):
 
 
 @contextmanager
-def blamed_on_implementation() -> Iterator[None]:
-    """Whatever is raised inside is the implementation's fault, SystemExit too; KeyboardInterrupt is the user's."""
+def blamed_on_implementation(*, may_refuse: bool = False) -> Iterator[None]:
+    """Whatever is raised inside is the implementation's fault, SystemExit too; KeyboardInterrupt is the user's.
+
+    Where it ``may_refuse``, `Unsupported` is no fault: the case is unavailable.
+    """
     try:
         yield
+    except Rejected:
+        raise
     except (Exception, SystemExit) as error:
+        if may_refuse and isinstance(error, Unsupported):
+            raise Rejected(Status.UNAVAILABLE, str(error)) from error
         raise Rejected(Status.ERROR, describe_error(error)) from error
 
 
@@ -61,7 +68,9 @@ class GuardedCall:
     ) -> None:
         _require_flat(inputs)
         self._operation = operation
+        self._own_stream = implementation.own_stream
         self._device = device
+        self._returned: list[Tensor] = []
         self._guarded_inputs = {name: Guarded(value) for name, value in inputs.items() if isinstance(value, Tensor)}
         self.inputs: Inputs = {
             name: self._guarded_inputs[name].tensor if isinstance(value, Tensor) else value
@@ -73,7 +82,7 @@ class GuardedCall:
             self._outputs = {name: Guarded(output) for name, output in outputs.items()}
             self._require_states_like_inputs()
         self.restore()
-        with blamed_on_implementation():
+        with blamed_on_implementation(may_refuse=True):
             self.launch = implementation.prepare(dict(self.inputs), self._output_tensors())
             if not callable(self.launch):
                 raise TypeError(f"prepare returned {self.launch!r}, which cannot be called")
@@ -91,10 +100,35 @@ class GuardedCall:
         return fits
 
     def restore(self, poison: Poison = HUGE_POISON) -> None:
-        """What must precede each launch: state goes back to its start, every other output is poisoned."""
+        """What must precede each launch: state goes back to its start, every other output is poisoned.
+
+        So are tensors of its own that the implementation returned and that `fingerprint` saw: to return them again
+        it has to write them again.
+        """
         for name, output in self._outputs.items():
             state = self._guarded_inputs.get(name)
             output.fill(state.tensor if state else None, poison)
+        for tensor in self._returned:
+            overwrite(tensor, poison)
+
+    def fingerprint(self, result: Tensors) -> dict[str, Tensor]:
+        """A number for each output of the launch just enqueued, itself only enqueued: nothing is waited for.
+
+        Work that is not ordered before the end of the launch (on another stream, in a thread, in a tensor that
+        computes itself when it is looked at) is thus not in it. The results must have the right form.
+        """
+        _require_form(result, self._output_tensors())
+        mine = [*self._guarded_inputs.values(), *self._outputs.values()]
+        self._returned = [result[n] for n in self._outputs if not any(memory.holds(result[n]) for memory in mine)]
+        return {
+            name: ours.fingerprint() if _same_place(result[name], ours.tensor) else fingerprint(result[name])
+            for name, ours in self._outputs.items()
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Of the memory that a launch may touch: inputs and outputs with their guard bands."""
+        return sum(memory.nbytes for memory in (*self._guarded_inputs.values(), *self._outputs.values()))
 
     def accept(self, result: Tensors) -> Tensors:
         """Waits for the device, then proves what needs no reference: no stray write, and results of the right form."""
@@ -117,18 +151,43 @@ class GuardedCall:
         return self.accept(result)
 
     def judge(self, result: Tensors) -> Agreement:
-        """The verdict on the values, against the operation's reference."""
+        """The verdict on the values, against the operation's reference, or as draws if they are of another stream."""
+        if self._own_stream:
+            with _blamed_on(f"judge_draws of {self._operation.name}"):
+                if self._operation.judge_draws is None:
+                    raise ValueError("there is none, so no implementation with a random stream of its own can be judged")
+                return self._operation.judge_draws(self.inputs, result)
         with _blamed_on(f"the reference of {self._operation.name}"):
             expected = self._operation.reference(self.inputs, result)
             if expected.keys() != self._outputs.keys():
                 raise ValueError(f"it speaks of outputs {sorted(expected)}, not {sorted(self._outputs)}")
+            if led := self._led_by_output(result, expected):
+                return led
             return all_of([self._compare(name, result[name], expected[name]) for name in self._outputs])
+
+    def _led_by_output(self, result: Tensors, expected: Mapping[str, Expected]) -> Agreement | None:
+        """The verdict where NaN or infinity is expected only because the implementation itself gave such values.
+
+        A reference that judges later draws given the earlier ones would let an output of NaN pass as its own reason.
+        """
+        if all(tensor.isfinite().all() for tensor in result.values()):
+            return None
+        tame = {name: tensor.nan_to_num(0.0, 0.0, 0.0) for name, tensor in result.items()}
+        given_numbers = self._operation.reference(self.inputs, tame)
+        for name, each in expected.items():
+            special, numbers = ~each.value.isfinite(), given_numbers[name].value
+            led = special & ~((each.value == numbers) | (each.value.isnan() & numbers.isnan()))
+            if led.any():
+                first = element_at(int(led.flatten().to(torch.uint8).argmax()), led.shape)
+                wanted = each.value.flatten()[led.flatten()][0].item()
+                message = f"{name}: {wanted} is expected of element {first} only since the outputs hold NaN or infinity"
+                return Agreement(Status.WRONG_VALUES, message, error=float("inf"), bound=0.0)
+        return None
 
     def _compare(self, name: str, output: Tensor, expected: Expected) -> Agreement:
         verdict, off = compare(name, output, expected)
         ours = self._outputs[name]
-        in_place = (output.data_ptr(), output.stride()) == (ours.tensor.data_ptr(), ours.tensor.stride())
-        if verdict.passed or not in_place or name in self._guarded_inputs:
+        if verdict.passed or not _same_place(output, ours.tensor) or name in self._guarded_inputs:
             return verdict
         unwritten = ours.unwritten() & off
         if not unwritten.any():
@@ -165,6 +224,10 @@ def _require_flat(inputs: Inputs) -> None:
             raise TypeError(f"input {name!r} is a {type(value).__name__} of tensors: each needs a name to be guarded")
 
 
+def _same_place(one: Tensor, other: Tensor) -> bool:
+    return (one.data_ptr(), one.stride()) == (other.data_ptr(), other.stride())
+
+
 def _layout(tensor: Tensor) -> tuple[object, ...]:
     return tensor.dtype, tensor.shape, tensor.stride()
 
@@ -177,7 +240,8 @@ def _require_form(result: object, outputs: Mapping[str, Tensor]) -> None:
         raise Rejected(Status.ERROR, f"the launch returned outputs named {names}, not {wanted}")
     for name, wanted_like in outputs.items():
         tensor = result[name]
-        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+        # No subclass: it could put off its work until it is looked at, after the clock has stopped.
+        if type(tensor) is not Tensor or tensor.layout is not torch.strided:
             raise Rejected(Status.ERROR, f"output {name!r} is not a dense tensor but {type(tensor).__name__}")
         if tensor.shape != wanted_like.shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(wanted_like.shape)}"
@@ -284,6 +348,8 @@ def _check_seed(operation: Operation, implementation: Implementation, case: Case
 
 
 def _told_when(verdict: Agreement, case: Case, moment: str) -> Agreement:
+    if verdict.status is Status.UNAVAILABLE:  # that is no matter of seeds and launches
+        return verdict
     return replace(verdict, message=f"{verdict.message} (seed {case.seed}, {moment})")
 
 
@@ -291,6 +357,8 @@ def check_law(
     implementation: Implementation, operation: Operation, law: Law, device: torch.device, seed: int
 ) -> Agreement:
     """The verdict of ``law`` on ``implementation``. Exceptions of the law's own code are raised, with a note."""
+    if law.shared_stream and implementation.own_stream:
+        return Agreement(Status.UNAVAILABLE, "a law of the suite's random stream, and this draws from one of its own")
 
     def advance(inputs: Inputs) -> Tensors:
         call = GuardedCall(operation, implementation, inputs, device)

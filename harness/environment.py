@@ -1,19 +1,30 @@
 """Where a run took place: the device, the software and the source it was measured with."""
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .source_hash import files_hash
 from .wording import UnknownName, unknown
 
 CUPY_DISTRIBUTIONS = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 """The names under which CuPy is distributed; a machine should have one of them."""
+
+IDENTITY = (
+    *("device", "gpu uuid", "gpu driver", "gpu cuda", "cpu", "cores", "threads"),
+    *("python", "torch", "triton", "cupy", "nvrtc", "harness"),
+)
+"""The fields that one run's figures share; "gpu uuid" is ``uuid`` inside ``gpu``. The commit and whether the checkout
+was changed are not among them: each record has the hash of its own source."""
 
 
 class UnknownDevice(UnknownName):
@@ -70,7 +81,30 @@ def describe(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "triton": _version("triton") or "not installed",
         "cupy": ", ".join(cupy) or "not installed",
+        "nvrtc": _version("nvidia-cuda-nvrtc") or _version("nvidia-cuda-nvrtc-cu12") or "not installed",
+        "harness": harness_hash(),
     }
+
+
+def harness_hash() -> str:
+    """16 hexadecimal digits for the source of the harness itself: how it judges and times."""
+    folder = Path(__file__).parent
+    return files_hash({str(path.relative_to(folder)): path for path in folder.rglob("*.py")})
+
+
+def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `IDENTITY` of a run's environment; None for what it lacks."""
+    found = {}
+    for field in IDENTITY:
+        of_gpu = field.startswith("gpu ")
+        holder = (environment.get("gpu") or {}) if of_gpu else environment
+        found[field] = holder.get(field.removeprefix("gpu "))
+    return found
+
+
+def environment_hash(environment: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits, the same for two environments whose figures may stand in one run."""
+    return hashlib.sha256(json.dumps(identity(environment), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _gpu_names() -> list[str]:
@@ -84,8 +118,8 @@ def _gpu(device: torch.device) -> dict[str, Any]:
     return {
         "name": properties.name,
         "uuid": uuid,
-        "driver": _driver_version(uuid),
         "cuda": torch.version.cuda,
+        **_driver_says(uuid),
         "multiprocessors": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
         "l2_bytes": properties.L2_cache_size,
@@ -93,9 +127,24 @@ def _gpu(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _driver_version(uuid: str) -> str | None:
+def _driver_says(uuid: str) -> dict[str, Any]:
+    """The driver's version, the newest CUDA that it runs, and the card's limits; None for what it does not tell."""
     identifier = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
-    return _output_of("nvidia-smi", f"--id={identifier}", "--query-gpu=driver_version", "--format=csv,noheader")
+    query = "driver_version,clocks.max.sm,clocks.max.memory,power.limit"
+    line = _output_of("nvidia-smi", f"--id={identifier}", f"--query-gpu={query}", "--format=csv,noheader,nounits") or ""
+    driver, sm, memory, power = [part.strip() for part in line.split(",")] if line.count(",") == 3 else [""] * 4
+    cuda = re.search(r"CUDA Version\s*:\s*([\d.]+)", _output_of("nvidia-smi", "--version") or "")
+    return {
+        "driver": driver or None,
+        "driver_cuda": cuda[1] if cuda else None,
+        "max_sm_clock_mhz": _number(sm),
+        "max_memory_clock_mhz": _number(memory),
+        "power_limit_w": _number(power),
+    }
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None  # "[N/A]" where a card does not tell
 
 
 def _version(distribution: str) -> str | None:

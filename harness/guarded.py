@@ -45,6 +45,27 @@ def element_at(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(flat, tuple(shape)))
 
 
+def fingerprint(tensor: Tensor) -> Tensor:
+    """The wrapping sum of a tensor's elements taken as whole numbers: one number, not waited for."""
+    words = tensor.detach()
+    if words.is_contiguous() and not (words.nbytes % 8 or words.data_ptr() % 8):
+        return words.view(-1).view(torch.int64).sum()
+    return words.view(_WORDS[words.itemsize]).sum(dtype=torch.int64)
+
+
+def overwrite(tensor: Tensor, poison: Poison) -> None:
+    """Fills a dense tensor that is nobody's with poison."""
+    word = _WORDS[tensor.itemsize]
+    pattern = bytes([poison.byte(tensor.dtype)]) * tensor.itemsize
+    _each_once(tensor.detach().view(word)).fill_(int.from_bytes(pattern, "little", signed=word.is_signed))
+
+
+def _each_once(tensor: Tensor, strides: Sequence[int] | None = None) -> Tensor:
+    """Along an expanded dimension all elements are one, which torch refuses to write more than once."""
+    strides = tensor.stride() if strides is None else strides
+    return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)]
+
+
 def _first_true(mask: Tensor) -> int:
     return int(mask.flatten().to(torch.uint8).argmax())
 
@@ -75,9 +96,7 @@ class Guarded:
         self._poison = poison.byte(self.tensor.dtype)
         self._memory.view(torch.int64).fill_(int.from_bytes(bytes([self._poison]) * 8, "little", signed=True))
         if values is not None:
-            # Along an expanded dimension all elements are one, which torch refuses to write more than once.
-            once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in self.tensor.stride())
-            self.tensor[once].copy_(values.detach()[once])
+            _each_once(self.tensor).copy_(_each_once(values.detach(), self.tensor.stride()))
 
     def seal(self) -> None:
         """Remembers every byte, those of the guard bands too, for `change`."""
@@ -95,6 +114,18 @@ class Guarded:
         if elements.any():
             return f"element {element_at(_first_true(elements), self.tensor.shape)}"
         return self._outside(changed)
+
+    def fingerprint(self) -> Tensor:
+        """The wrapping sum of all its 64-bit words, those of the guard bands too: one number, not waited for."""
+        return self._memory.view(torch.int64).sum()
+
+    @property
+    def nbytes(self) -> int:
+        return self._memory.numel()
+
+    def holds(self, tensor: Tensor) -> bool:
+        """True where ``tensor`` lies in this memory."""
+        return tensor.untyped_storage().data_ptr() == self._memory.untyped_storage().data_ptr()
 
     def spill(self) -> str | None:
         """Where something was written around or between the elements, in words; None if nowhere."""

@@ -135,12 +135,14 @@ class Law:
     """An exact statement about an operation's results over many draws or calls, such as a stationary law.
 
     ``test(advance, device, seed)`` runs the implementation through ``advance`` and returns the verdict.
-    ``statement`` is one line for the reader.
+    ``statement`` is one line for the reader. ``shared_stream`` says that the law holds for draws from the suite's random
+    stream alone: it is not put to an implementation that has a stream of its own.
     """
 
     name: str
     statement: str
     test: Callable[[Advance, torch.device, int], Agreement]
+    shared_stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -335,7 +337,8 @@ class Record:
 class Run:
     """Everything one command found out, as it is written to a results file.
 
-    ``ceilings`` are the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are
+    ``command`` is what was asked for (operations, implementations, preset, seed, modes), so that a run which is
+    resumed asks for the same. ``ceilings`` are the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are
     what measuring itself costs, in seconds. ``seconds`` is the time that went into each phase of the run.
     """
 
@@ -349,3 +352,4 @@ class Run:
     ceilings: Mapping[str, float] = field(default_factory=dict)
     overheads: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    command: Mapping[str, Any] = field(default_factory=dict)

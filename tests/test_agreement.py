@@ -1,6 +1,7 @@
 """The check accepts what is right, and rejects every way of being wrong that it names, with the right words."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,18 @@ from agreement_operations import (
     scale_with,
 )
 from boltzbench.harness.agreement import check_case, check_law
-from boltzbench.harness.types import Advance, Agreement, Case, Expected, Implementation, Inputs, Law, Status, Tensors
+from boltzbench.harness.types import (
+    Advance,
+    Agreement,
+    Case,
+    Expected,
+    Implementation,
+    Inputs,
+    Law,
+    Status,
+    Tensors,
+    Unsupported,
+)
 from torch import Tensor
 
 SCALE = scale_with()
@@ -607,3 +619,102 @@ def test_errors_of_the_law_are_raised_with_a_note() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         check_balance(implementation(kick_rightly), fail)  # type: ignore[arg-type]
     assert caught.value.__notes__ == ["raised by the law 'balance' of kick, not by the implementation under test"]
+
+
+# Cases that are refused, and random streams of their own ----------------------------------------------------
+
+
+def refuse(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
+    raise Unsupported("no odd sizes")
+
+
+def test_a_case_that_prepare_refuses_is_unavailable_with_its_reason() -> None:
+    agreement = check_case(SCALE, prepared_by(refuse), case(), CPU, SEEDS)
+    assert (agreement.status, agreement.message) == (Status.UNAVAILABLE, "no odd sizes")
+    assert check_balance(prepared_by(refuse), kick_there_and_back).status is Status.UNAVAILABLE
+    assert check(scale_rightly).passed  # others are judged as ever
+
+
+def test_a_case_refused_at_its_second_seed_is_unavailable() -> None:
+    prepared = []
+
+    def prepare(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
+        prepared.append(inputs)
+        return refuse(inputs, outputs) if len(prepared) == 2 else lambda: {"y": inputs["x"] * inputs["factor"]}
+
+    agreement = check_case(SCALE, prepared_by(prepare), case(), CPU, SEEDS)
+    assert (agreement.status, agreement.message) == (Status.UNAVAILABLE, "no odd sizes")
+
+
+def test_a_launch_must_not_refuse() -> None:
+    def refuse_late(inputs: Inputs, outputs: Tensors) -> None:
+        refuse(inputs, outputs)
+
+    assert check(refuse_late).status is Status.ERROR
+
+
+def noise_of_variance_one(inputs: Inputs, outputs: Tensors) -> Agreement:
+    spread = float(outputs["y"].square().mean())
+    good = abs(spread - 1) < 0.2
+    return Agreement(Status.PASSED if good else Status.WRONG_LAW, f"variance {spread:.2g}", error=spread, bound=1.2)
+
+
+NOISE = scale_with(
+    name="noise",
+    make_inputs=lambda case, device: {"x": torch.full((5000,), float(case.seed)), "factor": 1.0},
+    reference=lambda inputs, outputs: {"y": Expected(torch.zeros(5000, dtype=torch.float64))},
+    judge_draws=noise_of_variance_one,
+)
+
+
+def check_noise(body: Body, own_stream: bool = True) -> Agreement:
+    return check_case(NOISE, replace(implementation(body), own_stream=own_stream), case(), CPU, SEEDS)
+
+
+def draw_noise(inputs: Inputs, outputs: Tensors) -> None:
+    outputs["y"].normal_(0, 1)
+
+
+def test_draws_of_an_own_stream_are_judged_by_their_law_and_not_by_the_reference() -> None:
+    assert check_noise(draw_noise).passed
+    assert check_noise(draw_noise, own_stream=False).status is Status.WRONG_VALUES
+
+
+def test_wrong_draws_of_an_own_stream_are_rejected_in_either_launch() -> None:
+    def draw_too_wide(inputs: Inputs, outputs: Tensors) -> None:
+        outputs["y"].normal_(0, 2)
+
+    def draw_too_wide_for_other_values(inputs: Inputs, outputs: Tensors) -> None:
+        outputs["y"].normal_(0, 1 if inputs["x"][0] == SEEDS[0] else 2)
+
+    first, second = check_noise(draw_too_wide), check_noise(draw_too_wide_for_other_values)
+    assert (first.status, second.status) == (Status.WRONG_LAW, Status.WRONG_LAW)
+    assert first.message.endswith("(seed 3, first launch)")
+    assert second.message.endswith("(seed 3, second launch, new values in the same inputs)")
+
+
+def test_an_own_stream_excuses_no_stray_write_and_no_modified_input() -> None:
+    def stray(inputs: Inputs, outputs: Tensors) -> None:
+        draw_noise(inputs, outputs)
+        element(outputs["y"], outputs["y"].numel()).fill_(0)
+
+    def modify(inputs: Inputs, outputs: Tensors) -> None:
+        draw_noise(inputs, outputs)
+        inputs["x"][2] += 1
+
+    assert check_noise(stray).status is Status.OUT_OF_BOUNDS
+    assert check_noise(modify).status is Status.MODIFIED_INPUT
+    assert check_noise(do_nothing).status is Status.WRONG_LAW
+
+
+def test_a_law_of_the_shared_stream_is_not_put_to_an_own_one() -> None:
+    law = replace(law_of(kick_there_and_back), shared_stream=True)
+    own = replace(implementation(kick_rightly), own_stream=True)
+    assert check_law(own, KICK, law, CPU, 5).status is Status.UNAVAILABLE
+    assert check_law(implementation(kick_rightly), KICK, law, CPU, 5).passed
+
+
+def test_an_own_stream_without_judge_draws_is_an_error_of_the_operation() -> None:
+    with pytest.raises(ValueError, match="none") as caught:
+        check_case(SCALE, replace(implementation(scale_rightly), own_stream=True), case(), CPU, SEEDS)
+    assert caught.value.__notes__ == ["raised by judge_draws of scale, not by the implementation under test"]

@@ -5,7 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from boltzbench.harness import environment
-from boltzbench.harness.environment import UnknownDevice, cuda_unusable, describe, resolve_device
+from boltzbench.harness.environment import (
+    UnknownDevice,
+    cuda_unusable,
+    describe,
+    environment_hash,
+    harness_hash,
+    identity,
+    resolve_device,
+)
 from boltzbench.harness.wording import UnknownName
 
 CPU = torch.device("cpu")
@@ -34,13 +42,18 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "cuda", "12.9")
 
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\n[ "$1" = "--id=GPU-1234-abcd" ] && echo 580.65.06\n')
+    program.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = "--id=GPU-1234-abcd" ] && echo "580.65.06, 1980, 3201, [N/A]"\n'
+        '[ "$1" = "--version" ] && echo "NVIDIA-SMI version  : 580.65.06" && echo "CUDA Version        : 13.0"\n'
+        "exit 0\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
@@ -109,8 +122,12 @@ def test_description_of_a_gpu(two_gpus, nvidia_smi):
     assert describe(torch.device("cuda:1"))["gpu"] == {
         "name": "NVIDIA H200",
         "uuid": "1234-abcd",
+        "cuda": "12.9",
         "driver": "580.65.06",
-        "cuda": "13.0",
+        "driver_cuda": "13.0",
+        "max_sm_clock_mhz": 1980.0,
+        "max_memory_clock_mhz": 3201.0,
+        "power_limit_w": None,
         "multiprocessors": 132,
         "memory_bytes": 150_000_000_000,
         "l2_bytes": 52_428_800,
@@ -121,7 +138,7 @@ def test_description_of_a_gpu(two_gpus, nvidia_smi):
 def test_a_gpu_without_nvidia_smi(two_gpus, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     found = describe(torch.device("cuda:0"))
-    assert found["gpu"]["driver"] is None
+    assert found["gpu"]["driver"] is found["gpu"]["driver_cuda"] is found["gpu"]["max_sm_clock_mhz"] is None
     assert found["commit"] is found["dirty"] is None, "nor git"
 
 
@@ -137,6 +154,44 @@ def test_versions_or_that_they_are_missing(monkeypatch):
 
 def test_a_distribution_that_is_not_installed():
     assert environment._version("no-such-distribution-of-ours") is None
+
+
+GPU = {"name": "NVIDIA H200", "uuid": "1234", "driver": "580", "cuda": "12.9", "l2_bytes": 1}
+RUN = {"device": "cuda:0", "gpu": GPU, "cpu": "EPYC", "cores": 8, "threads": 8, "python": "3.12", "torch": "2.11",
+       "triton": "3.7", "cupy": "14", "nvrtc": "13", "harness": "abc", "commit": "c0ffee", "dirty": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"gpu": {**GPU, field: "other"}} for field in ("uuid", "driver", "cuda")),
+        *({field: "other"} for field in ("device", "cpu", "cores", "threads", "python", "torch", "triton", "cupy")),
+        *({field: "other"} for field in ("nvrtc", "harness")),
+        {"gpu": None},
+    ],
+    ids=str,
+)
+def test_the_environment_hash_changes_with_what_figures_depend_on(change):
+    assert environment_hash({**RUN, **change}) != environment_hash(RUN)
+
+
+def test_the_environment_hash_leaves_out_commit_and_dirt():
+    assert environment_hash({**RUN, "commit": None, "dirty": True}) == environment_hash(RUN)
+    assert environment_hash(dict(reversed(RUN.items()))) == environment_hash(RUN)
+    assert len(environment_hash(RUN)) == 16
+
+
+def test_a_description_has_every_field_of_its_identity(two_gpus, nvidia_smi):
+    assert None not in identity(describe(torch.device("cuda:0"))).values()
+    assert describe(CPU)["harness"] == harness_hash()
+
+
+def test_the_harness_hash_changes_with_its_source(tmp_path, monkeypatch):
+    (tmp_path / "environment.py").write_text("a")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    before = harness_hash()
+    (tmp_path / "timing.py").write_text("b")
+    assert harness_hash() != before
 
 
 def git(folder, *command):

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, count, cycle, repeat
-from types import SimpleNamespace
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,18 +21,17 @@ from agreement_operations import (
     scale_rightly,
     scale_with,
 )
-from boltzbench.harness import timing
+from boltzbench.harness.clocks import CpuClock, Work
 from boltzbench.harness.timing import (
     STANDARD,
     AgreementLost,
-    CpuClock,
-    CudaClock,
     Protocol,
-    clock_for,
+    Stopwatch,
+    at_plateau,
     measure,
     median_noise,
 )
-from boltzbench.harness.types import Inputs, Measurement, Status, Tensors
+from boltzbench.harness.types import DeviceState, Inputs, Measurement, Status, Tensors
 
 SCALE = scale_with()
 SHORT = replace(STANDARD, warm_up_seconds=0.002, shortest_seconds=0.01, longest_seconds=0.05)
@@ -53,7 +51,13 @@ class FakeTime:
 
 
 def time_launches_of(
-    costs: Iterator[float], *, body: Body = scale_rightly, protocol: Protocol = STANDARD, restoring: float = 0.0
+    costs: Iterator[float],
+    *,
+    body: Body = scale_rightly,
+    protocol: Protocol = STANDARD,
+    restoring: float = 0.0,
+    mode: Literal["cold", "hot"] = "cold",
+    states: Callable[[int], DeviceState | None] = lambda first_sample: None,
 ) -> tuple[Measurement, int]:
     """The measurement of a kernel whose launches cost ``costs`` seconds one after the other, and their number."""
     fake = FakeTime()
@@ -65,16 +69,24 @@ def time_launches_of(
         fake.spend(next(costs))
         return body(inputs, outputs)
 
-    class SlowRestoring(CpuClock):
-        def sample(self, launch: Any, restore: Callable[[], None], count: int) -> tuple[list[float], Tensors]:
+    class Clock(CpuClock):
+        def sample(self, work: Work, count: int) -> list[float]:
+            restore = work.restore
+
             def slowly() -> None:
                 restore()
                 fake.spend(restoring)
 
-            return super().sample(launch, slowly, count)
+            return super().sample(replace(work, restore=slowly), count)
 
-    clock = SlowRestoring(fake.read)
-    measurement = measure(SCALE, implementation(launch), case(), CPU, protocol=protocol, clock=clock)
+        def state(self, first_sample: int) -> DeviceState | None:
+            return states(first_sample)
+
+        def _flush(self) -> None:
+            pass
+
+    clock = Clock(fake.read, fake.read)
+    measurement = measure(SCALE, implementation(launch), case(), CPU, mode=mode, protocol=protocol, clock=clock)
     return measurement, launches
 
 
@@ -84,7 +96,7 @@ def time_launches_of(
 def test_a_constant_cost_is_reported_exactly_with_the_rates_that_follow() -> None:
     measurement, _ = time_launches_of(repeat(0.001))
     assert measurement.median == measurement.p10 == measurement.p90 == pytest.approx(0.001)
-    assert measurement.mode == "hot"
+    assert measurement.mode == "cold"
     assert measurement.items_per_second == pytest.approx(35 / 0.001)
     assert measurement.unit == "elements"
     assert measurement.bytes_per_second == pytest.approx(280 / 0.001)
@@ -115,6 +127,64 @@ def test_a_slow_first_call_and_a_slow_warm_up_are_not_sampled() -> None:
     assert max(measurement.samples) == pytest.approx(0.001)
 
 
+def test_a_boost_that_wears_off_is_over_before_sampling() -> None:
+    """Drift whose truth is where it settles: 30 % faster at first, gone with a time constant of 0.05 s."""
+    costs = (0.001 * (1 - 0.3 * math.exp(-0.001 * n / 0.05)) for n in count())
+    assert time_launches_of(costs)[0].median == pytest.approx(0.001, rel=0.02)
+
+
+def test_the_median_under_slow_drift_is_that_of_the_time_it_was_sampled_in() -> None:
+    """Drift whose truth is the mean cost of the sampled stretch: 0.2 s of warm-up, then 0.5 s at 4 % a second."""
+    generator = np.random.default_rng(8)
+    elapsed = 0.0
+
+    def drifting() -> Iterator[float]:
+        nonlocal elapsed
+        while True:
+            cost = 0.001 * (1 + 0.04 * elapsed)
+            elapsed += cost
+            yield cost * generator.lognormal(0.0, 0.02)
+
+    measurement, _ = time_launches_of(drifting())
+    assert measurement.median == pytest.approx(0.001 * (1 + 0.04 * (0.2 + elapsed) / 2), rel=0.02)
+
+
+@pytest.mark.parametrize("fast", [0.7, 0.8, 0.95])
+def test_with_two_modes_the_median_is_in_the_one_that_prevails(fast: float) -> None:
+    """The truth is the cost of most launches: 1 ms, the others taking 1.4 ms."""
+    generator = np.random.default_rng(9)
+    costs = ((0.001 if generator.random() < fast else 0.0014) * generator.lognormal(0.0, 0.01) for _ in count())
+    assert time_launches_of(costs)[0].median == pytest.approx(0.001, rel=0.02)
+
+
+def test_a_throttled_stretch_neither_moves_the_median_nor_goes_unmentioned() -> None:
+    """The truth is the cost at full clock: 1 ms; 150 launches in a row, 100 of warm-up being over, take 1.5 ms."""
+    generator = np.random.default_rng(10)
+    slow = range(350, 500)
+    launches = 0
+
+    def costs() -> Iterator[float]:
+        nonlocal launches
+        while True:
+            launches += 1
+            yield 0.001 * (1.5 if launches in slow else 1.0) * generator.lognormal(0.0, 0.02)
+
+    def state(first_sample: int) -> DeviceState:
+        reasons = ("power cap", "thermal slowdown by software") if launches in slow else ()
+        return DeviceState(first_sample, sm_clock_mhz=1320 if reasons else 1980, throttled=reasons)
+
+    measurement, _ = time_launches_of(costs(), states=state)
+    assert measurement.median == pytest.approx(0.001, rel=0.02)
+    assert [state.first_sample for state in measurement.states] == sorted({s.first_sample for s in measurement.states})
+    assert measurement.states[0].first_sample == 0
+    (suspicion,) = measurement.suspicions
+    told = int(suspicion.split()[0])
+    assert 130 <= told <= 170
+    assert suspicion.endswith(
+        f" of {len(measurement.samples)} samples were taken while throttled: power cap, thermal slowdown by software"
+    )
+
+
 def test_restoring_lies_outside_what_is_timed() -> None:
     measurement, _ = time_launches_of(repeat(0.001), restoring=0.02)
     assert set(np.round(measurement.samples, 9)) == {0.001}
@@ -124,12 +194,13 @@ def test_state_is_back_at_its_start_before_every_launch() -> None:
     starts = []
 
     def kick_and_remember(inputs: Inputs, outputs: Tensors) -> None:
-        starts.append(outputs["state"].clone())
+        starts.append(torch.equal(outputs["state"], inputs["state"]))
         kick_rightly(inputs, outputs)
 
-    measurement = measure(KICK, implementation(kick_and_remember), case("kick", atoms=6), CPU, protocol=SHORT)
+    kick = implementation(kick_and_remember)
+    measurement = measure(KICK, kick, case("kick", atoms=6), CPU, mode="hot", protocol=SHORT)
     assert len(starts) > len(measurement.samples)
-    assert all(torch.equal(start, starts[0]) for start in starts)
+    assert all(starts)
 
 
 def test_the_real_clock_times_a_sleep() -> None:
@@ -137,7 +208,7 @@ def test_the_real_clock_times_a_sleep() -> None:
         time.sleep(0.002)
         scale_rightly(inputs, outputs)
 
-    measurement = measure(SCALE, implementation(sleep), case(), CPU, protocol=SHORT)
+    measurement = measure(SCALE, implementation(sleep), case(), CPU, mode="hot", protocol=SHORT)
     assert 0.002 < measurement.median < 0.02
     assert measurement.device
 
@@ -146,6 +217,38 @@ def test_a_launch_below_the_clocks_resolution_has_an_infinite_rate() -> None:
     measurement, _ = time_launches_of(chain([0.3], repeat(0.0)), protocol=replace(STANDARD, warm_up_calls=1))
     assert measurement.median == 0.0
     assert measurement.items_per_second == math.inf
+
+
+def test_hot_blocks_begin_with_a_launch_that_is_not_timed() -> None:
+    warm_up = replace(STANDARD, warm_up_seconds=0.0)
+    cold, launches = time_launches_of(repeat(0.01), protocol=warm_up)
+    assert launches == len(cold.samples) + STANDARD.warm_up_calls
+    hot, launches = time_launches_of(repeat(0.01), protocol=warm_up, mode="hot")
+    assert hot.mode == "hot"
+    assert 50 / 15 <= launches - len(hot.samples) - STANDARD.warm_up_calls <= 65 / 5
+
+
+def test_after_a_launch_with_another_result_each_is_looked_at_by_itself() -> None:
+    odd = False
+
+    def body(inputs: Inputs, outputs: Tensors) -> None:
+        nonlocal odd
+        scale_rightly(inputs, outputs)
+        if odd:
+            outputs["y"].mul_(1 + 2.0**-23)
+        odd = False
+
+    fake = FakeTime()
+    stopwatch = Stopwatch(
+        scale_with(bound=1e-5), implementation(body), case(), CPU, mode="cold", clock=GraphClock(fake, lambda _: None)
+    )
+    stopwatch.take_block()
+    odd = True
+    stopwatch.take_block()
+    before = len(stopwatch.samples)
+    assert stopwatch.take_block()
+    assert len(stopwatch.samples) == before + 1
+    assert any("gave other results" in suspicion for suspicion in stopwatch.finish().suspicions)
 
 
 # When warm-up and sampling stop -----------------------------------------------------------------------------
@@ -162,26 +265,49 @@ def test_warm_up_lasts_its_time_and_its_calls() -> None:
 
 def test_steady_samples_stop_at_half_a_second() -> None:
     measurement, _ = time_launches_of(repeat(0.01))
-    assert 50 <= len(measurement.samples) < 60
+    assert 50 <= len(measurement.samples) < 50 + 15  # the block in which the time is reached has up to 15
+    assert measurement.stopped == "noise"
 
 
 def test_ten_samples_are_taken_though_they_outlast_half_a_second() -> None:
     measurement, _ = time_launches_of(repeat(0.2))
-    assert 10 <= len(measurement.samples) <= 13
+    assert 10 <= len(measurement.samples) < 10 + 15
 
 
 def test_noisy_samples_go_on_until_the_median_is_known() -> None:
     generator = np.random.default_rng(6)
     measurement, _ = time_launches_of(0.01 * generator.lognormal(0.0, 0.05) for _ in count())
     assert len(measurement.samples) > 60
-    assert median_noise(measurement.samples) < 0.005
+    assert median_noise(measurement.samples) == measurement.noise < 0.005
+    assert measurement.stopped == "noise"
 
 
 def test_hopeless_noise_stops_at_the_hard_limits() -> None:
     measurement, _ = time_launches_of(cycle([0.01, 0.03]))
     assert sum(measurement.samples) == pytest.approx(5.0, abs=0.1)
+    assert measurement.stopped == "limit"
     measurement, _ = time_launches_of(cycle([1e-4, 3e-4]))
     assert len(measurement.samples) == 1000
+    assert measurement.stopped == "limit"
+
+
+def test_samples_that_drift_stop_at_a_plateau() -> None:
+    measurement, _ = time_launches_of(0.001 * (1 + n / 1000) for n in count())
+    assert measurement.stopped == "plateau"
+    assert measurement.noise > STANDARD.noise
+    assert sum(measurement.samples) < 2.0
+
+
+def test_at_a_plateau_twice_the_samples_hardly_know_more() -> None:
+    generator = np.random.default_rng(3)
+    runs = [generator.lognormal(0.0, 0.1, 400) for _ in range(200)]
+    lengths = range(64, 400, 10)
+    stopped_early = sum(any(at_plateau(run[:length]) for length in lengths) for run in runs)
+    assert stopped_early <= 20  # of 200 runs of independent samples, though looked at 34 times each
+    drifting = [run * np.linspace(1.0, 2.0, 400) for run in runs]
+    assert sum(any(at_plateau(run[:length]) for length in lengths) for run in drifting) >= 150
+    assert not at_plateau(np.linspace(1.0, 2.0, 63))
+    assert at_plateau(np.linspace(1.0, 2.0, 64))
 
 
 @pytest.mark.parametrize(("cost", "samples"), [(0.9, 5), (1.7, 3), (30.0, 3)])
@@ -202,6 +328,77 @@ def test_median_noise_is_the_standard_error_of_the_median() -> None:
     assert median_noise([1.0] * 9) == 0.0
     assert median_noise([0.0] * 9) == 0.0
     assert median_noise([0.0] * 6 + [1.0] * 3) == math.inf
+
+
+# Many launches in a sample ----------------------------------------------------------------------------------
+
+
+class GraphClock(CpuClock):
+    """Four launches to a sample; ``capture`` is `CudaClock`'s as far as the stopwatch can tell."""
+
+    def __init__(self, fake: FakeTime, graph: Callable[[Callable[[], object]], Callable[[], object] | None]) -> None:
+        super().__init__(fake.read, fake.read)
+        self.capture = graph  # type: ignore[method-assign]
+
+    def sets(self, seconds: float, nbytes: int, *, cold: bool) -> int:
+        return 4 if seconds < 50e-6 else 1
+
+    def _flush(self) -> None:
+        pass
+
+
+def captured(launch: Callable[[], object]) -> Callable[[], object]:
+    launch()
+    return launch
+
+
+def time_in_fours(
+    graph: Callable[[Callable[[], object]], Callable[[], object] | None], body: Body = scale_rightly, cost: float = 2e-6
+) -> tuple[Measurement, set[int]]:
+    """The measurement, and the places of the outputs that were written."""
+    fake = FakeTime()
+    places = set()
+
+    def launch(inputs: Inputs, outputs: Tensors) -> None:
+        fake.spend(cost)
+        places.add(outputs["y"].data_ptr())
+        body(inputs, outputs)
+
+    protocol = replace(STANDARD, warm_up_seconds=0.001, shortest_seconds=0.001)
+    return measure(SCALE, implementation(launch), case(), CPU, protocol=protocol, clock=GraphClock(fake, graph)), places
+
+
+def test_short_launches_are_timed_as_a_graph_of_many_each_on_memory_of_its_own() -> None:
+    measurement, places = time_in_fours(captured)
+    assert (measurement.method, measurement.launches_per_sample) == ("graph", 4)
+    assert measurement.median == pytest.approx(2e-6)
+    assert len(places) == 4
+
+
+@pytest.mark.parametrize("graph", [lambda launch: None, lambda launch: lambda: None], ids=["refused", "empty"])
+def test_what_cannot_be_captured_is_queued(graph: Callable[[Callable[[], object]], Callable[[], object]]) -> None:
+    measurement, places = time_in_fours(graph)
+    assert (measurement.method, measurement.launches_per_sample) == ("host", 4)
+    assert measurement.median == pytest.approx(2e-6)
+    assert len(places) == 4
+
+
+def test_a_long_launch_is_a_sample_by_itself() -> None:
+    measurement, places = time_in_fours(captured, cost=60e-6)
+    assert (measurement.method, measurement.launches_per_sample) == ("host", 1)
+    assert len(places) == 1
+
+
+def test_of_many_launches_in_a_sample_each_is_watched() -> None:
+    launches = count()
+
+    def skip_one_of_four(inputs: Inputs, outputs: Tensors) -> None:
+        n = next(launches)
+        if n < 600 or n % 4 != 2:
+            scale_rightly(inputs, outputs)
+
+    with pytest.raises(AgreementLost, match=r"was never written|it skipped its work"):
+        time_in_fours(captured, skip_one_of_four)
 
 
 # What is refused --------------------------------------------------------------------------------------------
@@ -243,7 +440,7 @@ def give_up(inputs: Inputs, outputs: Tensors) -> None:
 @pytest.mark.parametrize(
     ("then", "status", "words"),
     [
-        (skip, Status.WRONG_VALUES, "was never written"),
+        (skip, Status.WRONG_VALUES, "(was never written|it skipped its work)"),
         (be_off, Status.WRONG_VALUES, r"first \(1, 1\)"),
         (zero_the_input, Status.MODIFIED_INPUT, "input 'x' was modified"),
         (halve_the_precision, Status.WRONG_DTYPE, "torch.float16, not torch.float32"),
@@ -270,71 +467,3 @@ def test_ctrl_c_passes() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         time_launches_of(repeat(0.01), body=right_for(50, interrupt))
-
-
-# The clock of a GPU, with everything of CUDA replaced by what writes down the order of calls -------------------
-
-
-def test_a_gpus_clock_flushes_outside_the_events_and_synchronises_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[str] = []
-    numbers = count()
-
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            assert enable_timing
-            self.number = next(numbers)
-
-        def record(self, stream: str) -> None:
-            assert stream == "the current stream"
-            log.append(f"record {self.number}")
-
-        def elapsed_time(self, end: "Event") -> float:
-            assert log[-1] == "synchronise"
-            return 2.0 * (end.number - self.number)
-
-    class Buffer:
-        def zero_(self) -> None:
-            log.append("flush")
-
-    def allocate(size: int, dtype: torch.dtype, device: torch.device) -> Buffer:
-        assert (size, dtype, device) == (2 * 1234, torch.uint8, CPU)
-        return Buffer()
-
-    properties = SimpleNamespace(name="A GPU", L2_cache_size=1234)
-    monkeypatch.setattr(timing, "_Event", Event)
-    monkeypatch.setattr(timing, "_synchronize", lambda device: log.append("synchronise"))
-    monkeypatch.setattr(timing, "_current_stream", lambda device: "the current stream")
-    monkeypatch.setattr(timing, "_device_properties", lambda device: properties)
-    monkeypatch.setattr(torch, "empty", allocate)
-
-    clock = CudaClock(CPU)
-    results = {"y": torch.ones(1)}
-
-    def launch() -> Tensors:
-        log.append("launch")
-        return results
-
-    seconds, last = clock.sample(launch, lambda: log.append("restore"), 2)
-
-    assert (clock.mode, clock.device_name) == ("cold", "A GPU")
-    assert seconds == [0.002, 0.002]
-    assert last is results
-    once = ["restore", "flush", "record {}", "launch", "record {}"]
-    assert log == [
-        *(step.format(n) for step, n in zip(once, (0, 0, 0, 0, 1), strict=True)),
-        *(step.format(n) for step, n in zip(once, (2, 2, 2, 2, 3), strict=True)),
-        "synchronise",
-    ]
-
-
-def test_each_device_has_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(clock_for(CPU), CpuClock)
-    properties = SimpleNamespace(name="A GPU", L2_cache_size=0)
-    monkeypatch.setattr(timing, "_device_properties", lambda device: properties)
-    monkeypatch.setattr(torch, "empty", lambda size, dtype, device: None)
-    assert isinstance(clock_for(torch.device("cuda")), CudaClock)
-
-
-def test_what_a_plugin_patches_later_does_not_measure_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "perf_counter_ns", lambda: 0)
-    assert measure(SCALE, implementation(scale_rightly), case(), CPU, protocol=SHORT).median > 0
