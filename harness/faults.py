@@ -1,4 +1,4 @@
-"""What is wrong with the operations and implementations that a plugin registers, before any of them is used."""
+"""What is wrong with what a plugin registers (operations, implementations, ceilings), before any of it is used."""
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,12 +7,12 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from .types import Case, Implementation, Law, Operation
+from .types import RESOURCES, Case, Ceiling, Implementation, Law, Operation
 from .wording import unknown
 
 _ADAPTERS: dict[type[object], dict[str, TypeAdapter[Any]]] = {
     kind: {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
-    for kind in (Operation, Case, Law, Implementation)
+    for kind in (Operation, Case, Law, Implementation, Ceiling)
 }
 
 
@@ -57,8 +57,34 @@ def implementation_faults(
             yield "an implementation has an empty name"
         if implementation.operation not in operations:
             yield f"{of}: {unknown('operation', implementation.operation, operations)}"
+        elif implementation.own_stream and operations[implementation.operation].judge_draws is None:
+            yield (
+                f"{of}: it has a random stream of its own (own_stream), and operation {implementation.operation!r} has "
+                "no judge_draws that could judge its draws"
+            )
         if key in taken or key in names:
             yield f"{of}: operation {implementation.operation!r} has one of that name already"
+        names.add(key)
+
+
+def ceiling_faults(given: Sequence[Ceiling], taken: Mapping[tuple[str, str], Ceiling]) -> Iterator[str]:
+    """What forbids adding the ceilings ``given`` to those ``taken``; nothing if they are sound."""
+    names: set[tuple[str, str]] = set()
+    for ceiling in given:
+        of = f"ceiling {reprlib.repr(ceiling.name)}"
+        wrong = [*_type_faults(ceiling, Ceiling)]
+        if wrong:
+            yield from (f"{of}: {fault}" for fault in wrong)
+            continue
+        key = (ceiling.resource, ceiling.name)
+        if not ceiling.name:
+            yield "a ceiling has an empty name"
+        if ceiling.resource not in RESOURCES:
+            yield f"{of}: {unknown('resource', ceiling.resource, RESOURCES)}"
+        if ceiling.amount <= 0:
+            yield f"{of}: amount should be greater than 0, got {ceiling.amount}"
+        if key in taken or key in names:
+            yield f"{of}: resource {ceiling.resource!r} has one of that name already"
         names.add(key)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pluggy
 
-from .types import Implementation, Operation
+from .types import Ceiling, Implementation, Operation
 
 hookspec = pluggy.HookspecMarker("boltzbench")
 hookimpl = pluggy.HookimplMarker("boltzbench")
@@ -32,4 +32,15 @@ def register_implementations(register: Callable[[Implementation], None]) -> None
 
     ``implementation.operation`` may name an operation of any plugin. Names are unique within an operation. Import a
     GPU library inside ``prepare``, not here, so that a machine without it can still list the implementation.
+    """
+
+
+@hookspec
+def register_ceilings(register: Callable[[Ceiling], None]) -> None:
+    """Call ``register(ceiling)`` once for every way to drive a limit of the hardware that the plugin brings.
+
+    ``ceiling.resource`` is one of `boltzbench.harness.RESOURCES`, and its name is unique within a resource. Of all
+    that can be measured on a device the best one is the ceiling, so a plugin can raise one of the suite's but not
+    lower it. Choose the amount so that a launch takes a millisecond or more on the largest device, and let
+    ``unavailable`` refuse devices for which it is too much. Everything is allocated in ``prepare``, not here.
     """

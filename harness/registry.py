@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import pluggy
 
 from . import hookspecs
-from .faults import implementation_faults, operation_faults
-from .types import API_VERSION, Implementation, Operation
+from .faults import ceiling_faults, implementation_faults, operation_faults
+from .types import API_VERSION, RESOURCES, Ceiling, Implementation, Operation
 from .wording import UnknownName, describe_error, unknown
 
 __all__ = ["ENTRY_POINT_GROUP", "PLUGINS_VARIABLE", "Plugin", "Registry", "UnknownName", "load_registry"]
@@ -29,7 +29,7 @@ ENTRY_POINT_GROUP = "boltzbench"
 PLUGINS_VARIABLE = "BOLTZBENCH_PLUGINS"
 """Environment variable: the entry-point names to load, separated by commas. Unset or empty: all."""
 
-T = TypeVar("T", Operation, Implementation)
+T = TypeVar("T", Operation, Implementation, Ceiling)
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,15 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Registry:
-    """All that the plugins brought. An operation's implementations are in order: torch first, then by name."""
+    """All that the plugins brought. An operation's implementations are in order: torch first, then by name.
+
+    The ceilings are in the order of `RESOURCES`, then by name.
+    """
 
     operations: Mapping[str, Operation]
     implementations: tuple[Implementation, ...]
     plugins: tuple[Plugin, ...]
+    ceilings: tuple[Ceiling, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -122,9 +126,19 @@ def load_registry(entry_points: Iterable[metadata.EntryPoint] | None = None) -> 
             for one in brought:
                 implementations[one.operation, one.name] = dataclasses.replace(one, plugin=each.label)
 
+    ceilings: dict[tuple[str, str], Ceiling] = {}
+    for each in loading:
+        limits = each.call("register_ceilings", Ceiling)
+        if each.accepts(ceiling_faults(limits, ceilings)):
+            for limit in limits:
+                ceilings[limit.resource, limit.name] = dataclasses.replace(limit, plugin=each.label)
+
     rank = {name: position for position, name in enumerate(operations)}
     ordered = sorted(implementations.values(), key=lambda i: (rank[i.operation], i.backend != "torch", i.name))
-    return Registry(MappingProxyType(operations), tuple(ordered), tuple(each.end() for each in loading))
+    resources = list(RESOURCES)
+    limits = sorted(ceilings.values(), key=lambda c: (resources.index(c.resource), c.name))
+    plugins = tuple(each.end() for each in loading)
+    return Registry(MappingProxyType(operations), tuple(ordered), plugins, tuple(limits))
 
 
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
@@ -233,7 +247,8 @@ class _Loading:
         def register(thing: T) -> None:
             if not isinstance(thing, expected):
                 kind = type(thing).__name__
-                words = f"register takes an {expected.__name__}, got {reprlib.repr(thing)} ({kind})"
+                article = "an" if expected.__name__[0] in "IO" else "a"
+                words = f"register takes {article} {expected.__name__}, got {reprlib.repr(thing)} ({kind})"
                 refused.append(TypeError(words))
                 raise refused[-1]
             given.append(thing)

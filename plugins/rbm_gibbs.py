@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from boltzbench import harness
 from boltzbench.harness import (
@@ -26,7 +27,7 @@ from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.philox import Stream
 from boltzbench.kernels.rbm_gibbs import GibbsResult, gibbs
 from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms, probabilities
-from boltzbench.plugins import digits
+from boltzbench.plugins import digits, draws, torch_compile
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -163,17 +164,61 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     }
 
 
+def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
+    """The law of the draws, for a sampler with a stream of its own: false alarm 1e-6.
+
+    The visible states are judged given the hidden ones, and these, if there was one sweep, given the start. After
+    several sweeps they follow from states that are not returned; there `keeps_the_law` must serve.
+    """
+    hidden, visible, start = outputs["hidden"], outputs["visible"], inputs["states"]
+    for name, states in (("hidden", hidden), ("visible", visible)):
+        if bool((states > 1).any()):
+            return Agreement(Status.WRONG_VALUES, f"{name} holds a state other than 0 and 1", error=math.inf, bound=0.0)
+    free = torch.ones_like(visible, dtype=torch.bool)
+    if "clamped" in inputs:
+        free &= ~inputs["clamped"]
+        if bool(((visible != start) & ~free).any()):
+            return Agreement(Status.WRONG_VALUES, "a clamped visible unit has moved", error=math.inf, bound=0.0)
+    hidden_layer, visible_layer = _Layer(inputs, Stream.HIDDEN), _Layer(inputs, Stream.VISIBLE)
+    p, tolerance = hidden_layer.probabilities(visible)
+    error = (outputs["hidden_probability"].double() - p).abs().nan_to_num(nan=math.inf)
+    if bool((error > tolerance).any()):
+        worst = int((error / tolerance).argmax())
+        far, bound = float(error.flatten()[worst]), float(tolerance.flatten()[worst])
+        return Agreement(Status.WRONG_VALUES, f"hidden_probability is off by {far:.3g}, bound {bound:.3g}", far, bound)
+
+    generator = np.random.Generator(np.random.SFC64(20))
+    p, _ = visible_layer.probabilities(hidden)
+    seen, field, width = draws.bernoulli_scores(visible, p, generator), p - 0.5, max(visible.shape[1], 1)
+    scores = seen
+    if "clamped" in inputs:
+        scores, field, width = seen[free], field[free], 1
+    verdicts = draws.normal_scores(scores, "visible draws", 0.5e-6, width=width, unrelated_to={"their field": field})
+    if inputs["sweeps"] == 1:
+        p, _ = hidden_layer.probabilities(start)
+        mine = draws.bernoulli_scores(hidden, p, generator)
+        beside, common = torch.zeros_like(mine), min(mine.shape[1], seen.shape[1])
+        beside[:, :common] = torch.where(free, seen, 0.0)[:, :common]
+        others = {"their field": p - 0.5, "visible draws of the chain": beside}
+        width = max(hidden.shape[1], 1)
+        verdicts += draws.normal_scores(mine, "hidden draws", 0.5e-6, width=width, unrelated_to=others)
+    return harness.all_of(verdicts)
+
+
 def cost(case: Case) -> Cost:
     chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
     units = chains * (visible + hidden) * sweeps
     parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
     products = 2 * sweeps + 1  # the last one for the probabilities
+    flops = 2 * chains * visible * hidden * products
     return Cost(
         items=units,
         unit="unit updates",
         bytes_read=chains * visible + parameters,
         bytes_written=chains * (visible + 5 * hidden),
-        flops=2 * chains * visible * hidden * products,
+        flops=flops,
+        matrix_flops=flops,
+        matrix_dtype=case.dtype,
         random_words=units,
         special_calls=units + chains * hidden,
     )
@@ -270,10 +315,11 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    judge_draws=judge_draws,
     laws=(
         Law("enumeration beta=0.5", "two sweeps keep the law of a 4 x 3 machine", partial(keeps_the_law, 2, 0.5)),
         Law("enumeration beta=2", "one sweep keeps the law of a 4 x 3 machine", partial(keeps_the_law, 1, 2.0)),
-        Law("composition", "splitting sweeps or chains over calls changes no state", composes),
+        Law("composition", "splitting sweeps or chains over calls changes no state", composes, shared_stream=True),
     ),
 )
 
@@ -289,3 +335,5 @@ def register_implementations(register: Callable[[Implementation], None]) -> None
         register(
             Implementation("rbm_gibbs", backend, backend, partial(prepare, backend), partial(unavailable, backend))
         )
+    compiled = torch_compile.prepare_gibbs
+    register(Implementation("rbm_gibbs", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -4,7 +4,7 @@ import inspect
 
 import pluggy
 import pytest
-from boltzbench.harness import hookimpl, hookspecs
+from boltzbench.harness import Ceiling, hookimpl, hookspecs
 from fakes import implementation, operation
 
 HOOKS = [name for name, thing in vars(hookspecs).items() if hasattr(thing, "boltzbench_spec")]
@@ -19,7 +19,7 @@ def manager_with(plugin):
 
 
 def test_there_are_hooks():
-    assert HOOKS == ["register_operations", "register_implementations"]
+    assert HOOKS == ["register_operations", "register_implementations", "register_ceilings"]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -61,4 +61,15 @@ def test_register_implementations():
 
     given = []
     assert manager_with(Plugin()).hook.register_implementations(register=given.append) == []
+    assert [each.name for each in given] == ["mine"]
+
+
+def test_register_ceilings():
+    class Plugin:
+        @hookimpl
+        def register_ceilings(self, register):
+            register(Ceiling("copy", "mine", "torch", 8, prepare=lambda device: (lambda: None, lambda: None)))
+
+    given = []
+    assert manager_with(Plugin()).hook.register_ceilings(register=given.append) == []
     assert [each.name for each in given] == ["mine"]

@@ -1,4 +1,5 @@
 import sys
+import textwrap
 import warnings
 
 import pytest
@@ -182,6 +183,10 @@ def test_register_operations_gone_wrong_is_dropped_as_a_whole(folder, body, word
         ("register(fakes.implementation('mine', of='good'))", "operation 'good' has one of that name already"),
         ("register(fakes.implementation('x', of='good', prepare=None))", "'x': prepare should be callable, got None"),
         ("register(fakes.implementation('', of='good'))", "an implementation has an empty name"),
+        (
+            "register(fakes.implementation('x', of='good', own_stream=True))",
+            "'x': it has a random stream of its own (own_stream), and operation 'good' has no judge_draws",
+        ),
     ],
 )
 def test_register_implementations_gone_wrong_is_dropped_as_a_whole(folder, body, words):
@@ -191,6 +196,66 @@ def test_register_implementations_gone_wrong_is_dropped_as_a_whole(folder, body,
     assert words in problem
     assert [each.name for each in registry.implementations_of("good")] == ["reference", "cupy", "triton"]
     assert "other" in registry.operations, "what another hook call of the plugin registered stays"
+
+
+def test_an_implementation_with_a_stream_of_its_own_and_an_operation_that_judges_it(folder):
+    source = hook("register(fakes.operation('b', judge_draws=lambda inputs, outputs: None))")
+    source += hook("register(fakes.implementation('x', of='b', own_stream=True))", "register_implementations")
+    registry, problems = load_beside_good(folder, source)
+    assert problems == ()
+    assert [each.name for each in registry.implementations_of("b")] == ["x"]
+
+
+CEILING = """
+    from boltzbench.harness import Ceiling
+
+    def ceiling(resource="copy", name="mine", amount=8, **fields):
+        return Ceiling(resource, name, "torch", amount, **{"prepare": lambda device: (print, print), **fields})
+    """
+
+
+def ceilings(body):
+    return textwrap.dedent(CEILING) + hook(body, "register_ceilings")
+
+
+def test_a_plugin_may_bring_nothing_but_ceilings(folder):
+    source = ceilings("for name in ('b', 'a'): register(ceiling(name=name)); register(ceiling('read', name))")
+    registry, problems = load_beside_good(folder, source, "limits")
+    assert problems == ()
+    found = [(each.resource, each.name, each.plugin) for each in registry.ceilings]
+    assert found == [(resource, name, "limits (fake-samplers 1.2)") for resource in ("read", "copy") for name in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise RuntimeError('no luck')", "register_ceilings failed: RuntimeError: no luck"),
+        ("register(fakes.operation())", "TypeError: register takes a Ceiling, got Operation("),
+        ("return 1", "register_ceilings must call register and return None: it returned 1"),
+        ("register(ceiling('copying', 'x'))", "ceiling 'x': unknown resource 'copying': did you mean copy?"),
+        ("register(ceiling(name='x', amount=0))", "ceiling 'x': amount should be greater than 0, got 0"),
+        ("register(ceiling(name='x', amount=1.5))", "ceiling 'x': amount should be a valid integer, got 1.5"),
+        ("register(ceiling(name='x', prepare=3))", "ceiling 'x': prepare should be callable, got 3"),
+        ("register(ceiling(name=''))", "a ceiling has an empty name"),
+        ("register(ceiling())", "ceiling 'mine': resource 'copy' has one of that name already"),
+    ],
+)
+def test_register_ceilings_gone_wrong_is_dropped_as_a_whole(folder, body, words):
+    source = ceilings(f"register(ceiling()); {body}") + hook("register(fakes.operation('other'))")
+    registry, (problem,) = load_beside_good(folder, source)
+    assert words in problem
+    assert registry.ceilings == ()
+    assert "other" in registry.operations
+
+
+def test_a_name_is_free_again_for_another_resource_but_not_for_another_plugin(folder):
+    second = install(folder / "2", {"b": ceilings("register(ceiling('copy'))")}, "second")
+    first = install(folder / "3", {"a": ceilings("register(ceiling()); register(ceiling('read'))")}, "third")
+    sys.path[:0] = [str(folder / "2"), str(folder / "3")]
+    registry = load_registry([*first, *second])
+    assert [(each.resource, each.plugin) for each in registry.ceilings] == [("copy", "b (second 1.2)")]
+    (problem,) = registry.problems
+    assert problem.startswith("a (third 1.2): ceiling 'mine': resource 'copy' has one")
 
 
 def test_a_coroutine_hook_is_not_run_and_not_warned_about(folder):

@@ -1,0 +1,153 @@
+// The limits of a GPU, each driven by a kernel that does nothing else.
+//
+// Bandwidth: 128-bit accesses, four in flight for each thread, of data that no cache holds. A grid of one block per
+// tile and a grid of just the blocks that are resident both work; which one is faster depends on the device.
+//
+// Arithmetic: the work is cut into units, and a thread takes units one grid apart, so that every warp is resident from
+// the first unit to the last on whatever device. Within a unit the chains of a thread are independent of each other,
+// and each step needs the one before, so that nothing can be left out. What a thread found is added up and written:
+// units are few operations' worth of that, and any thread's sum can be computed anew elsewhere.
+#include "philox.cuh"
+
+constexpr int THREADS = 256;
+constexpr int IN_FLIGHT = 4;
+constexpr int TILE = THREADS * IN_FLIGHT;  // vectors
+
+// ---- memory
+
+// sums: one for each warp, of all words that it read, modulo 2^32. vectors: a multiple of TILE.
+__global__ void __launch_bounds__(THREADS) read(const uint4* __restrict__ x, i64 vectors, u32* sums) {
+    u32 sum = 0;
+#pragma unroll 1
+    for (i64 tile = (i64)blockIdx.x * TILE; tile < vectors; tile += (i64)gridDim.x * TILE) {
+        uint4 chunk[IN_FLIGHT];
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) chunk[i] = x[tile + i * THREADS + threadIdx.x];
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) sum += chunk[i].x + chunk[i].y + chunk[i].z + chunk[i].w;
+    }
+    sum = __reduce_add_sync(warp_mask, sum);
+    if (threadIdx.x % 32 == 0) sums[((i64)blockIdx.x * THREADS + threadIdx.x) / 32] = sum;
+}
+
+// Word i becomes i * factor modulo 2^32.
+__global__ void __launch_bounds__(THREADS) write(uint4* x, i64 vectors, u32 factor) {
+#pragma unroll 1
+    for (i64 tile = (i64)blockIdx.x * TILE; tile < vectors; tile += (i64)gridDim.x * TILE)
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) {
+            const i64 vector = tile + i * THREADS + threadIdx.x;
+            const u32 word = (u32)vector * 4 * factor;
+            x[vector] = make_uint4(word, word + factor, word + 2 * factor, word + 3 * factor);
+        }
+}
+
+__global__ void __launch_bounds__(THREADS) copy(const uint4* __restrict__ x, i64 vectors, uint4* y) {
+#pragma unroll 1
+    for (i64 tile = (i64)blockIdx.x * TILE; tile < vectors; tile += (i64)gridDim.x * TILE) {
+        uint4 chunk[IN_FLIGHT];
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) chunk[i] = x[tile + i * THREADS + threadIdx.x];
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) y[tile + i * THREADS + threadIdx.x] = chunk[i];
+    }
+}
+
+// ---- arithmetic
+
+// A number in [1, 2) that begins a unit, from the low bits of its index: a conversion would take an ex2's place.
+__device__ __forceinline__ float beginning(i64 unit) { return __uint_as_float(0x3f800000u | ((u32)unit & 0x7fffffu)); }
+
+// x <- x (1 - 2^-10) + 1: slow to forget where it began, so that a step more or less shows.
+struct Fma {
+    using Sum = float;
+    static constexpr int CHAINS = 8, STEPS = 512;
+
+    static __device__ __forceinline__ void add(i64 unit, float& sum) {
+        float x[CHAINS], part = 0.0f;
+        for (int chain = 0; chain < CHAINS; ++chain) x[chain] = beginning(unit) + (float)chain;
+#pragma unroll 64
+        for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+            for (int chain = 0; chain < CHAINS; ++chain) x[chain] = fmaf(x[chain], 0.9990234375f, 1.0f);
+        for (int chain = 0; chain < CHAINS; ++chain) part += x[chain];
+        sum += part;
+    }
+};
+
+#ifdef BOLTZBENCH_EMULATOR
+inline float exp2_flushed(float x) { return exp2f(x); }
+#else
+// Without the two instructions that keep subnormal numbers: the MUFU alone.
+__device__ __forceinline__ float exp2_flushed(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#endif
+
+// x <- 2^-x: tends to a fixed point, hence the few steps; the sign costs nothing.
+struct Exp2 {
+    using Sum = float;
+    static constexpr int CHAINS = 16, STEPS = 8;
+
+    static __device__ __forceinline__ void add(i64 unit, float& sum) {
+        float x[CHAINS], part = 0.0f;
+        for (int chain = 0; chain < CHAINS; ++chain) x[chain] = beginning(unit) + (float)chain;
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+            for (int chain = 0; chain < CHAINS; ++chain) x[chain] = exp2_flushed(-x[chain]);
+        for (int chain = 0; chain < CHAINS; ++chain) part += x[chain];
+        sum += part;
+    }
+};
+
+// x <- low word of x times high word of x, plus a constant: both halves of each product go into the next.
+struct WideMultiply {
+    using Sum = u64;
+    static constexpr int CHAINS = 8, STEPS = 128;
+
+    static __device__ __forceinline__ void add(i64 unit, u64& sum) {
+        u64 x[CHAINS];
+        for (int chain = 0; chain < CHAINS; ++chain)
+            x[chain] = mul_wide((u32)unit * CHAINS + chain, 0x9E3779B9u) + 0x9E3779B97F4A7C15u;
+#pragma unroll 16
+        for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+            for (int chain = 0; chain < CHAINS; ++chain)
+                x[chain] = mul_wide((u32)x[chain], (u32)(x[chain] >> 32)) + 0x9E3779B97F4A7C15u;
+        for (int chain = 0; chain < CHAINS; ++chain) sum ^= x[chain];
+    }
+};
+
+// Four groups of four words of the suite's stream. What neighbouring groups share is computed once, as in any kernel:
+// of the 20 products of a group, the one of the step and the one of the index's high word.
+struct Philox {
+    using Sum = u32;
+    static constexpr int GROUPS = 4;
+
+    static __device__ __forceinline__ void add(i64 unit, u32& sum) {
+#pragma unroll
+        for (int group = 0; group < GROUPS; ++group) {
+            const Words words = random_words((u64)unit * GROUPS + group, 0x0123456789ABCDEFull, 0, STREAM_NOISE);
+            sum ^= words.word[0] ^ words.word[1] ^ words.word[2] ^ words.word[3];
+        }
+    }
+};
+
+// sums: one for each thread of the grid.
+template <class Unit>
+__global__ void __launch_bounds__(THREADS, 2048 / THREADS) arithmetic(i64 units, typename Unit::Sum* sums) {
+    const i64 thread = (i64)blockIdx.x * THREADS + threadIdx.x;
+    typename Unit::Sum sum = 0;
+    for (i64 unit = thread; unit < units; unit += (i64)gridDim.x * THREADS) Unit::add(unit, sum);
+    sums[thread] = sum;
+}
+
+// ---- launches
+
+// Nothing, when timed; given a counter, it says that it ran.
+__global__ void empty(u32* count) {
+    if (count) atomicAdd(count, 1);
+}
