@@ -5,34 +5,39 @@
 """
 
 import json
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import torch
 import typer
 from rich.console import Console
 
-from . import tables
+from . import cli_results, tables
 from .environment import cuda_unusable, describe, resolve_device
+from .plan import Mode, Purpose, Step, plan
+from .process import prepare_process_for
 from .registry import Registry, load_registry
-from .results import SCHEMA, ResultsError, ResultsFile, run_to_json
-from .terminal import outputs, progress
-from .types import PRESETS, Implementation, Record, Run, Status
+from .results import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
+from .terminal import Display, outputs
+from .types import PRESETS, Agreement, Implementation, Record, Run, Status
 from .wording import UnknownName, describe_error, unknown
 
 if TYPE_CHECKING:
-    from .session import Purpose, Step
+    from .trial import Trying
+    from .worker import Workers
 
 USAGE = 2
 INTERRUPTED = 130
 
-CHECKED: "tuple[Purpose, ...]" = ("check", "real", "law")
-TIMED: "tuple[Purpose, ...]" = ("bench", "real")
+CHECKED: tuple[Purpose, ...] = ("check", "real", "law")
+TIMED: tuple[Purpose, ...] = ("bench", "real")
+MODES: dict[str, tuple[Mode, ...]] = {"cold": ("cold",), "hot": ("hot",), "both": ("cold", "hot")}
 CHECK_DRAWS = 2
 """How many seeds `check` draws each case from; `bench` has larger cases and draws one."""
 
@@ -54,6 +59,10 @@ Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of the data, in place of each case's own.")
 ]
+TimeLimit = Annotated[
+    float,
+    typer.Option("--time-limit", min=1.0, metavar="SECONDS", help="For one verdict, warm-up or block of samples."),
+]
 Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON to FILE, or to - (stdout).")]
 
 
@@ -64,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (UnknownName, ResultsError) as error:
         print(f"boltzbench: {error}", file=sys.stderr)
         sys.exit(USAGE)
+    except KeyboardInterrupt:  # outside the steps, where a command answers for itself
+        print("boltzbench: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     sys.exit(0)
 
 
@@ -86,7 +98,7 @@ def options(
 def list_(json_file: Json = None) -> None:
     """Show operations and implementations, where each comes from, and where it can run."""
     with outputs(json_file) as (console, write_json):
-        _prepare_process_for(resolve_device("auto"))
+        prepare_process_for(resolve_device("auto"))
         registry = load_registry()
         reasons = _reasons_by_device(registry)
         console.print(tables.operations_list(registry, reasons))
@@ -101,6 +113,7 @@ def check(
     implementations: Implementations = None,
     device: Device = "auto",
     seed: Seed = None,
+    time_limit: TimeLimit = 600.0,
     json_file: Json = None,
 ) -> None:
     """Check every implementation against its operation's reference and exact laws."""
@@ -109,7 +122,8 @@ def check(
         registry, steps = _plan(place, operations, implementations, CHECKED, PRESETS[-1], seed)
         run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems)
         records: list[Record] = []
-        complete = _carry_out(console, steps, place, draws=CHECK_DRAWS, timed=False, keep=records.append)
+        with Display(console, steps) as display, _place_of_trials(place, display, time_limit) as trial_of:
+            complete = _carry_out(steps, place, trial_of, display, draws=CHECK_DRAWS, keep=records.append)
         run = replace(run, status="complete" if complete else "incomplete", records=tuple(records))
         console.print(tables.check_summary(records))
         status = _conclude(console, run, len(steps))
@@ -119,80 +133,166 @@ def check(
 
 @app.command()
 def bench(
+    context: typer.Context,
     operations: Operations = None,
     implementations: Implementations = None,
     preset: Annotated[
         str | None,
         typer.Option("--preset", metavar="NAME", help="smoke, quick or full; by default smoke on cpu, quick on cuda."),
     ] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", metavar="NAME", help="cold (inputs not in cache), hot, or both.")
+    ] = "cold",
     device: Device = "auto",
     seed: Seed = None,
+    time_limit: TimeLimit = 600.0,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results file.")] = Path("runs"),
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with this interrupted run, as it was asked for."),
+    ] = None,
     json_file: Json = None,
 ) -> None:
-    """Check the benchmark cases and real data, then time what agrees."""
+    """Check the benchmark cases and real data, then time what agrees, each implementation in a process of its own."""
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
-        preset = preset or ("quick" if place.type == "cuda" else "smoke")
-        if preset not in PRESETS:
-            raise unknown("preset", preset, PRESETS)
-        registry, steps = _plan(place, operations, implementations, TIMED, preset, seed)
-        file = ResultsFile(out, describe(place), registry.problems)
-        if _carry_out(console, steps, place, draws=1, timed=True, keep=file.add):
+        asked = {
+            "operations": operations or [],
+            "implementations": implementations or [],
+            "preset": preset or ("quick" if place.type == "cuda" else "smoke"),
+            "mode": mode,
+            "seed": seed,
+        }
+        if resume:
+            _refuse_options(context, asked)
+            asked |= read_run(resume).command
+        for kind, valid in (("preset", PRESETS), ("mode", tuple(MODES))):
+            if asked[kind] not in valid:
+                raise unknown(kind, str(asked[kind]), valid)
+        modes = MODES[asked["mode"]]
+        registry, steps = _plan(
+            place, asked["operations"], asked["implementations"], TIMED, asked["preset"], asked["seed"]
+        )
+        if resume:
+            file, left = _resumed(resume, steps, place, modes, registry.problems, console)
+        else:
+            file, left = ResultsFile(out, describe(place), registry.problems), steps
+        file.update(command=asked)
+        with Display(console, left) as display, _workers(place, display, time_limit) as workers:
+            overheads, ceilings, problems = workers.limits()
+            file.update(overheads=overheads, ceilings=ceilings, problems=(*registry.problems, *problems))
+            complete = _carry_out(
+                left, place, workers.trial, display, draws=1, modes=modes, rates=ceilings, keep=file.add
+            )
+        before = file.run.seconds  # of the part before it was resumed
+        file.update(seconds={phase: before.get(phase, 0.0) + more for phase, more in display.seconds.items()})
+        if complete:
             file.finish()
+        else:
+            file.close()
         console.print(tables.bench_tables(file.run.records))
+        console.print(tables.limits(file.run))
         status = _conclude(console, file.run, len(steps))
         console.print(f"Results file: {file.path}", soft_wrap=True)
+        if not complete:
+            console.print(f"Go on with it: boltzbench bench --resume {file.path}", soft_wrap=True)
         write_json(run_to_json(file.run))
     raise typer.Exit(status)
+
+
+def _refuse_options(context: typer.Context, asked: Mapping[str, Any]) -> None:
+    """A resumed run is asked for what it was asked for before: any other wish is an error, and not overheard."""
+    for name in (*asked, "out"):
+        if _given(context, name):
+            option = {"operations": "operation", "implementations": "implementation"}.get(name, name)
+            raise ResultsError(f"--{option} cannot be given with --resume: the run goes on as it was asked for")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _resumed(
+    path: Path,
+    steps: Sequence[Step],
+    device: torch.device,
+    modes: Sequence[Mode],
+    problems: tuple[str, ...],
+    console: Console,
+) -> tuple[ResultsFile, list[Step]]:
+    """The file to go on with, and the steps that it lacks."""
+    from .trial import record_of, sources_of
+
+    sources = {(step.operation.name, step.implementation.name): sources_of(step) for step in steps}
+    file = ResultsFile.resume(path, describe(device), sources, modes=modes, problems=problems)
+    left = [step for step in steps if record_key(record_of(step, Agreement(Status.PASSED))) not in file.kept]
+    console.print(f"Resumed {path}: {len(file.kept)} of {len(steps)} checks are kept.", soft_wrap=True)
+    for reason, count in file.dropped.items():
+        console.print(f"{count} done anew: {reason}")
+    return file, left
+
+
+app.command()(cli_results.report)
+app.command()(cli_results.compare)
+
+
+@contextmanager
+def _workers(device: torch.device, display: Display, time_limit: float) -> "Iterator[Workers]":
+    from .worker import Workers
+
+    workers = Workers(device, display.phase, time_limit)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+@contextmanager
+def _place_of_trials(device: torch.device, display: Display, time_limit: float) -> "Iterator[Callable[[Step], Trying]]":
+    """Where `check` tries an implementation: here on a CPU; on a GPU, which a crash makes unusable, in a worker."""
+    from .trial import Trial
+
+    if device.type == "cpu":
+        yield lambda step: Trial(step, device, display.phase)
+    else:
+        with _workers(device, display, time_limit) as workers:
+            yield workers.trial
+
+
+def _carry_out(
+    steps: Sequence[Step],
+    device: torch.device,
+    trial_of: "Callable[[Step], Trying]",
+    display: Display,
+    *,
+    draws: int,
+    keep: Callable[[Record], None],
+    modes: Sequence[Mode] = (),
+    rates: Mapping[str, float] = MappingProxyType({}),
+) -> bool:
+    """False if Ctrl-C cut the run short."""
+    from .session import carry_out
+
+    try:
+        carry_out(steps, device, trial_of, draws=draws, modes=modes, rates=rates, keep=keep, display=display)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _plan(
     device: torch.device,
     operations: list[str] | None,
     implementations: list[str] | None,
-    purposes: "tuple[Purpose, ...]",
+    purposes: tuple[Purpose, ...],
     preset: str,
     seed: int | None,
-) -> "tuple[Registry, list[Step]]":
-    _prepare_process_for(device)
-    from .session import plan  # here, because it takes scipy, which `list` and `--help` need not wait for
-
+) -> tuple[Registry, list[Step]]:
+    prepare_process_for(device)
     registry = load_registry()
     selection = registry.select(operations or (), implementations or ())
     return registry, plan(selection, purposes, preset, seed)
-
-
-def _prepare_process_for(device: torch.device) -> None:
-    """Settle, before any plugin can import Triton, whether its kernels are interpreted (CPU) or compiled (GPU)."""
-    if device.type == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
-    else:
-        # Left over in the user's environment it would give the interpreter's times as the GPU's.
-        os.environ.pop("TRITON_INTERPRET", None)
-        torch.cuda.set_device(device)
-
-
-def _carry_out(
-    console: Console,
-    steps: "Sequence[Step]",
-    device: torch.device,
-    *,
-    draws: int,
-    timed: bool,
-    keep: Callable[[Record], None],
-) -> bool:
-    """Run the steps, handing each record to ``keep`` as it ends. False if Ctrl-C cut the run short."""
-    from .session import run_step
-
-    try:
-        with progress(console, steps) as announce:
-            for step in steps:
-                announce(step)
-                keep(run_step(step, device, draws=draws, timed=timed))
-    except KeyboardInterrupt:
-        return False
-    return True
 
 
 def _conclude(console: Console, run: Run, planned: int) -> int:
@@ -213,7 +313,7 @@ def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, st
     reasons: dict[tuple[str, str], dict[str, str | None]] = {}
     for device in (torch.device("cpu"), torch.device("cuda", 0)):
         if device.type == "cpu" or no_cuda is None:
-            _prepare_process_for(device)
+            prepare_process_for(device)
         for each in registry.implementations:
             reason = no_cuda if device.type == "cuda" and no_cuda else _reason(each, device)
             reasons.setdefault((each.operation, each.name), {})[device.type] = reason

@@ -1,122 +1,121 @@
-"""What `check` and `bench` do: a plan of steps, and the verdict (and time) of one step.
+"""What `check` and `bench` do with their steps: each is judged; what agrees is timed, the implementations of a case
+taking turns. Ctrl-C passes through, and the records kept before it stand."""
 
-A step is one implementation in one case, or under one law. It never raises for what a plugin's code does; Ctrl-C
-passes through, and the steps done before it stand.
-"""
-
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Protocol
 
 import torch
 
-from .agreement import check_case, check_law
-from .timing import AgreementLost, measure
-from .types import PRESETS, Agreement, Case, Implementation, Law, Operation, Record, Status
-from .wording import describe_error
-
-Purpose = Literal["check", "bench", "real", "law"]
+from .ceilings import with_share
+from .plan import Mode, Step
+from .trial import Block, Failed, Trying
+from .types import Case, Measurement, Record, Status
 
 INTERPRETED = "interpreted on the CPU: correctness only"
 """Why a kernel that is interpreted or emulated has no time."""
 
-
-@dataclass(frozen=True)
-class Step:
-    """One implementation, the case or the law to judge it by, and the seed of its (first) data."""
-
-    operation: Operation
-    implementation: Implementation
-    subject: Case | Law
-    seed: int
-
-    @property
-    def label(self) -> str:
-        return f"law: {self.subject.name}" if isinstance(self.subject, Law) else self.subject.label
-
-    @property
-    def purpose(self) -> Purpose:
-        return "law" if isinstance(self.subject, Law) else self.subject.purpose
+INCREDIBLE = 10.0
+"""How many times faster than the best torch implementation a figure may be before it is suspect."""
 
 
-def plan(
-    selection: Sequence[tuple[Operation, Sequence[Implementation]]],
-    purposes: Collection[Purpose],
-    preset: str = PRESETS[-1],
-    seed: int | None = None,
-) -> list[Step]:
-    """The steps for the cases (and laws) of these purposes that ``preset`` contains.
+class Display(Protocol):
+    """Who shows how it goes."""
 
-    Where ``seed`` is None each case has its own, and a law 0. The implementations of an operation take turns on each
-    case, so that what is found out about it stands together.
+    def step(self, step: Step) -> None:
+        """It is this step's turn."""
+
+    def block(self, block: Block) -> None:
+        """The step whose turn it is has taken samples."""
+
+    def done(self) -> None:
+        """One more step has its record."""
+
+
+def carry_out(
+    steps: Sequence[Step],
+    device: torch.device,
+    trial_of: Callable[[Step], Trying],
+    *,
+    draws: int,
+    modes: Collection[Mode],
+    rates: Mapping[str, float],
+    keep: Callable[[Record], None],
+    display: Display,
+) -> None:
+    """Judge each step; then time, in these modes, what agrees in a bench or real case. ``keep`` is given each record.
+
+    ``rates`` are the ceilings of the device, of which each measurement gets its share. The implementations of a case
+    are sampled in turns, block by block, so that what drifts meanwhile (clocks, temperature) concerns all alike.
     """
-    presets = PRESETS[: PRESETS.index(preset) + 1]
-    steps: list[Step] = []
-    for operation, implementations in selection:
-        cases = [case for case in operation.cases if case.purpose in purposes and case.preset in presets]
-        subjects: list[Case | Law] = [*cases, *(operation.laws if "law" in purposes else ())]
-        for subject in subjects:
-            own = subject.seed if isinstance(subject, Case) else 0
-            first = own if seed is None else seed
-            steps += [Step(operation, each, subject, first) for each in implementations]
-    return steps
+    for _, group in groupby(steps, key=lambda step: (step.operation.name, step.purpose, step.label)):
+        timed: dict[Trying, Record] = {}
+        for step in group:
+            display.step(step)
+            trial = trial_of(step)
+            record = trial.judge(draws)
+            if not (modes and record.status is Status.PASSED and step.purpose in ("bench", "real")):
+                keep(record)
+                display.done()
+            elif step.implementation.is_interpreted_on(device):
+                keep(replace(record, untimed=INTERPRETED))
+                display.done()
+            else:
+                timed[trial] = record
+        for mode in modes:
+            timed = _time_in_turns(timed, mode, rates, display)
+        for record in timed.values():
+            keep(record)
+            display.done()
 
 
-def run_step(step: Step, device: torch.device, *, draws: int, timed: bool) -> Record:
-    """Judge one step; then, if ``timed`` and it is a bench or real case that agrees, time it.
+def _time_in_turns(
+    trials: Mapping[Trying, Record], mode: Mode, rates: Mapping[str, float], display: Display
+) -> dict[Trying, Record]:
+    """The records with a measurement in this mode added, or with the failure that came instead."""
+    records = dict(trials)
+    racing = [trial for trial, record in records.items() if record.status is Status.PASSED]
 
-    The data of a case is drawn ``draws`` times, from consecutive seeds. A law is tested once.
-    """
-    implementation = step.implementation
-    try:
-        reason = implementation.unavailable(device)
-    except (Exception, SystemExit) as error:
-        return _record(step, Agreement(Status.ERROR, f"unavailable() raised {describe_error(error)}"))
-    if reason is not None:
-        return _record(step, Agreement(Status.UNAVAILABLE, str(reason)))
+    def attempt(trial: Trying, act: Callable[[Trying], None]) -> bool:
+        """False if the trial failed: its record is the failure's."""
+        display.step(trial.step)
+        try:
+            act(trial)
+        except Failed as failed:
+            records[trial] = failed.record
+            return False
+        return True
 
-    try:
-        agreement = _judge(step, device, draws)
-    except (Exception, SystemExit) as error:  # the operation's: the check answers for the implementation's own
-        message = f"the check of operation {step.operation.name} itself raised {describe_error(error)}"
-        return _record(step, Agreement(Status.ERROR, message))
-    record = _record(step, agreement)
-    if not (timed and agreement.passed and isinstance(step.subject, Case) and step.purpose != "check"):
-        return record
-    if implementation.is_interpreted_on(device):
-        return replace(record, untimed=INTERPRETED)
-    case = replace(step.subject, seed=step.seed)
-    try:
-        return replace(record, measurements=(measure(step.operation, implementation, case, device),))
-    except AgreementLost as lost:
-        return _record(step, replace(lost.agreement, message=str(lost)))
-    except (Exception, SystemExit) as error:
-        message = f"agrees, but timing it raised {describe_error(error)}"
-        return replace(record, status=Status.ERROR, message=message)
+    wanting: list[Trying] = []
 
+    def take_block(trial: Trying) -> None:
+        block = trial.take_block()
+        display.block(block)
+        if block.more:
+            wanting.append(trial)
 
-def _judge(step: Step, device: torch.device, draws: int) -> Agreement:
-    if isinstance(step.subject, Law):
-        return check_law(step.implementation, step.operation, step.subject, device, step.seed)
-    seeds = range(step.seed, step.seed + draws)
-    return check_case(step.operation, step.implementation, step.subject, device, seeds)
+    measured: dict[Trying, Measurement] = {}
 
+    def finish(trial: Trying) -> None:
+        measurement = trial.finish()
+        assert isinstance(trial.step.subject, Case)
+        measured[trial] = with_share(measurement, trial.step.operation.cost(trial.step.subject), rates)
 
-def _record(step: Step, agreement: Agreement) -> Record:
-    case = step.subject if isinstance(step.subject, Case) else None
-    return Record(
-        operation=step.operation.name,
-        implementation=step.implementation.name,
-        backend=step.implementation.backend,
-        plugin=step.implementation.plugin,
-        case=step.label,
-        purpose=step.purpose,
-        status=agreement.status,
-        message=agreement.message,
-        error=agreement.error,
-        bound=agreement.bound,
-        p_value=agreement.p_value,
-        sizes=dict(case.sizes) if case else {},
-        dtype=case.dtype if case else "",
-        seed=step.seed,
-    )
+    racing = [trial for trial in racing if attempt(trial, lambda trial: trial.start(mode))]
+    turn = racing
+    while turn:
+        wanting = []
+        racing = [trial for trial in racing if trial not in turn or attempt(trial, take_block)]
+        turn = wanting
+    for trial in racing:
+        attempt(trial, finish)
+
+    baselines = [m.median for trial, m in measured.items() if trial.step.implementation.backend == "torch"]
+    for trial, measurement in measured.items():
+        if baselines and measurement.median * INCREDIBLE < min(baselines):
+            factor = min(baselines) / measurement.median
+            words = f"{factor:.0f} times as fast as the best torch implementation"
+            measurement = replace(measurement, suspicions=(*measurement.suspicions, words))
+        records[trial] = replace(records[trial], measurements=(*records[trial].measurements, measurement))
+    return records

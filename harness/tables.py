@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .registry import Plugin, Registry
-from .types import Implementation, Measurement, Operation, Record, Status
+from .types import RESOURCES, Implementation, Measurement, Operation, Record, Run, Status
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -142,12 +142,31 @@ def bench_tables(records: Sequence[Record]) -> RenderableType:
     """For each operation and case: the verdict on each implementation and, where it was timed, what the clock said."""
     parts: list[RenderableType] = []
     for operation, own in _grouped(records, lambda r: r.operation).items():
-        units = sorted({each.unit for record in own for each in record.measurements}) or ["items"]
-        parts += [Text(operation, style="bold"), _indented(_bench_rows([], " or ".join(units)))]
+        measurements = [each for record in own for each in record.measurements]
+        modes = sorted({each.mode for each in measurements})
+        units = sorted({each.unit for each in measurements})
+        title = Text.assemble((operation, "bold"), f" ({' or '.join(units)}; {' and '.join(modes)})" if units else "")
+        parts += [title, _indented(_bench_rows([]))]
         for case, rows in _grouped(own, lambda r: r.case).items():
-            parts += [Text(case), _indented(_bench_rows(rows))]
-        parts += [*_untimed(own), *_unavailable(own), Text()]
+            torch_first = sorted(rows, key=lambda r: (r.backend != "torch", r.implementation))
+            parts += [Text(case), _indented(_bench_rows(torch_first, name_modes=len(modes) > 1))]
+        parts += [*_untimed(own), *_unavailable(own), *_suspicions(own), Text()]
     return Group(*parts)
+
+
+def limits(run: Run) -> RenderableType:
+    """What measuring costs, what the device can do at most, and where the time of the run went."""
+    lines = []
+    if run.overheads:
+        costs = ", ".join(f"{name} {si(value, 's')}" for name, value in run.overheads.items())
+        lines.append(Text(f"measuring costs: {costs}"))
+    if run.ceilings:
+        rates = ", ".join(f"{name} {si(rate, RESOURCES.get(name, ''))}" for name, rate in run.ceilings.items())
+        lines.append(Text(f"limits of this device: {rates}"))
+    if run.seconds:
+        spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
+        lines.append(Text(f"time spent: {spent}"))
+    return Group(*lines)
 
 
 def failures(records: Iterable[Record]) -> RenderableType:
@@ -213,31 +232,46 @@ def _score(records: Sequence[Record]) -> Text:
     return Text(f"{passed}/{len(tried)}", style="green" if passed == len(tried) else "bold red")
 
 
-def _bench_rows(records: Sequence[Record], unit: str = "") -> Table:
+def _bench_rows(records: Sequence[Record], *, name_modes: bool = False) -> Table:
     """Rows under one case; without records, the header. Fixed widths keep the rows of all cases in line."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=not records, header_style="dim")
-    table.add_column("implementation", width=15, overflow="fold")
-    table.add_column("agreement", width=14, overflow="fold")
+    table.add_column("implementation", width=14, overflow="fold")
+    table.add_column("agreement", width=12, overflow="fold")
     table.add_column("median", width=8, justify="right")
-    table.add_column("p10..p90", width=16, justify="right")
-    table.add_column(f"{unit}/s", width=12, justify="right", overflow="fold")
+    table.add_column("p10..p90", width=14, justify="right")
+    table.add_column("items/s", width=7, justify="right")
     table.add_column("GB/s", width=6, justify="right")
+    table.add_column("of limit", width=10, overflow="fold")
     for record in records:
         style = {Status.PASSED: "green", Status.UNAVAILABLE: "yellow"}.get(record.status, "bold red")
         for measurement in record.measurements or (None,):
-            table.add_row(Text(record.implementation), Text(record.status, style=style), *_figures(measurement))
+            words = f"{record.status}, {measurement.mode}" if measurement and name_modes else str(record.status)
+            table.add_row(Text(record.implementation), Text(words, style=style), *_figures(measurement))
     return table
 
 
-def _figures(measurement: Measurement | None) -> list[str]:
+def _figures(measurement: Measurement | None) -> list[Text]:
     if measurement is None:
-        return ["-"] * 4
-    return [
+        return [Text("-")] * 4
+    share = measurement.roofline_share
+    cells = [
         si(measurement.median, "s"),
-        f"{si(measurement.p10, 's')}..{si(measurement.p90, 's')}",
+        _range(measurement.p10, measurement.p90),
         si(measurement.items_per_second),
         _gigabytes(measurement.bytes_per_second),
+        "" if share is None else f"{share:.0%} {measurement.limit}",
     ]
+    return [Text(cell, style="yellow" if measurement.suspicions else "") for cell in cells]
+
+
+def _range(low: float, high: float) -> str:
+    """``841..1020 µs``: both in the unit of the larger one."""
+    if not math.isfinite(high):
+        return f"{si(low, 's')}..{si(high, 's')}"
+    number, _, unit = si(high, "s").rpartition(" ")
+    scale = 10.0 ** round(math.log10(high / float(number))) if float(number) else 1.0
+    digits = len(number.partition(".")[2])
+    return f"{low / scale:.{digits}f}..{number} {unit}"
 
 
 def _gigabytes(bytes_per_second: float) -> str:
@@ -249,6 +283,15 @@ def _gigabytes(bytes_per_second: float) -> str:
 
 def _untimed(records: Iterable[Record]) -> list[Text]:
     return _by_reason("not timed", [record for record in records if record.untimed], lambda r: r.untimed)
+
+
+def _suspicions(records: Iterable[Record]) -> list[Text]:
+    return [
+        Text(f"suspect: {record.implementation}, {record.case}, {measurement.mode}: {words}", style="yellow")
+        for record in records
+        for measurement in record.measurements
+        for words in measurement.suspicions
+    ]
 
 
 def _unavailable(records: Iterable[Record]) -> list[Text]:

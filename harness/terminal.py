@@ -2,50 +2,89 @@
 
 import contextlib
 import ctypes
-import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
+from rich.text import Text
 
 from .results import require_writable, write_text
 
 if TYPE_CHECKING:
-    from .session import Step
+    from .plan import Step
+    from .trial import Block
 
 
-@contextlib.contextmanager
-def progress(console: Console, steps: "Sequence[Step]") -> "Iterator[Callable[[Step], None]]":
-    """What is being done, told step by step: a bar on a terminal, elsewhere one line for each operation."""
-    if not console.is_terminal:
-        told: set[str] = set()
+class Display:
+    """What is being done: on a terminal a live line, elsewhere one line for each operation.
 
-        def tell(step: "Step") -> None:
-            name = step.operation.name
-            if name not in told:
-                told.add(name)
-                console.print(f"{name}: {sum(each.operation.name == name for each in steps)} checks")
+    The live line tells the step, its phase, the samples taken and their noise so far, the steps done and the time
+    left. ``seconds`` is the time that each phase took, all steps together.
+    """
 
-        yield tell
-        return
+    def __init__(self, console: Console, steps: "Sequence[Step]") -> None:
+        self.seconds: dict[str, float] = {}
+        self._console, self._steps = console, steps
+        self._told: set[str] = set()
+        self._phase, self._since = "harness", perf_counter()
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            # The label takes what the others leave of the line, and is cut there: it is the one text that may be.
+            label = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True))
+            count = MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(len(steps))) + 1))
+            columns = (label, TextColumn("{task.fields[phase]}", markup=False), count, TimeLeft())
+            self._bar = Progress(*columns, console=console, transient=True, expand=True, speed_estimate_period=600)
+            self._task = self._bar.add_task("", total=len(steps), phase="")
 
-    # The label takes what the bar leaves of the line, and is cut there: it is the one text that may be.
-    label = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True))
-    columns = (label, BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, expand=True) as bar:
-        task = bar.add_task("", total=len(steps))
-        begun = itertools.count()
+    def __enter__(self) -> "Display":
+        if self._bar:
+            self._bar.start()
+        return self
 
-        def advance(step: "Step") -> None:
-            words = f"{step.operation.name} {step.implementation.name} {step.label}"
-            bar.update(task, completed=next(begun), description=words, refresh=True)
+    def __exit__(self, *reason: object) -> None:
+        self.phase("harness")
+        if self._bar:
+            self._bar.stop()
 
-        yield advance
+    def phase(self, phase: str) -> None:
+        now = perf_counter()
+        self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now
+        if phase != "harness":
+            self._show(phase=phase)
+
+    def step(self, step: "Step") -> None:
+        name = step.operation.name
+        self._show(description=f"{name} {step.implementation.name} {step.label}")
+        if self._bar is None and name not in self._told:
+            self._told.add(name)
+            self._console.print(f"{name}: {sum(each.operation.name == name for each in self._steps)} checks")
+
+    def block(self, block: "Block") -> None:
+        self._show(phase=f"sampling {block.samples}, noise {block.noise:.1%}")
+
+    def done(self) -> None:
+        if self._bar:
+            self._bar.advance(self._task)
+
+    def _show(self, **fields: str) -> None:
+        if self._bar:
+            self._bar.update(self._task, refresh=True, **fields)  # type: ignore[arg-type]
+
+
+class TimeLeft(TimeRemainingColumn):
+    """The time left, in words, once a step has shown how long steps take."""
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        return Text("" if left is None else f"{timedelta(seconds=round(left))} left")
 
 
 @contextlib.contextmanager
@@ -56,17 +95,17 @@ def outputs(json_file: str | None) -> Iterator[tuple[Console, Callable[[str], No
     """
     if json_file == "-":
         with _clean_standard_output() as stream:
-            yield _console(stderr=True), lambda text: print(text, end="", file=stream)
+            yield plain_console(stderr=True), lambda text: print(text, end="", file=stream)
     elif json_file:
         path = Path(json_file)
         require_writable(path)
-        yield _console(), lambda text: write_text(path, text)
+        yield plain_console(), lambda text: write_text(path, text)
     else:
-        yield _console(), lambda text: None
+        yield plain_console(), lambda text: None
 
 
-def _console(stderr: bool = False) -> Console:
-    # Plain: the labels and messages of plugins may hold brackets and colons that are not rich's markup.
+def plain_console(stderr: bool = False) -> Console:
+    """No markup: the labels and messages of plugins may hold brackets and colons that are not rich's."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 

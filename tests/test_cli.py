@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from boltzbench.harness import cli, session
+from boltzbench.harness import cli, process, session, terminal, trial, worker
+from boltzbench.harness.plan import plan
 from boltzbench.harness.registry import PLUGINS_VARIABLE
-from boltzbench.harness.results import read_run
-from boltzbench.harness.session import plan
-from boltzbench.harness.terminal import progress
+from boltzbench.harness.results import SCHEMA, read_run
+from boltzbench.harness.terminal import Display
+from boltzbench.harness.trial import Block
 from boltzbench.harness.types import Measurement
 from fakes import case, implementation, install, operation
 from rich.console import Console
@@ -84,12 +86,44 @@ def folder(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+class Stopwatch:
+    """Is done after one block, and always says the same."""
+
+    samples, noise = (1.0,), 0.0
+
+    def __init__(self, operation, implementation, case, device, *, mode):
+        self.mode = mode
+
+    def warm_up(self):
+        pass
+
+    def take_block(self):
+        return False
+
+    def finish(self):
+        return Measurement("cpu", self.mode, (1.0,), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
+
+
+class Here:
+    """In place of workers: trials in this process, on a device whose limits are known."""
+
+    def __init__(self, device, announce, time_limit):
+        self.device, self.announce = device, announce
+
+    def limits(self):
+        return {"timer": 4e-8}, {"copy": 1e10}, ()
+
+    def trial(self, step):
+        return trial.Trial(step, self.device, self.announce)
+
+    def close(self):
+        pass
+
+
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    def measure(operation, implementation, case, device):
-        return Measurement("cpu", "hot", (1.0,), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
-
-    monkeypatch.setattr(session, "measure", measure)
+    monkeypatch.setattr(trial, "Stopwatch", Stopwatch)
+    monkeypatch.setattr(worker, "Workers", Here)
 
 
 def use(monkeypatch, *plugins):
@@ -158,7 +192,7 @@ def test_list_as_json(run):
     assert (triton["operation"], triton["implementation"], triton["backend"]) == ("double", "triton", "triton")
     assert content["plugins"][0]["distribution"] == "fake-samplers"
     assert content["problems"] == []
-    assert content["schema"] == 1
+    assert content["schema"] == SCHEMA
     assert content["environment"]["boltzbench"] == "0.1.0"
 
 
@@ -188,8 +222,8 @@ def test_check_as_json(run, monkeypatch):
     content = json.loads(out)
     assert status == 1
     assert "Look closer" in err
-    assert list(content) == ["schema", "status", "environment", "records", "problems"]
-    assert (content["schema"], content["status"], content["problems"]) == (1, "complete", [])
+    assert list(content)[:5] == ["schema", "status", "environment", "records", "problems"]
+    assert (content["schema"], content["status"], content["problems"]) == (SCHEMA, "complete", [])
     verdicts = {(record["implementation"], record["case"]): record for record in content["records"]}
     assert len(verdicts) == len(content["records"]) == 16
     right, wrong = verdicts["triton", "n=3 float32"], verdicts["wrong", "n=3 float32"]
@@ -247,6 +281,7 @@ def test_nothing_checked_is_no_agreement(run, selection):
         (("bench", "--device", "cpu", "--preset", "smoked"), "unknown preset 'smoked': did you mean smoke?"),
         (("check", "--json", "no/such/folder/out.json"), "cannot write no/such/folder/out.json: No such file"),
         (("list", "--json", "."), "cannot write .: it is a folder"),
+        (("bench", "--device", "cpu", "--mode", "hto"), "unknown mode 'hto': did you mean hot?"),
         (("bench", "--out", "a_file/inside"), "cannot write results to the folder a_file/inside: Not a directory"),
         (("bench", "--out", "a_file"), "cannot write results to the folder a_file: File exists"),
         (("check", "--seed", "-1"), "--seed"),
@@ -259,7 +294,7 @@ def test_usage_errors_run_nothing(run, monkeypatch, folder, arguments, words):
         raise AssertionError("it ran")
 
     (folder / "a_file").touch()
-    monkeypatch.setattr(session, "run_step", never)
+    monkeypatch.setattr(session, "carry_out", never)
     before = sorted(folder.iterdir())
     status, out, err = run(*arguments)
     assert status == 2
@@ -285,7 +320,9 @@ def test_an_unknown_plugin_in_the_environment(run, monkeypatch):
 def test_bench(run):
     status, out, _ = run("bench", "--device", "cpu", "--out", "new/folder")
     assert status == 0
-    assert "12.3 µs 11.0 µs..14.0 µs" in out
+    assert "12.3 µs  11.0..14.0 µs" in out
+    assert "measuring costs: timer 40.0 ns" in out
+    assert "limits of this device: copy 10.0 GB/s" in out
     assert "not timed: triton (2 checks): interpreted on the CPU: correctness only" in out
     (path,) = Path("new/folder").iterdir()
     assert out.endswith(f"Results file: {path}\n")
@@ -294,6 +331,15 @@ def test_bench(run):
     assert {record.case for record in found.records} == {"n=64 float32", "digits n=32 float32"}, "smoke, on a CPU"
     timed = {record.implementation for record in found.records if record.measurements}
     assert timed == {"torch"}
+
+
+def test_bench_modes(run):
+    status, out, _ = run("bench", "--device", "cpu", "--mode", "both")
+    assert status == 0
+    (path,) = Path("runs").iterdir()
+    modes = {tuple(each.mode for each in record.measurements) for record in read_run(path).records}
+    assert modes == {(), ("cold", "hot")}
+    assert "passed, hot" in out
 
 
 def test_bench_presets(run):
@@ -313,18 +359,96 @@ def test_ctrl_c_keeps_what_was_found(run, monkeypatch):
     use(monkeypatch, "sound", "interrupting")
     status, out, err = run("bench", "--device", "cpu", "--json", "-")
     assert status == 130
-    assert "Interrupted after 2 of 8 checks; what is above is kept." in err
+    assert "Interrupted after 1 of 8 checks; what is above is kept." in err
     content = json.loads(out)
     assert content["status"] == "incomplete"
-    assert [record["implementation"] for record in content["records"]] == ["gone", "torch"]
+    assert [record["implementation"] for record in content["records"]] == ["gone"], "torch was not timed yet"
     (path,) = Path("runs").iterdir()
     assert read_run(path).status == "incomplete"
-    assert len(read_run(path).records) == 2
+    assert len(read_run(path).records) == 1
 
     status, out, _ = run("check", "--device", "cpu", "--json", "checked.json")
     assert status == 130
     assert "Interrupted after 2 of 16 checks" in out
     assert read_run(Path("checked.json")).status == "incomplete"
+
+
+def interrupted_run(run, monkeypatch):
+    """The results file of a run that Ctrl-C ended after two of four implementations of the first case."""
+    use(monkeypatch, "sound", "interrupting")
+    status, _, _ = run("bench", "--device", "cpu", "--preset", "full", "--mode", "hot", "--seed", "3")
+    assert status == 130
+    (path,) = Path("runs").iterdir()
+    return path
+
+
+def test_a_resumed_run_completes_as_it_was_asked_for(run, monkeypatch):
+    path = interrupted_run(run, monkeypatch)
+    before = read_run(path)
+    use(monkeypatch, "sound")
+    status, out, _ = run("bench", "--device", "cpu", "--resume", str(path))
+    assert status == 0, out
+    assert f"Resumed {path}: {len(before.records)} of 9 checks are kept." in out
+    after = read_run(path)
+    assert after.status == "complete"
+    assert after.records[: len(before.records)] == before.records
+    asked = {(record.implementation, record.case) for record in after.records}
+    assert len(asked) == len(after.records) == 9, "three implementations, three cases of the preset full"
+    assert {record.seed for record in after.records} == {3}
+    assert {each.mode for record in after.records for each in record.measurements} == {"hot"}
+    assert after.command["preset"] == "full"
+    assert after.seconds["harness"] > before.seconds["harness"]
+    assert list(Path("runs").iterdir()) == [path]
+    status, _, err = run("bench", "--device", "cpu", "--resume", str(path))
+    assert (status, err) == (2, f"boltzbench: cannot resume {path}: the run is complete\n")
+
+
+@pytest.mark.parametrize("option", [("--preset", "smoke"), ("-i", "torch"), ("--out", "there"), ("--seed", "1")])
+def test_a_resumed_run_takes_no_other_wishes(run, monkeypatch, option):
+    path = interrupted_run(run, monkeypatch)
+    status, out, err = run("bench", "--device", "cpu", "--resume", str(path), *option)
+    assert (status, out) == (2, "")
+    assert "cannot be given with --resume: the run goes on as it was asked for" in err
+
+
+def test_report_and_compare(run):
+    for _ in range(2):
+        assert run("bench", "--device", "cpu")[0] == 0
+    base, new = map(str, sorted(Path("runs").iterdir()))
+    Path("damaged.json").write_text(Path(base).read_text()[:-100])
+    status, out, err = run("report", base, new, "--markdown", "r.md", "--csv", "r.csv", "--against", base)
+    assert (status, out) == (0, "")
+    assert "Written: r.md" in err
+    assert "double" in Path("r.md").read_text()
+    assert Path("r.csv").read_text().startswith("run,operation")
+    assert not Path("report.html").exists()
+    status, _, err = run("report", base, "damaged.json")
+    assert status == 1
+    assert "damaged.json is damaged" in err
+    page = Path("report.html").read_text()
+    assert "damaged.json is damaged" in page
+    assert "plotly" in page
+    status, _, err = run("report", "damaged.json", "missing.json")
+    assert status == 2
+    assert "cannot read missing.json" in err
+    status, out, err = run("compare", base, new)
+    assert (status, err) == (0, "")
+    assert "torch" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("compare", "a.json", "b.json"), "cannot read a.json"),
+        (("compare", "a.json", "b.json", "--fail-over", "much"), "--fail-over takes a percentage"),
+        (("report",), "RUN"),
+        (("bench", "--resume", "a.json"), "cannot read a.json"),
+    ],
+)
+def test_files_that_are_not_there(run, arguments, words):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert words in err
 
 
 @pytest.mark.parametrize("command", ["list", "check", "bench"])
@@ -338,11 +462,11 @@ def test_80_columns(run, monkeypatch, command):
 
 def test_triton_is_interpreted_for_the_cpu_and_compiled_for_the_gpu(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")
-    cli._prepare_process_for(torch.device("cpu"))
+    process.prepare_process_for(torch.device("cpu"))
     assert os.environ["TRITON_INTERPRET"] == "1"
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    cli._prepare_process_for(torch.device("cuda", 1))
+    process.prepare_process_for(torch.device("cuda", 1))
     assert "TRITON_INTERPRET" not in os.environ
     assert chosen == [torch.device("cuda", 1)]
 
@@ -359,20 +483,35 @@ main()
     assert done.stdout.endswith("HEAVY []\n")
 
 
-def test_progress_on_a_terminal_shows_the_step():
+def watched(steps, *, terminal):
+    """What a Display shows of a session over ``steps``, and the Display."""
     file = io.StringIO()
-    console = Console(file=file, width=80, force_terminal=True, markup=False)
+    with Display(Console(file=file, width=80, force_terminal=terminal, markup=False), steps) as watch:
+        for step in steps:
+            watch.step(step)
+            watch.phase("compile")
+            watch.phase("sampling")
+            watch.block(Block(True, 40, 0.0123))
+            watch.phase("harness")
+            watch.done()
+    return file.getvalue(), watch
+
+
+def test_progress_on_a_terminal_shows_step_phase_samples_and_noise():
     steps = plan([(operation(cases=[case(3, variant="[odd]")]), [implementation("mine")])], ("check",))
-    with progress(console, steps) as announce:
-        announce(steps[0])
-    assert "double mine [odd] n=3 float32" in file.getvalue()
-    assert "0/1" in file.getvalue()
+    shown, _ = watched(steps * 2, terminal=True)
+    for words in ("double mine [odd] n=3", "compile", "sampling 40, noise 1.2%", "0/2", "1/2", "0:00:00 left"):
+        assert words in shown
 
 
 def test_progress_elsewhere_is_a_line_for_each_operation():
-    file = io.StringIO()
     steps = plan([(operation(), [implementation("a"), implementation("b")])], ("check",))
-    with progress(Console(file=file, width=80), steps) as announce:
-        for step in steps:
-            announce(step)
-    assert file.getvalue() == "double: 4 checks\n"
+    assert watched(steps, terminal=None)[0] == "double: 4 checks\n"
+
+
+def test_the_seconds_of_each_phase_add_up(monkeypatch):
+    times = itertools.count()
+    monkeypatch.setattr(terminal, "perf_counter", lambda: next(times))
+    steps = plan([(operation(), [implementation("a")])], ("check",))
+    _, watch = watched(steps, terminal=None)
+    assert watch.seconds == {"harness": 3, "compile": 2, "sampling": 2}

@@ -1,202 +1,188 @@
+"""Who is judged, who is timed, and in which order: with trials that only write down what is asked of them."""
+
+from dataclasses import replace
+
 import pytest
-import torch
-from boltzbench.harness import Agreement, Status, session
-from boltzbench.harness.session import INTERPRETED, Step, plan, run_step
-from boltzbench.harness.timing import AgreementLost
+from boltzbench.harness import Agreement, Status
+from boltzbench.harness.plan import plan
+from boltzbench.harness.session import INTERPRETED, carry_out
+from boltzbench.harness.trial import Block, Failed, record_of
 from boltzbench.harness.types import Measurement
-from fakes import CPU, case, implementation, interrupting, law, operation
+from fakes import CPU, case, implementation, law, operation
 
-MEASUREMENT = Measurement("cpu", "hot", (1.0,), 1.0, 1.0, 1.0, 5.0, "elements", 8.0, 9.0)
-BENCH = case(64, purpose="bench")
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Counts measurements instead of making them."""
-    cases = []
-
-    def measure(operation, implementation, case, device):
-        cases.append(case)
-        return MEASUREMENT
-
-    monkeypatch.setattr(session, "measure", measure)
-    return cases
+MEASUREMENT = Measurement("cpu", "cold", (1.0,), 1.0, 1.0, 1.0, 5.0, "elements", 8.0, 9.0)
 
 
-def run(implementation, subject=BENCH, *, of=None, seed=0, draws=1, timed=True, device=CPU):
-    return run_step(Step(of or operation(), implementation, subject, seed), device, draws=draws, timed=timed)
+class Scripted:
+    """A trial that takes ``blocks`` blocks, lasts ``seconds`` and fails when asked for ``failing``."""
+
+    def __init__(self, step, log, blocks=1, seconds=1.0, verdict=Status.PASSED, failing=""):
+        self.step, self.log, self.blocks, self.seconds = step, log, blocks, seconds
+        self.verdict, self.failing = verdict, failing
+
+    def note(self, what):
+        self.log.append(f"{self.step.implementation.name} {what}")
+        if what.split()[0] == self.failing:
+            raise Failed(record_of(self.step, Agreement(Status.TIMEOUT, f"slow in {what}")))
+
+    def judge(self, draws):
+        self.note("judge")
+        return record_of(self.step, Agreement(self.verdict))
+
+    def start(self, mode):
+        self.note(f"start {mode}")
+        self.mode, self.left = mode, self.blocks
+
+    def take_block(self):
+        self.note("block")
+        self.left -= 1
+        return Block(self.left > 0, 10 * (self.blocks - self.left), 0.1)
+
+    def finish(self):
+        self.note("finish")
+        return replace(MEASUREMENT, mode=self.mode, median=self.seconds)
 
 
-def raising(error):
-    def function(*arguments, **named):
-        raise error
+class Display:
+    def __init__(self):
+        self.steps, self.blocks, self.count = [], [], 0
 
-    return function
+    def step(self, step):
+        self.steps.append(step.implementation.name)
 
+    def block(self, block):
+        self.blocks.append(block.samples)
 
-def labels(steps):
-    return [(step.operation.name, step.label, step.implementation.name) for step in steps]
-
-
-def test_a_plan_goes_case_by_case_then_law_by_law():
-    selection = [
-        (operation(laws=(law(),)), [implementation("a"), implementation("b")]),
-        (operation("other"), [implementation("a")]),
-    ]
-    assert labels(plan(selection, ("check", "law"))) == [
-        ("double", "n=3 float32", "a"),
-        ("double", "n=3 float32", "b"),
-        ("double", "outliers n=7 float32", "a"),
-        ("double", "outliers n=7 float32", "b"),
-        ("double", "law: doubles one", "a"),
-        ("double", "law: doubles one", "b"),
-        ("other", "n=3 float32", "a"),
-        ("other", "outliers n=7 float32", "a"),
-    ]
+    def done(self):
+        self.count += 1
 
 
-@pytest.mark.parametrize(("preset", "sizes"), [("smoke", [64, 32]), ("quick", [64, 32]), ("full", [64, 128, 32])])
-def test_a_preset_contains_the_smaller_ones(preset, sizes):
-    steps = plan([(operation(), [implementation()])], ("bench", "real"), preset)
-    assert [step.subject.sizes["n"] for step in steps] == sizes
-    assert {step.purpose for step in steps} == {"bench", "real"}
-
-
-def test_seeds_are_the_cases_own_unless_one_is_given():
-    selection = [(operation(cases=[case(3, seed=5)], laws=(law(),)), [implementation()])]
-    assert [step.seed for step in plan(selection, ("check", "law"))] == [5, 0]
-    assert [step.seed for step in plan(selection, ("check", "law"), seed=9)] == [9, 9]
-
-
-def test_a_check_is_not_timed(clock):
-    record = run(implementation(plugin="p (d 1)"), case(3), seed=4)
-    assert record.status is Status.PASSED
-    assert (record.operation, record.implementation, record.backend, record.plugin) == (
-        "double",
-        "torch",
-        "torch",
-        "p (d 1)",
+def bench(scripts, *, modes=("cold",), cases=None, rates=(), backends=()):
+    """The log, the records and the display of a session in which each implementation follows its script."""
+    log, records, display = [], [], Display()
+    backends = dict(backends)
+    one = operation(cases=cases or [case(64, purpose="bench")])
+    steps = plan(
+        [(one, [implementation(name, backend=backends.get(name, "torch")) for name in scripts])], ("check", "bench")
     )
-    assert (record.case, record.purpose, record.sizes, record.dtype, record.seed) == (
-        "n=3 float32",
-        "check",
-        {"n": 3},
-        "float32",
-        4,
+    carry_out(
+        steps,
+        CPU,
+        lambda step: Scripted(step, log, **scripts[step.implementation.name]),
+        draws=1,
+        modes=modes,
+        rates=dict(rates),
+        keep=records.append,
+        display=display,
     )
-    assert record.error <= record.bound
-    assert record.measurements == ()
-    assert record.untimed == ""
-    assert clock == []
+    return log, records, display
 
 
-@pytest.mark.parametrize("purpose", ["bench", "real"])
-def test_what_agrees_is_timed(clock, purpose):
-    record = run(implementation(), case(64, purpose=purpose), seed=3)
-    assert record.measurements == (MEASUREMENT,)
-    assert [each.seed for each in clock] == [3]
-    assert run(implementation(), case(64, purpose=purpose), timed=False).measurements == ()
-    assert len(clock) == 1
+def test_implementations_of_a_case_take_turns_block_by_block():
+    log, records, display = bench({"a": {"blocks": 3}, "b": {"blocks": 1}, "c": {"blocks": 2}})
+    assert log == [
+        *("a judge", "b judge", "c judge"),
+        *("a start cold", "b start cold", "c start cold"),
+        *("a block", "b block", "c block", "a block", "c block", "a block"),
+        *("a finish", "b finish", "c finish"),
+    ]
+    assert [len(record.measurements) for record in records] == [1, 1, 1]
+    assert display.blocks == [10, 10, 10, 20, 20, 30]
+    assert display.count == 3
 
 
-def test_what_does_not_agree_is_not_timed(clock):
-    record = run(implementation(factor=2.1))
-    assert record.status is Status.WRONG_VALUES
-    assert record.error > record.bound
-    assert "y: 64 of 64 elements are off" in record.message
-    assert record.measurements == ()
-    assert clock == []
+def test_each_mode_has_its_measurement():
+    log, (record,), _ = bench({"a": {}}, modes=("cold", "hot"))
+    assert [each.mode for each in record.measurements] == ["cold", "hot"]
+    assert log == ["a judge", "a start cold", "a block", "a finish", "a start hot", "a block", "a finish"]
+
+
+def test_who_fails_the_check_is_not_timed_and_others_are():
+    log, records, display = bench({"a": {"verdict": Status.WRONG_VALUES}, "b": {}})
+    assert log == ["a judge", "b judge", "b start cold", "b block", "b finish"]
+    assert [(record.status, len(record.measurements)) for record in records] == [
+        (Status.WRONG_VALUES, 0),
+        (Status.PASSED, 1),
+    ]
+    assert display.count == 2
+
+
+@pytest.mark.parametrize("failing", ["start", "block", "finish"])
+def test_who_fails_while_timed_has_no_measurement_and_others_go_on(failing):
+    _, records, display = bench({"a": {"failing": failing, "blocks": 2}, "b": {"blocks": 2}}, modes=("cold", "hot"))
+    assert [(record.implementation, record.status) for record in records] == [
+        ("a", Status.TIMEOUT),
+        ("b", Status.PASSED),
+    ]
+    assert records[0].measurements == ()
+    assert len(records[1].measurements) == 2
+    assert display.count == 2
+
+
+def test_a_failure_in_the_second_mode_takes_the_first_measurement_along():
+    log = []
+
+    class FailsHot(Scripted):
+        def start(self, mode):
+            self.failing = "start" if mode == "hot" else ""
+            super().start(mode)
+
+    records = []
+    steps = plan([(operation(cases=[case(64, purpose="bench")]), [implementation("a")])], ("bench",))
+    carry_out(
+        steps, CPU, lambda step: FailsHot(step, log), draws=1, modes=("cold", "hot"), rates={}, keep=records.append,
+        display=Display(),
+    )  # fmt: skip
+    assert [(record.status, record.measurements) for record in records] == [(Status.TIMEOUT, ())]
 
 
 @pytest.mark.parametrize("backend", ["triton", "cupy"])
-def test_what_is_interpreted_is_not_timed(clock, backend):
-    record = run(implementation(backend=backend))
-    assert record.status is Status.PASSED
-    assert record.untimed == INTERPRETED
-    assert record.measurements == ()
-    assert clock == []
+def test_what_is_interpreted_is_not_timed(backend):
+    log, (record,), _ = bench({"a": {}}, backends={"a": backend})
+    assert log == ["a judge"]
+    assert (record.status, record.untimed, record.measurements) == (Status.PASSED, INTERPRETED, ())
 
 
-def test_unavailable_says_why(clock):
-    record = run(implementation(unavailable=lambda device: f"needs more than a {device.type}"))
-    assert (record.status, record.message) == (Status.UNAVAILABLE, "needs more than a cpu")
-    assert clock == []
+def test_without_modes_nothing_is_timed():
+    log, (record,), _ = bench({"a": {}}, modes=())
+    assert log == ["a judge"]
+    assert (record.measurements, record.untimed) == ((), "")
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit("broken")])
-def test_unavailable_that_raises_is_an_error(error):
-    record = run(implementation(unavailable=raising(error)))
-    assert record.status is Status.ERROR
-    assert f"unavailable() raised {type(error).__name__}: broken (test_session.py:" in record.message
+def test_check_cases_and_laws_are_not_timed():
+    log, records = [], []
+    steps = plan([(operation(laws=(law(),)), [implementation("a")])], ("check", "law"))
+    carry_out(
+        steps, CPU, lambda step: Scripted(step, log), draws=1, modes=("cold",), rates={}, keep=records.append,
+        display=Display(),
+    )  # fmt: skip
+    assert log == ["a judge"] * 3
+    assert [record.purpose for record in records] == ["check", "check", "law"]
 
 
-@pytest.mark.parametrize("part", ["make_inputs", "make_outputs", "reference"])
-@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit("broken")])
-def test_an_operation_that_raises_spoils_only_its_own_case(part, error):
-    record = run(implementation(), of=operation(**{part: raising(error)}))
-    assert record.status is Status.ERROR
-    assert f"the check of operation double itself raised {type(error).__name__}: broken" in record.message
+def test_cases_come_one_after_the_other():
+    cases = [case(64, purpose="bench"), case(128, purpose="bench")]
+    log, records, _ = bench({"a": {}, "b": {}}, cases=cases)
+    one = ["a judge", "b judge", "a start cold", "b start cold", "a block", "b block", "a finish", "b finish"]
+    assert log == one * 2
+    assert [record.case for record in records] == ["n=64 float32"] * 2 + ["n=128 float32"] * 2
 
 
-def test_an_implementation_that_raises_is_an_error():
-    record = run(implementation(prepare=raising(RuntimeError("no luck"))))
-    assert record.status is Status.ERROR
-    assert "RuntimeError: no luck" in record.message
-    assert "itself" not in record.message
+def test_a_measurement_gets_its_share_of_the_limit():
+    _, (record,), _ = bench({"a": {"seconds": 2.0}}, rates={"copy": 1024.0, "fma": 1.0e9})
+    # 256 bytes read and 256 written at 1024 B/s take half a second
+    assert record.measurements[0].roofline_share == pytest.approx(0.25)
+    assert record.measurements[0].limit == "copy"
 
 
-def test_a_kernel_that_fails_while_timed_is_an_error(clock, monkeypatch):
-    monkeypatch.setattr(session, "measure", raising(RuntimeError("out of memory")))
-    record = run(implementation())
-    assert record.status is Status.ERROR
-    assert "agrees, but timing it raised RuntimeError: out of memory" in record.message
-    assert record.measurements == ()
-
-
-def test_a_kernel_that_is_wrong_while_timed_keeps_the_verdict(monkeypatch):
-    verdict = Agreement(Status.WRONG_VALUES, "y is off", error=3.0, bound=1.0)
-    monkeypatch.setattr(session, "measure", raising(AgreementLost(verdict)))
-    record = run(implementation())
-    assert (record.status, record.error, record.bound) == (Status.WRONG_VALUES, 3.0, 1.0)
-    assert record.message == "wrong_values while timed: y is off"
-
-
-def test_laws():
-    record = run(implementation(), law(), seed=2)
-    assert (record.status, record.case, record.purpose) == (Status.PASSED, "law: doubles one", "law")
-    assert (record.error, record.bound, record.p_value, record.seed) == (0.0, 0.5, 0.1, 2)
-    assert (record.sizes, record.dtype, record.measurements, record.untimed) == ({}, "", (), "")
-    record = run(implementation(factor=3.0), law())
-    assert (record.status, record.message) == (Status.WRONG_LAW, "got 3.0")
-
-
-def test_data_are_drawn_from_consecutive_seeds(monkeypatch):
-    seen = []
-
-    def check_case(operation, implementation, case, device, seeds):
-        seen.extend(seeds)
-        return Agreement(Status.PASSED)
-
-    monkeypatch.setattr(session, "check_case", check_case)
-    run(implementation(), seed=7, draws=3)
-    assert seen == [7, 8, 9]
-
-
-@pytest.mark.parametrize("subject", [BENCH, law()])
-def test_ctrl_c_passes_through(subject):
-    with pytest.raises(KeyboardInterrupt):
-        run(interrupting(), subject)
-
-
-def test_a_real_measurement():
-    record = run(implementation())
-    assert record.status is Status.PASSED
-    assert record.measurements[0].unit == "elements"
-    assert record.measurements[0].median > 0
-    assert len(record.measurements[0].samples) >= 3
-    assert record.measurements[0].items_per_second == pytest.approx(64 / record.measurements[0].median)
-
-
-def test_the_device_is_passed_on_as_it_was_given():
-    record = run(implementation(unavailable=lambda device: str(device)), device=torch.device("cuda", 1))
-    assert record.message == "cuda:1"
+def test_ten_times_the_best_torch_implementation_is_suspect():
+    scripts = {"torch": {"seconds": 1.1}, "compiled": {"seconds": 1.0}, "fair": {"seconds": 0.11}, "magic": {"seconds": 0.09}}
+    backends = {"fair": "mine", "magic": "mine"}
+    _, records, _ = bench(scripts, backends=backends)
+    suspicions = {record.implementation: record.measurements[0].suspicions for record in records}
+    assert suspicions == {
+        "torch": (),
+        "compiled": (),
+        "fair": (),
+        "magic": ("11 times as fast as the best torch implementation",),
+    }

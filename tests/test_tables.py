@@ -1,10 +1,11 @@
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from boltzbench.harness import Status, tables
 from boltzbench.harness.registry import Plugin, Registry
-from boltzbench.harness.types import Measurement, Record
+from boltzbench.harness.types import Measurement, Record, Run
 from fakes import implementation, operation
 from rich.console import Console
 
@@ -25,7 +26,7 @@ def record(name="torch", status=Status.PASSED, case="n=3 float32", purpose="chec
 
 
 def measurement(median=1.23e-5, rate=5.2e6, throughput=3.35e12, unit="rows"):
-    return Measurement("cpu", "hot", (median,), median, median * 0.9, median * 1.1, rate, unit, throughput, 1.0)
+    return Measurement("cpu", "cold", (median,), median, median * 0.9, median * 1.1, rate, unit, throughput, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,8 @@ def test_check_summary_counts_and_names_the_worst_case():
 
 
 def test_bench_tables_show_times_rates_or_why_not():
+    odd = measurement(1.0, 3.0, 1e5)
+    odd = replace(odd, mode="hot", limit="copy", roofline_share=0.832, suspicions=("too good",))
     shown = text(
         tables.bench_tables(
             [
@@ -99,22 +102,23 @@ def test_bench_tables_show_times_rates_or_why_not():
                 record("triton", untimed="interpreted on the CPU: correctness only", purpose="bench"),
                 record("cupy", Status.WRONG_VALUES, purpose="bench"),
                 record("mine", Status.UNAVAILABLE, message="needs a GPU", purpose="bench"),
-                record(case="n=9 float32", measurements=(measurement(1.0, 3.0, 1e5),), purpose="bench"),
+                record(case="n=9 float32", measurements=(odd,), purpose="bench"),
             ]
         )
     )
     lines = shown.splitlines()
-    assert lines[0] == "double"
-    assert lines[1].split() == ["implementation", "agreement", "median", "p10..p90", "rows/s", "GB/s"]
+    assert lines[0] == "double (rows; cold and hot)"
+    assert lines[1].split() == ["implementation", "agreement", "median", "p10..p90", "items/s", "GB/s", "of", "limit"]
     assert lines[2] == "n=3 float32"
-    assert lines[3].split() == ["torch", "passed", "12.3", "µs", "11.1", "µs..13.5", "µs", "5.20", "M", "3350"]
+    assert lines[3].split() == ["torch", "passed,", "cold", "12.3", "µs", "11.1..13.5", "µs", "5.20", "M", "3350"]
     assert lines[4].split() == ["triton", "passed", "-", "-", "-", "-"]
     assert lines[5].split() == ["cupy", "wrong_values", "-", "-", "-", "-"]
     assert lines[6].split() == ["mine", "unavailable", "-", "-", "-", "-"]
     assert lines[7] == "n=9 float32"
-    assert lines[8].split() == ["torch", "passed", "1.00", "s", "900", "ms..1.10", "s", "3.00", "<0.001"]
+    assert lines[8].split() == ["torch", "passed,", "hot", "1.00", "s", "0.90..1.10", "s", "3.00", "<0.001", "83%", "copy"]
     assert "not timed: triton (1 check): interpreted on the CPU: correctness only" in shown
     assert "unavailable: mine (1 check): needs a GPU" in shown
+    assert "suspect: torch, n=9 float32, hot: too good" in shown
     assert lines[3].index("12.3") + len("12.3 µs") == lines[8].index("1.00 s") + len("1.00 s"), "cases line up"
 
 
@@ -210,3 +214,16 @@ def test_the_list_of_operations():
     assert ["torch", "torch", "fake", "(d", "1)", "yes", "no"] in words
     assert ["cupy", "cupy", "fake", "(d", "1)", "no", "no"] in words
     assert ["fake", "distribution", "1.2", "fake_module"] in words
+
+
+def test_limits_overheads_and_where_the_time_went():
+    run = Run(
+        2, "complete", {}, (),
+        ceilings={"copy": 1.03e10, "philox": 2e9}, overheads={"timer": 4.1e-8}, seconds={"check": 1.25, "sampling": 61.0},
+    )  # fmt: skip
+    assert text(tables.limits(run)).splitlines() == [
+        "measuring costs: timer 41.0 ns",
+        "limits of this device: copy 10.3 GB/s, philox 2.00 Gwords/s",
+        "time spent: check 1.2 s, sampling 61.0 s",
+    ]
+    assert text(tables.limits(Run(2, "complete", {}, ()))) == ""

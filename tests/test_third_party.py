@@ -10,8 +10,8 @@ from pathlib import Path
 
 import fakes
 import pytest
+from boltzbench.harness.plan import plan
 from boltzbench.harness.registry import load_registry
-from boltzbench.harness.session import plan, run_step
 
 TESTS = Path(__file__).resolve().parent
 OPERATION = "ising_chain_energy"
@@ -90,6 +90,6 @@ def test_the_example_of_the_plugins_readme_agrees(tmp_path, monkeypatch):
     registry = load_registry(fakes.install(tmp_path, {"example": source}))
     assert registry.problems == ()
     steps = plan(registry.select(), ("check", "bench"))
-    records = [run_step(step, fakes.CPU, draws=2, timed=True) for step in steps]
+    records = fakes.carried_out(steps)
     assert [str(record.status) for record in records] == ["passed"] * len(steps)
     assert {record.purpose: bool(record.measurements) for record in records} == {"check": False, "bench": True}

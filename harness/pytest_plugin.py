@@ -1,0 +1,142 @@
+"""The fixture ``time_case``: kernels timed under pytest-benchmark, by the clock and the protocol of `bench`.
+
+pytest-benchmark then does what it is good at: tables, groups, `--benchmark-json`, `--benchmark-compare` and
+`--benchmark-compare-fail=median:5%`. A round of it is one sample of the protocol. Its own calibration is not used:
+it would put launch latency and the restoring of state into the time.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .plan import Mode
+    from .types import Measurement
+
+TimeCase = Callable[..., "Measurement | None"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--boltzbench-device", metavar="NAME", default="auto", help="where time_case runs: auto, cpu, cuda or cuda:N"
+    )
+
+
+class _SampledTime:
+    """A timer that stands still but for the samples that are added to it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def add(self, sample: float) -> None:
+        self.seconds = sample  # each round starts from 0: no digit of a sample is lost to a large sum
+
+    def reset(self) -> None:
+        self.seconds = 0.0
+
+
+@pytest.fixture
+def time_case(request: pytest.FixtureRequest) -> TimeCase:
+    """``time_case(operation, implementation, case, mode="cold")``: checks the case (named by its label), then times it.
+
+    The test fails if the implementation does not agree, and is skipped, with the reason, where it is unavailable or
+    only interpreted. Returns the `Measurement`; None where pytest-benchmark is disabled (as it is under xdist), when
+    only agreement is checked. Rates, limits and the verdict go into ``extra_info`` of the JSON. The implementation
+    runs in the process of the test.
+    """
+    timer = _SampledTime()
+    request.applymarker(pytest.mark.benchmark(timer=timer))
+    benchmark = request.getfixturevalue("benchmark")
+
+    def time_case(operation: str, implementation: str, case: str, mode: "Mode" = "cold") -> "Measurement | None":
+        from .ceilings import ceilings_of, with_share
+        from .environment import describe
+        from .session import INTERPRETED
+        from .trial import Failed, Trial
+        from .types import Case, Status
+
+        device, registry = _loaded(request.config)
+        step = _step(registry, operation, implementation, case)
+        assert isinstance(step.subject, Case)
+        trial = Trial(step, device)
+        record = trial.judge(draws=1)
+        if record.status is Status.UNAVAILABLE:
+            pytest.skip(f"{implementation}: {record.message}")
+        if record.status is not Status.PASSED:
+            pytest.fail(f"{record.status}: {operation} {implementation}, {case}: {record.message}", pytrace=False)
+        if step.implementation.is_interpreted_on(device):
+            pytest.skip(f"{implementation}: agrees; {INTERPRETED}")
+        if benchmark.disabled:
+            return None
+        try:
+            trial.start(mode)
+            while trial.take_block().more:
+                pass
+            measurement = trial.finish()
+        except Failed as failed:
+            pytest.fail(f"{failed.record.status}: {failed.record.message}", pytrace=False)
+        rates, _, _ = ceilings_of(registry.ceilings, device, describe(device))
+        measurement = with_share(measurement, step.operation.cost(step.subject), rates)
+        samples: Iterator[float] = iter(measurement.samples)
+        benchmark.group = f"{operation} {case} {mode}"
+        benchmark.extra_info |= _extra_info(record, measurement)
+        benchmark.pedantic(lambda: timer.add(next(samples)), setup=timer.reset, rounds=len(measurement.samples))
+        return measurement
+
+    return time_case
+
+
+_KEY = pytest.StashKey[tuple[Any, Any]]()
+
+
+def _loaded(config: pytest.Config) -> tuple[Any, Any]:
+    """The device and the registry, once for all tests."""
+    if _KEY not in config.stash:
+        from .environment import resolve_device
+        from .process import prepare_process_for
+        from .registry import load_registry
+
+        device = resolve_device(config.getoption("--boltzbench-device"))
+        prepare_process_for(device)
+        config.stash[_KEY] = device, load_registry()
+    return config.stash[_KEY]
+
+
+def _step(registry: Any, operation: str, implementation: str, label: str) -> Any:
+    from .plan import Step
+    from .wording import unknown
+
+    ((found, (chosen,)),) = registry.select([operation], [implementation])
+    for case in found.cases:
+        if case.label == label:
+            return Step(found, chosen, case, case.seed)
+    raise unknown(f"case of {operation}", label, [case.label for case in found.cases])
+
+
+def _extra_info(record: Any, measurement: "Measurement") -> dict[str, Any]:
+    """What stands beside the times in pytest-benchmark's JSON: plain numbers and words."""
+    return {
+        "operation": record.operation,
+        "implementation": record.implementation,
+        "backend": record.backend,
+        "plugin": record.plugin,
+        "case": record.case,
+        "agreement": str(record.status),
+        "error": record.error,
+        "bound": record.bound,
+        "device": measurement.device,
+        "mode": measurement.mode,
+        "noise": measurement.noise,
+        "stopped": measurement.stopped,
+        "items_per_second": measurement.items_per_second,
+        "unit": measurement.unit,
+        "bytes_per_second": measurement.bytes_per_second,
+        "flops_per_second": measurement.flops_per_second,
+        "roofline_share": measurement.roofline_share,
+        "limit": measurement.limit,
+        "suspicions": list(measurement.suspicions),
+    }

@@ -1,0 +1,248 @@
+"""Implementations in processes of their own, so that a crash, a hang or an exit in one is its status and no more.
+
+The parent asks, a worker answers: `RemoteTrial` passes each question of a trial on. Between question and answer a
+worker tells the phases that it enters. The parent waits for so long; then it kills the worker.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from time import monotonic
+from typing import Any, cast
+
+import torch
+
+from .ceilings import ceilings_of
+from .clocks import clock_for
+from .environment import describe
+from .plan import Mode, Step
+from .process import prepare_process_for
+from .registry import load_registry
+from .timing import overheads
+from .trial import Announce, Block, Failed, Trial, record_of
+from .types import Agreement, Case, Law, Measurement, Record, Status
+
+STARTING_SECONDS = 120.0
+"""How long a worker may take to import torch and the plugins, on a busy machine."""
+
+_processes = multiprocessing.get_context("forkserver")
+"""A worker starts from a server that has imported torch and touched neither a GPU nor a plugin: fresh, and at once."""
+
+Key = tuple[str, str, str, bool, int]
+"""What names a step in another process: operation, implementation, label, whether it is a law, seed."""
+
+
+class Lost(Exception):
+    """A worker gave no answer. ``status`` is ``error`` or ``timeout``, the message says what became of it."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Workers:
+    """A worker for each implementation of the operation at hand. ``announce`` is told their phases.
+
+    ``time_limit`` is how many seconds one answer may take: a verdict, a warm-up, a block of samples.
+    """
+
+    def __init__(self, device: torch.device, announce: Announce, time_limit: float) -> None:
+        _processes.set_forkserver_preload([__name__])
+        self._device, self._announce, self._time_limit = device, announce, time_limit
+        self._workers: dict[tuple[str, str], _Worker] = {}
+
+    def trial(self, step: Step) -> "RemoteTrial":
+        """The trial of ``step``. The workers of other operations are no longer needed and end."""
+        for operation, implementation in list(self._workers):
+            if operation != step.operation.name:
+                self._workers.pop((operation, implementation)).end()
+        return RemoteTrial(step, self)
+
+    def limits(self) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:
+        """What measuring costs on this device, the device's ceilings, and what went wrong, in words."""
+        costs: dict[str, float] = {}
+        try:
+            worker = self._new()
+            self._announce("limits")
+            try:
+                costs = worker.ask("overheads")
+                rates, problems = worker.ask("ceilings")
+            finally:
+                worker.end()
+        except Lost as lost:
+            return costs, {}, (f"the limits of {self._device} could not be measured: {lost}",)
+        return costs, rates, tuple(problems)
+
+    def ask(self, step: Step, question: str, *arguments: Any) -> Any:
+        """The answer of the step's worker. Raises `Failed`, after which the next step gets a new worker."""
+        names = step.operation.name, step.implementation.name
+        try:
+            if names not in self._workers:
+                self._workers[names] = self._new()
+            return self._workers[names].ask(question, *arguments)
+        except Lost as lost:
+            if names in self._workers:
+                self._workers.pop(names).end()
+            raise Failed(record_of(step, Agreement(lost.status, str(lost)))) from lost
+        except Failed as failed:
+            self.distrust_after(failed.record)
+            raise
+        finally:
+            self._announce("harness")
+
+    def distrust_after(self, record: Record) -> None:
+        """An error on a GPU may leave its process unable to use the GPU again: the next step gets a new worker."""
+        worker = self._workers.get((record.operation, record.implementation))
+        if worker and record.status is Status.ERROR and self._device.type == "cuda":
+            del self._workers[record.operation, record.implementation]
+            worker.end()
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.end()
+        self._workers.clear()
+
+    def _new(self) -> "_Worker":
+        return _Worker(self._device, self._announce, self._time_limit)
+
+
+class RemoteTrial:
+    """A `Trial` that a worker carries out."""
+
+    def __init__(self, step: Step, workers: Workers) -> None:
+        self.step = step
+        self._workers = workers
+
+    def judge(self, draws: int) -> Record:
+        step = self.step
+        key: Key = step.operation.name, step.implementation.name, step.label, isinstance(step.subject, Law), step.seed
+        try:
+            record: Record = self._workers.ask(step, "judge", key, draws)
+        except Failed as failed:
+            return failed.record
+        self._workers.distrust_after(record)
+        return record
+
+    def start(self, mode: Mode) -> None:
+        self._workers.ask(self.step, "start", mode)
+
+    def take_block(self) -> Block:
+        return cast(Block, self._workers.ask(self.step, "take_block"))
+
+    def finish(self) -> Measurement:
+        return cast(Measurement, self._workers.ask(self.step, "finish"))
+
+
+class _Worker:
+    """One process and the connection to it."""
+
+    def __init__(self, device: torch.device, announce: Announce, time_limit: float) -> None:
+        self._announce, self._time_limit = announce, time_limit
+        announce("start")
+        self._connection, theirs = _processes.Pipe()
+        self._process = _processes.Process(target=_serve, args=(theirs, device, dict(os.environ)), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            self._answer(STARTING_SECONDS)
+        except BaseException:
+            self.end()
+            raise
+
+    def ask(self, question: str, *arguments: Any) -> Any:
+        try:
+            self._connection.send((question, *arguments))
+        except OSError:  # it has died meanwhile: the answer says how
+            pass
+        return self._answer(self._time_limit)
+
+    def _answer(self, seconds: float) -> Any:
+        deadline = monotonic() + seconds
+        while True:
+            try:
+                if not self._connection.poll(max(0.0, deadline - monotonic())):
+                    raise Lost(Status.TIMEOUT, f"no answer within {seconds:g} s: stopped")
+                kind, content = self._connection.recv()
+            except (EOFError, OSError):
+                raise Lost(Status.ERROR, self._epitaph()) from None
+            if kind == "answer":
+                return content
+            if kind == "failed":
+                raise Failed(content)
+            self._announce(content)
+
+    def _epitaph(self) -> str:
+        self._process.join(10)
+        code = self._process.exitcode
+        if code is None:
+            return "its process closed the connection to the harness"
+        if code >= 0:
+            return f"its process exited with status {code}"
+        number = signal.Signals(-code)
+        hint = " (out of memory?)" if number is signal.SIGKILL else ""
+        return f"its process crashed: {number.name}, {signal.strsignal(number)}{hint}"
+
+    def end(self) -> None:
+        """Kill the process and whatever it has started."""
+        self._connection.close()
+        pid = self._process.pid
+        if pid is not None and self._process.exitcode is None:
+            try:
+                os.killpg(pid, signal.SIGKILL)  # its own group: see _serve
+            except ProcessLookupError:  # not yet its own group, or gone
+                self._process.kill()
+        self._process.join()
+        self._process.close()
+
+
+def _serve(connection: Connection, device: torch.device, environment: Mapping[str, str]) -> None:
+    """The worker: answers until the parent closes the connection, or dies."""
+    os.setsid()  # Ctrl-C is the parent's to handle; and a group of its own to be killed by
+    with suppress(AttributeError, OSError):  # where the system has no such call, a worker does without
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a hanging kernel must not outlive the run
+    os.environ.clear()
+    os.environ.update(environment)
+    prepare_process_for(device)
+    registry = load_registry()
+
+    def announce(phase: str) -> None:
+        connection.send(("phase", phase))
+
+    def find(key: Key) -> Step:
+        operation_name, implementation_name, label, is_law, seed = key
+        operation = registry.operations[operation_name]
+        subjects: tuple[Case | Law, ...] = operation.laws if is_law else operation.cases
+        for implementation in registry.implementations_of(operation_name):
+            for subject in subjects:
+                step = Step(operation, implementation, subject, seed)
+                if implementation.name == implementation_name and step.label == label:
+                    return step
+        raise LookupError(f"{implementation_name} of {operation_name}, {label}: gone when the plugins were loaded anew")
+
+    trial: Trial | None = None
+    connection.send(("answer", None))
+    while True:
+        try:
+            question, *arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer: Any
+            if question == "judge":
+                key, draws = arguments
+                trial = Trial(find(key), device, announce)
+                answer = trial.judge(draws)
+            elif question == "overheads":
+                answer = overheads(clock_for(device))
+            elif question == "ceilings":
+                rates, problems, _ = ceilings_of(registry.ceilings, device, describe(device))
+                answer = rates, problems
+            else:
+                answer = getattr(trial, question)(*arguments)
+            connection.send(("answer", answer))
+        except Failed as failed:
+            connection.send(("failed", failed.record))

@@ -1,0 +1,19 @@
+"""Every bench and real case of every implementation under pytest-benchmark: `pytest tests/benchmarks`.
+
+Agreement is checked first. Under xdist, as in `make test`, nothing is timed.
+"""
+
+import pytest
+from boltzbench.harness.environment import resolve_device
+from boltzbench.harness.plan import plan
+from boltzbench.harness.process import prepare_process_for
+from boltzbench.harness.registry import load_registry
+
+DEVICE = resolve_device("auto")
+prepare_process_for(DEVICE)
+STEPS = plan(load_registry().select(), ("bench", "real"), "quick" if DEVICE.type == "cuda" else "smoke")
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda s: f"{s.operation.name}-{s.implementation.name}-{s.label}")
+def test_throughput(time_case, step):
+    time_case(step.operation.name, step.implementation.name, step.label)
