@@ -279,16 +279,15 @@ class Stopwatch:
             yield f"{count} of {len(self.samples)} samples were taken while throttled: {', '.join(reasons)}"
 
     def _slower_on_new_values(self) -> float | None:
-        """By what factor, where it is hardly chance: all of them slower than those on values only written again, and
-        so far up among all samples as chance brings them with `CACHED_CHANCE`."""
+        """By what factor, where it is hardly chance: every one clearly slower than all on values only written again,
+        and so far up among all samples as chance brings that many with `CACHED_CHANCE`."""
         new, same = self._firsts["new"], self._firsts["same"]
-        if not same or min(new) <= max(same):
+        if not same or min(new) <= max(CACHED_FROM * max(same), max(same) + SHORTEST_LOOK_UP):
             return None
         slowest = sum(sample >= min(new) for sample in self.samples)
         if math.comb(slowest, len(new)) > CACHED_CHANCE * math.comb(len(self.samples), len(new)):
             return None
-        first, again = float(np.median(new)), float(np.median(same))
-        return first / again if first > max(CACHED_FROM * again, again + SHORTEST_LOOK_UP) else None
+        return float(np.median(new) / np.median(same))
 
     def _throttled(self) -> Iterator[tuple[int, tuple[str, ...]]]:
         """The number of samples, and the reasons, of each block in which the device was throttled."""

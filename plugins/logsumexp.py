@@ -9,7 +9,7 @@ import torch
 from boltzbench.harness import Case, Cost, Expected, Implementation, Inputs, Launch, Operation, Tensors, hookimpl
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
-from boltzbench.plugins import digits
+from boltzbench.plugins import digits, torch_compile
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -135,8 +135,10 @@ def cost(case: Case) -> Cost:
     size = case.torch_dtype.itemsize
     if "backward" in case.variant:
         row_bytes = rows * (size + accumulation_dtype(case.torch_dtype).itemsize)
-        return Cost(elements, "elements", elements * size + row_bytes, elements * size, 4 * elements, 0, elements)
-    return Cost(elements, "elements", elements * size, rows * size, 4 * elements, 0, elements)
+        return Cost(
+            elements, "elements", elements * size + row_bytes, elements * size, 4 * elements, special_calls=elements
+        )
+    return Cost(elements, "elements", elements * size, rows * size, 4 * elements, special_calls=elements)
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
@@ -179,3 +181,5 @@ def register_implementations(register: Callable[[Implementation], None]) -> None
         register(
             Implementation("logsumexp", backend, backend, partial(prepare, backend), partial(unavailable, backend))
         )
+    compiled = torch_compile.prepare_logsumexp
+    register(Implementation("logsumexp", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -25,7 +25,7 @@ from boltzbench.harness import (
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.sgld import sgld_update
 from boltzbench.kernels.sgld.reference import computing_dtype, noise
-from boltzbench.plugins import digits
+from boltzbench.plugins import digits, draws, torch_compile
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -119,6 +119,54 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     return results
 
 
+def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
+    """The law of the noise, for a sampler with a stream of its own: false alarm 1e-6.
+
+    What was added to ``x - (eps / 2) g``, in units of ``sqrt(eps T)``, is standard normal, independent from element to
+    element and tensor to tensor, and of the gradient. No element may be further off than the largest of as many normal
+    numbers; at temperature 0 that is by rounding alone. The law is tested where rounding cannot be seen in it.
+    """
+    half, scale = 0.5 * inputs["step_size"], math.sqrt(inputs["step_size"] * inputs["temperature"])
+    pairs = list(zip(_tensors(inputs, "parameter"), _tensors(inputs, "gradient"), strict=True))
+    elements, one = sum(x.numel() for x, _ in pairs), 0.5e-6 / max(len(pairs), 1)
+    largest = _normal_quantile(0.25e-6 / max(elements, 1))
+    verdicts, before = [], torch.empty(0, dtype=torch.float64)
+    for index, (x, g) in enumerate(pairs):
+        name = f"parameter_{index}"
+        wide = computing_dtype(x.dtype)
+        u, u_out = torch.finfo(wide).eps / 2, torch.finfo(x.dtype).eps / 2 if x.dtype != wide else 0.0
+        drift = (half * g.double()).flatten()
+        moved, found = x.double().flatten() - drift, outputs[name].double().flatten()
+        finite = moved.isfinite()
+        error = torch.where(finite, found - moved, 0.0).abs()
+        magnitude = torch.where(finite, x.double().flatten().abs() + drift.abs(), 0.0) + largest * scale
+        rounding = (4 * u + u_out) * magnitude + torch.finfo(x.dtype).smallest_normal
+        same = (found == moved) | (found.isnan() & moved.isnan())
+        wrong = torch.where(finite, ~(error <= largest * scale + rounding), ~same)
+        if bool(wrong.any()):
+            first = int(wrong.to(torch.uint8).argmax())
+            message = f"{name}: element {first} is {found[first]:.9g}, too far from {moved[first]:.9g}"
+            return Agreement(Status.WRONG_VALUES, message, error=math.inf, bound=float(largest))
+        seen = torch.where(finite, scale > 20 * rounding, False)
+        if not scale or not bool(seen.any()):
+            continue
+        scores = ((found - moved) / scale)[seen][:MOST_DRAWS]
+        common = min(len(scores), len(before))
+        others = {"the gradient": g.flatten()[seen][:MOST_DRAWS]}
+        if common:
+            earlier = torch.cat((before[:common], scores.new_zeros(len(scores) - common)))
+            others[f"that of parameter_{index - 1}"] = earlier
+        verdicts += draws.normal_scores(scores, f"noise of {name}", one, unrelated_to=others)
+        before = scores
+    passed = Agreement(Status.PASSED, "within rounding", error=0.0, bound=0.0)
+    return harness.all_of(verdicts) if verdicts else passed
+
+
+def _normal_quantile(tail: float) -> float:
+    """The standard normal number that is exceeded with this probability."""
+    return float(-torch.special.ndtri(torch.tensor(tail, dtype=torch.float64)))
+
+
 def _sizes(case: Case) -> list[tuple[int, int]]:
     """Elements and bytes per element of each tensor."""
     if case.variant == "digits":
@@ -157,6 +205,9 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
     return launch
 
+
+MOST_DRAWS = 1 << 17
+"""So many elements of a tensor are tested: with more, the rounding of a 16-bit parameter would show in the law."""
 
 CHAINS = 100_000
 
@@ -246,9 +297,15 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    judge_draws=judge_draws,
     laws=(
         Law("quadratic well", "the exact law of the discretised chain, and independent noise", quadratic_well),
-        Law("digits posterior", "logistic regression predicts like the same chain in float64", posterior_of_the_digits),
+        Law(
+            "digits posterior",
+            "logistic regression predicts like the same chain in float64",
+            posterior_of_the_digits,
+            shared_stream=True,
+        ),
     ),
 )
 
@@ -262,3 +319,5 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 def register_implementations(register: Callable[[Implementation], None]) -> None:
     for backend in ("torch", "triton", "cupy"):
         register(Implementation("sgld", backend, backend, partial(prepare, backend), partial(unavailable, backend)))
+    compiled = torch_compile.prepare_langevin
+    register(Implementation("sgld", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -1,0 +1,171 @@
+"""Samplers of other libraries. Each draws from a random stream of its own, so its draws are judged as a whole.
+
+- ``bernoulli_rbm`` (``rbm_gibbs``): `sklearn.neural_network.BernoulliRBM`, NumPy on the CPU.
+- ``thrml`` (``rbm_gibbs``): block Gibbs of thrml, in JAX, here on the CPU. It samples spins of -1 and 1 on any graph;
+  a machine is mapped to it exactly: J = W / 4, fields b / 2 + sum_j W / 4 and c / 2 + sum_i W / 4.
+- ``torchebm`` (``sgld``): the Euler-Maruyama step of torchebm's Langevin sampler, tensor by tensor.
+
+torchebm samples no binary units, thrml no continuous ones. thrml returns no probabilities; torch computes those.
+"""
+
+import importlib.util
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
+from boltzbench.kernels.rbm_gibbs.reference import probabilities
+
+BOLTZBENCH_API = 1
+
+MOST_EDGE_STATES = 1 << 26
+"""thrml gathers a state for each chain and edge; with more of them it would not fit."""
+MOST_EDGES = 1 << 16
+"""thrml builds its graph from one Python object for each edge."""
+
+
+def unavailable(module: str, distribution: str, only_cpu: bool, device: torch.device) -> str | None:
+    """Why the library cannot be used for tensors on ``device``, or None."""
+    if importlib.util.find_spec(module) is None:
+        return f"{distribution} is not installed"
+    return f"{distribution} is run on the CPU alone" if only_cpu and device.type != "cpu" else None
+
+
+def _own_seed(inputs: Inputs, number: str) -> int:
+    """A seed of 31 bits, another for each seed and each step of the suite's stream."""
+    return hash((inputs["seed"], inputs[number])) & 0x7FFFFFFF
+
+
+def _require_plain_machine(inputs: Inputs) -> None:
+    if "clamped" in inputs:
+        raise Unsupported("it has no clamped units within a layer")
+    if inputs["weights"].dtype is not torch.float32:
+        raise Unsupported("it has no 16-bit weights")
+    if not inputs["states"].numel() or not inputs["weights"].numel():
+        raise Unsupported("it takes no empty batch or layer")
+
+
+def prepare_bernoulli_rbm(inputs: Inputs, outputs: Tensors) -> Launch:
+    """One Gibbs step for each sweep. The inverse temperature scales the parameters, in each launch."""
+    _require_plain_machine(inputs)
+    import numpy as np
+    from sklearn.neural_network import BernoulliRBM
+
+    class Machine(BernoulliRBM):  # type: ignore[misc]  # scikit-learn is untyped
+        """Keeps the hidden states that ``gibbs`` draws on its way and does not return."""
+
+        def _sample_hiddens(self, v: Any, rng: Any) -> Any:
+            self.hidden = super()._sample_hiddens(v, rng)
+            return self.hidden
+
+    machine = Machine(n_components=inputs["weights"].shape[1])
+    machine.random_state_ = np.random.RandomState(_own_seed(inputs, "first_sweep"))
+    states, weights, visible_bias, hidden_bias = (
+        inputs[name].numpy() for name in ("states", "weights", "visible_bias", "hidden_bias")
+    )
+    beta = np.float32(inputs["beta"])
+
+    def scaled(parameter: Any) -> Any:
+        return parameter if beta == 1 else beta * parameter
+
+    def launch() -> Tensors:
+        machine.components_ = scaled(weights).T
+        machine.intercept_visible_, machine.intercept_hidden_ = scaled(visible_bias), scaled(hidden_bias)
+        visible = states
+        for _ in range(inputs["sweeps"]):
+            visible = machine.gibbs(visible.astype(np.float32))
+        outputs["visible"].numpy()[...] = visible
+        outputs["hidden"].numpy()[...] = machine.hidden
+        outputs["hidden_probability"].numpy()[...] = machine.transform(visible.astype(np.float32))
+        return outputs
+
+    return launch
+
+
+def prepare_thrml(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_plain_machine(inputs)
+    chains, edges = len(inputs["states"]), inputs["weights"].numel()
+    if edges > MOST_EDGES or chains * edges > MOST_EDGE_STATES:
+        raise Unsupported(f"it keeps a state for each chain and edge; {chains} x {edges} of them are too many")
+    import jax
+    from thrml import Block, SamplingSchedule, SpinNode, sample_states
+    from thrml.models import IsingEBM, IsingSamplingProgram
+
+    visible, hidden = ([SpinNode() for _ in range(units)] for units in inputs["weights"].shape)
+    pairs = [(v, h) for v in visible for h in hidden]
+    blocks = [Block(hidden), Block(visible)]
+    schedule = SamplingSchedule(n_warmup=inputs["sweeps"], n_samples=1, steps_per_sample=1)
+
+    @jax.jit  # type: ignore[untyped-decorator, unused-ignore]
+    def sample(key: Any, states: Any, weights: Any, visible_bias: Any, hidden_bias: Any) -> Any:
+        fields = (visible_bias / 2 + weights.sum(1) / 4, hidden_bias / 2 + weights.sum(0) / 4)
+        energy = IsingEBM(
+            visible + hidden,
+            pairs,
+            jax.numpy.concatenate(fields),
+            weights.flatten() / 4,
+            jax.numpy.array(inputs["beta"]),
+        )
+        program = IsingSamplingProgram(energy, blocks, [])
+        anything = jax.numpy.zeros(len(hidden), dtype=bool)  # the hidden layer is drawn first
+
+        def one(key: Any, start: Any) -> Any:
+            return sample_states(key, program, schedule, [anything, start], [], blocks)
+
+        return jax.vmap(one)(jax.random.split(key, len(states)), states)
+
+    keys = [jax.random.key(_own_seed(inputs, "first_sweep"))]
+    names = ("weights", "visible_bias", "hidden_bias")
+
+    def launch() -> Tensors:
+        keys[0], key = jax.random.split(keys[0])
+        arguments = [jax.numpy.asarray(inputs[name].numpy(), copy=True) for name in names]
+        drawn = sample(key, jax.numpy.asarray(inputs["states"].numpy() != 0), *arguments)
+        for name, states in zip(("hidden", "visible"), drawn, strict=True):
+            outputs[name].numpy()[...] = states[:, 0]
+        visible_states, weights = outputs["visible"], inputs["weights"]
+        p = probabilities(visible_states, weights, inputs["hidden_bias"], inputs["beta"])
+        outputs["hidden_probability"].copy_(p)
+        return outputs
+
+    launch()
+    return launch
+
+
+def prepare_torchebm(inputs: Inputs, outputs: Tensors) -> Launch:
+    """Its step is ``x + eps' drift + sqrt(2 eps') s xi``: here eps' = eps / 2, drift = -g and s = sqrt(T)."""
+    from torchebm.integrators import EulerMaruyamaIntegrator
+
+    noise_scale = math.sqrt(inputs["temperature"]) if inputs["temperature"] else None
+    first = outputs["parameter_0"]
+    generator = torch.Generator(first.device).manual_seed(_own_seed(inputs, "step"))
+    steps = []
+    for number in range(len(outputs)):
+        x, g = outputs[f"parameter_{number}"], inputs[f"gradient_{number}"]
+        if x.dtype.itemsize < 4:
+            raise Unsupported("it computes 16-bit parameters in 16 bits, not in float32 with one rounding")
+        if not x.numel():
+            raise Unsupported("it takes no empty tensor")
+        integrator = EulerMaruyamaIntegrator(device=x.device, dtype=x.dtype)
+        steps.append((x, integrator.step, lambda x, t, g=g: -g))
+
+    def launch() -> Tensors:
+        for x, step, drift in steps:
+            state = step({"x": x}, inputs["step_size"] / 2, drift=drift, noise_scale=noise_scale, generator=generator)
+            x.copy_(state["x"])
+        return outputs
+
+    return launch
+
+
+@hookimpl
+def register_implementations(register: Callable[[Implementation], None]) -> None:
+    for operation, name, backend, module, distribution, prepare, only_cpu in (
+        ("rbm_gibbs", "bernoulli_rbm", "numpy", "sklearn", "scikit-learn", prepare_bernoulli_rbm, True),
+        ("rbm_gibbs", "thrml", "jax", "thrml", "thrml", prepare_thrml, True),
+        ("sgld", "torchebm", "torch", "torchebm", "torchebm", prepare_torchebm, False),
+    ):
+        reason = partial(unavailable, module, distribution, only_cpu)
+        register(Implementation(operation, name, backend, prepare, reason, own_stream=True))
