@@ -155,7 +155,9 @@ class GuardedCall:
         if self._own_stream:
             with _blamed_on(f"judge_draws of {self._operation.name}"):
                 if self._operation.judge_draws is None:
-                    raise ValueError("there is none, so no implementation with a random stream of its own can be judged")
+                    raise ValueError(
+                        "there is none, so no implementation with a random stream of its own can be judged"
+                    )
                 return self._operation.judge_draws(self.inputs, result)
         with _blamed_on(f"the reference of {self._operation.name}"):
             expected = self._operation.reference(self.inputs, result)

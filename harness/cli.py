@@ -156,7 +156,7 @@ def bench(
     """Check the benchmark cases and real data, then time what agrees, each implementation in a process of its own."""
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
-        asked = {
+        asked: dict[str, Any] = {
             "operations": operations or [],
             "implementations": implementations or [],
             "preset": preset or ("quick" if place.type == "cuda" else "smoke"),

@@ -7,7 +7,7 @@ It never raises for what a plugin's code does but `Failed`, which carries the re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -153,14 +153,14 @@ def _announcing(implementation: Implementation, announce: Announce) -> Implement
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
         announce("compile")
-        launch = implementation.prepare(inputs, outputs)
-        if not callable(launch):
-            return launch
+        launch: Any = implementation.prepare(inputs, outputs)
+        if not callable(launch):  # which the check words better than a call would
+            return launch  # type: ignore[no-any-return]
         compiled = False
 
         def launch_and_tell() -> Tensors:
             nonlocal compiled
-            result = launch()
+            result: Tensors = launch()
             if not compiled:
                 announce("check")
                 compiled = True

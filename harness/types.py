@@ -135,8 +135,8 @@ class Law:
     """An exact statement about an operation's results over many draws or calls, such as a stationary law.
 
     ``test(advance, device, seed)`` runs the implementation through ``advance`` and returns the verdict.
-    ``statement`` is one line for the reader. ``shared_stream`` says that the law holds for draws from the suite's random
-    stream alone: it is not put to an implementation that has a stream of its own.
+    ``statement`` is one line for the reader. ``shared_stream`` says that the law holds only for draws from the suite's
+    random stream: it is not put to an implementation that has a stream of its own.
     """
 
     name: str
@@ -198,7 +198,8 @@ class Implementation:
     ``own_stream`` says that a sampler draws from a random stream of its own and not from the suite's: it is then
     judged by ``Operation.judge_draws`` and not element by element.
 
-    ``plugin`` is filled in by the registry.
+    Tensors of its own that a launch returns are overwritten before the next one. ``plugin`` is filled in by the
+    registry.
     """
 
     operation: str
@@ -252,7 +253,7 @@ RESOURCES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What the device said of itself while a block of samples was taken; ``first_sample`` is the block's first.
+    """What the device said of itself right after a block of samples; ``first_sample`` is the first of the block.
 
     ``throttled`` holds the driver's reasons for a clock below what was asked for, in words; empty if there are none.
     """
@@ -337,9 +338,10 @@ class Record:
 class Run:
     """Everything one command found out, as it is written to a results file.
 
-    ``command`` is what was asked for (operations, implementations, preset, seed, modes), so that a run which is
-    resumed asks for the same. ``ceilings`` are the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are
-    what measuring itself costs, in seconds. ``seconds`` is the time that went into each phase of the run.
+    ``command`` is what was asked for (operations, implementations, preset, seed, mode), so that a run which is resumed
+    asks for the same. ``ceilings`` are the measured limits of the device by resource, in the units of `RESOURCES`.
+    ``overheads`` are what measuring itself costs, in seconds. ``seconds`` is the time that went into each phase of the
+    run.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")

@@ -154,10 +154,8 @@ class _Worker:
             raise
 
     def ask(self, question: str, *arguments: Any) -> Any:
-        try:
+        with suppress(OSError):  # it may have died meanwhile: the answer says how
             self._connection.send((question, *arguments))
-        except OSError:  # it has died meanwhile: the answer says how
-            pass
         return self._answer(self._time_limit)
 
     def _answer(self, seconds: float) -> Any:

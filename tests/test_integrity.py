@@ -433,7 +433,7 @@ def test_batch_and_skip_where_results_vary_anyway() -> None:
 
     sloppy = scale_with(bound=1e-5)
     message = rejected_while_timed(honest_for(CHECKED, now_and_then, at_first=honest), operation=sloppy)
-    assert "it skipped its work" in message
+    assert "it skipped its work" in message or "was never written" in message
 
 
 def test_batch_and_skip_with_something_written_for_form() -> None:

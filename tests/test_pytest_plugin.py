@@ -55,10 +55,11 @@ def folder(tmp_path_factory):
 
 def run(folder, *command, **environment):
     paths = os.pathsep.join([str(folder), str(Path(__file__).parent)])
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, "BOLTZBENCH_PLUGINS": "lasting", **environment},
+        env={**inherited, "PYTHONPATH": paths, "BOLTZBENCH_PLUGINS": "lasting", **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -66,7 +67,9 @@ def run(folder, *command, **environment):
 
 
 def pytest_run(folder, *arguments, **environment):
-    return run(folder, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "--boltzbench-device=cpu", *arguments, **environment)
+    return run(
+        folder, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "--boltzbench-device=cpu", *arguments, **environment
+    )
 
 
 @pytest.fixture(scope="module")

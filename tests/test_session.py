@@ -176,7 +176,12 @@ def test_a_measurement_gets_its_share_of_the_limit():
 
 
 def test_ten_times_the_best_torch_implementation_is_suspect():
-    scripts = {"torch": {"seconds": 1.1}, "compiled": {"seconds": 1.0}, "fair": {"seconds": 0.11}, "magic": {"seconds": 0.09}}
+    scripts = {
+        "torch": {"seconds": 1.1},
+        "compiled": {"seconds": 1.0},
+        "fair": {"seconds": 0.11},
+        "magic": {"seconds": 0.09},
+    }
     backends = {"fair": "mine", "magic": "mine"}
     _, records, _ = bench(scripts, backends=backends)
     suspicions = {record.implementation: record.measurements[0].suspicions for record in records}

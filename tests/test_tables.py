@@ -21,8 +21,16 @@ def text(what, width=80):
     return "\n".join(line.rstrip() for line in lines)
 
 
-def record(name="torch", status=Status.PASSED, case="n=3 float32", purpose="check", operation="double", **fields):
-    return Record(operation, name, "torch", "p (d 1)", case, purpose, status, **fields)
+def record(
+    name="torch",
+    status=Status.PASSED,
+    case="n=3 float32",
+    purpose="check",
+    operation="double",
+    backend="torch",
+    **fields,
+):
+    return Record(operation, name, backend, "p (d 1)", case, purpose, status, **fields)
 
 
 def measurement(median=1.23e-5, rate=5.2e6, throughput=3.35e12, unit="rows"):
@@ -99,8 +107,8 @@ def test_bench_tables_show_times_rates_or_why_not():
         tables.bench_tables(
             [
                 record(measurements=(measurement(),), purpose="bench"),
-                record("triton", untimed="interpreted on the CPU: correctness only", purpose="bench"),
-                record("cupy", Status.WRONG_VALUES, purpose="bench"),
+                record("triton", backend="triton", untimed="interpreted on the CPU: correctness only", purpose="bench"),
+                record("cupy", Status.WRONG_VALUES, backend="cupy", purpose="bench"),
                 record("mine", Status.UNAVAILABLE, message="needs a GPU", purpose="bench"),
                 record(case="n=9 float32", measurements=(odd,), purpose="bench"),
             ]
@@ -110,16 +118,30 @@ def test_bench_tables_show_times_rates_or_why_not():
     assert lines[0] == "double (rows; cold and hot)"
     assert lines[1].split() == ["implementation", "agreement", "median", "p10..p90", "items/s", "GB/s", "of", "limit"]
     assert lines[2] == "n=3 float32"
-    assert lines[3].split() == ["torch", "passed,", "cold", "12.3", "µs", "11.1..13.5", "µs", "5.20", "M", "3350"]
-    assert lines[4].split() == ["triton", "passed", "-", "-", "-", "-"]
-    assert lines[5].split() == ["cupy", "wrong_values", "-", "-", "-", "-"]
-    assert lines[6].split() == ["mine", "unavailable", "-", "-", "-", "-"]
+    found = {line.split()[0]: line.split() for line in lines[3:7]}
+    assert list(found) == ["mine", "torch", "cupy", "triton"], "those of torch come first"
+    assert found["torch"] == ["torch", "passed,", "cold", "12.3", "µs", "11.1..13.5", "µs", "5.20", "M", "3350"]
+    assert found["triton"] == ["triton", "passed", "-", "-", "-", "-"]
+    assert found["cupy"] == ["cupy", "wrong_values", "-", "-", "-", "-"]
+    assert found["mine"] == ["mine", "unavailable", "-", "-", "-", "-"]
     assert lines[7] == "n=9 float32"
-    assert lines[8].split() == ["torch", "passed,", "hot", "1.00", "s", "0.90..1.10", "s", "3.00", "<0.001", "83%", "copy"]
+    assert lines[8].split() == [
+        "torch",
+        "passed,",
+        "hot",
+        "1.00",
+        "s",
+        "0.90..1.10",
+        "s",
+        "3.00",
+        "<0.001",
+        "83%",
+        "copy",
+    ]
     assert "not timed: triton (1 check): interpreted on the CPU: correctness only" in shown
     assert "unavailable: mine (1 check): needs a GPU" in shown
     assert "suspect: torch, n=9 float32, hot: too good" in shown
-    assert lines[3].index("12.3") + len("12.3 µs") == lines[8].index("1.00 s") + len("1.00 s"), "cases line up"
+    assert lines[4].index("12.3") + len("12.3 µs") == lines[8].index("1.00 s") + len("1.00 s"), "cases line up"
 
 
 @pytest.mark.parametrize("unit", ["unit updates", "parameters", "spin flips or more"])
@@ -129,7 +151,9 @@ def test_long_names_fold_at_80_columns(unit):
         record(name, status, LONG, "bench", name, message="why " * 50, error=1.23456789e-300, bound=9.87654321e300)
         for status in Status
     ]
-    records.append(record("torch", case=LONG, purpose="bench", measurements=(measurement(0.98765, 9.99e14, 9.9e14, unit),)))
+    records.append(
+        record("torch", case=LONG, purpose="bench", measurements=(measurement(0.98765, 9.99e14, 9.9e14, unit),))
+    )
     records.append(record("torch", case=LONG, purpose="real", measurements=(measurement(1.0, unit="other units"),)))
     assert "why" in text(tables.check_summary(records))
     assert "990000" in text(tables.bench_tables(records))
@@ -219,7 +243,9 @@ def test_the_list_of_operations():
 def test_limits_overheads_and_where_the_time_went():
     run = Run(
         2, "complete", {}, (),
-        ceilings={"copy": 1.03e10, "philox": 2e9}, overheads={"timer": 4.1e-8}, seconds={"check": 1.25, "sampling": 61.0},
+        ceilings={"copy": 1.03e10, "philox": 2e9},
+        overheads={"timer": 4.1e-8},
+        seconds={"check": 1.25, "sampling": 61.0},
     )  # fmt: skip
     assert text(tables.limits(run)).splitlines() == [
         "measuring costs: timer 41.0 ns",

@@ -133,12 +133,22 @@ def test_phases_are_announced():
     assert measurement.items_per_second == pytest.approx(64 / measurement.median)
 
 
+def timed(trying):
+    trying.start("cold")
+    trying.take_block()
+    return trying.finish()
+
+
 @pytest.mark.parametrize("part", ["start", "take_block", "finish"])
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
         (RuntimeError("out of memory"), Status.ERROR, "agrees, but timing it raised RuntimeError: out of memory"),
-        (AgreementLost(Agreement(Status.WRONG_VALUES, "y is off", 3.0, 1.0)), Status.WRONG_VALUES, "while timed: y is off"),
+        (
+            AgreementLost(Agreement(Status.WRONG_VALUES, "y is off", 3.0, 1.0)),
+            Status.WRONG_VALUES,
+            "while timed: y is off",
+        ),
     ],
 )
 def test_who_fails_while_timed_has_a_record_of_it(monkeypatch, part, error, status, words):
@@ -164,9 +174,7 @@ def test_who_fails_while_timed_has_a_record_of_it(monkeypatch, part, error, stat
     trying = Trial(step(implementation()), CPU)
     trying.judge(draws=1)
     with pytest.raises(Failed) as caught:
-        trying.start("cold")
-        trying.take_block()
-        trying.finish()
+        timed(trying)
     assert caught.value.record.status is status
     assert words in caught.value.record.message
     assert caught.value.record.measurements == ()

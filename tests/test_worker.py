@@ -136,21 +136,24 @@ def test_what_ends_a_process_is_the_status_of_who_did_it(workers, name, words):
     assert workers.trial(step(name)).judge(draws=1).status is Status.ERROR, "it has a worker again"
 
 
+def timed(trial):
+    trial.start("hot")
+    while trial.take_block().more:
+        pass
+    return trial.finish()
+
+
 @pytest.mark.parametrize("name", ["crash_later", "exit_later"])
 def test_what_ends_a_process_while_it_is_timed(workers, name):
     trial = workers.trial(step(name))
     assert trial.judge(draws=1).status is Status.PASSED
     with pytest.raises(Failed) as caught:
-        trial.start("hot")
-        while trial.take_block().more:
-            pass
-        trial.finish()
+        timed(trial)
     assert caught.value.record.status is Status.ERROR
     assert ("SIGSEGV" if name == "crash_later" else "enough") in caught.value.record.message
 
 
 def test_who_hangs_is_stopped_with_its_children(workers, folder):
-    workers.trial(step("hang")).judge  # noqa: B018
     workers._time_limit = 2.0
     record = workers.trial(step("hang")).judge(draws=1)
     assert (record.status, record.message) == (Status.TIMEOUT, "no answer within 2 s: stopped")
