@@ -139,7 +139,10 @@ def _laws(records: Iterable[Record]) -> list[Text]:
 
 
 def bench_tables(records: Sequence[Record]) -> RenderableType:
-    """For each operation and case: the verdict on each implementation and, where it was timed, what the clock said."""
+    """For each operation and case: the verdict on each implementation and, where it was timed, what the clock said.
+
+    Those that are unavailable are named once, below.
+    """
     parts: list[RenderableType] = []
     for operation, own in _grouped(records, lambda r: r.operation).items():
         measurements = [each for record in own for each in record.measurements]
@@ -148,7 +151,8 @@ def bench_tables(records: Sequence[Record]) -> RenderableType:
         title = Text.assemble((operation, "bold"), f" ({' or '.join(units)}; {' and '.join(modes)})" if units else "")
         parts += [title, _indented(_bench_rows([]))]
         for case, rows in _grouped(own, lambda r: r.case).items():
-            torch_first = sorted(rows, key=lambda r: (r.backend != "torch", r.implementation))
+            tried = [record for record in rows if record.status is not Status.UNAVAILABLE]
+            torch_first = sorted(tried, key=lambda r: (r.backend != "torch", r.implementation))
             parts += [Text(case), _indented(_bench_rows(torch_first, name_modes=len(modes) > 1))]
         parts += [*_untimed(own), *_unavailable(own), *_suspicions(own), Text()]
     return Group(*parts)
