@@ -33,6 +33,8 @@ class Display:
         self.seconds: dict[str, float] = {}
         self._console, self._steps = console, steps
         self._told: set[str] = set()
+        self._sampled: dict[str, str] = {}
+        self._description = ""
         self._phase, self._since = "harness", perf_counter()
         self._bar: Progress | None = None
         if console.is_terminal:
@@ -57,18 +59,22 @@ class Display:
         now = perf_counter()
         self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
+        if phase == "warm-up":
+            self._sampled.pop(self._description, None)  # it is to be timed in another mode
         if phase != "harness":
-            self._show(phase=phase)
+            self._show(phase=self._sampled.get(self._description, phase) if phase == "sampling" else phase)
 
     def step(self, step: "Step") -> None:
         name = step.operation.name
-        self._show(description=f"{name} {step.implementation.name} {step.label}")
+        self._description = f"{name} {step.implementation.name} {step.label}"
+        self._show(description=self._description)
         if self._bar is None and name not in self._told:
             self._told.add(name)
             self._console.print(f"{name}: {sum(each.operation.name == name for each in self._steps)} checks")
 
     def block(self, block: "Block") -> None:
-        self._show(phase=f"sampling {block.samples}, noise {block.noise:.1%}")
+        self._sampled[self._description] = f"sampling {block.samples}, noise {block.noise:.1%}"
+        self._show(phase=self._sampled[self._description])
 
     def done(self) -> None:
         if self._bar:
