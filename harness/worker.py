@@ -25,6 +25,7 @@ from .registry import load_registry
 from .timing import overheads
 from .trial import Announce, Block, Failed, Trial, record_of
 from .types import Agreement, Case, Law, Measurement, Record, Status
+from .wording import describe_error
 
 STARTING_SECONDS = 120.0
 """How long a worker may take to import torch and the plugins, on a busy machine."""
@@ -171,6 +172,8 @@ class _Worker:
                 return content
             if kind == "failed":
                 raise Failed(content)
+            if kind == "broken":
+                raise Lost(Status.ERROR, content)
             self._announce(content)
 
     def _epitaph(self) -> str:
@@ -204,6 +207,13 @@ def _serve(connection: Connection, device: torch.device, environment: Mapping[st
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a hanging kernel must not outlive the run
     os.environ.clear()
     os.environ.update(environment)
+    try:
+        _answer_all(connection, device)
+    except Exception as error:  # the harness's own, or of a device that is gone
+        connection.send(("broken", f"its process broke down: {describe_error(error)}"))
+
+
+def _answer_all(connection: Connection, device: torch.device) -> None:
     prepare_process_for(device)
     registry = load_registry()
 
@@ -226,7 +236,7 @@ def _serve(connection: Connection, device: torch.device, environment: Mapping[st
     while True:
         try:
             question, *arguments = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent is done, or dead
             return
         try:
             answer: Any

@@ -466,6 +466,7 @@ def test_triton_is_interpreted_for_the_cpu_and_compiled_for_the_gpu(monkeypatch)
     assert os.environ["TRITON_INTERPRET"] == "1"
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(process, "cuda_unusable", lambda: None)
     process.prepare_process_for(torch.device("cuda", 1))
     assert "TRITON_INTERPRET" not in os.environ
     assert chosen == [torch.device("cuda", 1)]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from boltzbench.harness import Status
 from boltzbench.harness.plan import Step
 from boltzbench.harness.registry import PLUGINS_VARIABLE, load_registry
@@ -180,6 +181,19 @@ def test_an_error_on_a_gpu_costs_the_worker(workers):
     workers._device = type("Device", (), {"type": "cuda"})()
     workers.distrust_after(record)
     assert workers._workers == {}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a usable GPU")
+def test_a_device_that_is_gone_is_the_status_of_every_step():
+    workers = Workers(torch.device("cuda", 0), lambda phase: None, time_limit=20)
+    for _ in range(2):
+        record = workers.trial(step("sound")).judge(draws=1)
+        assert record.status is Status.ERROR
+        assert record.message.startswith("its process broke down: RuntimeError: cuda:0 cannot be used: ")
+    _, ceilings, (problem,) = workers.limits()
+    assert ceilings == {}
+    assert "the limits of cuda:0 could not be measured: its process broke down" in problem
+    workers.close()
 
 
 def test_the_limits_of_the_device_are_measured_in_a_worker(workers):
