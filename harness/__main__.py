@@ -1,6 +1,7 @@
 """The console script, which is also `python -m boltzbench.harness`."""
 
 import gc
+import sys
 from typing import NoReturn
 
 
@@ -11,12 +12,14 @@ def main() -> NoReturn:
     time of a short command such as `list`.
     """
     gc.disable()
-    from . import cli
-
-    gc.freeze()
-    gc.enable()
     try:
+        from . import cli
+
+        gc.freeze()
+        gc.enable()
         cli.main()
+    except KeyboardInterrupt:  # before a command answers for itself
+        sys.exit(130)
     finally:
         gc.freeze()
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .clocks import Clock, Work, clock_for
+from .clocks import Clock, Work, clock_for, last_level_cache
 from .environment import identity
 from .results import ResultsError, write_text
 from .source_hash import source_hash
@@ -25,9 +25,6 @@ FEWEST_SAMPLES = 10
 SHORTEST_SECONDS = 0.3
 """A ceiling has at least so many samples, and takes at least so long."""
 
-LARGEST_CACHE = 1 << 30
-"""Bytes that no device's caches exceed, for devices of which the size is not told."""
-
 IMPOSSIBLE = 1.02
 """Beyond this share of a limit a figure is suspect: more than the noise of either."""
 
@@ -37,9 +34,9 @@ class WorkNotDone(Exception):
 
 
 def ceilings_of(
-    ceilings: Sequence[Ceiling], device: torch.device, environment: Mapping[str, Any], *, refresh: bool = False
-) -> tuple[dict[str, float], tuple[str, ...], bool]:
-    """``(rates, problems, measured_now)``: as `measure_ceilings`, or from the cache unless ``refresh``.
+    ceilings: Sequence[Ceiling], device: torch.device, environment: Mapping[str, Any]
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """``(rates, problems)`` as of `measure_ceilings`, or from the cache.
 
     ``environment`` is what `describe` says of the device. The cache, in ``$XDG_CACHE_HOME`` or ``~/.cache``, has a
     file for each device, driver, software, source of the ceilings and choice of those available. A file that cannot
@@ -48,8 +45,8 @@ def ceilings_of(
     """
     key = _key(ceilings, device, environment)
     path = _cache_file(key)
-    if not refresh and (kept := _kept(path, key)) is not None:
-        return kept, (), False
+    if (kept := _kept(path, key)) is not None:
+        return kept, ()
     rates, problems = measure_ceilings(ceilings, device)
     if rates and not problems:
         try:
@@ -57,7 +54,7 @@ def ceilings_of(
             write_text(path, json.dumps({"key": key, "rates": rates}, indent=1) + "\n")
         except (OSError, ResultsError):  # a cache saves time; without it all is as right
             pass
-    return rates, problems, True
+    return rates, problems
 
 
 def measure_ceilings(
@@ -76,10 +73,10 @@ def measure_ceilings(
             if _why_not(ceiling, device) is None:
                 rate = _rate(ceiling, device, clock)
                 rates[ceiling.resource] = max(rate, rates.get(ceiling.resource, 0.0))
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()  # the next one, and whoever comes after the last, needs the memory
         except (Exception, SystemExit) as error:
             problems.append(f"ceiling {ceiling.name!r} of {ceiling.resource} by {ceiling.plugin}: {_words(error)}")
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # the next one, and whoever comes after the last, needs the memory
     return {resource: rates[resource] for resource in RESOURCES if resource in rates}, tuple(problems)
 
 
@@ -110,9 +107,13 @@ def binding(cost: Cost, rates: Mapping[str, float]) -> tuple[str, float] | None:
     return max(seconds.items(), key=lambda item: item[1]) if any(seconds.values()) else None
 
 
-def with_share(
-    measurement: Measurement, cost: Cost, rates: Mapping[str, float], *, cache_bytes: int = LARGEST_CACHE
-) -> Measurement:
+def cache_bytes(environment: Mapping[str, Any]) -> int:
+    """The size of the cache that stands before the memory of the device that ``environment`` describes."""
+    gpu = environment.get("gpu")
+    return int(gpu["l2_bytes"]) if gpu else last_level_cache()
+
+
+def with_share(measurement: Measurement, cost: Cost, rates: Mapping[str, float], cache_bytes: int) -> Measurement:
     """``measurement`` with the limit that binds and its share of it: the least seconds over the median.
 
     A share above 1 need not be wrong. The limits of bandwidth are those of memory, and what a cache of

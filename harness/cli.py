@@ -7,11 +7,11 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import torch
@@ -25,7 +25,7 @@ from .process import prepare_process_for
 from .registry import Registry, load_registry
 from .results import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
 from .terminal import Display, outputs
-from .types import PRESETS, Agreement, Implementation, Record, Run, Status
+from .types import PRESETS, Agreement, Asked, Cost, Implementation, Measurement, Record, Run, Status
 from .wording import UnknownName, describe_error, unknown
 
 if TYPE_CHECKING:
@@ -73,9 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (UnknownName, ResultsError) as error:
         print(f"boltzbench: {error}", file=sys.stderr)
         sys.exit(USAGE)
-    except KeyboardInterrupt:  # outside the steps, where a command answers for itself
-        print("boltzbench: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     sys.exit(0)
 
 
@@ -102,7 +99,7 @@ def list_(json_file: Json = None) -> None:
         registry = load_registry()
         reasons = _reasons_by_device(registry)
         console.print(tables.operations_list(registry, reasons))
-        console.print(tables.plugin_problems(registry.problems))
+        console.print(tables.all_problems(registry.problems))
         write_json(json.dumps(_listing(registry, reasons), indent=1) + "\n")
     raise typer.Exit(1 if registry.problems else 0)
 
@@ -122,8 +119,14 @@ def check(
         registry, steps = _plan(place, operations, implementations, CHECKED, PRESETS[-1], seed)
         run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems)
         records: list[Record] = []
-        with Display(console, steps) as display, _place_of_trials(place, display, time_limit) as trial_of:
-            complete = _carry_out(steps, place, trial_of, display, draws=CHECK_DRAWS, keep=records.append)
+        complete = False
+        with (
+            Display(console, steps) as display,
+            _place_of_trials(place, display, time_limit) as trial_of,
+            suppress(KeyboardInterrupt),
+        ):
+            _carry_out(steps, place, trial_of, display, draws=CHECK_DRAWS, keep=records.append)
+            complete = True
         run = replace(run, status="complete" if complete else "incomplete", records=tuple(records))
         console.print(tables.check_summary(records))
         status = _conclude(console, run, len(steps))
@@ -156,34 +159,37 @@ def bench(
     """Check the benchmark cases and real data, then time what agrees, each implementation in a process of its own."""
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
-        asked: dict[str, Any] = {
-            "operations": operations or [],
-            "implementations": implementations or [],
-            "preset": preset or ("quick" if place.type == "cuda" else "smoke"),
-            "mode": mode,
-            "seed": seed,
-        }
-        if resume:
-            _refuse_options(context, asked)
-            asked |= read_run(resume).command
-        for kind, valid in (("preset", PRESETS), ("mode", tuple(MODES))):
-            if asked[kind] not in valid:
-                raise unknown(kind, str(asked[kind]), valid)
-        modes = MODES[asked["mode"]]
-        registry, steps = _plan(
-            place, asked["operations"], asked["implementations"], TIMED, asked["preset"], asked["seed"]
+        asked = Asked(
+            operations=tuple(operations or ()),
+            implementations=tuple(implementations or ()),
+            preset=preset or ("quick" if place.type == "cuda" else "smoke"),
+            mode=mode,
+            seed=seed,
         )
         if resume:
-            file, left = _resumed(resume, steps, place, modes, registry.problems, console)
+            asked = _asked_before(context, resume)
+        for kind, name, valid in (("preset", asked.preset, PRESETS), ("mode", asked.mode, tuple(MODES))):
+            if name not in valid:
+                raise unknown(kind, name, valid)
+        modes = MODES[asked.mode]
+        registry, steps = _plan(place, asked.operations, asked.implementations, TIMED, asked.preset, asked.seed)
+        environment = describe(place)
+        if resume:
+            file, left = _resumed(resume, steps, environment, modes, registry.problems, console)
         else:
-            file, left = ResultsFile(out, describe(place), registry.problems), steps
+            file, left = ResultsFile(out, environment, registry.problems), steps
         file.update(command=asked)
-        with Display(console, left) as display, _workers(place, display, time_limit) as workers:
+        complete = False
+        with (
+            Display(console, left) as display,
+            _workers(place, display, time_limit) as workers,
+            suppress(KeyboardInterrupt),
+        ):
             overheads, ceilings, problems = workers.limits()
             file.update(overheads=overheads, ceilings=ceilings, problems=(*registry.problems, *problems))
-            complete = _carry_out(
-                left, place, workers.trial, display, draws=1, modes=modes, rates=ceilings, keep=file.add
-            )
+            share = _share_of(ceilings, environment)
+            _carry_out(left, place, workers.trial, display, draws=1, modes=modes, share=share, keep=file.add)
+            complete = True
         before = file.run.seconds  # of the part before it was resumed
         file.update(seconds={phase: before.get(phase, 0.0) + more for phase, more in display.seconds.items()})
         if complete:
@@ -200,12 +206,16 @@ def bench(
     raise typer.Exit(status)
 
 
-def _refuse_options(context: typer.Context, asked: Mapping[str, Any]) -> None:
-    """A resumed run is asked for what it was asked for before: any other wish is an error, and not overheard."""
-    for name in (*asked, "out"):
+def _asked_before(context: typer.Context, path: Path) -> Asked:
+    """What the run to resume was asked for. Any other wish is an error, and not overheard."""
+    for name in ("operations", "implementations", "preset", "mode", "seed", "out"):
         if _given(context, name):
-            option = {"operations": "operation", "implementations": "implementation"}.get(name, name)
+            option = name.removesuffix("s") if name in ("operations", "implementations") else name
             raise ResultsError(f"--{option} cannot be given with --resume: the run goes on as it was asked for")
+    command = read_run(path).command
+    if command is None:
+        raise ResultsError(f"cannot resume {path}: it is no run of bench")
+    return command
 
 
 def _given(context: typer.Context, name: str) -> bool:
@@ -216,7 +226,7 @@ def _given(context: typer.Context, name: str) -> bool:
 def _resumed(
     path: Path,
     steps: Sequence[Step],
-    device: torch.device,
+    environment: Mapping[str, Any],
     modes: Sequence[Mode],
     problems: tuple[str, ...],
     console: Console,
@@ -225,9 +235,9 @@ def _resumed(
     from .trial import record_of, sources_of
 
     sources = {(step.operation.name, step.implementation.name): sources_of(step) for step in steps}
-    file = ResultsFile.resume(path, describe(device), sources, modes=modes, problems=problems)
+    file = ResultsFile.resume(path, environment, sources, modes=modes, problems=problems)
     left = [step for step in steps if record_key(record_of(step, Agreement(Status.PASSED))) not in file.kept]
-    console.print(f"Resumed {path}: {len(file.kept)} of {len(steps)} checks are kept.", soft_wrap=True)
+    console.print(f"Resumed {path}: {len(steps) - len(left)} of {len(steps)} checks are kept.", soft_wrap=True)
     for reason, count in file.dropped.items():
         console.print(f"{count} done anew: {reason}")
     return file, left
@@ -269,22 +279,17 @@ def _carry_out(
     draws: int,
     keep: Callable[[Record], None],
     modes: Sequence[Mode] = (),
-    rates: Mapping[str, float] = MappingProxyType({}),
-) -> bool:
-    """False if Ctrl-C cut the run short."""
-    from .session import carry_out
+    share: Callable[[Measurement, Cost], Measurement] = lambda measurement, cost: measurement,
+) -> None:
+    from .session import carry_out  # here, as it takes scipy, which `list` and `--help` need not wait for
 
-    try:
-        carry_out(steps, device, trial_of, draws=draws, modes=modes, rates=rates, keep=keep, display=display)
-    except KeyboardInterrupt:
-        return False
-    return True
+    carry_out(steps, device, trial_of, draws=draws, modes=modes, share=share, keep=keep, display=display)
 
 
 def _plan(
     device: torch.device,
-    operations: list[str] | None,
-    implementations: list[str] | None,
+    operations: Sequence[str] | None,
+    implementations: Sequence[str] | None,
     purposes: tuple[Purpose, ...],
     preset: str,
     seed: int | None,
@@ -295,10 +300,18 @@ def _plan(
     return registry, plan(selection, purposes, preset, seed)
 
 
+def _share_of(
+    ceilings: Mapping[str, float], environment: Mapping[str, Any]
+) -> Callable[[Measurement, Cost], Measurement]:
+    from .ceilings import cache_bytes, with_share
+
+    return partial(with_share, rates=ceilings, cache_bytes=cache_bytes(environment))
+
+
 def _conclude(console: Console, run: Run, planned: int) -> int:
     """Print failures, plugin problems and the closing line; return the exit status."""
     console.print(tables.failures(run.records))
-    console.print(tables.plugin_problems(run.problems))
+    console.print(tables.all_problems(run.problems))
     console.print(tables.verdict(run.records, run.problems), soft_wrap=True)
     if run.status == "incomplete":
         console.print(f"Interrupted after {len(run.records)} of {planned} checks; what is above is kept.")

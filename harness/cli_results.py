@@ -29,9 +29,14 @@ def report(
     if not (html or markdown or csv):
         html = Path("report.html")
     wanted = [(html, writer.html), (markdown, writer.markdown), (csv, writer.csv_text)]
-    for path, _ in wanted:
-        if path:
-            require_writable(path)
+    outputs = [path for path, _ in wanted if path]
+    inputs = [each.resolve() for each in (*runs, *([against] if against else []))]
+    for output in outputs:
+        require_writable(output)
+        if output.resolve() in inputs:
+            raise ResultsError(f"{output} is a results file to be read: it would be overwritten")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise ResultsError("two outputs have one name: one of them would be lost")
     found, errors = read_runs(runs)
     problems = [str(error) for error in errors]
     console = plain_console(stderr=True)

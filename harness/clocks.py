@@ -4,6 +4,7 @@ Everything that reads the time is bound when this module is imported, which is b
 replaces later is not what measures it, and `replaced_timers` tells that it did.
 """
 
+import contextlib
 import ctypes
 import functools
 import math
@@ -31,6 +32,7 @@ _device_properties = torch.cuda.get_device_properties
 _current_stream = torch.cuda.current_stream
 _free_memory = torch.cuda.mem_get_info
 _sleep: Callable[[int], None] = torch.cuda._sleep
+_pool_handle: Callable[[], Any] = torch.cuda.graph_pool_handle
 
 _TIMERS: list[tuple[Any, str]] = [
     *((time, name) for name in ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "time", "time_ns")),
@@ -56,6 +58,9 @@ MOST_BYTES = 4 << 30
 
 LONGEST_LEAD = 0.1
 """Seconds that the device is kept waiting at most while the host enqueues a sample."""
+
+MOST_OVERTAKEN = 6
+"""Samples in a row in which the device was first, after which it is taken to be so always."""
 
 
 @dataclass
@@ -210,17 +215,19 @@ class CudaClock:
             came_first = begin.query()
             if _current_stream(self._device) != stream:
                 raise RuntimeError("the launch left another stream current than it found")
-            work.lead = min(LONGEST_LEAD, 2 * (perf_counter_ns() - started) * 1e-9)
+            ahead = 2 * (perf_counter_ns() - started) * 1e-9
+            # Never longer but where it was too short: once the queue of launches is full, the host itself waits.
+            work.lead = min(LONGEST_LEAD, max(ahead, 2 * work.lead) if came_first else min(work.lead, ahead))
             work.after()
             overtaken = overtaken + 1 if came_first else 0
-            work.waits = work.waits or overtaken == 3
+            work.waits = work.waits or overtaken == MOST_OVERTAKEN
             if not came_first or work.waits:
                 pairs.append((begin, end))
         _synchronize(self._device)
         seconds = [begin.elapsed_time(end) * 1e-3 for begin, end in pairs]
         _compare_clocks(work, begins, _both(perf_counter_ns, monotonic_ns), sum(seconds))
         if work.waits:
-            work.remarks.add("the device waits for the host in each launch: launch latency is in the figure")
+            work.remarks.add("the host was not ahead of the device in each launch: launch latency may be in the figure")
         return seconds
 
     def state(self, first_sample: int) -> DeviceState | None:
@@ -239,16 +246,18 @@ class CudaClock:
 
     def capture(self, launch: Callable[[], object]) -> Callable[[], object] | None:
         # torch.cuda.graph would leave its own stream current where the end of the capture fails.
-        graph, stream = _Graph(), _Stream(self._device)
+        graph, stream, pool = _Graph(), _Stream(self._device), _pool_handle()
         _synchronize(self._device)
         try:
             with _use_stream(stream):
-                graph.capture_begin()
+                graph.capture_begin(pool=pool)
                 try:
                     launch()
                 finally:
                     graph.capture_end()
         except Exception:  # a launch that waits, or uses a stream that does not join: it is queued instead
+            with contextlib.suppress(RuntimeError, AttributeError):  # raises where the capture did come to its end
+                _end_pool(self._device.index, pool)
             return None
         finally:
             _synchronize(self._device)
@@ -326,6 +335,12 @@ def last_level_cache(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) 
         text = path.read_text().strip()
         sizes.append(int(text[:-1]) * units[text[-1]] if text[-1:] in units else int(text or 0))
     return max(sizes, default=0) or UNKNOWN_CACHE
+
+
+def _end_pool(device: int, pool: Any) -> None:
+    """Tells torch's allocator that a capture is over. Where its end raised, torch itself leaves the allocator in it."""
+    torch._C._cuda_endAllocateToPool(device, pool)
+    torch._C._cuda_releasePool(device, pool)
 
 
 def _both(first: Callable[[], int], second: Callable[[], int]) -> tuple[int, int]:

@@ -1,8 +1,6 @@
 """Where a run took place: the device, the software and the source it was measured with."""
 
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -86,10 +84,15 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+JUDGING_AND_TIMING = (
+    *("agreement", "ceilings", "clocks", "guarded", "laws", "session", "timing", "trial", "types", "watch", "worker"),
+)
+
+
 def harness_hash() -> str:
-    """16 hexadecimal digits for the source of the harness itself: how it judges and times."""
+    """16 hexadecimal digits for the source of what judges and times."""
     folder = Path(__file__).parent
-    return files_hash({str(path.relative_to(folder)): path for path in folder.rglob("*.py")})
+    return files_hash({name: folder / f"{name}.py" for name in JUDGING_AND_TIMING})
 
 
 def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,11 +103,6 @@ def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
         holder = (environment.get("gpu") or {}) if of_gpu else environment
         found[field] = holder.get(field.removeprefix("gpu "))
     return found
-
-
-def environment_hash(environment: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits, the same for two environments whose figures may stand in one run."""
-    return hashlib.sha256(json.dumps(identity(environment), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _gpu_names() -> list[str]:

@@ -41,7 +41,8 @@ class _SampledTime:
 
 @pytest.fixture
 def time_case(request: pytest.FixtureRequest) -> TimeCase:
-    """``time_case(operation, implementation, case, mode="cold")``: checks the case (named by its label), then times it.
+    """``time_case(operation, implementation, case, mode="cold")``: checks the case (named by its label), then times it;
+    once in a test.
 
     The test fails if the implementation does not agree, and is skipped, with the reason, where it is unavailable or
     only interpreted. Returns the `Measurement`; None where pytest-benchmark is disabled (as it is under xdist), when
@@ -53,12 +54,15 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
     benchmark = request.getfixturevalue("benchmark")
 
     def time_case(operation: str, implementation: str, case: str, mode: "Mode" = "cold") -> "Measurement | None":
-        from .ceilings import ceilings_of, with_share
+        from .ceilings import cache_bytes, ceilings_of, with_share
         from .environment import describe
         from .session import INTERPRETED
         from .trial import Failed, Trial
         from .types import Case, Status
+        from .wording import unknown
 
+        if mode not in ("cold", "hot"):
+            raise unknown("mode", mode, ("cold", "hot"))
         device, registry = _loaded(request.config)
         step = _step(registry, operation, implementation, case)
         assert isinstance(step.subject, Case)
@@ -79,8 +83,9 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
             measurement = trial.finish()
         except Failed as failed:
             pytest.fail(f"{failed.record.status}: {failed.record.message}", pytrace=False)
-        rates, _, _ = ceilings_of(registry.ceilings, device, describe(device))
-        measurement = with_share(measurement, step.operation.cost(step.subject), rates)
+        environment = describe(device)
+        rates, _ = ceilings_of(registry.ceilings, device, environment)
+        measurement = with_share(measurement, step.operation.cost(step.subject), rates, cache_bytes(environment))
         samples: Iterator[float] = iter(measurement.samples)
         benchmark.group = f"{operation} {case} {mode}"
         benchmark.extra_info |= _extra_info(record, measurement)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .tables import si
@@ -10,6 +10,9 @@ from .types import Measurement, Record, Run, Status
 
 BASELINE = "torch"
 """The implementation that others are compared with in the same case and mode."""
+
+NOISY = 0.005
+"""The noise at which the sampling of `bench` is content to stop."""
 
 CPU_RUN = (
     "measured on a CPU: no figure of it says anything about a GPU. Triton and CUDA C kernels were interpreted or "
@@ -54,7 +57,7 @@ class Row:
         found = [f"suspect: {words}" for words in self.measurement.suspicions]
         if self.throttled:
             found.append(f"throttled: {', '.join(self.throttled)}")
-        if self.measurement.stopped == "limit":
+        if self.measurement.stopped == "limit" and self.measurement.noise > NOISY:
             found.append(f"still noisy at the time limit: ±{percent(self.measurement.noise)}")
         return found
 
@@ -138,7 +141,7 @@ def environment(run: Run) -> dict[str, str]:
     facts = _flat({**run.environment, "gpu": run.environment.get("gpu") or "none"})
     if facts.pop("dirty", "") == "True":
         facts["commit"] = f"{facts.get('commit', 'unknown')} with uncommitted changes"
-    facts.update(_flat(run.command, "command "))
+    facts.update(_flat(asdict(run.command) if run.command else {}, "command "))
     facts.update({f"overhead {name}": si(seconds, "s") for name, seconds in run.overheads.items()})
     facts.update({f"time in {name}": si(seconds, "s") for name, seconds in run.seconds.items()})
     return facts

@@ -22,7 +22,7 @@ from pydantic_core import from_json
 from .environment import identity
 from .migrations import SCHEMA as SCHEMA
 from .migrations import migrated
-from .types import Record, Run, Status
+from .types import Asked, Record, Run, Status
 
 RETRIED = (Status.ERROR, Status.TIMEOUT)
 """What a resumed run tries again: it may be the machine's doing. Every other verdict is a result, and stands."""
@@ -212,7 +212,8 @@ class ResultsFile:
         """Go on with an interrupted run in the same file.
 
         ``sources`` has the source hash that each (operation, implementation) has now. A record stands if its own is
-        the same, it did not end in one of `RETRIED`, and it has been timed in all of ``modes``, or says why not.
+        the same, it did not end in one of `RETRIED`, and it has been timed in all of ``modes``, or says why not. One
+        that ``sources`` does not know stands too.
 
         Raises ResultsError if the file cannot be read or written, the run is complete, another process is writing
         it, or its environment is another: every field of `environment.IDENTITY` must be the same.
@@ -229,7 +230,10 @@ class ResultsFile:
         dropped: Counter[str] = Counter()
         kept = []
         for record in run.records:
-            if record.source_hash != sources.get((record.operation, record.implementation)):
+            source = sources.get((record.operation, record.implementation))
+            if source is None:  # not part of what goes on: its plugin is not here now, and cannot do it anew
+                kept.append(record)
+            elif record.source_hash != source:
                 dropped["the source has changed"] += 1
             elif record.status in RETRIED:
                 dropped["it ended in error or timeout"] += 1
@@ -263,15 +267,15 @@ class ResultsFile:
         ceilings: Mapping[str, float] | None = None,
         overheads: Mapping[str, float] | None = None,
         seconds: Mapping[str, float] | None = None,
-        command: Mapping[str, Any] | None = None,
+        command: Asked | None = None,
         problems: tuple[str, ...] | None = None,
     ) -> None:
-        """Put values beside, or in the place of, those that the run has under the same names; ``problems`` replace."""
+        """Put values beside, or in the place of, those that the run has under the same names; the last two replace."""
         self._change(
             ceilings={**self.run.ceilings, **(ceilings or {})},
             overheads={**self.run.overheads, **(overheads or {})},
             seconds={**self.run.seconds, **(seconds or {})},
-            command={**self.run.command, **(command or {})},
+            command=command or self.run.command,
             problems=self.run.problems if problems is None else problems,
         )
 

@@ -8,16 +8,16 @@ from typing import Protocol
 
 import torch
 
-from .ceilings import with_share
 from .plan import Mode, Step
 from .trial import Block, Failed, Trying
-from .types import Case, Measurement, Record, Status
+from .types import Case, Cost, Measurement, Record, Status
 
 INTERPRETED = "interpreted on the CPU: correctness only"
 """Why a kernel that is interpreted or emulated has no time."""
 
+BASELINES = ("torch", "torch_compile")
 INCREDIBLE = 10.0
-"""How many times faster than the best torch implementation a figure may be before it is suspect."""
+"""How many times faster than the best of the baselines a figure may be before it is suspect."""
 
 
 class Display(Protocol):
@@ -40,13 +40,13 @@ def carry_out(
     *,
     draws: int,
     modes: Collection[Mode],
-    rates: Mapping[str, float],
+    share: Callable[[Measurement, Cost], Measurement],
     keep: Callable[[Record], None],
     display: Display,
 ) -> None:
     """Judge each step; then time, in these modes, what agrees in a bench or real case. ``keep`` is given each record.
 
-    ``rates`` are the ceilings of the device, of which each measurement gets its share. The implementations of a case
+    ``share`` gives a measurement its share of the device's limits. The implementations of a case
     are sampled in turns, block by block, so that what drifts meanwhile (clocks, temperature) concerns all alike.
     """
     for _, group in groupby(steps, key=lambda step: (step.operation.name, step.purpose, step.label)):
@@ -64,14 +64,17 @@ def carry_out(
             else:
                 timed[trial] = record
         for mode in modes:
-            timed = _time_in_turns(timed, mode, rates, display)
+            timed = _time_in_turns(timed, mode, share, display)
         for record in timed.values():
             keep(record)
             display.done()
 
 
 def _time_in_turns(
-    trials: Mapping[Trying, Record], mode: Mode, rates: Mapping[str, float], display: Display
+    trials: Mapping[Trying, Record],
+    mode: Mode,
+    share: Callable[[Measurement, Cost], Measurement],
+    display: Display,
 ) -> dict[Trying, Record]:
     """The records with a measurement in this mode added, or with the failure that came instead."""
     records = dict(trials)
@@ -100,7 +103,7 @@ def _time_in_turns(
     def finish(trial: Trying) -> None:
         measurement = trial.finish()
         assert isinstance(trial.step.subject, Case)
-        measured[trial] = with_share(measurement, trial.step.operation.cost(trial.step.subject), rates)
+        measured[trial] = share(measurement, trial.step.operation.cost(trial.step.subject))
 
     racing = [trial for trial in racing if attempt(trial, lambda trial: trial.start(mode))]
     turn = racing
@@ -111,11 +114,11 @@ def _time_in_turns(
     for trial in racing:
         attempt(trial, finish)
 
-    baselines = [m.median for trial, m in measured.items() if trial.step.implementation.backend == "torch"]
+    names = {trial: trial.step.implementation.name for trial in measured}
+    best = min((measured[trial].median for trial, name in names.items() if name in BASELINES), default=0.0)
     for trial, measurement in measured.items():
-        if baselines and measurement.median * INCREDIBLE < min(baselines):
-            factor = min(baselines) / measurement.median
-            words = f"{factor:.0f} times as fast as the best torch implementation"
+        if names[trial] not in BASELINES and measurement.median * INCREDIBLE < best:
+            words = f"{best / measurement.median:.0f} times as fast as the best of {' and '.join(BASELINES)}"
             measurement = replace(measurement, suspicions=(*measurement.suspicions, words))
         records[trial] = replace(records[trial], measurements=(*records[trial].measurements, measurement))
     return records

@@ -185,8 +185,8 @@ def failures(records: Iterable[Record]) -> RenderableType:
     return Group(*parts)
 
 
-def plugin_problems(problems: Sequence[str]) -> RenderableType:
-    return Group(*[Text(f"plugin problem: {problem}", style="red") for problem in problems])
+def all_problems(problems: Sequence[str]) -> RenderableType:
+    return Group(*[Text(f"problem: {problem}", style="red") for problem in problems])
 
 
 def verdict(records: Sequence[Record], problems: Sequence[str]) -> str:
@@ -195,7 +195,7 @@ def verdict(records: Sequence[Record], problems: Sequence[str]) -> str:
     passed = sum(record.status is Status.PASSED for record in records)
     skipped = len(records) - passed - len(wrong)
     aside = f" ({skipped} skipped: unavailable here)" if skipped else ""
-    troubled = f"{_count(len(problems), 'plugin problem')}, see above. " if problems else ""
+    troubled = f"{_count(len(problems), 'problem')}, see above. " if problems else ""
     if wrong:
         command = "bench" if wrong[0].purpose in ("bench", "real") else "check"
         again = f"boltzbench {command} -o {wrong[0].operation} -i {wrong[0].implementation}"

@@ -20,8 +20,6 @@ from .clocks import Clock, Work, clock_for, replaced_timers
 from .types import Case, DeviceState, Implementation, Measurement, Operation
 from .watch import AgreementLost, Watch
 
-__all__ = ["STANDARD", "AgreementLost", "Protocol", "Stopwatch", "clock_for", "measure", "median_noise", "overheads"]
-
 _random = SystemRandom()
 
 
@@ -257,7 +255,8 @@ class Stopwatch:
         protocol = self._protocol
         if self._watch.suspects:
             return None
-        if len(self.samples) >= protocol.fewest_samples and self._spent >= protocol.shortest_seconds:
+        many = len(self.samples) >= protocol.most_samples
+        if many or (len(self.samples) >= protocol.fewest_samples and self._spent >= protocol.shortest_seconds):
             if self.noise < protocol.noise:
                 return "noise"
             if at_plateau(self.samples):
@@ -295,29 +294,6 @@ class Stopwatch:
         for state, (first, end) in zip(self._states, pairwise(firsts), strict=True):
             if state.throttled:
                 yield end - first, state.throttled
-
-
-def measure(
-    operation: Operation,
-    implementation: Implementation,
-    case: Case,
-    device: torch.device,
-    *,
-    mode: Literal["cold", "hot"] = "cold",
-    protocol: Protocol = STANDARD,
-    clock: Clock | None = None,
-) -> Measurement:
-    """Times an implementation that has already agreed with its reference in this case: a `Stopwatch` to its end."""
-    stopwatch = Stopwatch(operation, implementation, case, device, mode=mode, protocol=protocol, clock=clock)
-    stopwatch.warm_up()
-    while stopwatch.take_block():
-        pass
-    return stopwatch.finish()
-
-
-def overheads(clock: Clock) -> dict[str, float]:
-    """What measuring costs, in seconds: see the clock's own method for the names."""
-    return clock.overheads()
 
 
 @contextlib.contextmanager

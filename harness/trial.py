@@ -14,8 +14,9 @@ import torch
 from .agreement import check_case, check_law
 from .plan import Mode, Step
 from .source_hash import source_hash
-from .timing import AgreementLost, Stopwatch
+from .timing import Stopwatch
 from .types import Agreement, Case, Implementation, Inputs, Launch, Law, Measurement, Record, Status, Tensors
+from .watch import AgreementLost
 from .wording import describe_error
 
 Announce = Callable[[str], None]

@@ -300,6 +300,10 @@ class Measurement:
     limit: str = ""
     suspicions: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if any(time < 0 for time in (self.median, self.p10, self.p90, *self.samples)):
+            raise ValueError("a time is negative")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -335,13 +339,24 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What `bench` was asked for: names (empty: all), preset, seed (None: each case's own) and ``cold``, ``hot`` or
+    ``both``."""
+
+    operations: tuple[str, ...]
+    implementations: tuple[str, ...]
+    preset: str
+    mode: str
+    seed: int | None
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything one command found out, as it is written to a results file.
 
-    ``command`` is what was asked for (operations, implementations, preset, seed, mode), so that a run which is resumed
-    asks for the same. ``ceilings`` are the measured limits of the device by resource, in the units of `RESOURCES`.
-    ``overheads`` are what measuring itself costs, in seconds. ``seconds`` is the time that went into each phase of the
-    run.
+    ``command`` is what was asked for, so that a run which is resumed asks for the same; `check` has none. ``ceilings``
+    are the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are what measuring
+    itself costs, in seconds. ``seconds`` is the time that went into each phase of the run.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -354,4 +369,8 @@ class Run:
     ceilings: Mapping[str, float] = field(default_factory=dict)
     overheads: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    command: Mapping[str, Any] = field(default_factory=dict)
+    command: Asked | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.environment.get("gpu"), Mapping | None):
+            raise ValueError("gpu of the environment is neither null nor an object")

@@ -8,8 +8,9 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any, cast
@@ -22,13 +23,15 @@ from .environment import describe
 from .plan import Mode, Step
 from .process import prepare_process_for
 from .registry import load_registry
-from .timing import overheads
 from .trial import Announce, Block, Failed, Trial, record_of
 from .types import Agreement, Case, Law, Measurement, Record, Status
 from .wording import describe_error
 
 STARTING_SECONDS = 120.0
 """How long a worker may take to import torch and the plugins, on a busy machine."""
+
+LIMITS_SECONDS = 600.0
+"""How long the measuring of all ceilings may take."""
 
 _processes = multiprocessing.get_context("forkserver")
 """A worker starts from a server that has imported torch and touched neither a GPU nor a plugin: fresh, and at once."""
@@ -53,6 +56,8 @@ class Workers:
 
     def __init__(self, device: torch.device, announce: Announce, time_limit: float) -> None:
         _processes.set_forkserver_preload([__name__])
+        with _without_ctrl_c():  # else the server would show its own traceback
+            forkserver.ensure_running()
         self._device, self._announce, self._time_limit = device, announce, time_limit
         self._workers: dict[tuple[str, str], _Worker] = {}
 
@@ -67,7 +72,7 @@ class Workers:
         """What measuring costs on this device, the device's ceilings, and what went wrong, in words."""
         costs: dict[str, float] = {}
         try:
-            worker = self._new()
+            worker = _Worker(self._device, self._announce, LIMITS_SECONDS)
             self._announce("limits")
             try:
                 costs = worker.ask("overheads")
@@ -200,6 +205,15 @@ class _Worker:
         self._process.close()
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(connection: Connection, device: torch.device, environment: Mapping[str, str]) -> None:
     """The worker: answers until the parent closes the connection, or dies."""
     os.setsid()  # Ctrl-C is the parent's to handle; and a group of its own to be killed by
@@ -245,12 +259,14 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
                 trial = Trial(find(key), device, announce)
                 answer = trial.judge(draws)
             elif question == "overheads":
-                answer = overheads(clock_for(device))
+                answer = clock_for(device).overheads()
             elif question == "ceilings":
-                rates, problems, _ = ceilings_of(registry.ceilings, device, describe(device))
-                answer = rates, problems
+                answer = ceilings_of(registry.ceilings, device, describe(device))
             else:
                 answer = getattr(trial, question)(*arguments)
-            connection.send(("answer", answer))
+            reply = "answer", answer
         except Failed as failed:
-            connection.send(("failed", failed.record))
+            reply = "failed", failed.record
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what this process keeps, the others cannot have
+        connection.send(reply)

@@ -185,7 +185,7 @@ class CudaModule:
             with self._lock:
                 if shared_bytes > _STATIC_LIMIT_BYTES and function.max_dynamic_shared_size_bytes < shared_bytes:
                     function.max_dynamic_shared_size_bytes = shared_bytes
-            with _cupy_stream(device):
+            with cupy_stream(device):
                 function(grid, block, values, shared_mem=shared_bytes)
 
     def _load_cuda(self, kernel: str, device: torch.device) -> Any:
@@ -279,7 +279,7 @@ def _arch_of(capability: tuple[int, int]) -> str:
     return f"sm_{number}a" if major >= 9 else f"sm_{number}"
 
 
-def _cupy_stream(device: torch.device) -> Any:
+def cupy_stream(device: torch.device) -> Any:
     """CuPy's view of torch's current stream, as a context manager."""
     import cupy
 

@@ -4,7 +4,7 @@
 - ``quack``: `quack.cross_entropy.cross_entropy_fwd` returns the log-sum-exp of each row, in float32.
 - ``liger``: the cross-entropy of Liger is ``y - x_t`` with t the target, in the dtype of x. The first element of each
   row is the target, and adding it gives y. The loss has been rounded by then: in float32 that may show as a failure
-  where the first element is far from y, and 16 bits are not tried.
+  where the first element is far from y, and 16 bits are not tried. Each of its launches waits for the device.
 
 None of them takes an inverse temperature. Softmax, which Liger and QuACK have too, does not give y at all.
 """
@@ -15,10 +15,13 @@ from functools import partial
 
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
+from boltzbench.kernels.cuda_module import cupy_stream
 from boltzbench.kernels.dispatch import unavailable as backend_unavailable
 from torch import Tensor
 
 BOLTZBENCH_API = 1
+
+LONGEST_QUACK_ROW = 1 << 18
 
 
 def unavailable(module: str, distribution: str, backend: str, device: torch.device) -> str | None:
@@ -52,7 +55,7 @@ def prepare_cupyx(inputs: Inputs, outputs: Tensors) -> Launch:
     rows, result = cupy.from_dlpack(x), cupy.from_dlpack(y)
 
     def launch() -> Tensors:
-        with cupy.cuda.ExternalStream(torch.cuda.current_stream(x.device).cuda_stream):
+        with cupy_stream(x.device):
             result[...] = logsumexp(rows, axis=1)
         return outputs
 
@@ -61,6 +64,8 @@ def prepare_cupyx(inputs: Inputs, outputs: Tensors) -> Launch:
 
 def prepare_quack(inputs: Inputs, outputs: Tensors) -> Launch:
     x, y = _contiguous(_rows(inputs, (torch.float32, torch.float16, torch.bfloat16))), outputs["y"]
+    if x.shape[1] > LONGEST_QUACK_ROW:
+        raise Unsupported(f"it keeps a row in the shared memory of a cluster: {LONGEST_QUACK_ROW} columns at most")
     from quack.cross_entropy import cross_entropy_fwd
 
     target = torch.zeros(len(x), dtype=torch.int64, device=x.device)

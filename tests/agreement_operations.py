@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from boltzbench.harness.timing import Stopwatch
 from boltzbench.harness.types import Case, Cost, Expected, Implementation, Inputs, Operation, Tensors
 from torch import Tensor
 
@@ -133,3 +134,12 @@ def giving(value: Tensor) -> Implementation:
         outputs["y"].copy_(value)
 
     return implementation(body, operation="constant")
+
+
+def measure(operation, implementation, case, device, **how):
+    """A `Stopwatch` from its start to its end."""
+    stopwatch = Stopwatch(operation, implementation, case, device, **how)
+    stopwatch.warm_up()
+    while stopwatch.take_block():
+        pass
+    return stopwatch.finish()

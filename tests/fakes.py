@@ -112,7 +112,7 @@ def carried_out(steps) -> list:
 
     records: list = []
     carry_out(
-        steps, CPU, lambda step: Trial(step, CPU), draws=2, modes=("hot",), rates={}, keep=records.append,
-        display=Nobody(),
+        steps, CPU, lambda step: Trial(step, CPU), draws=2, modes=("hot",), keep=records.append, display=Nobody(),
+        share=lambda measurement, cost: measurement,
     )  # fmt: skip
     return records

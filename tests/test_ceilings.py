@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from boltzbench.harness import Ceiling, Cost, ceilings
-from boltzbench.harness.ceilings import binding, ceilings_of, measure_ceilings, with_share
+from boltzbench.harness.ceilings import binding, measure_ceilings, with_share
 from boltzbench.harness.types import Measurement
 from fakes import CPU
 
@@ -125,7 +125,22 @@ def test_the_suite_s_own_clock_times_a_copy_on_this_cpu(monkeypatch):
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(ceilings, "clock_for", lambda device: FakeClock())
+
+    def count(*arguments):
+        measurements.append(arguments)
+        return measure_ceilings(*arguments)
+
+    monkeypatch.setattr(ceilings, "measure_ceilings", count)
     return tmp_path / "boltzbench"
+
+
+measurements: list = []
+
+
+def ceilings_of(*arguments):
+    """Rates and problems, and whether they were measured now."""
+    before = len(measurements)
+    return *ceilings.ceilings_of(*arguments), len(measurements) > before
 
 
 def test_rates_are_kept_under_the_device_and_its_driver(cache, monkeypatch):
@@ -176,13 +191,6 @@ def test_what_cannot_say_whether_it_is_available_is_a_problem_each_time(cache):
     for _ in range(2):
         rates, problems, measured_now = ceilings_of([ceiling(unavailable=raises)], CPU, ENVIRONMENT)
         assert (rates, len(problems), measured_now) == ({}, 1, True)
-
-
-def test_refresh_measures_anew_and_keeps_that(cache):
-    ceilings_of([ceiling()], CPU, ENVIRONMENT)
-    assert ceilings_of([ceiling(seconds=0.2)], CPU, ENVIRONMENT)[0] == {"copy": pytest.approx(8000.0)}
-    assert ceilings_of([ceiling(seconds=0.2)], CPU, ENVIRONMENT, refresh=True)[0] == {"copy": pytest.approx(4000.0)}
-    assert ceilings_of([ceiling()], CPU, ENVIRONMENT) == ({"copy": pytest.approx(4000.0)}, (), False)
 
 
 def test_rates_that_came_with_a_problem_are_not_kept(cache):
@@ -310,8 +318,8 @@ def test_the_share_is_the_least_time_over_the_median():
 
 
 def test_without_a_limit_there_is_no_share():
-    assert with_share(MEASUREMENT, cost(flops=5), {"copy": 80.0}) == MEASUREMENT
-    assert with_share(replace(MEASUREMENT, median=0.0), cost(flops=5), RATES).roofline_share is None
+    assert with_share(MEASUREMENT, cost(flops=5), {"copy": 80.0}, 0) == MEASUREMENT
+    assert with_share(replace(MEASUREMENT, median=0.0), cost(flops=5), RATES, 0).roofline_share is None
 
 
 def test_a_share_above_one_is_suspect_and_what_was_suspect_stays():

@@ -256,10 +256,10 @@ def test_a_broken_plugin_is_named_and_all_else_runs(run, monkeypatch):
     for command in ("list", "check", "bench"):
         status, out, _ = run(command)
         assert status == 1
-        problem = "plugin problem: broken (fake-samplers 1.2): cannot be imported from fake_samplers_1_2_broken"
+        problem = "problem: broken (fake-samplers 1.2): cannot be imported from fake_samplers_1_2_broken"
         assert problem in " ".join(out.split())
         assert "double" in out
-    assert "1 plugin problem, see above. All agree" in out
+    assert "1 problem, see above. All agree" in out
     (path,) = Path("runs").iterdir()
     assert "no_such_module" in read_run(path).problems[0]
 
@@ -396,7 +396,7 @@ def test_a_resumed_run_completes_as_it_was_asked_for(run, monkeypatch):
     assert len(asked) == len(after.records) == 9, "three implementations, three cases of the preset full"
     assert {record.seed for record in after.records} == {3}
     assert {each.mode for record in after.records for each in record.measurements} == {"hot"}
-    assert after.command["preset"] == "full"
+    assert after.command.preset == "full"
     assert after.seconds["harness"] > before.seconds["harness"]
     assert list(Path("runs").iterdir()) == [path]
     status, _, err = run("bench", "--device", "cpu", "--resume", str(path))
@@ -434,6 +434,38 @@ def test_report_and_compare(run):
     status, out, err = run("compare", base, new)
     assert (status, err) == (0, "")
     assert "torch" in out
+
+
+def test_a_report_never_overwrites_what_it_reads(run):
+    run("bench", "--device", "cpu")
+    (path,) = map(str, Path("runs").iterdir())
+    before = Path(path).read_text()
+    status, _, err = run("report", path, "--html", path)
+    assert (status, Path(path).read_text()) == (2, before)
+    assert "it would be overwritten" in err
+    status, _, err = run("report", path, "--html", "a", "--markdown", "a")
+    assert status == 2
+    assert "two outputs have one name" in err
+
+
+def test_what_check_wrote_cannot_be_resumed(run):
+    run("check", "--device", "cpu", "--json", "checked.json")
+    status, _, err = run("bench", "--device", "cpu", "--resume", "checked.json")
+    assert (status, err) == (2, "boltzbench: cannot resume checked.json: it is no run of bench\n")
+
+
+def test_ctrl_c_before_the_first_step_leaves_a_run_to_go_on_with(run, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Here, "limits", interrupted)
+        status, out, _ = run("bench", "--device", "cpu")
+    assert status == 130
+    assert "Interrupted after 0 of 6 checks" in out
+    (path,) = Path("runs").iterdir()
+    assert f"Go on with it: boltzbench bench --resume {path}" in out
+    assert run("bench", "--device", "cpu", "--resume", str(path))[0] == 0
 
 
 @pytest.mark.parametrize(

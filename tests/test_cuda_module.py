@@ -285,7 +285,7 @@ class RecordedKernel:
 def test_cupy_gets_each_argument_as_one_value_of_its_size(basics, monkeypatch):
     recorded = RecordedKernel()
     monkeypatch.setattr(basics, "_load_cuda", lambda kernel, device: recorded)
-    monkeypatch.setattr(cuda_module, "_cupy_stream", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(cuda_module, "cupy_stream", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     packed = [cuda_module._pack(i, a, "scalars", CPU)[1] for i, a in enumerate(scalar_arguments(torch.zeros(8)))]
     basics._launch_cuda("scalars", (1, 1, 1), (1, 1, 1), packed, 48 * 1024, CUDA)

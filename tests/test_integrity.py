@@ -22,13 +22,14 @@ from agreement_operations import (
     case,
     implementation,
     kick_rightly,
+    measure,
     prepared_by,
     scale_rightly,
     scale_with,
 )
 from boltzbench.harness.agreement import check_case
 from boltzbench.harness.clocks import Clock, CpuClock, Work
-from boltzbench.harness.timing import STANDARD, AgreementLost, Stopwatch, measure
+from boltzbench.harness.timing import STANDARD, Stopwatch
 from boltzbench.harness.types import (
     Agreement,
     Case,
@@ -40,6 +41,7 @@ from boltzbench.harness.types import (
     Status,
     Tensors,
 )
+from boltzbench.harness.watch import AgreementLost
 from torch import Tensor
 
 SCALE = scale_with()

@@ -40,6 +40,8 @@ TESTS = """
 
     @pytest.mark.parametrize("name", ["torch", "wrong", "gone", "triton", "trito"])
     def test_double(time_case, name):
+        with pytest.raises(ValueError, match="unknown mode 'warm'"):
+            time_case("double", name, "n=64 float32", mode="warm")
         measurement = time_case("double", name, "n=64 float32", mode="hot")
         assert measurement is None or measurement.mode == "hot"
     """

@@ -24,8 +24,9 @@ from boltzbench.harness.results import (
     run_to_json,
     write_text,
 )
-from boltzbench.harness.types import DeviceState, Measurement, Record, Run, Status
+from boltzbench.harness.types import Asked, DeviceState, Measurement, Record, Run, Status
 
+ASKED = Asked((), ("torch",), "quick", "both", None)
 MEASUREMENT = Measurement("cpu", "hot", (1.0, math.inf), 1.0, 0.5, math.inf, 5.0, "rows", 8.0, 9.0)
 PASSED = Record(
     "double", "sum", "torch", "p (d 1)", "n=3 float32", "bench", Status.PASSED,
@@ -276,13 +277,15 @@ def test_a_resumed_run_keeps_what_stands_in_the_same_file(tmp_path):
     path = interrupted(tmp_path, TIMED, changed, gone, wrong, *tried)
     now = {**HERE, "commit": "2", "dirty": False}
     file = ResultsFile.resume(path, now, SOURCES)
-    assert file.run == Run(SCHEMA, "incomplete", now, (TIMED, wrong))
-    assert file.kept == {record_key(TIMED), record_key(wrong)}
-    assert file.dropped == {"the source has changed": 2, "it ended in error or timeout": 2}
+    assert file.run == Run(SCHEMA, "incomplete", now, (TIMED, gone, wrong))
+    assert file.kept == {record_key(TIMED), record_key(gone), record_key(wrong)}
+    assert file.dropped == {"the source has changed": 1, "it ended in error or timeout": 2}
     file.add(dataclasses.replace(changed, source_hash="s2"))
     file.finish()
     assert read_run(path) == file.run
-    assert [record.source_hash for record in file.run.records] == ["s1", "s1", "s2"]
+    assert [record.source_hash for record in file.run.records] == ["s1", "s1", "s1", "s2"], (
+        "and what is not installed now is not lost"
+    )
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -386,12 +389,12 @@ def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypat
 def test_what_belongs_to_the_whole_run_is_added_to(tmp_path):
     file = ResultsFile(tmp_path, HERE)
     file.update(ceilings={"read": 3.0, "fma": math.inf}, seconds={"checking": 1.0}, problems=("one", "two"))
-    file.update(overheads={"event": 1e-6}, seconds={"checking": 2.0, "timing": 4.0}, command={"preset": "quick"})
+    file.update(overheads={"event": 1e-6}, seconds={"checking": 2.0, "timing": 4.0}, command=ASKED)
     run = read_run(file.path)
     assert run.ceilings == {"read": 3.0, "fma": math.inf}
     assert run.overheads == {"event": 1e-6}
     assert run.seconds == {"checking": 2.0, "timing": 4.0}
-    assert run.command == {"preset": "quick"}
+    assert run.command == ASKED
     assert run.problems == ("one", "two")
 
 

@@ -191,7 +191,7 @@ def test_failures_are_shown_in_full():
         (
             [record(), record(), record("gone", Status.UNAVAILABLE)],
             ["oh"],
-            "1 plugin problem, see above. All agree: 2 checks passed (1 skipped: unavailable here).",
+            "1 problem, see above. All agree: 2 checks passed (1 skipped: unavailable here).",
         ),
         (
             [record(), record("bad", Status.ERROR)],
@@ -201,7 +201,7 @@ def test_failures_are_shown_in_full():
         (
             [record("bad", Status.ERROR, purpose="real")],
             ["a", "b"],
-            "2 plugin problems, see above. 1 of 1 check failed. Look closer: boltzbench bench -o double -i bad",
+            "2 problems, see above. 1 of 1 check failed. Look closer: boltzbench bench -o double -i bad",
         ),
         ([], [], "Nothing was checked. See what is installed: boltzbench list"),
         (

@@ -17,6 +17,7 @@ from agreement_operations import (
     case,
     implementation,
     kick_rightly,
+    measure,
     prepared_by,
     scale_rightly,
     scale_with,
@@ -24,14 +25,13 @@ from agreement_operations import (
 from boltzbench.harness.clocks import CpuClock, Work
 from boltzbench.harness.timing import (
     STANDARD,
-    AgreementLost,
     Protocol,
     Stopwatch,
     at_plateau,
-    measure,
     median_noise,
 )
 from boltzbench.harness.types import DeviceState, Inputs, Measurement, Status, Tensors
+from boltzbench.harness.watch import AgreementLost
 
 SCALE = scale_with()
 SHORT = replace(STANDARD, warm_up_seconds=0.002, shortest_seconds=0.01, longest_seconds=0.05)
@@ -280,6 +280,11 @@ def test_noisy_samples_go_on_until_the_median_is_known() -> None:
     assert len(measurement.samples) > 60
     assert median_noise(measurement.samples) == measurement.noise < 0.005
     assert measurement.stopped == "noise"
+
+
+def test_many_quick_samples_are_enough_where_their_median_is_known() -> None:
+    measurement, _ = time_launches_of(repeat(2e-5))
+    assert (len(measurement.samples), measurement.stopped) == (1000, "noise")
 
 
 def test_hopeless_noise_stops_at_the_hard_limits() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from boltzbench.harness import Agreement, Status, trial
 from boltzbench.harness.plan import Step
-from boltzbench.harness.timing import AgreementLost
 from boltzbench.harness.trial import Failed, Trial
+from boltzbench.harness.watch import AgreementLost
 from fakes import CPU, case, implementation, interrupting, law, operation
 
 BENCH = case(64, purpose="bench")

@@ -1,5 +1,6 @@
 """The tensors of one update as a kernel sees them: a table of addresses, and which block works on which tensor."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,10 +48,23 @@ class UpdateList:
         A row of ``tensors``: address of the parameter, address of the gradient, elements, code of the dtype, number
         in the stream. A row of ``blocks``: the tensor that the block works on, and its first element there.
         """
-        tensors, blocks = [], []
-        for index, (x, g, number) in enumerate(zip(self.parameters, self.gradients, self.numbers, strict=True)):
-            tensors.append([x.data_ptr(), g.data_ptr(), x.numel(), DTYPE_CODES[x.dtype], number])
-            first = torch.arange(0, x.numel(), block_elements)
-            blocks.append(torch.stack((torch.full_like(first, index), first), dim=1))
-        device = self.parameters[0].device
-        return torch.tensor(tensors, dtype=torch.int64).to(device), torch.cat(blocks).to(device)
+        rows = tuple(
+            (x.data_ptr(), g.data_ptr(), x.numel(), DTYPE_CODES[x.dtype], number)
+            for x, g, number in zip(self.parameters, self.gradients, self.numbers, strict=True)
+        )
+        return _table(rows, block_elements, self.parameters[0].device)
+
+
+@functools.lru_cache(maxsize=128)
+def _table(
+    rows: tuple[tuple[int, int, int, int, int], ...], block_elements: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Kept, since copying it to a GPU waits for the GPU: a later update of the same tensors only launches.
+
+    It holds addresses and sizes alone, so it is right for whatever lies there.
+    """
+    blocks = []
+    for index, (_, _, elements, _, _) in enumerate(rows):
+        first = torch.arange(0, elements, block_elements)
+        blocks.append(torch.stack((torch.full_like(first, index), first), dim=1))
+    return torch.tensor(rows, dtype=torch.int64).to(device), torch.cat(blocks).to(device)
