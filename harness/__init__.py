@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .laws import all_of, chi_square, within
+    from .sampling import Claim, Dynamics, ExactLaw, Projection, Sampler, Target
     from .types import (
         API_VERSION,
         RESOURCES,
@@ -32,14 +33,20 @@ __all__ = [
     "Agreement",
     "Case",
     "Ceiling",
+    "Claim",
     "Cost",
+    "Dynamics",
+    "ExactLaw",
     "Expected",
     "Implementation",
     "Inputs",
     "Launch",
     "Law",
     "Operation",
+    "Projection",
+    "Sampler",
     "Status",
+    "Target",
     "Tensors",
     "Unsupported",
     "all_of",
@@ -49,10 +56,17 @@ __all__ = [
 ]
 
 
+_MODULES = {
+    "hookimpl": ".hookspecs",
+    **dict.fromkeys(("all_of", "chi_square", "within"), ".laws"),
+    **dict.fromkeys(("Claim", "Dynamics", "ExactLaw", "Projection", "Sampler", "Target"), ".sampling"),
+}
+"""Where a name of ``__all__`` is defined; all others are in `types`."""
+
+
 def __getattr__(name: str) -> Any:
     """Everything is imported on first use: pytest loads a module of this package in every project, and `list` needs
     no scipy."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"hookimpl": ".hookspecs", "all_of": ".laws", "chi_square": ".laws", "within": ".laws"}.get(name, ".types")
-    return getattr(importlib.import_module(module, __name__), name)
+    return getattr(importlib.import_module(_MODULES.get(name, ".types"), __name__), name)

@@ -18,13 +18,14 @@ import torch
 import typer
 from rich.console import Console
 
-from . import cli_results, tables
+from . import cli_results, cli_validate, tables
 from .environment import cuda_unusable, describe, resolve_device
+from .new import NewPackageError
 from .plan import Mode, Purpose, Step, plan
 from .process import prepare_process_for
 from .registry import Registry, load_registry
 from .results import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
-from .terminal import Display, outputs
+from .terminal import Display, outputs, plain_console
 from .types import PRESETS, Agreement, Asked, Cost, Implementation, Measurement, Record, Run, Status
 from .wording import UnknownName, describe_error, unknown
 
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Never returns: exits with the status of the command."""
     try:
         app(args=arguments, prog_name="boltzbench")
-    except (UnknownName, ResultsError) as error:
+    except (NewPackageError, UnknownName, ResultsError) as error:
         print(f"boltzbench: {error}", file=sys.stderr)
         sys.exit(USAGE)
     sys.exit(0)
@@ -243,8 +244,25 @@ def _resumed(
     return file, left
 
 
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the package and its sampler.")],
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder to write it to.")] = Path("."),
+) -> None:
+    """Write the package of a sampler to start from, which works as written."""
+    from .new import write_package
+
+    console = plain_console()
+    files = write_package(name, into)
+    for file in files:
+        console.print(f"Written: {file}", soft_wrap=True)
+    module = name.replace("-", "_")
+    console.print(f"Next: pip install -e {files[0].parent} && boltzbench validate -s {module}", soft_wrap=True)
+
+
 app.command()(cli_results.report)
 app.command()(cli_results.compare)
+app.command()(cli_validate.validate)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
-"""What is wrong with what a plugin registers (operations, implementations, ceilings), before any of it is used."""
+"""What is wrong with what a plugin registers (operations, implementations, ceilings,
+targets, samplers), before any of it is used."""
 
+import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_type_hints
@@ -7,12 +9,13 @@ from typing import Any, get_type_hints
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from .sampling import Sampler, Target
 from .types import RESOURCES, Case, Ceiling, Implementation, Law, Operation
 from .wording import unknown
 
 _ADAPTERS: dict[type[object], dict[str, TypeAdapter[Any]]] = {
     kind: {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
-    for kind in (Operation, Case, Law, Implementation, Ceiling)
+    for kind in (Operation, Case, Law, Implementation, Ceiling, Target, Sampler)
 }
 
 
@@ -86,6 +89,45 @@ def ceiling_faults(given: Sequence[Ceiling], taken: Mapping[tuple[str, str], Cei
         if key in taken or key in names:
             yield f"{of}: resource {ceiling.resource!r} has one of that name already"
         names.add(key)
+
+
+def target_faults(given: Sequence[Target], taken: Mapping[str, Target]) -> Iterator[str]:
+    """What forbids adding the targets ``given`` to those ``taken``; nothing if they are sound."""
+    for target in given:
+        of = f"target {reprlib.repr(target.name)}"
+        wrong = [*_type_faults(target, Target)]
+        yield from (f"{of}: {fault}" for fault in wrong)
+        if wrong:
+            continue
+        if not isinstance(getattr(torch, target.dtype, None), torch.dtype):
+            yield f"{of}: torch has no dtype {target.dtype!r}"
+        if not all(size > 0 for size in target.shape):
+            yield f"{of}: shape should have sizes greater than 0, got {target.shape}"
+        if not target.temperatures:
+            yield f"{of} has no temperatures"
+        for temperature in target.temperatures:
+            if not 0 < temperature < math.inf:
+                yield f"{of}: temperatures should be finite and greater than 0, got {temperature}"
+    yield from _name_faults("target", given, taken)
+
+
+def sampler_faults(given: Sequence[Sampler], taken: Mapping[str, Sampler]) -> Iterator[str]:
+    """What forbids adding the samplers ``given`` to those ``taken``; nothing if they are sound."""
+    for sampler in given:
+        yield from (f"sampler {reprlib.repr(sampler.name)}: {fault}" for fault in _type_faults(sampler, Sampler))
+    yield from _name_faults("sampler", given, taken)
+
+
+def _name_faults(
+    kind: str, given: Sequence[Target] | Sequence[Sampler], taken: Mapping[str, Target] | Mapping[str, Sampler]
+) -> Iterator[str]:
+    names = set(taken)
+    for each in given:
+        if not each.name:
+            yield f"a {kind} has an empty name"
+        if each.name in names:
+            yield f"{kind} {each.name!r}: that name is taken; {kind} names are unique over all plugins"
+        names.add(each.name)
 
 
 def _case_faults(operation: Operation) -> Iterator[str]:

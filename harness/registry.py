@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import pluggy
 
 from . import hookspecs
-from .faults import ceiling_faults, implementation_faults, operation_faults
+from .faults import ceiling_faults, implementation_faults, operation_faults, sampler_faults, target_faults
+from .sampling import Sampler, Target
 from .types import API_VERSION, RESOURCES, Ceiling, Implementation, Operation
 from .wording import UnknownName, describe_error, unknown
 
@@ -29,7 +30,7 @@ ENTRY_POINT_GROUP = "boltzbench"
 PLUGINS_VARIABLE = "BOLTZBENCH_PLUGINS"
 """Environment variable: the entry-point names to load, separated by commas. Unset or empty: all."""
 
-T = TypeVar("T", Operation, Implementation, Ceiling)
+T = TypeVar("T", Operation, Implementation, Ceiling, Target, Sampler)
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,15 @@ class Plugin:
 class Registry:
     """All that the plugins brought. An operation's implementations are in order: torch first, then by name.
 
-    The ceilings are in the order of `RESOURCES`, then by name.
+    The ceilings are in the order of `RESOURCES`, then by name; targets and samplers, by name, in that of the plugins.
     """
 
     operations: Mapping[str, Operation]
     implementations: tuple[Implementation, ...]
     plugins: tuple[Plugin, ...]
     ceilings: tuple[Ceiling, ...] = ()
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    samplers: Mapping[str, Sampler] = field(default_factory=dict)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -133,12 +136,27 @@ def load_registry(entry_points: Iterable[metadata.EntryPoint] | None = None) -> 
             for limit in limits:
                 ceilings[limit.resource, limit.name] = dataclasses.replace(limit, plugin=each.label)
 
+    targets: dict[str, Target] = {}
+    for each in loading:
+        laws = each.call("register_targets", Target)
+        if each.accepts(target_faults(laws, targets)):
+            targets.update({law.name: dataclasses.replace(law, plugin=each.label) for law in laws})
+
+    samplers: dict[str, Sampler] = {}
+    for each in loading:
+        found = each.call("register_samplers", Sampler)
+        if each.accepts(sampler_faults(found, samplers)):
+            samplers.update({one.name: dataclasses.replace(one, plugin=each.label) for one in found})
+
     rank = {name: position for position, name in enumerate(operations)}
     ordered = sorted(implementations.values(), key=lambda i: (rank[i.operation], i.backend != "torch", i.name))
     resources = list(RESOURCES)
     limits = sorted(ceilings.values(), key=lambda c: (resources.index(c.resource), c.name))
     plugins = tuple(each.end() for each in loading)
-    return Registry(MappingProxyType(operations), tuple(ordered), plugins, tuple(limits))
+    return Registry(
+        MappingProxyType(operations), tuple(ordered), plugins, tuple(limits), MappingProxyType(targets),
+        MappingProxyType(samplers),
+    )  # fmt: skip
 
 
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:

@@ -35,8 +35,8 @@ class Dynamics:
 class Projection:
     """Something that is seen of a state, ``of(x)``, one value for each chain, and its exact law.
 
-    Either ``probabilities`` of the values 0, 1, ... (``of`` gives integers), or ``cdf``, the distribution function of
-    a number. ``mean`` is the exact expectation of it, where it is known.
+    ``probabilities`` are those of the values 0, 1, ... (``of`` then gives integers); ``cdf`` is the distribution
+    function of a number; ``mean`` is its exact expectation. At least one of the three is known.
     """
 
     name: str

@@ -1,10 +1,12 @@
 """Every hook has a test here, named after it, and a docstring that a plugin author can work from."""
 
 import inspect
+import textwrap
 
 import pluggy
 import pytest
-from boltzbench.harness import Ceiling, hookimpl, hookspecs
+import torch
+from boltzbench.harness import Ceiling, Dynamics, Sampler, Target, hookimpl, hookspecs
 from fakes import implementation, operation
 
 HOOKS = [name for name, thing in vars(hookspecs).items() if hasattr(thing, "boltzbench_spec")]
@@ -19,7 +21,13 @@ def manager_with(plugin):
 
 
 def test_there_are_hooks():
-    assert HOOKS == ["register_operations", "register_implementations", "register_ceilings"]
+    assert HOOKS == [
+        "register_operations",
+        "register_implementations",
+        "register_ceilings",
+        "register_targets",
+        "register_samplers",
+    ]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -73,3 +81,33 @@ def test_register_ceilings():
     given = []
     assert manager_with(Plugin()).hook.register_ceilings(register=given.append) == []
     assert [each.name for each in given] == ["mine"]
+
+
+def example(hook):
+    """What the example in this hook's docstring registers."""
+    lines = inspect.getdoc(getattr(hookspecs, hook)).splitlines()
+    first = next(n for n, line in enumerate(lines) if line.endswith("::"))
+    module: dict = {}
+    exec(textwrap.dedent("\n".join(lines[first + 1 :])), module)
+    assert module["BOLTZBENCH_API"] == 1
+
+    class Plugin:
+        pass
+
+    setattr(Plugin, hook, staticmethod(module[hook]))
+    given = []
+    assert getattr(manager_with(Plugin()).hook, hook)(register=given.append) == []
+    return given
+
+
+def test_register_targets():
+    (target,) = example("register_targets")
+    assert isinstance(target, Target)
+    assert target.law(1.0, Dynamics()).draw(3, torch.Generator().manual_seed(1)).shape == (3, 1)
+
+
+def test_register_samplers():
+    (sampler,) = example("register_samplers")
+    assert isinstance(sampler, Sampler)
+    (target,) = example("register_targets")
+    assert sampler.refuses(target) is None

@@ -258,6 +258,94 @@ def test_a_name_is_free_again_for_another_resource_but_not_for_another_plugin(fo
     assert problem.startswith("a (third 1.2): ceiling 'mine': resource 'copy' has one")
 
 
+LAWS = """
+    from boltzbench.harness import Sampler, Target
+
+    def target(name="mine", **fields):
+        return Target(name, "", "", "", **{
+            "kind": "continuous", "shape": (1,), "dtype": "float32", "parameters": {}, "energy": print, "law": print,
+            **fields,
+        })
+
+    def sampler(name="mine", **fields):
+        return Sampler(name, "", "", **{"backend": "torch", "init": print, "advance": print, **fields})
+    """
+
+
+def laws(body, name):
+    return textwrap.dedent(LAWS) + hook(body, name)
+
+
+def test_targets_and_samplers_know_their_plugin(folder):
+    source = laws("register(target('b')); register(target('a'))", "register_targets")
+    source += hook("register(sampler('d')); register(sampler('c'))", "register_samplers")
+    registry, problems = load_beside_good(folder, source, "chains")
+    assert problems == ()
+    assert list(registry.targets) == ["b", "a"]
+    assert list(registry.samplers) == ["d", "c"]
+    for each in (*registry.targets.values(), *registry.samplers.values()):
+        assert each.plugin == "chains (fake-samplers 1.2)"
+    with pytest.raises(TypeError):
+        registry.targets["c"] = None
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise RuntimeError('no luck')", "register_targets failed: RuntimeError: no luck"),
+        ("register(sampler())", "TypeError: register takes a Target, got Sampler("),
+        ("return [target()]", "register_targets must call register and return None: it returned [Target("),
+        ("register(target())", "target 'mine': that name is taken; target names are unique over all plugins"),
+        ("register(target(''))", "a target has an empty name"),
+        ("register(target(3))", "target 3: name should be a valid string, got 3"),
+        ("register(target('x', energy=3))", "target 'x': energy should be callable, got 3"),
+        ("register(target('x', shape=(1.5,)))", "target 'x': shape.0 should be a valid integer, got 1.5"),
+        ("register(target('x', shape=(2, 0)))", "target 'x': shape should have sizes greater than 0, got (2, 0)"),
+        ("register(target('x', dtype='float33'))", "target 'x': torch has no dtype 'float33'"),
+        ("register(target('x', temperatures=()))", "target 'x' has no temperatures"),
+        ("register(target('x', temperatures=(1.0, 0.0)))", "'x': temperatures should be finite and greater than 0, go"),
+    ],
+)
+def test_register_targets_gone_wrong_is_dropped_as_a_whole(folder, body, words):
+    source = laws(f"register(target()); {body}", "register_targets")
+    source += hook("register(sampler('stays'))", "register_samplers")
+    registry, (problem,) = load_beside_good(folder, source)
+    assert words in problem
+    assert registry.targets == {}
+    assert list(registry.samplers) == ["stays"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise RuntimeError('no luck')", "register_samplers failed: RuntimeError: no luck"),
+        ("register(target())", "TypeError: register takes a Sampler, got Target("),
+        ("return 1", "register_samplers must call register and return None: it returned 1"),
+        ("register(sampler())", "sampler 'mine': that name is taken; sampler names are unique over all plugins"),
+        ("register(sampler(''))", "a sampler has an empty name"),
+        ("register(sampler('x', advance=None))", "sampler 'x': advance should be callable, got None"),
+        ("register(sampler('x', accepted=0.5))", "sampler 'x': accepted should be callable, got 0.5"),
+    ],
+)
+def test_register_samplers_gone_wrong_is_dropped_as_a_whole(folder, body, words):
+    source = laws(f"register(sampler()); {body}", "register_samplers")
+    registry, (problem,) = load_beside_good(folder, source)
+    assert words in problem
+    assert registry.samplers == {}
+
+
+@pytest.mark.parametrize("kind", ["target", "sampler"])
+def test_the_name_of_a_target_or_sampler_is_taken_by_the_first_plugin(folder, kind):
+    source = laws(f"register({kind}())", f"register_{kind}s")
+    second = install(folder / "2", {"b": source}, "second")
+    first = install(folder / "1", {"a": source}, "first")
+    sys.path[:0] = [str(folder / "1"), str(folder / "2")]
+    registry = load_registry([*second, *first])
+    assert [each.plugin for each in getattr(registry, f"{kind}s").values()] == ["a (first 1.2)"]
+    (problem,) = registry.problems
+    assert problem.startswith(f"b (second 1.2): {kind} 'mine': that name is taken")
+
+
 def test_a_coroutine_hook_is_not_run_and_not_warned_about(folder):
     source = "@hookimpl\nasync def register_operations(register):\n    register(fakes.operation('b'))\n"
     with warnings.catch_warnings():

@@ -1,0 +1,28 @@
+"""What a plugin's own tests call: the judgement of `boltzbench validate` as an assertion."""
+
+from .environment import resolve_device
+from .process import prepare_process_for
+from .registry import load_registry
+from .types import Status
+from .wording import unknown
+
+
+def require_sound(sampler: str, *, device: str = "cpu", seed: int = 0) -> None:
+    """Judges the sampler of this name on every target that it does not refuse.
+
+    Raises AssertionError that tells each claim that failed, or that there was nothing to judge it by; UnknownName if
+    no plugin brings such a sampler.
+    """
+    place = resolve_device(device)
+    prepare_process_for(place)
+    from .validation import validate  # here, so that kernels are interpreted or compiled as the device asks
+
+    registry = load_registry()
+    chosen = registry.samplers.get(sampler)
+    if chosen is None:
+        raise unknown("sampler", sampler, registry.samplers)
+    claims = [claim for target in registry.targets.values() for claim in validate(chosen, target, place, seed)]
+    wrong = [each for each in claims if each.status not in (Status.PASSED, Status.UNAVAILABLE)]
+    told = [f"{each.status}: {each.target}, T = {each.temperature:g}, {each.claim}: {each.message}" for each in wrong]
+    assert not wrong, f"{len(wrong)} of {len(claims)} claims about {sampler} failed:\n" + "\n".join(told)
+    assert any(each.status is Status.PASSED for each in claims), f"{sampler} could not be judged on any target here"

@@ -1,0 +1,33 @@
+"""The samplers that boltzbench brings, registered by the hook that a package of your own uses.
+
+Each keeps ``x``, ``target``, ``seed``, ``first_chain`` and ``step`` in its state, and draws all its random numbers from
+the suite's stream, as a function of seed, chain, step and element.
+"""
+
+from collections.abc import Callable
+
+from boltzbench.harness import Sampler, hookimpl
+from boltzbench.plugins.samplers_discrete import block_gibbs, ising
+from boltzbench.plugins.samplers_langevin import psgld, sghmc, sgld
+from boltzbench.plugins.samplers_metropolis import mala, metropolis
+
+BOLTZBENCH_API = 1
+
+BACKENDS = ("torch", "triton", "cupy")
+
+SAMPLERS = (
+    *(block_gibbs(backend) for backend in BACKENDS),
+    *(ising(rule) for rule in ("metropolis", "heat_bath")),
+    *(sgld(backend) for backend in BACKENDS),
+    psgld(),
+    sghmc(),
+    metropolis(),
+    mala(),
+)
+
+
+@hookimpl
+def register_samplers(register: Callable[[Sampler], None]) -> None:
+    """The suite's samplers."""
+    for sampler in SAMPLERS:
+        register(sampler)

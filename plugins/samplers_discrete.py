@@ -1,0 +1,130 @@
+"""Samplers of units and spins: block Gibbs of a restricted Boltzmann machine, checkerboard sweeps of the Ising model.
+
+All leave the target's law alone exactly. A step is a sweep: every unit or spin is drawn once.
+"""
+
+from functools import partial
+
+import torch
+from boltzbench.harness import Sampler, Target
+from boltzbench.kernels.dispatch import unavailable
+from boltzbench.kernels.rbm_gibbs import WEIGHT_DTYPES, gibbs
+from boltzbench.plugins.samplers_common import Purpose, State, begin, by_temperature, temperatures, uniform_draws
+from torch import Tensor
+
+# ---- block Gibbs
+
+
+def _begin_gibbs(target: Target, start: Tensor, seed: int, first_chain: int) -> State:
+    names = ("weights", "visible_bias", "hidden_bias")
+    given = [torch.as_tensor(target.parameters[name]) for name in names]
+    dtype = given[0].dtype if given[0].dtype in WEIGHT_DTYPES else torch.float32
+    machine = {name: value.to(start.device, dtype) for name, value in zip(names, given, strict=True)}
+    return begin(target, start, seed, first_chain) | {"machine": machine}
+
+
+def _advance_gibbs(backend: str, state: State, steps: int, temperature: float | Tensor) -> State:
+    """``steps`` sweeps of hidden given visible, then visible given hidden, at ``beta = 1 / T``.
+
+    The hidden units of the position are replaced before they are used. If the visible ones follow their law, then so
+    does (visible, new hidden) the joint one, and the new visible ones are drawn from their law given the new hidden.
+    """
+    if not steps:
+        return state
+    x, machine = state["x"], state["machine"]
+    visible_units = len(machine["visible_bias"])
+
+    def move(x: Tensor, first_chain: int, temperature: float) -> Tensor:
+        result = gibbs(
+            x[:, :visible_units], **machine, sweeps=steps, beta=1 / temperature, seed=state["seed"],
+            first_sweep=state["step"], first_chain=first_chain, check_values=state["step"] == 0, backend=backend,
+        )  # fmt: skip
+        return torch.cat((result.visible, result.hidden), dim=1)
+
+    x = by_temperature(x, temperatures(temperature, x), state["first_chain"], move)
+    return {**state, "x": x, "step": state["step"] + steps}
+
+
+def block_gibbs(backend: str) -> Sampler:
+    """Block Gibbs by the suite's kernel for ``backend``; chains of equal temperature go in one call.
+
+    Weights of a precision that the kernel does not have (float64) are rounded to float32.
+    """
+    return Sampler(
+        name=f"block_gibbs_{backend}",
+        summary="Block Gibbs: all hidden units given the visible ones, then all visible ones given these.",
+        source="Hinton, Neural Computation 14 (2002)",
+        backend=backend,
+        init=_begin_gibbs,
+        advance=partial(_advance_gibbs, backend),
+        refuses=lambda target: None if target.kind == "rbm" else f"it is of kind {target.kind!r}, not 'rbm'",
+        unavailable=partial(unavailable, backend),
+    )
+
+
+# ---- Ising
+
+
+def _refuses_ising(target: Target) -> str | None:
+    if target.kind != "ising":
+        return f"it is of kind {target.kind!r}, not 'ising'"
+    length = int(target.parameters["length"])
+    if length % 2:
+        return f"its length {length} is odd: around the torus two neighbours would have one colour"
+    return None
+
+
+def _begin_ising(target: Target, start: Tensor, seed: int, first_chain: int) -> State:
+    flipped = torch.zeros(len(start), dtype=torch.float64, device=start.device)
+    return begin(target, start, seed, first_chain) | {"flipped": flipped}
+
+
+def _advance_ising(heat_bath: bool, state: State, steps: int, temperature: float | Tensor) -> State:
+    """Sweeps over the even sites, then over the odd ones, of the square lattice with periodic boundaries.
+
+    The field is ``h_i = J sum_j s_j`` over the four neighbours. Metropolis turns ``s_i`` with probability
+    ``min(1, exp(-2 s_i h_i / T))``; the heat bath draws ``s_i = 1`` with probability ``1 / (1 + exp(-2 h_i / T))``.
+    """
+    target, start = state["target"], state["x"]
+    length, coupling = int(target.parameters["length"]), float(target.parameters["coupling"])
+    spins = start.reshape(len(start), length, length)
+    factor = (2 * coupling / temperatures(temperature, start)).to(torch.float32).view(-1, 1, 1)
+    site = torch.arange(length, device=start.device)
+    odd = (site[:, None] + site) % 2 == 1
+    flipped = state["flipped"]
+    for step in range(state["step"], state["step"] + steps):
+        u = uniform_draws(start, length * length, state, step, Purpose.ACCEPTANCE).view(spins.shape)
+        before = spins
+        for colour in (~odd, odd):
+            neighbours = spins.roll(1, 1) + spins.roll(-1, 1) + spins.roll(1, 2) + spins.roll(-1, 2)
+            if heat_bath:
+                drawn = torch.where(u < torch.sigmoid(factor * neighbours), 1, -1).to(spins.dtype)
+            else:
+                drawn = torch.where(u < torch.exp(-factor * (spins * neighbours)), -spins, spins)
+            spins = torch.where(colour, drawn, spins)
+        flipped = flipped + (spins != before).double().mean((1, 2))
+    return {**state, "x": spins.reshape(start.shape), "flipped": flipped, "step": state["step"] + steps}
+
+
+def _flipped(state: State) -> Tensor:
+    """The fraction of spins turned in a sweep, float64 (chains,)."""
+    fraction: Tensor = state["flipped"] / max(1, state["step"])
+    return fraction
+
+
+def ising(rule: str) -> Sampler:
+    """Checkerboard sweeps by ``rule``, ``metropolis`` or ``heat_bath``, on lattices of even length."""
+    heat_bath = rule == "heat_bath"
+    words = ("heat bath", "Geman and Geman, IEEE PAMI 6 (1984)")
+    if not heat_bath:
+        words = ("Metropolis", "Metropolis et al., J. Chem. Phys. 21 (1953)")
+    return Sampler(
+        name=f"ising_{rule}",
+        summary=f"Sweeps of the Ising model by {words[0]}, even sites, then odd ones.",
+        source=words[1],
+        backend="torch",
+        init=_begin_ising,
+        advance=partial(_advance_ising, heat_bath),
+        refuses=_refuses_ising,
+        accepted=None if heat_bath else _flipped,
+    )

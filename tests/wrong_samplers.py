@@ -1,0 +1,439 @@
+"""Samplers that are right, and samplers with one bug each, on small targets with exact laws.
+
+`WRONG` names for each bug the claim of `validate` that must fail because of it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from boltzbench.harness import Dynamics, ExactLaw, Projection, Sampler, Status, Target
+from scipy.special import ndtr
+
+# A random stream that is a function of seed, chain, step and element: splitmix64 (Steele et al. 2014), nested.
+
+GOLDEN = -7046029254386353131
+
+
+def _mixed(z):
+    z = (z ^ ((z >> 30) & (2**34 - 1))) * -4658895280553007687
+    z = (z ^ ((z >> 27) & (2**37 - 1))) * -7723592293110705685
+    return z ^ ((z >> 31) & (2**33 - 1))
+
+
+def uniforms(seed, chain, step, elements):
+    """(chains, elements), float64, between 0 and 1. ``chain`` and ``step`` are numbers or (chains,)."""
+    word = torch.tensor(seed)
+    for part in (torch.as_tensor(step), torch.as_tensor(chain)):
+        word = _mixed((word + 1) * GOLDEN + part)
+    word = _mixed((word.reshape(-1, 1) + 1) * GOLDEN + torch.arange(elements))
+    return (((word >> 11) & (2**53 - 1)).double() + 0.5) / 2**53
+
+
+def chains_of(state):
+    return state["first"] + torch.arange(len(state["x"]))
+
+
+def uniform_noise(state):
+    return uniforms(state["seed"], chains_of(state), state["step"], state["x"][0].numel() + 1)
+
+
+def as_normal(u):
+    return math.sqrt(2) * torch.special.erfinv(2 * u - 1)
+
+
+def begin(target, start, seed, first_chain):
+    return {"x": start, "target": target, "seed": seed, "first": first_chain, "step": 0, "temperature": None}
+
+
+def advance_by(step):
+    """``advance`` from ``step(state, temperature) -> x``, the temperature (chains, 1) or a number."""
+
+    def advance(state, steps, temperature):
+        t = temperature[:, None].double() if isinstance(temperature, torch.Tensor) else temperature
+        for _ in range(steps):
+            state["x"] = step(state, t)
+            state["step"] += 1
+        return state
+
+    return advance
+
+
+# A quadratic well in two dimensions, and Langevin dynamics in it.
+
+EPS = 0.8
+
+
+def gaussian() -> Target:
+    stiffness = torch.tensor([1.0, 1.5])
+
+    def law(temperature, dynamics):
+        variance = temperature / stiffness.double()
+        if dynamics.name == "langevin":
+            variance = variance / (1 - dynamics.numbers["step_size"] * stiffness.double() / 4)
+        spread = variance.sqrt()
+
+        def normal(name, of, variance):
+            deviation = float(variance) ** 0.5
+            return [
+                Projection(name, of, cdf=lambda x: ndtr(x / deviation), mean=0.0),
+                Projection(f"{name}^2", lambda x: of(x).double() ** 2, mean=deviation**2),
+            ]
+
+        projections = [
+            *normal("x_0", lambda x: x[:, 0], variance[0]),
+            *normal("x_1", lambda x: x[:, 1], variance[1]),
+            *normal("x_0 + x_1", lambda x: x.sum(1), variance.sum()),
+        ]
+        return ExactLaw(
+            lambda chains, generator: spread * torch.randn(chains, 2, generator=generator, dtype=torch.float64),
+            tuple(projections),
+        )
+
+    return Target(
+        "gaussian", "A well.", "E = k_0 x_0^2/2 + k_1 x_1^2/2", "Gauss 1809", "gaussian", (2,), "float32",
+        {"stiffness": stiffness}, lambda x: (x * x * stiffness.to(x)).sum(1) / 2, law, (0.5, 2.0),
+    )  # fmt: skip
+
+
+def only(kind):
+    return lambda target: None if target.kind == kind else f"made for {kind}"
+
+
+def langevin_step(noise=lambda state: as_normal(uniform_noise(state))[:, :2], heat=lambda t: t, drift=0.5, eps=EPS):
+    def step(state, temperature):
+        x = state["x"].double()
+        gradient = state["target"].parameters["stiffness"].double() * x
+        t = heat(temperature)
+        diffusion = (eps * t).sqrt() if isinstance(t, torch.Tensor) else math.sqrt(eps * t)
+        return (x - drift * eps * gradient + diffusion * noise(state)).float()
+
+    return step
+
+
+def langevin(name="langevin", init=begin, advance=None, eps=EPS, **pieces) -> Sampler:
+    return Sampler(
+        name, "Langevin dynamics.", "Welling and Teh 2011", "torch", init,
+        advance or advance_by(langevin_step(eps=eps, **pieces)),
+        dynamics=lambda target: Dynamics("langevin", {"step_size": eps}), refuses=only("gaussian"),
+    )  # fmt: skip
+
+
+def noise_of(seed=lambda s: s["seed"], chain=chains_of, step=lambda s: s["step"]):
+    """Normal noise of another stream."""
+    return lambda state: as_normal(uniforms(seed(state), chain(state), step(state), 2)).expand(len(state["x"]), 2)
+
+
+# A law of four states, in two bits, and Metropolis in it.
+
+
+def four_states() -> Target:
+    levels = torch.tensor([0.0, 0.7, -0.4, 1.1])
+
+    def index(x):
+        return x[:, 0].long() + 2 * x[:, 1].long()
+
+    def law(temperature, dynamics):
+        chances = torch.softmax(-levels.double() / temperature, 0)
+
+        def draw(chains, generator):
+            state = torch.multinomial(chances, chains, replacement=True, generator=generator)
+            return torch.stack([state % 2, state // 2], 1)
+
+        energy = Projection("energy", lambda x: levels[index(x)], mean=float((chances * levels).sum()))
+        return ExactLaw(draw, (Projection("state", index, probabilities=chances), energy))
+
+    return Target(
+        "four", "Four states.", "E = levels[x]", "by hand", "four", (2,), "uint8", {"levels": levels},
+        lambda x: levels.to(x.device)[index(x)], law, (1.0, 0.5),
+    )  # fmt: skip
+
+
+def metropolis(name="metropolis", accept=None, propose=None) -> Sampler:
+    def log_ratio(state, proposal, t):
+        energy = state["target"].energy
+        return (energy(state["x"]).double() - energy(proposal).double())[:, None] / t
+
+    def step(state, t):
+        u, x = uniform_noise(state), state["x"]
+        proposal = (propose or flip)(x, u[:, :1])
+        accepted = (accept or (lambda u, r, state: u.log() < r))(u[:, 1:2], log_ratio(state, proposal, t), state)
+        return torch.where(accepted, proposal, x)
+
+    return Sampler(name, "Flips a bit.", "Metropolis 1953", "torch", begin, advance_by(step), refuses=only("four"))
+
+
+def flip(x, u, first=0.5):
+    """Flip bit 0 with probability ``first``, else bit 1."""
+    return torch.where(torch.cat([u < first, u >= first], 1), 1 - x, x)
+
+
+def flip_mostly_up(x, u):
+    """Goes from 0 to 1 more often than back, in the first bit."""
+    return flip(x, u, torch.where(x[:, :1] == 0, 0.7, 0.3))
+
+
+# A small RBM, and block Gibbs in it.
+
+
+def rbm() -> Target:
+    weights = torch.tensor([[0.9, -0.7], [0.4, 0.8], [-1.1, 0.3]])
+    visible_bias, hidden_bias = torch.tensor([0.3, -0.2, 0.1]), torch.tensor([-0.6, 0.5])
+    states = torch.tensor([[(n >> k) & 1 for k in range(5)] for n in range(32)], dtype=torch.uint8)
+    parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+
+    def energy(x):
+        v, h = x[:, :3].float(), x[:, 3:].float()
+        return -(v @ visible_bias + h @ hidden_bias + ((v @ weights) * h).sum(1))
+
+    def law(temperature, dynamics):
+        chances = torch.softmax(-energy(states).double() / temperature, 0)
+        powers = 2 ** torch.arange(5)
+        units = tuple(
+            Projection(f"unit {k}", lambda x, k=k: x[:, k].long(), mean=float((chances * states[:, k]).sum()))
+            for k in range(5)
+        )
+        return ExactLaw(
+            lambda n, generator: states[torch.multinomial(chances, n, replacement=True, generator=generator)],
+            (Projection("state", lambda x: (x.long() * powers).sum(1), probabilities=chances), *units),
+        )
+
+    return Target(
+        "small_rbm", "3 + 2 units.", "E = -b.v - c.h - v.W.h", "Smolensky 1986", "rbm", (5,), "uint8", parameters,
+        energy, law, (1.0, 2.0),
+    )  # fmt: skip
+
+
+def gibbs(
+    name="gibbs", hidden=True, sign=1.0, bias_temperature=lambda t: t, chance=lambda u: u, after=lambda x, u: x
+) -> Sampler:
+    def step(state, t):
+        parameters = state["target"].parameters
+        weights, b, c = (parameters[key].double() for key in ("weights", "visible_bias", "hidden_bias"))
+        u, v, h = chance(uniform_noise(state)), state["x"][:, :3].double(), state["x"][:, 3:].double()
+        heat = bias_temperature(t)
+        if hidden:
+            h = (u[:, 3:5] < torch.sigmoid(v @ weights / t + sign * c / heat)).double()
+        v = (u[:, :3] < torch.sigmoid(h @ weights.T / t + b / heat)).double()
+        return after(torch.cat([v, h], 1), u[:, :5]).to(torch.uint8)
+
+    return Sampler(name, "Block Gibbs.", "Hinton 2002", "torch", begin, advance_by(step), refuses=only("rbm"))
+
+
+RIGHT = [(langevin(), gaussian), (metropolis(), four_states), (gibbs(), rbm)]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A sampler with one bug, and the claim (how it begins, and its status) that fails for it."""
+
+    sampler: Sampler
+    target: object
+    claim: str
+    status: Status
+    message: str = ""
+    chains: int = 20_000
+
+
+def _with(change):
+    """Langevin dynamics at the temperature ``change(state, steps, temperature)``, which may also change the state."""
+    right = advance_by(langevin_step())
+
+    def advance(state, steps, temperature):
+        return right(state, steps, change(state, steps, temperature))
+
+    return advance
+
+
+def _each_step(change):
+    step = langevin_step()
+    return advance_by(lambda state, t: change(state, step(state, t)))
+
+
+def _nan_at_step_seven(state, x):
+    x[(chains_of(state) == 3) & torch.tensor(state["step"] == 6)] = math.nan
+    return x
+
+
+def _one_stuck(state, x):
+    return torch.where((chains_of(state) == 5)[:, None], state["x"], x)
+
+
+def _previous_temperature(state, steps, temperature):
+    before = state["temperature"]
+    state["temperature"] = temperature
+    return temperature if before is None else before
+
+
+def _first_temperature(state, steps, temperature):
+    if state["temperature"] is None:
+        state["temperature"] = temperature
+    return state["temperature"]
+
+
+def _restarted(state, steps, temperature):
+    state["step"] = 0
+    return temperature
+
+
+def _first_of_temperatures(state, steps, temperature):
+    return float(temperature[0]) if isinstance(temperature, torch.Tensor) else temperature
+
+
+def _no_tensors(state, steps, temperature):
+    return float(temperature)
+
+
+def _spoiled_target(state, steps, temperature):
+    state["target"].parameters["stiffness"].mul_(1.001)
+    return temperature
+
+
+def _batch_noise(state):
+    generator = torch.Generator().manual_seed(state["seed"] * 7919 + state["step"])
+    return torch.randn(*state["x"].shape, generator=generator, dtype=torch.float64).flip(0)
+
+
+def _shared_state():
+    """Keeps its step counter in the sampler and not in the state."""
+    counter = {"step": 0}
+
+    def step(state):
+        counter["step"] += 1
+        return counter["step"]
+
+    return noise_of(step=step)
+
+
+LAW, VALUES = Status.WRONG_LAW, Status.WRONG_VALUES
+
+WRONG = [
+    Wrong(langevin("reused noise", noise=noise_of(step=lambda s: 0)), gaussian, "law of", LAW),
+    Wrong(
+        langevin("one noise for all chains", noise=noise_of(chain=lambda s: 0)), gaussian, "independent streams", LAW
+    ),
+    Wrong(
+        langevin("neighbours share noise", noise=noise_of(chain=lambda s: chains_of(s) // 2)),
+        gaussian,
+        "independent",
+        LAW,
+    ),
+    Wrong(langevin("no temperature", heat=lambda t: t * 0 + 1.0), gaussian, "law of", LAW),
+    Wrong(langevin("root of temperature", heat=lambda t: t**0.5), gaussian, "law of", LAW),
+    Wrong(langevin("eps, not eps / 2", drift=1.0), gaussian, "law of", LAW),
+    Wrong(
+        langevin("seed + step", noise=noise_of(lambda s: s["seed"] + s["step"], step=lambda s: 0)),
+        gaussian,
+        "independent",
+        LAW,
+    ),
+    Wrong(
+        langevin("seed + chain", noise=noise_of(lambda s: 0, lambda s: chains_of(s) + s["seed"])),
+        gaussian,
+        "independent",
+        LAW,
+    ),
+    Wrong(
+        langevin("first_chain ignored", noise=noise_of(chain=lambda s: torch.arange(len(s["x"])))),
+        gaussian,
+        "any split of chains",
+        VALUES,
+    ),
+    Wrong(langevin("order of chains", noise=_batch_noise), gaussian, "any split of chains", VALUES),
+    Wrong(langevin("seed ignored", noise=noise_of(seed=lambda s: 0)), gaussian, "another seed", VALUES),
+    Wrong(
+        langevin("uniform noise", noise=lambda s: (uniform_noise(s)[:, :2] - 0.5) * 12**0.5), gaussian, "law of", LAW
+    ),
+    Wrong(langevin("noise variance 3 % off", heat=lambda t: 1.03 * t), gaussian, "mean of x", LAW, "", 200_000),
+    Wrong(
+        langevin("correlated elements", noise=lambda s: as_normal(uniform_noise(s)[:, :1]).expand(-1, 2)),
+        gaussian,
+        "spread of x_0 + x_1",
+        LAW,
+    ),
+    Wrong(
+        langevin("global generator", noise=lambda s: torch.randn(*s["x"].shape).double()), gaussian, "same seed", VALUES
+    ),
+    Wrong(langevin("steps counted by the sampler", noise=_shared_state()), gaussian, "same seed", VALUES),
+    Wrong(langevin("steps counted by the call", advance=_with(_restarted)), gaussian, "any split of steps", VALUES),
+    Wrong(
+        langevin("previous temperature", advance=_with(_previous_temperature)), gaussian, "any split of steps", VALUES
+    ),
+    Wrong(langevin("first temperature", advance=_with(_first_temperature)), gaussian, "temperature matters", VALUES),
+    Wrong(
+        langevin("first chain's temperature", advance=_with(_first_of_temperatures)),
+        gaussian,
+        "a temperature for each",
+        VALUES,
+    ),
+    Wrong(
+        langevin("no tensor of temperatures", advance=_with(_no_tensors)),
+        gaussian,
+        "a temperature for each",
+        Status.ERROR,
+    ),
+    Wrong(
+        langevin("target modified", advance=_with(_spoiled_target)),
+        gaussian,
+        "form",
+        Status.MODIFIED_INPUT,
+        "step 1: the target's parameter 'stiffness'",
+    ),
+    Wrong(
+        langevin("nan", advance=_each_step(_nan_at_step_seven)),
+        gaussian,
+        "form",
+        VALUES,
+        "step 7, chain 3: nan, which is not finite",
+    ),
+    Wrong(
+        langevin("float64", advance=_each_step(lambda s, x: x.double())),
+        gaussian,
+        "form",
+        Status.WRONG_DTYPE,
+        "step 1: torch.float64",
+    ),
+    Wrong(
+        langevin("shape", advance=_each_step(lambda s, x: x[:, :1])),
+        gaussian,
+        "form",
+        Status.WRONG_SHAPE,
+        "step 1: shape (64, 1), not (64, 2)",
+    ),
+    Wrong(
+        langevin("another start", lambda target, start, *a: begin(target, start + 0.1, *a)),
+        gaussian,
+        "form",
+        VALUES,
+        "init, chain 0",
+    ),
+    Wrong(langevin("chain 5 stuck", advance=_each_step(_one_stuck)), gaussian, "moves", LAW, "chain 5 never moved"),
+    Wrong(metropolis("accepts always", lambda u, r, s: u < 2), four_states, "law of state", LAW),
+    Wrong(metropolis("accepts never", lambda u, r, s: u > 2), four_states, "moves", LAW),
+    Wrong(metropolis("inverted ratio", lambda u, r, s: u.log() < -r), four_states, "law of state", LAW),
+    Wrong(metropolis("uncorrected proposal", propose=flip_mostly_up), four_states, "law of state", LAW),
+    Wrong(
+        metropolis("barker's ratio with metropolis' sign", lambda u, r, s: u < torch.sigmoid(2 * r)),
+        four_states,
+        "law of state",
+        LAW,
+    ),
+    Wrong(gibbs("a unit of 2", after=lambda x, u: torch.where(u < 0.01, 2, x)), rbm, "form", VALUES, "step "),
+    Wrong(gibbs("sign of a bias", sign=-1.0), rbm, "law of state", LAW),
+    Wrong(gibbs("hidden not resampled", hidden=False), rbm, "moves", LAW, "no chain ever changed element 3 (2 of 5"),
+    Wrong(gibbs("biases not heated", bias_temperature=lambda t: 1.0), rbm, "law of state", LAW),
+    Wrong(gibbs("thresholds", chance=lambda u: u * 0 + 0.5), rbm, "independent streams", LAW),
+    Wrong(gibbs("one number for all units", chance=lambda u: u[:, :1].expand(-1, 5)), rbm, "law of state", LAW),
+]
+
+
+def ar1(name, correlation, seconds, clock) -> Sampler:
+    """x' = a x + sqrt((1 - a^2) T) xi in a unit well, each step taking ``seconds`` of a clock that it moves on."""
+
+    def step(state, t):
+        clock.now += seconds
+        noise = as_normal(uniforms(state["seed"], chains_of(state), state["step"], 1))
+        return (correlation * state["x"].double() + np.sqrt((1 - correlation**2) * t) * noise).float()
+
+    return Sampler(name, "AR(1).", "Yule 1927", "torch", begin, advance_by(step))
