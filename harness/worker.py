@@ -217,6 +217,11 @@ def _without_ctrl_c() -> Iterator[None]:
 def _serve(connection: Connection, device: torch.device, environment: Mapping[str, str]) -> None:
     """The worker: answers until the parent closes the connection, or dies."""
     os.setsid()  # Ctrl-C is the parent's to handle; and a group of its own to be killed by
+    # The server ends when nobody holds this any more. It is handed to every child, and a worker that hangs would keep
+    # the server, and thus itself, alive after the parent's death.
+    with suppress(AttributeError, OSError):
+        os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     with suppress(AttributeError, OSError):  # where the system has no such call, a worker does without
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a hanging kernel must not outlive the run
     os.environ.clear()

@@ -221,13 +221,17 @@ def test_no_worker_outlives_a_killed_parent(folder):
     ) as parent:
         worker = int(parent.stdout.readline())
         assert alive(worker)
-        deadline = time.monotonic() + 30
-        while not (folder / "child").exists() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while not ((folder / "child").exists() and (folder / "child").read_text()):
+            assert time.monotonic() < deadline
             time.sleep(0.05)
+        child = int((folder / "child").read_text())
+        hanging = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+        assert alive(hanging)
         parent.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while alive(worker) and time.monotonic() < deadline:
+    while (alive(worker) or alive(hanging)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
     assert not alive(worker)
-    if (folder / "child").exists():
-        os.kill(int((folder / "child").read_text() or 0), signal.SIGKILL)
+    assert not alive(hanging)
