@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .laws import all_of, chi_square, within
-    from .sampling import Claim, Dynamics, ExactLaw, Projection, Sampler, Target
+    from .sampling import Claim, Dynamics, ExactLaw, Projection, Sampler, Target, Temperature, temperature_at
     from .types import (
         API_VERSION,
         RESOURCES,
@@ -47,11 +47,13 @@ __all__ = [
     "Sampler",
     "Status",
     "Target",
+    "Temperature",
     "Tensors",
     "Unsupported",
     "all_of",
     "chi_square",
     "hookimpl",
+    "temperature_at",
     "within",
 ]
 
@@ -60,6 +62,7 @@ _MODULES = {
     "hookimpl": ".hookspecs",
     **dict.fromkeys(("all_of", "chi_square", "within"), ".laws"),
     **dict.fromkeys(("Claim", "Dynamics", "ExactLaw", "Projection", "Sampler", "Target"), ".sampling"),
+    **dict.fromkeys(("Temperature", "temperature_at"), ".sampling"),
 }
 """Where a name of ``__all__`` is defined; all others are in `types`."""
 

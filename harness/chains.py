@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .sampling import ExactLaw, Sampler, State, Target
+from .sampling import ExactLaw, Sampler, State, Target, Temperature, temperature_at
 from .types import Status, Unsupported
 from .wording import describe_error
 
-Advances = Sequence[tuple[int, float | Tensor]]
+Advances = Sequence[tuple[int, Temperature]]
 """What to ask of ``Sampler.advance``, call by call: steps and temperature."""
 
 
@@ -37,7 +37,7 @@ class Chains:
 
         A fault found after several steps is sought again step by step, so that its message tells the first one.
         """
-        done: list[tuple[int, float | Tensor]] = []
+        done: list[tuple[int, Temperature]] = []
         state = self._begin(start, seed, first_chain)
         for steps, temperature in advances:
             total = sum(each for each, _ in done) + steps
@@ -58,7 +58,7 @@ class Chains:
         return x
 
     def _seek(self, advances: Advances, start: Tensor, seed: int, first_chain: int) -> None:
-        single = [(1, temperature) for steps, temperature in advances for _ in range(steps)]
+        single = [(1, temperature_at(temperature, step)) for steps, temperature in advances for step in range(steps)]
         for _ in self.path(start, seed, single, first_chain):
             pass
 
@@ -74,7 +74,7 @@ class Chains:
             raise Fault(Status.WRONG_VALUES, f"{where}, chain {chain}: it does not begin at the start that was given")
         return state
 
-    def _advance(self, state: State, steps: int, temperature: float | Tensor, where: str) -> State:
+    def _advance(self, state: State, steps: int, temperature: Temperature, where: str) -> State:
         try:
             return self._sampler.advance(state, steps, temperature)
         except Unsupported:
@@ -102,9 +102,19 @@ class Chains:
             chain = _first_row(wrong)
             value = x[chain][wrong[chain]].reshape(-1)[0].item()
             raise Fault(Status.WRONG_VALUES, f"{where}, chain {first_chain + chain}: {value}, which is not {wanted}")
+        moved = self._moved_though_clamped(x, start)
+        if moved is not None and moved.any():
+            chain = _first_row(moved)
+            element = int(moved[chain].flatten().nonzero()[0])
+            words = f"element {element}, which is clamped, changed"
+            raise Fault(Status.WRONG_VALUES, f"{where}, chain {first_chain + chain}: {words}")
         if name := self._modified():
             raise Fault(Status.MODIFIED_INPUT, f"{where}: the target's parameter {name!r} was modified")
         return x
+
+    def _moved_though_clamped(self, x: Tensor, start: Tensor) -> Tensor | None:
+        clamped = self._target.clamped
+        return None if clamped is None else (x != start) & clamped.to(x.device)
 
     def _modified(self) -> str | None:
         """The parameter that is not what it was, now put back for whoever is next; None if all are."""

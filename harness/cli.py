@@ -4,11 +4,11 @@
 130: interrupted, what was found out until then being kept.
 """
 
-import json
+import faulthandler
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,16 +18,16 @@ import torch
 import typer
 from rich.console import Console
 
-from . import cli_results, cli_validate, tables
-from .environment import cuda_unusable, describe, resolve_device
+from . import cli_list, cli_results, cli_validate, tables
+from .environment import describe, resolve_device
 from .new import NewPackageError
 from .plan import Mode, Purpose, Step, plan
 from .process import prepare_process_for
 from .registry import Registry, load_registry
 from .results import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
 from .terminal import Display, outputs, plain_console
-from .types import PRESETS, Agreement, Asked, Cost, Implementation, Measurement, Record, Run, Status
-from .wording import UnknownName, describe_error, unknown
+from .types import PRESETS, Agreement, Asked, Cost, Measurement, Record, Run, Status
+from .wording import UnknownName, unknown
 
 if TYPE_CHECKING:
     from .trial import Trying
@@ -69,6 +69,7 @@ Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Never returns: exits with the status of the command."""
+    faulthandler.enable()  # a plugin that crashes on import takes this process along, but not without its traceback
     try:
         app(args=arguments, prog_name="boltzbench")
     except (NewPackageError, UnknownName, ResultsError) as error:
@@ -92,19 +93,6 @@ def options(
     """Checks and times kernels for statistical-mechanics machine learning."""
 
 
-@app.command("list")
-def list_(json_file: Json = None) -> None:
-    """Show operations and implementations, where each comes from, and where it can run."""
-    with outputs(json_file) as (console, write_json):
-        prepare_process_for(resolve_device("auto"))
-        registry = load_registry()
-        reasons = _reasons_by_device(registry)
-        console.print(tables.operations_list(registry, reasons))
-        console.print(tables.all_problems(registry.problems))
-        write_json(json.dumps(_listing(registry, reasons), indent=1) + "\n")
-    raise typer.Exit(1 if registry.problems else 0)
-
-
 @app.command()
 def check(
     operations: Operations = None,
@@ -123,7 +111,7 @@ def check(
         complete = False
         with (
             Display(console, steps) as display,
-            _place_of_trials(place, display, time_limit) as trial_of,
+            _place_of_trials(place, display, time_limit, registry) as trial_of,
             suppress(KeyboardInterrupt),
         ):
             _carry_out(steps, place, trial_of, display, draws=CHECK_DRAWS, keep=records.append)
@@ -183,7 +171,7 @@ def bench(
         complete = False
         with (
             Display(console, left) as display,
-            _workers(place, display, time_limit) as workers,
+            _workers(place, display, time_limit, registry) as workers,
             suppress(KeyboardInterrupt),
         ):
             overheads, ceilings, problems = workers.limits()
@@ -247,29 +235,33 @@ def _resumed(
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the package and its sampler.")],
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="What makes its proposals: torch, triton or cupy.")
+    ] = "torch",
     into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder to write it to.")] = Path("."),
 ) -> None:
     """Write the package of a sampler to start from, which works as written."""
     from .new import write_package
 
     console = plain_console()
-    files = write_package(name, into)
+    files = write_package(name, into, backend)
     for file in files:
         console.print(f"Written: {file}", soft_wrap=True)
     module = name.replace("-", "_")
     console.print(f"Next: pip install -e {files[0].parent} && boltzbench validate -s {module}", soft_wrap=True)
 
 
+app.command("list")(cli_list.list_)
 app.command()(cli_results.report)
 app.command()(cli_results.compare)
 app.command()(cli_validate.validate)
 
 
 @contextmanager
-def _workers(device: torch.device, display: Display, time_limit: float) -> "Iterator[Workers]":
+def _workers(device: torch.device, display: Display, time_limit: float, registry: Registry) -> "Iterator[Workers]":
     from .worker import Workers
 
-    workers = Workers(device, display.phase, time_limit)
+    workers = Workers(device, display.phase, time_limit, registry.loaded)
     try:
         yield workers
     finally:
@@ -277,14 +269,16 @@ def _workers(device: torch.device, display: Display, time_limit: float) -> "Iter
 
 
 @contextmanager
-def _place_of_trials(device: torch.device, display: Display, time_limit: float) -> "Iterator[Callable[[Step], Trying]]":
+def _place_of_trials(
+    device: torch.device, display: Display, time_limit: float, registry: Registry
+) -> "Iterator[Callable[[Step], Trying]]":
     """Where `check` tries an implementation: here on a CPU; on a GPU, which a crash makes unusable, in a worker."""
     from .trial import Trial
 
     if device.type == "cpu":
         yield lambda step: Trial(step, device, display.phase)
     else:
-        with _workers(device, display, time_limit) as workers:
+        with _workers(device, display, time_limit, registry) as workers:
             yield workers.trial
 
 
@@ -336,67 +330,3 @@ def _conclude(console: Console, run: Run, planned: int) -> int:
         return INTERRUPTED
     agree = not tables.failed(run.records) and any(record.status is Status.PASSED for record in run.records)
     return 0 if agree and not run.problems else 1
-
-
-def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, str | None]]:
-    """For each (operation, implementation), why it cannot run on the CPU and on the GPU of this machine."""
-    no_cuda = cuda_unusable()
-    reasons: dict[tuple[str, str], dict[str, str | None]] = {}
-    for device in (torch.device("cpu"), torch.device("cuda", 0)):
-        if device.type == "cpu" or no_cuda is None:
-            prepare_process_for(device)
-        for each in registry.implementations:
-            reason = no_cuda if device.type == "cuda" and no_cuda else _reason(each, device)
-            reasons.setdefault((each.operation, each.name), {})[device.type] = reason
-    return reasons
-
-
-def _reason(implementation: Implementation, device: torch.device) -> str | None:
-    try:
-        return implementation.unavailable(device)
-    except (Exception, SystemExit) as error:
-        return f"unavailable() raised {describe_error(error)}"
-
-
-def _listing(registry: Registry, reasons: tables.Reasons) -> dict[str, Any]:
-    """What `list` writes as JSON."""
-    device = resolve_device("auto")
-    definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
-    operations = [
-        {
-            "name": each.name,
-            "summary": each.summary,
-            "formula": each.formula,
-            "source": each.source,
-            "kind": each.kind,
-            "plugin": definers[each.name],
-            "cases": [{"label": case.label, "purpose": case.purpose} for case in each.cases],
-            "laws": [{"name": law.name, "statement": law.statement} for law in each.laws],
-        }
-        for each in registry.operations.values()
-    ]
-    records = []
-    for each in registry.implementations:
-        unavailable = reasons[each.operation, each.name]
-        here = unavailable[device.type]
-        records.append(
-            {
-                "operation": each.operation,
-                "implementation": each.name,
-                "backend": each.backend,
-                "case": "",
-                "plugin": each.plugin,
-                "status": "available" if here is None else "unavailable",
-                "message": here or "",
-                "unavailable": unavailable,
-            }
-        )
-    return {
-        "schema": SCHEMA,
-        "status": "complete",
-        "environment": describe(device),
-        "operations": operations,
-        "records": records,
-        "plugins": [asdict(plugin) for plugin in registry.plugins],
-        "problems": registry.problems,
-    }

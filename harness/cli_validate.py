@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,11 +17,12 @@ from .environment import describe, resolve_device
 from .process import prepare_process_for
 from .registry import Registry, load_registry
 from .results import SCHEMA
-from .sampling import Claim, Sampler, Target
+from .sampling import Claim, Sampler, Target, reason_against
+from .standing import Standing, stood
 from .tables import all_problems, si
 from .terminal import outputs
-from .types import INTERPRETED_ON_CPU, Status
-from .wording import describe_error, unknown
+from .types import Status
+from .wording import unknown
 
 Samplers = Annotated[
     list[str] | None, typer.Option("-s", "--sampler", metavar="NAME", help="Only this sampler; repeatable.")
@@ -30,28 +32,14 @@ Targets = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the chains and of their starts.")]
+TimeLimit = Annotated[
+    float, typer.Option("--time-limit", min=1.0, metavar="SECONDS", help="For one sampler on one target.")
+]
 Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON to FILE, or to - (stdout).")]
 
 INTERRUPTED = 130
 
-
-@dataclass(frozen=True)
-class Row:
-    """A sampler on a target at one temperature: its claims, and how efficient it is or why nobody measured that.
-
-    ``efficiency`` holds the fields of an `Efficiency`, by name.
-    """
-
-    sampler: Sampler
-    target: Target
-    temperature: float
-    claims: tuple[Claim, ...]
-    efficiency: dict[str, Any] | None = None
-    unmeasured: str = ""
-
-    @property
-    def failed(self) -> list[Claim]:
-        return [each for each in self.claims if each.status not in (Status.PASSED, Status.UNAVAILABLE)]
+Judge = Callable[[Sampler, Target, int], list[Standing]]
 
 
 def validate(
@@ -59,6 +47,7 @@ def validate(
     targets: Targets = None,
     device: Device = "auto",
     seed: Seed = 0,
+    time_limit: TimeLimit = 600.0,
     json_file: Json = None,
 ) -> None:
     """Judge samplers by exact laws and by their contract, and measure independent draws per second."""
@@ -67,50 +56,49 @@ def validate(
         prepare_process_for(place)
         registry = load_registry()
         pairs, refused = _chosen(registry, samplers or (), targets or (), place)
-        rows: list[Row] = []
+        found: list[Standing] = []
         complete = False
+        progress = _Progress(console, len(pairs))
         try:
-            for number, (sampler, target) in enumerate(pairs, 1):
-                words = f"{sampler.name} on {target.name} ({number} of {len(pairs)})"
-                if console.is_terminal:
-                    with console.status(words):
-                        rows += judge(sampler, target, place, seed)
-                else:
-                    console.print(words, soft_wrap=True)
-                    rows += judge(sampler, target, place, seed)
+            with progress, _judges(registry, place, time_limit, progress.claim) as judge:
+                for sampler, target in pairs:
+                    progress.pair(sampler, target)
+                    found += judge(sampler, target, seed)
             complete = True
         except KeyboardInterrupt:
             console.print("Interrupted; what is below is kept.")
-        status = _conclude(console, rows, refused, registry.problems)
-        write_json(_json(rows, refused, describe(place), registry.problems, complete))
+        status = _conclude(console, found, refused, registry.problems)
+        write_json(_json(found, refused, describe(place), registry.problems, complete))
     raise typer.Exit(status if complete else INTERRUPTED)
 
 
-def judge(sampler: Sampler, target: Target, device: torch.device, seed: int) -> list[Row]:
-    """The rows of a sampler on a target. Efficiency is measured where every claim holds and speed means anything."""
-    from . import validation  # here, as it takes scipy, which `list` and `--help` need not wait for
-    from .efficiency import efficiency
+@contextmanager
+def _judges(
+    registry: Registry, device: torch.device, time_limit: float, announce: Callable[[str], None]
+) -> Iterator[Judge]:
+    """Each sampler is judged in a process of its own: what ends that process, or hangs, is a claim that fails."""
+    from .worker import Lost, Workers  # here, as `list` and `--help` need not wait for it
 
-    claims = validation.validate(sampler, target, device, seed)
-    wrong = any(each.status not in (Status.PASSED, Status.UNAVAILABLE) for each in claims)
-    rows = []
-    for temperature in target.temperatures:
-        own = tuple(each for each in claims if each.temperature == temperature)
-        measured, why = None, ""
-        if wrong:
-            why = "not measured: a claim fails"
-        elif device.type == "cpu" and sampler.backend in INTERPRETED_ON_CPU:
-            why = "not measured: interpreted or emulated on the host"
-        elif not own or all(each.status is Status.UNAVAILABLE for each in own):
-            why = "not measured: nothing was judged"
-        else:
-            try:
-                measured = asdict(efficiency(sampler, target, temperature, device, seed))
-            except Exception as error:
-                fault = f"while it was measured: {describe_error(error)}"
-                own += (Claim(sampler.name, target.name, temperature, "efficiency", Status.ERROR, fault),)
-        rows.append(Row(sampler, target, temperature, own, measured, why))
-    return rows
+    phase = "start"
+
+    def note(words: str) -> None:
+        nonlocal phase
+        phase = words
+        announce(words)
+
+    def judge(sampler: Sampler, target: Target, seed: int) -> list[Standing]:
+        try:
+            return workers.standings(sampler, target, seed)
+        except Lost as lost:
+            claim, _, temperature = phase.partition(", T = ")
+            at = float(temperature) if temperature else target.temperatures[0]
+            return [stood(sampler, target, at, (Claim(sampler.name, target.name, at, claim, lost.status, str(lost)),))]
+
+    workers = Workers(device, note, time_limit, registry.loaded)
+    try:
+        yield judge
+    finally:
+        workers.close()
 
 
 def _chosen(
@@ -127,7 +115,7 @@ def _chosen(
             if (samplers and sampler.name not in samplers) or (targets and target.name not in targets):
                 continue
             try:
-                reason = sampler.unavailable(device) or sampler.refuses(target)
+                reason = reason_against(sampler, target, device)
             except Exception:
                 reason = None  # told by the claims
             if reason is None:
@@ -140,57 +128,108 @@ def _chosen(
     return pairs, refused
 
 
-def summary(rows: Iterable[Row]) -> RenderableType:
-    """A line for each sampler, target and temperature; fits 80 columns by folding."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for name, width in (("sampler", 15), ("target", 15)):
-        table.add_column(name, width=width, overflow="fold")
-    for name, width in (("T", 5), ("claims", 7), ("worst p", 8), ("worst z", 7), ("ESS/s", 7), ("R-hat", 6)):
-        table.add_column(name, width=width, overflow="fold", justify="right")
-    for row in rows:
-        tried = [each for each in row.claims if each.status is not Status.UNAVAILABLE]
-        passed = sum(each.status is Status.PASSED for each in tried)
-        style = "green" if tried and passed == len(tried) else "bold red" if tried else "yellow"
-        p_values = [each.p_value for each in tried if each.p_value is not None]
-        zs = [each.z for each in tried if each.z is not None]
-        table.add_row(
-            Text(row.sampler.name),
-            Text(row.target.name),
-            f"{row.temperature:.4g}",
-            Text(f"{passed}/{len(tried)}" if tried else "-", style=style),
-            f"{min(p_values):.2g}" if p_values else "-",
-            f"{max(zs, key=abs):+.2f}" if zs else "-",
-            si(row.efficiency["ess_per_second"]) if row.efficiency else "-",
-            f"{row.efficiency['r_hat']:.3f}" if row.efficiency else "-",
-        )
-    return table
+class _Progress:
+    """On a terminal a line that tells the pair and the claim at hand; elsewhere a line for each pair."""
+
+    def __init__(self, console: Console, pairs: int) -> None:
+        self._console, self._pairs, self._done, self._words = console, pairs, 0, ""
+        self._line = console.status("", spinner="line") if console.is_terminal else None
+
+    def __enter__(self) -> None:
+        if self._line:
+            self._line.start()
+
+    def __exit__(self, *reason: object) -> None:
+        if self._line:
+            self._line.stop()
+
+    def pair(self, sampler: Sampler, target: Target) -> None:
+        self._done += 1
+        self._words = f"{sampler.name} on {target.name} ({self._done} of {self._pairs})"
+        if self._line:
+            self.claim("")
+        else:
+            self._console.print(self._words, soft_wrap=True)
+
+    def claim(self, claim: str) -> None:
+        if self._line:
+            self._line.update(Text(f"{self._words} {claim}", no_wrap=True, overflow="ellipsis"))
 
 
-def _conclude(console: Console, rows: Sequence[Row], refused: Sequence[Claim], problems: Sequence[str]) -> int:
+COLUMNS = (
+    ("T", 6),
+    ("claims", 7),
+    ("worst p", 8),
+    ("worst z", 7),
+    ("ESS/s", 6),
+    ("steps", 6),
+    ("taken", 5),
+    ("R-hat", 5),
+)
+
+
+def summary(found: Iterable[Standing]) -> RenderableType:
+    """For each sampler a line for each target and temperature. ``steps`` is the autocorrelation time."""
+    tables: dict[str, Table] = {}
+    for each in found:
+        if each.sampler not in tables:
+            table = tables[each.sampler] = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+            table.add_column("  target", width=20, overflow="fold")
+            for name, width in COLUMNS:
+                table.add_column(name, width=width, no_wrap=True, justify="right")
+        tables[each.sampler].add_row(Text(f"  {each.target}"), *_figures(each))
+    return Group(*(part for name, table in tables.items() for part in (Text(name, style="bold"), table)))
+
+
+def _figures(row: Standing) -> list[RenderableType]:
+    tried = [each for each in row.claims if each.status is not Status.UNAVAILABLE]
+    passed = sum(each.status is Status.PASSED for each in tried)
+    style = "green" if tried and passed == len(tried) else "bold red" if tried else "yellow"
+    p_values = [each.p_value for each in tried if each.p_value is not None]
+    zs = [each.z for each in tried if each.z is not None]
+    efficiency = row.efficiency or {}
+
+    def figure(name: str, form: Callable[[float], str]) -> str:
+        value = efficiency.get(name)
+        return "-" if value is None else form(value)
+
+    return [
+        f"{row.temperature:.4g}",
+        Text(f"{passed}/{len(tried)}" if tried else "-", style=style),
+        f"{min(p_values):.2g}" if p_values else "-",
+        f"{max(zs, key=abs):+.2f}" if zs else "-",
+        figure("ess_per_second", si),
+        figure("autocorrelation_time", "{:.3g}".format),
+        figure("acceptance", "{:.0%}".format),
+        figure("r_hat", "{:.3f}".format),
+    ]
+
+
+def _conclude(console: Console, found: Sequence[Standing], refused: Sequence[Claim], problems: Sequence[str]) -> int:
     """Print the table, what is not claimed, failures in full and the closing line; return the exit status."""
-    if rows:
-        console.print(summary(rows))
-    claims = [each for row in rows for each in row.claims]
-    failed = [each for row in rows for each in row.failed]
+    if found:
+        console.print(summary(found))
+    claims = [each for row in found for each in row.claims]
+    failed = [each for row in found for each in row.failed]
     for words, names in _grouped([each for each in claims if each.status is Status.UNAVAILABLE]).items():
         console.print(Text(f"not claimed: {words}: {names}", style="yellow"), soft_wrap=True)
     for each in failed:
         place = f"{each.sampler} on {each.target}, T = {each.temperature:g}"
         console.print(Text(f"{each.status}: {place}: {each.claim}: {each.message}", style="bold red"), soft_wrap=True)
     console.print(all_problems(tuple(problems)))
-    console.print(closing_line(rows, refused, problems), soft_wrap=True)
+    console.print(closing_line(found, refused, problems), soft_wrap=True)
     passed = any(each.status is Status.PASSED for each in claims)
     return 1 if failed or problems or not passed else 0
 
 
-def closing_line(rows: Sequence[Row], refused: Sequence[Claim], problems: Sequence[str]) -> str:
+def closing_line(found: Sequence[Standing], refused: Sequence[Claim], problems: Sequence[str]) -> str:
     """The verdict in a sentence, with the probability of a false alarm in the whole run."""
     from .validation import FALSE_ALARM
 
-    claims = [each for row in rows for each in row.claims]
-    failed = sum(len(row.failed) for row in rows)
+    claims = [each for row in found for each in row.claims]
+    failed = sum(len(row.failed) for row in found)
     passed = sum(each.status is Status.PASSED for each in claims)
-    judged = len({(row.sampler.name, row.target.name) for row in rows})
+    judged = len({(row.sampler, row.target) for row in found})
     aside = f", {len(refused)} pairs of sampler and target refused" if refused else ""
     troubled = "A plugin has a problem. " if problems else ""
     if failed:
@@ -211,7 +250,7 @@ def _grouped(claims: Iterable[Claim]) -> dict[str, str]:
 
 
 def _json(
-    rows: Sequence[Row],
+    found: Sequence[Standing],
     refused: Sequence[Claim],
     environment: dict[str, Any],
     problems: Sequence[str],
@@ -219,20 +258,20 @@ def _json(
 ) -> str:
     efficiencies = [
         {
-            "sampler": row.sampler.name,
-            "target": row.target.name,
+            "sampler": row.sampler,
+            "target": row.target,
             "temperature": row.temperature,
             **(row.efficiency or {}),
             "message": row.unmeasured,
         }
-        for row in rows
+        for row in found
     ]
     whole = {
         "schema": SCHEMA,
         "status": "complete" if complete else "incomplete",
         "environment": environment,
         "records": [
-            *[_record(each, row.sampler) for row in rows for each in row.claims],
+            *[_record(each, row) for row in found for each in row.claims],
             *[asdict(each) for each in refused],
         ],
         "efficiencies": efficiencies,
@@ -241,8 +280,8 @@ def _json(
     return json.dumps(_strict(whole), indent=1, allow_nan=False) + "\n"
 
 
-def _record(claim: Claim, sampler: Sampler) -> dict[str, Any]:
-    return {**asdict(claim), "backend": sampler.backend, "plugin": sampler.plugin}
+def _record(claim: Claim, row: Standing) -> dict[str, Any]:
+    return {**asdict(claim), "backend": row.backend, "plugin": row.plugin}
 
 
 def _strict(value: Any) -> Any:

@@ -14,7 +14,7 @@ from .types import RESOURCES, Case, Ceiling, Implementation, Law, Operation
 from .wording import unknown
 
 _ADAPTERS: dict[type[object], dict[str, TypeAdapter[Any]]] = {
-    kind: {name: TypeAdapter(hint) for name, hint in get_type_hints(kind).items()}
+    kind: {name: TypeAdapter(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
     for kind in (Operation, Case, Law, Implementation, Ceiling, Target, Sampler)
 }
 
@@ -108,6 +108,9 @@ def target_faults(given: Sequence[Target], taken: Mapping[str, Target]) -> Itera
         for temperature in target.temperatures:
             if not 0 < temperature < math.inf:
                 yield f"{of}: temperatures should be finite and greater than 0, got {temperature}"
+        clamped = target.clamped
+        if clamped is not None and (clamped.shape != target.shape or clamped.dtype != torch.bool):
+            yield f"{of}: clamped should be bool {target.shape}, got {clamped.dtype} {tuple(clamped.shape)}"
     yield from _name_faults("target", given, taken)
 
 

@@ -5,36 +5,54 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+BACKENDS = ("torch", "triton", "cupy")
+
 
 class NewPackageError(ValueError):
     """A package that cannot be written. The message says why."""
 
 
-def write_package(name: str, folder: Path) -> list[Path]:
+def write_package(name: str, folder: Path, backend: str = "torch") -> list[Path]:
     """Writes the package of a sampler called ``name`` to ``folder / name`` and returns its files.
 
-    The module is ``name`` with underscores for hyphens. Raises NewPackageError if the name cannot be one, the folder
-    exists, or it cannot be written.
+    The module is ``name`` with underscores for hyphens; its proposals are made by torch, or by a kernel in Triton or
+    in CUDA C (``cupy``), which is a file beside it. Raises NewPackageError if the name cannot be one, the backend is
+    unknown, the folder exists, or it cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
         raise NewPackageError(
             f"NAME must be lower-case letters, digits, - and _, and begin with a letter: got {name!r}"
         )
+    if backend not in BACKENDS:
+        raise NewPackageError(f"--backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
     module = name.replace("-", "_")
-    words = {"name": module, "module": module, "distribution": name.replace("_", "-")}
-    package = folder / name
-    files = {
-        "pyproject.toml": "pyproject.toml",
-        f"{module}.py": "sampler_torch.py",
-        f"test_{module}.py": "test_sampler.py",
-        "README.md": "README.md",
-    }
+    source = f"{module}.py" if backend != "cupy" else f"{module}/__init__.py"
+    files = {"pyproject.toml": "pyproject.toml", source: "sampler.py"}
+    packaged = f'[tool.setuptools]\npy-modules = ["{module}"]'
+    sources = f"`{source}`"
+    if backend == "cupy":
+        files[f"{module}/propose.cu"] = "propose.cu"
+        packaged = f'[tool.setuptools]\npackages = ["{module}"]\n\n[tool.setuptools.package-data]\n{module} = ["*.cu"]'
+        sources += f" and its kernel in `{module}/propose.cu`"
+    files |= {f"test_{module}.py": "test_sampler.py", "README.md": "README.md"}
+
     templates = resources.files(__package__) / "templates" / "new"
+
+    def read(template: str) -> str:
+        return (templates / f"{template}.tmpl").read_text(encoding="utf-8")
+
+    imports, propose = read(f"propose_{backend}.py").rstrip().split("\n\n\n", 1)
+    words = {
+        "name": module, "module": module, "distribution": name.replace("_", "-"), "backend": backend,
+        "files": packaged, "sources": sources, "imports": imports, "propose": propose.strip(),
+        "unavailable": "" if backend == "torch" else f'\n            unavailable=partial(unavailable, "{backend}"),',
+    }  # fmt: skip
+    package = folder / name
     try:
         package.mkdir(parents=True)
         for file, template in files.items():
-            text = (templates / f"{template}.tmpl").read_text(encoding="utf-8")
-            (package / file).write_text(Template(text).substitute(words), encoding="utf-8")
+            (package / file).parent.mkdir(exist_ok=True)
+            (package / file).write_text(Template(read(template)).substitute(words), encoding="utf-8")
     except OSError as error:
         raise NewPackageError(f"cannot write the package {package}: {error.strerror}") from error
     return [package / file for file in files]

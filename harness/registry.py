@@ -21,6 +21,7 @@ import pluggy
 from . import hookspecs
 from .faults import ceiling_faults, implementation_faults, operation_faults, sampler_faults, target_faults
 from .sampling import Sampler, Target
+from .time_limit import TookTooLong, limited_to
 from .types import API_VERSION, RESOURCES, Ceiling, Implementation, Operation
 from .wording import UnknownName, describe_error, unknown
 
@@ -29,6 +30,9 @@ __all__ = ["ENTRY_POINT_GROUP", "PLUGINS_VARIABLE", "Plugin", "Registry", "Unkno
 ENTRY_POINT_GROUP = "boltzbench"
 PLUGINS_VARIABLE = "BOLTZBENCH_PLUGINS"
 """Environment variable: the entry-point names to load, separated by commas. Unset or empty: all."""
+
+LOADING_SECONDS = 60.0
+"""How long the import of a plugin may take, and each of its hooks."""
 
 T = TypeVar("T", Operation, Implementation, Ceiling, Target, Sampler)
 
@@ -43,6 +47,7 @@ class Plugin:
     version: str
     problems: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
+    loaded: bool = True
 
     @property
     def label(self) -> str:
@@ -67,6 +72,11 @@ class Registry:
     @property
     def problems(self) -> tuple[str, ...]:
         return tuple(problem for plugin in self.plugins for problem in plugin.problems)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The names of the plugins that could be loaded."""
+        return tuple(plugin.name for plugin in self.plugins if plugin.loaded)
 
     def implementations_of(self, operation: str) -> list[Implementation]:
         return [each for each in self.implementations if each.operation == operation]
@@ -201,7 +211,8 @@ class _Loading:
 
     def end(self) -> Plugin:
         origin = _origin(self.entry_point)
-        return Plugin(self.name, self.entry_point.value, *origin, tuple(self.problems), self.operations)
+        loaded = self.manager is not None
+        return Plugin(self.name, self.entry_point.value, *origin, tuple(self.problems), self.operations, loaded)
 
     def problem(self, words: str) -> None:
         self.problems.append(f"{self.label}: {words}")
@@ -216,8 +227,9 @@ class _Loading:
     def load(self) -> None:
         """Import the plugin and read its hooks."""
         try:
-            plugin = self.entry_point.load()
-        except (Exception, SystemExit) as error:  # a plugin's script may well end in sys.exit()
+            with limited_to(LOADING_SECONDS):
+                plugin = self.entry_point.load()
+        except (Exception, SystemExit, TookTooLong) as error:  # a plugin's script may well end in sys.exit()
             self.problem(f"cannot be imported from {self.entry_point.value}: {describe_error(error)}")
             return
         api = getattr(plugin, "BOLTZBENCH_API", None)
@@ -273,8 +285,9 @@ class _Loading:
 
         returned, fault = None, ""
         try:
-            returned = getattr(self.manager.hook, hook)(register=register)
-        except (Exception, SystemExit) as error:
+            with limited_to(LOADING_SECONDS):
+                returned = getattr(self.manager.hook, hook)(register=register)
+        except (Exception, SystemExit, TookTooLong) as error:
             fault = describe_error(error)
         if refused:
             fault = f"TypeError: {refused[0]}"

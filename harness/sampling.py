@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import InstanceOf
 from torch import Tensor
 
 from .types import Status, always_available
+
+Temperature = float | Tensor
+"""A number; or a tensor (chains,), one for each chain; or a schedule (steps, chains), one for each step as well."""
 
 State = Mapping[str, Any]
 """A sampler's chains in progress. ``state["x"]`` are their positions, (chains, *target.shape), on the sampler's device
@@ -71,6 +75,8 @@ class Target:
     - ``energy(x)`` takes (chains, *shape) on any device and gives (chains,).
     - ``law(temperature, dynamics)`` is what these dynamics leave alone, or None where nobody knows it.
     - ``temperatures`` are those at which samplers are tried.
+    - ``clamped``, bool of that shape, names elements that stay as they are at a chain's start; the law is then that of
+      the others given these. Only samplers that say so (``Sampler.clamps``) are tried on it.
     """
 
     name: str
@@ -84,6 +90,7 @@ class Target:
     energy: Callable[[Tensor], Tensor]
     law: Callable[[float, Dynamics], ExactLaw | None]
     temperatures: tuple[float, ...] = (1.0,)
+    clamped: InstanceOf[Tensor] | None = None
     plugin: str = ""
 
     @property
@@ -99,12 +106,13 @@ class Sampler:
     - ``init(target, start, seed, first_chain)`` makes a state of chains that begin at ``start`` (chains, *shape), on
       its device. They are numbered from ``first_chain``.
     - ``advance(state, steps, temperature)`` makes that many steps, in place or not, and returns the state.
-      ``temperature`` is a number, or a tensor (chains,).
+      ``temperature`` is a `Temperature`; `temperature_at` gives that of each step.
     - Its randomness is a function of seed, chain, step and element alone: the same seed gives the same states, and so
       does any split of the chains over calls of ``init``, or of the steps over calls of ``advance``.
     - ``dynamics(target)`` says which chain it simulates. ``refuses(target)`` gives the reason why it is not made for a
       target, or None; ``unavailable(device)`` why it cannot run for tensors there.
     - ``accepted(state)``, if there is one, is the fraction of proposals accepted so far, (chains,).
+    - ``clamps`` says that it holds the clamped elements of a target where they are.
     """
 
     name: str
@@ -112,12 +120,27 @@ class Sampler:
     source: str
     backend: str
     init: Callable[[Target, Tensor, int, int], State]
-    advance: Callable[[State, int, float | Tensor], State]
+    advance: Callable[[State, int, Temperature], State]
     dynamics: Callable[[Target], Dynamics] = lambda target: Dynamics()
     refuses: Callable[[Target], str | None] = lambda target: None
     unavailable: Callable[[torch.device], str | None] = always_available
     accepted: Callable[[State], Tensor] | None = None
+    clamps: bool = False
     plugin: str = ""
+
+
+def temperature_at(temperature: Temperature, step: int) -> float | Tensor:
+    """Of step ``step`` (from 0) of a call of ``advance``: a number, or a tensor (chains,)."""
+    if isinstance(temperature, Tensor) and temperature.dim() == 2:
+        return temperature[step]
+    return temperature
+
+
+def reason_against(sampler: Sampler, target: Target, device: torch.device) -> str | None:
+    """Why ``sampler`` is not tried on ``target``, with tensors on ``device``; None if it is."""
+    if target.clamped is not None and not sampler.clamps:
+        return "it does not hold elements clamped"
+    return sampler.refuses(target) or sampler.unavailable(device)
 
 
 @dataclass(frozen=True)

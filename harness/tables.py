@@ -10,14 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from .registry import Plugin, Registry
+from .sampling import Sampler
 from .types import RESOURCES, Implementation, Measurement, Operation, Record, Run, Status
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
 Key = TypeVar("Key", bound=Hashable)
 
+SAMPLER = ""
+"""Stands for the operation in the reasons of a sampler, which belongs to none."""
+
 Reasons = Mapping[tuple[str, str], Mapping[str, str | None]]
-"""For each (operation, implementation): the kinds of device, and why it cannot run there (None: it can)."""
+"""For each (operation, implementation) and (`SAMPLER`, sampler): the kinds of device, and why it cannot run there
+(None: it can)."""
 
 
 def si(value: float, unit: str = "") -> str:
@@ -46,7 +51,10 @@ def failed(records: Iterable[Record]) -> list[Record]:
 
 
 def operations_list(registry: Registry, reasons: Reasons) -> RenderableType:
-    """Each operation with its formula, its cases, and its implementations: whose they are and where they run."""
+    """Each operation with its formula, its cases, and its implementations; then targets, samplers and plugins.
+
+    Of each it tells whose it is and where it runs.
+    """
     definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
     parts: list[RenderableType] = []
     for operation in registry.operations.values():
@@ -55,10 +63,21 @@ def operations_list(registry: Registry, reasons: Reasons) -> RenderableType:
         parts += [
             Text(operation.name, style="bold"),
             _indented(_about(operation, definers[operation.name])),
-            _indented(_where_they_run(implementations, of)),
+            _indented(_where_they_run("implementation", implementations, of)),
             *[_indented(line) for line in _grouped_reasons(of)],
             Text(),
         ]
+    if registry.targets:
+        table = _table("target", "kind", "shape", "temperatures", "plugin")
+        for target in registry.targets.values():
+            shape = " x ".join(map(str, target.shape))
+            temperatures = ", ".join(f"{each:.4g}" for each in target.temperatures)
+            table.add_row(*map(Text, (target.name, target.kind, shape, temperatures, target.plugin)))
+        parts += [table, Text()]
+    if registry.samplers:
+        of = {name: reasons[SAMPLER, name] for name in registry.samplers}
+        lines = [*_grouped_reasons(of)]
+        parts += [_where_they_run("sampler", list(registry.samplers.values()), of), *lines, Text()]
     return Group(*parts, _plugins_table(registry.plugins))
 
 
@@ -74,14 +93,14 @@ def _about(operation: Operation, definer: str) -> Text:
 
 
 def _where_they_run(
-    implementations: Sequence[Implementation], reasons: Mapping[str, Mapping[str, str | None]]
+    kind: str, things: Sequence[Implementation | Sampler], reasons: Mapping[str, Mapping[str, str | None]]
 ) -> Table:
-    if not implementations:
+    if not things:
         table = _table()
         table.add_row(Text("no implementation is installed", style="yellow"))
         return table
-    table = _table("implementation", "backend", "plugin", "cpu", "cuda")
-    for each in implementations:
+    table = _table(kind, "backend", "plugin", "cpu", "cuda")
+    for each in things:
         cells = [Text(word, style="green" if word == "yes" else "yellow") for word in _words(reasons[each.name])]
         table.add_row(Text(each.name), Text(each.backend), Text(each.plugin), *cells)
     return table

@@ -18,6 +18,9 @@ probability 0.999 at a false alarm of 1e-6, a mean that is 0.027 standard deviat
 variance that is 4 % off with probability 0.99. With n chains (see `ELEMENTS`) the distances are sqrt(CHAINS / n)
 times as large. What only shows after many steps needs the long run.
 
+**log Z.** Where the law tells it, the mean of ``exp(-(1 / T' - 1 / T) energy)``, which is ``Z(T') / Z(T)``, is judged
+as any other mean, with T' = `NEARBY` T.
+
 **Streams.** From one start, the moves of the first steps under adjacent seeds and of adjacent chains are compared two
 by two, each as "above the median or not": under independence the number of joint successes is hypergeometric
 (Fisher's exact test), whatever the law of the moves.
@@ -25,7 +28,9 @@ by two, each as "above the median or not": under independence the number of join
 Not claimed: that different projections are independent, nor that a chain forgets its start.
 """
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -39,7 +44,7 @@ from torch import Tensor
 from .chains import Advances, Chains, Fault, start_of
 from .efficiency import effective_sample_size
 from .laws import chi_square
-from .sampling import Claim, ExactLaw, Projection, Sampler, Target
+from .sampling import Claim, Dynamics, ExactLaw, Projection, Sampler, Target, reason_against
 from .types import INTERPRETED_ON_CPU, Agreement, Status, Unsupported
 from .wording import describe_error
 
@@ -51,6 +56,10 @@ MOST_ELEMENTS = 2**24
 STEPS = (1, 4, 15)
 LONG_CHAINS = 64
 LONG_STEPS = 256
+ENOUGH_MOVES = 48
+"""Of the chains on average: only beside so many is one without any taken to be stuck, and not for want of luck."""
+NEARBY = 1.1
+"""How many times the temperature is another one at which the partition function is estimated from the same draws."""
 REPEATED_CHAINS = 256
 PAIRS = 1024
 """Pairs of neighbouring chains, for the streams."""
@@ -65,23 +74,38 @@ Array = np.ndarray[Any, Any]
 
 
 def validate(
-    sampler: Sampler, target: Target, device: torch.device, seed: int, *, chains: int | None = None
+    sampler: Sampler,
+    target: Target,
+    device: torch.device,
+    seed: int,
+    *,
+    chains: int | None = None,
+    announce: Callable[[str], None] = lambda claim: None,
 ) -> list[Claim]:
     """All that can be claimed of ``sampler`` on ``target``, at each of its temperatures.
 
     ``chains`` is the number of exact starts; by default what the stated power needs, less for targets of many elements
-    and for interpreted kernels. Never raises for what the sampler does.
+    and for interpreted kernels. ``announce`` is told what is being judged. Never raises for what the sampler does.
     """
-    return _Judgement(sampler, target, device, seed, chains).claims()
+    return _Judgement(sampler, target, device, seed, chains, announce).claims()
 
 
 class _Judgement:
-    def __init__(self, sampler: Sampler, target: Target, device: torch.device, seed: int, chains: int | None) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        target: Target,
+        device: torch.device,
+        seed: int,
+        chains: int | None,
+        announce: Callable[[str], None],
+    ) -> None:
         self._sampler, self._target, self._device, self._seed = sampler, target, device, seed
+        self._announce = announce
         self._fewer = INTERPRETED if device.type == "cpu" and sampler.backend in INTERPRETED_ON_CPU else 1
         elements = int(np.prod(target.shape, dtype=np.int64))
-        most = ELEMENTS.get(device.type, MOST_ELEMENTS) // max(elements, 1)
-        self._chains = chains or max(min(CHAINS, most) // self._fewer, 64)
+        self._most = ELEMENTS.get(device.type, MOST_ELEMENTS) // max(elements, 1)
+        self._chains = chains or max(min(CHAINS, self._most) // self._fewer, 64)
         self._claims: list[Claim] = []
         self._tests: list[tuple[float, str, Callable[[float], Claim]]] = []
 
@@ -89,7 +113,7 @@ class _Judgement:
         sampler, target = self._sampler, self._target
         first = target.temperatures[0]
         try:
-            reason = sampler.refuses(target) or sampler.unavailable(self._device)
+            reason = reason_against(sampler, target, self._device)
             dynamics = None if reason else sampler.dynamics(target)
         except Exception as error:
             self._say(first, "made for this target", Status.ERROR, describe_error(error))
@@ -98,7 +122,7 @@ class _Judgement:
             self._say(first, "made for this target", Status.UNAVAILABLE, reason or "")
             return self._claims
         self._run = Chains(sampler, target)
-        laws = {temperature: target.law(temperature, dynamics) for temperature in target.temperatures}
+        laws = {temperature: _law(target, temperature, dynamics) for temperature in target.temperatures}
         before = self._energies()
         sound = [self._form(temperature, law) for temperature, law in laws.items()]
         if not all(sound):
@@ -128,6 +152,7 @@ class _Judgement:
         return Claim(self._sampler.name, self._target.name, temperature, claim, status, message, **numbers)
 
     def _guarded(self, temperature: float, claim: str, work: Callable[[], None]) -> None:
+        self._announce(f"{claim}, T = {temperature:g}")
         try:
             work()
         except Fault as fault:
@@ -168,7 +193,7 @@ class _Judgement:
     def _reproducibility(self, t: float, law: ExactLaw | None) -> None:
         """The same chains in several ways. The temperature changes on the way: a stale one would be seen."""
         other = next((each for each in self._target.temperatures if each != t), 2 * t)
-        chains = max(REPEATED_CHAINS // self._fewer, 32)
+        chains = max(min(REPEATED_CHAINS, self._most // 4) // self._fewer, 32)
         part = chains * 5 // 8
         seed, run = self._seed, self._run
         calls: Advances = [(1, t), (5, other)]
@@ -195,6 +220,12 @@ class _Judgement:
             warm, hot = run.last(start, seed, [(6, t)]), run.last(start, seed, [(6, other)])
             return _differs(run.last(start, seed, [(6, each)]), torch.cat([warm[:half], hot[half:]]), rounded=True)
 
+        def by_schedule() -> str | None:
+            schedule = torch.full((6, chains), t, dtype=torch.float32, device=start.device)
+            schedule[2:, ::3] = other
+            row_by_row = run.last(start, seed, [(1, row) for row in schedule])
+            return _differs(run.last(start, seed, [(6, schedule)]), row_by_row)
+
         def equal(x: Tensor, words: str) -> str | None:
             return words if torch.equal(x, once) else None
 
@@ -204,13 +235,14 @@ class _Judgement:
             t, "any split of steps", lambda: _differs(run.last(start, seed, [(1, t), (2, other), (3, other)]), once)
         )
         self._holds(t, "a temperature for each chain", by_tensor)
+        self._holds(t, "a temperature for each step", by_schedule)
         self._holds(t, "another seed, other states", lambda: equal(another, f"seed {seed + 1} gives the same states"))
         self._holds(
             t, "temperature matters", lambda: equal(unheated, f"five steps are the same at temperature {other:g}")
         )
 
     def _streams(self, temperature: float, law: ExactLaw | None) -> None:
-        pairs = max(PAIRS // self._fewer, 128)
+        pairs = max(min(PAIRS, self._most // 2) // self._fewer, 128)
 
         def work() -> None:
             start = self._start(law, 1, "streams").expand(2 * pairs, *self._target.shape).contiguous()
@@ -279,7 +311,7 @@ class _Judgement:
         stderr = deviation / max(independent - 1, 1.0) ** 0.5
         skewness = float(((numbers - measured) ** 3).mean()) / deviation**3 if deviation else 0.0
         if abs(skewness) > SKEWNESS * independent**0.5:
-            words = f"{independent:.0f} draws are too few for a mean: their skewness is {skewness:.3g}"
+            words = "too few independent draws of a quantity so skewed for Student's law"
             self._say(temperature, claim, Status.UNAVAILABLE, words)
             return
         z = (measured - exact) / stderr if stderr else 0.0 if abs(measured - exact) < 1e-9 else np.inf
@@ -305,7 +337,7 @@ class _Judgement:
     def _long_run(self, temperature: float, law: ExactLaw | None) -> None:
         """Every chain and element moves, and means over time and chains are exact."""
         start = self._start(law, LONG_CHAINS, f"long {temperature}")
-        steps = LONG_STEPS // min(self._fewer, 4)
+        steps = LONG_STEPS // (self._fewer if law else max(self._fewer, 4))  # without a law only to see it move
         path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
         self._holds(temperature, "moves", lambda: _stuck(path.flatten(2)), Status.WRONG_LAW)
         for projection in law.projections if law else ():
@@ -320,6 +352,21 @@ class _Judgement:
     def _energies(self) -> Tensor:
         """Of a few positions. Parameters are compared after every call; this sees what the energy keeps elsewhere."""
         return self._target.energy(self._start(None, 8, "energy")).clone()
+
+
+def _law(target: Target, temperature: float, dynamics: Dynamics) -> ExactLaw | None:
+    """The target's law, which is also seen by the ratio of partition functions where these are known."""
+    law, nearby = (target.law(each, dynamics) for each in (temperature, NEARBY * temperature))
+    if law is None or law.log_z is None or nearby is None or nearby.log_z is None:
+        return law
+    difference = 1 / (NEARBY * temperature) - 1 / temperature
+
+    def weight(x: Tensor) -> Tensor:
+        return torch.exp(-difference * target.energy(x).double())
+
+    name = f"Z(T = {NEARBY * temperature:.4g}) / Z(T = {temperature:.4g})"
+    ratio = Projection(name, weight, mean=math.exp(nearby.log_z - law.log_z))
+    return replace(law, projections=(*law.projections, ratio))
 
 
 def _differs(x: Tensor, once: Tensor, *, rounded: bool = False) -> str | None:
@@ -347,7 +394,7 @@ def _stuck(path: Tensor) -> str | None:
         )
     moves = moved.any(2).sum(0)
     idle = (moves == 0).nonzero().flatten().tolist()
-    if idle and float(moves.double().mean()) > len(moved) / 4:
+    if idle and float(moves.double().mean()) > max(len(moved) / 4, ENOUGH_MOVES):
         return f"chain {idle[0]} never moved in {len(moved)} steps, the others {float(moves.double().mean()):.0f} times"
     return None
 

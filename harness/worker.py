@@ -8,7 +8,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -22,7 +22,9 @@ from .clocks import clock_for
 from .environment import describe
 from .plan import Mode, Step
 from .process import prepare_process_for
-from .registry import load_registry
+from .registry import PLUGINS_VARIABLE, load_registry
+from .sampling import Sampler, Target
+from .standing import Standing, standings
 from .trial import Announce, Block, Failed, Trial, record_of
 from .types import Agreement, Case, Law, Measurement, Record, Status
 from .wording import describe_error
@@ -51,14 +53,16 @@ class Lost(Exception):
 class Workers:
     """A worker for each implementation of the operation at hand. ``announce`` is told their phases.
 
-    ``time_limit`` is how many seconds one answer may take: a verdict, a warm-up, a block of samples.
+    ``time_limit`` is how many seconds one answer may take: a verdict, a warm-up, a block of samples. The workers load
+    ``plugins`` alone, by name: not those that could not be loaded here, of which one may hang.
     """
 
-    def __init__(self, device: torch.device, announce: Announce, time_limit: float) -> None:
+    def __init__(self, device: torch.device, announce: Announce, time_limit: float, plugins: Iterable[str]) -> None:
         _processes.set_forkserver_preload([__name__])
         with _without_ctrl_c():  # else the server would show its own traceback
             forkserver.ensure_running()
         self._device, self._announce, self._time_limit = device, announce, time_limit
+        self._environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
         self._workers: dict[tuple[str, str], _Worker] = {}
 
     def trial(self, step: Step) -> "RemoteTrial":
@@ -72,7 +76,7 @@ class Workers:
         """What measuring costs on this device, the device's ceilings, and what went wrong, in words."""
         costs: dict[str, float] = {}
         try:
-            worker = _Worker(self._device, self._announce, LIMITS_SECONDS)
+            worker = _Worker(self._device, self._announce, LIMITS_SECONDS, self._environment)
             self._announce("limits")
             try:
                 costs = worker.ask("overheads")
@@ -107,13 +111,30 @@ class Workers:
             del self._workers[record.operation, record.implementation]
             worker.end()
 
+    def standings(self, sampler: Sampler, target: Target, seed: int) -> list[Standing]:
+        """How a sampler stands on a target. The workers of other samplers end. Raises `Lost`."""
+        names = "sampler", sampler.name
+        for other in [each for each in self._workers if each != names]:
+            self._workers.pop(other).end()
+        try:
+            if names not in self._workers:
+                self._workers[names] = self._new()
+            found: list[Standing] = self._workers[names].ask("standings", sampler.name, target.name, seed)
+        except Lost:
+            if names in self._workers:
+                self._workers.pop(names).end()
+            raise
+        if self._device.type == "cuda" and any(each.status is Status.ERROR for one in found for each in one.claims):
+            self._workers.pop(names).end()
+        return found
+
     def close(self) -> None:
         for worker in self._workers.values():
             worker.end()
         self._workers.clear()
 
     def _new(self) -> "_Worker":
-        return _Worker(self._device, self._announce, self._time_limit)
+        return _Worker(self._device, self._announce, self._time_limit, self._environment)
 
 
 class RemoteTrial:
@@ -146,11 +167,13 @@ class RemoteTrial:
 class _Worker:
     """One process and the connection to it."""
 
-    def __init__(self, device: torch.device, announce: Announce, time_limit: float) -> None:
+    def __init__(
+        self, device: torch.device, announce: Announce, time_limit: float, environment: Mapping[str, str]
+    ) -> None:
         self._announce, self._time_limit = announce, time_limit
         announce("start")
         self._connection, theirs = _processes.Pipe()
-        self._process = _processes.Process(target=_serve, args=(theirs, device, dict(os.environ)), daemon=True)
+        self._process = _processes.Process(target=_serve, args=(theirs, device, environment), daemon=True)
         self._process.start()
         theirs.close()
         try:
@@ -263,6 +286,9 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
                 key, draws = arguments
                 trial = Trial(find(key), device, announce)
                 answer = trial.judge(draws)
+            elif question == "standings":
+                sampler, target, seed = arguments
+                answer = standings(registry.samplers[sampler], registry.targets[target], device, seed, announce)
             elif question == "overheads":
                 answer = clock_for(device).overheads()
             elif question == "ceilings":

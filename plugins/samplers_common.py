@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 import torch
-from boltzbench.harness import Dynamics, Target
+from boltzbench.harness import Dynamics, Target, Temperature
 from boltzbench.kernels.philox import Stream, normals, random_words, uniforms
 from torch import Tensor
 
@@ -56,16 +57,17 @@ def begin(target: Target, start: Tensor, seed: int, first_chain: int) -> dict[st
     return {"x": x, "target": target, "seed": seed, "first_chain": first_chain, "step": 0}
 
 
-def temperatures(temperature: float | Tensor, x: Tensor, *, zero: bool = False) -> Tensor:
-    """``temperature`` for each chain of ``x``: float64 (chains,). Where ``zero``, it may be 0, else it is positive."""
+def temperatures(temperature: Temperature, x: Tensor, steps: int, *, zero: bool = False) -> Tensor:
+    """``temperature`` for each step and chain of ``x``: float64 (steps, chains). Positive, or 0 where ``zero``."""
     values = torch.as_tensor(temperature, dtype=torch.float64, device=x.device)
-    if values.shape not in ((), x.shape[:1]):
-        raise ValueError(f"temperature must be a number or have shape ({len(x)},), got {tuple(values.shape)}")
+    if values.shape not in ((), (len(x),), (steps, len(x))):
+        shapes = f"({len(x)},) or ({steps}, {len(x)})"
+        raise ValueError(f"temperature must be a number or have shape {shapes}, got {tuple(values.shape)}")
     sound = values.isfinite() & (values >= 0 if zero else values > 0)
     if not sound.all():
         word = "not negative" if zero else "positive"
         raise ValueError(f"temperature must be finite and {word}, got {values[~sound].flatten()[0].item()}")
-    return values.expand(len(x))
+    return values.expand(steps, len(x))
 
 
 def beside(values: Tensor, x: Tensor) -> Tensor:
@@ -74,22 +76,29 @@ def beside(values: Tensor, x: Tensor) -> Tensor:
 
 
 def by_temperature(
-    x: Tensor, temperature: Tensor, first_chain: int, move: Callable[[Tensor, int, float], Tensor]
+    x: Tensor, heat: Tensor, state: State, move: Callable[[Tensor, int, int, int, float], Tensor]
 ) -> Tensor:
-    """``move(x, first_chain, temperature)`` for kernels that take the temperature as one number.
+    """``move(x, first_chain, first_step, steps, temperature)`` for kernels that take the temperature as one number.
 
-    Called once for each temperature that occurs, with the chains from the first to the last that have it; those
-    between them that have another are moved in vain. A ladder in order costs nothing more; k temperatures in turn
-    cost k times as much.
+    Steps that follow each other at the same ``heat`` (steps, chains) go together. Of these, ``move`` is called once
+    for each temperature that occurs, with the chains from the first to the last that have it; those between them that
+    have another are moved in vain. A ladder in order costs nothing more; k temperatures in turn cost k times as much.
     """
-    result = torch.empty_like(x)
-    for value in sorted(set(temperature.tolist())):
-        chosen = temperature == value
-        places = chosen.nonzero()
-        first, end = int(places[0]), int(places[-1]) + 1
-        moved = move(x[first:end], first_chain + first, value)
-        result[first:end][chosen[first:end]] = moved[chosen[first:end]]
-    return result
+    if not len(heat):
+        return x
+    changes = (heat[1:] != heat[:-1]).any(1).nonzero().flatten() + 1
+    bounds = [0, *changes.tolist(), len(heat)]
+    for step, end_step in pairwise(bounds):
+        result = torch.empty_like(x)
+        for value in sorted(set(heat[step].tolist())):
+            chosen = heat[step] == value
+            places = chosen.nonzero()
+            first, end = int(places[0]), int(places[-1]) + 1
+            begins = (int(state["first_chain"]) + first, int(state["step"]) + step)
+            moved = move(x[first:end], *begins, end_step - step, value)
+            result[first:end][chosen[first:end]] = moved[chosen[first:end]]
+        x = result
+    return x
 
 
 def energy_and_gradient(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ All leave the target's law alone exactly. A step is a sweep: every unit or spin 
 from functools import partial
 
 import torch
-from boltzbench.harness import Sampler, Target
+from boltzbench.harness import Sampler, Target, Temperature
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.rbm_gibbs import WEIGHT_DTYPES, gibbs
 from boltzbench.plugins.samplers_common import Purpose, State, begin, by_temperature, temperatures, uniform_draws
@@ -23,26 +23,36 @@ def _begin_gibbs(target: Target, start: Tensor, seed: int, first_chain: int) -> 
     return begin(target, start, seed, first_chain) | {"machine": machine}
 
 
-def _advance_gibbs(backend: str, state: State, steps: int, temperature: float | Tensor) -> State:
+def _advance_gibbs(backend: str, state: State, steps: int, temperature: Temperature) -> State:
     """``steps`` sweeps of hidden given visible, then visible given hidden, at ``beta = 1 / T``.
 
     The hidden units of the position are replaced before they are used. If the visible ones follow their law, then so
     does (visible, new hidden) the joint one, and the new visible ones are drawn from their law given the new hidden.
     """
-    if not steps:
-        return state
     x, machine = state["x"], state["machine"]
     visible_units = len(machine["visible_bias"])
+    clamped = state["target"].clamped
+    if clamped is not None:
+        clamped = clamped[:visible_units].to(x.device)
 
-    def move(x: Tensor, first_chain: int, temperature: float) -> Tensor:
+    def move(x: Tensor, first_chain: int, first_step: int, steps: int, temperature: float) -> Tensor:
         result = gibbs(
             x[:, :visible_units], **machine, sweeps=steps, beta=1 / temperature, seed=state["seed"],
-            first_sweep=state["step"], first_chain=first_chain, check_values=state["step"] == 0, backend=backend,
+            first_sweep=first_step, first_chain=first_chain, clamped=clamped, check_values=first_step == 0,
+            backend=backend,
         )  # fmt: skip
         return torch.cat((result.visible, result.hidden), dim=1)
 
-    x = by_temperature(x, temperatures(temperature, x), state["first_chain"], move)
+    x = by_temperature(x, temperatures(temperature, x, steps), state, move)
     return {**state, "x": x, "step": state["step"] + steps}
+
+
+def _refuses_gibbs(target: Target) -> str | None:
+    if target.kind != "rbm":
+        return f"it is of kind {target.kind!r}, not 'rbm'"
+    if target.clamped is not None and target.clamped[len(target.parameters["visible_bias"]) :].any():
+        return "hidden units are clamped; block Gibbs clamps visible ones"
+    return None
 
 
 def block_gibbs(backend: str) -> Sampler:
@@ -57,8 +67,9 @@ def block_gibbs(backend: str) -> Sampler:
         backend=backend,
         init=_begin_gibbs,
         advance=partial(_advance_gibbs, backend),
-        refuses=lambda target: None if target.kind == "rbm" else f"it is of kind {target.kind!r}, not 'rbm'",
+        refuses=_refuses_gibbs,
         unavailable=partial(unavailable, backend),
+        clamps=True,
     )
 
 
@@ -79,7 +90,7 @@ def _begin_ising(target: Target, start: Tensor, seed: int, first_chain: int) -> 
     return begin(target, start, seed, first_chain) | {"flipped": flipped}
 
 
-def _advance_ising(heat_bath: bool, state: State, steps: int, temperature: float | Tensor) -> State:
+def _advance_ising(heat_bath: bool, state: State, steps: int, temperature: Temperature) -> State:
     """Sweeps over the even sites, then over the odd ones, of the square lattice with periodic boundaries.
 
     The field is ``h_i = J sum_j s_j`` over the four neighbours. Metropolis turns ``s_i`` with probability
@@ -88,11 +99,11 @@ def _advance_ising(heat_bath: bool, state: State, steps: int, temperature: float
     target, start = state["target"], state["x"]
     length, coupling = int(target.parameters["length"]), float(target.parameters["coupling"])
     spins = start.reshape(len(start), length, length)
-    factor = (2 * coupling / temperatures(temperature, start)).to(torch.float32).view(-1, 1, 1)
     site = torch.arange(length, device=start.device)
     odd = (site[:, None] + site) % 2 == 1
     flipped = state["flipped"]
-    for step in range(state["step"], state["step"] + steps):
+    for step, heat in enumerate(temperatures(temperature, start, steps), state["step"]):
+        factor = (2 * coupling / heat).to(torch.float32).view(-1, 1, 1)
         u = uniform_draws(start, length * length, state, step, Purpose.ACCEPTANCE).view(spins.shape)
         before = spins
         for colour in (~odd, odd):

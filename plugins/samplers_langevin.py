@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from boltzbench.harness import Dynamics, Sampler, Target
+from boltzbench.harness import Dynamics, Sampler, Target, Temperature
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.sgld import sgld_update
 from boltzbench.plugins.samplers_common import (
@@ -50,17 +50,17 @@ def _langevin(step_size: float | None, target: Target) -> Dynamics:
     return Dynamics("langevin", {"step_size": rounded(0.5 / _stiffness(target)) if step_size is None else step_size})
 
 
-def _advance_sgld(backend: str, state: State, steps: int, temperature: float | Tensor) -> State:
+def _advance_sgld(backend: str, state: State, steps: int, temperature: Temperature) -> State:
     """``x <- x - (eps / 2) grad U(x) + sqrt(eps T) xi``."""
     x = state["x"]
     chains = max(1, ELEMENTS_OF_A_TENSOR // math.prod(x.shape[1:]))  # of a tensor
 
-    def move(x: Tensor, first_chain: int, temperature: float) -> Tensor:
+    def move(x: Tensor, first_chain: int, first_step: int, steps: int, temperature: float) -> Tensor:
         number, unused = divmod(first_chain, chains)
         rows = torch.cat((x.new_zeros((unused, *x.shape[1:])), x))
         slopes = torch.zeros_like(rows)
         tensors, gradients = torch.split(rows, chains), torch.split(slopes, chains)
-        for step in range(state["step"], state["step"] + steps):
+        for step in range(first_step, first_step + steps):
             _, slopes[unused:] = energy_and_gradient(state["target"], rows[unused:])
             sgld_update(
                 tensors, gradients, state["step_size"], temperature, seed=state["seed"], step=step,
@@ -68,8 +68,8 @@ def _advance_sgld(backend: str, state: State, steps: int, temperature: float | T
             )  # fmt: skip
         return rows[unused:]
 
-    each = temperatures(temperature, x, zero=True)
-    return {**state, "x": by_temperature(x, each, state["first_chain"], move), "step": state["step"] + steps}
+    heat = temperatures(temperature, x, steps, zero=True)
+    return {**state, "x": by_temperature(x, heat, state, move), "step": state["step"] + steps}
 
 
 def sgld(backend: str, step_size: float | None = None) -> Sampler:
@@ -98,13 +98,13 @@ def _preconditioned(step_size: float | None, decay: float, damping: float | None
     return Dynamics("psgld", {"step_size": step_size, "decay": decay, "damping": damping})
 
 
-def _advance_psgld(state: State, steps: int, temperature: float | Tensor) -> State:
+def _advance_psgld(state: State, steps: int, temperature: Temperature) -> State:
     """``V <- decay V + (1 - decay) g^2``, ``G = 1 / (damping + sqrt(V))``,
     ``x <- x - (eps / 2) G g + sqrt(eps T G) xi``; V is ``g^2`` before the first step."""
     x, square = state["x"], state.get("square")
     eps, decay = state["step_size"], state["decay"]
-    noise = (eps * beside(temperatures(temperature, x, zero=True), x)).sqrt()
-    for step in range(state["step"], state["step"] + steps):
+    for step, heat in enumerate(temperatures(temperature, x, steps, zero=True), state["step"]):
+        noise = beside((eps * heat).sqrt(), x)
         _, g = energy_and_gradient(state["target"], x)
         square = g * g if square is None else decay * square + (1 - decay) * g * g
         preconditioner = 1 / (state["damping"] + square.sqrt())
@@ -139,7 +139,7 @@ def _hamiltonian(step_size: float | None, friction: float, target: Target) -> Dy
     return Dynamics("sghmc", {"step_size": step_size, "friction": friction})
 
 
-def _advance_sghmc(state: State, steps: int, temperature: float | Tensor) -> State:
+def _advance_sghmc(state: State, steps: int, temperature: Temperature) -> State:
     """``p <- (1 - a) p - eta grad U(x) + sqrt(2 a eta T) xi``, then ``x <- x + p``.
 
     On ``U = k x^2 / 2`` the chain is stationary with ``var x = T / (k (1 - eta k / (2 (2 - a))))`` and, given x,
@@ -148,8 +148,8 @@ def _advance_sghmc(state: State, steps: int, temperature: float | Tensor) -> Sta
     """
     x, p = state["x"], state.get("momentum")
     eta, a = state["step_size"], state["friction"]
-    heat = beside(temperatures(temperature, x, zero=True), x)
-    for step in range(state["step"], state["step"] + steps):
+    for step, each in enumerate(temperatures(temperature, x, steps, zero=True), state["step"]):
+        heat = beside(each, x)
         _, g = energy_and_gradient(state["target"], x)
         if p is None:
             p = eta / (2 - a) * g + (2 * eta / (2 - a) * heat).sqrt() * normal_draws(x, state, step, Purpose.MOMENTUM)

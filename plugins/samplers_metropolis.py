@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from boltzbench.harness import Dynamics, Sampler, Target
+from boltzbench.harness import Dynamics, Sampler, Target, Temperature
 from boltzbench.plugins.samplers_common import (
     Purpose,
     State,
@@ -54,14 +54,12 @@ def _walk(step_size: float | None, target: Target) -> Dynamics:
     return Dynamics("exact", {"step_size": step_size})
 
 
-def _advance_walk(state: State, steps: int, temperature: float | Tensor) -> State:
+def _advance_walk(state: State, steps: int, temperature: Temperature) -> State:
     """``y = x + s sqrt(T) xi``, accepted with probability ``min(1, exp((U(x) - U(y)) / T))``."""
     target, x, taken = state["target"], state["x"], state["accepted"]
-    heat = temperatures(temperature, x)
-    width = state["step_size"] * beside(heat.sqrt(), x)
     u = energy(target, x)
-    for step in range(state["step"], state["step"] + steps):
-        y = x + width * normal_draws(x, state, step)
+    for step, heat in enumerate(temperatures(temperature, x, steps), state["step"]):
+        y = x + state["step_size"] * beside(heat.sqrt(), x) * normal_draws(x, state, step)
         u_y = energy(target, y)
         accept = _accepts(state, x, step, (u - u_y) / heat)
         x, u = torch.where(beside(accept, x).bool(), y, x), torch.where(accept, u_y, u)
@@ -94,15 +92,13 @@ def _mala(step_size: float | None, target: Target) -> Dynamics:
     return Dynamics("exact", {"step_size": step_size})
 
 
-def _advance_mala(state: State, steps: int, temperature: float | Tensor) -> State:
+def _advance_mala(state: State, steps: int, temperature: Temperature) -> State:
     """``y = x - (eps / 2) g(x) + sqrt(eps T) xi``, accepted with probability ``min(1, r)``,
     ``log r = (U(x) - U(y)) / T + (|y - x + (eps / 2) g(x)|^2 - |x - y + (eps / 2) g(y)|^2) / (2 eps T)``."""
     target, x, taken, eps = state["target"], state["x"], state["accepted"], state["step_size"]
-    heat = temperatures(temperature, x)
-    noise = beside((eps * heat).sqrt(), x)
     u, g = energy_and_gradient(target, x)
-    for step in range(state["step"], state["step"] + steps):
-        y = x - 0.5 * eps * g + noise * normal_draws(x, state, step)
+    for step, heat in enumerate(temperatures(temperature, x, steps), state["step"]):
+        y = x - 0.5 * eps * g + beside((eps * heat).sqrt(), x) * normal_draws(x, state, step)
         u_y, g_y = energy_and_gradient(target, y)
         there = (y.double() - x + 0.5 * eps * g).flatten(1).square().sum(1)
         back = (x.double() - y + 0.5 * eps * g_y).flatten(1).square().sum(1)

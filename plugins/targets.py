@@ -1,11 +1,11 @@
-"""Seven targets for samplers: laws small enough to be known exactly, and one that is not.
+"""Eight targets for samplers: laws small enough to be known exactly, and one that is not.
 
-An RBM, the Ising model, quadratic wells, a double well, a Gaussian mixture, a flat beside a sharp minimum, and Bayesian
-logistic regression.
+An RBM, free and with units clamped, the Ising model, quadratic wells, a double well, a Gaussian mixture, a flat beside
+a sharp minimum, and Bayesian logistic regression.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -67,11 +67,17 @@ def rbm_energy(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
     return energy
 
 
-def rbm_law(parameters: dict[str, Tensor], temperature: float, dynamics: Dynamics) -> ExactLaw | None:
-    """All 2**18 states. Cells: some visible units, the hidden ones, and four of each together."""
+def rbm_law(
+    parameters: dict[str, Tensor], held: Sequence[int], temperature: float, dynamics: Dynamics
+) -> ExactLaw | None:
+    """All 2**18 states, or those whose first units are as ``held``.
+
+    Cells: some visible units, the hidden ones, and four of each together.
+    """
     if dynamics.name != "exact":
         return None
     states = _bits(VISIBLE + HIDDEN)
+    states = states[(states[:, : len(held)] == torch.tensor(held, dtype=torch.uint8)).all(1)]
     wide = {name: value.double() for name, value in parameters.items()}
     cells: dict[str, Function] = {
         "v_0..v_7": lambda x: _number(x[:, :8]),
@@ -79,7 +85,7 @@ def rbm_law(parameters: dict[str, Tensor], temperature: float, dynamics: Dynamic
         "v_6..v_9, h_0..h_3": lambda x: _number(x[:, VISIBLE - 4 : VISIBLE + 4]),
     }
     means: dict[str, Function] = {
-        "v_0": lambda x: x[:, 0].float(),
+        "v_9": lambda x: x[:, VISIBLE - 1].float(),
         "energy": partial(rbm_energy, parameters),
     }
     return enumerated(states, rbm_energy(wide, states), temperature, cells, means)
@@ -97,8 +103,30 @@ def rbm() -> Target:
         dtype="uint8",
         parameters=parameters,
         energy=partial(rbm_energy, parameters),
-        law=_known(partial(rbm_law, parameters)),
+        law=_known(partial(rbm_law, parameters, ())),
         temperatures=(1.0, 0.5, 2.0),
+    )
+
+
+HELD = (1, 0, 1)
+"""The states at which `rbm_clamped` holds its first visible units."""
+
+
+def rbm_clamped() -> Target:
+    parameters = machine()
+    return Target(
+        name="rbm_clamped",
+        summary="The same machine with its first three visible units held at 1, 0, 1: what it makes of evidence.",
+        formula="E(v, h) as of rbm, given v_0 = 1, v_1 = 0, v_2 = 1",
+        source="Smolensky 1986; enumeration",
+        kind="rbm",
+        shape=(VISIBLE + HIDDEN,),
+        dtype="uint8",
+        parameters=parameters,
+        energy=partial(rbm_energy, parameters),
+        law=_known(partial(rbm_law, parameters, HELD)),
+        temperatures=(1.0, 2.0),
+        clamped=torch.arange(VISIBLE + HIDDEN) < len(HELD),
     )
 
 
@@ -276,6 +304,15 @@ def logistic_digits() -> Target:
 
 @hookimpl
 def register_targets(register: Callable[[Target], None]) -> None:
-    builders = (rbm, ising, quadratic_wells, double_well, gaussian_mixture, flat_and_sharp, logistic_digits)
+    builders = (
+        rbm,
+        rbm_clamped,
+        ising,
+        quadratic_wells,
+        double_well,
+        gaussian_mixture,
+        flat_and_sharp,
+        logistic_digits,
+    )
     for build in builders:
         register(build())

@@ -107,7 +107,7 @@ class Stopwatch:
 class Here:
     """In place of workers: trials in this process, on a device whose limits are known."""
 
-    def __init__(self, device, announce, time_limit):
+    def __init__(self, device, announce, time_limit, plugins):
         self.device, self.announce = device, announce
 
     def limits(self):

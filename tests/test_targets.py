@@ -55,9 +55,10 @@ def rejected(x, law, false_alarm=1e-6):
     return wrong
 
 
-def test_seven_targets_with_the_plain_facts():
+def test_eight_targets_with_the_plain_facts():
     assert list(TARGETS) == [
-        "rbm", "ising", "quadratic_wells", "double_well", "gaussian_mixture", "flat_and_sharp", "logistic_digits",
+        "rbm", "rbm_clamped", "ising", "quadratic_wells", "double_well", "gaussian_mixture", "flat_and_sharp",
+        "logistic_digits",
     ]  # fmt: skip
     for target in TARGETS.values():
         x = torch.zeros((3, *target.shape), dtype=target.torch_dtype)
@@ -69,10 +70,23 @@ def test_seven_targets_with_the_plain_facts():
 
 
 def test_rbm_is_the_machine_of_the_oracle():
-    law = targets.rbm_law(targets.machine(torch.float64), 1.0, EXACT)
+    law = targets.rbm_law(targets.machine(torch.float64), (), 1.0, EXACT)
     assert law.log_z == pytest.approx(15.116010115197419, abs=1e-12)
-    assert projection(law, "v_0").mean == pytest.approx(0.676150006, abs=5e-10)
+    probabilities = projection(law, "v_0..v_7").probabilities
+    assert float(probabilities[1::2].sum()) == pytest.approx(0.676150006, abs=5e-10)  # of v_0 = 1
     assert TARGETS["rbm"].law(1.0, EXACT).log_z == pytest.approx(15.116010115197419, abs=1e-6)
+
+
+def test_the_clamped_rbm_is_the_rbm_given_its_evidence():
+    """Partition functions over all evidence add up to that of the free machine, and no draw leaves the evidence."""
+    machine = targets.machine(torch.float64)
+    parts = [targets.rbm_law(machine, (i, j), 1.0, EXACT).log_z for i in (0, 1) for j in (0, 1)]
+    assert torch.logsumexp(torch.tensor(parts, dtype=torch.float64), 0) == pytest.approx(15.116010115197419, abs=1e-12)
+    target = TARGETS["rbm_clamped"]
+    drawn = target.law(1.0, EXACT).draw(1000, generator())
+    held = drawn[:, target.clamped]
+    assert (held == torch.tensor(targets.HELD)).all()
+    assert held.shape == (1000, 3)
 
 
 def test_rbm_energy_is_the_sum_over_units_and_bonds():
@@ -201,7 +215,7 @@ def test_projections_see_units_that_depend_on_each_other():
     x, other = law.draw(CHAINS, generator(1)), law.draw(CHAINS, generator(2))
     mixed = torch.cat((x[:, :10], other[:, 10:]), 1)
     assert "v_6..v_9, h_0..h_3" in rejected(mixed, law)
-    assert not {"v_0..v_7", "hidden", "v_0"} & set(rejected(mixed, law))
+    assert not {"v_0..v_7", "hidden", "v_9"} & set(rejected(mixed, law))
 
 
 def test_projections_see_coordinates_that_share_their_noise():

@@ -1,6 +1,8 @@
 """Every seeded bug is caught by the claim that should, and right samplers pass at every seed."""
 
 import json
+import math
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from boltzbench.harness import cli_validate, validation
 from boltzbench.harness.efficiency import effective_sample_size, efficiency, split_r_hat
 from boltzbench.harness.registry import Registry, UnknownName
 from boltzbench.harness.sampling import Dynamics, ExactLaw, Projection, Target
+from boltzbench.harness.standing import standings
 from boltzbench.harness.types import Status, Unsupported
 from boltzbench.harness.validation import FALSE_ALARM, validate
 from fakes import CPU
@@ -92,6 +95,26 @@ def test_without_an_exact_law_the_rest_is_judged():
     assert [each.claim for each in failed(validate(wrong.sampler, target, CPU, 0))] == ["independent streams"]
 
 
+def test_the_ratio_of_partition_functions_is_judged_against_log_z():
+    """In a well of known log Z and nothing else, a sampler that is too hot fails by that ratio alone."""
+
+    def law(temperature, dynamics):
+        log_z = 0.5 * math.log(2 * math.pi * temperature)
+        return ExactLaw(lambda n, g: temperature**0.5 * torch.randn(n, 1, generator=g), (), log_z)
+
+    target = replace(one_well(), law=law)
+    right, hot = ar1("right", 0.5, 0.0, Clock()), ar1("hot", 0.5, 0.0, Clock())
+    hot = replace(hot, advance=lambda state, steps, t: right.advance(state, steps, 1.3 * t))
+    claims = validate(right, target, CPU, 1, chains=4000)
+    (last,) = [each for each in claims if each.claim == "mean of Z(T = 1.1) / Z(T = 1) after 15 steps"]
+    assert failed(claims) == []
+    assert last.exact == pytest.approx(1.1**0.5)
+    assert abs(last.measured - last.exact) < 6 * last.stderr < 0.05
+    assert {each.claim.partition(" / ")[0] for each in failed(validate(hot, target, CPU, 1, chains=4000))} == {
+        "mean of Z(T = 1.1)"
+    }
+
+
 def test_a_target_whose_draws_are_not_its_law_is_told_from_a_wrong_sampler():
     def law(temperature, dynamics):
         right = gaussian().law(temperature, dynamics)
@@ -129,7 +152,8 @@ def test_a_sampler_may_refuse_temperatures_for_each_chain():
     assert failed(claims) == []
     refused = [each for each in claims if each.status is Status.UNAVAILABLE]
     assert [(each.claim, each.message) for each in refused] == [
-        ("a temperature for each chain", "one temperature for all chains")
+        ("a temperature for each chain", "one temperature for all chains"),
+        ("a temperature for each step", "one temperature for all chains"),
     ]
 
 
@@ -236,6 +260,12 @@ def command(monkeypatch, arguments, samplers):
     targets = {each.name: each for each in (gaussian(), rbm())}
     registry = Registry({}, (), (), (), targets, {each.name: each for each in samplers})
     monkeypatch.setattr(cli_validate, "load_registry", lambda: registry)
+
+    @contextmanager
+    def judged_here(registry, device, time_limit, announce):
+        yield lambda sampler, target, seed: standings(sampler, target, device, seed, announce)
+
+    monkeypatch.setattr(cli_validate, "_judges", judged_here)
     monkeypatch.setattr(validation, "CHAINS", 6000)
     app = typer.Typer()
     app.command()(cli_validate.validate)

@@ -81,7 +81,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def workers():
-    workers = Workers(CPU, lambda phase: None, time_limit=20)
+    workers = Workers(CPU, lambda phase: None, time_limit=20, plugins=["misbehaving"])
     yield workers
     workers.close()
 
@@ -185,7 +185,7 @@ def test_an_error_on_a_gpu_costs_the_worker(workers):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a usable GPU")
 def test_a_device_that_is_gone_is_the_status_of_every_step():
-    workers = Workers(torch.device("cuda", 0), lambda phase: None, time_limit=20)
+    workers = Workers(torch.device("cuda", 0), lambda phase: None, time_limit=20, plugins=["misbehaving"])
     for _ in range(2):
         record = workers.trial(step("sound")).judge(draws=1)
         assert record.status is Status.ERROR
@@ -208,7 +208,7 @@ def test_no_worker_outlives_a_killed_parent(folder):
         from boltzbench.harness.worker import Workers
         from test_worker import CPU, step
         if __name__ == "__main__":
-            workers = Workers(CPU, lambda phase: None, 100)
+            workers = Workers(CPU, lambda phase: None, 100, ["misbehaving"])
             workers.trial(step("sound")).judge(1)
             (worker,) = workers._workers.values()
             print(worker._process.pid, flush=True)

@@ -4,11 +4,10 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from boltzbench.harness import Dynamics, ExactLaw, Projection, Sampler, Status, Target
+from boltzbench.harness import Dynamics, ExactLaw, Projection, Sampler, Status, Target, temperature_at
 from scipy.special import ndtr
 
 # A random stream that is a function of seed, chain, step and element: splitmix64 (Steele et al. 2014), nested.
@@ -51,9 +50,9 @@ def advance_by(step):
     """``advance`` from ``step(state, temperature) -> x``, the temperature (chains, 1) or a number."""
 
     def advance(state, steps, temperature):
-        t = temperature[:, None].double() if isinstance(temperature, torch.Tensor) else temperature
-        for _ in range(steps):
-            state["x"] = step(state, t)
+        for number in range(steps):
+            t = temperature_at(temperature, number)
+            state["x"] = step(state, t[:, None].double() if isinstance(t, torch.Tensor) else t)
             state["step"] += 1
         return state
 
@@ -278,7 +277,12 @@ def _restarted(state, steps, temperature):
 
 
 def _first_of_temperatures(state, steps, temperature):
-    return float(temperature[0]) if isinstance(temperature, torch.Tensor) else temperature
+    one_for_each = isinstance(temperature, torch.Tensor) and temperature.dim() == 1
+    return float(temperature[0]) if one_for_each else temperature
+
+
+def _first_row(state, steps, temperature):
+    return temperature_at(temperature, 0)
 
 
 def _no_tensors(state, steps, temperature):
@@ -364,13 +368,13 @@ WRONG = [
     Wrong(
         langevin("first chain's temperature", advance=_with(_first_of_temperatures)),
         gaussian,
-        "a temperature for each",
+        "a temperature for each chain",
         VALUES,
     ),
     Wrong(
         langevin("no tensor of temperatures", advance=_with(_no_tensors)),
         gaussian,
-        "a temperature for each",
+        "a temperature for each chain",
         Status.ERROR,
     ),
     Wrong(
@@ -409,6 +413,16 @@ WRONG = [
         "init, chain 0",
     ),
     Wrong(langevin("chain 5 stuck", advance=_each_step(_one_stuck)), gaussian, "moves", LAW, "chain 5 never moved"),
+    Wrong(
+        langevin("first row of a schedule", advance=_with(_first_row)), gaussian, "a temperature for each step", VALUES
+    ),
+    Wrong(
+        replace(gibbs("clamped unit drawn"), clamps=True),
+        lambda: replace(rbm(), clamped=torch.arange(5) == 1),
+        "form",
+        VALUES,
+        "step 1, chain ",
+    ),
     Wrong(metropolis("accepts always", lambda u, r, s: u < 2), four_states, "law of state", LAW),
     Wrong(metropolis("accepts never", lambda u, r, s: u > 2), four_states, "moves", LAW),
     Wrong(metropolis("inverted ratio", lambda u, r, s: u.log() < -r), four_states, "law of state", LAW),
@@ -434,6 +448,6 @@ def ar1(name, correlation, seconds, clock) -> Sampler:
     def step(state, t):
         clock.now += seconds
         noise = as_normal(uniforms(state["seed"], chains_of(state), state["step"], 1))
-        return (correlation * state["x"].double() + np.sqrt((1 - correlation**2) * t) * noise).float()
+        return (correlation * state["x"].double() + ((1 - correlation**2) * torch.as_tensor(t)).sqrt() * noise).float()
 
     return Sampler(name, "AR(1).", "Yule 1927", "torch", begin, advance_by(step))
