@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .hookspecs import hookimpl
     from .laws import all_of, chi_square, within
-    from .sampling import Claim, Dynamics, ExactLaw, Projection, Sampler, Target, Temperature, temperature_at
+    from .sampling import Dynamics, ExactLaw, Projection, Sampler, Target, Temperature, temperature_at
     from .types import (
         API_VERSION,
         RESOURCES,
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Agreement,
         Case,
         Ceiling,
+        Claim,
         Cost,
         Expected,
         Implementation,
@@ -61,7 +62,7 @@ __all__ = [
 _MODULES = {
     "hookimpl": ".hookspecs",
     **dict.fromkeys(("all_of", "chi_square", "within"), ".laws"),
-    **dict.fromkeys(("Claim", "Dynamics", "ExactLaw", "Projection", "Sampler", "Target"), ".sampling"),
+    **dict.fromkeys(("Dynamics", "ExactLaw", "Projection", "Sampler", "Target"), ".sampling"),
     **dict.fromkeys(("Temperature", "temperature_at"), ".sampling"),
 }
 """Where a name of ``__all__`` is defined; all others are in `types`."""

@@ -39,8 +39,11 @@ def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, st
     for device in (torch.device("cpu"), torch.device("cuda", 0)):
         if device.type == "cpu" or no_cuda is None:
             prepare_process_for(device)
-        named = [((each.operation, each.name), each) for each in registry.implementations]
-        for key, each in [*named, *[((tables.SAMPLER, name), each) for name, each in registry.samplers.items()]]:
+        things: list[tuple[tuple[str, str], Implementation | Sampler]] = [
+            *[((each.operation, each.name), each) for each in registry.implementations],
+            *[((tables.SAMPLER, name), each) for name, each in registry.samplers.items()],
+        ]
+        for key, each in things:
             reason = no_cuda if device.type == "cuda" and no_cuda else _reason(each, device)
             reasons.setdefault(key, {})[device.type] = reason
     return reasons

@@ -1,27 +1,25 @@
 """The command `validate`: samplers against exact laws, and what their steps are worth."""
 
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from .environment import describe, resolve_device
 from .process import prepare_process_for
 from .registry import Registry, load_registry
-from .results import SCHEMA
-from .sampling import Claim, Sampler, Target, reason_against
-from .standing import Standing, stood
-from .tables import all_problems, si
+from .results import SCHEMA, run_to_json
+from .sampling import Sampler, Target, reason_against
+from .standing import stood
+from .standing_tables import summary
+from .tables import all_problems
 from .terminal import outputs
-from .types import Status
+from .types import Claim, Run, Standing, Status
 from .wording import unknown
 
 Samplers = Annotated[
@@ -68,7 +66,8 @@ def validate(
         except KeyboardInterrupt:
             console.print("Interrupted; what is below is kept.")
         status = _conclude(console, found, refused, registry.problems)
-        write_json(_json(found, refused, describe(place), registry.problems, complete))
+        run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems, standings=(*found, *refused))
+        write_json(run_to_json(replace(run, status="complete") if complete else run))
     raise typer.Exit(status if complete else INTERRUPTED)
 
 
@@ -103,8 +102,8 @@ def _judges(
 
 def _chosen(
     registry: Registry, samplers: Sequence[str], targets: Sequence[str], device: torch.device
-) -> tuple[list[tuple[Sampler, Target]], list[Claim]]:
-    """The pairs to judge, and a claim for each that the sampler refuses or cannot run."""
+) -> tuple[list[tuple[Sampler, Target]], list[Standing]]:
+    """The pairs to judge, and the standing of each that the sampler refuses or cannot run: with that reason."""
     for kind, names, valid in (("sampler", samplers, registry.samplers), ("target", targets, registry.targets)):
         for name in names:
             if name not in valid:
@@ -121,10 +120,9 @@ def _chosen(
             if reason is None:
                 pairs.append((sampler, target))
             else:
-                claim = "made for this target"
-                refused.append(
-                    Claim(sampler.name, target.name, target.temperatures[0], claim, Status.UNAVAILABLE, reason)
-                )
+                first = target.temperatures[0]
+                claim = Claim(sampler.name, target.name, first, "made for this target", Status.UNAVAILABLE, reason)
+                refused.append(stood(sampler, target, first, (claim,)))
     return pairs, refused
 
 
@@ -156,56 +154,7 @@ class _Progress:
             self._line.update(Text(f"{self._words} {claim}", no_wrap=True, overflow="ellipsis"))
 
 
-COLUMNS = (
-    ("T", 6),
-    ("claims", 7),
-    ("worst p", 8),
-    ("worst z", 7),
-    ("ESS/s", 6),
-    ("steps", 6),
-    ("taken", 5),
-    ("R-hat", 5),
-)
-
-
-def summary(found: Iterable[Standing]) -> RenderableType:
-    """For each sampler a line for each target and temperature. ``steps`` is the autocorrelation time."""
-    tables: dict[str, Table] = {}
-    for each in found:
-        if each.sampler not in tables:
-            table = tables[each.sampler] = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-            table.add_column("  target", width=20, overflow="fold")
-            for name, width in COLUMNS:
-                table.add_column(name, width=width, no_wrap=True, justify="right")
-        tables[each.sampler].add_row(Text(f"  {each.target}"), *_figures(each))
-    return Group(*(part for name, table in tables.items() for part in (Text(name, style="bold"), table)))
-
-
-def _figures(row: Standing) -> list[RenderableType]:
-    tried = [each for each in row.claims if each.status is not Status.UNAVAILABLE]
-    passed = sum(each.status is Status.PASSED for each in tried)
-    style = "green" if tried and passed == len(tried) else "bold red" if tried else "yellow"
-    p_values = [each.p_value for each in tried if each.p_value is not None]
-    zs = [each.z for each in tried if each.z is not None]
-    efficiency = row.efficiency or {}
-
-    def figure(name: str, form: Callable[[float], str]) -> str:
-        value = efficiency.get(name)
-        return "-" if value is None else form(value)
-
-    return [
-        f"{row.temperature:.4g}",
-        Text(f"{passed}/{len(tried)}" if tried else "-", style=style),
-        f"{min(p_values):.2g}" if p_values else "-",
-        f"{max(zs, key=abs):+.2f}" if zs else "-",
-        figure("ess_per_second", si),
-        figure("autocorrelation_time", "{:.3g}".format),
-        figure("acceptance", "{:.0%}".format),
-        figure("r_hat", "{:.3f}".format),
-    ]
-
-
-def _conclude(console: Console, found: Sequence[Standing], refused: Sequence[Claim], problems: Sequence[str]) -> int:
+def _conclude(console: Console, found: Sequence[Standing], refused: Sequence[Standing], problems: Sequence[str]) -> int:
     """Print the table, what is not claimed, failures in full and the closing line; return the exit status."""
     if found:
         console.print(summary(found))
@@ -222,7 +171,7 @@ def _conclude(console: Console, found: Sequence[Standing], refused: Sequence[Cla
     return 1 if failed or problems or not passed else 0
 
 
-def closing_line(found: Sequence[Standing], refused: Sequence[Claim], problems: Sequence[str]) -> str:
+def closing_line(found: Sequence[Standing], refused: Sequence[Standing], problems: Sequence[str]) -> str:
     """The verdict in a sentence, with the probability of a false alarm in the whole run."""
     from .validation import FALSE_ALARM
 
@@ -235,7 +184,7 @@ def closing_line(found: Sequence[Standing], refused: Sequence[Claim], problems: 
     if failed:
         return f"{troubled}{failed} of {passed + failed} claims failed{aside}."
     if not passed:
-        reasons = "; ".join(sorted({each.message for each in refused}))
+        reasons = "; ".join(sorted({claim.message for each in refused for claim in each.claims}))
         return f"{troubled}Nothing was judged{aside}{f': {reasons}' if reasons else ''}."
     alarm = f"if all are right, one would fail with probability {judged * FALSE_ALARM:.1g} at most"
     return f"{troubled}All {passed} claims hold{aside}. ({judged} pairs: {alarm}.)"
@@ -247,49 +196,3 @@ def _grouped(claims: Iterable[Claim]) -> dict[str, str]:
     for each in claims:
         names.setdefault(each.message, []).append(f"{each.sampler} on {each.target}")
     return {message: ", ".join(dict.fromkeys(found)) for message, found in names.items()}
-
-
-def _json(
-    found: Sequence[Standing],
-    refused: Sequence[Claim],
-    environment: dict[str, Any],
-    problems: Sequence[str],
-    complete: bool,
-) -> str:
-    efficiencies = [
-        {
-            "sampler": row.sampler,
-            "target": row.target,
-            "temperature": row.temperature,
-            **(row.efficiency or {}),
-            "message": row.unmeasured,
-        }
-        for row in found
-    ]
-    whole = {
-        "schema": SCHEMA,
-        "status": "complete" if complete else "incomplete",
-        "environment": environment,
-        "records": [
-            *[_record(each, row) for row in found for each in row.claims],
-            *[asdict(each) for each in refused],
-        ],
-        "efficiencies": efficiencies,
-        "problems": list(problems),
-    }
-    return json.dumps(_strict(whole), indent=1, allow_nan=False) + "\n"
-
-
-def _record(claim: Claim, row: Standing) -> dict[str, Any]:
-    return {**asdict(claim), "backend": row.backend, "plugin": row.plugin}
-
-
-def _strict(value: Any) -> Any:
-    """NaN and infinities as strings: JSON has no numbers for them."""
-    if isinstance(value, dict):
-        return {key: _strict(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value

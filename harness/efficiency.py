@@ -5,7 +5,6 @@ steps and three times as long to forget loses here.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -15,32 +14,13 @@ from torch import Tensor
 
 from .chains import start_of
 from .sampling import Sampler, Target
+from .types import Efficiency
 
 CHAINS = 16
 STEPS = 512
 TIMINGS = 3
 TIMED_SHARE = 8
 """A timed call makes this many times fewer steps than are recorded: steps cost the same, and this is not `bench`."""
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """How a sampler does on a target at one temperature.
-
-    ``steps_per_second`` counts steps of one chain, all chains together. ``ess_per_second`` is that times the effective
-    sample size of a step; ``autocorrelation_time`` is its inverse, in steps. ``r_hat`` is the split R-hat. All are of
-    the quantity that does worst, ``quantity``: the energy or a projection whose mean is known. ``acceptance`` is None
-    where nothing is proposed. ``energy_trace`` is the mean energy of the chains after each recorded step.
-    """
-
-    steps_per_second: float
-    ess_per_second: float
-    r_hat: float
-    autocorrelation_time: float
-    acceptance: float | None
-    energy_mean: float
-    quantity: str = "energy"
-    energy_trace: tuple[float, ...] = ()
 
 
 def efficiency(

@@ -5,7 +5,8 @@ A plugin is a module (or an installed package's module) named by an entry point 
     [project.entry-points.boltzbench]
     my_samplers = "my_package.my_module"
 
-The module states ``BOLTZBENCH_API = 1`` and marks its functions with ``@hookimpl``.
+The module states ``BOLTZBENCH_API = 1`` and marks its functions with ``@hookimpl``. plugins/README.md has a plugin to
+read for each hook.
 """
 
 from collections.abc import Callable
@@ -53,29 +54,7 @@ def register_targets(register: Callable[[Target], None]) -> None:
 
     Target names are unique over all plugins. Every sampler of every plugin is tried on the target at each of its
     ``temperatures``, unless the sampler refuses it. A law with exact draws and known projections puts samplers to the
-    hardest test::
-
-        import torch
-        from boltzbench.harness import ExactLaw, Projection, Target, hookimpl
-        from scipy.special import ndtr
-
-        BOLTZBENCH_API = 1
-
-        def law(temperature, dynamics):
-            if dynamics.name != "exact":
-                return None  # nobody told what other dynamics leave alone
-            spread = temperature**0.5
-            x = Projection("x", lambda x: x[:, 0], cdf=lambda x: ndtr(x / spread), mean=0.0)
-            draw = lambda chains, generator: spread * torch.randn(chains, 1, generator=generator)
-            return ExactLaw(draw, (x,))
-
-        @hookimpl
-        def register_targets(register):
-            energy = lambda x: x[:, 0] ** 2 / 2
-            register(
-                Target("one_well", "A quadratic well.", "E = x^2 / 2", "Gauss 1809", kind="continuous", shape=(1,),
-                       dtype="float32", parameters={}, energy=energy, law=law, temperatures=(0.5, 1.0))
-            )
+    hardest test.
     """
 
 
@@ -84,39 +63,5 @@ def register_samplers(register: Callable[[Sampler], None]) -> None:
     """Call ``register(sampler)`` once for every sampler that the plugin brings.
 
     Sampler names are unique over all plugins. It is tried on the targets of every plugin; let ``refuses`` give the
-    reason for those that it is not made for. Randomness must be a function of seed, chain, step and element alone; the
-    example makes a generator for each chain and step, which is slow and right::
-
-        import torch
-        from boltzbench.harness import Sampler, hookimpl
-
-        BOLTZBENCH_API = 1
-
-        def init(target, start, seed, first_chain):
-            return {"x": start.clone(), "target": target, "seed": seed, "first": first_chain, "step": 0}
-
-        def draws(state):  # (chains, elements + 1), standard normal
-            x, rows = state["x"], []
-            for chain in range(len(x)):
-                key = hash((state["seed"], state["first"] + chain, state["step"]))
-                rows.append(torch.randn(x[0].numel() + 1, generator=torch.Generator().manual_seed(key)))
-            return torch.stack(rows).to(x)
-
-        def advance(state, steps, temperature):
-            x, energy = state["x"], state["target"].energy
-            for _ in range(steps):
-                z = draws(state)
-                proposal = x + z[:, 1:].view_as(x)
-                log_u = torch.special.log_ndtr(z[:, 0])  # the logarithm of a uniform number
-                accept = log_u < (energy(x) - energy(proposal)) / temperature
-                x = torch.where(accept.view(-1, *[1] * (x.ndim - 1)), proposal, x)
-                state["step"] += 1
-            return {**state, "x": x}
-
-        def refuses(target):
-            return None if target.kind == "continuous" else f"made for continuous targets, not for {target.kind}"
-
-        @hookimpl
-        def register_samplers(register):
-            register(Sampler("metropolis", "Random walk.", "Metropolis 1953", "torch", init, advance, refuses=refuses))
+    reason for those that it is not made for. Randomness must be a function of seed, chain, step and element alone.
     """

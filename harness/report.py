@@ -27,6 +27,9 @@ from .report_rows import (
     rows,
     scores,
 )
+from .standing_tables import COLUMNS as STANDING_COLUMNS
+from .standing_tables import claim_figures, refused
+from .standing_tables import figures as standing_figures
 from .tables import failed, si
 from .types import RESOURCES, Status
 
@@ -91,6 +94,18 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
             figure = figures.roofline([r for r in own if r.record.operation == name], run.ceilings, styles, span)
             if figure:
                 rooflines.append((f"{name}, {label}" if several else name, drawing(figure), bool(run.ceilings)))
+    judged = []
+    for label, run in runs:
+        tried = [one for one in run.standings if not refused(one)]
+        looks = figures.styles(one.sampler for one in tried)
+        for name in dict.fromkeys(one.target for one in tried):
+            of_target = [one for one in tried if one.target == name]
+            plots = []
+            for temperature in dict.fromkeys(one.temperature for one in of_target):
+                figure = figures.energy_traces([one for one in of_target if one.temperature == temperature], looks)
+                if figure:
+                    plots.append((temperature, drawing(figure)))
+            judged.append((label, name, of_target, plots))
     compared = [row for row in found if row.time_ratio is not None]
     samples = [row for row in found if row.measurement]
     places = iter(range(len(samples)))
@@ -103,6 +118,7 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
         numbered=[(row, next(places) if row.measurement else None) for row in found],
         operations=operations,
         rooflines=rooflines,
+        judged=judged,
         compared=sorted(compared, key=lambda row: row.time_ratio or 0.0, reverse=True),
         compared_figure=drawing(figures.time_ratios(compared, styles)) if compared else None,
         styles=styles,
@@ -164,6 +180,9 @@ def _template_environment(jinja2: Any) -> "Environment":
         CPU_RUN=CPU_RUN,
         BASELINE=BASELINE,
         RESOURCES=RESOURCES,
+        STANDING_COLUMNS=STANDING_COLUMNS,
+        figures=standing_figures,
+        claim_figures=claim_figures,
         is_cpu=is_cpu,
         device_name=device_name,
         geometric_mean=geometric_mean,

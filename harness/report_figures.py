@@ -9,7 +9,7 @@ from typing import Any
 
 from .report_rows import BASELINE, Row, items_rate, number, percent
 from .tables import si
-from .types import RESOURCES, Measurement
+from .types import RESOURCES, Measurement, Standing
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
 """Okabe and Ito's colours without black and yellow, which vanish on one of the two grounds, and a grey."""
@@ -93,6 +93,29 @@ def intensity_span(rows: Sequence[Row], ceilings: Mapping[str, float]) -> tuple[
     memory, flat = _memory(ceilings), _flat(ceilings)
     corners = [rate / bandwidth for rate in flat.values() for bandwidth in memory.values()]
     return (min(found + corners) / 4, max(found + corners) * 4) if found else None
+
+
+def energy_traces(standings: Sequence[Standing], styles: Mapping[str, Style]) -> Figure:
+    """The mean energy of the chains after each step: a line for each sampler. Nothing if none was recorded."""
+    traces = []
+    for each in standings:
+        if each.efficiency is None or not each.efficiency.energy_trace:
+            continue
+        energies = [float(f"{energy:.6g}") for energy in each.efficiency.energy_trace]
+        look = styles[each.sampler]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": _escaped(each.sampler),
+                "x": list(range(1, len(energies) + 1)),
+                "y": [energy if math.isfinite(energy) else None for energy in energies],
+                "line": {"color": look["colour"], "dash": look["dash"], "width": 1.5},
+                "hovertemplate": "%{fullData.name}, step %{x}: %{y}<extra></extra>",
+            }
+        )
+    axes = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "mean energy of the chains"}}}
+    return {"data": traces, "layout": axes} if traces else {}
 
 
 def time_ratios(rows: Sequence[Row], styles: Mapping[str, Style]) -> Figure:

@@ -18,6 +18,7 @@ from .report_rows import (
     rows,
     scores,
 )
+from .standing_tables import COLUMNS, figures, refused
 from .tables import failed, si
 from .types import RESOURCES, Run
 
@@ -58,7 +59,20 @@ def _about(label: str, run: Run) -> list[str]:
     if run.ceilings:
         ceilings = [(name, si(value, RESOURCES.get(name, ""))) for name, value in run.ceilings.items()]
         parts += ["### Ceilings measured on this device", _table(["limit", "measured"], ceilings)]
-    return [*parts, "### Agreement", *_agreement(run)]
+    if run.records or not run.standings:
+        parts += ["### Agreement", *_agreement(run)]
+    tried = [each for each in run.standings if not refused(each)]
+    if tried:
+        lines = [[each.sampler, each.target, *figures(each)] for each in tried]
+        parts += ["### Samplers", _table(["sampler", "target", *COLUMNS], lines)]
+        wrong = [
+            f"- **{_text(claim.status.value.replace('_', ' '))}**: {_text(claim.sampler)} on {_text(claim.target)}, "
+            f"T = {claim.temperature:g}, {_text(claim.claim)}: {_text(claim.message)}"
+            for each in tried
+            for claim in each.failed
+        ]
+        parts += ["### Claims that fail", "\n".join(wrong)] if wrong else []
+    return parts
 
 
 def _agreement(run: Run) -> list[str]:

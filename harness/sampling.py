@@ -13,7 +13,7 @@ import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
-from .types import Status, always_available
+from .types import always_available
 
 Temperature = float | Tensor
 """A number; or a tensor (chains,), one for each chain; or a schedule (steps, chains), one for each step as well."""
@@ -141,26 +141,3 @@ def reason_against(sampler: Sampler, target: Target, device: torch.device) -> st
     if target.clamped is not None and not sampler.clamps:
         return "it does not hold elements clamped"
     return sampler.refuses(target) or sampler.unavailable(device)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One thing that was tested of a sampler on a target, as `validate` tells it.
-
-    ``exact`` is what theory says, ``measured`` what was found with its standard error, ``z`` their distance in units
-    of it; ``p_value`` is that of the test, whose probability of a false alarm is ``false_alarm``. What has no number
-    (reproducibility) has None. ``status`` and ``message`` are as for an `Agreement`.
-    """
-
-    sampler: str
-    target: str
-    temperature: float
-    claim: str
-    status: Status
-    message: str = ""
-    exact: float | None = None
-    measured: float | None = None
-    stderr: float | None = None
-    z: float | None = None
-    p_value: float | None = None
-    false_alarm: float | None = None

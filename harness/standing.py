@@ -1,35 +1,12 @@
 """How a sampler stands on a target: its claims, judged, and what its steps are worth."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
-from .sampling import Claim, Sampler, Target
-from .types import INTERPRETED_ON_CPU, Status
+from .sampling import Sampler, Target
+from .types import INTERPRETED_ON_CPU, Claim, Efficiency, Standing, Status
 from .wording import describe_error
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A sampler on a target at one temperature: its claims, and its efficiency or why nobody measured that.
-
-    ``efficiency`` holds the fields of an `Efficiency`, by name.
-    """
-
-    sampler: str
-    target: str
-    temperature: float
-    backend: str
-    plugin: str
-    claims: tuple[Claim, ...]
-    efficiency: dict[str, Any] | None = None
-    unmeasured: str = ""
-
-    @property
-    def failed(self) -> list[Claim]:
-        return [each for each in self.claims if each.status not in (Status.PASSED, Status.UNAVAILABLE)]
 
 
 def standings(
@@ -58,7 +35,7 @@ def standings(
         else:
             announce(f"efficiency, T = {temperature:g}")
             try:
-                measured = asdict(efficiency(sampler, target, temperature, device, seed))
+                measured = efficiency(sampler, target, temperature, device, seed)
             except Exception as error:
                 fault = f"while it was measured: {describe_error(error)}"
                 own += (Claim(sampler.name, target.name, temperature, "efficiency", Status.ERROR, fault),)
@@ -71,7 +48,7 @@ def stood(
     target: Target,
     temperature: float,
     claims: tuple[Claim, ...],
-    efficiency: dict[str, Any] | None = None,
+    efficiency: Efficiency | None = None,
     unmeasured: str = "",
 ) -> Standing:
     """The standing of this sampler and target."""

@@ -339,6 +339,75 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """One thing that was tested of a sampler on a target, as `validate` tells it.
+
+    ``exact`` is what theory says, ``measured`` what was found with its standard error, ``z`` their distance in units
+    of it; ``p_value`` is that of the test, whose probability of a false alarm is ``false_alarm``. What has no number
+    (reproducibility) has None. ``status`` and ``message`` are as for an `Agreement`.
+    """
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
+    sampler: str
+    target: str
+    temperature: float
+    claim: str
+    status: Status
+    message: str = ""
+    exact: float | None = None
+    measured: float | None = None
+    stderr: float | None = None
+    z: float | None = None
+    p_value: float | None = None
+    false_alarm: float | None = None
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """How a sampler does on a target at one temperature.
+
+    ``steps_per_second`` counts steps of one chain, all chains together. ``ess_per_second`` is that times the effective
+    sample size of a step; ``autocorrelation_time`` is its inverse, in steps. ``r_hat`` is the split R-hat. All are of
+    the quantity that does worst, ``quantity``: the energy or a projection whose mean is known. ``acceptance`` is None
+    where nothing is proposed. ``energy_trace`` is the mean energy of the chains after each recorded step.
+    """
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
+    steps_per_second: float
+    ess_per_second: float
+    r_hat: float
+    autocorrelation_time: float
+    acceptance: float | None
+    energy_mean: float
+    quantity: str = "energy"
+    energy_trace: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A sampler on a target at one temperature: its claims, and its efficiency or why nobody measured that."""
+
+    sampler: str
+    target: str
+    temperature: float
+    backend: str
+    plugin: str
+    claims: tuple[Claim, ...]
+    efficiency: Efficiency | None = None
+    unmeasured: str = ""
+
+    @property
+    def tried(self) -> list[Claim]:
+        return [each for each in self.claims if each.status is not Status.UNAVAILABLE]
+
+    @property
+    def failed(self) -> list[Claim]:
+        return [each for each in self.tried if each.status is not Status.PASSED]
+
+
+@dataclass(frozen=True)
 class Asked:
     """What `bench` was asked for: names (empty: all), preset, seed (None: each case's own) and ``cold``, ``hot`` or
     ``both``."""
@@ -356,7 +425,8 @@ class Run:
 
     ``command`` is what was asked for, so that a run which is resumed asks for the same; `check` has none. ``ceilings``
     are the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are what measuring
-    itself costs, in seconds. ``seconds`` is the time that went into each phase of the run.
+    itself costs, in seconds. ``seconds`` is the time that went into each phase of the run. ``standings`` are those of
+    samplers, which `validate` judges.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -370,6 +440,7 @@ class Run:
     overheads: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     command: Asked | None = None
+    standings: tuple[Standing, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.environment.get("gpu"), Mapping | None):

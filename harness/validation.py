@@ -44,8 +44,8 @@ from torch import Tensor
 from .chains import Advances, Chains, Fault, start_of
 from .efficiency import effective_sample_size
 from .laws import chi_square
-from .sampling import Claim, Dynamics, ExactLaw, Projection, Sampler, Target, reason_against
-from .types import INTERPRETED_ON_CPU, Agreement, Status, Unsupported
+from .sampling import Dynamics, ExactLaw, Projection, Sampler, Target, reason_against
+from .types import INTERPRETED_ON_CPU, Agreement, Claim, Status, Unsupported
 from .wording import describe_error
 
 FALSE_ALARM = 1e-6

@@ -24,9 +24,9 @@ from .plan import Mode, Step
 from .process import prepare_process_for
 from .registry import PLUGINS_VARIABLE, load_registry
 from .sampling import Sampler, Target
-from .standing import Standing, standings
+from .standing import standings
 from .trial import Announce, Block, Failed, Trial, record_of
-from .types import Agreement, Case, Law, Measurement, Record, Status
+from .types import Agreement, Case, Law, Measurement, Record, Standing, Status
 from .wording import describe_error
 
 STARTING_SECONDS = 120.0

@@ -1,12 +1,12 @@
 """What plugins can do wrong, each installed beside a sound one: all that is lost is the plugin's own."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from boltzbench.harness.results import read_run
 
 SAMPLER = """
 import torch
@@ -82,7 +82,7 @@ FAILS = {  # what ``advance`` does, and how it is told
 }  # fmt: skip
 
 
-def run(site: Path, plugins: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def boltzbench(site: Path, plugins: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """A command as a user gives it, with the plugins in ``site`` installed and a second for each to load."""
     program = (
         "import boltzbench.harness.registry as r; r.LOADING_SECONDS = 1.0\n"
@@ -112,17 +112,15 @@ def test_plugins_that_cannot_be_used_are_named_and_nothing_else_is_lost(site):
     install(site, {name: source for name, (source, _) in NOT_LOADED.items()})
     file = site / "claims.json"
     plugins = ",".join(["targets", "samplers", *NOT_LOADED])
-    done = run(site, plugins, "validate", "-s", "mala", "-t", "double_well", "--device", "cpu", "--json", file)
+    done = boltzbench(site, plugins, "validate", "-s", "mala", "-t", "double_well", "--device", "cpu", "--json", file)
     assert done.returncode == 1, done.stderr
-    whole = json.loads(file.read_text())
+    run = read_run(file)
     for name, (_, words) in NOT_LOADED.items():
-        assert any(f"{name} {OF}" in problem and words in problem for problem in whole["problems"]), (name, whole)
-    assert len(whole["problems"]) == len(NOT_LOADED)
-    assert {record["status"] for record in whole["records"]} <= {"passed", "unavailable"}
-    assert sum(record["status"] == "passed" for record in whole["records"]) > 50
-    assert {record["plugin"] for record in whole["records"] if record["status"] == "passed"} == {
-        "samplers (boltzbench 0.1.0)"
-    }
+        assert any(f"{name} {OF}" in problem and words in problem for problem in run.problems), (name, run.problems)
+    assert len(run.problems) == len(NOT_LOADED)
+    assert [each.failed for each in run.standings] == [[], []]
+    assert sum(len(each.tried) for each in run.standings) > 50
+    assert {each.plugin for each in run.standings} == {"samplers (boltzbench 0.1.0)"}
 
 
 def test_samplers_that_break_while_they_run_are_named_and_the_next_is_judged(site):
@@ -131,20 +129,20 @@ def test_samplers_that_break_while_they_run_are_named_and_the_next_is_judged(sit
     file = site / "claims.json"
     plugins = ",".join(["targets", "samplers", *FAILS])
     chosen = [word for name in [*FAILS, "mala"] for word in ("-s", name)]
-    done = run(
+    done = boltzbench(
         site, plugins, "validate", *chosen, "-t", "double_well", "--device", "cpu", "--time-limit", "3", "--json", file
     )
     assert done.returncode == 1, done.stderr
     for name, (_, words) in FAILS.items():
         assert words in done.stdout, name
-    records = json.loads(file.read_text())["records"]
+    run = read_run(file)
     for name in FAILS:
-        assert {each["plugin"] for each in records if each["sampler"] == name} == {f"{name} {OF.rstrip(': ')}"}
-    assert any(each["sampler"] == "mala" for each in records)
+        assert {each.plugin for each in run.standings if each.sampler == name} == {f"{name} {OF.rstrip(': ')}"}
+    assert any(each.sampler == "mala" for each in run.standings)
 
 
 def test_the_environment_variable_keeps_the_bad_ones_out(site):
     install(site, {name: source for name, (source, _) in NOT_LOADED.items()})
-    done = run(site, "samplers,targets", "list")
+    done = boltzbench(site, "samplers,targets", "list")
     assert done.returncode == 0, done.stdout
     assert "bad-samplers" not in done.stdout

@@ -24,7 +24,17 @@ from boltzbench.harness.results import (
     run_to_json,
     write_text,
 )
-from boltzbench.harness.types import Asked, DeviceState, Measurement, Record, Run, Status
+from boltzbench.harness.types import (
+    Asked,
+    Claim,
+    DeviceState,
+    Efficiency,
+    Measurement,
+    Record,
+    Run,
+    Standing,
+    Status,
+)
 
 ASKED = Asked((), ("torch",), "quick", "both", None)
 MEASUREMENT = Measurement("cpu", "hot", (1.0, math.inf), 1.0, 0.5, math.inf, 5.0, "rows", 8.0, 9.0)
@@ -47,7 +57,8 @@ def strict(text):
 def test_json_is_strict_and_names_what_is_not_finite():
     content = strict(run_to_json(RUN))
     assert list(content) == [
-        *("schema", "status", "environment", "records", "problems", "ceilings", "overheads", "seconds", "command")
+        *("schema", "status", "environment", "records", "problems", "ceilings", "overheads", "seconds", "command"),
+        "standings",
     ]
     assert content["schema"] == 2
     assert content["records"][0]["measurements"][0]["samples"] == [1.0, "Infinity"]
@@ -237,9 +248,12 @@ def test_schema_1_is_brought_up(tmp_path):
     assert run_to_json(read_run(tmp_path / "new.json")) == run_to_json(run)
 
 
+KINDS = (Run, Record, Measurement, DeviceState, Standing, Claim, Efficiency)
+
+
 def test_every_field_is_explained():
     text = (Path(__file__).parents[1] / "results" / "README.md").read_text()
-    fields = [field.name for kind in (Run, Record, Measurement, DeviceState) for field in dataclasses.fields(kind)]
+    fields = [field.name for kind in KINDS for field in dataclasses.fields(kind)]
     missing = [name for name in (*fields, *describe(torch.device("cpu"))) if f"`{name}`" not in text]
     assert missing == []
     assert f"now {SCHEMA};" in text

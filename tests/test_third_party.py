@@ -2,16 +2,12 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import fakes
 import pytest
-from boltzbench.harness.plan import plan
-from boltzbench.harness.registry import load_registry
 
 TESTS = Path(__file__).resolve().parent
 OPERATION = "ising_chain_energy"
@@ -81,15 +77,3 @@ def test_it_is_timed(site, tmp_path):
         assert record["measurements"][0]["median"] > 0
     (file,) = (tmp_path / "runs").glob("*.json")
     assert json.loads(file.read_text()) == run
-
-
-def test_the_example_of_the_plugins_readme_agrees(tmp_path, monkeypatch):
-    text = (TESTS.parent / "plugins" / "README.md").read_text()
-    (source,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    registry = load_registry(fakes.install(tmp_path, {"example": source}))
-    assert registry.problems == ()
-    steps = plan(registry.select(), ("check", "bench"))
-    records = fakes.carried_out(steps)
-    assert [str(record.status) for record in records] == ["passed"] * len(steps)
-    assert {record.purpose: bool(record.measurements) for record in records} == {"check": False, "bench": True}

@@ -1,6 +1,5 @@
 """Every seeded bug is caught by the claim that should, and right samplers pass at every seed."""
 
-import json
 import math
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,8 @@ import typer
 from boltzbench.harness import cli_validate, validation
 from boltzbench.harness.efficiency import effective_sample_size, efficiency, split_r_hat
 from boltzbench.harness.registry import Registry, UnknownName
+from boltzbench.harness.report import html, markdown
+from boltzbench.harness.results import read_run
 from boltzbench.harness.sampling import Dynamics, ExactLaw, Projection, Target
 from boltzbench.harness.standing import standings
 from boltzbench.harness.types import Status, Unsupported
@@ -278,17 +279,30 @@ def test_the_command(monkeypatch, tmp_path):
     assert result.exit_code == 0, result.output
     assert "claims hold, 1 pairs of sampler and target refused. (1 pairs: if all are right, " in result.output
     assert max(map(len, result.output.splitlines()[1:4])) <= 80
-    whole = json.loads(file.read_text())
-    assert {"schema", "environment", "records"} <= set(whole)
-    assert {"claim", "exact", "measured", "stderr", "z", "status"} <= set(whole["records"][0])
-    assert whole["records"][-1]["message"] == "made for gaussian"
-    assert whole["efficiencies"][0]["ess_per_second"] > 0
+    run = read_run(file)
+    judged, *_, refused = run.standings
+    assert (judged.sampler, judged.target, judged.temperature) == ("gibbs", "small_rbm", 1.0)
+    assert {each.status for each in judged.claims} == {Status.PASSED}
+    assert judged.efficiency.ess_per_second > 0
+    assert refused.claims[0].message == "made for gaussian"
+    page, text = html([("a", run)]), markdown([("a", run)])
+    assert "gibbs" in page
+    assert "langevin" not in text
+    for words in ("<h2>Samplers</h2>", "All claims about samplers on small_rbm", "Mean energy of the chains on small"):
+        assert words in page
+    assert '<section id="agreement">' not in page
+    assert f"| gibbs | small\\_rbm | 1 | {len(judged.claims)}/{len(judged.claims)} |" in text
 
 
-def test_the_command_tells_of_failures_in_full_and_of_nothing_judged(monkeypatch):
-    result = command(monkeypatch, ["-s", "wrong"], [gibbs("wrong", sign=-1.0)])
+def test_the_command_tells_of_failures_in_full_and_of_nothing_judged(monkeypatch, tmp_path):
+    file = tmp_path / "claims.json"
+    result = command(monkeypatch, ["-s", "wrong", "--json", str(file)], [gibbs("wrong", sign=-1.0)])
     assert result.exit_code == 1
     assert "wrong_law: wrong on small_rbm, T = 1: law of state after 1 steps: chi-square" in result.output
+    run = read_run(file)
+    for report in (html([("a", run)]), markdown([("a", run)])):
+        assert "law of state after 1 steps" in report
+        assert "chi-square" in report
     result = command(monkeypatch, ["-t", "gaussian"], [gibbs()])
     assert result.exit_code == 1
     assert "Nothing was judged, 1 pairs of sampler and target refused: made for rbm." in result.output
