@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Agreement,
         Case,
         Ceiling,
+        Compiled,
         Cost,
         Expected,
         Implementation,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Status,
         Tensors,
         Unsupported,
+        Variant,
     )
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Case",
     "Ceiling",
     "Claim",
+    "Compiled",
     "Cost",
     "Dynamics",
     "ExactLaw",
@@ -49,6 +52,7 @@ __all__ = [
     "Target",
     "Tensors",
     "Unsupported",
+    "Variant",
     "all_of",
     "chi_square",
     "hookimpl",
