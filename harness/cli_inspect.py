@@ -17,7 +17,7 @@ from .inspect_limits import Architecture, architecture, measured
 from .inspection import Findings, inspect_variants
 from .registry import Registry, load_registry
 from .results import SCHEMA, ResultsError, read_run
-from .sass_tools import tool
+from .sass_tools import ToolMissing, tool
 from .tables import all_problems
 from .terminal import outputs
 from .types import Implementation
@@ -93,13 +93,15 @@ def _with_limits(target: Architecture, path: Path) -> Architecture:
 
 
 def _inspected(implementation: Implementation, target: Architecture, console: Console) -> list[Findings]:
+    name = f"{implementation.operation} {implementation.name}, {target.name}"
     try:
         variants = list(implementation.variants())
+        with console.status(name) as status:  # nothing where it is not a terminal
+            return inspect_variants(variants, target, lambda each: status.update(f"{name}: {each.name}"))
+    except ToolMissing:
+        raise
     except (Exception, SystemExit) as error:
         return [Findings("variants()", target.name, "error", describe_error(error))]
-    name = f"{implementation.operation} {implementation.name}, {target.name}"
-    with console.status(name) as status:  # nothing where it is not a terminal
-        return inspect_variants(variants, target, lambda each: status.update(f"{name}: {each.name}"))
 
 
 def _figures(implementation: Implementation, target: Architecture, found: Sequence[Findings]) -> RenderableType:

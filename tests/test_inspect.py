@@ -11,6 +11,7 @@ from boltzbench.harness import cli, cli_inspect, sass_tools
 from boltzbench.harness.inspect_limits import ARCHITECTURES, architecture, measured, warps_resident
 from boltzbench.harness.inspection import inspect_variants
 from boltzbench.harness.sass_tools import ToolMissing, tool
+from boltzbench.harness.terminal import plain_console
 from boltzbench.harness.wording import UnknownName
 from boltzbench.kernels.cuda_module import CudaModule
 from boltzbench.kernels.variants import CudaVariant, TritonVariant, Variant
@@ -257,6 +258,13 @@ def test_variants_that_cannot_be_named_are_a_finding(command):
     assert status == 1
     assert "TypeError" in words
     assert written["records"][0]["status"] == "error"
+
+
+def test_what_is_no_variant_is_a_finding():
+    one = implementation("ours", variants=lambda: ["a word"])
+    (finding,) = cli_inspect._inspected(one, architecture("sm_90"), plain_console())
+    assert finding.status == "error"
+    assert "AttributeError" in finding.message
 
 
 def test_an_unknown_architecture_names_the_argument(capsys):
