@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Case,
         Ceiling,
         Claim,
+        Compiled,
         Cost,
         Expected,
         Implementation,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Status,
         Tensors,
         Unsupported,
+        Variant,
     )
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Case",
     "Ceiling",
     "Claim",
+    "Compiled",
     "Cost",
     "Dynamics",
     "ExactLaw",
@@ -51,6 +54,7 @@ __all__ = [
     "Temperature",
     "Tensors",
     "Unsupported",
+    "Variant",
     "all_of",
     "chi_square",
     "hookimpl",

@@ -18,13 +18,14 @@ import torch
 import typer
 from rich.console import Console
 
-from . import cli_list, cli_results, cli_validate, tables
+from . import cli_inspect, cli_list, cli_results, cli_validate, tables
 from .environment import describe, resolve_device
 from .new import NewPackageError
 from .plan import Mode, Purpose, Step, plan
 from .process import prepare_process_for
 from .registry import Registry, load_registry
 from .results import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
+from .sass_tools import ToolMissing
 from .terminal import Display, outputs, plain_console
 from .types import PRESETS, Agreement, Asked, Cost, Measurement, Record, Run, Status
 from .wording import UnknownName, unknown
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     faulthandler.enable()  # a plugin that crashes on import takes this process along, but not without its traceback
     try:
         app(args=arguments, prog_name="boltzbench")
-    except (NewPackageError, UnknownName, ResultsError) as error:
+    except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:
         print(f"boltzbench: {error}", file=sys.stderr)
         sys.exit(USAGE)
     sys.exit(0)
@@ -255,6 +256,7 @@ app.command("list")(cli_list.list_)
 app.command()(cli_results.report)
 app.command()(cli_results.compare)
 app.command()(cli_validate.validate)
+app.command()(cli_inspect.inspect)
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 Plain frozen dataclasses; nothing here runs a kernel, reads a clock or writes a file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import ConfigDict
@@ -186,6 +186,48 @@ def always_available(device: torch.device) -> str | None:
     return None
 
 
+class Compiled(Protocol):
+    """Machine code: ``elf`` is a cubin that holds the kernel ``symbol``, launched with so much dynamic memory."""
+
+    @property
+    def elf(self) -> bytes: ...
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def dynamic_shared_bytes(self) -> int: ...
+
+
+class Variant(Protocol):
+    """A kernel as it is compiled for one class of shapes, for `inspect` to read its machine code without a GPU.
+
+    - ``name`` is unique among the variants of an implementation.
+    - ``threads`` of a block, each of which handles ``items`` (``unit`` is the word for them) in one pass of the inner
+      loop as the source has it, or in the whole kernel if it has no loop.
+    - ``bytes_per_item``: memory traffic, read and written.
+    - ``access_bytes``: the narrowest bulk load or store promised in the inner loop; 0 promises nothing.
+    - ``compile(arch)`` compiles for an architecture such as "sm_90", and raises what the compiler raises.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def items(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def bytes_per_item(self) -> float: ...
+    @property
+    def access_bytes(self) -> int: ...
+    def compile(self, arch: str) -> Compiled: ...
+
+
+def no_variants() -> Sequence[Variant]:
+    """The default of `Implementation.variants`: nothing to inspect."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Implementation:
     """One way to compute an operation.
@@ -196,7 +238,8 @@ class Implementation:
     None. ``backend`` is ``torch``, ``triton``, ``cupy`` or your own word.
 
     ``own_stream`` says that a sampler draws from a random stream of its own and not from the suite's: it is then
-    judged by ``Operation.judge_draws`` and not element by element.
+    judged by ``Operation.judge_draws`` and not element by element. ``variants()`` names the kernels whose machine code
+    `inspect` reads; it is called in a process that compiles Triton kernels (``TRITON_INTERPRET=0``) and has no GPU.
 
     Tensors of its own that a launch returns are overwritten before the next one. ``plugin`` is filled in by the
     registry.
@@ -208,6 +251,7 @@ class Implementation:
     prepare: Callable[[Inputs, Tensors], Launch]
     unavailable: Callable[[torch.device], str | None] = always_available
     own_stream: bool = False
+    variants: Callable[[], Sequence[Variant]] = no_variants
     plugin: str = ""
 
     def is_interpreted_on(self, device: torch.device) -> bool:

@@ -9,6 +9,7 @@ import torch
 from boltzbench.harness import Case, Cost, Expected, Implementation, Inputs, Launch, Operation, Tensors, hookimpl
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
+from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, torch_compile
 from torch import Tensor
 
@@ -179,7 +180,14 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 def register_implementations(register: Callable[[Implementation], None]) -> None:
     for backend in ("torch", "triton", "cupy"):
         register(
-            Implementation("logsumexp", backend, backend, partial(prepare, backend), partial(unavailable, backend))
+            Implementation(
+                "logsumexp",
+                backend,
+                backend,
+                partial(prepare, backend),
+                partial(unavailable, backend),
+                variants=partial(variants_of, backend, "boltzbench.kernels.logsumexp"),
+            )
         )
     compiled = torch_compile.prepare_logsumexp
     register(Implementation("logsumexp", "torch_compile", "torch", compiled, torch_compile.unavailable))

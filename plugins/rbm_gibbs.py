@@ -27,6 +27,7 @@ from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.philox import Stream
 from boltzbench.kernels.rbm_gibbs import GibbsResult, gibbs
 from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms, probabilities
+from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, draws, torch_compile
 from torch import Tensor
 
@@ -333,7 +334,14 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 def register_implementations(register: Callable[[Implementation], None]) -> None:
     for backend in ("torch", "triton", "cupy"):
         register(
-            Implementation("rbm_gibbs", backend, backend, partial(prepare, backend), partial(unavailable, backend))
+            Implementation(
+                "rbm_gibbs",
+                backend,
+                backend,
+                partial(prepare, backend),
+                partial(unavailable, backend),
+                variants=partial(variants_of, backend, "boltzbench.kernels.rbm_gibbs"),
+            )
         )
     compiled = torch_compile.prepare_gibbs
     register(Implementation("rbm_gibbs", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -25,6 +25,7 @@ from boltzbench.harness import (
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.sgld import sgld_update
 from boltzbench.kernels.sgld.reference import computing_dtype, noise
+from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, draws, torch_compile
 from torch import Tensor
 
@@ -318,6 +319,15 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
     for backend in ("torch", "triton", "cupy"):
-        register(Implementation("sgld", backend, backend, partial(prepare, backend), partial(unavailable, backend)))
+        register(
+            Implementation(
+                "sgld",
+                backend,
+                backend,
+                partial(prepare, backend),
+                partial(unavailable, backend),
+                variants=partial(variants_of, backend, "boltzbench.kernels.sgld"),
+            )
+        )
     compiled = torch_compile.prepare_langevin
     register(Implementation("sgld", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -2,12 +2,14 @@
 
 import ctypes
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..cuda_module import CudaModule
+from ..variants import CudaVariant, Variant
 from .rows import Layout, Rows, as_rows
 
 TYPES = {torch.float64: "double", torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -101,3 +103,31 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
         f"backward<{variant}>", (blocks,), (THREADS,),
         [grad, x, lse, out, *layouts, view.count, view.n, column_blocks, beta], device=x.device,
     )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """Every kernel that `forward` and `backward` choose from."""
+    found: list[Variant] = []
+    for dtype, name in TYPES.items():
+        for pass_, traffic in (("forward", 1), ("backward", 2)):
+            for template in _variants(dtype):
+                lanes, width = (int(word) for word in template.split(", ")[1:3])
+                found.append(
+                    CudaVariant(
+                        name=f"{pass_} {name}, {lanes} lanes, {width * dtype.itemsize} B",
+                        threads=THREADS,
+                        items=width * CHUNK,
+                        unit="elements",
+                        bytes_per_item=traffic * dtype.itemsize,
+                        access_bytes=16 if width > 1 else 0,
+                        module=module(dtype),
+                        kernel=f"{pass_}<{template}>",
+                    )
+                )
+        found.append(
+            CudaVariant(
+                name=f"combine {name}", threads=THREADS, items=1, unit="parts",
+                bytes_per_item=16 if dtype is torch.float64 else 8, module=module(dtype), kernel=f"combine<{name}>",
+            )
+        )  # fmt: skip
+    return found

@@ -10,6 +10,7 @@ kernel combines the parts.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -17,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_math import bits_of, from_bits, round_to
+from ..variants import TritonVariant, Variant
 from .rows import Rows, as_rows
 
 TILE = 4096
@@ -233,3 +235,48 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
         *target.strides, target.stride, bits_of(beta), ACC=_accumulator(x.dtype), BLOCK_ROWS=block_rows,
         BLOCK_N=block_n, num_warps=8 if block_rows * block_n >= TILE else 4,
     )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """Long contiguous rows, short ones, and rows that are neighbours in memory, for each dtype; whole and split."""
+    found: list[Variant] = []
+    strides = ("stride0", "stride1", "stride2")
+    for dtype, size in (("fp64", 8), ("fp32", 4), ("fp16", 2), ("bf16", 2)):
+        acc = "fp64" if dtype == "fp64" else "fp32"
+        common = {"ACC": tl.float64 if dtype == "fp64" else tl.float32, "beta_bits": "i64"}
+        pointers = dict.fromkeys(("x", "y", "grad", "dx"), f"*{dtype}:16")
+        pointers |= dict.fromkeys(("exact", "peaks", "totals", "lse"), f"*{acc}:16")
+        sizes = {"rows": "i32:16", "n": "i32:16", "size1": 1, "part": "i32:16"}
+        for block_rows, block_n in ((1, 4096), (32, 128), (64, 64)):
+            closer = block_rows == 64  # rows are neighbours in memory
+            shape = f"{dtype}, {block_rows} x {block_n}{', rows closer' if closer else ''}"
+            blocks = {"BLOCK_ROWS": block_rows, "BLOCK_N": block_n, "size2": "i32:16"}
+            inner = {"stride": "i32:16"} if closer else {"stride": 1}
+            outer = dict.fromkeys(strides, "i32:16") | ({"stride2": 1} if closer else {})
+            for split in (False, True):
+                known = common | pointers | sizes | blocks | inner | outer
+                known |= {"FLIP": split, "SPLIT": split, "HAS_EXACT": size == 2, "scale_bits": "i64"}
+                name = f"forward {shape}{', split, beta < 0' if split else ''}"
+                found.append(_variant(forward_kernel, name, size, known))
+            known = common | pointers | sizes | blocks
+            for tensor in ("x", "dx"):
+                known |= {f"{tensor}_{key}": value for key, value in (inner | outer).items()}
+            found.append(_variant(backward_kernel, f"backward {shape}", 2 * size, known))
+        known = common | pointers | {"rows": "i32:16", "splits": "i32", "scale_bits": "i64", "BLOCK_ROWS": 128}
+        known |= {"FLIP": False, "HAS_EXACT": size == 2}
+        found.append(_variant(combine_kernel, f"combine {dtype}", 16 if dtype == "fp64" else 8, known))
+    return found
+
+
+def _variant(kernel: triton.JITFunction, name: str, bytes_per_item: int, known: dict[str, object]) -> Variant:
+    threads = 256 if kernel is not combine_kernel else 128
+    return TritonVariant(
+        name=name,
+        threads=threads,
+        items=1 if kernel is combine_kernel else TILE // threads,
+        unit="parts" if kernel is combine_kernel else "elements",
+        bytes_per_item=bytes_per_item,
+        access_bytes=0 if kernel is combine_kernel else 16,
+        kernel=kernel,
+        signature={parameter: known[parameter] for parameter in kernel.arg_names},
+    )

@@ -1,18 +1,22 @@
 """Half a sweep of block Gibbs in CUDA C: launching `rbm_gibbs.cu`."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..cuda_module import CudaModule
+from ..variants import CudaVariant, Variant
 from .half_sweep import HalfSweep
 
 TYPES = {torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 THREADS = 256
 TILE = 64
 """Chains and units of a block; both as in the .cu."""
+TILE_GIVEN = 16
+"""Given units in one step, as in the .cu."""
 
 
 @functools.cache
@@ -37,3 +41,19 @@ def half_sweep(half: HalfSweep) -> None:
         ],
         device=half.out.device,
     )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """The kernel for each dtype of the weights."""
+    return [
+        CudaVariant(
+            name=f"half sweep {name}",
+            threads=THREADS,
+            items=TILE * TILE * TILE_GIVEN // THREADS,
+            unit="multiply-adds",
+            bytes_per_item=(1 + dtype.itemsize) / TILE,
+            module=module(dtype),
+            kernel=f"half_sweep<{name}>",
+        )
+        for dtype, name in TYPES.items()
+    ]

@@ -8,6 +8,8 @@ States are 0 or 1, so a product with 16-bit weights is exact in its tensor-core 
 (float32). float32 weights take the plain float32 product.
 """
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 
@@ -15,6 +17,7 @@ from ..philox import signed_seed
 from ..philox_triton import interleave4, random_words, uniform
 from ..triton_math import bits_of, exact_dot_operand, from_bits
 from ..triton_runtime import INTERPRETS
+from ..variants import TritonVariant, Variant
 from .half_sweep import HalfSweep
 
 BLOCK_CHAINS = 1024 if INTERPRETS else 64
@@ -99,3 +102,45 @@ def half_sweep(half: HalfSweep) -> None:
         half.first_chain, STREAM=int(half.stream), DRAW=draw, CLAMPED=half.clamped is not None,
         BLOCK_CHAINS=BLOCK_CHAINS, BLOCK_UNITS=BLOCK_UNITS, BLOCK_GIVEN=BLOCK_GIVEN, num_warps=4,
     )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """States drawn, with and without clamped units, and probabilities; for each dtype of the weights."""
+    found: list[Variant] = []
+    for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
+        for draw, clamped in ((True, False), (True, True), (False, False)):
+            signature = {
+                **dict.fromkeys(half_sweep_kernel.arg_names, "i64"),
+                **dict.fromkeys(("chains", "given_units", "units"), "i32:16"),
+                "given": "*u8:16",
+                "weights": f"*{dtype}:16",
+                "bias": f"*{dtype}:16",
+                "previous": "*u8:16",
+                "out": "*u8:16" if draw else "*fp32:16",
+                "clamped": "*i1:16",
+                "weight_stride_given": "i32:16",
+                "weight_stride_unit": 1,
+                "clamped_stride_chain": "i32:16",
+                "clamped_stride_unit": 1,
+                "step": "i32",
+                "first_chain": "i32",
+                "STREAM": 1,
+                "DRAW": draw,
+                "CLAMPED": clamped,
+                "BLOCK_CHAINS": 64,
+                "BLOCK_UNITS": BLOCK_UNITS,
+                "BLOCK_GIVEN": BLOCK_GIVEN,
+            }
+            what = ("states, clamped" if clamped else "states") if draw else "probabilities"
+            found.append(
+                TritonVariant(
+                    name=f"half sweep {dtype}, {what}",
+                    threads=128,
+                    items=64 * BLOCK_UNITS * BLOCK_GIVEN // 128,
+                    unit="multiply-adds",
+                    bytes_per_item=1 / BLOCK_UNITS + size / 64,
+                    kernel=half_sweep_kernel,
+                    signature=signature,
+                )
+            )
+    return found

@@ -1,10 +1,12 @@
 """The Langevin update in CUDA C: launching `sgld.cu`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..cuda_module import CudaModule
+from ..variants import CudaVariant, Variant
 from .update_list import UpdateList
 
 THREADS = 256
@@ -21,3 +23,13 @@ def update(updates: UpdateList, step_size: float, noise_scale: float, seed: int,
         "update", (len(blocks),), (THREADS,),
         [tensors, blocks, step_size, noise_scale, np.uint64(seed), np.uint32(step)], device=tensors.device,
     )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """The one kernel, by its float32 branch: a thread takes four parameters at a time."""
+    return [
+        CudaVariant(
+            name="update", threads=THREADS, items=4, unit="parameters", bytes_per_item=12, module=MODULE,
+            kernel="update",
+        )
+    ]  # fmt: skip

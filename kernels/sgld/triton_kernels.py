@@ -7,12 +7,15 @@ Design: a program finds in the table which tensor and which 4096 elements are it
 of four neighbouring elements, in the registers in which they are loaded.
 """
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 
 from ..philox import signed_seed
 from ..philox_triton import NOISE, interleave4, normals, random_words
 from ..triton_math import bits_of, from_bits, round_to
+from ..variants import TritonVariant, Variant
 from .update_list import UpdateList
 
 BLOCK = 4096
@@ -81,3 +84,20 @@ def update(updates: UpdateList, step_size: float, noise_scale: float, seed: int,
         tensors, blocks, bits_of(0.5 * step_size), bits_of(noise_scale), signed_seed(seed), step,
         NOISY=noise_scale != 0, BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """With noise and without; the code holds a branch for each dtype."""
+    signature = {"tensors": "*i64:16", "blocks": "*i64:16", "half_bits": "i64", "noise_bits": "i64", "seed": "i64"}
+    return [
+        TritonVariant(
+            name=f"update, {'with' if noisy else 'without'} noise",
+            threads=256,
+            items=BLOCK // 256,
+            unit="parameters",
+            bytes_per_item=12,
+            kernel=update_kernel,
+            signature={**signature, "step": "i32", "NOISY": noisy, "BLOCK": BLOCK},
+        )
+        for noisy in (False, True)
+    ]
