@@ -5,8 +5,9 @@ PRESET  ?=
 # CuPy for the CUDA version of the driver. Without a driver cuda13, whose NVRTC serves compile checks.
 EXTRA   ?= $(if $(shell nvidia-smi 2>/dev/null | grep -E 'CUDA Version: 12\.'),cuda12,cuda13)
 
-.PHONY: help bench test lint clean
+.PHONY: help install bench test lint clean
 help:
+	@echo 'make install                                     into .venv, as all of the others do first'
 	@echo 'make bench [PRESET=smoke|quick|full] [ARGS=...]  check and time every kernel on this machine'
 	@echo 'make test [WORKERS=2] [ARGS=...]                 run the tests'
 	@echo 'make lint                                        ruff and mypy'
@@ -16,6 +17,8 @@ help:
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install -c constraints.txt -e '.[$(EXTRA),report,test]'
 	touch $@
+
+install: .venv/.installed
 
 bench: .venv/.installed
 	.venv/bin/boltzbench check
