@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from boltzbench.harness import Inputs, Launch, Tensors, Unsupported
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
-from boltzbench.kernels.philox import Stream, philox4x32, uniforms
+from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
 from boltzbench.kernels.rbm_gibbs.reference import probabilities
 from boltzbench.kernels.sgld.reference import computing_dtype, updated
 from torch import Tensor
@@ -156,7 +156,6 @@ def _langevin(x: Tensor, g: Tensor, place: Tensor, seed: int, step_size: float, 
     w = philox4x32(_counter(index >> 2, place[0], place[1]), seed)
     second = (index & 2) != 0
     first_word, second_word = torch.where(second, w[2], w[0]), torch.where(second, w[3], w[1])
-    radius = torch.sqrt(-2.0 * torch.log(first_word.to(wide) * 2.0**-32 + 2.0**-33))
-    angle = 2.0 * math.pi * (second_word.to(wide) * 2.0**-32 + 2.0**-33)
+    radius, angle = polar(fractions(first_word, wide), second_word)
     xi = radius * torch.where((index & 1) != 0, torch.sin(angle), torch.cos(angle))
     x.copy_(updated(x.to(wide), g.to(wide), step_size, noise_scale, xi))
