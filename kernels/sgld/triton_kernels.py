@@ -3,10 +3,11 @@
 bytes, operations, limit
     As in `sgld.cu`: bound by memory, if 93 instructions for a float32 parameter and 47 for one of 16 bits suffice.
 design
-    A program finds in the table which tensor and which 2048 elements are its own, or 1024 with a state beside each. Whole blocks of tensors that begin at
-    multiples of 16 bytes go without a mask, and the compiler is told of the alignment: only then are its accesses 128
-    bits wide. All loads of a program are under way before its arithmetic begins. One Philox call gives the noise of
-    four neighbouring elements, in the registers in which they are loaded. A list of one dtype has a kernel of its own.
+    A program finds in the table which tensor and which 2048 elements are its own, or 1024 with a state beside each.
+    Whole blocks of tensors that begin at multiples of 16 bytes go without a mask, and the compiler is told of the
+    alignment: only then are its accesses 128 bits wide. All loads of a program are under way before its arithmetic
+    begins. One Philox call gives the noise of four neighbouring elements, in the registers in which they are loaded.
+    A list of one dtype has a kernel of its own.
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,16 @@ BLOCKS = {"langevin": 2048, "preconditioned": 1024, "hamiltonian": 1024}
 ANY = tl.constexpr(-1)
 """In place of a code: the list holds several dtypes."""
 STOCHASTIC_CODE = tl.constexpr(CODES[STOCHASTIC])
+
+
+@triton.constexpr_function
+def _dtype(code):
+    return (tl.float32, tl.float16, tl.bfloat16, tl.bfloat16, tl.float64)[code]
+
+
+@triton.constexpr_function
+def _wide(code):
+    return tl.float64 if code == 4 else tl.float32
 
 
 @triton.jit
@@ -113,8 +124,10 @@ def _update_elements(
 @triton.jit
 def _update_block(
     row, first, drift_bits, noise_bits, keep_bits, take_bits, damping_bits, seed, step, KIND: tl.constexpr,
-    NOISY: tl.constexpr, CODE: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+    NOISY: tl.constexpr, CODE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    DTYPE: tl.constexpr = _dtype(CODE)
+    WIDE: tl.constexpr = _wide(CODE)
     x_address = tl.load(row)
     g_address = tl.load(row + 1)
     state_address = tl.load(row + 2)
@@ -143,9 +156,7 @@ def _update_block(
         )  # fmt: skip
 
 
-@triton.jit(
-    do_not_specialize=["drift_bits", "noise_bits", "keep_bits", "take_bits", "damping_bits", "seed", "step"]
-)  # fmt: skip
+@triton.jit(do_not_specialize=["drift_bits", "noise_bits", "keep_bits", "take_bits", "damping_bits", "seed", "step"])
 def update_kernel(
     tensors,  # int64 (tensors, 6): addresses of parameter, gradient and state, elements, code, number: update_list.py
     blocks,  # int64 (programs, 2): tensor, first element
@@ -167,24 +178,18 @@ def update_kernel(
     first = tl.load(blocks + program * 2 + 1)
     if device_step is not None:
         step = tl.load(device_step)
-    code = tl.load(row + 4)
-    for each in tl.static_range(5):
-        if CODE == ANY or CODE == each:
-            if CODE == each or code == each:
+    if CODE == ANY:
+        code = tl.load(row + 4)
+        for each in tl.static_range(5):
+            if code == each:
                 _update_block(
                     row, first, drift_bits, noise_bits, keep_bits, take_bits, damping_bits, seed, step, KIND, NOISY,
-                    each, _dtype(each), _wide(each), BLOCK,
+                    each, BLOCK,
                 )  # fmt: skip
-
-
-@triton.constexpr_function
-def _dtype(code):
-    return (tl.float32, tl.float16, tl.bfloat16, tl.bfloat16, tl.float64)[code]
-
-
-@triton.constexpr_function
-def _wide(code):
-    return tl.float64 if code == 4 else tl.float32
+    else:
+        _update_block(
+            row, first, drift_bits, noise_bits, keep_bits, take_bits, damping_bits, seed, step, KIND, NOISY, CODE, BLOCK
+        )
 
 
 def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:

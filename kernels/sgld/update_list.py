@@ -10,7 +10,13 @@ from torch import Tensor
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 STOCHASTIC = "stochastic bfloat16"
 """In place of a dtype: bfloat16 that is rounded stochastically."""
-CODES: dict[torch.dtype | str, int] = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, STOCHASTIC: 3, torch.float64: 4}
+CODES: dict[torch.dtype | str, int] = {
+    torch.float32: 0,
+    torch.float16: 1,
+    torch.bfloat16: 2,
+    STOCHASTIC: 3,
+    torch.float64: 4,
+}
 
 
 def computing_dtype(dtype: torch.dtype) -> torch.dtype:
