@@ -51,26 +51,23 @@ def round_stochastically(value, random):
     """float32 as bfloat16: away from zero if the lower 16 bits carry when 16 random ones are added to them.
 
     That happens so often that the mean is right. ``random`` is a uint32 word for each two neighbours, given twice: the
-    first takes its low half, the second the high one. Infinity has no lower bits, and stays; nothing is added to a NaN,
-    which could carry into a zero.
+    first takes its low half, the second the high one. Infinity has no lower bits, and stays. A NaN must not carry into
+    a zero: where kernels run, arithmetic makes but one, 0x7fffffff, the only number's bits beyond 0x7fff0000.
     """
     if _INTERPRETS:
         high = tl.arange(0, value.shape[0]) & 1
         bits = value.to(tl.uint32, bitcast=True)
         half = (random >> (high * 16).to(tl.uint32)) & 0xFFFF
-        bits = tl.where(value == value, bits + half, bits | 0x400000)
+        bits = tl.where(value == value, bits + half, 0x7FFF0000)
         return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
     else:  # two neighbours at a time; a half is picked by a product with 1 and 0
         return tl.inline_asm_elementwise(
             """{
-            .reg .pred p, q;
             .reg .b32 low, high;
-            setp.num.f32 p, $1, $1;
-            setp.num.f32 q, $2, $2;
-            mov.b32 low, $1;
-            mov.b32 high, $2;
-            @p dp2a.lo.u32.u32 low, $3, 1, low;
-            @q dp2a.lo.u32.u32 high, $3, 256, high;
+            min.s32 low, $1, 0x7fff0000;
+            min.s32 high, $2, 0x7fff0000;
+            dp2a.lo.u32.u32 low, $3, 1, low;
+            dp2a.lo.u32.u32 high, $3, 256, high;
             prmt.b32 $0, low, high, 0x7632;
             }""",
             "=r,r,r,r,r",

@@ -74,9 +74,19 @@ def variants():
         constants |= {name: getattr(rbm_gibbs, name) for name in ("BLOCK_CHAINS", "BLOCK_UNITS", "BLOCK_GIVEN")}
         name = f"rbm_gibbs half sweep {integers}"
         yield name, rbm_gibbs.half_sweep_kernel, pointers | {"previous": "*u8"}, constants, 4
-    for noisy in (False, True):
-        pointers = {"tensors": "*i64", "blocks": "*i64"}
-        yield f"sgld noisy={noisy}", sgld.update_kernel, pointers, {"NOISY": noisy, "BLOCK": sgld.BLOCK}, 8
+    for kind in sgld.BLOCKS:
+        for variant in sgld.variants(kind):
+            if variant.name in ("float32, with noise", "stochastic bfloat16, with noise"):
+                types = {name: of.partition(":")[0] for name, of in variant.signature.items() if isinstance(of, str)}
+                kinds = {name: value for name, value in variant.signature.items() if not isinstance(value, str)}
+                types.pop("KIND")
+                yield (
+                    f"sgld {kind} {variant.name}",
+                    variant.kernel,
+                    types,
+                    kinds | {"KIND": kind},
+                    variant.threads // 32,
+                )
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ ARCHITECTURES = [80, 90, 100]
 MODULES = (
     {f"logsumexp {name}": logsumexp.module(dtype) for dtype, name in logsumexp.TYPES.items()}
     | {f"rbm_gibbs {name}": rbm_gibbs.module(dtype) for dtype, name in rbm_gibbs.TYPES.items()}
-    | {"sgld": sgld.MODULE}
+    | {f"sgld {kind}": sgld.module(kind) for kind in sgld.KINDS}
 )
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -47,7 +47,7 @@ def test_every_triton_kernel_compiles(arch):
     wanted = [f"logsumexp {kernel} {dtype}" for kernel in ("forward", "backward", "combine") for dtype in
               ("fp64", "fp32", "fp16", "bf16")]  # fmt: skip
     wanted += [f"rbm_gibbs half sweep {dtype} draw={draw}" for dtype in ("fp32", "fp16", "bf16") for draw in (0, 1)]
-    wanted += ["sgld noisy=False", "sgld noisy=True"]
+    wanted += [f"sgld {kind}" for kind in sgld.KINDS]
     for start in wanted:
         start = start.replace("draw=0", "draw=False").replace("draw=1", "draw=True")
         assert any(name.startswith(start) for name in sizes), start

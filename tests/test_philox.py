@@ -204,6 +204,14 @@ def test_uniforms_are_the_top_24_bits_exactly(backend):
     assert u.max() == 1 - 2**-24
 
 
+# ---- halves
+
+
+def test_halves_are_the_words_low_half_first():
+    words = torch.tensor([[0x00020001, 0x00040003, 0x00060005, 0xFFFF0007]])
+    assert philox.halves(words).tolist() == [[1, 2, 3, 4, 5, 6, 7, 0xFFFF]]
+
+
 # ---- normals
 
 

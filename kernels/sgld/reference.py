@@ -26,7 +26,7 @@ def rounded_stochastically(value: Tensor, bits: Tensor) -> Tensor:
     bfloat16 holds stays as it is; so do infinities and NaN. Beyond the largest number the next one is infinity.
     """
     whole = value.view(torch.int32).to(torch.int64) & 0xFFFFFFFF
-    carried = torch.where(value.isnan(), whole | 1 << 22, whole + bits) >> 16
+    carried = torch.where(value.isnan(), 0x7FFF0000, whole + bits) >> 16
     return (carried - (carried >> 15 << 16)).to(torch.int16).view(torch.bfloat16)
 
 

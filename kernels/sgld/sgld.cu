@@ -125,30 +125,21 @@ struct Draws {
     }
 };
 
+// The bits of x plus half a random word. The upper 16 of the sum are x rounded away from zero if the lower ones carry,
+// so often that the mean is right. Infinity has no lower bits, and stays. A NaN must not carry into a zero: where
+// kernels run, arithmetic makes but one, 0x7fffffff, the only number's bits beyond 0x7fff0000, which is a NaN, too.
 #ifdef BOLTZBENCH_EMULATOR
-inline u32 plus_half(u32 bits, u32 random, bool high) { return bits + (high ? random >> 16 : random & 0xffffu); }
-inline bool any_nan(const float* x) {
-    bool found = false;
-    for (int j = 0; j < 8; ++j) found = found || x[j] != x[j];
-    return found;
+inline u32 plus_half(float x, u32 random, bool high) {
+    return x == x ? __float_as_uint(x) + (high ? random >> 16 : random & 0xffffu) : 0x7fff0000u;
 }
 inline u32 pair_of(float low, float high, bfloat16) { return to_bfloat16(low).bits | (u32)to_bfloat16(high).bits << 16; }
 inline u32 pair_of(float low, float high, float16) { return to_float16(low).bits | (u32)to_float16(high).bits << 16; }
 #else
-// One instruction: the half is picked by a product of 16-bit numbers with 1 and 0.
-__device__ __forceinline__ u32 plus_half(u32 bits, u32 random, bool high) {
-    u32 sum;
-    asm("dp2a.lo.u32.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(random), "r"(high ? 0x0100u : 0x0001u), "r"(bits));
+__device__ __forceinline__ u32 plus_half(float x, u32 random, bool high) {
+    u32 sum;  // the half is picked by a product of 16-bit numbers with 1 and 0
+    asm("dp2a.lo.u32.u32 %0, %1, %2, %3;"
+        : "=r"(sum) : "r"(random), "r"(high ? 0x0100u : 0x0001u), "r"(min(__float_as_int(x), 0x7fff0000)));
     return sum;
-}
-// Half an instruction for each of the eight: a comparison is unordered if either side is NaN.
-__device__ __forceinline__ bool any_nan(const float* x) {
-    u32 found;
-    asm("{ .reg .pred p; setp.nan.f32 p, %1, %2; setp.nan.or.f32 p, %3, %4, p; setp.nan.or.f32 p, %5, %6, p;\n"
-        "  setp.nan.or.f32 p, %7, %8, p; selp.u32 %0, 1, 0, p; }"
-        : "=r"(found)
-        : "f"(x[0]), "f"(x[1]), "f"(x[2]), "f"(x[3]), "f"(x[4]), "f"(x[5]), "f"(x[6]), "f"(x[7]));
-    return found;
 }
 __device__ __forceinline__ u32 pair_of(float low, float high, bfloat16) {
     u32 pair;
@@ -165,20 +156,13 @@ __device__ __forceinline__ u32 pair_of(float low, float high, float16) {
 template <class T> __device__ __forceinline__ Pack<T> rounded(const Wide<T>* x, const Draws& draws) {
     Pack<T> pack;
     if constexpr (is_stochastic<T>) {
-        // Half a random word is added to the bits of a number, of which the upper ones are kept: away from zero if there
-        // is a carry, so often that the mean is right. Infinity has no lower bits, and stays. A NaN may have, and could
-        // carry into a zero; so nothing is added to it.
         const Words random = draws.rounding();
-        u32 bits[8];
 #pragma unroll
-        for (int j = 0; j < 8; ++j) bits[j] = plus_half(__float_as_uint(x[j]), random.word[j / 2], j % 2);
-        if (any_nan(x)) {
-#pragma unroll
-            for (int j = 0; j < 8; ++j)
-                if (x[j] != x[j]) bits[j] = __float_as_uint(x[j]);
+        for (int j = 0; j < 4; ++j) {
+            const u32 low = plus_half(x[2 * j], random.word[j], false);
+            const u32 high = plus_half(x[2 * j + 1], random.word[j], true);
+            pack.word[j] = __byte_perm(low, high, 0x7632);
         }
-#pragma unroll
-        for (int j = 0; j < 4; ++j) pack.word[j] = __byte_perm(bits[2 * j], bits[2 * j + 1], 0x7632);
     } else if constexpr (sizeof(T) == 2) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) pack.word[j] = pair_of(x[2 * j], x[2 * j + 1], T());

@@ -15,6 +15,8 @@ ROUNDINGS = ("nearest", "stochastic")
 SMALLEST_DAMPING = 1e-12
 """Below it the square root of a subnormal float32, which kernels take for zero, would show."""
 
+STATE_NAMES = {"langevin": "", "preconditioned": "squares", "hamiltonian": "momenta"}
+
 Tensors = Tensor | Sequence[Tensor]
 
 
@@ -204,7 +206,7 @@ def _run(
     backend: str,
 ) -> None:
     numbers = Numbers(kind, *factors)
-    _require_matching(parameters, gradients, states, tensor_numbers, "squares" if numbers.damping else "momenta")
+    _require_matching(parameters, gradients, states, tensor_numbers, STATE_NAMES[kind])
     device = parameters[0].device if parameters else torch.device("cpu")
     if device_step is not None:
         require_tensor("step", device_step, (torch.int64,), device)
@@ -236,7 +238,7 @@ def _require_matching(
 ) -> None:
     if len(gradients) != len(parameters):
         raise ValueError(f"gradients must match parameters: {len(gradients)} for {len(parameters)}")
-    if states and len(states) != len(parameters):
+    if state_name and len(states) != len(parameters):
         raise ValueError(f"{state_name} must match parameters: {len(states)} for {len(parameters)}")
     if len(numbers) != len(parameters) or len(set(numbers)) != len(numbers):
         raise ValueError(f"tensor_numbers must be {len(parameters)} different numbers, got {numbers}")
@@ -249,7 +251,7 @@ def _require_matching(
         require_tensor(f"gradients[{index}]", g, (x.dtype,), x.device)
         _require_shape(f"gradients[{index}]", g, x.shape)
         _require_places(f"parameters[{index}]", x)
-        if states:
+        if state_name:
             name, state = f"{state_name}[{index}]", states[index]
             require_tensor(name, state, (computing_dtype(x.dtype),), x.device)
             _require_shape(name, state, x.shape)
