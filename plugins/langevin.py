@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Case, Cost, Expected, Inputs, Launch, Tensors
-from boltzbench.kernels.sgld.reference import computing_dtype, noise, rounded_stochastically, rounding_bits
+from boltzbench.kernels.sgld.reference import noise, rounded_stochastically, rounding_bits
+from boltzbench.kernels.sgld.update_list import computing_dtype
 from torch import Tensor
 
 MIXED = ("float32", "float64", "bfloat16", "float16")

@@ -22,7 +22,8 @@ from boltzbench.harness import (
 )
 from boltzbench.kernels.dispatch import backend_module, unavailable
 from boltzbench.kernels.sgld import sgld_update
-from boltzbench.kernels.sgld.reference import computing_dtype, noise
+from boltzbench.kernels.sgld.reference import noise
+from boltzbench.kernels.sgld.update_list import computing_dtype
 from boltzbench.kernels.variants import Variant
 from boltzbench.plugins import digits, draws, langevin, torch_compile
 from boltzbench.plugins.langevin import MIXED, STOCHASTIC, TEMPERATURES, Scheme, Terms, noise_scale, tensors

@@ -23,8 +23,8 @@ from boltzbench.harness import Inputs, Launch, Tensors, Unsupported
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
 from boltzbench.kernels.rbm_gibbs.reference import probabilities
-from boltzbench.kernels.sgld.reference import computing_dtype, updated
-from boltzbench.kernels.sgld.update_list import Numbers
+from boltzbench.kernels.sgld.reference import updated
+from boltzbench.kernels.sgld.update_list import Numbers, computing_dtype
 from torch import Tensor
 
 SMALLEST = 1 << 17

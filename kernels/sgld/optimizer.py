@@ -90,18 +90,20 @@ class SGLD(torch.optim.Optimizer):
         return loss
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], tensor_numbers: list[int]) -> None:
-        arguments = parameters, [x.grad for x in parameters]
+        gradients = [x.grad for x in parameters if x.grad is not None]
         step_size, temperature, step = group["lr"], group["temperature"], group["step"]
-        options = {name: group[name] for name in ("seed", "rounding", "backend")} | {"tensor_numbers": tensor_numbers}
+        options: dict[str, Any] = {name: group[name] for name in ("seed", "rounding", "backend")}
+        options |= {"step": step, "tensor_numbers": tensor_numbers}
         if group["method"] == "psgld":
             squares = [self._state(x, "square") for x in parameters]
-            factors = {"decay": group["decay"], "damping": group["damping"]}
-            psgld_update(*arguments, squares, step_size, temperature, step=step, **factors, **options)
+            options |= {"decay": group["decay"], "damping": group["damping"]}
+            psgld_update(parameters, gradients, squares, step_size, temperature, **options)
         elif group["method"] == "sghmc":
             momenta = [self._state(x, "momentum") for x in parameters]
-            sghmc_update(*arguments, momenta, step_size, temperature, step=step, friction=group["friction"], **options)
+            options |= {"friction": group["friction"]}
+            sghmc_update(parameters, gradients, momenta, step_size, temperature, **options)
         else:
-            sgld_update(*arguments, step_size, temperature, step=step, **options)
+            sgld_update(parameters, gradients, step_size, temperature, **options)
 
     def _state(self, x: Tensor, name: str) -> Tensor:
         """The square or the momentum of a parameter, from its first gradient on."""

@@ -219,7 +219,8 @@ def variants(kind: str) -> Sequence[Variant]:
             kernel=update_kernel,
             signature={
                 "tensors": "*i64:16", "blocks": "*i64:16", **bits, "seed": "i64", "step": "i32", "device_step": None,
-                "KIND": kind, "NOISY": noisy, "CODE": CODES.get(dtype, ANY.value), "BLOCK": BLOCKS[kind],
+                "KIND": kind, "NOISY": noisy, "BLOCK": BLOCKS[kind],
+                "CODE": ANY.value if dtype is None else CODES[dtype],
             },
         )
         for dtype in (*CODES, None)
