@@ -14,10 +14,10 @@ from rich.text import Text
 
 from .environment import describe
 from .inspect_limits import Architecture, architecture, measured
-from .inspection import Findings, inspect_variant
+from .inspection import Findings, inspect_variants
 from .registry import Registry, load_registry
 from .results import SCHEMA, ResultsError, read_run
-from .sass_tools import tool
+from .sass_tools import ToolMissing, tool
 from .tables import all_problems
 from .terminal import outputs
 from .types import Implementation
@@ -93,18 +93,15 @@ def _with_limits(target: Architecture, path: Path) -> Architecture:
 
 
 def _inspected(implementation: Implementation, target: Architecture, console: Console) -> list[Findings]:
+    name = f"{implementation.operation} {implementation.name}, {target.name}"
     try:
         variants = list(implementation.variants())
+        with console.status(name) as status:  # nothing where it is not a terminal
+            return inspect_variants(variants, target, lambda each: status.update(f"{name}: {each.name}"))
+    except ToolMissing:
+        raise
     except (Exception, SystemExit) as error:
         return [Findings("variants()", target.name, "error", describe_error(error))]
-    if not console.is_terminal:
-        return [inspect_variant(each, target) for each in variants]
-    found = []
-    for number, each in enumerate(variants, 1):
-        name = f"{implementation.operation} {implementation.name}"
-        with console.status(f"{name}, {target.name}: {each.name} ({number} of {len(variants)})"):
-            found.append(inspect_variant(each, target))
-    return found
 
 
 def _figures(implementation: Implementation, target: Architecture, found: Sequence[Findings]) -> RenderableType:

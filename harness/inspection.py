@@ -5,7 +5,8 @@ taken to overlap perfectly and to wait for nothing.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from .inspect_limits import RESERVED_SHARED_BYTES, THREADS, WARP, Architecture, warps_resident
@@ -62,17 +63,37 @@ class Findings:
     memory_share: float | None = None
 
 
-def inspect_variant(variant: Variant, arch: Architecture) -> Findings:
-    """Compile and read one variant. What a compiler raises is a finding; ToolMissing is raised."""
-    try:
-        compiled = variant.compile(arch.name)
-        functions, usages = disassemble(compiled.elf)
-        function, usage = functions[compiled.symbol], usages[compiled.symbol]
-    except ToolMissing:
-        raise
-    except (Exception, SystemExit) as error:
-        return Findings(variant.name, arch.name, "error", describe_error(error), variant.unit)
-    return _findings(variant, arch, compiled, function, usage)
+def inspect_variants(
+    variants: Sequence[Variant], arch: Architecture, tell: Callable[[Variant], None] = lambda variant: None
+) -> list[Findings]:
+    """Compile the variants, one after the other, and read their code meanwhile; ``tell`` is called before each.
+
+    What a compiler raises is a finding; ToolMissing is raised.
+    """
+    with ThreadPoolExecutor() as pool:
+        codes: dict[bytes, Future[tuple[Mapping[str, Function], Mapping[str, Usage]]]] = {}
+        compiled: list[Compiled | Exception | SystemExit] = []
+        for variant in variants:
+            tell(variant)
+            try:
+                one = variant.compile(arch.name)
+                if one.elf not in codes:  # kernels of one file share a cubin
+                    codes[one.elf] = pool.submit(disassemble, one.elf)
+                compiled.append(one)
+            except (Exception, SystemExit) as error:
+                compiled.append(error)
+        found = []
+        for variant, result in zip(variants, compiled, strict=True):
+            try:
+                if isinstance(result, BaseException):
+                    raise result
+                functions, usages = codes[result.elf].result()
+                found.append(_findings(variant, arch, result, functions[result.symbol], usages[result.symbol]))
+            except ToolMissing:
+                raise
+            except (Exception, SystemExit) as error:
+                found.append(Findings(variant.name, arch.name, "error", describe_error(error), variant.unit))
+        return found
 
 
 def _findings(variant: Variant, arch: Architecture, compiled: Compiled, function: Function, usage: Usage) -> Findings:
@@ -118,9 +139,9 @@ def _findings(variant: Variant, arch: Architecture, compiled: Compiled, function
 def _passes(variant: Variant, path: Path) -> int:
     """How often the path moves the bytes of one pass: in accesses as wide as promised, or else in all of them.
 
-    Where the path leads through other loops, its bytes say nothing: they are repeated nobody knows how often.
+    Only a loop can be unrolled; and if it leads through other loops, nobody knows how often those move their bytes.
     """
-    if path.nested:
+    if not path.in_loop or path.nested:
         return 1
     moved = sum(each.access_bytes for each in path.accesses if each.access_bytes >= variant.access_bytes)
     expected = variant.items * variant.bytes_per_item
@@ -151,25 +172,3 @@ def _widths(accesses: Sequence[Instruction], opcodes: frozenset[str]) -> dict[in
     """How many accesses there are of each width, widest first."""
     counted = Counter(each.access_bytes for each in accesses if each.opcode in opcodes)
     return {width: counted[width] for width in sorted(counted, reverse=True)}
-
-
-def golden_line(found: Findings) -> str:
-    """A variant in one line that changes only with the machine code, for a file under version control."""
-    if found.status == "error":
-        return f"{found.variant}: {found.status}"
-    parts = [
-        f"registers {found.registers}",
-        f"shared {found.static_shared_bytes}+{found.dynamic_shared_bytes}",
-        f"warps {found.warps}",
-        f"{'loop' if found.in_loop else 'kernel'} of {found.items} {found.unit}",
-        f"loads {_counts(found.loads)}",
-        f"stores {_counts(found.stores)}",
-        *(f"{kind} {count}" for kind, count in found.mix.items()),
-    ]
-    if found.stack_bytes or found.local_accesses:
-        parts.insert(1, f"spills {found.stack_bytes}")
-    return f"{found.variant}: {', '.join(parts)}"
-
-
-def _counts(widths: Mapping[int, int]) -> str:
-    return " ".join(f"{count}x{width}" for width, count in widths.items()) or "-"

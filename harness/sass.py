@@ -168,8 +168,8 @@ class Function:
         """One pass of the inner loop, or of the whole kernel if no loop moves global or shared data or multiplies
         matrices.
 
-        The inner loop is, of all loops, the one with the widest access to global memory outside the loops within it;
-        of several, the one that moves most bytes so, if that is vectors (8 bytes and more), else the one with most
+        The inner loop is, of all loops, the one with the widest vectors (8 bytes and more) from or to global memory
+        outside the loops within it; of several, the one that moves most bytes so; without vectors, the one with most
         instructions. So a loop over vectors goes before the loop over a tail, and before the loop over rows that holds
         both; and a product's loop before the loop within it that copies a tile by single elements. A loop does not
         count that is less than a sixteenth of the way through the kernel and moves less than the rest of it: such is
@@ -191,7 +191,8 @@ class Function:
             if len(self._of(way)) * CORRECTION < len(self._of(whole)) and _bytes(self._of(way)) < _bytes(outside):
                 continue
             here = self._of(number for number in way if number in own)
-            rank = (width, _moved(here, width) if width >= VECTOR_BYTES else 0, len(here))
+            vectors = (width, _moved(here, width)) if width >= VECTOR_BYTES else (0, 0)
+            rank = (*vectors, len(here))
             best = max(best or (rank, way), (rank, way))
         way = best[1] if best else whole
         started = self.loops.keys() & set(way)

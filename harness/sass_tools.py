@@ -1,6 +1,5 @@
 """NVIDIA's `nvdisasm` and `cuobjdump`: where they are, and what they say of a cubin. None of them needs a GPU."""
 
-import functools
 import importlib.util
 import os
 import re
@@ -46,7 +45,6 @@ def tool(name: str) -> Path:
     )
 
 
-@functools.lru_cache(maxsize=8)
 def disassemble(elf: bytes) -> tuple[Mapping[str, Function], Mapping[str, Usage]]:
     """The code and the resource usage of each kernel of a cubin, by symbol.
 
@@ -56,11 +54,12 @@ def disassemble(elf: bytes) -> tuple[Mapping[str, Function], Mapping[str, Usage]
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(elf)
         usage = _usage(_output_of("cuobjdump", "-res-usage", cubin))
-        return parse(_output_of("nvdisasm", "-c", cubin)), usage
+        # Without the analysis of indirect branches, which takes half of the time and not every version can do.
+        return parse(_output_of("nvdisasm", "-c", "-ndf", cubin)), usage
 
 
-def _output_of(name: str, option: str, cubin: Path) -> str:
-    run = subprocess.run([tool(name), option, cubin], capture_output=True, text=True, check=False)
+def _output_of(name: str, *arguments: str | Path) -> str:
+    run = subprocess.run([tool(name), *arguments], capture_output=True, text=True, check=False)
     if run.returncode:
         raise RuntimeError(f"{name} failed: {(run.stderr or run.stdout).strip()[-1000:]}")
     return run.stdout

@@ -276,6 +276,7 @@ def _variant(kernel: triton.JITFunction, name: str, bytes_per_item: int, known: 
         items=1 if kernel is combine_kernel else TILE // threads,
         unit="parts" if kernel is combine_kernel else "elements",
         bytes_per_item=bytes_per_item,
+        access_bytes=0 if kernel is combine_kernel else 16,
         kernel=kernel,
         signature={parameter: known[parameter] for parameter in kernel.arg_names},
     )
