@@ -8,7 +8,7 @@ from pathlib import Path
 from ..cuda_module import CudaModule
 from ..philox import round_keys
 from ..variants import CudaVariant, Variant
-from .update_list import CODES, Numbers, Place, UpdateList, access_bytes, bytes_per_parameter, variant_name
+from .update_list import CODES, KINDS, Numbers, Place, UpdateList, access_bytes, bytes_per_parameter, variant_name
 
 THREADS = 256
 BLOCK = 4096
@@ -16,7 +16,6 @@ BLOCK = 4096
 
 TYPES = ("float", "float16", "bfloat16", "Stochastic", "double")
 """By the code of the dtype."""
-KINDS = ("langevin", "preconditioned", "hamiltonian")
 
 
 def kernel(kind: str, noisy: bool, type_name: str) -> str:
@@ -61,11 +60,11 @@ def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:
     )  # fmt: skip
 
 
-def variants(kind: str) -> Sequence[Variant]:
-    """What the formula ``kind`` is compiled to: with noise and without, by dtype."""
+def variants(*kinds: str) -> Sequence[Variant]:
+    """What the formulas (default: all) are compiled to: by dtype, with noise and without."""
     return [
         CudaVariant(
-            name=variant_name(dtype, noisy),
+            name=variant_name(kind, dtype, noisy),
             threads=THREADS,
             items=8 if type_name in ("float16", "bfloat16", "Stochastic") else 4,
             unit="parameters",
@@ -74,6 +73,7 @@ def variants(kind: str) -> Sequence[Variant]:
             module=module(kind),
             kernel=kernel(kind, noisy, type_name),
         )
+        for kind in kinds or KINDS
         for dtype, type_name in zip((*CODES, None), (*TYPES, "Any"), strict=True)
         for noisy in (False, True)
     ]

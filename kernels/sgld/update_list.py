@@ -24,10 +24,10 @@ def computing_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
-def variant_name(dtype: torch.dtype | str | None, noisy: bool) -> str:
-    """A kernel by the dtype of its list, a key of `CODES`, or None for a mixed one."""
+def variant_name(kind: str, dtype: torch.dtype | str | None, noisy: bool) -> str:
+    """A kernel by its formula and the dtype of its list, a key of `CODES`, or None for a mixed one."""
     of = "mixed dtypes" if dtype is None else str(dtype).removeprefix("torch.")
-    return f"{of}, {'with' if noisy else 'without'} noise"
+    return f"{kind} {of}, {'with' if noisy else 'without'} noise"
 
 
 def bytes_per_parameter(kind: str, dtype: torch.dtype | str | None) -> int:
@@ -39,6 +39,9 @@ def bytes_per_parameter(kind: str, dtype: torch.dtype | str | None) -> int:
 def access_bytes(dtype: torch.dtype | str | None) -> int:
     """What the accesses to tensors of one dtype promise; a mixed list, of which each dtype has its own, nothing."""
     return 0 if dtype is None else 16
+
+
+KINDS = ("langevin", "preconditioned", "hamiltonian")
 
 
 @dataclass(frozen=True)
