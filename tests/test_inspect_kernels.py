@@ -16,8 +16,7 @@ from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
 from boltzbench.kernels.sgld import cuda_kernels as sgld
 
-KNOWN_TO_SPILL = {("sgld-triton", "update, with noise")}
-"""To be mended: the arguments of its sines are reduced by way of an array in local memory."""
+KNOWN_TO_SPILL: set[tuple[str, str]] = set()
 
 FORMS = """
 import json, os, sys
@@ -105,7 +104,8 @@ def test_summaries_are_made_with_the_pinned_compilers():
 def test_other_forms_of_the_triton_kernels():
     """64-bit integers; integers that are 1, of which Triton makes constants; addresses that are not aligned.
 
-    Those compile too, and where a variant promises 128-bit accesses the unaligned one is seen not to have them.
+    Those compile too, and where a variant promises 128-bit accesses the unaligned one is seen not to have them; but the
+    kernel of `sgld` finds the addresses in a table, and looks at them when it runs.
     """
     require_compilers()
     run = subprocess.run([sys.executable, "-c", FORMS], capture_output=True, text=True, check=False)
@@ -113,7 +113,11 @@ def test_other_forms_of_the_triton_kernels():
     found = json.loads(run.stdout)
     assert len(found) >= 3 * len(golden.OPERATIONS)
     assert {name: words for name, (status, words, _) in found.items() if status == "error"} == {}
-    unaligned = {name: status for name, (status, _, promised) in found.items() if promised and "unaligned" in name}
+    unaligned = {
+        name: status
+        for name, (status, _, promised) in found.items()
+        if promised and "unaligned" in name and "sgld" not in name
+    }
     assert set(unaligned.values()) == {"narrow"}, unaligned
 
 
@@ -122,7 +126,7 @@ def test_other_forms_of_the_triton_kernels():
     [
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
         (rbm_gibbs, [rbm_gibbs.module(dtype) for dtype in rbm_gibbs.TYPES]),
-        (sgld, [sgld.MODULE]),
+        (sgld, [sgld.module(kind) for kind in sgld.KINDS]),
     ],
     ids=["logsumexp", "rbm_gibbs", "sgld"],
 )

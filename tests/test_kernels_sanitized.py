@@ -13,7 +13,7 @@ import torch
 from boltzbench.kernels import dispatch, emulator
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.rbm_gibbs import gibbs
-from boltzbench.kernels.sgld import sgld_update
+from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -69,6 +69,12 @@ def sgld_scenarios():
     for temperature in (0.0, 1.0):
         sgld_update(parameters, gradients, 0.1, temperature, seed=2**64 - 1, step=2**32 - 1, backend="cupy")
         results += [x.clone() for x in parameters]
+    for update in (psgld_update, sghmc_update):
+        for chosen in (parameters, [x for x in parameters if x.dtype is torch.bfloat16]):  # mixed, and of one dtype
+            states = [torch.ones_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in chosen]
+            slopes = [_random(*x.shape, dtype=x.dtype, seed=1) for x in chosen]
+            update(chosen, slopes, states, 0.1, seed=1, step=2, rounding="stochastic", backend="cupy")
+            results += [x.clone() for x in (*chosen, *states)]
     return results
 
 

@@ -10,19 +10,36 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import boltzbench.kernels
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Status, Tensors
 from boltzbench.kernels.logsumexp import logsumexp
+from boltzbench.kernels.philox import Stream, random_words
+from boltzbench.kernels.sgld import reference as sgld_reference
+from boltzbench.plugins import langevin, sgld_variants
 from boltzbench.plugins import logsumexp as logsumexp_plugin
 from boltzbench.plugins import rbm_gibbs as rbm_plugin
 from boltzbench.plugins import sgld as sgld_plugin
 from torch import Tensor
 
-PLUGINS = {"logsumexp": logsumexp_plugin, "rbm_gibbs": rbm_plugin, "sgld": sgld_plugin}
+PLUGINS = {
+    "logsumexp": logsumexp_plugin,
+    "rbm_gibbs": rbm_plugin,
+    "sgld": sgld_plugin,
+    "psgld": SimpleNamespace(
+        OPERATION=sgld_variants.PSGLD, prepare=partial(langevin.prepare, sgld_variants.PRECONDITIONED)
+    ),
+    "sghmc": SimpleNamespace(
+        OPERATION=sgld_variants.SGHMC, prepare=partial(langevin.prepare, sgld_variants.HAMILTONIAN)
+    ),
+}
+FOLDERS = {"psgld": "sgld", "sghmc": "sgld"}
+"""Where the kernels of an operation are, if not in a folder of its name."""
 KERNELS = Path(boltzbench.kernels.__file__).parent
 Prepare = Callable[[Inputs, Tensors], Launch]
 
@@ -216,6 +233,27 @@ def shares_noise_between_neighbours(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def _with_rounding_bits(bits: Callable[..., Tensor]) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            with mock.patch.object(sgld_reference, "rounding_bits", bits):
+                return sgld_plugin.prepare("torch", inputs, outputs)()
+
+        return launch
+
+    return prepare
+
+
+rounds_half_of_all_up = _with_rounding_bits(
+    lambda elements, seed, step, number, device: torch.arange(elements, device=device) % 2 * 0xFFFF
+)
+rounds_by_the_noise = _with_rounding_bits(
+    lambda elements, seed, step, number, device: (
+        random_words(torch.arange((elements + 3) // 4), seed, step, Stream.NOISE, number).flatten()[:elements] & 0xFFFF
+    )
+)
+
+
 # --- mutants
 
 
@@ -227,12 +265,13 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
         temporary = tempfile.TemporaryDirectory(prefix="mutant-")
         folder = Path(temporary.name)
-        for source in (*(KERNELS / operation).glob("*.*"), KERNELS / "philox.cuh"):
+        folder_name = FOLDERS.get(operation, operation)
+        for source in (*(KERNELS / folder_name).glob("*.*"), KERNELS / "philox.cuh"):
             shutil.copy(source, folder)
         text = (folder / file).read_text()
         assert text.count(old) >= 1, f"{file} no longer holds {old!r}"
         (folder / file).write_text(text.replace(old, new))
-        package = f"boltzbench.kernels.{operation}"
+        package = f"boltzbench.kernels.{folder_name}"
         spec = importlib.util.spec_from_file_location(f"{package}.{folder.name}", folder / f"{module_name}.py")
         assert spec is not None
         assert spec.loader is not None
@@ -254,6 +293,9 @@ LOGSUMEXP = "rows=37 columns=1031 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 SGLD = "tensors=1 elements=5003 float32"
+STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
+PSGLD = SGHMC = "tensors=1 elements=2051 float32"
+CONSTANT = "constant preconditioner"
 
 WRONG_KERNELS = (
     *(
@@ -311,6 +353,17 @@ WRONG_KERNELS = (
             ("reuses_its_noise", "sgld", WELL, Status.WRONG_LAW, lambda inputs: {"step": 0}),
             ("forgets_the_posterior's_noise", "sgld", "digits posterior",
              Status.WRONG_LAW, lambda inputs: {"temperature": 0.0}),
+            ("rounds_to_nearest", "sgld", "unbiased rounding",
+             Status.WRONG_LAW, lambda inputs: {"rounding": "nearest"}),
+            ("rounds_to_nearest", "sgld", STOCHASTIC,
+             Status.WRONG_VALUES, lambda inputs: {"rounding": "nearest"}),
+            ("forgets_old_gradients", "psgld", CONSTANT, Status.WRONG_LAW, lambda inputs: {"decay": 0.5}),
+            ("is_hardly_damped", "psgld", CONSTANT, Status.WRONG_LAW, lambda inputs: {"damping": 0.1}),
+            ("reuses_its_noise", "psgld", CONSTANT, Status.WRONG_LAW, lambda inputs: {"step": 0}),
+            ("has_no_friction", "sghmc", WELL, Status.WRONG_LAW, lambda inputs: {"friction": 0.0}),
+            ("has_noise_of_variance_two", "sghmc", WELL,
+             Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
+            ("reuses_its_noise", "sghmc", WELL, Status.WRONG_LAW, lambda inputs: {"step": 0}),
         )
     ),
     WrongKernel("freezes_a_unit", "rbm_gibbs", GIBBS, Status.WRONG_VALUES, freezes_a_unit),
@@ -318,6 +371,8 @@ WRONG_KERNELS = (
         "shares_uniforms_between_chains", "rbm_gibbs", GIBBS, Status.WRONG_VALUES, shares_uniforms_between_chains
     ),
     WrongKernel("shares_noise_between_neighbours", "sgld", WELL, Status.WRONG_LAW, shares_noise_between_neighbours),
+    WrongKernel("rounds_half_of_all_up", "sgld", "unbiased rounding", Status.WRONG_LAW, rounds_half_of_all_up),
+    WrongKernel("rounds_by_the_bits_of_the_noise", "sgld", STOCHASTIC, Status.WRONG_VALUES, rounds_by_the_noise),
 )  # fmt: skip
 
 MUTANTS = tuple(
@@ -335,14 +390,28 @@ MUTANTS = tuple(
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "        }\n        __syncthreads();", "        }\n", GIBBS),
         ("rbm_gibbs", "philox.cuh", "round < 10", "round < 9", GIBBS),
-        ("sgld", "sgld.cu", "0.5 * step_size", "step_size", SGLD),
-        ("sgld", "sgld.cu", "random_words(i / 4", "random_words(i / 8", SGLD),
+        ("sgld", "sgld.cu", "{x - n.drift * g, 0, 1}", "{x - 2 * n.drift * g, 0, 1}", SGLD),
+        ("sgld", "sgld.cu", "(group + part)", "group", "tensors=1 elements=5003 bfloat16"),
         ("sgld", "sgld.cu", "(u32)tensor.number", "0", "mixed tensors=9 elements=1031 float32"),
+        ("sgld", "sgld.cu", "draws.group += STRIDE / 4;", "", SGLD),
+        ("sgld", "philox.cuh", "word1 ^ doubled", "word1", SGLD),
+        ("sgld", "philox.cuh", "f > 0.75f ? near", "f > 0.875f ? 1.442695f * rest", SGLD),
+        ("sgld", "sgld.cu", "random.word[j], true", "random.word[j], false", STOCHASTIC),
+        ("sgld", "sgld.cu", "group >> 1 | group_high << 31", "group", STOCHASTIC),
+        ("psgld", "sgld.cu", "element.scale * z", "z", PSGLD),
+        ("psgld", "sgld.cu", "n.take * g * g", "n.take * g", PSGLD),
+        ("sghmc", "sgld.cu", "n.keep * state - n.drift * g, 1", "state - n.drift * g, 1", SGHMC),
+        ("sghmc", "sgld.cu", "element.x + element.state", "element.x", SGHMC),
         ("logsumexp", "triton_kernels.py", "_rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum",
          "split rows=3 columns=70001 float32"),
         ("logsumexp", "triton_kernels.py", "(column < end)", "(column < end - 1)", LOGSUMEXP),
         ("rbm_gibbs", "triton_kernels.py", "interleave4(w0, w1, w2, w3)", "interleave4(w0, w1, w2, w2)", GIBBS),
         ("rbm_gibbs", "triton_kernels.py", "k_mask = k < given_units", "k_mask = k < given_units - 1", GIBBS),
-        ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE", "mixed tensors=9 elements=1031 float32"),
+        ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE + step * 0",
+         "mixed tensors=9 elements=1031 float32"),
+        ("sgld", "triton_kernels.py", "even + 1, high", "even, high", "tensors=1 elements=5003 bfloat16"),
+        ("sgld", "triton_kernels.py", "w0, w0, w1, w1", "w0, w1, w0, w1", STOCHASTIC),
+        ("psgld", "triton_kernels.py", "tl.sqrt(preconditioner) * z", "preconditioner * z", PSGLD),
+        ("sghmc", "triton_kernels.py", "x += state", "x += keep * state", SGHMC),
     )
 )  # fmt: skip
