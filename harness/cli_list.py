@@ -84,6 +84,7 @@ def _listing(registry: Registry, reasons: tables.Reasons) -> dict[str, Any]:
                 "backend": each.backend,
                 "case": "",
                 "plugin": each.plugin,
+                "note": each.note,
                 "status": "available" if here is None else "unavailable",
                 "message": here or "",
                 "unavailable": unavailable,

@@ -18,6 +18,7 @@ from torch import Tensor
 MIXED = ("float32", "float64", "bfloat16", "float16")
 """The dtypes of the tensors of a ``mixed`` case, in turn."""
 TEMPERATURES = {"cold": 0.0, "hot": 25.0}
+ACCESS = "accesses of 128 bits for tensors that begin at multiples of 16 bytes, else element by element"
 STOCHASTIC = "stochastic"
 """The variant whose bfloat16 parameters are rounded stochastically."""
 

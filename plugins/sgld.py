@@ -301,6 +301,7 @@ def register_implementations(register: Callable[[Implementation], None]) -> None
                     partial(langevin.prepare, scheme, backend),
                     partial(unavailable, backend),
                     variants=partial(_variants, backend, kind),
+                    note="" if backend == "torch" else langevin.ACCESS,
                 )
             )
     compiled = torch_compile.prepare_langevin
