@@ -33,7 +33,10 @@ CASES = (
         for variant in ("transposed", "sliced", "unaligned", "transposed backward", "cold backward")
     ),
     _case(3, 70001, variant="split"),
-    _case(2, 70001, "float16", "split"),
+    _case(2, 70000, "float16", "split"),
+    _case(1, 70003, variant="split remainder"),
+    _case(1, 4103, variant="remainder"),
+    *(_case(70, 128, dtype, variant) for dtype in ("float32", "bfloat16") for variant in ("", "backward")),
     _case(2001, 3, variant="short"),
     _case(1, 1),
     _case(4, 0),

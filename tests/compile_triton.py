@@ -12,47 +12,17 @@ import triton
 from boltzbench.kernels.logsumexp import triton_kernels as logsumexp
 from boltzbench.kernels.rbm_gibbs import triton_kernels as rbm_gibbs
 from boltzbench.kernels.sgld import triton_kernels as sgld
-from triton import language as tl
+from boltzbench.kernels.variants import TritonVariant
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-
-DTYPES = {"fp64": tl.float64, "fp32": tl.float32, "fp16": tl.float16, "bf16": tl.bfloat16}
 
 INTEGERS = "type of the integer arguments"
 
 
 def variants():
     """``(name, kernel, types of arguments, constant arguments, warps)``; types default to 64-bit integers."""
-    for dtype in DTYPES:
-        acc = tl.float64 if dtype == "fp64" else tl.float32
-        wide = "*fp64" if dtype == "fp64" else "*fp32"
-        pointers = {"x": f"*{dtype}", "y": f"*{dtype}", "exact": wide, "peaks": wide, "totals": wide, "lse": wide}
-        pointers |= {"grad": f"*{dtype}", "dx": f"*{dtype}"}
-        has_exact = dtype in ("fp16", "bf16")
-        for block_rows, block_n in ((1, 4096), (32, 128), (64, 64)):
-            tile = {"BLOCK_ROWS": block_rows, "BLOCK_N": block_n, "ACC": acc}
-            for split in (False, True):
-                constants = tile | {"FLIP": split, "SPLIT": split, "HAS_EXACT": has_exact}
-                yield (
-                    f"logsumexp forward {dtype} {block_rows}x{block_n} split={split}",
-                    logsumexp.forward_kernel,
-                    (pointers | ({"stride": 1} if block_rows < 64 else {"stride2": 1})),
-                    constants,
-                    8,
-                )
-            yield (
-                f"logsumexp backward {dtype} {block_rows}x{block_n}",
-                logsumexp.backward_kernel,
-                pointers
-                | {
-                    "x_stride": 1,
-                    "dx_stride": 1,
-                },
-                tile,
-                8,
-            )
-        constants = {"ACC": acc, "FLIP": False, "HAS_EXACT": has_exact, "BLOCK_ROWS": 128}
-        yield f"logsumexp combine {dtype}", logsumexp.combine_kernel, pointers, constants, 4
+    for variant in logsumexp.variants():
+        yield f"logsumexp {variant.name}", variant, {}, {}, 8
     for dtype in ("fp32", "fp16", "bf16"):
         for draw, clamped in ((True, False), (True, True), (False, False)):
             pointers = {"given": "*u8", "weights": f"*{dtype}", "bias": f"*{dtype}", "out": "*u8" if draw else "*fp32"}
@@ -62,13 +32,8 @@ def variants():
             name = f"rbm_gibbs half sweep {dtype} draw={draw} clamped={clamped}"
             yield name, rbm_gibbs.half_sweep_kernel, pointers, constants, 4
     # Triton types small integers as 32-bit ones, and makes a constant of an integer argument that is 1.
-    ones = dict.fromkeys(("rows", "n", "size1", "size2", "chains", "given_units", "units"), 1)
+    ones = dict.fromkeys(("chains", "given_units", "units"), 1)
     for integers, known in (("i32", {}), ("ones", ones)):
-        pointers = dict.fromkeys(("x", "y", "exact", "peaks", "totals", "lse", "grad", "dx"), "*fp32") | known
-        tile = {"BLOCK_ROWS": 1, "BLOCK_N": 1, "ACC": tl.float32, INTEGERS: "i32"}
-        constants = tile | {"FLIP": False, "SPLIT": False, "HAS_EXACT": False}
-        yield f"logsumexp forward {integers}", logsumexp.forward_kernel, pointers, constants, 4
-        yield f"logsumexp backward {integers}", logsumexp.backward_kernel, pointers, tile, 4
         pointers = {"given": "*u8", "weights": "*fp32", "bias": "*fp32", "out": "*u8", "clamped": "*i1"} | known
         constants = {"STREAM": 1, "DRAW": True, "CLAMPED": True, INTEGERS: "i32"}
         constants |= {name: getattr(rbm_gibbs, name) for name in ("BLOCK_CHAINS", "BLOCK_UNITS", "BLOCK_GIVEN")}
@@ -82,6 +47,9 @@ def variants():
 def main() -> None:
     arch = int(sys.argv[1])
     for name, kernel, types, constants, warps in variants():
+        if isinstance(kernel, TritonVariant):
+            print(f"{name}: {len(kernel.compile(f'sm_{arch}').elf)} bytes", flush=True)
+            continue
         integer = constants.pop(INTEGERS, "i64")
         signature = {}
         for parameter in kernel.arg_names:

@@ -250,7 +250,7 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     return prepare
 
 
-LOGSUMEXP = "rows=37 columns=1031 float32"
+LOGSUMEXP, SPLIT = "rows=37 columns=1031 float32", "split rows=3 columns=70001 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 SGLD = "tensors=1 elements=5003 float32"
@@ -261,7 +261,7 @@ WRONG_KERNELS = (
         for compute, case in (
             (drops_the_last_column, LOGSUMEXP),
             (drops_the_last_block, LOGSUMEXP),
-            (sums_in_float16, "split rows=3 columns=70001 float32"),
+            (sums_in_float16, SPLIT),
             (never_rescales, LOGSUMEXP),
             (does_not_shift, "shifted rows=5 columns=512 float32"),
             (has_the_sign_wrong, LOGSUMEXP),
@@ -323,13 +323,18 @@ WRONG_KERNELS = (
 MUTANTS = tuple(
     WrongKernel(f"{file}: {old} -> {new}", operation, caught_by, Status.WRONG_VALUES, mutant(operation, file, old, new))
     for operation, file, old, new, caught_by in (
-        ("logsumexp", "logsumexp.cu", "int lanes = 16", "int lanes = 8", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "__syncthreads();", "", LOGSUMEXP),
+        ("logsumexp", "logsumexp.cu", "lanes > 0; lanes /= 2) total", "lanes > 1; lanes /= 2) total", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "__syncthreads();\n        own", "own", LOGSUMEXP),
         ("logsumexp", "logsumexp.cu", "if (old_peak == new_peak) return;", "return;", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "first < end;", "first + LANES < end;", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "row % size2", "row % size1", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "split < splits", "split + 1 < splits", "split rows=3 columns=70001 float32"),
+        ("logsumexp", "rows.cuh", "if (k < whole)", "if (k + STRIDE < whole)", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "k = whole + lane; k < end", "k = whole + lane; k < whole",
+         "remainder rows=1 columns=4103 float32"),
+        ("logsumexp", "rows.cuh", "return row * stride2", "return row * stride", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "first + i * LANES < rows.splits", "first + i * LANES + 1 < rows.splits", SPLIT),
+        ("logsumexp", "rows.cuh", "!= rows.splits - 1", "!= rows.splits - 2", SPLIT),
         ("logsumexp", "logsumexp.cu", "* beta - level", "- level", "cold backward rows=67 columns=300 float32"),
+        ("logsumexp", "logsumexp.cu", "k = first + i * STRIDE;\n        if (k >= n)",
+         "k = first + i * STRIDE;\n        if (k >= n - WIDTH)", "backward rows=70 columns=128 bfloat16"),
         ("rbm_gibbs", "rbm_gibbs.cu", "words.word[u]", "words.word[0]", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
@@ -338,9 +343,11 @@ MUTANTS = tuple(
         ("sgld", "sgld.cu", "0.5 * step_size", "step_size", SGLD),
         ("sgld", "sgld.cu", "random_words(i / 4", "random_words(i / 8", SGLD),
         ("sgld", "sgld.cu", "(u32)tensor.number", "0", "mixed tensors=9 elements=1031 float32"),
-        ("logsumexp", "triton_kernels.py", "_rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum",
-         "split rows=3 columns=70001 float32"),
-        ("logsumexp", "triton_kernels.py", "(column < end)", "(column < end - 1)", LOGSUMEXP),
+        ("logsumexp", "triton_kernels.py", "rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum", SPLIT),
+        ("logsumexp", "triton_kernels.py", "column + whole < end", "column + whole < end - 1", LOGSUMEXP),
+        ("logsumexp", "triton_kernels.py", "begin, whole, STEP", "begin, whole - STEP, STEP",
+         "rows=70 columns=128 bfloat16"),
+        ("logsumexp", "triton_kernels.py", "== splits - 1", "== splits - 2", SPLIT),
         ("rbm_gibbs", "triton_kernels.py", "interleave4(w0, w1, w2, w3)", "interleave4(w0, w1, w2, w2)", GIBBS),
         ("rbm_gibbs", "triton_kernels.py", "k_mask = k < given_units", "k_mask = k < given_units - 1", GIBBS),
         ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE", "mixed tensors=9 elements=1031 float32"),
