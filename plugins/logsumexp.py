@@ -61,7 +61,7 @@ CASES = (
 )
 
 
-def make_inputs(case: Case, device: torch.device) -> Inputs:
+def rows_of(case: Case, device: torch.device) -> Tensor:
     """Rows of different scale and level: the result of plain uniform noise hardly depends on the data."""
     rows, columns = case.sizes["rows"], case.sizes["columns"]
     words = case.variant.split()
@@ -73,7 +73,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         x = -digits.image_free_energies().to(device)[: rows * columns].view(rows, columns)
     else:
         x = random(rows, columns)
-        x = x * torch.exp(random(rows, 1)) + 20.0 * random(rows, 1)
+        x = x.mul_(torch.exp(random(rows, 1))).add_(20.0 * random(rows, 1))
     if "outliers" in words:
         x[:, columns // 3] += 60.0
     if "shifted" in words:
@@ -92,10 +92,16 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         x = torch.cat((x[:, :1], x), dim=1)[:, 1:]
     elif "expanded" in words:
         x = x[:, :1].expand(rows, columns)
+    return x
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    x, words = rows_of(case, device), case.variant.split()
     inputs: dict[str, Any] = {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
     if "backward" in words:
+        generator = torch.Generator(device).manual_seed(case.seed + 1)
         inputs["lse"] = reference.logsumexp(x.double(), 1, inputs["beta"]).to(accumulation_dtype(x.dtype))
-        inputs["grad"] = random(rows).to(x.dtype)
+        inputs["grad"] = torch.randn(len(x), generator=generator, device=device).to(x.dtype)
     return inputs
 
 

@@ -24,6 +24,7 @@ from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.philox import Stream, philox4x32, uniforms
 from boltzbench.kernels.rbm_gibbs.reference import probabilities
 from boltzbench.kernels.sgld.reference import computing_dtype, updated
+from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
 from torch import Tensor
 
 SMALLEST = 1 << 17
@@ -78,6 +79,12 @@ def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
         backward = compiled(logsumexp_reference.backward)
         return _launching(outputs, backward, inputs["grad"], x, inputs["lse"], dim, beta, outputs["dx"])
     return _launching(outputs, compiled(logsumexp_reference.forward), x, dim, beta, outputs["y"], None)
+
+
+def prepare_thermodynamics(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["x"].numel(), SMALLEST, "elements")
+    arguments = (inputs["x"], inputs["dim"], inputs["beta"], outputs["log_z"], outputs["energy"], outputs["variance"])
+    return _launching(outputs, compiled(thermodynamics_reference.forward), *arguments)
 
 
 def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:

@@ -110,15 +110,23 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
-    """Every kernel that `forward` and `backward` choose from."""
+def row_variants(kernels: CudaModule, name: str, dtype: torch.dtype, traffic: int) -> list[Variant]:
+    """The kernels ``name`` of a module for all shapes of rows; ``traffic``: how often each element is moved."""
     return [
         CudaVariant(
             name=f"{name} {TYPES[dtype]}, {f'{lanes} lanes' if lanes != THREADS else 'block'} per row{note}",
             threads=THREADS, items=width * CHUNK, unit="elements", bytes_per_item=traffic * dtype.itemsize,
-            access_bytes=16 if width > 1 else 0, module=module(dtype), kernel=f"{name}<{template}>",
+            access_bytes=16 if width > 1 else 0, module=kernels, kernel=f"{name}<{template}>",
         )
-        for dtype in TYPES
-        for name, traffic in (("forward", 1), ("backward", 2))
         for template, lanes, width, note in templates(dtype)
     ]  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """Every kernel that `forward` and `backward` choose from."""
+    return [
+        variant
+        for dtype in TYPES
+        for name, traffic in (("forward", 1), ("backward", 2))
+        for variant in row_variants(module(dtype), name, dtype, traffic)
+    ]

@@ -34,10 +34,10 @@ template <class Real> struct Running {
         total *= old_peak == -infinity() ? Real(0) : power_of_two(exponent);
     }
 
-    template <bool ALL, class T, int WIDTH>
+    template <bool ALL, bool FLIP, class T, int WIDTH>
     __device__ __forceinline__ void add(const Vector<T, WIDTH> (&chunk)[CHUNK], int present, Weights<Real> weights) {
-        raise(highest<ALL>(peak, chunk, present, weights.sign), weights);
-        const Real origin = weights.sign * finite_or_zero(peak);
+        raise(highest<ALL, FLIP>(peak, chunk, present), weights);
+        const Real origin = FLIP ? -finite_or_zero(peak) : finite_or_zero(peak);
 #pragma unroll
         for (int i = 0; i < CHUNK; ++i)
             if (ALL || i < present) {
@@ -107,16 +107,20 @@ __global__ void __launch_bounds__(THREADS)
         const i64 k = first + i * STRIDE;
         if (k < n) chunk[i] = load<WIDTH>(from + k * x_stride);
     }
-    const Real beta = static_cast<Real>(beta_argument), factor = widen(grad[row]) * beta;
-    const Real level = lse[row] == -infinity() ? Real(0) : lse[row];
+    // Half the exponent of 2, since the whole may overflow where beta x does not; the FMA adds one rounding to those of
+    // beta log2(e) and lse log2(e), the latter from a constant in two parts.
+    const Real half_scale = static_cast<Real>(beta_argument * 0.72134752044448170);
+    const Real level = lse[row] == -infinity() ? Real(0) : lse[row], factor = widen(grad[row]) * Real(beta_argument);
+    constexpr Real HALF_LOG2E = 0.72134752044448170, REST = 0.72134752044448170 - HALF_LOG2E;
+    const Real half_level = fused(level, HALF_LOG2E, level * REST);
 #pragma unroll
     for (int i = 0; i < CHUNK; ++i) {
         const i64 k = first + i * STRIDE;
         if (k >= n) break;
 #pragma unroll
         for (int j = 0; j < WIDTH; ++j) {
-            const Real exponent = (widen(chunk[i].get(j)) * beta - level) * Real(1.4426950408889634);
-            chunk[i].set(j, narrow<T>(factor * weight(exponent)));
+            const Real half = fused(widen(chunk[i].get(j)), half_scale, -half_level);
+            chunk[i].set(j, narrow<T>(factor * weight(half + half)));
         }
         store<WIDTH>(to + k * dx_stride, chunk[i]);
     }

@@ -3,7 +3,7 @@
 // A sum is a struct that the caller brings, without constructors, since it also lies in shared and in global memory:
 //
 //   static Sum nothing()                          of no elements
-//   void add<ALL>(chunk, present, weights)        CHUNK vectors, or (not ALL) the first `present` of them
+//   void add<ALL, FLIP>(chunk, present, weights)  CHUNK vectors, or (not ALL) the first `present` of them; FLIP: beta < 0
 //   void merge(other, weights)                    other elements of the same row
 //   void over_lanes<COUNT>(weights)               that many neighbouring lanes' sums, put together in each of them
 //
@@ -70,6 +70,10 @@ __device__ __forceinline__ float logarithm(float x) { return logf(x); }
 __device__ __forceinline__ double logarithm(double x) { return log(x); }
 __device__ __forceinline__ float larger(float a, float b) { return fmaxf(a, b); }
 __device__ __forceinline__ double larger(double a, double b) { return fmax(a, b); }
+__device__ __forceinline__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double fused(double a, double b, double c) { return fma(a, b, c); }
+__device__ __forceinline__ float quotient(float a, float b) { return __fdividef(a, b); }  // 2 ulp, 0 for b > 2^126
+__device__ __forceinline__ double quotient(double a, double b) { return a / b; }
 template <class Real> __device__ __forceinline__ Real shuffle_xor(Real x, int lanes) {
     return __shfl_xor_sync(warp_mask, x, lanes);
 }
@@ -104,7 +108,8 @@ template <class T, int WIDTH> struct __align__(sizeof(T) * WIDTH) Vector<T, WIDT
 
     template <bool FLIP> __device__ float highest(float peak) const {
         u32 best = pair[0];
-        for (int j = 1; j < WIDTH / 2; ++j) best = FLIP ? smaller_pair<T>(best, pair[j]) : larger_pair<T>(best, pair[j]);
+        for (int j = 1; j < WIDTH / 2; ++j)
+            best = FLIP ? smaller_pair<T>(best, pair[j]) : larger_pair<T>(best, pair[j]);
         const float low = widen(T{static_cast<unsigned short>(best)});
         const float high = widen(T{static_cast<unsigned short>(best >> 16)});
         return larger(peak, FLIP ? larger(-low, -high) : larger(low, high));
@@ -121,13 +126,42 @@ template <int WIDTH, class T> __device__ __forceinline__ void store(T* to, const
 }
 
 // The larger of `peak` and of sign * x for all x; NaN is passed over, it comes back by its weight.
-template <bool ALL, class Real, class T, int WIDTH>
-__device__ __forceinline__ Real highest(Real peak, const Vector<T, WIDTH> (&chunk)[CHUNK], int present, Real sign) {
+template <bool ALL, bool FLIP, class Real, class T, int WIDTH>
+__device__ __forceinline__ Real highest(Real peak, const Vector<T, WIDTH> (&chunk)[CHUNK], int present) {
 #pragma unroll
     for (int i = 0; i < CHUNK; ++i)
-        if (ALL || i < present)
-            peak = sign > 0 ? chunk[i].template highest<false>(peak) : chunk[i].template highest<true>(peak);
+        if (ALL || i < present) peak = chunk[i].template highest<FLIP>(peak);
     return peak;
+}
+
+// Adds one lane's share of the elements from `begin` to `end` of a row.
+template <bool FLIP, int LANES, int WIDTH, class Sum, class T, class Real>
+__device__ __forceinline__ void read_row(const T* __restrict__ row, i64 stride, i64 begin, i64 end, int lane,
+                                         Weights<Real> weights, Sum& sum) {
+    constexpr int STRIDE = LANES * WIDTH;
+    const i64 whole = end - end % WIDTH;
+    i64 k = begin + lane * WIDTH;
+    Vector<T, WIDTH> chunk[CHUNK];
+#pragma unroll 1
+    for (; k + (CHUNK - 1) * STRIDE < whole; k += CHUNK * STRIDE) {
+#pragma unroll
+        for (int i = 0; i < CHUNK; ++i) chunk[i] = load<WIDTH>(row + (k + i * STRIDE) * stride);
+        sum.template add<true, FLIP>(chunk, CHUNK, weights);
+    }
+    if (k < whole) {
+        const int present = static_cast<int>((whole - k - 1) / STRIDE) + 1;
+#pragma unroll
+        for (int i = 0; i < CHUNK; ++i)
+            if (i < present) chunk[i] = load<WIDTH>(row + (k + i * STRIDE) * stride);
+        sum.template add<false, FLIP>(chunk, present, weights);
+    }
+    if (WIDTH > 1)
+#pragma unroll 1
+        for (k = whole + lane; k < end; k += LANES) {
+            Vector<T, 1> single[CHUNK];
+            single[0].set(0, row[k]);
+            sum.template add<false, FLIP>(single, 1, weights);
+        }
 }
 
 // The sums of a row's threads, put together. Before, neighbouring threads have neighbouring elements, or rows if
@@ -150,7 +184,7 @@ __device__ __forceinline__ Sum together(Sum own, Weights<Real> weights) {
 template <int LANES, int WIDTH, bool ROWS_CLOSER, class Sum, class T, class Real>
 __device__ __forceinline__ bool reduce_rows(const T* __restrict__ x, const Rows& rows, Sum* parts, u32* counters,
                                             Weights<Real> weights, Sum& sum, i64& row) {
-    constexpr int ROWS = THREADS / LANES, STRIDE = LANES * WIDTH;
+    constexpr int ROWS = THREADS / LANES;
     const u32 group = rows.splits == 1 ? blockIdx.x : blockIdx.x / static_cast<u32>(rows.splits);
     const i64 part = rows.splits == 1 ? 0 : blockIdx.x % static_cast<u32>(rows.splits);
     const i64 begin = part * rows.length, end = begin + rows.length < rows.n ? begin + rows.length : rows.n;
@@ -159,30 +193,9 @@ __device__ __forceinline__ bool reduce_rows(const T* __restrict__ x, const Rows&
     sum = Sum::nothing();
     if (row < rows.count) {
         const T* const base = x + rows.layout.offset(row);
-        const i64 stride = WIDTH > 1 ? 1 : rows.layout.stride, whole = end - end % WIDTH;
-        i64 k = begin + lane * WIDTH;
-        Vector<T, WIDTH> chunk[CHUNK];
-#pragma unroll 1
-        for (; k + (CHUNK - 1) * STRIDE < whole; k += CHUNK * STRIDE) {
-#pragma unroll
-            for (int i = 0; i < CHUNK; ++i)
-                chunk[i] = load<WIDTH>(base + (k + i * STRIDE) * stride);
-            sum.template add<true>(chunk, CHUNK, weights);
-        }
-        if (k < whole) {
-            const int present = static_cast<int>((whole - k - 1) / STRIDE) + 1;
-#pragma unroll
-            for (int i = 0; i < CHUNK; ++i)
-                if (i < present)
-                    chunk[i] = load<WIDTH>(base + (k + i * STRIDE) * stride);
-            sum.template add<false>(chunk, present, weights);
-        }
-        if (WIDTH > 1)
-            for (k = whole + lane; k < end; k += LANES) {
-                Vector<T, 1> single[CHUNK];
-                single[0].set(0, base[k]);
-                sum.template add<false>(single, 1, weights);
-            }
+        const i64 stride = WIDTH > 1 ? 1 : rows.layout.stride;
+        if (weights.sign > 0) read_row<false, LANES, WIDTH>(base, stride, begin, end, lane, weights, sum);
+        else read_row<true, LANES, WIDTH>(base, stride, begin, end, lane, weights, sum);
     }
     sum = together<LANES, ROWS_CLOSER>(sum, weights);
     row = static_cast<i64>(group) * ROWS + threadIdx.x / LANES;

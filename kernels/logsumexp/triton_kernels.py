@@ -7,9 +7,9 @@ Operations per element, forward: a comparison, a subtraction, a product, an ex2,
 the inner loop of sm_90, rescaling and addresses included: 6.5 instructions for float32, 7.6 for 16 bits, 1.03 to 1.06
 of them MUFU; 43 for float64. Backward: four, and what keeps subnormal numbers, unpacks and packs.
 
-Design: a tile is (CHUNK, ROWS, LANES, WIDTH). The last axis is one 128-bit load, the one before it the threads of a row,
-then come rows, and the first axis lies in registers: Triton lays tiles out from the last axis to the first. A maximum
-or sum over the first and last axes thus stays within a thread; lanes are put together once, at the end of the row.
+Design: a tile is (CHUNK, ROWS, LANES, WIDTH). The last axis is one 128-bit load, the one before it the threads of a
+row, then come rows, and the first axis lies in registers: Triton lays tiles out from the last axis to the first. A
+maximum or sum over the first and last axes thus stays within a thread; lanes are put together once, when a row ends.
 Whole steps are read without a mask; one masked step takes what is left. So that the compiler knows loads to be aligned,
 strides and lengths come in units of WIDTH where they are multiples of it. Shapes are those of the CUDA C kernels
 (`shapes.py`), and so is the way of few long rows: parts, and the last program of a row combines them, in their order.
@@ -24,9 +24,12 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_math import bits_of, from_bits, round_to
+from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
 from .rows import Layout, Rows, as_rows, is_wide
 from .shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, WIDE_LANES, Shape, choose, counters, split_rows
+
+_INTERPRETS = tl.constexpr(INTERPRETS)
 
 
 def narrow_chunk(itemsize: int) -> int:
@@ -207,11 +210,27 @@ def forward_kernel(
 
 
 @triton.jit
-def slope_of(z, factor, beta, level):
-    return factor[None, :, None, None] * tl.exp(z * beta - level[None, :, None, None])
+def slope_of(z, factor, beta, half_scale, level, half_level):
+    """``factor * exp(beta z - level)``, subnormal weights kept: a gradient may be large.
+
+    In float32 the exponent of 2 is rounded once more than ``beta log2(e)`` and ``level log2(e)``, and comes in halves,
+    since the whole may overflow where beta x does not. The interpreter would round an FMA twice.
+    """
+    shape: tl.constexpr = z.shape
+    factor = factor[None, :, None, None]
+    if z.dtype == tl.float64:
+        return factor * tl.exp(z * beta - level[None, :, None, None])
+    half_level = tl.broadcast_to(half_level[None, :, None, None], shape)
+    if _INTERPRETS:
+        half = z.to(tl.float64) * half_scale.to(tl.float64) - half_level.to(tl.float64)
+        return factor * tl.exp2(2.0 * half.to(tl.float32))
+    else:
+        half = tl.fma(z, tl.broadcast_to(half_scale, shape), -half_level)
+        ex2: tl.constexpr = "ex2.approx.f32 $0, $1;"  # tl.exp2 flushes
+        return factor * tl.inline_asm_elementwise(ex2, "=f,f", [half + half], dtype=tl.float32, is_pure=True, pack=1)
 
 
-@triton.jit(do_not_specialize=["beta_bits"])
+@triton.jit(do_not_specialize=["beta_bits", "scale_bits"])
 def backward_kernel(
     grad,  # (rows,) contiguous
     x,  # any strides
@@ -231,6 +250,7 @@ def backward_kernel(
     dx_stride,
     column_blocks,
     beta_bits,
+    scale_bits,  # beta log2(e) / 2
     ACC: tl.constexpr,
     ONE_DIM: tl.constexpr,
     ROWS: tl.constexpr,
@@ -246,9 +266,11 @@ def backward_kernel(
     row = (program // column_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     known = row < rows
     safe_row = tl.minimum(row, rows - 1)
+    scale = from_bits(scale_bits, ACC)
     beta = from_bits(beta_bits, ACC)
     level = tl.load(lse + safe_row)
     level = tl.where(level == -float("inf"), 0.0, level)
+    half_level = (level.to(tl.float64) * 0.72134752044448170).to(ACC)  # log2(e) / 2
     factor = tl.load(grad + safe_row).to(ACC) * beta
     column = tile_columns(CHUNK, LANES, WIDTH)
     source = row_offset(safe_row, size1, size2, x_stride0, x_stride1, x_stride2, ONE_DIM) * WIDTH
@@ -256,12 +278,12 @@ def backward_kernel(
     source = x + source[None, :, None, None] + (column * x_stride + start * x_stride)
     target = dx + target[None, :, None, None] + (column * dx_stride + start * dx_stride)
     if start + STEP <= end:
-        slope = slope_of(tl.load(source).to(ACC), factor, beta, level)
+        slope = slope_of(tl.load(source).to(ACC), factor, beta, scale, level, half_level)
         mask = tl.broadcast_to(known[None, :, None, None], (CHUNK, ROWS, LANES, WIDTH))
         tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
     else:
         mask = known[None, :, None, None] & (column + start < end)
-        slope = slope_of(tl.load(source, mask=mask, other=0.0).to(ACC), factor, beta, level)
+        slope = slope_of(tl.load(source, mask=mask, other=0.0).to(ACC), factor, beta, scale, level, half_level)
         tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
 
 
@@ -270,10 +292,14 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
 
 
 def tile_of(view: Rows, shape: Shape, itemsize: int) -> dict[str, int]:
-    """The constants of a kernel that depend on the shape of rows."""
+    """The constants of a kernel that depend on the shape of rows.
+
+    The interpreter takes as long for one row as for sixteen, and there a program has so many, where there are.
+    """
+    rows = min(max(shape.rows, 16), triton.next_power_of_2(view.count)) if INTERPRETS else shape.rows
     return {
         "ONE_DIM": view.count == view.sizes[2],
-        "ROWS": shape.rows,
+        "ROWS": rows,
         "LANES": shape.lanes,
         "WIDTH": shape.width,
         "N_UNIT": shape.width if view.n % shape.width == 0 else 1,
@@ -291,7 +317,7 @@ def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -
     (layout,) = view.layouts
     shape = choose(view, x.element_size(), is_wide(view, x))
     tile = tile_of(view, shape, x.element_size())
-    groups = triton.cdiv(view.count, shape.rows)
+    groups = triton.cdiv(view.count, tile["ROWS"])
     splits, steps = split_rows(view, groups, tile["CHUNK"] * shape.lanes * shape.width, x.element_size())
     acc = accumulator(x.dtype)
     peaks = totals = count = y
@@ -314,10 +340,10 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
     shape = choose(view, x.element_size(), is_wide(view, x, out))
     tile = tile_of(view, shape, x.element_size())
     column_blocks = triton.cdiv(view.n, tile["CHUNK"] * shape.lanes * shape.width)
-    backward_kernel[(triton.cdiv(view.count, shape.rows) * column_blocks,)](
+    backward_kernel[(triton.cdiv(view.count, tile["ROWS"]) * column_blocks,)](
         grad, x, lse, out, view.count, view.n // tile["N_UNIT"], *view.sizes[1:], *strides_of(source, shape),
-        *strides_of(target, shape), column_blocks, bits_of(beta), ACC=accumulator(x.dtype), **tile,
-        num_warps=THREADS // 32,
+        *strides_of(target, shape), column_blocks, bits_of(beta),
+        bits_of(beta * math.log2(math.e) / 2), ACC=accumulator(x.dtype), **tile, num_warps=THREADS // 32,
     )  # fmt: skip
 
 
