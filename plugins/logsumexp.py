@@ -74,8 +74,8 @@ def rows_of(case: Case, device: torch.device) -> Tensor:
     else:
         x = random(rows, columns)
         x = x.mul_(torch.exp(random(rows, 1))).add_(20.0 * random(rows, 1))
-    if "outliers" in words:
-        x[:, columns // 3] += 60.0
+    if "outliers" in words or "far" in words:
+        x[:, columns // 3] += 60.0 if "outliers" in words else 3000.0
     if "shifted" in words:
         x += 1.0e4
     x = x.to(case.torch_dtype)

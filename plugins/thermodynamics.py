@@ -31,7 +31,7 @@ CASES = (
     *(_case(67, 300, variant=variant) for variant in ("transposed", "sliced", "unaligned", "negative unaligned")),
     _case(3, 70001, variant="split"),
     _case(2, 70000, "float16", "split"),
-    _case(1, 70003, variant="beta-zero outliers split"),
+    _case(1, 70003, variant="beta-zero far split"),
     _case(3, 4, variant="equal"),
     _case(9, 1),
     _case(4, 0),

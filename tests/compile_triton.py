@@ -12,6 +12,7 @@ import triton
 from boltzbench.kernels.logsumexp import triton_kernels as logsumexp
 from boltzbench.kernels.rbm_gibbs import triton_kernels as rbm_gibbs
 from boltzbench.kernels.sgld import triton_kernels as sgld
+from boltzbench.kernels.thermodynamics import triton_kernels as thermodynamics
 from boltzbench.kernels.variants import TritonVariant
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -21,8 +22,9 @@ INTEGERS = "type of the integer arguments"
 
 def variants():
     """``(name, kernel, types of arguments, constant arguments, warps)``; types default to 64-bit integers."""
-    for variant in logsumexp.variants():
-        yield f"logsumexp {variant.name}", variant, {}, {}, 8
+    for operation, module in (("logsumexp", logsumexp), ("thermodynamics", thermodynamics)):
+        for variant in module.variants():
+            yield f"{operation} {variant.name}", variant, {}, {}, 8
     for dtype in ("fp32", "fp16", "bf16"):
         for draw, clamped in ((True, False), (True, True), (False, False)):
             pointers = {"given": "*u8", "weights": f"*{dtype}", "bias": f"*{dtype}", "out": "*u8" if draw else "*fp32"}

@@ -11,11 +11,13 @@ import torch
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
 from boltzbench.kernels.sgld import cuda_kernels as sgld
+from boltzbench.kernels.thermodynamics import cuda_kernels as thermodynamics
 
 ARCHITECTURES = [80, 90, 100]
 MODULES = (
     {f"logsumexp {name}": logsumexp.module(dtype) for dtype, name in logsumexp.TYPES.items()}
     | {f"rbm_gibbs {name}": rbm_gibbs.module(dtype) for dtype, name in rbm_gibbs.TYPES.items()}
+    | {f"thermodynamics {name}": thermodynamics.module(dtype) for dtype, name in thermodynamics.TYPES.items()}
     | {"sgld": sgld.MODULE}
 )
 

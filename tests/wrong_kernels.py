@@ -20,9 +20,15 @@ from boltzbench.kernels.logsumexp import logsumexp
 from boltzbench.plugins import logsumexp as logsumexp_plugin
 from boltzbench.plugins import rbm_gibbs as rbm_plugin
 from boltzbench.plugins import sgld as sgld_plugin
+from boltzbench.plugins import thermodynamics as thermodynamics_plugin
 from torch import Tensor
 
-PLUGINS = {"logsumexp": logsumexp_plugin, "rbm_gibbs": rbm_plugin, "sgld": sgld_plugin}
+PLUGINS = {
+    "logsumexp": logsumexp_plugin,
+    "rbm_gibbs": rbm_plugin,
+    "sgld": sgld_plugin,
+    "thermodynamics": thermodynamics_plugin,
+}
 KERNELS = Path(boltzbench.kernels.__file__).parent
 Prepare = Callable[[Inputs, Tensors], Launch]
 
@@ -174,6 +180,55 @@ def gradient_from_a_rounded_result(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+# --- thermodynamics: each takes (x, p, log Z), with p the law, and returns energy and variance
+
+
+def subtracts_large_squares(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    mean = (p * x).sum(1)
+    return -mean, (p * x * x).sum(1) - mean * mean
+
+
+def squares_distances_from_the_peak(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    distance = x - x.amax(1, keepdim=True)
+    mean = (p * distance).sum(1)
+    return -(x.amax(1) + mean), (p * distance**2).sum(1) - mean**2
+
+
+def weighs_all_alike(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    return -x.mean(1), x.var(1, correction=0)
+
+
+def takes_the_sample_variance(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = -(p * x).sum(1)
+    n = x.shape[1]
+    return energy, (p * (x + energy[:, None]) ** 2).sum(1) * n / (n - 1)
+
+
+def has_the_sign_of_energy_wrong(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = (p * x).sum(1)
+    return energy, (p * (x - energy[:, None]) ** 2).sum(1)
+
+
+def lets_weightless_states_count(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = -(p * x).sum(1)
+    return energy, (p * (x + energy[:, None]) ** 2).sum(1)
+
+
+def _moments(compute: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            x = inputs["x"].to(outputs["log_z"].dtype)
+            log_z = torch.logsumexp(x * inputs["beta"], 1)
+            energy, variance = compute(x, torch.softmax(x * inputs["beta"], 1))
+            for name, value in (("log_z", log_z), ("energy", energy), ("variance", variance)):
+                outputs[name].copy_(torch.where(log_z.isfinite() | (value is log_z), value, torch.nan))
+            return outputs
+
+        return launch
+
+    return prepare
+
+
 # --- block Gibbs and SGLD: the shipped torch backend, given spoiled inputs or with spoiled results
 
 
@@ -251,6 +306,7 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
 
 
 LOGSUMEXP, SPLIT = "rows=37 columns=1031 float32", "split rows=3 columns=70001 float32"
+FLAT = "beta-zero far split rows=1 columns=70003 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 SGLD = "tensors=1 elements=5003 float32"
@@ -268,6 +324,17 @@ WRONG_KERNELS = (
             (ignores_beta, "hot rows=5 columns=512 float32"),
             (answers_a_constant, LOGSUMEXP),
             (skips_nan, "nan rows=5 columns=512 float32"),
+        )
+    ),
+    *(
+        WrongKernel(compute.__name__, "thermodynamics", case, Status.WRONG_VALUES, _moments(compute))
+        for compute, case in (
+            (subtracts_large_squares, "shifted rows=5 columns=512 float32"),
+            (squares_distances_from_the_peak, FLAT),
+            (weighs_all_alike, LOGSUMEXP),
+            (takes_the_sample_variance, LOGSUMEXP),
+            (has_the_sign_of_energy_wrong, LOGSUMEXP),
+            (lets_weightless_states_count, "infinities rows=5 columns=512 float32"),
         )
     ),
     *(
@@ -332,9 +399,14 @@ MUTANTS = tuple(
         ("logsumexp", "rows.cuh", "return row * stride2", "return row * stride", LOGSUMEXP),
         ("logsumexp", "rows.cuh", "first + i * LANES < rows.splits", "first + i * LANES + 1 < rows.splits", SPLIT),
         ("logsumexp", "rows.cuh", "!= rows.splits - 1", "!= rows.splits - 2", SPLIT),
-        ("logsumexp", "logsumexp.cu", "* beta - level", "- level", "cold backward rows=67 columns=300 float32"),
+        ("logsumexp", "logsumexp.cu", "beta_argument * 0.7", "0.7", "cold backward rows=67 columns=300 float32"),
         ("logsumexp", "logsumexp.cu", "k = first + i * STRIDE;\n        if (k >= n)",
          "k = first + i * STRIDE;\n        if (k >= n - WIDTH)", "backward rows=70 columns=128 bfloat16"),
+        ("thermodynamics", "thermodynamics.cu", "+ (difference * share) * (difference * total)", "", LOGSUMEXP),
+        ("thermodynamics", "thermodynamics.cu", "spread *= factor;", "", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "finite(mean + moved)", "mean", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "return larger(distance, ", "return larger(distance, -1 / Real(0) + ",
+         "infinities rows=5 columns=512 float32"),
         ("rbm_gibbs", "rbm_gibbs.cu", "words.word[u]", "words.word[0]", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
@@ -348,6 +420,10 @@ MUTANTS = tuple(
         ("logsumexp", "triton_kernels.py", "begin, whole, STEP", "begin, whole - STEP, STEP",
          "rows=70 columns=128 bfloat16"),
         ("logsumexp", "triton_kernels.py", "== splits - 1", "== splits - 2", SPLIT),
+        ("thermodynamics", "triton_kernels.py", "+ total * difference * difference", "", LOGSUMEXP),
+        ("thermodynamics", "triton_kernels.py", "spread * factor", "spread", SPLIT),
+        ("thermodynamics", "triton_kernels.py", "    distance = finite(distance)\n", "",
+         "infinities rows=5 columns=512 float32"),
         ("rbm_gibbs", "triton_kernels.py", "interleave4(w0, w1, w2, w3)", "interleave4(w0, w1, w2, w2)", GIBBS),
         ("rbm_gibbs", "triton_kernels.py", "k_mask = k < given_units", "k_mask = k < given_units - 1", GIBBS),
         ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE", "mixed tensors=9 elements=1031 float32"),

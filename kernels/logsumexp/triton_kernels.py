@@ -27,7 +27,7 @@ from ..triton_math import bits_of, from_bits, round_to
 from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
 from .rows import Layout, Rows, as_rows, is_wide
-from .shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, WIDE_LANES, Shape, choose, counters, split_rows
+from .shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, Shape, choose, counters, split_rows
 
 _INTERPRETS = tl.constexpr(INTERPRETS)
 
@@ -348,9 +348,9 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
 
 
 def variants() -> Sequence[Variant]:
-    """Each number of lanes with wide loads, a block with narrow ones, rows that are neighbours, and split rows."""
+    """A few lanes, a warp and a block with wide loads, a block with narrow ones, rows that are neighbours, and split rows."""
     found: list[Variant] = []
-    shapes = [(lanes, 16, "") for lanes in WIDE_LANES] + [(THREADS, 0, ", any strides"), (LANES_WHERE_CLOSER, 0, "")]
+    shapes = [(lanes, 16, "") for lanes in (8, 32, THREADS)] + [(THREADS, 0, ", any strides"), (LANES_WHERE_CLOSER, 0, "")]
     for dtype, itemsize in (("fp64", 8), ("fp32", 4), ("fp16", 2), ("bf16", 2)):
         acc = tl.float64 if dtype == "fp64" else tl.float32
         pointers = dict.fromkeys(("x", "y", "grad", "dx"), f"*{dtype}:16")
