@@ -71,8 +71,8 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     u, n = finfo.eps / 2, x.shape[1]
     if not n:
         empty = x.new_zeros(len(x))
-        values = (empty - torch.inf, empty + torch.nan, empty + torch.nan)
-        return {name: Expected(value, 0.0) for name, value in zip(RESULTS, values, strict=True)}
+        special = (empty - torch.inf, empty + torch.nan, empty + torch.nan)
+        return {name: Expected(value, 0.0) for name, value in zip(RESULTS, special, strict=True)}
     log_z, energy, variance = reference.thermodynamics(x, 1, beta)
     best = (x.amin(1) if beta < 0 else x.amax(1)).nan_to_num()
     weights = torch.exp((x - best[:, None]) * beta)

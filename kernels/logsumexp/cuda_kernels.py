@@ -11,7 +11,20 @@ from torch import Tensor
 from ..cuda_module import CudaModule
 from ..variants import CudaVariant, Variant
 from .rows import Layout, Rows, as_rows, is_wide
-from .shapes import CHUNK, LANES_WHERE_CLOSER, NARROW_LANES, THREADS, WIDE_LANES, Shape, choose, counters, split_rows
+from .shapes import (
+    CHUNK,
+    LANES_WHERE_CLOSER,
+    NARROW_LANES,
+    THREADS,
+    WIDE_LANES,
+    Plan,
+    Shape,
+    counters,
+    plans,
+    shape_class,
+    split_rows,
+)
+from .tuning import run_best
 
 TYPES = {torch.float64: "double", torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
@@ -75,20 +88,26 @@ def reduce_rows(
 ) -> None:
     """Launch kernel ``name`` of a module that includes `rows.cuh`: each row of ``x``, not empty, to ``outputs``."""
     x, view = as_rows(dim, x)
-    shape = choose(view, x.element_size(), is_wide(view, x))
-    groups = -(-view.count // shape.rows)
-    step = shape.lanes * shape.width * CHUNK
-    splits, steps = split_rows(view, groups, step, x.element_size())
-    argument = RowsArgument(LayoutArgument.of(view, view.layouts[0]), view.count, view.n, splits, steps * step)
-    parts = count = None
-    if splits > 1:
-        wide = torch.float64 if x.dtype is torch.float64 else torch.float32
-        parts = torch.empty((view.count, splits, numbers_per_part), dtype=wide, device=x.device)
-        count = counters(groups, x.device)
-    kernels.launch(
-        f"{name}<{template_of(view, shape, x.dtype)}>", (groups * splits,), (THREADS,),
-        [x, *outputs, parts, count, argument, beta], device=x.device,
-    )  # fmt: skip
+    wide = is_wide(view, x)
+    layout = LayoutArgument.of(view, view.layouts[0])
+
+    def launch(plan: Plan) -> None:
+        shape = plan.shape
+        groups, step = -(-view.count // shape.rows), shape.lanes * shape.width * CHUNK
+        splits, steps = split_rows(view, groups, step, x.element_size(), plan.blocks)
+        parts = count = None
+        if splits > 1:
+            real = torch.float64 if x.dtype is torch.float64 else torch.float32
+            parts = torch.empty((view.count, splits, numbers_per_part), dtype=real, device=x.device)
+            count = counters(groups, x.device)
+        argument = RowsArgument(layout, view.count, view.n, splits, steps * step)
+        kernels.launch(
+            f"{name}<{template_of(view, shape, x.dtype)}>", (groups * splits,), (THREADS,),
+            [x, *outputs, parts, count, argument, beta], device=x.device,
+        )  # fmt: skip
+
+    key = shape_class(f"cupy {kernels.source.stem} {name}", x, view, wide)
+    run_best(key, plans(view, x.element_size(), wide, True), launch, x.device)
 
 
 def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -> None:
@@ -100,14 +119,18 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
     """Write the gradient with respect to ``x``, which is not empty, into ``out`` (contiguous)."""
     x, view = as_rows(dim, x, out)
     wide = is_wide(view, x, out) and view.n % (16 // x.element_size()) == 0
-    shape = choose(view, x.element_size(), wide)
-    column_blocks = -(-view.n // (shape.lanes * shape.width * CHUNK))
-    blocks = -(-view.count // shape.rows) * column_blocks
     layouts = [LayoutArgument.of(view, layout) for layout in view.layouts]
-    module(x.dtype).launch(
-        f"backward<{template_of(view, shape, x.dtype)}>", (blocks,), (THREADS,),
-        [grad, x, lse, out, *layouts, view.count, view.n, column_blocks, beta], device=x.device,
-    )  # fmt: skip
+
+    def launch(plan: Plan) -> None:
+        shape = plan.shape
+        column_blocks = -(-view.n // (shape.lanes * shape.width * CHUNK))
+        module(x.dtype).launch(
+            f"backward<{template_of(view, shape, x.dtype)}>", (-(-view.count // shape.rows) * column_blocks,),
+            (THREADS,), [grad, x, lse, out, *layouts, view.count, view.n, column_blocks, beta], device=x.device,
+        )  # fmt: skip
+
+    key = shape_class("cupy logsumexp backward", x, view, wide)
+    run_best(key, plans(view, x.element_size(), wide, False), launch, x.device)
 
 
 def row_variants(kernels: CudaModule, name: str, dtype: torch.dtype, traffic: int) -> list[Variant]:

@@ -27,7 +27,8 @@ from ..triton_math import bits_of, from_bits, round_to
 from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
 from .rows import Layout, Rows, as_rows, is_wide
-from .shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, Shape, choose, counters, split_rows
+from .shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, Plan, Shape, counters, plans, shape_class, split_rows
+from .tuning import run_best
 
 _INTERPRETS = tl.constexpr(INTERPRETS)
 
@@ -307,6 +308,11 @@ def tile_of(view: Rows, shape: Shape, itemsize: int) -> dict[str, int]:
     }
 
 
+def step_of(tile: dict[str, int]) -> int:
+    """Elements of a row that a tile holds."""
+    return tile["CHUNK"] * tile["LANES"] * tile["WIDTH"]
+
+
 def strides_of(layout: Layout, shape: Shape) -> tuple[int, ...]:
     return (*(stride // shape.width for stride in layout.strides), layout.stride)
 
@@ -314,43 +320,53 @@ def strides_of(layout: Layout, shape: Shape) -> tuple[int, ...]:
 def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -> None:
     """Write ``y`` and, if given, ``exact`` (the result in the precision of accumulation). ``x`` is not empty."""
     x, view = as_rows(dim, x)
-    (layout,) = view.layouts
-    shape = choose(view, x.element_size(), is_wide(view, x))
-    tile = tile_of(view, shape, x.element_size())
-    groups = triton.cdiv(view.count, tile["ROWS"])
-    splits, steps = split_rows(view, groups, tile["CHUNK"] * shape.lanes * shape.width, x.element_size())
-    acc = accumulator(x.dtype)
-    peaks = totals = count = y
-    if splits > 1:
-        wide = torch.float64 if acc is tl.float64 else torch.float32
-        peaks, totals = torch.empty((2, view.count, splits), dtype=wide, device=x.device)
-        count = counters(groups, x.device)
-    forward_kernel[(groups * splits,)](
-        x, y, y if exact is None else exact, peaks, totals, count, view.count, view.n // tile["N_UNIT"],
-        *view.sizes[1:], *strides_of(layout, shape), splits, steps, bits_of(beta),
-        bits_of(abs(beta) * math.log2(math.e)), ACC=acc, FLIP=beta < 0, SPLIT=splits > 1,
-        HAS_EXACT=exact is not None, **tile, num_warps=THREADS // 32,
-    )  # fmt: skip
+    wide, itemsize, acc = is_wide(view, x), x.element_size(), accumulator(x.dtype)
+    bits = (bits_of(beta), bits_of(abs(beta) * math.log2(math.e)))
+
+    def launch(plan: Plan) -> None:
+        shape, tile = plan.shape, tile_of(view, plan.shape, itemsize)
+        groups = triton.cdiv(view.count, tile["ROWS"])
+        splits, steps = split_rows(view, groups, step_of(tile), itemsize, plan.blocks)
+        peaks = totals = count = y
+        if splits > 1:
+            real = torch.float64 if acc is tl.float64 else torch.float32
+            peaks, totals = torch.empty((2, view.count, splits), dtype=real, device=x.device)
+            count = counters(groups, x.device)
+        forward_kernel[(groups * splits,)](
+            x, y, y if exact is None else exact, peaks, totals, count, view.count, view.n // tile["N_UNIT"],
+            *view.sizes[1:], *strides_of(view.layouts[0], shape), splits, steps, *bits, ACC=acc, FLIP=beta < 0,
+            SPLIT=splits > 1, HAS_EXACT=exact is not None, **tile, num_warps=THREADS // 32,
+        )  # fmt: skip
+
+    key = shape_class("triton logsumexp forward", x, view, wide)
+    run_best(key, plans(view, itemsize, wide, True), launch, x.device)
 
 
 def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: Tensor) -> None:
     """Write the gradient with respect to ``x``, which is not empty, into ``out`` (contiguous)."""
     x, view = as_rows(dim, x, out)
     source, target = view.layouts
-    shape = choose(view, x.element_size(), is_wide(view, x, out))
-    tile = tile_of(view, shape, x.element_size())
-    column_blocks = triton.cdiv(view.n, tile["CHUNK"] * shape.lanes * shape.width)
-    backward_kernel[(triton.cdiv(view.count, tile["ROWS"]) * column_blocks,)](
-        grad, x, lse, out, view.count, view.n // tile["N_UNIT"], *view.sizes[1:], *strides_of(source, shape),
-        *strides_of(target, shape), column_blocks, bits_of(beta),
-        bits_of(beta * math.log2(math.e) / 2), ACC=accumulator(x.dtype), **tile, num_warps=THREADS // 32,
-    )  # fmt: skip
+    wide, itemsize = is_wide(view, x, out), x.element_size()
+    bits = (bits_of(beta), bits_of(beta * math.log2(math.e) / 2))
+
+    def launch(plan: Plan) -> None:
+        shape, tile = plan.shape, tile_of(view, plan.shape, itemsize)
+        column_blocks = triton.cdiv(view.n, step_of(tile))
+        backward_kernel[(triton.cdiv(view.count, tile["ROWS"]) * column_blocks,)](
+            grad, x, lse, out, view.count, view.n // tile["N_UNIT"], *view.sizes[1:], *strides_of(source, shape),
+            *strides_of(target, shape), column_blocks, *bits, ACC=accumulator(x.dtype), **tile,
+            num_warps=THREADS // 32,
+        )  # fmt: skip
+
+    key = shape_class("triton logsumexp backward", x, view, wide)
+    run_best(key, plans(view, itemsize, wide, False), launch, x.device)
 
 
 def variants() -> Sequence[Variant]:
-    """A few lanes, a warp and a block with wide loads, a block with narrow ones, rows that are neighbours, and split rows."""
+    """A few lanes, a warp, a block with wide loads and with narrow ones, rows that are neighbours, and split rows."""
     found: list[Variant] = []
-    shapes = [(lanes, 16, "") for lanes in (8, 32, THREADS)] + [(THREADS, 0, ", any strides"), (LANES_WHERE_CLOSER, 0, "")]
+    shapes = [(lanes, 16, "") for lanes in (8, 32, THREADS)]
+    shapes += [(THREADS, 0, ", any strides"), (LANES_WHERE_CLOSER, 0, "")]
     for dtype, itemsize in (("fp64", 8), ("fp32", 4), ("fp16", 2), ("bf16", 2)):
         acc = tl.float64 if dtype == "fp64" else tl.float32
         pointers = dict.fromkeys(("x", "y", "grad", "dx"), f"*{dtype}:16")

@@ -13,17 +13,19 @@ import triton.language as tl
 from torch import Tensor
 
 from ..logsumexp.rows import as_rows, is_wide
-from ..logsumexp.shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, Shape, choose, counters, split_rows
+from ..logsumexp.shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, Plan, Shape, counters, plans, shape_class, split_rows
 from ..logsumexp.triton_kernels import (
     accumulator,
     narrow_chunk,
     power_of_two,
     row_offset,
     shift_of,
+    step_of,
     strides_of,
     tile_columns,
     tile_of,
 )
+from ..logsumexp.tuning import run_best
 from ..triton_math import bits_of, from_bits
 from ..variants import TritonVariant, Variant
 
@@ -210,19 +212,25 @@ def forward_kernel(
 def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, variance: Tensor) -> None:
     """Write all three, contiguous in the precision of accumulation. ``x`` is not empty."""
     x, view = as_rows(dim, x)
-    shape = choose(view, x.element_size(), is_wide(view, x))
-    tile = tile_of(view, shape, x.element_size())
-    groups = triton.cdiv(view.count, tile["ROWS"])
-    splits, steps = split_rows(view, groups, tile["CHUNK"] * shape.lanes * shape.width, x.element_size())
-    parts = count = log_z
-    if splits > 1:
-        parts = log_z.new_empty((4, view.count, splits))
-        count = counters(groups, x.device)
-    forward_kernel[(groups * splits,)](
-        x, log_z, energy, variance, parts, count, view.count, view.n // tile["N_UNIT"], *view.sizes[1:],
-        *strides_of(view.layouts[0], shape), splits, steps, bits_of(beta), bits_of(abs(beta) * math.log2(math.e)),
-        ACC=accumulator(x.dtype), FLIP=beta < 0, SPLIT=splits > 1, **tile, num_warps=THREADS // 32,
-    )  # fmt: skip
+    wide, itemsize = is_wide(view, x), x.element_size()
+    bits = (bits_of(beta), bits_of(abs(beta) * math.log2(math.e)))
+
+    def launch(plan: Plan) -> None:
+        shape, tile = plan.shape, tile_of(view, plan.shape, itemsize)
+        groups = triton.cdiv(view.count, tile["ROWS"])
+        splits, steps = split_rows(view, groups, step_of(tile), itemsize, plan.blocks)
+        parts = count = log_z
+        if splits > 1:
+            parts = log_z.new_empty((4, view.count, splits))
+            count = counters(groups, x.device)
+        forward_kernel[(groups * splits,)](
+            x, log_z, energy, variance, parts, count, view.count, view.n // tile["N_UNIT"], *view.sizes[1:],
+            *strides_of(view.layouts[0], shape), splits, steps, *bits, ACC=accumulator(x.dtype), FLIP=beta < 0,
+            SPLIT=splits > 1, **tile, num_warps=THREADS // 32,
+        )  # fmt: skip
+
+    key = shape_class("triton thermodynamics forward", x, view, wide)
+    run_best(key, plans(view, itemsize, wide, True), launch, x.device)
 
 
 def variants() -> Sequence[Variant]:
