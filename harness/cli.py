@@ -18,13 +18,14 @@ import torch
 import typer
 from rich.console import Console
 
-from . import cli_results, cli_validate, tables
+from . import cli_inspect, cli_results, cli_validate, tables
 from .environment import cuda_unusable, describe, resolve_device
 from .new import NewPackageError
 from .plan import Mode, Purpose, Step, plan
 from .process import prepare_process_for
 from .registry import Registry, load_registry
 from .results import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
+from .sass_tools import ToolMissing
 from .terminal import Display, outputs, plain_console
 from .types import PRESETS, Agreement, Asked, Cost, Implementation, Measurement, Record, Run, Status
 from .wording import UnknownName, describe_error, unknown
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Never returns: exits with the status of the command."""
     try:
         app(args=arguments, prog_name="boltzbench")
-    except (NewPackageError, UnknownName, ResultsError) as error:
+    except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:
         print(f"boltzbench: {error}", file=sys.stderr)
         sys.exit(USAGE)
     sys.exit(0)
@@ -263,6 +264,7 @@ def new(
 app.command()(cli_results.report)
 app.command()(cli_results.compare)
 app.command()(cli_validate.validate)
+app.command()(cli_inspect.inspect)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ __all__ = [
     "CudaCompileError",
     "CudaModule",
     "EmulatorError",
+    "arch_of",
     "unavailable",
 ]
 
@@ -195,7 +196,7 @@ class CudaModule:
         with self._lock:
             key = (device.index, kernel)
             if key not in self._loaded:
-                cubin = self.cubin(_arch_of(torch.cuda.get_device_capability(device)))
+                cubin = self.cubin(arch_of(torch.cuda.get_device_capability(device)))
                 raw_module = cupy.RawModule(path=str(cubin.path))
                 self._loaded[key] = raw_module.get_function(cubin.names[kernel])
             return self._loaded[key]
@@ -262,7 +263,7 @@ def _nvrtc() -> Any:
     return nvrtc
 
 
-def _arch_of(capability: tuple[int, int]) -> str:
+def arch_of(capability: tuple[int, int]) -> str:
     """The target for a device: its own, with arch-specific instructions from Hopper on (wgmma exists on sm_90a only).
 
     A device newer than NVRTC takes the newest target of its generation, whose code it can run.

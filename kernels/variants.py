@@ -15,11 +15,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .cuda_module import CudaModule
+from .cuda_module import CudaModule, arch_of
 from .dispatch import backend_module
 
 
@@ -57,14 +58,20 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class CudaVariant(Variant):
-    """``kernel``, a name expression of ``module``, launched with ``shared_bytes`` of dynamic shared memory."""
+    """``kernel``, a name expression of ``module``, launched with ``shared_bytes`` of dynamic shared memory.
+
+    It is compiled as a launch on a device of the architecture would compile it: for "sm_90" with the instructions of
+    sm_90a.
+    """
 
     module: CudaModule
     kernel: str
     shared_bytes: int = 0
 
     def compile(self, arch: str) -> Compiled:
-        cubin = self.module.cubin(arch)
+        capability = re.fullmatch(r"sm_(\d+)(\d)", arch)
+        target = arch_of((int(capability[1]), int(capability[2]))) if capability else arch
+        cubin = self.module.cubin(target)
         return Compiled(cubin.data, cubin.names[self.kernel], self.shared_bytes)
 
 

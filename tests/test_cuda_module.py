@@ -258,13 +258,13 @@ def test_too_much_static_shared_memory_does_not_compile(tmp_path):
     [((8, 0), "sm_80"), ((8, 6), "sm_86"), ((9, 0), "sm_90a"), ((10, 0), "sm_100a"), ((9, 9), "sm_90")],
 )
 def test_the_target_of_a_device(capability, arch):
-    assert cuda_module._arch_of(capability) == arch
+    assert cuda_module.arch_of(capability) == arch
 
 
 @needs_nvrtc
 def test_a_device_that_nvrtc_does_not_know():
     with pytest.raises(CudaCompileError, match="newer"):
-        cuda_module._arch_of((99, 0))
+        cuda_module.arch_of((99, 0))
 
 
 # ---- what is handed to CuPy (the launch itself needs a device, below)

@@ -182,6 +182,7 @@ def test_register_operations_gone_wrong_is_dropped_as_a_whole(folder, body, word
         ("register(fakes.implementation('triton', of='good'))", "operation 'good' has one of that name already"),
         ("register(fakes.implementation('mine', of='good'))", "operation 'good' has one of that name already"),
         ("register(fakes.implementation('x', of='good', prepare=None))", "'x': prepare should be callable, got None"),
+        ("register(fakes.implementation('x', of='good', variants=()))", "'x': variants should be callable, got ()"),
         ("register(fakes.implementation('', of='good'))", "an implementation has an empty name"),
         (
             "register(fakes.implementation('x', of='good', own_stream=True))",

@@ -1,0 +1,299 @@
+"""Machine code as `nvdisasm -c` prints it: functions, basic blocks, loops, and the way through a loop that counts.
+
+    code = parse(listing)["kernel_symbol"]
+    hot = code.hot_path()
+
+A function of the listing is a section ``.text.SYMBOL``: the kernel with the subroutines that it calls. Branches are
+read by their labels, so encodings and addresses do not matter.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+_SECTION = re.compile(r"\s*\.section\s+([^,\s]+)")
+_LABEL = re.compile(r"([.$\w]+):\s*$")
+_INSTRUCTION = re.compile(r"\s+/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*([^;]*)")
+_TARGET = re.compile(r"`\(([^)]+)\)")
+
+GLOBAL_LOADS = frozenset({"LDG", "LD", "LDGSTS"})
+GLOBAL_STORES = frozenset({"STG", "ST"})
+ATOMICS = frozenset({"ATOM", "ATOMG", "RED", "REDG"})
+LOCAL = frozenset({"LDL", "STL"})
+SHARED = frozenset({"LDS", "STS", "LDSM", "STSM", "ATOMS", "MOVM"})
+
+VECTOR_BYTES = 8
+CORRECTION = 16
+
+_WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
+_FINAL = frozenset({"EXIT", "RET", "BRX", "JMX", "BRXU", "KILL"})
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """``@!P0 LDG.E.128 R4, desc[UR14][R20.64] ;``: predicate ``!P0``, opcode ``LDG``, modifiers ``E`` and ``128``."""
+
+    opcode: str
+    modifiers: tuple[str, ...] = ()
+    predicate: str = ""
+    operands: str = ""
+
+    @property
+    def target(self) -> str | None:
+        """The label that the operands name."""
+        match = _TARGET.search(self.operands)
+        return match[1] if match else None
+
+    @property
+    def access_bytes(self) -> int:
+        """What a load, a store or an atomic moves for one thread; 4 where no modifier says otherwise."""
+        return next((_WIDTHS[word] for word in reversed(self.modifiers) if word in _WIDTHS), 4)
+
+    @property
+    def moves_global(self) -> bool:
+        return self.opcode in GLOBAL_LOADS or self.opcode in GLOBAL_STORES
+
+    @property
+    def moves_data(self) -> bool:
+        """From or to global or shared memory."""
+        return self.moves_global or self.opcode in ATOMICS or self.opcode in SHARED
+
+    @property
+    def is_matrix_product(self) -> bool:
+        """HMMA, IMMA and others of a warp; HGMMA, IGMMA of four (Hopper); UTCHMMA and others (Blackwell)."""
+        return self.opcode.endswith("MMA")
+
+    @property
+    def name(self) -> str:
+        """``LDG.E.128``"""
+        return ".".join((self.opcode, *self.modifiers))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Instructions that run one after the other, and the numbers of the blocks that may follow."""
+
+    instructions: tuple[Instruction, ...]
+    successors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way through the code without repetition; ``in_loop`` says whether it is one pass of a loop, ``nested`` whether
+    it leads through other loops, of which it holds one pass."""
+
+    instructions: tuple[Instruction, ...]
+    in_loop: bool
+    nested: bool
+
+    @property
+    def accesses(self) -> list[Instruction]:
+        """Loads from and stores to global memory."""
+        return [each for each in self.instructions if each.moves_global]
+
+
+@dataclass(frozen=True)
+class Function:
+    """The code of one kernel; block 0 is where it is entered."""
+
+    symbol: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def instructions(self) -> list[Instruction]:
+        return [each for block in self.blocks for each in block.instructions]
+
+    @property
+    def local_accesses(self) -> int:
+        """Loads from and stores to a thread's local memory: registers spilled, and arrays indexed at run time."""
+        return sum(each.opcode in LOCAL for each in self.instructions)
+
+    @cached_property
+    def _dominators(self) -> dict[int, set[int]]:
+        """For each block that can be reached, the blocks on every way to it."""
+        order = self._order
+        before: dict[int, list[int]] = {number: [] for number in order}
+        for number in order:
+            for successor in self.blocks[number].successors:
+                before[successor].append(number)
+        found = {number: set(order) for number in order}
+        found[0] = {0}
+        changed = True
+        while changed:
+            changed = False
+            for number in order[1:]:
+                new = set.intersection(*(found[other] for other in before[number])) | {number}
+                changed |= new != found[number]
+                found[number] = new
+        return found
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """The blocks that can be reached, each before those that follow it, but for jumps back."""
+        seen, order = {0}, []
+        pending = [(0, iter(self.blocks[0].successors))]
+        while pending:
+            number, left = pending[-1]
+            for successor in left:
+                if successor not in seen:
+                    seen.add(successor)
+                    pending.append((successor, iter(self.blocks[successor].successors)))
+                    break
+            else:
+                order.append(number)
+                pending.pop()
+        return order[::-1]
+
+    @cached_property
+    def loops(self) -> dict[int, frozenset[int]]:
+        """The natural loops: for each block that is jumped back to from what it dominates, the blocks of its body."""
+        found: dict[int, set[int]] = {}
+        before: dict[int, list[int]] = {}
+        for number in self._dominators:
+            for successor in self.blocks[number].successors:
+                before.setdefault(successor, []).append(number)
+        for number, dominators in self._dominators.items():
+            for header in set(self.blocks[number].successors) & dominators:
+                body = found.setdefault(header, {header})
+                pending = [number]
+                while pending:
+                    each = pending.pop()
+                    if each not in body:
+                        body.add(each)
+                        pending += before.get(each, ())
+        return {header: frozenset(body) for header, body in found.items()}
+
+    def hot_path(self) -> Path:
+        """One pass of the inner loop, or of the whole kernel if no loop moves global or shared data or multiplies
+        matrices.
+
+        The inner loop is, of all loops, the one with the widest vectors (8 bytes and more) from or to global memory
+        outside the loops within it; of several, the one that moves most bytes so; without vectors, the one with most
+        instructions. So a loop over vectors goes before the loop over a tail, and before the loop over rows that holds
+        both; and a product's loop before the loop within it that copies a tile by single elements. A loop does not
+        count that is less than a sixteenth of the way through the kernel and moves less than the rest of it: such is
+        the loop in a sine that reduces large arguments.
+
+        Through it leads the path that moves the most bytes in the widest accesses, and of those the longest: a branch
+        for what is not aligned does not count, and rare corrections do. Of a loop within, one pass counts.
+        """
+        whole = self._longest(0, frozenset(self._order), _widest(self.instructions))
+        outside = self._of(set(whole).difference(*self.loops.values()))
+        best: tuple[tuple[int, int, int], tuple[int, ...]] | None = None
+        for header, body in self.loops.items():
+            within = [other for start, other in self.loops.items() if start != header and other < body]
+            own = body.difference(*within)
+            if not any(each.moves_data or each.is_matrix_product for each in self._of(own)):
+                continue
+            width = _widest(self._of(own))
+            way = self._longest(header, body, width)
+            if len(self._of(way)) * CORRECTION < len(self._of(whole)) and _bytes(self._of(way)) < _bytes(outside):
+                continue
+            here = self._of(number for number in way if number in own)
+            vectors = (width, _moved(here, width)) if width >= VECTOR_BYTES else (0, 0)
+            rank = (*vectors, len(here))
+            best = max(best or (rank, way), (rank, way))
+        way = best[1] if best else whole
+        started = self.loops.keys() & set(way)
+        return Path(tuple(self._of(way)), in_loop=best is not None, nested=len(started) > (best is not None))
+
+    def _of(self, blocks: Iterable[int]) -> list[Instruction]:
+        return [each for number in blocks for each in self.blocks[number].instructions]
+
+    def _longest(self, start: int, body: frozenset[int], width: int) -> tuple[int, ...]:
+        """The blocks from ``start`` on, without leaving ``body`` or jumping back, with most bytes moved in accesses of
+        ``width``, then most instructions."""
+        best: dict[int, tuple[tuple[int, int], tuple[int, ...]]] = {}
+        for number in reversed([each for each in self._order if each in body]):
+            own = self.blocks[number].instructions
+            # In this order a block that is jumped back to has not been seen yet.
+            after = [best[each] for each in self.blocks[number].successors if each in best]
+            (bytes_after, length_after), way = max(after, default=((0, 0), ()))
+            best[number] = (bytes_after + _moved(own, width), length_after + len(own)), (number, *way)
+        return best[start][1]
+
+
+def parse(listing: str) -> dict[str, Function]:
+    """The functions of a listing, by symbol."""
+    lines: dict[str, list[str]] = {}
+    symbol = None
+    for line in listing.splitlines():
+        if match := _SECTION.match(line):
+            symbol = match[1].removeprefix(".text.") if match[1].startswith(".text.") else None
+        elif symbol is not None:
+            lines.setdefault(symbol, []).append(line)
+    return {symbol: _function(symbol, text) for symbol, text in lines.items()}
+
+
+def _function(symbol: str, text: Sequence[str]) -> Function:
+    pieces: list[list[Instruction]] = [[]]
+    starts: dict[str, int] = {}  # the piece that a label begins
+    for line in text:
+        if label := _LABEL.match(line):
+            if pieces[-1]:
+                pieces.append([])
+            starts[label[1]] = len(pieces) - 1
+        elif found := _INSTRUCTION.match(line):
+            opcode, *modifiers = found[3].split(".")
+            pieces[-1].append(Instruction(opcode, tuple(modifiers), found[2] or "", found[4].strip()))
+            if opcode in _FINAL or opcode in ("BRA", "JMP", "CALL", "BSYNC", "BREAK", "SYNC"):
+                pieces.append([])
+    if len(pieces) > 1 and not pieces[-1]:
+        pieces.pop()
+    joins = _reconvergence(pieces)
+    blocks = tuple(
+        Block(tuple(piece), _successors(number, piece, starts, joins, len(pieces)))
+        for number, piece in enumerate(pieces)
+    )
+    return Function(symbol, blocks)
+
+
+def _reconvergence(pieces: Sequence[Sequence[Instruction]]) -> dict[int, str]:
+    """For a piece that ends with ``BSYNC B0``, the label that the nearest ``BSSY B0, label`` before it names."""
+    waiting: dict[str, str] = {}
+    found: dict[int, str] = {}
+    for number, piece in enumerate(pieces):
+        for each in piece:
+            register = each.operands.split(",")[0].strip()
+            if each.opcode == "BSSY" and each.target:
+                waiting[register] = each.target
+            elif each.opcode == "BSYNC" and register in waiting:
+                found[number] = waiting[register]
+    return found
+
+
+def _successors(
+    number: int, piece: Sequence[Instruction], starts: Mapping[str, int], joins: Mapping[int, str], count: int
+) -> tuple[int, ...]:
+    next_ = (number + 1,) if number + 1 < count else ()
+    if not piece:
+        return next_
+    last = piece[-1]
+    conditional = bool(last.predicate) or bool(re.match(r"!?U?P\d", last.operands))  # BRA P0, `(label)
+    target = joins.get(number) if last.opcode == "BSYNC" else last.target
+    jump = (starts[target],) if target is not None and target in starts else ()
+    if last.opcode in ("BRA", "JMP"):
+        both = (*jump, *next_) if conditional else jump
+    elif last.opcode in _FINAL:
+        both = next_ if conditional else ()
+    elif last.opcode == "CALL":
+        both = (*next_, *jump)
+    elif last.opcode == "BSYNC":
+        both = (*jump, *next_) if conditional or not jump else jump
+    else:
+        both = next_
+    return tuple(dict.fromkeys(both))
+
+
+def _widest(instructions: Iterable[Instruction]) -> int:
+    return max((each.access_bytes for each in instructions if each.moves_global), default=0)
+
+
+def _bytes(instructions: Iterable[Instruction]) -> int:
+    return sum(each.access_bytes for each in instructions if each.moves_global)
+
+
+def _moved(instructions: Iterable[Instruction], width: int) -> int:
+    """The bytes that accesses of this width move from and to global memory."""
+    return sum(width for each in instructions if each.moves_global and each.access_bytes == width)

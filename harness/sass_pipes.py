@@ -1,0 +1,117 @@
+"""Which unit of a multiprocessor an instruction keeps busy, and for how long.
+
+Sources of `RATES`, in results per clock and multiprocessor for compute capabilities 8.0, 9.0 and 10.0:
+
+- "Throughput of Native Arithmetic Instructions" (CUDA C++ Best Practices Guide 13, section 12.1.1; before that CUDA C++
+  Programming Guide, "Arithmetic Instructions");
+- the pipelines of Nsight Compute's Kernel Profiling Guide: integer multiply-adds run in the FMA pipe (from 8.6 on in
+  its "heavy" half alone), conversions beside the transcendental functions;
+- four schedulers that each start one instruction of a warp per clock; shared memory of 32 banks of 4 bytes.
+
+Wide products (IMAD.WIDE, IMAD.HI) are in none of these tables. They count as two of the narrow ones, until a run's
+measured ceiling "wide multiply" says otherwise.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from .sass import ATOMICS, GLOBAL_LOADS, GLOBAL_STORES, LOCAL, SHARED, Instruction
+
+CATEGORIES = ("memory", "fma", "mufu", "multiply", "logic", "convert", "fp64", "matrix", "other")
+"""What an instruction is for: the classes of the instruction mix. "logic" holds the additions of integers, shifts,
+comparisons and selections; "other" branches, barriers, parameters and the numbers of threads and blocks."""
+
+RATES: Mapping[str, tuple[float, float, float]] = {
+    "issue": (128, 128, 128),
+    "fma": (64, 128, 128),
+    "multiply": (64, 64, 64),
+    "alu": (64, 64, 64),
+    "mufu": (16, 16, 16),
+    "fp64": (32, 64, 64),
+    "shared": (32, 32, 32),
+}
+"""By pipe. "fma" holds the products of integers too, "mufu" the conversions; "shared" counts words of 4 bytes."""
+
+WIDE_PRODUCT = 2.0
+"""How many narrow products a wide one counts as."""
+
+_MEMORY = GLOBAL_LOADS | GLOBAL_STORES | ATOMICS | LOCAL | SHARED | {"SHFL", "UBLKCP"}
+_FMA = frozenset({"FADD", "FMUL", "FFMA", "FADD32I", "FMUL32I", "FFMA32I", "HADD2", "HMUL2", "HFMA2", "FSWZADD"})
+_PACKED = frozenset({"FADD2", "FMUL2", "FFMA2"})  # two float32 results
+_CONVERT = frozenset({"F2F", "F2I", "I2F", "F2FP", "FRND", "I2I", "I2IP", "POPC", "FLO", "BREV"})
+_FP64 = frozenset({"DADD", "DMUL", "DFMA", "DSETP"})
+_OTHER = frozenset(
+    {
+        *("BRA", "BRX", "JMP", "EXIT", "RET", "CALL", "BSSY", "BSYNC", "BREAK", "BAR", "NOP", "WARPSYNC", "DEPBAR"),
+        *("MEMBAR", "FENCE", "ERRBAR", "CCTL", "YIELD", "NANOSLEEP", "LDGDEPBAR", "ARRIVES", "SYNCS", "WARPGROUP"),
+        *("LDC", "ULDC", "LDCU", "S2R", "S2UR", "CS2R", "R2UR", "REDUX"),
+        *("UCGABAR_ARV", "UCGABAR_WAIT", "KILL", "BPT", "ACQBULK", "PREEXIT", "ELECT", "ENDCOLLECTIVE"),
+    }
+)
+_MOVED_BY_MULTIPLIER = frozenset({"MOV", "SHL", "IADD", "X", "U32"})
+"""Modifiers of an IMAD that only moves, shifts or adds; ``U32`` alone, as in ``IMAD.U32``."""
+
+
+def category(each: Instruction) -> str:
+    """One of `CATEGORIES`; what is not known by name is logic."""
+    opcode = each.opcode
+    if each.is_matrix_product:
+        return "matrix"
+    for name, opcodes in (("memory", _MEMORY), ("fma", _FMA | _PACKED), ("convert", _CONVERT), ("fp64", _FP64)):
+        if opcode in opcodes:
+            return name
+    if opcode == "MUFU":
+        return "mufu"
+    if _is_product(each):
+        return "multiply"
+    if opcode in _OTHER or opcode.startswith(("UTMA", "USETMAXREG", "TCGEN", "UTC")):
+        return "other"
+    return "logic"
+
+
+def mix(instructions: Iterable[Instruction]) -> dict[str, int]:
+    """How many instructions there are of each of `CATEGORIES`; of those that occur."""
+    counted = Counter(map(category, instructions))
+    return {name: counted[name] for name in CATEGORIES if counted[name]}
+
+
+def clocks(
+    instructions: Iterable[Instruction], rate: Mapping[str, float], wide_products: float | None = None
+) -> dict[str, float]:
+    """For each pipe, the clocks that one thread's instructions take of a multiprocessor.
+
+    ``rate`` is by pipe, a column of `RATES`; ``wide_products`` the measured one of IMAD.WIDE. Matrix products and
+    instructions of the uniform datapath count at their issue alone.
+    """
+    wide = WIDE_PRODUCT if wide_products is None else rate["multiply"] / wide_products
+    found = dict.fromkeys(RATES, 0.0)
+    for each in instructions:
+        found["issue"] += 1 / rate["issue"]
+        if each.opcode.startswith("U") or each.opcode == "NOP":
+            continue
+        what = category(each)
+        if each.opcode in ("IMAD", "IMUL", "IDP"):
+            share = wide if {"WIDE", "HI"} & set(each.modifiers) else 1.0
+            found["multiply"] += share / rate["multiply"]
+            found["fma"] += share / rate["fma"]
+        elif what == "fma":
+            found["fma"] += (2 if each.opcode in _PACKED else 1) / rate["fma"]
+        elif what in ("mufu", "convert"):
+            found["mufu"] += 1 / rate["mufu"]
+        elif what == "fp64":
+            found["fp64"] += 1 / rate["fp64"]
+        elif each.opcode == "SHFL":
+            found["shared"] += 1 / rate["shared"]
+        elif each.opcode in SHARED:
+            found["shared"] += each.access_bytes / 4 / rate["shared"]
+        elif what == "logic":
+            found["alu"] += 1 / rate["alu"]
+    return found
+
+
+def _is_product(each: Instruction) -> bool:
+    if each.opcode in ("IMUL", "IDP", "UIMUL"):
+        return True
+    if each.opcode not in ("IMAD", "UIMAD") or not each.modifiers:
+        return each.opcode in ("IMAD", "UIMAD")
+    return each.modifiers[0] not in _MOVED_BY_MULTIPLIER

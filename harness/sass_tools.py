@@ -1,0 +1,73 @@
+"""NVIDIA's `nvdisasm` and `cuobjdump`: where they are, and what they say of a cubin. None of them needs a GPU."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .sass import Function, parse
+
+
+class ToolMissing(Exception):
+    """A tool of the CUDA toolkit that is not installed; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the code declares to use, in registers of a thread and bytes: ``stack`` and ``local`` of a thread,
+    ``shared`` of a block, allocated statically."""
+
+    registers: int
+    stack: int
+    local: int
+    shared: int
+
+
+def tool(name: str) -> Path:
+    """``nvdisasm`` or ``cuobjdump``, of Triton's wheel or else of the toolkit. Raises ToolMissing."""
+    triton = importlib.util.find_spec("triton")
+    packages = (triton.submodule_search_locations or ()) if triton else ()
+    folders = [Path(package) / "backends" / "nvidia" / "bin" for package in packages]
+    folders += [Path(os.environ[home]) / "bin" for home in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(home)]
+    for folder in folders:
+        if os.access(folder / name, os.X_OK):
+            return folder / name
+    if found := shutil.which(name):
+        return Path(found)
+    raise ToolMissing(
+        f"{name} was not found: it comes with Triton (pip install triton) and with the CUDA toolkit "
+        "(set CUDA_HOME, or put its bin folder on PATH)"
+    )
+
+
+def disassemble(elf: bytes) -> tuple[Mapping[str, Function], Mapping[str, Usage]]:
+    """The code and the resource usage of each kernel of a cubin, by symbol.
+
+    Raises ToolMissing, and RuntimeError with the tool's own words if it cannot read the cubin.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(elf)
+        usage = _usage(_output_of("cuobjdump", "-res-usage", cubin))
+        # Without the analysis of indirect branches, which takes half of the time and not every version can do.
+        return parse(_output_of("nvdisasm", "-c", "-ndf", cubin)), usage
+
+
+def _output_of(name: str, *arguments: str | Path) -> str:
+    run = subprocess.run([tool(name), *arguments], capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise RuntimeError(f"{name} failed: {(run.stderr or run.stdout).strip()[-1000:]}")
+    return run.stdout
+
+
+def _usage(text: str) -> dict[str, Usage]:
+    found = {}
+    for symbol, line in re.findall(r"Function (\S+):\s+(REG:.*)", text):
+        value = {key: int(number) for key, number in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", line)}
+        found[symbol] = Usage(value["REG"], value["STACK"], value["LOCAL"], value["SHARED"])
+    return found
