@@ -7,7 +7,7 @@ import torch
 from boltzbench.kernels import dispatch
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward, shapes, tuning
 from boltzbench.kernels.logsumexp.rows import as_rows, is_wide
-from boltzbench.kernels.logsumexp.shapes import BLOCKS_WANTED, CHUNK, PART_BYTES, THREADS, choose, plans, split_rows
+from boltzbench.kernels.logsumexp.shapes import BLOCKS_WANTED, PART_BYTES, THREADS, choose, plans, split_rows
 
 CPU = torch.device("cpu")
 
@@ -49,7 +49,7 @@ def test_lanes_follow_the_shape(rows, columns, dtype, lanes):
 def test_the_device_is_full_and_scratch_is_small(rows, columns, dtype):
     view, size = view_of(rows, columns, dtype), dtype.itemsize
     for plan in plans(view, size, True, True):
-        groups, step = -(-rows // plan.shape.rows), plan.shape.lanes * plan.shape.width * CHUNK
+        groups, step = -(-rows // plan.shape.rows), plan.shape.step
         splits, steps = split_rows(view, groups, step, size, plan.blocks)
         assert (splits - 1) * steps * step < columns <= splits * steps * step
         assert groups * splits >= BLOCKS_WANTED // 4

@@ -12,13 +12,13 @@ from ..cuda_module import CudaModule
 from ..variants import CudaVariant, Variant
 from .rows import Layout, Rows, as_rows, is_wide
 from .shapes import (
-    CHUNK,
     LANES_WHERE_CLOSER,
     NARROW_LANES,
     THREADS,
     WIDE_LANES,
     Plan,
     Shape,
+    chunk_of,
     counters,
     plans,
     shape_class,
@@ -93,14 +93,14 @@ def reduce_rows(
 
     def launch(plan: Plan) -> None:
         shape = plan.shape
-        groups, step = -(-view.count // shape.rows), shape.lanes * shape.width * CHUNK
-        splits, steps = split_rows(view, groups, step, x.element_size(), plan.blocks)
+        groups = -(-view.count // shape.rows)
+        splits, steps = split_rows(view, groups, shape.step, x.element_size(), plan.blocks)
         parts = count = None
         if splits > 1:
             real = torch.float64 if x.dtype is torch.float64 else torch.float32
             parts = torch.empty((view.count, splits, numbers_per_part), dtype=real, device=x.device)
             count = counters(groups, x.device)
-        argument = RowsArgument(layout, view.count, view.n, splits, steps * step)
+        argument = RowsArgument(layout, view.count, view.n, splits, steps * shape.step)
         kernels.launch(
             f"{name}<{template_of(view, shape, x.dtype)}>", (groups * splits,), (THREADS,),
             [x, *outputs, parts, count, argument, beta], device=x.device,
@@ -123,7 +123,7 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
 
     def launch(plan: Plan) -> None:
         shape = plan.shape
-        column_blocks = -(-view.n // (shape.lanes * shape.width * CHUNK))
+        column_blocks = -(-view.n // shape.step)
         module(x.dtype).launch(
             f"backward<{template_of(view, shape, x.dtype)}>", (-(-view.count // shape.rows) * column_blocks,),
             (THREADS,), [grad, x, lse, out, *layouts, view.count, view.n, column_blocks, beta], device=x.device,
@@ -138,7 +138,8 @@ def row_variants(kernels: CudaModule, name: str, dtype: torch.dtype, traffic: in
     return [
         CudaVariant(
             name=f"{name} {TYPES[dtype]}, {f'{lanes} lanes' if lanes != THREADS else 'block'} per row{note}",
-            threads=THREADS, items=width * CHUNK, unit="elements", bytes_per_item=traffic * dtype.itemsize,
+            threads=THREADS, items=width * chunk_of(width, dtype.itemsize), unit="elements",
+            bytes_per_item=traffic * dtype.itemsize,
             access_bytes=16 if width > 1 else 0, module=kernels, kernel=f"{name}<{template}>",
         )
         for template, lanes, width, note in templates(dtype)

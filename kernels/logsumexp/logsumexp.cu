@@ -34,12 +34,12 @@ template <class Real> struct Running {
         total *= old_peak == -infinity() ? Real(0) : power_of_two(exponent);
     }
 
-    template <bool ALL, bool FLIP, class T, int WIDTH>
-    __device__ __forceinline__ void add(const Vector<T, WIDTH> (&chunk)[CHUNK], int present, Weights<Real> weights) {
+    template <bool ALL, bool FLIP, class T, int WIDTH, int COUNT>
+    __device__ __forceinline__ void add(const Vector<T, WIDTH> (&chunk)[COUNT], int present, Weights<Real> weights) {
         raise(highest<ALL, FLIP>(peak, chunk, present), weights);
         const Real origin = FLIP ? -finite_or_zero(peak) : finite_or_zero(peak);
 #pragma unroll
-        for (int i = 0; i < CHUNK; ++i)
+        for (int i = 0; i < COUNT; ++i)
             if (ALL || i < present) {
                 Real part = 0;
 #pragma unroll
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(THREADS)
     backward(const T* grad, const T* __restrict__ x, const Wide<T>* lse, T* dx, Layout x_layout, Layout dx_layout,
              i64 rows, i64 n, i64 column_blocks, double beta_argument) {
     using Real = Wide<T>;
-    constexpr int ROWS = THREADS / LANES, STRIDE = LANES * WIDTH;
+    constexpr int ROWS = THREADS / LANES, STRIDE = LANES * WIDTH, COUNT = CHUNK<T, WIDTH>;
     const u32 per_row = static_cast<u32>(column_blocks);
     const u32 group = per_row == 1 ? blockIdx.x : blockIdx.x / per_row;
     const u32 column_block = per_row == 1 ? 0 : blockIdx.x % per_row;
@@ -98,12 +98,12 @@ __global__ void __launch_bounds__(THREADS)
     if (row >= rows) return;
     const int lane = ROWS_CLOSER ? threadIdx.x / ROWS : threadIdx.x % LANES;
     const i64 x_stride = WIDTH > 1 ? 1 : x_layout.stride, dx_stride = WIDTH > 1 ? 1 : dx_layout.stride;
-    const i64 first = static_cast<i64>(column_block) * (STRIDE * CHUNK) + lane * WIDTH;
+    const i64 first = static_cast<i64>(column_block) * (STRIDE * COUNT) + lane * WIDTH;
     const T* const from = x + x_layout.offset(row);
     T* const to = dx + dx_layout.offset(row);
-    Vector<T, WIDTH> chunk[CHUNK];
+    Vector<T, WIDTH> chunk[COUNT];
 #pragma unroll
-    for (int i = 0; i < CHUNK; ++i) {
+    for (int i = 0; i < COUNT; ++i) {
         const i64 k = first + i * STRIDE;
         if (k < n) chunk[i] = load<WIDTH>(from + k * x_stride);
     }
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(THREADS)
     constexpr Real HALF_LOG2E = 0.72134752044448170, REST = 0.72134752044448170 - HALF_LOG2E;
     const Real half_level = fused(level, HALF_LOG2E, level * REST);
 #pragma unroll
-    for (int i = 0; i < CHUNK; ++i) {
+    for (int i = 0; i < COUNT; ++i) {
         const i64 k = first + i * STRIDE;
         if (k >= n) break;
 #pragma unroll

@@ -3,13 +3,13 @@
 // A sum is a struct that the caller brings, without constructors, since it also lies in shared and in global memory:
 //
 //   static Sum nothing()                          of no elements
-//   void add<ALL, FLIP>(chunk, present, weights)  CHUNK vectors, or (not ALL) the first `present` of them; FLIP: beta < 0
+//   void add<ALL, FLIP>(chunk, present, weights)  a chunk's vectors, or (not ALL) the first `present`; FLIP: beta < 0
 //   void merge(other, weights)                    other elements of the same row
 //   void over_lanes<COUNT>(weights)               that many neighbouring lanes' sums, put together in each of them
 //
 // LANES threads share a row: 2, 8 or 32 of a warp, or the block. WIDTH elements come in one load, of 128 bits unless
-// WIDTH is 1, which is for rows that do not all begin aligned, or whose elements are not neighbours. CHUNK loads are in
-// flight. Full chunks are read without a test; what is left of a row comes after them, once.
+// WIDTH is 1, which is for rows that do not all begin aligned, or whose elements are not neighbours. A chunk of loads is
+// in flight, four or eight. Full chunks are read without a test; what is left of a row comes after them, once.
 //
 // Rows too few to fill the device are split. Each part leaves its sum in memory, and the block that finishes last of a
 // row puts them together, in the order of the parts whichever block that is: the same bits every time. A counter tells
@@ -18,7 +18,7 @@
 #include "device.cuh"
 
 constexpr int THREADS = 256;
-constexpr int CHUNK = 4;
+template <class T, int WIDTH> constexpr int CHUNK = WIDTH > 1 || sizeof(T) == 8 ? 4 : 8;  // loads in flight
 
 // Element k of row r lies at offset(r) + k * stride; rows are numbered over sizes (anything, size1, size2).
 struct Layout {
@@ -126,10 +126,10 @@ template <int WIDTH, class T> __device__ __forceinline__ void store(T* to, const
 }
 
 // The larger of `peak` and of sign * x for all x; NaN is passed over, it comes back by its weight.
-template <bool ALL, bool FLIP, class Real, class T, int WIDTH>
-__device__ __forceinline__ Real highest(Real peak, const Vector<T, WIDTH> (&chunk)[CHUNK], int present) {
+template <bool ALL, bool FLIP, class Real, class T, int WIDTH, int COUNT>
+__device__ __forceinline__ Real highest(Real peak, const Vector<T, WIDTH> (&chunk)[COUNT], int present) {
 #pragma unroll
-    for (int i = 0; i < CHUNK; ++i)
+    for (int i = 0; i < COUNT; ++i)
         if (ALL || i < present) peak = chunk[i].template highest<FLIP>(peak);
     return peak;
 }
@@ -138,29 +138,29 @@ __device__ __forceinline__ Real highest(Real peak, const Vector<T, WIDTH> (&chun
 template <bool FLIP, int LANES, int WIDTH, class Sum, class T, class Real>
 __device__ __forceinline__ void read_row(const T* __restrict__ row, i64 stride, i64 begin, i64 end, int lane,
                                          Weights<Real> weights, Sum& sum) {
-    constexpr int STRIDE = LANES * WIDTH;
+    constexpr int STRIDE = LANES * WIDTH, COUNT = CHUNK<T, WIDTH>;
     const i64 whole = end - end % WIDTH;
     i64 k = begin + lane * WIDTH;
-    Vector<T, WIDTH> chunk[CHUNK];
+    Vector<T, WIDTH> chunk[COUNT];
 #pragma unroll 1
-    for (; k + (CHUNK - 1) * STRIDE < whole; k += CHUNK * STRIDE) {
+    for (; k + (COUNT - 1) * STRIDE < whole; k += COUNT * STRIDE) {
 #pragma unroll
-        for (int i = 0; i < CHUNK; ++i) chunk[i] = load<WIDTH>(row + (k + i * STRIDE) * stride);
-        sum.template add<true, FLIP>(chunk, CHUNK, weights);
+        for (int i = 0; i < COUNT; ++i) chunk[i] = load<WIDTH>(row + (k + i * STRIDE) * stride);
+        sum.template add<true, FLIP>(chunk, COUNT, weights);
     }
     if (k < whole) {
         const int present = static_cast<int>((whole - k - 1) / STRIDE) + 1;
 #pragma unroll
-        for (int i = 0; i < CHUNK; ++i)
+        for (int i = 0; i < COUNT; ++i)
             if (i < present) chunk[i] = load<WIDTH>(row + (k + i * STRIDE) * stride);
         sum.template add<false, FLIP>(chunk, present, weights);
     }
     if (WIDTH > 1)
 #pragma unroll 1
         for (k = whole + lane; k < end; k += LANES) {
-            Vector<T, 1> single[CHUNK];
+            Vector<T, 1> single[1];
             single[0].set(0, row[k]);
-            sum.template add<false, FLIP>(single, 1, weights);
+            sum.template add<true, FLIP>(single, 1, weights);
         }
 }
 
@@ -184,7 +184,7 @@ __device__ __forceinline__ Sum together(Sum own, Weights<Real> weights) {
 template <int LANES, int WIDTH, bool ROWS_CLOSER, class Sum, class T, class Real>
 __device__ __forceinline__ bool reduce_rows(const T* __restrict__ x, const Rows& rows, Sum* parts, u32* counters,
                                             Weights<Real> weights, Sum& sum, i64& row) {
-    constexpr int ROWS = THREADS / LANES;
+    constexpr int ROWS = THREADS / LANES, AT_ONCE = 4;
     const u32 group = rows.splits == 1 ? blockIdx.x : blockIdx.x / static_cast<u32>(rows.splits);
     const i64 part = rows.splits == 1 ? 0 : blockIdx.x % static_cast<u32>(rows.splits);
     const i64 begin = part * rows.length, end = begin + rows.length < rows.n ? begin + rows.length : rows.n;
@@ -215,13 +215,13 @@ __device__ __forceinline__ bool reduce_rows(const T* __restrict__ x, const Rows&
     if (row < rows.count) {
         const Sum* const given = parts + row * rows.splits;
 #pragma unroll 1
-        for (i64 first = place; first < rows.splits; first += LANES * CHUNK) {
-            Sum several[CHUNK];
+        for (i64 first = place; first < rows.splits; first += LANES * AT_ONCE) {
+            Sum several[AT_ONCE];
 #pragma unroll
-            for (int i = 0; i < CHUNK; ++i)
+            for (int i = 0; i < AT_ONCE; ++i)
                 several[i] = first + i * LANES < rows.splits ? given[first + i * LANES] : Sum::nothing();
 #pragma unroll
-            for (int i = 0; i < CHUNK; ++i) sum.merge(several[i], weights);
+            for (int i = 0; i < AT_ONCE; ++i) sum.merge(several[i], weights);
         }
     }
     sum = together<LANES, false>(sum, weights);

@@ -1,6 +1,6 @@
 """Which threads share a row, and into how many parts it is split: the same choice for Triton and CUDA C."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -8,8 +8,7 @@ from torch import Tensor
 from .rows import Rows
 
 THREADS = 256
-CHUNK = 4
-"""Loads in flight per thread; both as in `rows.cuh`."""
+"""Of a block; as in `rows.cuh`."""
 WIDE_LANES = (2, 4, 8, 16, 32, THREADS)
 NARROW_LANES = (2, 8, 32, THREADS)
 """Threads that may share a row, where loads are of 128 bits and where they are of one element."""
@@ -27,15 +26,26 @@ PART_BYTES = 65536
 
 @dataclass(frozen=True)
 class Shape:
-    """``lanes`` threads share a row, each of which loads ``width`` elements at once."""
+    """``lanes`` threads share a row; each has ``chunk`` loads in flight, of ``width`` elements."""
 
     lanes: int
     width: int
+    chunk: int
 
     @property
     def rows(self) -> int:
         """Rows of a block."""
         return THREADS // self.lanes
+
+    @property
+    def step(self) -> int:
+        """Elements of a row that are read at once."""
+        return self.lanes * self.width * self.chunk
+
+
+def chunk_of(width: int, itemsize: int) -> int:
+    """Loads in flight per thread, as in `rows.cuh`: more of them where they are narrow, as registers allow."""
+    return 4 if width > 1 or itemsize == 8 else 8
 
 
 @dataclass(frozen=True)
@@ -48,14 +58,15 @@ class Plan:
 
 def choose(view: Rows, itemsize: int, wide: bool) -> Shape:
     """As few lanes as take a row in one chunk. Longer rows go to a warp each where rows abound, else to a block."""
+    width = 16 // itemsize if wide and not view.are_closer else 1
+    chunk = chunk_of(width, itemsize)
     if view.are_closer:
-        return Shape(LANES_WHERE_CLOSER, 1)
-    width = 16 // itemsize if wide else 1
-    fitting = (lanes for lanes in (WIDE_LANES if wide else NARROW_LANES) if view.n <= lanes * width * CHUNK)
+        return Shape(LANES_WHERE_CLOSER, width, chunk)
+    fitting = (lanes for lanes in (WIDE_LANES if wide else NARROW_LANES) if view.n <= lanes * width * chunk)
     lanes = next(fitting, THREADS)
-    if lanes == THREADS and view.n <= 32 * width * CHUNK * STEPS_OF_A_WARP and view.count >= ROWS_FOR_WARPS:
+    if lanes == THREADS and view.n <= 32 * width * chunk * STEPS_OF_A_WARP and view.count >= ROWS_FOR_WARPS:
         lanes = 32
-    return Shape(lanes, width)
+    return Shape(lanes, width, chunk)
 
 
 def plans(view: Rows, itemsize: int, wide: bool, splitting: bool) -> list[Plan]:
@@ -66,8 +77,9 @@ def plans(view: Rows, itemsize: int, wide: bool, splitting: bool) -> list[Plan]:
     """
     shape = choose(view, itemsize, wide)
     found = [Plan(shape)]
-    if not view.are_closer and 32 * shape.width * CHUNK < view.n <= 32 * shape.width * CHUNK * STEPS_OF_A_WARP:
-        found.append(Plan(Shape(32 if shape.lanes == THREADS else THREADS, shape.width)))
+    of_a_warp = replace(shape, lanes=32)
+    if not view.are_closer and of_a_warp.step < view.n <= of_a_warp.step * STEPS_OF_A_WARP:
+        found.append(Plan(replace(shape, lanes=THREADS) if shape == of_a_warp else of_a_warp))
     if splitting and view.n * itemsize >= 2 * PART_BYTES:
         found += [Plan(shape, BLOCKS_WANTED // 2), Plan(shape, 2 * BLOCKS_WANTED)]
     return found

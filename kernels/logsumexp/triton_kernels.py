@@ -27,15 +27,10 @@ from ..triton_math import bits_of, from_bits, round_to
 from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
 from .rows import Layout, Rows, as_rows, is_wide
-from .shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, Plan, Shape, counters, plans, shape_class, split_rows
+from .shapes import LANES_WHERE_CLOSER, THREADS, Plan, Shape, chunk_of, counters, plans, shape_class, split_rows
 from .tuning import run_best
 
 _INTERPRETS = tl.constexpr(INTERPRETS)
-
-
-def narrow_chunk(itemsize: int) -> int:
-    """Loads in flight where they are of one element each."""
-    return min(16, 64 // itemsize)
 
 
 @triton.jit
@@ -292,7 +287,7 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype is torch.float64 else tl.float32
 
 
-def tile_of(view: Rows, shape: Shape, itemsize: int) -> dict[str, int]:
+def tile_of(view: Rows, shape: Shape) -> dict[str, int]:
     """The constants of a kernel that depend on the shape of rows.
 
     The interpreter takes as long for one row as for sixteen, and there a program has so many, where there are.
@@ -304,13 +299,8 @@ def tile_of(view: Rows, shape: Shape, itemsize: int) -> dict[str, int]:
         "LANES": shape.lanes,
         "WIDTH": shape.width,
         "N_UNIT": shape.width if view.n % shape.width == 0 else 1,
-        "CHUNK": CHUNK if shape.width > 1 else narrow_chunk(itemsize),
+        "CHUNK": shape.chunk,
     }
-
-
-def step_of(tile: dict[str, int]) -> int:
-    """Elements of a row that a tile holds."""
-    return tile["CHUNK"] * tile["LANES"] * tile["WIDTH"]
 
 
 def strides_of(layout: Layout, shape: Shape) -> tuple[int, ...]:
@@ -324,9 +314,9 @@ def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -
     bits = (bits_of(beta), bits_of(abs(beta) * math.log2(math.e)))
 
     def launch(plan: Plan) -> None:
-        shape, tile = plan.shape, tile_of(view, plan.shape, itemsize)
+        shape, tile = plan.shape, tile_of(view, plan.shape)
         groups = triton.cdiv(view.count, tile["ROWS"])
-        splits, steps = split_rows(view, groups, step_of(tile), itemsize, plan.blocks)
+        splits, steps = split_rows(view, groups, shape.step, itemsize, plan.blocks)
         peaks = totals = count = y
         if splits > 1:
             real = torch.float64 if acc is tl.float64 else torch.float32
@@ -350,8 +340,8 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
     bits = (bits_of(beta), bits_of(beta * math.log2(math.e) / 2))
 
     def launch(plan: Plan) -> None:
-        shape, tile = plan.shape, tile_of(view, plan.shape, itemsize)
-        column_blocks = triton.cdiv(view.n, step_of(tile))
+        shape, tile = plan.shape, tile_of(view, plan.shape)
+        column_blocks = triton.cdiv(view.n, shape.step)
         backward_kernel[(triton.cdiv(view.count, tile["ROWS"]) * column_blocks,)](
             grad, x, lse, out, view.count, view.n // tile["N_UNIT"], *view.sizes[1:], *strides_of(source, shape),
             *strides_of(target, shape), column_blocks, *bits, ACC=accumulator(x.dtype), **tile,
@@ -372,7 +362,8 @@ def variants() -> Sequence[Variant]:
         pointers = dict.fromkeys(("x", "y", "grad", "dx"), f"*{dtype}:16")
         pointers |= dict.fromkeys(("exact", "peaks", "totals", "lse"), "*fp64:16" if itemsize == 8 else "*fp32:16")
         for lanes, access, note in shapes:
-            shape = Shape(lanes, max(1, access // itemsize))
+            width = max(1, access // itemsize)
+            shape = Shape(lanes, width, chunk_of(width, itemsize))
             closer = not access and not note
             known: dict[str, object] = pointers | {"counters": "*i32:16", "ACC": acc, "HAS_EXACT": itemsize == 2}
             known |= dict.fromkeys(("rows", "n", "stride2", "x_stride2", "dx_stride2"), "i32:16")
@@ -381,7 +372,7 @@ def variants() -> Sequence[Variant]:
             known |= dict.fromkeys(("size2", "splits", "part", "column_blocks"), "i32")
             known |= dict.fromkeys(("beta_bits", "scale_bits"), "i64")
             known |= {"FLIP": False, "SPLIT": False, "ONE_DIM": True, "N_UNIT": shape.width, "ROWS": shape.rows}
-            known |= {"LANES": lanes, "WIDTH": shape.width, "CHUNK": CHUNK if access else narrow_chunk(itemsize)}
+            known |= {"LANES": lanes, "WIDTH": shape.width, "CHUNK": shape.chunk}
             if not access:
                 known |= dict.fromkeys(("stride2", "x_stride2", "dx_stride2", "n"), "i32")
             if closer:
@@ -389,7 +380,7 @@ def variants() -> Sequence[Variant]:
                 known |= dict.fromkeys(("stride2", "x_stride2", "dx_stride2"), 1)
                 note = ", rows closer"
             name = f"{dtype}, {f'{lanes} lanes' if lanes < THREADS else 'block'} per row{note}"
-            common = {"access_bytes": access, "items": shape.width * (CHUNK if access else narrow_chunk(itemsize))}
+            common = {"access_bytes": access, "items": shape.width * shape.chunk}
             found.append(_variant(forward_kernel, f"forward {name}", itemsize, known, **common))
             if lanes == THREADS:
                 split = known | {"SPLIT": True, "FLIP": True}

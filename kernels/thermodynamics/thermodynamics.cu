@@ -44,15 +44,15 @@ template <class Real> struct Moments {
         total = sum;
     }
 
-    // A chunk's sums are taken from its own largest element, which has at least one share in m = CHUNK * WIDTH of the
+    // A chunk's sums are taken from its own largest element, which has at least one share in m = COUNT * WIDTH of the
     // weight: its mean of squares is then at most m times its variance, and little is lost in their difference.
-    template <bool ALL, bool FLIP, class T, int WIDTH>
-    __device__ __forceinline__ void add(const Vector<T, WIDTH> (&chunk)[CHUNK], int present, Weights<Real> weights) {
+    template <bool ALL, bool FLIP, class T, int WIDTH, int COUNT>
+    __device__ __forceinline__ void add(const Vector<T, WIDTH> (&chunk)[COUNT], int present, Weights<Real> weights) {
         const Real top = highest<ALL, FLIP>(-Real(infinity()), chunk, present), shift = finite_or_zero(top);
         const Real scale = FLIP ? -weights.scale : weights.scale;
         Real all = 0, first = 0, second = 0;
 #pragma unroll
-        for (int i = 0; i < CHUNK; ++i)
+        for (int i = 0; i < COUNT; ++i)
             if (ALL || i < present) {
                 Real sum = 0, moment = 0, square = 0;
 #pragma unroll

@@ -13,14 +13,22 @@ import triton.language as tl
 from torch import Tensor
 
 from ..logsumexp.rows import as_rows, is_wide
-from ..logsumexp.shapes import CHUNK, LANES_WHERE_CLOSER, THREADS, Plan, Shape, counters, plans, shape_class, split_rows
+from ..logsumexp.shapes import (
+    LANES_WHERE_CLOSER,
+    THREADS,
+    Plan,
+    Shape,
+    chunk_of,
+    counters,
+    plans,
+    shape_class,
+    split_rows,
+)
 from ..logsumexp.triton_kernels import (
     accumulator,
-    narrow_chunk,
     power_of_two,
     row_offset,
     shift_of,
-    step_of,
     strides_of,
     tile_columns,
     tile_of,
@@ -216,9 +224,9 @@ def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, var
     bits = (bits_of(beta), bits_of(abs(beta) * math.log2(math.e)))
 
     def launch(plan: Plan) -> None:
-        shape, tile = plan.shape, tile_of(view, plan.shape, itemsize)
+        shape, tile = plan.shape, tile_of(view, plan.shape)
         groups = triton.cdiv(view.count, tile["ROWS"])
-        splits, steps = split_rows(view, groups, step_of(tile), itemsize, plan.blocks)
+        splits, steps = split_rows(view, groups, shape.step, itemsize, plan.blocks)
         parts = count = log_z
         if splits > 1:
             parts = log_z.new_empty((4, view.count, splits))
@@ -245,18 +253,18 @@ def variants() -> Sequence[Variant]:
 
 
 def _variant(dtype: str, itemsize: int, lanes: int, access: int, split: bool) -> Variant:
-    shape = Shape(lanes, max(1, access // itemsize))
-    chunk = CHUNK if access else narrow_chunk(itemsize)
+    width = max(1, access // itemsize)
+    shape = Shape(lanes, width, chunk_of(width, itemsize))
     signature: dict[str, object] = {"x": f"*{dtype}:16", "counters": "*i32:16", "size1": 1}
     signature |= dict.fromkeys(("log_z", "energy", "variance", "parts"), "*fp64:16" if itemsize == 8 else "*fp32:16")
     signature |= dict.fromkeys(("rows", "n"), "i32:16") | dict.fromkeys(("beta_bits", "scale_bits"), "i64")
     signature |= dict.fromkeys(("size2", "stride0", "stride1", "splits", "part"), "i32")
     signature |= {"stride2": "i32:16", "stride": 1} if access else {"stride2": 1, "stride": "i32:16"}
     signature |= {"ACC": tl.float64 if itemsize == 8 else tl.float32, "FLIP": split, "SPLIT": split, "ONE_DIM": True}
-    signature |= {"ROWS": shape.rows, "LANES": lanes, "WIDTH": shape.width, "N_UNIT": shape.width, "CHUNK": chunk}
+    signature |= {"ROWS": shape.rows, "LANES": lanes, "WIDTH": shape.width, "N_UNIT": shape.width, "CHUNK": shape.chunk}
     place = f"{lanes} lanes" if lanes < THREADS else "block"
     note = ", split, beta < 0" if split else "" if access else ", rows closer"
     return TritonVariant(
-        name=f"forward {dtype}, {place} per row{note}", threads=THREADS, items=shape.width * chunk, unit="elements",
+        name=f"forward {dtype}, {place} per row{note}", threads=THREADS, items=width * shape.chunk, unit="elements",
         bytes_per_item=itemsize, access_bytes=access, kernel=forward_kernel, signature=signature,
     )  # fmt: skip
