@@ -158,7 +158,7 @@ def forward_kernel(
         group = group // splits
     row = group.to(tl.int64) * ROWS + tl.arange(0, ROWS)
     begin = tl.cast(place, tl.int64) * part * STEP
-    end = n.to(tl.int64) * N_UNIT
+    end = tl.cast(n, tl.int64) * N_UNIT
     if SPLIT:
         end = tl.minimum(begin + part * STEP, end)
     scale = from_bits(scale_bits, ACC)
@@ -184,7 +184,7 @@ def forward_kernel(
     row_peak, row_total, row_mean, row_spread = across_lanes(peak, total, mean, spread, scale)
     beta = from_bits(beta_bits, ACC)
     if SPLIT:
-        size = rows.to(tl.int64) * splits
+        size = tl.cast(rows, tl.int64) * splits
         mine = parts + row * splits + place
         tl.store(mine, row_peak, mask=row < rows)
         tl.store(mine + size, row_total, mask=row < rows)
