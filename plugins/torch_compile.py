@@ -25,6 +25,7 @@ from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, unif
 from boltzbench.kernels.rbm_gibbs.reference import probabilities
 from boltzbench.kernels.sgld.reference import updated
 from boltzbench.kernels.sgld.update_list import Numbers, computing_dtype
+from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
 from torch import Tensor
 
 SMALLEST = 1 << 17
@@ -79,6 +80,12 @@ def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
         backward = compiled(logsumexp_reference.backward)
         return _launching(outputs, backward, inputs["grad"], x, inputs["lse"], dim, beta, outputs["dx"])
     return _launching(outputs, compiled(logsumexp_reference.forward), x, dim, beta, outputs["y"], None)
+
+
+def prepare_thermodynamics(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["x"].numel(), SMALLEST, "elements")
+    arguments = (inputs["x"], inputs["dim"], inputs["beta"], outputs["log_z"], outputs["energy"], outputs["variance"])
+    return _launching(outputs, compiled(thermodynamics_reference.forward), *arguments)
 
 
 def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:

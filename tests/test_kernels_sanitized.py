@@ -1,4 +1,4 @@
-"""The CUDA C kernels of the three operations under ASan and UBSan, and in two orders of threads, on odd shapes.
+"""The CUDA C kernels of the operations under ASan and UBSan, and in two orders of threads, on odd shapes.
 
 Run as a program, this file executes the scenarios of one operation and writes the results to a file; the tests run it
 under the sanitizers, once for each schedule of the emulator, and compare.
@@ -14,6 +14,7 @@ from boltzbench.kernels import dispatch, emulator
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.rbm_gibbs import gibbs
 from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update
+from boltzbench.kernels.thermodynamics import thermodynamics
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -40,6 +41,17 @@ def logsumexp_scenarios():
                 results += [lse, logsumexp_backward(grad, x, exact, -1, beta, backend="cupy")]
         for n in (32_769, 32_776):
             results.append(logsumexp(_random(1, n, dtype=dtype), backend="cupy"))
+    return results
+
+
+def thermodynamics_scenarios():
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [_random(rows, n, dtype=dtype) for rows, n in ((1, 1), (9, 33), (3, 128), (2, 1025), (1, 4103))]
+        inputs += [_random(65, 37, dtype=dtype).t(), _random(1, 32_776, dtype=dtype), _random(130, dtype=dtype)[1:]]
+        for x in inputs:
+            for beta in (0.7, -1.0):
+                results += thermodynamics(x, -1, beta, backend="cupy")[:3]
     return results
 
 
@@ -78,7 +90,12 @@ def sgld_scenarios():
     return results
 
 
-SCENARIOS = {"logsumexp": logsumexp_scenarios, "rbm_gibbs": rbm_gibbs_scenarios, "sgld": sgld_scenarios}
+SCENARIOS = {
+    "logsumexp": logsumexp_scenarios,
+    "rbm_gibbs": rbm_gibbs_scenarios,
+    "sgld": sgld_scenarios,
+    "thermodynamics": thermodynamics_scenarios,
+}
 
 
 def _unavailable():

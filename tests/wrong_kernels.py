@@ -25,6 +25,7 @@ from boltzbench.plugins import langevin, sgld_variants
 from boltzbench.plugins import logsumexp as logsumexp_plugin
 from boltzbench.plugins import rbm_gibbs as rbm_plugin
 from boltzbench.plugins import sgld as sgld_plugin
+from boltzbench.plugins import thermodynamics as thermodynamics_plugin
 from torch import Tensor
 
 PLUGINS = {
@@ -37,6 +38,7 @@ PLUGINS = {
     "sghmc": SimpleNamespace(
         OPERATION=sgld_variants.SGHMC, prepare=partial(langevin.prepare, sgld_variants.HAMILTONIAN)
     ),
+    "thermodynamics": thermodynamics_plugin,
 }
 FOLDERS = {"psgld": "sgld", "sghmc": "sgld"}
 """Where the kernels of an operation are, if not in a folder of its name."""
@@ -191,6 +193,55 @@ def gradient_from_a_rounded_result(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+# --- thermodynamics: each takes (x, p, log Z), with p the law, and returns energy and variance
+
+
+def subtracts_large_squares(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    mean = (p * x).sum(1)
+    return -mean, (p * x * x).sum(1) - mean * mean
+
+
+def squares_distances_from_the_peak(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    distance = x - x.amax(1, keepdim=True)
+    mean = (p * distance).sum(1)
+    return -(x.amax(1) + mean), (p * distance**2).sum(1) - mean**2
+
+
+def weighs_all_alike(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    return -x.mean(1), x.var(1, correction=0)
+
+
+def takes_the_sample_variance(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = -(p * x).sum(1)
+    n = x.shape[1]
+    return energy, (p * (x + energy[:, None]) ** 2).sum(1) * n / (n - 1)
+
+
+def has_the_sign_of_energy_wrong(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = (p * x).sum(1)
+    return energy, (p * (x - energy[:, None]) ** 2).sum(1)
+
+
+def lets_weightless_states_count(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = -(p * x).sum(1)
+    return energy, (p * (x + energy[:, None]) ** 2).sum(1)
+
+
+def _moments(compute: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            x = inputs["x"].to(outputs["log_z"].dtype)
+            log_z = torch.logsumexp(x * inputs["beta"], 1)
+            energy, variance = compute(x, torch.softmax(x * inputs["beta"], 1))
+            for name, value in (("log_z", log_z), ("energy", energy), ("variance", variance)):
+                outputs[name].copy_(torch.where(log_z.isfinite() | (value is log_z), value, torch.nan))
+            return outputs
+
+        return launch
+
+    return prepare
+
+
 # --- block Gibbs and SGLD: the shipped torch backend, given spoiled inputs or with spoiled results
 
 
@@ -289,7 +340,8 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     return prepare
 
 
-LOGSUMEXP = "rows=37 columns=1031 float32"
+LOGSUMEXP, SPLIT = "rows=37 columns=1031 float32", "split rows=3 columns=70001 float32"
+FLAT = "beta-zero far split rows=1 columns=70003 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 SGLD = "tensors=1 elements=5003 float32"
@@ -303,13 +355,24 @@ WRONG_KERNELS = (
         for compute, case in (
             (drops_the_last_column, LOGSUMEXP),
             (drops_the_last_block, LOGSUMEXP),
-            (sums_in_float16, "split rows=3 columns=70001 float32"),
+            (sums_in_float16, SPLIT),
             (never_rescales, LOGSUMEXP),
             (does_not_shift, "shifted rows=5 columns=512 float32"),
             (has_the_sign_wrong, LOGSUMEXP),
             (ignores_beta, "hot rows=5 columns=512 float32"),
             (answers_a_constant, LOGSUMEXP),
             (skips_nan, "nan rows=5 columns=512 float32"),
+        )
+    ),
+    *(
+        WrongKernel(compute.__name__, "thermodynamics", case, Status.WRONG_VALUES, _moments(compute))
+        for compute, case in (
+            (subtracts_large_squares, "shifted rows=5 columns=512 float32"),
+            (squares_distances_from_the_peak, FLAT),
+            (weighs_all_alike, LOGSUMEXP),
+            (takes_the_sample_variance, LOGSUMEXP),
+            (has_the_sign_of_energy_wrong, LOGSUMEXP),
+            (lets_weightless_states_count, "infinities rows=5 columns=512 float32"),
         )
     ),
     *(
@@ -378,13 +441,23 @@ WRONG_KERNELS = (
 MUTANTS = tuple(
     WrongKernel(f"{file}: {old} -> {new}", operation, caught_by, Status.WRONG_VALUES, mutant(operation, file, old, new))
     for operation, file, old, new, caught_by in (
-        ("logsumexp", "logsumexp.cu", "int lanes = 16", "int lanes = 8", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "__syncthreads();", "", LOGSUMEXP),
+        ("logsumexp", "logsumexp.cu", "lanes > 0; lanes /= 2) total", "lanes > 1; lanes /= 2) total", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "__syncthreads();\n        own", "own", LOGSUMEXP),
         ("logsumexp", "logsumexp.cu", "if (old_peak == new_peak) return;", "return;", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "first < end;", "first + LANES < end;", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "row % size2", "row % size1", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "split < splits", "split + 1 < splits", "split rows=3 columns=70001 float32"),
-        ("logsumexp", "logsumexp.cu", "* beta - level", "- level", "cold backward rows=67 columns=300 float32"),
+        ("logsumexp", "rows.cuh", "/ STRIDE) + 1;", "/ STRIDE);", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "k = whole + lane; k < end", "k = whole + lane; k < whole",
+         "remainder rows=1 columns=4103 float32"),
+        ("logsumexp", "rows.cuh", "return row * stride2", "return row * stride", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "first + i * LANES < rows.splits", "first + i * LANES + 1 < rows.splits", SPLIT),
+        ("logsumexp", "rows.cuh", "!= rows.splits - 1", "!= rows.splits - 2", SPLIT),
+        ("logsumexp", "logsumexp.cu", "beta_argument * 0.7", "0.7", "cold backward rows=67 columns=300 float32"),
+        ("logsumexp", "logsumexp.cu", "k = first + i * STRIDE;\n        if (k >= n)",
+         "k = first + i * STRIDE;\n        if (k >= n - WIDTH)", "backward rows=70 columns=128 bfloat16"),
+        ("thermodynamics", "thermodynamics.cu", "+ (difference * share) * (difference * total)", "", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "spread *= factor;", "", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "finite(mean + moved)", "mean", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "return larger(distance, ", "return larger(distance, -1 / Real(0) + ",
+         "infinities rows=5 columns=512 float32"),
         ("rbm_gibbs", "rbm_gibbs.cu", "words.word[u]", "words.word[0]", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
@@ -402,9 +475,15 @@ MUTANTS = tuple(
         ("psgld", "sgld.cu", "n.take * g * g", "n.take * g", PSGLD),
         ("sghmc", "sgld.cu", "n.keep * state - n.drift * g, 1", "state - n.drift * g, 1", SGHMC),
         ("sghmc", "sgld.cu", "element.x + element.state", "element.x", SGHMC),
-        ("logsumexp", "triton_kernels.py", "_rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum",
-         "split rows=3 columns=70001 float32"),
-        ("logsumexp", "triton_kernels.py", "(column < end)", "(column < end - 1)", LOGSUMEXP),
+        ("logsumexp", "triton_kernels.py", "rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum", SPLIT),
+        ("logsumexp", "triton_kernels.py", "column + whole < end", "column + whole < end - 1", LOGSUMEXP),
+        ("logsumexp", "triton_kernels.py", "begin, whole, STEP", "begin, whole - STEP, STEP",
+         "rows=70 columns=128 bfloat16"),
+        ("logsumexp", "triton_kernels.py", "== splits - 1", "== splits - 2", SPLIT),
+        ("thermodynamics", "triton_kernels.py", "+ total * difference * difference", "", LOGSUMEXP),
+        ("thermodynamics", "triton_kernels.py", "spread * factor", "spread", SPLIT),
+        ("thermodynamics", "triton_kernels.py", "    distance = finite(distance)\n", "",
+         "infinities rows=5 columns=512 float32"),
         ("rbm_gibbs", "triton_kernels.py", "interleave4(w0, w1, w2, w3)", "interleave4(w0, w1, w2, w2)", GIBBS),
         ("rbm_gibbs", "triton_kernels.py", "k_mask = k < given_units", "k_mask = k < given_units - 1", GIBBS),
         ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE + step * 0",

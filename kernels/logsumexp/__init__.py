@@ -47,8 +47,8 @@ def logsumexp(
     The gradient is ``dy/dx_i = beta exp(beta x_i - y)``, zero where every ``x_i`` is -inf.
     """
     require_tensor("x", x, DTYPES, None)
-    dim = _normal_dim(dim, x.dim())
-    _require_finite_beta(beta)
+    dim = normal_dim(dim, x.dim())
+    require_finite_beta(beta)
     if not torch.compiler.is_compiling():  # the compiler cannot look for compilers and libraries: the operator does
         backend = choose_backend(backend, x.device)
     if out is None:
@@ -57,7 +57,7 @@ def logsumexp(
     require_tensor("out", out, (x.dtype,), x.device)
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
         raise ValueError("out must be None when x or out requires a gradient")
-    shape = _reduced_shape(x, dim)
+    shape = reduced_shape(x, dim)
     require_output("out", out, torch.Size((*shape[:dim], 1, *shape[dim:])) if keepdim else shape, {"x": x})
     _forward(x, dim, float(beta), backend, out.view(shape), None)
     note_written(out)
@@ -87,9 +87,9 @@ def logsumexp_backward(
         A contiguous tensor of ``x``'s shape and dtype; zero in a row whose ``lse`` is -inf.
     """
     require_tensor("x", x, DTYPES, None)
-    dim = _normal_dim(dim, x.dim())
-    _require_finite_beta(beta)
-    shape = _reduced_shape(x, dim)
+    dim = normal_dim(dim, x.dim())
+    require_finite_beta(beta)
+    shape = reduced_shape(x, dim)
     require_tensor("grad", grad, (x.dtype,), x.device)
     require_tensor("lse", lse, (accumulation_dtype(x.dtype),), x.device)
     for name, value in (("grad", grad), ("lse", lse)):
@@ -111,13 +111,13 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
-def _normal_dim(dim: int, dims: int) -> int:
+def normal_dim(dim: int, dims: int) -> int:
     if not -dims <= dim < dims:
         raise IndexError(f"dim must lie in [{-dims}, {dims - 1}] for a tensor of {dims} dimensions, got {dim}")
     return dim % dims
 
 
-def _require_finite_beta(beta: float) -> None:
+def require_finite_beta(beta: float) -> None:
     if not math.isfinite(beta):
         raise ValueError(f"beta must be finite, got {beta}")
 
@@ -132,7 +132,7 @@ def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: T
         exact.fill_(-torch.inf)
 
 
-def _reduced_shape(x: Tensor, dim: int) -> torch.Size:
+def reduced_shape(x: Tensor, dim: int) -> torch.Size:
     return torch.Size((*x.shape[:dim], *x.shape[dim + 1 :]))
 
 
@@ -150,7 +150,7 @@ def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor,
 
 @_forward_op.register_fake
 def _empty_results(x: Tensor, dim: int, beta: float = 1.0, backend: str = "") -> tuple[Tensor, Tensor]:
-    shape = _reduced_shape(x, dim)
+    shape = reduced_shape(x, dim)
     wide = accumulation_dtype(x.dtype)
     return x.new_empty(shape), x.new_empty(shape if wide != x.dtype else (0,), dtype=wide)
 
