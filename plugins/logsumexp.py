@@ -16,6 +16,9 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+ACCESS = (
+    "loads of 128 bits where rows lie in one piece and begin at multiples of 16 bytes, else narrower ones, more of them"
+)
 BETAS = {"hot": 0.25, "cold": 3.0, "negative": -0.7, "beta-zero": 0.0}
 """Variants that differ by the inverse temperature; all others have beta = 1."""
 
@@ -209,6 +212,7 @@ def register_implementations(register: Callable[[Implementation], None]) -> None
                 partial(prepare, backend),
                 partial(unavailable, backend),
                 variants=partial(variants_of, backend, "boltzbench.kernels.logsumexp"),
+                note="" if backend == "torch" else ACCESS,
             )
         )
     compiled = torch_compile.prepare_logsumexp

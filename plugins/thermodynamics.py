@@ -11,7 +11,7 @@ from boltzbench.kernels.logsumexp import accumulation_dtype
 from boltzbench.kernels.thermodynamics import reference, thermodynamics
 from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, torch_compile
-from boltzbench.plugins.logsumexp import BETAS, rows_of
+from boltzbench.plugins.logsumexp import ACCESS, BETAS, rows_of
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -141,6 +141,7 @@ def register_implementations(register: Callable[[Implementation], None]) -> None
                 partial(prepare, backend),
                 partial(unavailable, backend),
                 variants=partial(variants_of, backend, "boltzbench.kernels.thermodynamics"),
+                note="" if backend == "torch" else ACCESS,
             )
         )
     compiled = torch_compile.prepare_thermodynamics
