@@ -7,9 +7,9 @@
 //   void merge(other, weights)                    other elements of the same row
 //   void over_lanes<COUNT>(weights)               that many neighbouring lanes' sums, put together in each of them
 //
-// LANES threads share a row: 2, 8 or 32 of a warp, or the block. WIDTH elements come in one load, of 128 bits unless
-// WIDTH is 1, which is for rows that do not all begin aligned, or whose elements are not neighbours. A chunk of loads is
-// in flight, four or eight. Full chunks are read without a test; what is left of a row comes after them, once.
+// LANES threads share a row: 2 to 32 of a warp, or the block. WIDTH elements come in one load, of 128 bits unless WIDTH
+// is 1, which is for rows that do not all begin aligned, or whose elements are not neighbours. A chunk of loads is in
+// flight, four or eight. Full chunks are read without a test; what is left of a row comes after them, once.
 //
 // Rows too few to fill the device are split. Each part leaves its sum in memory, and the block that finishes last of a
 // row puts them together, in the order of the parts whichever block that is: the same bits every time. A counter tells

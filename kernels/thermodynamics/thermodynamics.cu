@@ -1,7 +1,7 @@
 // Thermodynamics in CUDA C: log Z, mean and variance of the energy from one read.
 //
-// Bytes: each element once (8, 4 or 2 B), and three results per row. Memory is the limit; logsumexp.cu has the budget of
-// instructions per element that it leaves: 31 for float32, 15.6 for 16 bits, 62 for float64.
+// Bytes: each element once (8, 4 or 2 B), and three results per row. Memory is the limit; logsumexp.cu has the budget
+// of instructions per element that it leaves: 31 for float32, 15.6 for 16 bits, 62 for float64.
 //
 // Operations per element: those of log-sum-exp, and the first and second moment: a clamp, a product, a sum, an FFMA. In
 // the inner loop of sm_90, all included: 15.3 instructions for float32, 12.8 for 16 bits (82 % of what can be issued
