@@ -138,3 +138,18 @@ def test_out_is_written_and_wrong_arguments_are_named(backend):
         thermodynamics(x.requires_grad_(), backend=backend)
     with pytest.raises(ValueError, match=r"^beta must be finite"):
         thermodynamics(x.detach(), -1, INF, backend=backend)
+
+
+def test_states_far_above_all_others_add_nothing(backend):
+    """As where a mask is the smallest number there is: their distance overflows, and their weight is 0."""
+    x = torch.zeros(1, 16384, device=DEVICE)
+    x[:, 8192:] = torch.finfo(torch.float32).min
+    result = thermodynamics(x, backend=backend)
+    assert result.log_z.item() == pytest.approx(math.log(8192))
+    assert (result.energy.item(), result.variance.item()) == (0.0, 0.0)
+
+
+def test_a_tensor_that_is_negated_lazily_is_refused(backend):
+    x = torch.complex(torch.zeros(4, device=DEVICE), tensor([1.0, 2.0, 3.0, 4.0])).conj().imag
+    with pytest.raises(ValueError, match="x must not be negated lazily"):
+        thermodynamics(x, backend=backend)

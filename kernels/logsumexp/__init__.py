@@ -8,7 +8,15 @@ import math
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor
+from ..dispatch import (
+    NO_GRAPH,
+    backend_module,
+    choose_backend,
+    note_written,
+    require_output,
+    require_tensor,
+    running_on,
+)
 
 __all__ = ["logsumexp", "logsumexp_backward"]
 
@@ -101,7 +109,8 @@ def logsumexp_backward(
     require_tensor("out", out, (x.dtype,), x.device)
     require_output("out", out, x.shape, {"x": x, "grad": grad, "lse": lse})
     if x.numel():
-        backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
+        with running_on(x.device):
+            backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
         note_written(out)
     return out
 
@@ -125,7 +134,8 @@ def require_finite_beta(beta: float) -> None:
 def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: Tensor | None) -> None:
     """Write ``y`` and, if given, ``exact``; an empty sum is -inf, and an empty result needs no launch."""
     if x.numel():
-        backend_module(backend, __name__).forward(x, dim, beta, y, exact)
+        with running_on(x.device):
+            backend_module(backend, __name__).forward(x, dim, beta, y, exact)
         return
     y.fill_(-torch.inf)
     if exact is not None:
@@ -141,7 +151,7 @@ def reduced_shape(x: Tensor, dim: int) -> torch.Size:
 # off by 2**-8 |y|.
 
 
-@torch.library.custom_op("boltzbench::logsumexp", mutates_args=())
+@torch.library.custom_op("boltzbench::logsumexp", mutates_args=(), tags=NO_GRAPH)
 def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor]:
     y, exact = _empty_results(x, dim)
     _forward(x, dim, beta, choose_backend(backend, x.device), y, exact if exact.dtype != y.dtype else None)
@@ -155,7 +165,7 @@ def _empty_results(x: Tensor, dim: int, beta: float = 1.0, backend: str = "") ->
     return x.new_empty(shape), x.new_empty(shape if wide != x.dtype else (0,), dtype=wide)
 
 
-@torch.library.custom_op("boltzbench::logsumexp_backward", mutates_args=())
+@torch.library.custom_op("boltzbench::logsumexp_backward", mutates_args=(), tags=NO_GRAPH)
 def _backward_op(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, backend: str) -> Tensor:
     return logsumexp_backward(grad, x, lse, dim, beta, backend=backend)
 

@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(THREADS)
     const Real half_scale = static_cast<Real>(beta_argument * 0.72134752044448170);
     const Real level = lse[row] == -infinity() ? Real(0) : lse[row], factor = widen(grad[row]) * Real(beta_argument);
     constexpr Real HALF_LOG2E = 0.72134752044448170, REST = 0.72134752044448170 - HALF_LOG2E;
-    const Real half_level = fused(level, HALF_LOG2E, level * REST);
+    const Real half_level = REST == 0 ? level * HALF_LOG2E : fused(level, HALF_LOG2E, level * REST);  // inf * 0 is NaN
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) {
         const i64 k = first + i * STRIDE;

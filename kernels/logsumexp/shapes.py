@@ -86,10 +86,11 @@ def plans(view: Rows, itemsize: int, wide: bool, splitting: bool) -> list[Plan]:
 
 
 def shape_class(name: str, x: Tensor, view: Rows, wide: bool) -> str:
-    """Rows for which the same plan will do: of one dtype and layout, and in number and length alike to a factor 2."""
+    """Rows for which the same plan will do: of one dtype, layout and first plan, in number and length alike to 2."""
     layout = "closer" if view.are_closer else "wide" if wide else "narrow"
     rows, columns = view.count.bit_length() - 1, view.n.bit_length() - 1
-    return f"{name} {x.dtype} {layout} 2^{rows} x 2^{columns}"
+    lanes = choose(view, x.element_size(), wide).lanes
+    return f"{name} {x.dtype} {layout} 2^{rows} x 2^{columns}, {lanes} lanes"
 
 
 def split_rows(view: Rows, groups: int, step: int, itemsize: int, blocks: int) -> tuple[int, int]:

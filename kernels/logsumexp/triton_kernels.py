@@ -160,10 +160,11 @@ def forward_kernel(
         place = group % splits
         group = group // splits
     row = group.to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    begin = tl.cast(place, tl.int64) * part * STEP
+    length = tl.cast(part, tl.int64) * STEP
+    begin = place * length
     end = tl.cast(n, tl.int64) * N_UNIT
     if SPLIT:
-        end = tl.minimum(begin + part * STEP, end)
+        end = tl.minimum(begin + length, end)
     scale = from_bits(scale_bits, ACC)
     # Rows beyond the last are the last once more: no load needs a mask for them.
     safe_row = tl.minimum(row, rows - 1)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import Stream, check_counter
 from .half_sweep import HalfSweep
 
@@ -105,7 +105,12 @@ def gibbs(
     result = out if out is not None else _allocate(visible, weights.shape[1], return_hidden_probability)
     arguments = {"visible": visible, "weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
     _require_results(result, return_hidden_probability, arguments | ({} if clamped is None else {"clamped": clamped}))
-    half_sweep = backend_module(chosen, __name__).half_sweep
+    kernels = backend_module(chosen, __name__)
+
+    def half_sweep(half: HalfSweep) -> None:
+        with running_on(visible.device):
+            kernels.half_sweep(half)
+
     current = visible.contiguous()
     to_hidden = partial(
         HalfSweep, weights=weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed, first_chain=first_chain,

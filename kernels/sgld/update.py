@@ -7,7 +7,16 @@ from dataclasses import astuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, overlaps, require_tensor, span
+from ..dispatch import (
+    NO_GRAPH,
+    backend_module,
+    choose_backend,
+    note_written,
+    overlaps,
+    require_tensor,
+    running_on,
+    span,
+)
 from ..philox import SEED_LIMIT, TENSOR_LIMIT, check_counter, signed_seed
 from .update_list import DTYPES, Numbers, Place, UpdateList, computing_dtype
 
@@ -216,11 +225,14 @@ def _run(
     updates = UpdateList.of(parameters, gradients, states, tensor_numbers, rounding == "stochastic")
     if numbers.drift == 0 or updates.elements == 0:
         return
-    backend_module(chosen, __package__ or "").update(updates, numbers, Place(seed % SEED_LIMIT, step, device_step))
-    updates.write_back()
+    with running_on(device):
+        backend_module(chosen, __package__ or "").update(updates, numbers, Place(seed % SEED_LIMIT, step, device_step))
+        updates.write_back()
 
 
-_operator = torch.library.custom_op("boltzbench::langevin_update", _run, mutates_args=("parameters", "states"))
+_operator = torch.library.custom_op(
+    "boltzbench::langevin_update", _run, mutates_args=("parameters", "states"), tags=NO_GRAPH
+)
 """What torch.compile sees of an update."""
 
 

@@ -1,7 +1,6 @@
 """The tensors of one update as a kernel sees them: a table of addresses, and which block works on which tensor."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,30 +144,40 @@ class UpdateList:
         return tables
 
 
+TABLES_KEPT = 256
 _captured: list[Tensor] = []
+_kept: dict[tuple[object, ...], Tensor] = {}
+"""Tables by what they hold, device and stream: copying one to a GPU waits for the GPU, so that a later update of the
+same tensors only launches. They hold addresses and sizes alone, so they are right for whatever lies there."""
 
-# Both are kept, since copying them to a GPU waits for the GPU: a later update of the same tensors only launches. They
-# hold addresses and sizes alone, so they are right for whatever lies there. Gradients that a CUDA graph allocates are
-# at addresses of their own; the copy of the few rows is then part of the graph, that of the blocks is known before.
 
-
-@functools.lru_cache(maxsize=128)
 def _tensors(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
-    return _on_device(torch.tensor(rows, dtype=torch.int64), device)
+    return _on_device(("tensors", rows), lambda: torch.tensor(rows, dtype=torch.int64), device)
 
 
-@functools.lru_cache(maxsize=128)
 def _blocks(sizes: tuple[int, ...], block_elements: int, device: torch.device) -> Tensor:
-    blocks = []
-    for index, elements in enumerate(sizes):
-        first = torch.arange(0, elements, block_elements)
-        blocks.append(torch.stack((torch.full_like(first, index), first), dim=1))
-    return _on_device(torch.cat(blocks), device)
+    def table() -> Tensor:
+        blocks = []
+        for index, elements in enumerate(sizes):
+            first = torch.arange(0, elements, block_elements)
+            blocks.append(torch.stack((torch.full_like(first, index), first), dim=1))
+        return torch.cat(blocks)
+
+    return _on_device(("blocks", sizes, block_elements), table, device)
 
 
-def _on_device(table: Tensor, device: torch.device) -> Tensor:
+def _on_device(key: tuple[object, ...], make: Callable[[], Tensor], device: torch.device) -> Tensor:
+    """The table, kept from before or made; of no other stream, whose allocator could hand it on while it is read."""
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    key = (*key, device, stream)
+    if key in _kept:
+        return _kept[key]
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        pinned = table.pin_memory()  # a copy that can be captured; the graph reads it at each replay
+        # The graph copies it at each replay. It is not kept: until the first of them it holds nothing.
+        pinned = make().pin_memory()
         _captured.append(pinned)
         return pinned.to(device, non_blocking=True)
-    return table.to(device)
+    if len(_kept) >= TABLES_KEPT:
+        del _kept[next(iter(_kept))]
+    _kept[key] = make().to(device)
+    return _kept[key]

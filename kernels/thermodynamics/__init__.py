@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..logsumexp import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
 
 __all__ = ["Thermodynamics", "thermodynamics"]
@@ -93,7 +93,8 @@ def thermodynamics(
         require_output(f"out {name}", tensor, shape, others)
         others[f"out {name}"] = tensor
     if x.numel():
-        backend_module(chosen, __name__).forward(x, dim, float(beta), *out)
+        with running_on(x.device):
+            backend_module(chosen, __name__).forward(x, dim, float(beta), *out)
     else:
         for tensor, value in zip(out, (-torch.inf, torch.nan, torch.nan), strict=True):
             tensor.fill_(value)

@@ -39,7 +39,8 @@ template <class Real> struct Moments {
         const Real sum = total + other_total;
         if (sum == 0) return;
         const Real share = quotient(other_total, sum), difference = other_mean - mean;
-        spread += other_spread + (difference * share) * (difference * total);
+        // The smaller weight times the distance first: 0 times what overflows would be NaN.
+        spread += other_spread + (difference * (share * total)) * difference;
         mean += difference * share;
         total = sum;
     }

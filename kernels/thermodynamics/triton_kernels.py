@@ -71,7 +71,8 @@ def joined(peak, total, mean, spread, other_peak, other_total, other_mean, other
     other_total, other_mean, other_spread = raised(other_peak, other_total, other_mean, other_spread, new_peak, scale)
     share = per_weight(other_total, total + other_total)
     difference = other_mean - mean
-    spread += other_spread + (difference * share) * (difference * total)
+    # The smaller weight times the distance first: 0 times what overflows would be NaN.
+    spread += other_spread + (difference * (share * total)) * difference
     return new_peak, total + other_total, mean + difference * share, spread
 
 
@@ -157,10 +158,11 @@ def forward_kernel(
         place = group % splits
         group = group // splits
     row = group.to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    begin = tl.cast(place, tl.int64) * part * STEP
+    length = tl.cast(part, tl.int64) * STEP
+    begin = place * length
     end = tl.cast(n, tl.int64) * N_UNIT
     if SPLIT:
-        end = tl.minimum(begin + part * STEP, end)
+        end = tl.minimum(begin + length, end)
     scale = from_bits(scale_bits, ACC)
     # Rows beyond the last are the last once more: no load needs a mask for them.
     safe_row = tl.minimum(row, rows - 1)
