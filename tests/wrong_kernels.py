@@ -453,7 +453,7 @@ MUTANTS = tuple(
         ("logsumexp", "logsumexp.cu", "beta_argument * 0.7", "0.7", "cold backward rows=67 columns=300 float32"),
         ("logsumexp", "logsumexp.cu", "k = first + i * STRIDE;\n        if (k >= n)",
          "k = first + i * STRIDE;\n        if (k >= n - WIDTH)", "backward rows=70 columns=128 bfloat16"),
-        ("thermodynamics", "thermodynamics.cu", "+ (difference * share) * (difference * total)", "", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "+ (difference * (share * total)) * difference", "", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "spread *= factor;", "", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "finite(mean + moved)", "mean", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "return larger(distance, ", "return larger(distance, -1 / Real(0) + ",
