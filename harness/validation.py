@@ -198,7 +198,7 @@ class _Judgement:
 
     def _form(self, temperature: float, law: ExactLaw | None) -> bool:
         def work() -> None:
-            start = self._start(law, 64, f"form {temperature}")
+            start = self._start(law, max(64 // self._fewer, 16), f"form {temperature}")
             self._run.last(start, self._seed, [(1, temperature)] * max(STEPS))
             self._say(temperature, "form", Status.PASSED)
 
@@ -264,7 +264,7 @@ class _Judgement:
         )
 
     def _streams(self, temperature: float, law: ExactLaw | None) -> None:
-        pairs = max(min(PAIRS, self._most // 2) // self._fewer, 128)
+        pairs = max(min(PAIRS, self._most // 2) // self._fewer, 64)
 
         def work() -> None:
             start = self._start(law, 1, "streams").expand(2 * pairs, *self._target.shape).contiguous()
@@ -405,8 +405,10 @@ class _Judgement:
 
     def _long_run(self, temperature: float, law: ExactLaw | None) -> None:
         """Every chain and element moves, and means over time and chains are exact."""
-        start = self._start(law, LONG_CHAINS, f"long {temperature}")
-        steps = LONG_STEPS // (self._fewer if law else max(self._fewer, 4))  # without a law only to see it move
+        steps, chains = LONG_STEPS // self._fewer, LONG_CHAINS
+        if law is None:  # only to see it move
+            steps, chains = min(steps, LONG_STEPS // 4), max(chains // self._fewer, 16)
+        start = self._start(law, chains, f"long {temperature}")
         path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
         self._holds(temperature, "moves", lambda: _stuck(path.flatten(2)), Status.WRONG_LAW)
         self._holds(

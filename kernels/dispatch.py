@@ -12,7 +12,7 @@ from . import cuda_module, triton_runtime
 NO_GRAPH = (torch.Tag.cudagraph_unsafe,)
 """For operators that keep tables or counters between calls: torch.compile is not to put them into graphs of its own."""
 
-BACKENDS = ("auto", "torch", "triton", "cupy")
+BACKENDS = ("torch", "triton", "cupy")
 
 
 def unavailable(backend: str, device: torch.device) -> str | None:
@@ -29,8 +29,8 @@ def choose_backend(backend: str, device: torch.device) -> str:
 
     Raises ValueError, naming the argument, if the backend is unknown or cannot run on ``device``.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
     if backend == "auto":
         if device.type != "cuda":
             return "torch"

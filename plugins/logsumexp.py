@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Case, Cost, Expected, Implementation, Inputs, Launch, Operation, Tensors, hookimpl
-from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
-from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, torch_compile
+from boltzbench.plugins.backends import on_each_backend
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -203,17 +202,7 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for backend in ("torch", "triton", "cupy"):
-        register(
-            Implementation(
-                "logsumexp",
-                backend,
-                backend,
-                partial(prepare, backend),
-                partial(unavailable, backend),
-                variants=partial(variants_of, backend, "boltzbench.kernels.logsumexp"),
-                note="" if backend == "torch" else ACCESS,
-            )
-        )
+    for implementation in on_each_backend("logsumexp", prepare, "boltzbench.kernels.logsumexp", note=ACCESS):
+        register(implementation)
     compiled = torch_compile.prepare_logsumexp
     register(Implementation("logsumexp", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -1,7 +1,7 @@
 """The operation ``sgld``: the Langevin update, judged element by element and against exact laws."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,12 +20,11 @@ from boltzbench.harness import (
     Tensors,
     hookimpl,
 )
-from boltzbench.kernels.dispatch import backend_module, unavailable
 from boltzbench.kernels.sgld import sgld_update
 from boltzbench.kernels.sgld.reference import noise
 from boltzbench.kernels.sgld.update_list import computing_dtype
-from boltzbench.kernels.variants import Variant
 from boltzbench.plugins import digits, draws, langevin, torch_compile
+from boltzbench.plugins.backends import on_each_backend
 from boltzbench.plugins.langevin import MIXED, STOCHASTIC, TEMPERATURES, Scheme, Terms, noise_scale, tensors
 from boltzbench.plugins.sgld_variants import HAMILTONIAN, PRECONDITIONED, PSGLD, SGHMC
 from torch import Tensor
@@ -276,13 +275,6 @@ KINDS = {"langevin": LANGEVIN, "preconditioned": PRECONDITIONED, "hamiltonian": 
 """The scheme of each operation, by the name that its kernels have for it."""
 
 
-def _variants(backend: str, kind: str) -> Sequence[Variant]:
-    if backend == "torch":
-        return ()
-    found: Sequence[Variant] = backend_module(backend, "boltzbench.kernels.sgld").variants(kind)
-    return found
-
-
 @hookimpl
 def register_operations(register: Callable[[Operation], None]) -> None:
     for operation in (OPERATION, PSGLD, SGHMC):
@@ -292,17 +284,9 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
     for kind, scheme in KINDS.items():
-        for backend in ("torch", "triton", "cupy"):
-            register(
-                Implementation(
-                    scheme.operation,
-                    backend,
-                    backend,
-                    partial(langevin.prepare, scheme, backend),
-                    partial(unavailable, backend),
-                    variants=partial(_variants, backend, kind),
-                    note="" if backend == "torch" else langevin.ACCESS,
-                )
-            )
+        prepare = partial(langevin.prepare, scheme)
+        package = "boltzbench.kernels.sgld"
+        for implementation in on_each_backend(scheme.operation, prepare, package, kind, note=langevin.ACCESS):
+            register(implementation)
     compiled = torch_compile.prepare_langevin
     register(Implementation("sgld", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from boltzbench.harness import Case, Cost, Expected, Implementation, Inputs, Launch, Operation, Tensors, hookimpl
-from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.logsumexp import accumulation_dtype
 from boltzbench.kernels.thermodynamics import reference, thermodynamics
-from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, torch_compile
+from boltzbench.plugins.backends import on_each_backend
 from boltzbench.plugins.logsumexp import ACCESS, BETAS, rows_of
 from torch import Tensor
 
@@ -132,17 +130,7 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for backend in ("torch", "triton", "cupy"):
-        register(
-            Implementation(
-                "thermodynamics",
-                backend,
-                backend,
-                partial(prepare, backend),
-                partial(unavailable, backend),
-                variants=partial(variants_of, backend, "boltzbench.kernels.thermodynamics"),
-                note="" if backend == "torch" else ACCESS,
-            )
-        )
+    for implementation in on_each_backend("thermodynamics", prepare, "boltzbench.kernels.thermodynamics", note=ACCESS):
+        register(implementation)
     compiled = torch_compile.prepare_thermodynamics
     register(Implementation("thermodynamics", "torch_compile", "torch", compiled, torch_compile.unavailable))
