@@ -4,18 +4,22 @@ Run as a program, this file executes the scenarios of one operation and writes t
 under the sanitizers, once for each schedule of the emulator, and compare.
 """
 
+import mmap
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from boltzbench.kernels import dispatch, emulator
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
+from boltzbench.kernels.philox import Stream, normals, random_words
 from boltzbench.kernels.rbm_gibbs import gibbs
-from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update
+from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update, update_list
 from boltzbench.kernels.thermodynamics import thermodynamics
 
+MAP_NORESERVE = 0x4000  # Linux; in `mmap` from Python 3.13
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -23,8 +27,48 @@ def _random(*shape, dtype=torch.float32, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
+FAR = 2**31 + 8
+"""A distance that 32 bits do not hold."""
+
+
+def _unwritten(elements, dtype):
+    """Zeros that take no memory until they are written, and then a page at a time."""
+    return torch.frombuffer(
+        mmap.mmap(-1, elements * dtype.itemsize, flags=mmap.MAP_PRIVATE | MAP_NORESERVE), dtype=dtype
+    )
+
+
+def _far_apart(dtype):
+    """Rows, or elements of a row, that lie more than 2**31 elements apart."""
+    memory = _unwritten(3 * FAR, dtype)
+    layouts = (
+        ((2, 1032), (FAR, 1)),
+        ((2, 37), (FAR - 3, 1)),
+        ((3, 2), (1, FAR)),
+        ((2, 40), (FAR, 2**26 + 1)),
+        ((2, 3, 40), (FAR, 2**24, 1)),
+    )
+    for shape, strides in layouts:
+        yield memory.as_strided(shape, strides).copy_(_random(*shape, dtype=dtype))
+
+
+def _same_as_close_together(function, x):
+    """The results, which are also those of the same numbers in contiguous memory."""
+    results, close = function(x), function(x.contiguous())
+    for one, other in zip(results, close, strict=True):
+        torch.testing.assert_close(one, other)
+    return results
+
+
 def logsumexp_scenarios():
-    results = []
+    def forward_and_backward(x):
+        lse = logsumexp(x, -1, 0.7, backend="cupy")
+        exact = lse if x.dtype.itemsize > 2 else lse.to(torch.float32)
+        return lse, logsumexp_backward(torch.ones_like(lse), x, exact, -1, 0.7, backend="cupy")
+
+    results = [
+        y for dtype in DTYPES for x in _far_apart(dtype) for y in _same_as_close_together(forward_and_backward, x)
+    ]
     for dtype in DTYPES:
         # Each size in a tensor of its own, so that one element too far is outside of it.
         inputs = [
@@ -52,6 +96,8 @@ def thermodynamics_scenarios():
         for x in inputs:
             for beta in (0.7, -1.0):
                 results += thermodynamics(x, -1, beta, backend="cupy")[:3]
+        for x in _far_apart(dtype):
+            results += _same_as_close_together(lambda x: thermodynamics(x, -1, 0.7, backend="cupy")[:3], x)
     return results
 
 
@@ -71,8 +117,22 @@ def rbm_gibbs_scenarios():
     return results
 
 
+def _beyond_element_2_31(dtype):
+    """The last elements of one tensor, by its last blocks alone."""
+    x, g = _unwritten(FAR + 4096, dtype), _unwritten(FAR + 4096, dtype)
+    x[-8192:], g[-8192:] = _random(8192, dtype=dtype), _random(8192, dtype=dtype, seed=1)
+    first = len(x) - 8192
+    xi = normals(random_words(torch.arange(first // 4, len(x) // 4), 3, 4, Stream.NOISE, 0), torch.float64).flatten()
+    expected = x[first:].double() - 0.05 * g[first:].double() + 0.1**0.5 * xi
+    blocks = update_list._blocks
+    with mock.patch.object(update_list, "_blocks", lambda *of: blocks(*of)[-3:]):
+        sgld_update(x, g, 0.1, 1.0, seed=3, step=4, backend="cupy")
+    torch.testing.assert_close(x[first:].double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+    return x[first:].clone()
+
+
 def sgld_scenarios():
-    results = []
+    results = [_beyond_element_2_31(dtype) for dtype in DTYPES]
     shapes = [(), (1,), (2,), (3,), (5,), (1023,), (4095,), (4097,), (3, 7), (0,)]
     parameters = [_random(*shape, dtype=dtype) for dtype in DTYPES for shape in shapes]
     parameters += [_random(9, 5, dtype=dtype).t() for dtype in DTYPES]
