@@ -24,8 +24,9 @@ bench: .venv/.installed
 	.venv/bin/boltzbench check
 	.venv/bin/boltzbench bench $(if $(PRESET),--preset $(PRESET)) $(ARGS)
 
+# One thread each: the workers have the cores.
 test: .venv/.installed
-	.venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
 lint: .venv/.installed
 	.venv/bin/ruff check

@@ -176,7 +176,7 @@ def _conclude(console: Console, found: Sequence[Standing], refused: Sequence[Sta
 
 def closing_line(found: Sequence[Standing], refused: Sequence[Standing], problems: Sequence[str]) -> str:
     """The verdict in a sentence, with the probability of a false alarm in the whole run."""
-    from .validation import FALSE_ALARM
+    from .claims import FALSE_ALARM
 
     claims = [each for row in found for each in row.claims]
     failed = sum(len(row.failed) for row in found)

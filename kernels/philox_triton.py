@@ -1,10 +1,10 @@
 """The one random stream in Triton: see `philox.py` for what the counter holds, and `philox.cuh` for what it costs."""
 
-import triton
 import triton.language as tl
 
 from .philox import Stream
 from .triton_math import log2_approximate, mul_wide, polynomial
+from .triton_runtime import helper
 
 HIDDEN = tl.constexpr(int(Stream.HIDDEN))
 VISIBLE = tl.constexpr(int(Stream.VISIBLE))
@@ -29,7 +29,7 @@ COSINE_DOUBLE = tl.constexpr(
 )  # fmt: skip
 
 
-@triton.jit
+@helper
 def random_words(group, seed, step, stream_and_tensor):
     """Four uint32 words for each int64 ``group``; ``step`` and ``stream_and_tensor`` are scalars."""
     low = (group & 0xFFFFFFFF).to(tl.uint32)
@@ -37,7 +37,7 @@ def random_words(group, seed, step, stream_and_tensor):
     return words_of(low, high, seed, step, stream_and_tensor)
 
 
-@triton.jit
+@helper
 def words_of(low, high, seed, step, stream_and_tensor):
     """Four uint32 words for each group, given in two words, ``low`` a block of numbers and ``high`` one or a block.
 
@@ -59,13 +59,13 @@ def words_of(low, high, seed, step, stream_and_tensor):
     return c0, c1, c2, c3
 
 
-@triton.jit
+@helper
 def uniform(word):
     """Uniform in [0, 1) for the test ``u < p``: the top 24 bits, float32."""
     return (word >> 8).to(tl.float32) * 5.9604644775390625e-08
 
 
-@triton.jit
+@helper
 def _radius(word, DTYPE: tl.constexpr):
     """``sqrt(-2 log f)`` of the uniform f of a word; see `radius_of` in philox.cuh."""
     scale = tl.full((), 2.3283064365386963e-10, DTYPE)
@@ -79,7 +79,7 @@ def _radius(word, DTYPE: tl.constexpr):
         return tl.sqrt(1.3862943611 * tl.where(f > 0.75, near, -log2_approximate(f)))
 
 
-@triton.jit
+@helper
 def _normal_pair(word0, word1, scale, DTYPE: tl.constexpr):
     doubled = word1 << 1
     odd = (word1 ^ doubled) & 0x80000000  # half turns dropped: they flip the signs of both, hence of the radius
@@ -98,7 +98,7 @@ def _normal_pair(word0, word1, scale, DTYPE: tl.constexpr):
     return radius * cosine, radius * sine
 
 
-@triton.jit
+@helper
 def normals(word0, word1, word2, word3, scale, DTYPE: tl.constexpr):
     """Four normal numbers, times ``scale``, from four words by Box and Muller, computed in ``DTYPE``; |z| <= 6.76."""
     z0, z1 = _normal_pair(word0, word1, scale, DTYPE)
@@ -106,13 +106,13 @@ def normals(word0, word1, word2, word3, scale, DTYPE: tl.constexpr):
     return z0, z1, z2, z3
 
 
-@triton.jit
+@helper
 def interleave4(a, b, c, d):
     """``[a0, b0, c0, d0, a1, ...]`` along the last dimension: the words of groups in the order of elements."""
     return tl.interleave(tl.interleave(a, c), tl.interleave(b, d))
 
 
-@triton.jit
+@helper
 def interleave8(a, b, c, d, e, f, g, h):
     """As `interleave4`, for what belongs to groups of eight."""
     return tl.interleave(interleave4(a, c, e, g), interleave4(b, d, f, h))

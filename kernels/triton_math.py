@@ -5,7 +5,7 @@ import struct
 import triton
 import triton.language as tl
 
-from .triton_runtime import INTERPRETS
+from .triton_runtime import INTERPRETS, helper
 
 _INTERPRETS = tl.constexpr(INTERPRETS)
 
@@ -15,13 +15,13 @@ def bits_of(value: float) -> int:
     return int(struct.unpack("<q", struct.pack("<d", value))[0])
 
 
-@triton.jit
+@helper
 def from_bits(bits, DTYPE: tl.constexpr):
     """The number whose bits an integer argument holds, rounded to ``DTYPE``."""
     return bits.to(tl.int64).to(tl.float64, bitcast=True).to(DTYPE)
 
 
-@triton.jit
+@helper
 def round_to(value, DTYPE: tl.constexpr):
     """``value`` rounded to the nearest ``DTYPE``, ties to even.
 
@@ -46,7 +46,7 @@ def _from_last(coefficients, i):
     return coefficients[len(coefficients) - 1 - i]
 
 
-@triton.jit
+@helper
 def round_stochastically(value, random):
     """float32 as bfloat16: away from zero if the lower 16 bits carry when 16 random ones are added to them.
 
@@ -78,7 +78,7 @@ def round_stochastically(value, random):
         )
 
 
-@triton.jit
+@helper
 def polynomial(x, C: tl.constexpr):
     """``C[0] + C[1] x + C[2] x^2 + ...``, by Horner's rule, in the dtype of ``x``."""
     total = tl.full((), _from_last(C, 0), x.dtype)
@@ -87,7 +87,7 @@ def polynomial(x, C: tl.constexpr):
     return total
 
 
-@triton.jit
+@helper
 def mul_wide(x, FACTOR: tl.constexpr):
     """The uint64 product of uint32 numbers, in one instruction: the compiler would take one for each half."""
     if _INTERPRETS:
@@ -99,7 +99,7 @@ def mul_wide(x, FACTOR: tl.constexpr):
         )
 
 
-@triton.jit
+@helper
 def log2_approximate(x):
     """Base-2 logarithm of a normal float32, one instruction: within 2**-22 in (1/2, 2), relatively outside of it."""
     if _INTERPRETS:
@@ -110,7 +110,7 @@ def log2_approximate(x):
         )
 
 
-@triton.jit
+@helper
 def exact_dot_operand(value):
     """``value`` in a dtype whose products `tl.dot` computes: as it is, but float32 for bfloat16 in the interpreter.
 

@@ -9,8 +9,12 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _choose() -> bool:
@@ -26,6 +30,17 @@ INTERPRETS = _choose()
 
 if INTERPRETS:  # exp(-inf), log(0) and the like are meant, and numpy would warn of each
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
+
+
+def helper(function: Function) -> Function:
+    """``triton.jit`` for what kernels call. Interpreted it is ``function`` itself: the interpreter would patch Triton's
+    language anew at each call, which takes longer than most helpers do."""
+    if INTERPRETS:
+        return function
+    import triton
+
+    return cast(Function, triton.jit(function))
+
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
 

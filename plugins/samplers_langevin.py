@@ -27,7 +27,7 @@ from boltzbench.plugins.samplers_common import (
 )
 from torch import Tensor
 
-ELEMENTS_OF_A_TENSOR = 1 << 16
+ELEMENTS_OF_A_TENSOR = 1 << 13
 """The kernel numbers the elements of a tensor from 0. So chains go in tensors of about this many elements, whose number
 in the stream is the chain's divided by the chains of a tensor, and a call that begins within a tensor brings rows
 before its own that are not used. The noise of a chain is then its own, however chains are split over calls."""

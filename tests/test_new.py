@@ -77,7 +77,7 @@ def register_targets(register):
 
 @pytest.mark.parametrize("backend", ["torch", "triton", "cupy"])
 def test_it_works_as_written(tmp_path, backend):
-    """Installed, then judged by its own test and by the command; on two targets, as kernels are slow on the host."""
+    """Installed, then judged by its own test, and once by the command; on two targets, as kernels are slow here."""
     if reason := unavailable(backend, torch.device("cpu")):
         pytest.skip(reason)
     package = write_package("fresh", tmp_path, backend)[0].parent
@@ -93,6 +93,8 @@ def test_it_works_as_written(tmp_path, backend):
     done = subprocess.run(test, cwd=package, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout
+    if backend != "torch":
+        return
     command = [Path(sys.executable).with_name("boltzbench"), "validate", "-s", "fresh", "--device", "cpu"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

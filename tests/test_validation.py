@@ -8,6 +8,7 @@ import pytest
 import torch
 import typer
 from boltzbench.harness import cli_validate, validation
+from boltzbench.harness.claims import FALSE_ALARM
 from boltzbench.harness.efficiency import effective_sample_size, efficiency, split_r_hat
 from boltzbench.harness.registry import Registry, UnknownName
 from boltzbench.harness.report import html, markdown
@@ -15,7 +16,7 @@ from boltzbench.harness.results import read_run
 from boltzbench.harness.sampling import Dynamics, ExactLaw, Projection, Target
 from boltzbench.harness.standing import standings
 from boltzbench.harness.types import Status, Unsupported
-from boltzbench.harness.validation import FALSE_ALARM, validate
+from boltzbench.harness.validation import validate
 from fakes import CPU
 from typer.testing import CliRunner
 from wrong_samplers import RIGHT, WRONG, ar1, four_states, gaussian, gibbs, langevin, metropolis, rbm

@@ -21,6 +21,7 @@ import triton.language as tl
 from ..philox import signed_seed
 from ..philox_triton import NOISE, ROUNDING, interleave4, interleave8, normals, words_of
 from ..triton_math import bits_of, from_bits, round_stochastically, round_to
+from ..triton_runtime import helper
 from ..variants import TritonVariant, Variant
 from .update_list import (
     CODES,
@@ -51,7 +52,7 @@ def _wide(code):
     return tl.float64 if code == 4 else tl.float32
 
 
-@triton.jit
+@helper
 def _moved(x, g, state, z, drift, keep, take, damping, KIND: tl.constexpr, NOISY: tl.constexpr):
     """The new positions and states; z is normal numbers times the scale of the noise."""
     if KIND == "langevin":
@@ -72,7 +73,7 @@ def _moved(x, g, state, z, drift, keep, take, damping, KIND: tl.constexpr, NOISY
     return x, state
 
 
-@triton.jit
+@helper
 def _rounded_stochastically(value, first, seed, step, number, BLOCK: tl.constexpr):
     """float32 as bfloat16, rounded up or down by 16 random bits of each element; see `rounded` in sgld.cu."""
     group = (first >> 3).to(tl.uint32) + tl.arange(0, BLOCK // 8).to(tl.uint32)
@@ -80,7 +81,7 @@ def _rounded_stochastically(value, first, seed, step, number, BLOCK: tl.constexp
     return round_stochastically(value, interleave8(w0, w0, w1, w1, w2, w2, w3, w3))
 
 
-@triton.jit
+@helper
 def _noise(first, seed, step, number, scale, DTYPE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr):
     """The normals of a block of elements, times ``scale``: each where the element is, a thread having 4 in a row, or 8
     of 16 bits."""
@@ -99,7 +100,7 @@ def _noise(first, seed, step, number, scale, DTYPE: tl.constexpr, WIDE: tl.const
         return interleave4(z0, z1, z2, z3)
 
 
-@triton.jit
+@helper
 def _update_elements(
     x, g, state, first, element, mask, number, drift, noise, keep, take, damping, seed, step,
     KIND: tl.constexpr, NOISY: tl.constexpr, CODE: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr,
@@ -124,7 +125,7 @@ def _update_elements(
         tl.store(state + element, new, mask=mask)
 
 
-@triton.jit
+@helper
 def _update_block(
     row, first, drift_bits, noise_bits, keep_bits, take_bits, damping_bits, seed, step, KIND: tl.constexpr,
     NOISY: tl.constexpr, CODE: tl.constexpr, BLOCK: tl.constexpr,
