@@ -12,6 +12,7 @@ import golden
 import pytest
 import torch
 from boltzbench.harness.sass_tools import ToolMissing, tool
+from boltzbench.kernels.generalised_cross_entropy import cuda_kernels as generalised_cross_entropy
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
 from boltzbench.kernels.sgld import cuda_kernels as sgld
@@ -29,7 +30,7 @@ from boltzbench.kernels.variants import variants_of
 
 INTEGERS = ("i32", "i32:16", "i64", "i64:16")
 forms = []
-for operation in ("logsumexp", "rbm_gibbs", "sgld", "thermodynamics"):
+for operation in ("generalised_cross_entropy", "logsumexp", "rbm_gibbs", "sgld", "thermodynamics"):
     kernels = set()
     for variant in variants_of("triton", f"boltzbench.kernels.{operation}"):
         if variant.kernel.__name__ in kernels:
@@ -125,12 +126,16 @@ def test_other_forms_of_the_triton_kernels():
 @pytest.mark.parametrize(
     ("module", "modules"),
     [
+        (
+            generalised_cross_entropy,
+            [generalised_cross_entropy.module(dtype) for dtype in generalised_cross_entropy.TYPES],
+        ),
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
         (rbm_gibbs, [rbm_gibbs.module(dtype) for dtype in rbm_gibbs.TYPES]),
         (sgld, [sgld.module(kind) for kind in sgld.KINDS]),
         (thermodynamics, [thermodynamics.module(dtype) for dtype in thermodynamics.TYPES]),
     ],
-    ids=["logsumexp", "rbm_gibbs", "sgld", "thermodynamics"],
+    ids=["generalised_cross_entropy", "logsumexp", "rbm_gibbs", "sgld", "thermodynamics"],
 )
 def test_the_variants_name_every_cuda_kernel(module, modules):
     named = {(each.module, each.kernel) for each in module.variants()}
