@@ -4,9 +4,11 @@
 // log-sum-exp; the backward reads and writes each logit once. Memory is the limit; logsumexp.cu has the budget of
 // instructions per element that it leaves.
 //
-// Operations per element: forward those of log-sum-exp, to which each row adds the loss; backward those of its gradient
-// and the comparison with the label: the column of an element within its thread is known to the compiler, so that each
-// is compared with a constant. The power of the label's probability is computed once for a thread.
+// Operations per element: forward those of log-sum-exp, to which each row adds the loss: in the inner loop of sm_90 7.3
+// instructions for float32, 6.9 for 16 bits, 40 for float64. Backward those of its gradient, a comparison with the label,
+// whose place is a constant for each element of a thread, and a choice of what an FFMA then adds; the label's logit and
+// the power of its probability are found once for a thread, in some 150 instructions. All in all 34 for float32 of the 62
+// that can be issued while the data move, 23 of 31 for 16 bits, 107 for float64 (of 124).
 //
 // Design: as log-sum-exp. The label's logit is read by itself, since no thread knows while it sums whether it has it; it
 // lies in lines that the row has brought into the cache, or will.
