@@ -5,13 +5,13 @@
 // instructions per element that it leaves.
 //
 // Operations per element: forward those of log-sum-exp, to which each row adds the loss: in the inner loop of sm_90 7.3
-// instructions for float32, 6.9 for 16 bits, 40 for float64. Backward those of its gradient, a comparison with the label,
-// whose place is a constant for each element of a thread, and a choice of what an FFMA then adds; the label's logit and
-// the power of its probability are found once for a thread, in some 150 instructions. All in all 34 for float32 of the 62
-// that can be issued while the data move, 23 of 31 for 16 bits, 107 for float64 (of 124).
+// instructions for float32, 6.9 for 16 bits, 40 for float64. Backward those of its gradient, a comparison with the
+// label, whose place is a constant for each element of a thread, and a choice of what an FFMA then adds; the label's
+// logit and the power of its probability are found once for a thread, in some 150 instructions. In all 34 for float32
+// of the 62 that can be issued while the data move, 23 of 31 for 16 bits, 107 of 124 for float64.
 //
-// Design: as log-sum-exp. The label's logit is read by itself, since no thread knows while it sums whether it has it; it
-// lies in lines that the row has brought into the cache, or will.
+// Design: as log-sum-exp. The label's logit is read by itself, since no thread knows while it sums whether it has it;
+// it lies in lines that the row has brought into the cache, or will.
 #include "logsumexp/softmax.cuh"
 
 __device__ __forceinline__ float minus_expm1(float x) { return -expm1f(x); }

@@ -1,4 +1,4 @@
-// The sum of a row's exponentials, and an element's share of it: what log-sum-exp and losses of a softmax have in common.
+// The sum of a row's exponentials, and an element's share of it: what log-sum-exp and losses of a softmax share.
 #pragma once
 #include "rows.cuh"
 
