@@ -95,12 +95,12 @@ def train(q: float, noise: float, seeds: Sequence[int], epochs: int = EPOCHS) ->
     optimizer = torch.optim.SGD(parameters, lr=RATE, momentum=MOMENTUM)
     for _ in range(epochs):
         orders = torch.stack([torch.randperm(len(pixels), generator=generator) for generator in generators])
-        for batch in orders.split(BATCH, dim=1):
+        for batch in torch.split(orders, BATCH, dim=1):
             logits = _logits(pixels[batch], parameters)
             # The mean of each seed's batch, so that seeds do not share a rate.
             losses = generalised_cross_entropy(logits.transpose(1, 2), given.gather(1, batch), q, reduction="none")
             optimizer.zero_grad()
-            losses.mean(1).sum().backward()
+            torch.autograd.backward(losses.mean(1).sum())
             optimizer.step()
     held_out = digits.images()[0][digits.TRAINING_IMAGES :].expand(len(seeds), -1, -1)
     with torch.no_grad():
