@@ -63,7 +63,7 @@ def prepare_cupyx(inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def prepare_quack(inputs: Inputs, outputs: Tensors) -> Launch:
-    x, y = _contiguous(_rows(inputs, (torch.float32, torch.float16, torch.bfloat16))), outputs["y"]
+    x, y = require_contiguous(_rows(inputs, (torch.float32, torch.float16, torch.bfloat16))), outputs["y"]
     if x.shape[1] > LONGEST_QUACK_ROW:
         raise Unsupported(f"it keeps a row in the shared memory of a cluster: {LONGEST_QUACK_ROW} columns at most")
     from quack.cross_entropy import cross_entropy_fwd
@@ -79,7 +79,7 @@ def prepare_quack(inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def prepare_liger(inputs: Inputs, outputs: Tensors) -> Launch:
-    x, y = _contiguous(_rows(inputs, (torch.float32,))), outputs["y"]
+    x, y = require_contiguous(_rows(inputs, (torch.float32,))), outputs["y"]
     from liger_kernel.ops import LigerCrossEntropyFunction
 
     if not bool(x[:, 0].isfinite().all()):
@@ -95,7 +95,7 @@ def prepare_liger(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
-def _contiguous(x: Tensor) -> Tensor:
+def require_contiguous(x: Tensor) -> Tensor:
     if not x.is_contiguous():
         raise Unsupported("it copies an input that is not contiguous")
     return x

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Inputs, Launch, Tensors, Unsupported
+from boltzbench.kernels.generalised_cross_entropy import reference as cross_entropy_reference
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
 from boltzbench.kernels.rbm_gibbs.reference import probabilities
@@ -29,7 +30,7 @@ from boltzbench.kernels.thermodynamics import reference as thermodynamics_refere
 from torch import Tensor
 
 SMALLEST = 1 << 17
-"""Elements of the smallest log-sum-exp and Langevin update that are compiled."""
+"""Elements of the smallest log-sum-exp, loss and Langevin update that are compiled."""
 SMALLEST_MACHINE = 1 << 12
 """Weights of the smallest machine that is compiled."""
 
@@ -86,6 +87,17 @@ def prepare_thermodynamics(inputs: Inputs, outputs: Tensors) -> Launch:
     _require_size(inputs["x"].numel(), SMALLEST, "elements")
     arguments = (inputs["x"], inputs["dim"], inputs["beta"], outputs["log_z"], outputs["energy"], outputs["variance"])
     return _launching(outputs, compiled(thermodynamics_reference.forward), *arguments)
+
+
+def prepare_generalised_cross_entropy(inputs: Inputs, outputs: Tensors) -> Launch:
+    logits, labels = inputs["logits"], inputs["labels"]
+    _require_size(logits.numel(), SMALLEST, "elements")
+    numbers = (1, inputs["q"], inputs["ignore_index"])
+    if "grad" in inputs:
+        backward, rows = compiled(cross_entropy_reference.backward), (logits, labels, inputs["lse"])
+        return _launching(outputs, backward, inputs["grad"], *rows, *numbers, outputs["dlogits"])
+    forward = compiled(cross_entropy_reference.forward)
+    return _launching(outputs, forward, logits, labels, *numbers, outputs["loss"], outputs["lse"])
 
 
 def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:

@@ -12,6 +12,7 @@ import golden
 import pytest
 import torch
 from boltzbench.harness.sass_tools import ToolMissing, tool
+from boltzbench.kernels.generalised_cross_entropy import cuda_kernels as generalised_cross_entropy
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
 from boltzbench.kernels.sgld import cuda_kernels as sgld
@@ -29,7 +30,7 @@ from boltzbench.kernels.variants import variants_of
 
 INTEGERS = ("i32", "i32:16", "i64", "i64:16")
 forms = []
-for operation in ("logsumexp", "rbm_gibbs", "sgld", "thermodynamics"):
+for operation in ("generalised_cross_entropy", "logsumexp", "rbm_gibbs", "sgld", "thermodynamics"):
     kernels = set()
     for variant in variants_of("triton", f"boltzbench.kernels.{operation}"):
         if variant.kernel.__name__ in kernels:
@@ -106,7 +107,8 @@ def test_other_forms_of_the_triton_kernels():
     """64-bit integers; integers that are 1, of which Triton makes constants; addresses that are not aligned.
 
     Those compile too, and where a variant promises 128-bit accesses the unaligned one is seen not to have them; but the
-    kernel of `sgld` finds the addresses in a table, and looks at them when it runs.
+    kernel of `sgld` finds the addresses in a table, and looks at them when it runs. Rows that are not aligned get a
+    narrower kernel, never this form, so that the one of them that spills costs nothing.
     """
     require_compilers()
     run = subprocess.run([sys.executable, "-c", FORMS], capture_output=True, text=True, check=False)
@@ -119,18 +121,24 @@ def test_other_forms_of_the_triton_kernels():
         for name, (status, _, promised) in found.items()
         if promised and "unaligned" in name and "sgld" not in name
     }
-    assert set(unaligned.values()) == {"narrow"}, unaligned
+    spilling = {"generalised_cross_entropy forward_kernel unaligned"}
+    assert {name for name, status in unaligned.items() if status == "spills"} <= spilling, unaligned
+    assert set(unaligned.values()) <= {"narrow", "spills"}, unaligned
 
 
 @pytest.mark.parametrize(
     ("module", "modules"),
     [
+        (
+            generalised_cross_entropy,
+            [generalised_cross_entropy.module(dtype) for dtype in generalised_cross_entropy.TYPES],
+        ),
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
         (rbm_gibbs, [rbm_gibbs.module(dtype) for dtype in rbm_gibbs.TYPES]),
         (sgld, [sgld.module(kind) for kind in sgld.KINDS]),
         (thermodynamics, [thermodynamics.module(dtype) for dtype in thermodynamics.TYPES]),
     ],
-    ids=["logsumexp", "rbm_gibbs", "sgld", "thermodynamics"],
+    ids=["generalised_cross_entropy", "logsumexp", "rbm_gibbs", "sgld", "thermodynamics"],
 )
 def test_the_variants_name_every_cuda_kernel(module, modules):
     named = {(each.module, each.kernel) for each in module.variants()}

@@ -13,6 +13,10 @@ from unittest import mock
 import pytest
 import torch
 from boltzbench.kernels import dispatch, emulator
+from boltzbench.kernels.generalised_cross_entropy import (
+    generalised_cross_entropy_backward,
+    generalised_cross_entropy_forward,
+)
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.philox import Stream, normals, random_words
 from boltzbench.kernels.rbm_gibbs import gibbs
@@ -88,6 +92,24 @@ def logsumexp_scenarios():
     return results
 
 
+def generalised_cross_entropy_scenarios():
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [_random(rows, n, dtype=dtype) for rows, n in ((1, 1), (9, 33), (3, 128), (2, 1025), (1, 4103))]
+        inputs += [_random(37, 65, dtype=dtype).t(), _random(2, 32_776, dtype=dtype), _random(130, dtype=dtype)[1:]]
+        inputs += [_random(3, 7, 10, dtype=dtype)]
+        for x in inputs:
+            dim = min(1, x.dim() - 1)
+            shape = [size for k, size in enumerate(x.shape) if k != dim]
+            labels = (_random(*shape, seed=1).abs() * x.shape[dim]).long().clamp(max=x.shape[dim] - 1)
+            labels.view(-1)[-1] = x.shape[dim] - 1
+            for q in (0.0, 0.7):
+                loss, lse = generalised_cross_entropy_forward(x, labels, q, backend="cupy")
+                slope = generalised_cross_entropy_backward(loss + 1, x, labels, lse, q, backend="cupy")
+                results += [loss, lse, slope]
+    return results
+
+
 def thermodynamics_scenarios():
     results = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -151,6 +173,7 @@ def sgld_scenarios():
 
 
 SCENARIOS = {
+    "generalised_cross_entropy": generalised_cross_entropy_scenarios,
     "logsumexp": logsumexp_scenarios,
     "rbm_gibbs": rbm_gibbs_scenarios,
     "sgld": sgld_scenarios,

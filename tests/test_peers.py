@@ -10,12 +10,18 @@ import torch
 from boltzbench.harness import Status, Unsupported
 from boltzbench.harness.agreement import check_case, check_law
 from boltzbench.harness.registry import load_registry
-from boltzbench.plugins import logsumexp, peers_logsumexp, peers_samplers, rbm_gibbs, sgld
+from boltzbench.plugins import generalised_cross_entropy as cross_entropy
+from boltzbench.plugins import logsumexp, peers_cross_entropy, peers_logsumexp, peers_samplers, rbm_gibbs, sgld
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-NAMES = ("logsumexp", "rbm_gibbs", "sgld", "peers_logsumexp", "peers_samplers")
+NAMES = (
+    "generalised_cross_entropy", "logsumexp", "rbm_gibbs", "sgld",
+    "peers_cross_entropy", "peers_logsumexp", "peers_samplers",
+)  # fmt: skip
 REGISTRY = load_registry([metadata.EntryPoint(name, f"boltzbench.plugins.{name}", "boltzbench") for name in NAMES])
-PEERS = {each.name: each for each in REGISTRY.implementations if each.plugin.startswith("peers_")}
+ALL_PEERS = [each for each in REGISTRY.implementations if each.plugin.startswith("peers_")]
+PEERS = {each.name: each for each in ALL_PEERS if each.operation != "generalised_cross_entropy"}
+CROSS_ENTROPIES = {each.name: each for each in ALL_PEERS if each.operation == "generalised_cross_entropy"}
 MODULES = {
     "cupyx": "cupyx", "quack": "quack", "liger": "liger_kernel",
     "bernoulli_rbm": "sklearn", "thrml": "thrml", "torchebm": "torchebm",
@@ -29,6 +35,7 @@ def cases_of(operation):
 def test_all_peers_are_registered():
     assert REGISTRY.problems == ()
     assert PEERS.keys() == MODULES.keys()
+    assert CROSS_ENTROPIES.keys() == {"quack", "liger"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -115,10 +122,16 @@ def test_a_torchebm_that_is_wrong_is_rejected(monkeypatch):
     assert agreement.status is Status.WRONG_LAW
 
 
-def cross_entropy_fwd(x, target, return_lse):
+def cross_entropy_fwd(x, target, return_lse, ignore_index=-100):
     assert return_lse
     lse = torch.logsumexp(x.float(), 1)
-    return lse - x.float().gather(1, target[:, None])[:, 0], lse
+    loss = lse - x.float().gather(1, target.clamp(min=0)[:, None])[:, 0]
+    return torch.where(target == ignore_index, 0.0, loss), lse
+
+
+def cross_entropy_bwd_out(x, target, dloss, lse, dx, ignore_index):
+    slope = torch.exp(x.float() - lse[:, None]) - torch.nn.functional.one_hot(target.clamp(min=0), x.shape[1])
+    dx.copy_(torch.where(target == ignore_index, 0.0, dloss)[:, None] * slope)
 
 
 class LigerFunction:
@@ -155,3 +168,32 @@ def test_what_a_cross_entropy_lacks_is_named(change, words):
     inputs = {"x": torch.ones(3, 4), "beta": 1.0, "dim": 1, **change}
     with pytest.raises(Unsupported, match=words):
         peers_logsumexp.prepare_quack(inputs, {"y": torch.empty(3)})
+
+
+@pytest.mark.parametrize("name", ["quack", "liger"])
+def test_a_cross_entropy_is_that_at_q_0(name, monkeypatch):
+    members = {"cross_entropy_fwd": cross_entropy_fwd, "cross_entropy_bwd_out": cross_entropy_bwd_out}
+    fake(monkeypatch, "quack.cross_entropy", **members)
+    fake(monkeypatch, "liger_kernel.ops", LigerCrossEntropyFunction=LigerFunction)
+    for dtype in ("float32", "bfloat16"):
+        for variant in ("cross-entropy", "cross-entropy backward", ""):
+            case = cross_entropy._case(64, 128, dtype, variant)
+            agreement = check_case(cross_entropy.OPERATION, CROSS_ENTROPIES[name], case, CPU, [0])
+            unmade = not variant or (name == "liger" and (dtype != "float32" or "backward" in variant))
+            assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"q": 0.7}, "cross-entropy alone"),
+        ({"logits": torch.ones(3, 4, dtype=torch.float64)}, "no float64 loss"),
+        ({"logits": torch.ones(4, 3).t()}, "not contiguous"),
+        ({"logits": torch.ones(0, 4)}, "no empty input"),
+        ({"logits": torch.ones(1, peers_logsumexp.LONGEST_QUACK_ROW + 1)}, "columns at most"),
+    ],
+)
+def test_what_a_cross_entropy_lacks_beside_the_generalised_one_is_named(change, words):
+    inputs = {"logits": torch.ones(3, 4), "labels": torch.zeros(3, dtype=torch.int64), "q": 0.0, **change}
+    with pytest.raises(Unsupported, match=words):
+        peers_cross_entropy.prepare_quack(inputs, {})

@@ -21,6 +21,7 @@ from boltzbench.harness import Implementation, Inputs, Launch, Status, Tensors
 from boltzbench.kernels.logsumexp import logsumexp
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.kernels.sgld import reference as sgld_reference
+from boltzbench.plugins import generalised_cross_entropy as cross_entropy_plugin
 from boltzbench.plugins import langevin, sgld_variants
 from boltzbench.plugins import logsumexp as logsumexp_plugin
 from boltzbench.plugins import rbm_gibbs as rbm_plugin
@@ -29,6 +30,7 @@ from boltzbench.plugins import thermodynamics as thermodynamics_plugin
 from torch import Tensor
 
 PLUGINS = {
+    "generalised_cross_entropy": cross_entropy_plugin,
     "logsumexp": logsumexp_plugin,
     "rbm_gibbs": rbm_plugin,
     "sgld": sgld_plugin,
@@ -242,6 +244,61 @@ def _moments(compute: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Prep
     return prepare
 
 
+# --- generalised cross-entropy: each takes (logits, labels, q) and returns loss or gradient of each row
+
+
+def takes_plain_powers(x: Tensor, labels: Tensor, q: float) -> Tensor:
+    p = torch.softmax(x, 1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    return (1 - p**q) / q
+
+
+def is_cross_entropy_throughout(x: Tensor, labels: Tensor, q: float) -> Tensor:
+    return torch.nn.functional.cross_entropy(x, labels, reduction="none")
+
+
+def counts_ignored_rows(x: Tensor, labels: Tensor, q: float) -> Tensor:
+    log_p = torch.log_softmax(x.nan_to_num(), 1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    return -torch.expm1(q * log_p) / q
+
+
+def takes_the_softmax_without_its_maximum(x: Tensor, labels: Tensor, q: float) -> Tensor:
+    log_p = x.gather(1, labels.clamp(min=0)[:, None])[:, 0] - torch.log(torch.exp(x).sum(1))
+    return -torch.expm1(q * log_p) / q
+
+
+def forgets_the_power(x: Tensor, labels: Tensor, q: float) -> Tensor:
+    return torch.softmax(x, 1) - torch.nn.functional.one_hot(labels, x.shape[1])
+
+
+def has_the_sign_at_the_label_wrong(x: Tensor, labels: Tensor, q: float) -> Tensor:
+    p = torch.softmax(x, 1)
+    power = p.gather(1, labels[:, None]) ** q
+    return power * (p + torch.nn.functional.one_hot(labels, x.shape[1]))
+
+
+def sends_gradients_to_ignored_rows(x: Tensor, labels: Tensor, q: float) -> Tensor:
+    p = torch.softmax(x.nan_to_num(), 1)
+    power = p.gather(1, labels.clamp(min=0)[:, None]) ** q
+    return power * (p - torch.nn.functional.one_hot(labels.clamp(min=0), x.shape[1]))
+
+
+def _of_labels(compute: Callable[[Tensor, Tensor, float], Tensor]) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            x = inputs["logits"].to(torch.promote_types(inputs["logits"].dtype, torch.float32))
+            result = compute(x, inputs["labels"], inputs["q"])
+            if "grad" in inputs:
+                outputs["dlogits"].copy_(inputs["grad"][:, None] * result)
+            else:
+                outputs["loss"].copy_(result)
+                outputs["lse"].copy_(torch.logsumexp(x, 1))
+            return outputs
+
+        return launch
+
+    return prepare
+
+
 # --- block Gibbs and SGLD: the shipped torch backend, given spoiled inputs or with spoiled results
 
 
@@ -341,6 +398,9 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
 
 
 LOGSUMEXP, SPLIT = "rows=37 columns=1031 float32", "split rows=3 columns=70001 float32"
+LOSS, SLOPES = "rows=37 columns=1031 float32", "backward rows=37 columns=1031 float32"
+IGNORED = "ignored rows=7 columns=512 float32"
+INFINITE = "infinities rows=7 columns=512 float32"
 FLAT = "beta-zero far split rows=1 columns=70003 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
@@ -376,6 +436,18 @@ WRONG_KERNELS = (
         )
     ),
     *(
+        WrongKernel(compute.__name__, "generalised_cross_entropy", case, Status.WRONG_VALUES, _of_labels(compute))
+        for compute, case in (
+            (takes_plain_powers, "tiny rows=33 columns=300 float32"),
+            (is_cross_entropy_throughout, LOSS),
+            (counts_ignored_rows, IGNORED),
+            (takes_the_softmax_without_its_maximum, "shifted rows=7 columns=512 float32"),
+            (forgets_the_power, SLOPES),
+            (has_the_sign_at_the_label_wrong, SLOPES),
+            (sends_gradients_to_ignored_rows, "ignored backward rows=7 columns=512 float32"),
+        )
+    ),
+    *(
         WrongKernel(prepare.__name__, "logsumexp", case, status, prepare)
         for prepare, case, status in (
             (no_operation, LOGSUMEXP, Status.WRONG_VALUES),
@@ -393,6 +465,10 @@ WRONG_KERNELS = (
     *(
         WrongKernel(name, operation, caught_by, status, _with_inputs(operation, spoil))
         for name, operation, caught_by, status, spoil in (
+            ("ignores_q", "generalised_cross_entropy", "half rows=33 columns=300 float32",
+             Status.WRONG_VALUES, lambda inputs: {"q": 0.7}),
+            ("misses_the_ignore_index", "generalised_cross_entropy", "ignored backward rows=7 columns=512 float32",
+             Status.WRONG_VALUES, lambda inputs: {"ignore_index": -1, "labels": inputs["labels"].clamp(min=0)}),
             ("swaps_beta_for_one", "rbm_gibbs", "hot chains=65 visible=33 hidden=65 sweeps=1 float32",
              Status.WRONG_VALUES, lambda inputs: {"beta": 1.0}),
             ("misses_a_sweep", "rbm_gibbs", "chains=33 visible=20 hidden=12 sweeps=5 float32",
@@ -441,18 +517,27 @@ WRONG_KERNELS = (
 MUTANTS = tuple(
     WrongKernel(f"{file}: {old} -> {new}", operation, caught_by, Status.WRONG_VALUES, mutant(operation, file, old, new))
     for operation, file, old, new, caught_by in (
-        ("logsumexp", "logsumexp.cu", "lanes > 0; lanes /= 2) total", "lanes > 1; lanes /= 2) total", LOGSUMEXP),
+        ("logsumexp", "softmax.cuh", "lanes > 0; lanes /= 2) total", "lanes > 1; lanes /= 2) total", LOGSUMEXP),
         ("logsumexp", "rows.cuh", "__syncthreads();\n        own", "own", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "if (old_peak == new_peak) return;", "return;", LOGSUMEXP),
+        ("logsumexp", "softmax.cuh", "if (old_peak == new_peak) return;", "return;", LOGSUMEXP),
         ("logsumexp", "rows.cuh", "/ STRIDE) + 1;", "/ STRIDE);", LOGSUMEXP),
         ("logsumexp", "rows.cuh", "k = whole + lane; k < end", "k = whole + lane; k < whole",
          "remainder rows=1 columns=4103 float32"),
         ("logsumexp", "rows.cuh", "return row * stride2", "return row * stride", LOGSUMEXP),
         ("logsumexp", "rows.cuh", "first + i * LANES < rows.splits", "first + i * LANES + 1 < rows.splits", SPLIT),
         ("logsumexp", "rows.cuh", "!= rows.splits - 1", "!= rows.splits - 2", SPLIT),
-        ("logsumexp", "logsumexp.cu", "beta_argument * 0.7", "0.7", "cold backward rows=67 columns=300 float32"),
-        ("logsumexp", "logsumexp.cu", "k = first + i * STRIDE;\n        if (k >= n)",
+        ("logsumexp", "softmax.cuh", "beta * 0.7", "0.7", "cold backward rows=67 columns=300 float32"),
+        ("logsumexp", "rows.cuh", "k = first + i * STRIDE;\n        if (k >= n)",
          "k = first + i * STRIDE;\n        if (k >= n - WIDTH)", "backward rows=70 columns=128 bfloat16"),
+        *(
+            ("generalised_cross_entropy", "generalised_cross_entropy.cu", old, new, case)
+            for old, new, case in (
+                ("place == label_place", "place + 1 == label_place", SLOPES),
+                ("label) - shift;", "label);", LOSS),
+                ("- (level == -infinity() ? Real(0) : log_total)", "- log_total", INFINITE),
+                ("for (auto& part : chunk) part = {};", "factor;", "ignored backward rows=7 columns=512 float32"),
+            )
+        ),
         ("thermodynamics", "thermodynamics.cu", "+ (difference * (share * total)) * difference", "", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "spread *= factor;", "", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "finite(mean + moved)", "mean", SPLIT),
@@ -480,6 +565,16 @@ MUTANTS = tuple(
         ("logsumexp", "triton_kernels.py", "begin, whole, STEP", "begin, whole - STEP, STEP",
          "rows=70 columns=128 bfloat16"),
         ("logsumexp", "triton_kernels.py", "== splits - 1", "== splits - 2", SPLIT),
+        *(
+            ("generalised_cross_entropy", "triton_kernels.py", old, new, case)
+            for old, new, case in (
+                ("label_place = label - start", "label_place = label", "split backward rows=2 columns=70000 bfloat16"),
+                ("tl.load(grad + row) * power", "tl.load(grad + row)", SLOPES),
+                ("tl.where(label == ignore_index, 0.0, result)", "result", IGNORED),
+                ("tl.where(y == 1.0, -x, tl.where(y < 0.5, 1.0 - y, near))", "1.0 - y",
+                 "tiny rows=33 columns=300 float32"),
+            )
+        ),
         ("thermodynamics", "triton_kernels.py", "+ total * difference * difference", "", LOGSUMEXP),
         ("thermodynamics", "triton_kernels.py", "spread * factor", "spread", SPLIT),
         ("thermodynamics", "triton_kernels.py", "    distance = finite(distance)\n", "",

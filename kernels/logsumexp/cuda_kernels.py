@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..cuda_module import CudaModule
+from ..cuda_module import Argument, CudaModule
 from ..variants import CudaVariant, Variant
 from .rows import Layout, Rows, as_rows, is_wide
 from .shapes import (
@@ -83,10 +83,13 @@ def reduce_rows(
     x: Tensor,
     dim: int,
     numbers_per_part: int,
-    outputs: Sequence[Tensor | None],
-    beta: float,
+    tensors: Sequence[Tensor | None],
+    *numbers: Argument,
 ) -> None:
-    """Launch kernel ``name`` of a module that includes `rows.cuh`: each row of ``x``, not empty, to ``outputs``."""
+    """Launch kernel ``name`` of a module that includes `rows.cuh`: each row of ``x``, not empty, to one sum.
+
+    ``tensors`` have an element for each row: results, and what else the kernel asks for.
+    """
     x, view = as_rows(dim, x)
     wide = is_wide(view, x)
     layout = LayoutArgument.of(view, view.layouts[0])
@@ -103,11 +106,34 @@ def reduce_rows(
         argument = RowsArgument(layout, view.count, view.n, splits, steps * shape.step)
         kernels.launch(
             f"{name}<{template_of(view, shape, x.dtype)}>", (groups * splits,), (THREADS,),
-            [x, *outputs, parts, count, argument, beta], device=x.device,
+            [x, *tensors, parts, count, argument, *numbers], device=x.device,
         )  # fmt: skip
 
     key = shape_class(f"cupy {kernels.source.stem} {name}", x, view, wide)
     run_best(key, plans(view, x.element_size(), wide, True), launch, x.device)
+
+
+def map_rows(
+    kernels: CudaModule, name: str, x: Tensor, dim: int, tensors: Sequence[Tensor], out: Tensor, *numbers: Argument
+) -> None:
+    """Launch kernel ``name`` of such a module: each element of ``x``, not empty, to one of ``out`` (contiguous).
+
+    ``tensors`` have an element for each row.
+    """
+    x, view = as_rows(dim, x, out)
+    wide = is_wide(view, x, out) and view.n % (16 // x.element_size()) == 0
+    layouts = [LayoutArgument.of(view, layout) for layout in view.layouts]
+
+    def launch(plan: Plan) -> None:
+        shape = plan.shape
+        column_blocks = -(-view.n // shape.step)
+        kernels.launch(
+            f"{name}<{template_of(view, shape, x.dtype)}>", (-(-view.count // shape.rows) * column_blocks,),
+            (THREADS,), [*tensors, x, out, *layouts, view.count, view.n, column_blocks, *numbers], device=x.device,
+        )  # fmt: skip
+
+    key = shape_class(f"cupy {kernels.source.stem} {name}", x, view, wide)
+    run_best(key, plans(view, x.element_size(), wide, False), launch, x.device)
 
 
 def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -> None:
@@ -117,20 +143,7 @@ def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -
 
 def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: Tensor) -> None:
     """Write the gradient with respect to ``x``, which is not empty, into ``out`` (contiguous)."""
-    x, view = as_rows(dim, x, out)
-    wide = is_wide(view, x, out) and view.n % (16 // x.element_size()) == 0
-    layouts = [LayoutArgument.of(view, layout) for layout in view.layouts]
-
-    def launch(plan: Plan) -> None:
-        shape = plan.shape
-        column_blocks = -(-view.n // shape.step)
-        module(x.dtype).launch(
-            f"backward<{template_of(view, shape, x.dtype)}>", (-(-view.count // shape.rows) * column_blocks,),
-            (THREADS,), [grad, x, lse, out, *layouts, view.count, view.n, column_blocks, beta], device=x.device,
-        )  # fmt: skip
-
-    key = shape_class("cupy logsumexp backward", x, view, wide)
-    run_best(key, plans(view, x.element_size(), wide, False), launch, x.device)
+    map_rows(module(x.dtype), "backward", x, dim, (grad, lse), out, beta)
 
 
 def row_variants(kernels: CudaModule, name: str, dtype: torch.dtype, traffic: int) -> list[Variant]:

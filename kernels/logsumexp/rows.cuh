@@ -1,4 +1,5 @@
-// Rows of a strided tensor, each reduced to one sum, in one launch: what log-sum-exp and thermodynamics share.
+// Rows of a strided tensor, each reduced to one sum, in one launch: what log-sum-exp and its kin share;
+// and rows mapped element by element, which their gradients are.
 //
 // A sum is a struct that the caller brings, without constructors, since it also lies in shared and in global memory:
 //
@@ -116,6 +117,9 @@ template <class T, int WIDTH> struct __align__(sizeof(T) * WIDTH) Vector<T, WIDT
     }
 };
 
+// What a thread has in flight of a row.
+template <class T, int WIDTH> using Chunk = Vector<T, WIDTH>[CHUNK<T, WIDTH>];
+
 // One access of all WIDTH elements, of 128 bits unless WIDTH is 1.
 template <int WIDTH, class T> __device__ __forceinline__ Vector<T, WIDTH> load(const T* from) {
     return *reinterpret_cast<const Vector<T, WIDTH>*>(from);
@@ -226,4 +230,39 @@ __device__ __forceinline__ bool reduce_rows(const T* __restrict__ x, const Rows&
     }
     sum = together<LANES, false>(sum, weights);
     return row < rows.count && place == 0;
+}
+
+// dx[k] = slope(x[k], place) for each element k = first + place of each row, with slope = slope_of(row, first, chunk):
+// what depends on the row alone is done once for a thread, which may change what it has read of the row, and `place` is
+// known to the compiler. Each block takes ROWS rows and LANES * WIDTH * CHUNK columns; n is a multiple of WIDTH.
+template <int LANES, int WIDTH, bool ROWS_CLOSER, class T, class SlopeOf>
+__device__ __forceinline__ void map_rows(const T* __restrict__ x, T* dx, const Layout& x_layout,
+                                         const Layout& dx_layout, i64 rows, i64 n, i64 column_blocks,
+                                         SlopeOf slope_of) {
+    constexpr int ROWS = THREADS / LANES, STRIDE = LANES * WIDTH, COUNT = CHUNK<T, WIDTH>;
+    const u32 per_row = static_cast<u32>(column_blocks);
+    const u32 group = per_row == 1 ? blockIdx.x : blockIdx.x / per_row;
+    const u32 column_block = per_row == 1 ? 0 : blockIdx.x % per_row;
+    const i64 row = static_cast<i64>(group) * ROWS + (ROWS_CLOSER ? threadIdx.x % ROWS : threadIdx.x / LANES);
+    if (row >= rows) return;
+    const int lane = ROWS_CLOSER ? threadIdx.x / ROWS : threadIdx.x % LANES;
+    const i64 x_stride = WIDTH > 1 ? 1 : x_layout.stride, dx_stride = WIDTH > 1 ? 1 : dx_layout.stride;
+    const i64 first = static_cast<i64>(column_block) * (STRIDE * COUNT) + lane * WIDTH;
+    const T* const from = x + x_layout.offset(row);
+    T* const to = dx + dx_layout.offset(row);
+    Chunk<T, WIDTH> chunk;
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+        const i64 k = first + i * STRIDE;
+        if (k < n) chunk[i] = load<WIDTH>(from + k * x_stride);
+    }
+    const auto slope = slope_of(row, first, chunk);  // its own loads behind those of the chunk
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+        const i64 k = first + i * STRIDE;
+        if (k >= n) break;
+#pragma unroll
+        for (int j = 0; j < WIDTH; ++j) chunk[i].set(j, narrow<T>(slope(widen(chunk[i].get(j)), i * STRIDE + j)));
+        store<WIDTH>(to + k * dx_stride, chunk[i]);
+    }
 }

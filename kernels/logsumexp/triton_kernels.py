@@ -16,7 +16,7 @@ strides and lengths come in units of WIDTH where they are multiples of it. Shape
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import triton
@@ -115,11 +115,91 @@ def across_lanes(peak, total, scale):
 
 
 @triton.jit
-def write_result(y, exact, row, rows, peak, total, beta, HAS_EXACT: tl.constexpr, FLIP: tl.constexpr):
-    result = tl.where(FLIP, -shift_of(peak), shift_of(peak)) * beta + tl.log(total)
-    tl.store(y + row, round_to(result, y.dtype.element_ty), mask=row < rows)
-    if HAS_EXACT:
-        tl.store(exact + row, result, mask=row < rows)
+def part_of_rows(
+    x, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
+    SPLIT: tl.constexpr, ONE_DIM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
+    N_UNIT: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """What a program of a reduction reads: elements ``begin`` to ``end`` of each of its rows, (ROWS,).
+
+    Returns ``row, group, place, begin, end, column, base``: ``group`` numbers its rows and ``place`` its part of them;
+    ``base``, (CHUNK, ROWS, LANES, WIDTH), points to the elements ``column`` of the rows.
+    """
+    group = tl.program_id(0)
+    place = 0
+    if SPLIT:
+        place = group % splits
+        group = group // splits
+    row = group.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    length = tl.cast(part, tl.int64) * (CHUNK * LANES * WIDTH)
+    begin = place * length
+    end = tl.cast(n, tl.int64) * N_UNIT
+    if SPLIT:
+        end = tl.minimum(begin + length, end)
+    # Rows beyond the last are the last once more: no load needs a mask for them.
+    safe_row = tl.minimum(row, rows - 1)
+    offset = row_offset(safe_row, size1, size2, stride0, stride1, stride2, ONE_DIM) * WIDTH
+    column = tile_columns(CHUNK, LANES, WIDTH)
+    return row, group, place, begin, end, column, x + offset[None, :, None, None] + column * stride
+
+
+@triton.jit
+def sum_rows(
+    x,  # any strides
+    peaks,  # (rows, splits) in ACC: the maximum of each part, if SPLIT
+    totals,  # (rows, splits) in ACC: the shifted sum of each part, if SPLIT
+    counters,  # one for each group of rows, 0 before and after, if SPLIT
+    rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
+    scale,  # in ACC
+    FLIP: tl.constexpr, SPLIT: tl.constexpr, ONE_DIM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
+    WIDTH: tl.constexpr, N_UNIT: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """``row, peak, total, known``, each (ROWS,): the largest element of a row (of ``-x`` if FLIP), the sum of
+    ``2 ** ((x - shift_of(peak)) * scale)`` in the dtype of ``scale``, and whether this program is to write them.
+    """
+    ACC: tl.constexpr = scale.dtype
+    STEP: tl.constexpr = CHUNK * LANES * WIDTH
+    row, group, place, begin, end, column, base = part_of_rows(
+        x, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
+        SPLIT, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
+    )  # fmt: skip
+    peak = tl.full((ROWS, LANES), -float("inf"), ACC)
+    total = tl.zeros((ROWS, LANES), ACC)
+    whole = begin + (end - begin) // STEP * STEP
+    for start in range(begin, whole, STEP):
+        z = tl.load(base + start * stride).to(ACC)
+        z = -z if FLIP else z
+        peak, total = within_lane(z, True, peak, total, scale, False)
+    if whole < end:
+        mask = tl.broadcast_to(column + whole < end, (CHUNK, ROWS, LANES, WIDTH))
+        z = tl.load(base + whole * stride, mask=mask, other=0.0).to(ACC)
+        z = -z if FLIP else z
+        peak, total = within_lane(z, mask, peak, total, scale, True)
+    row_peak, row_total = across_lanes(peak, total, scale)
+    known = row < rows
+    if SPLIT:
+        tl.store(peaks + row * splits + place, row_peak, mask=known)
+        tl.store(totals + row * splits + place, row_total, mask=known)
+        tl.debug_barrier()  # all threads have stored before one of them counts
+        finished_before = tl.atomic_add(counters + group, 1, sem="acq_rel")
+        is_last = finished_before == splits - 1
+        if is_last:
+            tl.store(counters + group, 0)
+            peak = tl.full((ROWS, LANES), -float("inf"), ACC)
+            total = tl.zeros((ROWS, LANES), ACC)
+            for first in range(0, splits, LANES):
+                other = first + tl.arange(0, LANES)[None, :]
+                given = (other < splits) & known[:, None]
+                where = row[:, None] * splits + other
+                # Past the first-level cache, which may hold what was there before the parts.
+                other_peak = tl.load(peaks + where, mask=given, other=-float("inf"), cache_modifier=".cg")
+                other_total = tl.load(totals + where, mask=given, other=0.0, cache_modifier=".cg")
+                new_peak = tl.maximum(peak, other_peak)
+                total = rescale(total, peak, new_peak, scale) + rescale(other_total, other_peak, new_peak, scale)
+                peak = new_peak
+            row_peak, row_total = across_lanes(peak, total, scale)
+        known = known & is_last
+    return row, row_peak, row_total, known
 
 
 @triton.jit(do_not_specialize=["beta_bits", "scale_bits"])
@@ -153,82 +233,68 @@ def forward_kernel(
     N_UNIT: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    STEP: tl.constexpr = CHUNK * LANES * WIDTH
-    group = tl.program_id(0)
-    place = 0
-    if SPLIT:
-        place = group % splits
-        group = group // splits
-    row = group.to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    length = tl.cast(part, tl.int64) * STEP
-    begin = place * length
-    end = tl.cast(n, tl.int64) * N_UNIT
-    if SPLIT:
-        end = tl.minimum(begin + length, end)
-    scale = from_bits(scale_bits, ACC)
-    # Rows beyond the last are the last once more: no load needs a mask for them.
-    safe_row = tl.minimum(row, rows - 1)
-    offset = row_offset(safe_row, size1, size2, stride0, stride1, stride2, ONE_DIM) * WIDTH
-    column = tile_columns(CHUNK, LANES, WIDTH)
-    base = x + offset[None, :, None, None] + column * stride
-    peak = tl.full((ROWS, LANES), -float("inf"), ACC)
-    total = tl.zeros((ROWS, LANES), ACC)
-    whole = begin + (end - begin) // STEP * STEP
-    for start in range(begin, whole, STEP):
-        z = tl.load(base + start * stride).to(ACC)
-        z = -z if FLIP else z
-        peak, total = within_lane(z, True, peak, total, scale, False)
-    if whole < end:
-        mask = tl.broadcast_to(column + whole < end, (CHUNK, ROWS, LANES, WIDTH))
-        z = tl.load(base + whole * stride, mask=mask, other=0.0).to(ACC)
-        z = -z if FLIP else z
-        peak, total = within_lane(z, mask, peak, total, scale, True)
-    row_peak, row_total = across_lanes(peak, total, scale)
-    beta = from_bits(beta_bits, ACC)
-    if SPLIT:
-        tl.store(peaks + row * splits + place, row_peak, mask=row < rows)
-        tl.store(totals + row * splits + place, row_total, mask=row < rows)
-        tl.debug_barrier()  # all threads have stored before one of them counts
-        finished_before = tl.atomic_add(counters + group, 1, sem="acq_rel")
-        if finished_before == splits - 1:
-            tl.store(counters + group, 0)
-            peak = tl.full((ROWS, LANES), -float("inf"), ACC)
-            total = tl.zeros((ROWS, LANES), ACC)
-            for first in range(0, splits, LANES):
-                other = first + tl.arange(0, LANES)[None, :]
-                known = (other < splits) & (row < rows)[:, None]
-                where = row[:, None] * splits + other
-                # Past the first-level cache, which may hold what was there before the parts.
-                other_peak = tl.load(peaks + where, mask=known, other=-float("inf"), cache_modifier=".cg")
-                other_total = tl.load(totals + where, mask=known, other=0.0, cache_modifier=".cg")
-                new_peak = tl.maximum(peak, other_peak)
-                total = rescale(total, peak, new_peak, scale) + rescale(other_total, other_peak, new_peak, scale)
-                peak = new_peak
-            row_peak, row_total = across_lanes(peak, total, scale)
-            write_result(y, exact, row, rows, row_peak, row_total, beta, HAS_EXACT, FLIP)
-    else:
-        write_result(y, exact, row, rows, row_peak, row_total, beta, HAS_EXACT, FLIP)
+    row, peak, total, known = sum_rows(
+        x, peaks, totals, counters, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
+        from_bits(scale_bits, ACC), FLIP, SPLIT, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
+    )  # fmt: skip
+    shift = shift_of(peak)
+    result = tl.where(FLIP, -shift, shift) * from_bits(beta_bits, ACC) + tl.log(total)
+    tl.store(y + row, round_to(result, y.dtype.element_ty), mask=known)
+    if HAS_EXACT:
+        tl.store(exact + row, result, mask=known)
 
 
 @triton.jit
-def slope_of(z, factor, beta, half_scale, level, half_level):
-    """``factor * exp(beta z - level)``, subnormal weights kept: a gradient may be large.
+def probability(z, beta, half_scale, level, half_level):
+    """``exp(beta z - level)``, subnormal results kept: a gradient may be large.
 
     In float32 the exponent of 2 is rounded once more than ``beta log2(e)`` and ``level log2(e)``, and comes in halves,
     since the whole may overflow where beta x does not. The interpreter would round an FMA twice.
     """
     shape: tl.constexpr = z.shape
-    factor = factor[None, :, None, None]
     if z.dtype == tl.float64:
-        return factor * tl.exp(z * beta - level[None, :, None, None])
-    half_level = tl.broadcast_to(half_level[None, :, None, None], shape)
-    if _INTERPRETS:
-        half = z.to(tl.float64) * half_scale.to(tl.float64) - half_level.to(tl.float64)
-        return factor * tl.exp2(2.0 * half.to(tl.float32))
+        return tl.exp(z * beta - level[None, :, None, None])
+    elif _INTERPRETS:
+        half = z.to(tl.float64) * half_scale.to(tl.float64) - half_level.to(tl.float64)[None, :, None, None]
+        return tl.exp2(2.0 * half.to(tl.float32))
     else:
+        half_level = tl.broadcast_to(half_level[None, :, None, None], shape)
         half = tl.fma(z, tl.broadcast_to(half_scale, shape), -half_level)
         ex2: tl.constexpr = "ex2.approx.f32 $0, $1;"  # tl.exp2 flushes
-        return factor * tl.inline_asm_elementwise(ex2, "=f,f", [half + half], dtype=tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(ex2, "=f,f", [half + half], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def levels(lse, row):
+    """The log-sum-exp of rows, and half of it times log2(e); 0 for -inf, whose elements all are -inf."""
+    level = tl.load(lse + row)
+    level = tl.where(level == -float("inf"), 0.0, level)
+    return level, (level.to(tl.float64) * 0.72134752044448170).to(level.dtype)
+
+
+@triton.jit
+def tile_of_rows(
+    x, dx, rows, n, size1, size2, x_stride0, x_stride1, x_stride2, x_stride, dx_stride0, dx_stride1, dx_stride2,
+    dx_stride, column_blocks, ONE_DIM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
+    N_UNIT: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """What a program maps element by element: ``row, known, start, end, column, first, source, target``.
+
+    Its rows, (ROWS,), are ``known`` or the last once more, and begin at ``first``. Their elements ``start + column``,
+    (CHUNK, 1, LANES, WIDTH), are those before ``end``, at ``source`` and ``target``, (CHUNK, ROWS, LANES, WIDTH).
+    """
+    program = tl.program_id(0)
+    start = (program % column_blocks).to(tl.int64) * (CHUNK * LANES * WIDTH)
+    end = tl.cast(n, tl.int64) * N_UNIT
+    row = (program // column_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    known = row < rows
+    row = tl.minimum(row, rows - 1)
+    column = tile_columns(CHUNK, LANES, WIDTH)
+    first = x + row_offset(row, size1, size2, x_stride0, x_stride1, x_stride2, ONE_DIM) * WIDTH
+    target = dx + row_offset(row, size1, size2, dx_stride0, dx_stride1, dx_stride2, ONE_DIM) * WIDTH
+    source = first[None, :, None, None] + (column * x_stride + start * x_stride)
+    target = target[None, :, None, None] + (column * dx_stride + start * dx_stride)
+    return row, known, start, end, column, first, source, target
 
 
 @triton.jit(do_not_specialize=["beta_bits", "scale_bits"])
@@ -260,31 +326,22 @@ def backward_kernel(
     N_UNIT: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    STEP: tl.constexpr = CHUNK * LANES * WIDTH
-    program = tl.program_id(0)
-    start = (program % column_blocks).to(tl.int64) * STEP
-    end = tl.cast(n, tl.int64) * N_UNIT
-    row = (program // column_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    known = row < rows
-    safe_row = tl.minimum(row, rows - 1)
+    row, known, start, end, column, _first, source, target = tile_of_rows(
+        x, dx, rows, n, size1, size2, x_stride0, x_stride1, x_stride2, x_stride, dx_stride0, dx_stride1, dx_stride2,
+        dx_stride, column_blocks, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
+    )  # fmt: skip
     scale = from_bits(scale_bits, ACC)
     beta = from_bits(beta_bits, ACC)
-    level = tl.load(lse + safe_row)
-    level = tl.where(level == -float("inf"), 0.0, level)
-    half_level = (level.to(tl.float64) * 0.72134752044448170).to(ACC)  # log2(e) / 2
-    factor = tl.load(grad + safe_row).to(ACC) * beta
-    column = tile_columns(CHUNK, LANES, WIDTH)
-    source = row_offset(safe_row, size1, size2, x_stride0, x_stride1, x_stride2, ONE_DIM) * WIDTH
-    target = row_offset(safe_row, size1, size2, dx_stride0, dx_stride1, dx_stride2, ONE_DIM) * WIDTH
-    source = x + source[None, :, None, None] + (column * x_stride + start * x_stride)
-    target = dx + target[None, :, None, None] + (column * dx_stride + start * dx_stride)
-    if start + STEP <= end:
-        slope = slope_of(tl.load(source).to(ACC), factor, beta, scale, level, half_level)
+    level, half_level = levels(lse, row)
+    factor = (tl.load(grad + row).to(ACC) * beta)[None, :, None, None]
+    if start + CHUNK * LANES * WIDTH <= end:
+        slope = factor * probability(tl.load(source).to(ACC), beta, scale, level, half_level)
         mask = tl.broadcast_to(known[None, :, None, None], (CHUNK, ROWS, LANES, WIDTH))
         tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
     else:
         mask = known[None, :, None, None] & (column + start < end)
-        slope = slope_of(tl.load(source, mask=mask, other=0.0).to(ACC), factor, beta, scale, level, half_level)
+        z = tl.load(source, mask=mask, other=0.0).to(ACC)
+        slope = factor * probability(z, beta, scale, level, half_level)
         tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
 
 
@@ -357,15 +414,27 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
     run_best(key, plans(view, itemsize, wide, False), launch, x.device)
 
 
-def variants() -> Sequence[Variant]:
-    """A few lanes, a warp, a block with wide loads and with narrow ones, rows that are neighbours, and split rows."""
+def row_variants(
+    forward: triton.JITFunction,
+    backward: triton.JITFunction,
+    elements: Sequence[str],
+    sums: Sequence[str],
+    arguments: Mapping[str, object],
+    split: Mapping[str, object],
+    split_note: str,
+) -> Sequence[Variant]:
+    """A few lanes, a warp, a block with wide loads and with narrow ones, rows that are neighbours, and split rows.
+
+    ``elements`` and ``sums`` are the pointers to the dtype of rows and to that of accumulation, ``arguments`` are
+    alike for both; ``split`` are those that split rows have otherwise.
+    """
     found: list[Variant] = []
     shapes = [(lanes, 16, "") for lanes in (8, 32, THREADS)]
     shapes += [(THREADS, 0, ", any strides"), (LANES_WHERE_CLOSER, 0, "")]
     for dtype, itemsize in (("fp64", 8), ("fp32", 4), ("fp16", 2), ("bf16", 2)):
         acc = tl.float64 if dtype == "fp64" else tl.float32
-        pointers = dict.fromkeys(("x", "y", "grad", "dx"), f"*{dtype}:16")
-        pointers |= dict.fromkeys(("exact", "peaks", "totals", "lse"), "*fp64:16" if itemsize == 8 else "*fp32:16")
+        pointers = dict.fromkeys(elements, f"*{dtype}:16")
+        pointers |= dict.fromkeys(sums, "*fp64:16" if itemsize == 8 else "*fp32:16")
         for lanes, access, note in shapes:
             width = max(1, access // itemsize)
             shape = Shape(lanes, width, chunk_of(width, itemsize))
@@ -375,8 +444,7 @@ def variants() -> Sequence[Variant]:
             known |= dict.fromkeys(("size1", "stride", "x_stride", "dx_stride"), 1)
             known |= dict.fromkeys(("stride0", "stride1", "x_stride0", "x_stride1", "dx_stride0", "dx_stride1"), "i32")
             known |= dict.fromkeys(("size2", "splits", "part", "column_blocks"), "i32")
-            known |= dict.fromkeys(("beta_bits", "scale_bits"), "i64")
-            known |= {"FLIP": False, "SPLIT": False, "ONE_DIM": True, "N_UNIT": shape.width, "ROWS": shape.rows}
+            known |= {"SPLIT": False, "ONE_DIM": True, "N_UNIT": shape.width, "ROWS": shape.rows, **arguments}
             known |= {"LANES": lanes, "WIDTH": shape.width, "CHUNK": shape.chunk}
             if not access:
                 known |= dict.fromkeys(("stride2", "x_stride2", "dx_stride2", "n"), "i32")
@@ -386,12 +454,20 @@ def variants() -> Sequence[Variant]:
                 note = ", rows closer"
             name = f"{dtype}, {f'{lanes} lanes' if lanes < THREADS else 'block'} per row{note}"
             common = {"access_bytes": access, "items": shape.width * shape.chunk}
-            found.append(_variant(forward_kernel, f"forward {name}", itemsize, known, **common))
+            found.append(_variant(forward, f"forward {name}", itemsize, known, **common))
             if lanes == THREADS:
-                split = known | {"SPLIT": True, "FLIP": True}
-                found.append(_variant(forward_kernel, f"forward {name}, split, beta < 0", itemsize, split, **common))
-            found.append(_variant(backward_kernel, f"backward {name}", 2 * itemsize, known, **common))
+                with_parts = known | {"SPLIT": True, **split}
+                found.append(_variant(forward, f"forward {name}{split_note}", itemsize, with_parts, **common))
+            found.append(_variant(backward, f"backward {name}", 2 * itemsize, known, **common))
     return found
+
+
+def variants() -> Sequence[Variant]:
+    """The kernels for some shapes of rows."""
+    return row_variants(
+        forward_kernel, backward_kernel, ("x", "y", "grad", "dx"), ("exact", "peaks", "totals", "lse"),
+        {"beta_bits": "i64", "scale_bits": "i64", "FLIP": False}, {"FLIP": True}, ", split, beta < 0",
+    )  # fmt: skip
 
 
 def _variant(kernel: triton.JITFunction, name: str, bytes_per_item: int, known: dict[str, object], **more) -> Variant:

@@ -22,7 +22,7 @@ from ..emulator import cache_directory, write_atomically
 Plan = TypeVar("Plan")
 
 REPETITIONS = 5
-SOURCES = ("rows.cuh", "logsumexp.cu", "triton_kernels.py", "shapes.py")
+SOURCES = ("rows.cuh", "softmax.cuh", "logsumexp.cu", "triton_kernels.py", "shapes.py")
 
 
 def run_best(key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device) -> None:

@@ -26,11 +26,10 @@ from ..logsumexp.shapes import (
 )
 from ..logsumexp.triton_kernels import (
     accumulator,
+    part_of_rows,
     power_of_two,
-    row_offset,
     shift_of,
     strides_of,
-    tile_columns,
     tile_of,
 )
 from ..logsumexp.tuning import run_best
@@ -152,23 +151,11 @@ def forward_kernel(
     CHUNK: tl.constexpr,
 ):
     STEP: tl.constexpr = CHUNK * LANES * WIDTH
-    group = tl.program_id(0)
-    place = 0
-    if SPLIT:
-        place = group % splits
-        group = group // splits
-    row = group.to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    length = tl.cast(part, tl.int64) * STEP
-    begin = place * length
-    end = tl.cast(n, tl.int64) * N_UNIT
-    if SPLIT:
-        end = tl.minimum(begin + length, end)
+    row, group, place, begin, end, column, base = part_of_rows(
+        x, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
+        SPLIT, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
+    )  # fmt: skip
     scale = from_bits(scale_bits, ACC)
-    # Rows beyond the last are the last once more: no load needs a mask for them.
-    safe_row = tl.minimum(row, rows - 1)
-    offset = row_offset(safe_row, size1, size2, stride0, stride1, stride2, ONE_DIM) * WIDTH
-    column = tile_columns(CHUNK, LANES, WIDTH)
-    base = x + offset[None, :, None, None] + column * stride
     peak = tl.full((ROWS, LANES), -float("inf"), ACC)
     total = tl.zeros((ROWS, LANES), ACC)
     mean = tl.zeros((ROWS, LANES), ACC)

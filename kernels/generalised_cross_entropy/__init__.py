@@ -1,0 +1,259 @@
+"""Generalised cross-entropy, ``L_q = (1 - p_y**q) / q`` of softmax probabilities: a loss that bears wrong labels.
+
+`generalised_cross_entropy` works with autograd and under ``torch.compile``; `GeneralisedCrossEntropy` is the same in
+place of ``torch.nn.CrossEntropyLoss``. `generalised_cross_entropy_forward` and `generalised_cross_entropy_backward`
+are loss and gradient as functions.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..dispatch import (
+    NO_GRAPH,
+    backend_module,
+    choose_backend,
+    note_written,
+    require_output,
+    require_tensor,
+    running_on,
+)
+from ..logsumexp import DTYPES, accumulation_dtype, reduced_shape
+
+__all__ = [
+    "GeneralisedCrossEntropy",
+    "generalised_cross_entropy",
+    "generalised_cross_entropy_backward",
+    "generalised_cross_entropy_forward",
+]
+
+Reduction = Literal["none", "mean", "sum"]
+REDUCTIONS = ("none", "mean", "sum")
+SMALLEST_Q = 2.0**-100
+"""A smaller q is taken for 0: the losses differ by a factor of about ``1 - q log(1 / p_y) / 2``, and kernels compute
+``q log p_y`` and ``1 / q`` without underflow or overflow."""
+
+
+def generalised_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    q: float = 0.7,
+    *,
+    reduction: Reduction = "mean",
+    ignore_index: int = -100,
+    backend: str = "auto",
+) -> Tensor:
+    """``L_q(z, y) = (1 - p_y**q) / q`` with ``p = softmax(z)``, from the logits: one read, and one and a write back.
+
+    Args:
+        logits: ``z`` of shape (classes,), (rows, classes) or (rows, classes, ...), float64, float32, float16 or
+            bfloat16, in any strides. 16-bit logits are computed in float32.
+        labels: ``y``, int64, of that shape without its classes: 0 to classes - 1, or ``ignore_index``.
+        q: from 0 to 1. 1 gives ``1 - p_y``, half the mean absolute error; 0 gives its limit ``-log p_y``, the
+            cross-entropy.
+        reduction: ``none`` gives the losses, in the shape of ``labels``; ``sum`` their sum; ``mean`` the sum over the
+            number of labels that are not ignored (NaN if there is none).
+        ignore_index: a row with this label has loss 0 and gradient 0, whatever its logits.
+        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Returns:
+        A tensor in the precision of accumulation: float64 for float64 logits, else float32, as under autocast.
+
+    Raises:
+        TypeError: ``logits`` or ``labels`` is not a dense tensor of a supported dtype.
+        ValueError: shapes do not fit; ``q`` is outside of [0, 1]; a label of a CPU tensor is out of range;
+            ``reduction`` is none of the three; ``backend`` is unknown or cannot run here. The host would have to wait
+            for labels on a GPU, and does not look at them: one out of range makes loss and gradient of its row NaN.
+
+    The gradient is ``dL/dz_i = p_y**q (p_i - delta_iy)``.
+
+    A logit of -inf is a class of probability 0; with it for a label the loss is ``1 / q`` (inf at q = 0), and so it is
+    where all logits are -inf. NaN gives NaN. Beside +inf all other classes have probability 0, and its own is NaN.
+
+    Source: Z. Zhang, M. Sabuncu, "Generalized cross entropy loss for training deep neural networks with noisy labels",
+    NeurIPS 2018.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+    _require_fitting(logits, labels, q)
+    if not torch.compiler.is_compiling():  # the compiler cannot look for compilers and libraries: the operator does
+        backend = choose_backend(backend, logits.device)
+    losses: Tensor = _forward_op(logits, labels, float(q), ignore_index, backend)[0]
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.sum() / (labels != ignore_index).sum()
+
+
+class GeneralisedCrossEntropy(torch.nn.Module):
+    """`generalised_cross_entropy` as a module, where a ``torch.nn.CrossEntropyLoss`` would be."""
+
+    def __init__(self, q: float = 0.7, reduction: Reduction = "mean", ignore_index: int = -100, backend: str = "auto"):
+        super().__init__()
+        _require_q(q)
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+        self.q, self.reduction, self.ignore_index, self.backend = q, reduction, ignore_index, backend
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return generalised_cross_entropy(
+            logits, labels, self.q, reduction=self.reduction, ignore_index=self.ignore_index, backend=self.backend
+        )
+
+    def extra_repr(self) -> str:
+        return f"q={self.q}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
+
+
+def generalised_cross_entropy_forward(
+    logits: Tensor,
+    labels: Tensor,
+    q: float = 0.7,
+    *,
+    ignore_index: int = -100,
+    out: tuple[Tensor, Tensor] | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """``(loss, lse)`` of each row, without autograd: `generalised_cross_entropy` and the log-sum-exp of the logits.
+
+    ``out`` are contiguous tensors to write them to, of the shape of ``labels`` and in the precision of accumulation;
+    they share no memory with the inputs. All else is as there. ``lse`` is as `logsumexp` has it, of ignored rows too.
+    """
+    dim = _require_fitting(logits, labels, q)
+    chosen = choose_backend(backend, logits.device)
+    if out is None:
+        out = _empty_results(logits, labels)
+    others = {"logits": logits, "labels": labels}
+    for name, tensor in zip(("out loss", "out lse"), out, strict=True):
+        require_tensor(name, tensor, (accumulation_dtype(logits.dtype),), logits.device)
+        require_output(name, tensor, labels.shape, others)
+        others[name] = tensor
+    _require_labels_in_range(logits, labels, dim, ignore_index)
+    if logits.numel():
+        with running_on(logits.device):
+            kernels = backend_module(chosen, __name__)
+            kernels.forward(logits, labels.contiguous(), dim, _usable(q), ignore_index, *out)
+    for tensor in out:
+        note_written(tensor)
+    return out
+
+
+def generalised_cross_entropy_backward(
+    grad: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    lse: Tensor,
+    q: float = 0.7,
+    *,
+    ignore_index: int = -100,
+    out: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """The gradient with respect to ``logits``: ``grad * p_y**q (p_i - delta_iy)`` with ``p_i = exp(z_i - lse)``.
+
+    Args:
+        grad: gradient with respect to the losses, in their shape and dtype (that of accumulation).
+        logits, labels, q, ignore_index, backend: as in `generalised_cross_entropy`.
+        lse: the second result of `generalised_cross_entropy_forward`.
+        out: a contiguous tensor like ``logits`` to write to; it must not share memory with the inputs.
+
+    Returns:
+        A contiguous tensor of the shape and dtype of ``logits``; zero in a row whose label is ignored.
+    """
+    dim = _require_fitting(logits, labels, q)
+    wide = accumulation_dtype(logits.dtype)
+    for name, value in (("grad", grad), ("lse", lse)):
+        require_tensor(name, value, (wide,), logits.device)
+        if value.shape != labels.shape:
+            raise ValueError(f"{name} must have shape {tuple(labels.shape)}, got {tuple(value.shape)}")
+    chosen = choose_backend(backend, logits.device)
+    if out is None:
+        out = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    require_tensor("out", out, (logits.dtype,), logits.device)
+    require_output("out", out, logits.shape, {"logits": logits, "labels": labels, "grad": grad, "lse": lse})
+    _require_labels_in_range(logits, labels, dim, ignore_index)
+    if logits.numel():
+        with running_on(logits.device):
+            backend_module(chosen, __name__).backward(
+                grad.contiguous(), logits, labels.contiguous(), lse.contiguous(), dim, _usable(q), ignore_index, out
+            )
+        note_written(out)
+    return out
+
+
+def _require_fitting(logits: Tensor, labels: Tensor, q: float) -> int:
+    """The dimension of the classes; TypeError or ValueError where arguments do not fit together."""
+    require_tensor("logits", logits, DTYPES, None)
+    require_tensor("labels", labels, (torch.int64,), logits.device)
+    if not logits.dim():
+        raise ValueError("logits must have a dimension of classes, got a single number")
+    dim = min(1, logits.dim() - 1)
+    shape = reduced_shape(logits, dim)
+    if labels.shape != shape:
+        raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")
+    if not logits.shape[dim] and labels.numel():
+        raise ValueError("logits must have at least one class, got none")
+    _require_q(q)
+    return dim
+
+
+def _require_q(q: float) -> None:
+    if not 0 <= q <= 1:
+        raise ValueError(f"q must lie in [0, 1], got {q}")
+
+
+def _usable(q: float) -> float:
+    return float(q) if q >= SMALLEST_Q else 0.0
+
+
+def _require_labels_in_range(logits: Tensor, labels: Tensor, dim: int, ignore_index: int) -> None:
+    if labels.device.type != "cpu" or not labels.numel():
+        return
+    classes = logits.shape[dim]
+    wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+    if wrong.any():
+        raise ValueError(
+            f"labels must lie in [0, {classes - 1}] or be ignore_index, {ignore_index}; got {int(labels[wrong][0])}"
+        )
+
+
+# The operators that torch.compile and autograd see.
+
+
+@torch.library.custom_op("boltzbench::generalised_cross_entropy", mutates_args=(), tags=NO_GRAPH)
+def _forward_op(logits: Tensor, labels: Tensor, q: float, ignore_index: int, backend: str) -> tuple[Tensor, Tensor]:
+    return generalised_cross_entropy_forward(logits, labels, q, ignore_index=ignore_index, backend=backend)
+
+
+@_forward_op.register_fake
+def _empty_results(
+    logits: Tensor, labels: Tensor, q: float = 0.0, ignore_index: int = 0, backend: str = ""
+) -> tuple[Tensor, Tensor]:
+    wide = accumulation_dtype(logits.dtype)
+    return logits.new_empty(labels.shape, dtype=wide), logits.new_empty(labels.shape, dtype=wide)
+
+
+@torch.library.custom_op("boltzbench::generalised_cross_entropy_backward", mutates_args=(), tags=NO_GRAPH)
+def _backward_op(
+    grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, q: float, ignore_index: int, backend: str
+) -> Tensor:
+    return generalised_cross_entropy_backward(grad, logits, labels, lse, q, ignore_index=ignore_index, backend=backend)
+
+
+@_backward_op.register_fake
+def _(grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, q: float, ignore_index: int, backend: str) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # torch's own context object
+    logits, labels, ctx.q, ctx.ignore_index, ctx.backend = inputs
+    ctx.save_for_backward(logits, labels, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, grad, _grad_lse):  # type: ignore[no-untyped-def]  # torch's own context object
+    logits, labels, lse = ctx.saved_tensors
+    slope = _backward_op(grad, logits, labels, lse, ctx.q, ctx.ignore_index, ctx.backend)
+    return slope, None, None, None, None
+
+
+_forward_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -1,0 +1,43 @@
+"""Generalised cross-entropy in CUDA C: the kernels of its `.cu`, chosen by shape as those of log-sum-exp."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..cuda_module import CudaModule
+from ..logsumexp.cuda_kernels import TYPES, map_rows, reduce_rows, row_variants, templates
+from ..variants import Variant
+
+__all__ = ["TYPES", "backward", "forward", "module", "variants"]
+
+
+@functools.cache
+def module(dtype: torch.dtype) -> CudaModule:
+    """The kernels for one dtype."""
+    kernels = [f"{name}<{template}>" for name in ("forward", "backward") for template, *_ in templates(dtype)]
+    return CudaModule(Path(__file__).with_name("generalised_cross_entropy.cu"), kernels)
+
+
+def forward(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int, loss: Tensor, lse: Tensor) -> None:
+    """Write ``loss`` and ``lse``, contiguous in the precision of accumulation. ``logits`` is not empty."""
+    reduce_rows(module(logits.dtype), "forward", logits, dim, 2, (labels, loss, lse), q, ignore_index)
+
+
+def backward(
+    grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, dim: int, q: float, ignore_index: int, out: Tensor
+) -> None:
+    """Write the gradient with respect to ``logits``, which is not empty, into ``out`` (contiguous)."""
+    map_rows(module(logits.dtype), "backward", logits, dim, (grad, labels, lse), out, q, ignore_index)
+
+
+def variants() -> Sequence[Variant]:
+    """Every kernel that `forward` and `backward` choose from."""
+    return [
+        variant
+        for dtype in TYPES
+        for name, traffic in (("forward", 1), ("backward", 2))
+        for variant in row_variants(module(dtype), name, dtype, traffic)
+    ]

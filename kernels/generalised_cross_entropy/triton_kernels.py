@@ -1,0 +1,226 @@
+"""Generalised cross-entropy in Triton, forward and backward.
+
+Bytes and design are those of `generalised_cross_entropy.cu`, in tiles as log-sum-exp has them.
+"""
+
+import math
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..logsumexp.rows import as_rows, is_wide
+from ..logsumexp.shapes import (
+    THREADS,
+    Plan,
+    counters,
+    plans,
+    shape_class,
+    split_rows,
+)
+from ..logsumexp.triton_kernels import (
+    accumulator,
+    levels,
+    probability,
+    row_offset,
+    row_variants,
+    shift_of,
+    strides_of,
+    sum_rows,
+    tile_of,
+    tile_of_rows,
+)
+from ..logsumexp.tuning import run_best
+from ..triton_math import bits_of, from_bits, round_to
+from ..variants import Variant
+
+LOG2E = math.log2(math.e)
+
+
+@triton.jit
+def minus_expm1(x):
+    """``1 - exp(x)`` for ``x <= 0``, within some ulp.
+
+    Near 0 the rounding of the exponential cancels against that of its logarithm (W. Kahan; see N. Higham, "Accuracy and
+    Stability of Numerical Algorithms", 2nd ed., section 1.14.1).
+    """
+    y = tl.exp(x)
+    near = (1.0 - y) * (x / tl.where(y == 1.0, 1.0, tl.log(y)))
+    return tl.where(y == 1.0, -x, tl.where(y < 0.5, 1.0 - y, near))
+
+
+@triton.jit
+def chosen(first, stride, n, label, mask, DTYPE: tl.constexpr):
+    """The logit of each label in [0, n), of the row that begins at ``first``; NaN for another label."""
+    is_class = (label >= 0) & (label < n)
+    logit = tl.load(first + label * stride, mask=mask & is_class, other=0.0).to(DTYPE)
+    return tl.where(is_class, logit, float("nan"))
+
+
+@triton.jit(do_not_specialize=["q_bits", "ignore_index", "scale_bits"])
+def forward_kernel(
+    x,  # any strides
+    labels,  # (rows,) int64, contiguous
+    loss,  # (rows,) contiguous in ACC, as is
+    lse,
+    peaks,  # (rows, splits) in ACC: the maximum of each part, if SPLIT
+    totals,  # (rows, splits) in ACC: the shifted sum of each part, if SPLIT
+    counters,  # one for each group of rows, 0 before and after, if SPLIT
+    rows,
+    n,  # in units of N_UNIT
+    size1,
+    size2,
+    stride0,  # those of rows in units of WIDTH
+    stride1,
+    stride2,
+    stride,
+    splits,
+    part,  # steps of one part of a split row
+    q_bits,
+    ignore_index,
+    scale_bits,  # log2 e
+    ACC: tl.constexpr,
+    SPLIT: tl.constexpr,
+    ONE_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N_UNIT: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    row, peak, total, known = sum_rows(
+        x, peaks, totals, counters, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
+        from_bits(scale_bits, ACC), False, SPLIT, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
+    )  # fmt: skip
+    q = from_bits(q_bits, ACC)
+    log_total = tl.log(total)
+    level = shift_of(peak) + log_total
+    label = tl.load(labels + row, mask=known, other=0)
+    first = x + row_offset(row, size1, size2, stride0, stride1, stride2, ONE_DIM) * WIDTH
+    # From the peak first: what is lost then does not grow with the level of a row. Without weight all logits are -inf.
+    distance = chosen(first, stride, tl.cast(n, tl.int64) * N_UNIT, label, known, ACC) - shift_of(peak)
+    log_p = distance - tl.where(level == -float("inf"), 0.0, log_total)
+    result = tl.where(q == 0, -log_p, minus_expm1(q * log_p) / tl.where(q == 0, 1.0, q))
+    tl.store(loss + row, tl.where(label == ignore_index, 0.0, result), mask=known)
+    tl.store(lse + row, level, mask=known)
+
+
+@triton.jit
+def slope_of(z, place, label_place, factor, ignored, beta, half_scale, level, half_level):
+    """``factor (p - 1)`` at the label's place in a row and ``factor p`` elsewhere, (CHUNK, ROWS, LANES, WIDTH)."""
+    factor = factor[None, :, None, None]
+    is_label = place == label_place[None, :, None, None]
+    slope = factor * probability(z, beta, half_scale, level, half_level) - tl.where(is_label, factor, 0.0)
+    return tl.where(ignored[None, :, None, None], 0.0, slope)
+
+
+@triton.jit(do_not_specialize=["q_bits", "ignore_index", "scale_bits"])
+def backward_kernel(
+    grad,  # (rows,) contiguous in ACC
+    labels,  # (rows,) int64, contiguous
+    lse,  # (rows,) contiguous in ACC
+    x,  # any strides
+    dx,  # contiguous, x's shape
+    rows,
+    n,  # in units of N_UNIT
+    size1,
+    size2,
+    x_stride0,  # those of rows in units of WIDTH
+    x_stride1,
+    x_stride2,
+    x_stride,
+    dx_stride0,
+    dx_stride1,
+    dx_stride2,
+    dx_stride,
+    column_blocks,
+    q_bits,
+    ignore_index,
+    scale_bits,  # log2(e) / 2
+    ACC: tl.constexpr,
+    ONE_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N_UNIT: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    STEP: tl.constexpr = CHUNK * LANES * WIDTH
+    row, known, start, end, place, first, source, target = tile_of_rows(
+        x, dx, rows, n, size1, size2, x_stride0, x_stride1, x_stride2, x_stride, dx_stride0, dx_stride1, dx_stride2,
+        dx_stride, column_blocks, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
+    )  # fmt: skip
+    scale = from_bits(scale_bits, ACC)
+    beta = tl.full((), 1.0, ACC)
+    q = from_bits(q_bits, ACC)
+    level, half_level = levels(lse, row)
+    label = tl.load(labels + row)
+    ignored = label == ignore_index
+    log_p = chosen(first, x_stride, end, label, known, ACC) - level
+    power = tl.where(q == 0, tl.where(log_p == log_p, 1.0, log_p), tl.exp(q * log_p))
+    factor = tl.load(grad + row) * power
+    label_place = label - start  # in the columns of this program, or no place of them
+    label_place = tl.where((label_place >= 0) & (label_place < STEP), label_place, -1).to(place.dtype)
+    if start + STEP <= end:
+        z = tl.load(source).to(ACC)
+        slope = slope_of(z, place, label_place, factor, ignored, beta, scale, level, half_level)
+        mask = tl.broadcast_to(known[None, :, None, None], (CHUNK, ROWS, LANES, WIDTH))
+        tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
+    else:
+        mask = known[None, :, None, None] & (place + start < end)
+        z = tl.load(source, mask=mask, other=0.0).to(ACC)
+        slope = slope_of(z, place, label_place, factor, ignored, beta, scale, level, half_level)
+        tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
+
+
+def forward(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int, loss: Tensor, lse: Tensor) -> None:
+    """Write ``loss`` and ``lse``, contiguous in the precision of accumulation. ``logits`` is not empty."""
+    x, view = as_rows(dim, logits)
+    wide, itemsize = is_wide(view, x), x.element_size()
+
+    def launch(plan: Plan) -> None:
+        shape, tile = plan.shape, tile_of(view, plan.shape)
+        groups = triton.cdiv(view.count, tile["ROWS"])
+        splits, steps = split_rows(view, groups, shape.step, itemsize, plan.blocks)
+        peaks = totals = count = loss
+        if splits > 1:
+            peaks, totals = loss.new_empty((2, view.count, splits))
+            count = counters(groups, x.device)
+        forward_kernel[(groups * splits,)](
+            x, labels, loss, lse, peaks, totals, count, view.count, view.n // tile["N_UNIT"], *view.sizes[1:],
+            *strides_of(view.layouts[0], shape), splits, steps, bits_of(q), ignore_index, bits_of(LOG2E),
+            ACC=accumulator(x.dtype), SPLIT=splits > 1, **tile, num_warps=THREADS // 32,
+        )  # fmt: skip
+
+    key = shape_class("triton generalised_cross_entropy forward", x, view, wide)
+    run_best(key, plans(view, itemsize, wide, True), launch, x.device)
+
+
+def backward(
+    grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, dim: int, q: float, ignore_index: int, out: Tensor
+) -> None:
+    """Write the gradient with respect to ``logits``, which is not empty, into ``out`` (contiguous)."""
+    x, view = as_rows(dim, logits, out)
+    source, target = view.layouts
+    wide, itemsize = is_wide(view, x, out), x.element_size()
+
+    def launch(plan: Plan) -> None:
+        shape, tile = plan.shape, tile_of(view, plan.shape)
+        column_blocks = triton.cdiv(view.n, shape.step)
+        backward_kernel[(triton.cdiv(view.count, tile["ROWS"]) * column_blocks,)](
+            grad, labels, lse, x, out, view.count, view.n // tile["N_UNIT"], *view.sizes[1:],
+            *strides_of(source, shape), *strides_of(target, shape), column_blocks, bits_of(q), ignore_index,
+            bits_of(LOG2E / 2), ACC=accumulator(x.dtype), **tile, num_warps=THREADS // 32,
+        )  # fmt: skip
+
+    key = shape_class("triton generalised_cross_entropy backward", x, view, wide)
+    run_best(key, plans(view, itemsize, wide, False), launch, x.device)
+
+
+def variants() -> Sequence[Variant]:
+    """The kernels for some shapes of rows."""
+    numbers = {"labels": "*i64:16", "q_bits": "i64", "ignore_index": "i32", "scale_bits": "i64"}
+    return row_variants(
+        forward_kernel, backward_kernel, ("x", "dx"), ("loss", "lse", "peaks", "totals", "grad"), numbers, {}, ", split"
+    )
