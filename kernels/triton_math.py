@@ -120,3 +120,20 @@ def exact_dot_operand(value):
         return value.to(tl.float32)
     else:
         return value
+
+
+@triton.jit
+def _times(a, b):
+    return a * b
+
+
+@triton.jit
+def log2_of_product(x):
+    """``log2`` of the product over the last dimension of (rows, n), one logarithm for each row.
+
+    Triton's interpreter calls the function of a reduction for each pair of elements, so there logarithms are summed.
+    """
+    if _INTERPRETS:
+        return tl.sum(tl.log2(x), axis=1)
+    else:
+        return tl.log2(tl.reduce(x, 1, _times))
