@@ -28,9 +28,9 @@ _BFLOAT16_STATES = tl.constexpr(_STATES.format(one="0x3f80"))
 def state_operand(states, DTYPE: tl.constexpr):
     """uint8 states 0 and 1 as numbers of 16 bits: their bits times those of 1, two states in one multiplication."""
     if _INTERPRETS:
-        ONE: tl.constexpr = 0x3C00 if DTYPE == tl.float16 else 0x3F80
+        ONE: tl.constexpr = 0x3C00 if tl.float16 == DTYPE else 0x3F80
         return (states.to(tl.uint16) * ONE).to(DTYPE, bitcast=True).to(tl.float32)
-    elif DTYPE == tl.float16:
+    elif tl.float16 == DTYPE:
         return tl.inline_asm_elementwise(_FLOAT16_STATES, "=r,=r,r", [states], tl.float16, is_pure=True, pack=4)
     else:
         return tl.inline_asm_elementwise(_BFLOAT16_STATES, "=r,=r,r", [states], tl.bfloat16, is_pure=True, pack=4)
@@ -50,7 +50,7 @@ def value_operand(x):
 
 @triton.jit
 def add_product(states, values, total):
-    """``total + states @ values``. ``states`` are uint8; ``values`` are float32, 16-bit numbers, or uint8 states too."""
+    """``total + states @ values``: uint8 ``states``, and ``values`` in float32 or 16 bits, or uint8 states too."""
     if values.dtype == tl.float32:
         operand = state_operand(states, tl.bfloat16)
         high = leading_bits(values)

@@ -123,6 +123,16 @@ def exact_dot_operand(value):
 
 
 @triton.jit
+def rounded_product(a, b):
+    """``a * b`` in float32, rounded: the compiler would fuse a product with a sum that follows."""
+    if _INTERPRETS:
+        return a * b
+    else:
+        a, b = tl.broadcast(a, b)
+        return tl.inline_asm_elementwise("mul.rn.f32 $0, $1, $2;", "=f,f,f", [a, b], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def _times(a, b):
     return a * b
 

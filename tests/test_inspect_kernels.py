@@ -13,7 +13,9 @@ import pytest
 import torch
 from boltzbench.harness.sass_tools import ToolMissing, tool
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
+from boltzbench.kernels.rbm_free_energy import cuda_kernels as rbm_free_energy
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
+from boltzbench.kernels.rbm_gradient import cuda_kernels as rbm_gradient
 from boltzbench.kernels.sgld import cuda_kernels as sgld
 from boltzbench.kernels.thermodynamics import cuda_kernels as thermodynamics
 
@@ -29,7 +31,7 @@ from boltzbench.kernels.variants import variants_of
 
 INTEGERS = ("i32", "i32:16", "i64", "i64:16")
 forms = []
-for operation in ("logsumexp", "rbm_gibbs", "sgld", "thermodynamics"):
+for operation in ("logsumexp", "rbm_free_energy", "rbm_gibbs", "rbm_gradient", "sgld", "thermodynamics"):
     kernels = set()
     for variant in variants_of("triton", f"boltzbench.kernels.{operation}"):
         if variant.kernel.__name__ in kernels:
@@ -126,11 +128,19 @@ def test_other_forms_of_the_triton_kernels():
     ("module", "modules"),
     [
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
+        (rbm_free_energy, [rbm_free_energy.module(dtype) for dtype in rbm_free_energy.TYPES]),
         (rbm_gibbs, [rbm_gibbs.module(dtype) for dtype in rbm_gibbs.TYPES]),
+        (
+            rbm_gradient,
+            [rbm_gradient.infer_module(dtype) for dtype in rbm_gradient.TYPES]
+            + [
+                rbm_gradient.gradient_module(a, b) for a in rbm_gradient.HIDDEN_TYPES for b in rbm_gradient.HIDDEN_TYPES
+            ],
+        ),
         (sgld, [sgld.module(kind) for kind in sgld.KINDS]),
         (thermodynamics, [thermodynamics.module(dtype) for dtype in thermodynamics.TYPES]),
     ],
-    ids=["logsumexp", "rbm_gibbs", "sgld", "thermodynamics"],
+    ids=["logsumexp", "rbm_free_energy", "rbm_gibbs", "rbm_gradient", "sgld", "thermodynamics"],
 )
 def test_the_variants_name_every_cuda_kernel(module, modules):
     named = {(each.module, each.kernel) for each in module.variants()}

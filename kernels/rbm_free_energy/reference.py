@@ -7,7 +7,7 @@ from torch import Tensor
 def free_energy(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor
 ) -> Tensor:
-    """In the parameters' own dtype, shape (chains,). ``softplus(z) = max(z, 0) + log1p(exp(-|z|))``: large z are safe."""
+    """In the parameters' own dtype, (chains,). ``softplus(z) = max(z, 0) + log1p(exp(-|z|))`` never overflows."""
     given = visible.to(weights.dtype)
     scale = beta[:, None].to(weights.dtype) if isinstance(beta, Tensor) else beta
     z = scale * (hidden_bias + given @ weights)
@@ -19,5 +19,5 @@ def forward(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor, out: Tensor
 ) -> None:
     """The ``torch`` backend: ``out`` is written. 16-bit parameters are summed in float32."""
-    parameters = (part.to(torch.float32) for part in (weights, visible_bias, hidden_bias))
-    out.copy_(free_energy(visible, *parameters, beta))
+    wide, b, c = (part.to(torch.float32) for part in (weights, visible_bias, hidden_bias))
+    out.copy_(free_energy(visible, wide, b, c, beta))

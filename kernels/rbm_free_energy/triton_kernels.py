@@ -24,8 +24,9 @@ from ..triton_math import bits_of, from_bits, log2_of_product
 from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
 
-TILES = ((128, 128, 64, 8), (64, 64, 64, 4), (16, 32, 128, 2))
-"""Chains, hidden units and visible units of a tile, and warps: the largest that makes programs enough is taken."""
+LARGE, LARGE_OF_PARTS = (128, 128, 64, 8), (128, 64, 32, 8)
+"""Chains, hidden units and visible units of a tile, and warps; the second for weights that are products of parts."""
+SMALLER = ((64, 64, 32, 4), (16, 32, 64, 2))
 INTERPRETED = (512, 64, 128, 4)
 """Interpreted, a program costs the same few milliseconds whatever its tile."""
 PROGRAMS_WANTED = 128
@@ -88,7 +89,7 @@ def free_energy_kernel(
         if finished_before == tl.num_programs(1) - 1:
             tl.store(counters + tl.program_id(0), 0)
             total = tl.zeros((BLOCK_CHAINS,), tl.float32)
-            for other in range(0, tl.num_programs(1)):
+            for other in range(tl.num_programs(1)):
                 # Past the first-level cache, which may hold what was there before the parts.
                 given = parts + tl.cast(other, tl.int64) * chains + chain
                 total += tl.load(given, mask=inside, other=0.0, cache_modifier=".cg")
@@ -97,14 +98,14 @@ def free_energy_kernel(
         tl.store(out + chain, share, mask=inside)
 
 
-def tile_of(chains: int, hidden_units: int) -> tuple[int, int, int, int]:
-    """Of `TILES`, by shape alone, so that equal arguments are summed alike on every device."""
+def tile_of(chains: int, hidden_units: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+    """The largest that makes programs enough; no device is asked, so that equal arguments are summed alike on each."""
     if INTERPRETS:
         return INTERPRETED
-    for tile in TILES:
+    for tile in (LARGE_OF_PARTS if dtype.itemsize == 4 else LARGE, *SMALLER):
         if triton.cdiv(chains, tile[0]) * triton.cdiv(hidden_units, tile[1]) >= PROGRAMS_WANTED:
             return tile
-    return TILES[-1]
+    return SMALLER[-1]
 
 
 def forward(
@@ -112,7 +113,7 @@ def forward(
 ) -> None:
     """Write ``out``. There is at least one chain."""
     chains, hidden_units = len(visible), weights.shape[1]
-    block_chains, block_hidden, block_visible, warps = tile_of(chains, hidden_units)
+    block_chains, block_hidden, block_visible, warps = tile_of(chains, hidden_units, weights.dtype)
     grid = (triton.cdiv(chains, block_chains), max(1, triton.cdiv(hidden_units, block_hidden)))
     split = grid[1] > 1
     parts = torch.empty((grid[1], chains), dtype=torch.float32, device=visible.device) if split else out
@@ -127,10 +128,13 @@ def forward(
 
 
 def variants() -> Sequence[Variant]:
-    """Each tile for each dtype of the weights; the largest also with a beta for each chain."""
+    """The largest tile for each dtype of the weights; the smaller ones, and a beta for each chain, for float32."""
     found: list[Variant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        for tile, betas in ((TILES[0], False), (TILES[0], True), (TILES[1], False), (TILES[2], False)):
+        kinds = [(LARGE_OF_PARTS if size == 4 else LARGE, False)]
+        if dtype == "fp32":
+            kinds += [(LARGE_OF_PARTS, True), *((smaller, False) for smaller in SMALLER)]
+        for tile, betas in kinds:
             block_chains, block_hidden, block_visible, warps = tile
             signature = {
                 **dict.fromkeys(free_energy_kernel.arg_names, "i32:16"),

@@ -98,7 +98,7 @@ def log_likelihood_gradient(
     else:
         assert data_hidden is not None
         hidden_units = data_hidden.shape[-1]
-    states, probabilities = {"data": data, "model": model}, {}
+    states, probabilities = {"data": data, "model": model}, dict[str, Tensor]()
     for (name, hidden), visible in zip(given.items(), (data, model), strict=True):
         if hidden is None:
             continue
@@ -112,7 +112,7 @@ def log_likelihood_gradient(
             if hidden.numel() and not bool(((hidden >= 0) & (hidden <= 1)).all()):
                 raise ValueError(f"{name} must lie in [0, 1]")
     chosen = choose_backend(backend, data.device)
-    shapes = Gradient(torch.Size((data.shape[1], hidden_units)), data.shape[1:], torch.Size((hidden_units,)))
+    shapes = (torch.Size((data.shape[1], hidden_units)), data.shape[1:], torch.Size((hidden_units,)))
     if out is None:
         out = Gradient(*(data.new_empty(shape, dtype=torch.float32) for shape in shapes))
     taken = {**states, **probabilities, **parameters}

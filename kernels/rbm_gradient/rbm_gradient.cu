@@ -62,6 +62,11 @@ __device__ __forceinline__ float unit_sum(float* shared, const T* states, i64 fi
     return total;
 }
 
+// Of two means, each rounded, so that equal phases cancel: a fused product would leave the rounding of the other.
+__device__ __forceinline__ float difference(float of_data, float data_share, float of_model, float model_share) {
+    return __fmul_rn(of_data, data_share) - __fmul_rn(of_model, model_share);
+}
+
 // What the parts of place `place` come to, in their order.
 __device__ __forceinline__ float added(const float* parts, i64 width, i64 place) {
     float total = 0;
@@ -86,7 +91,7 @@ __global__ void __launch_bounds__(THREADS, 2)
                 Values<D>{data_hidden, hidden_units, hidden_units, 1}, row, column, data_begin, data_end);
     add_product(of_model, tiles, States<false>(model, model_chains, visible_units),
                 Values<M>{model_hidden, hidden_units, hidden_units, 1}, row, column, model_begin, model_end);
-    const float data_count = (float)data_chains, model_count = (float)model_chains;
+    const float data_share = 1.0f / (float)data_chains, model_share = 1.0f / (float)model_chains;
     const i64 size = visible_units * hidden_units, width = size + visible_units + hidden_units;
     float* const weights_to = parts ? parts + blockIdx.z * width : weights_out;
     float* const visible_to = parts ? weights_to + size : visible_out;
@@ -98,9 +103,9 @@ __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
             for (int own = 0; own < 4; ++own) {
                 const i64 r = row + own_row() + 16 * i + 8 * (own / 2), c = column + own_column() + 8 * j + own % 2;
-                // Divided, since a product might be fused with the difference, and equal phases then not cancel.
-                const float difference = of_data.sum[i][j][own] / data_count - of_model.sum[i][j][own] / model_count;
-                if (r < visible_units && c < hidden_units) weights_to[r * hidden_units + c] = difference;
+                const float change =
+                    difference(of_data.sum[i][j][own], data_share, of_model.sum[i][j][own], model_share);
+                if (r < visible_units && c < hidden_units) weights_to[r * hidden_units + c] = change;
             }
     float* const shared = reinterpret_cast<float*>(tiles.states);
     if (blockIdx.y == 0) {
@@ -108,14 +113,14 @@ __global__ void __launch_bounds__(THREADS, 2)
         const float model_sum = unit_sum<ROWS>(shared, model, row, visible_units, model_begin, model_end);
         const i64 unit = row + threadIdx.x;
         if (threadIdx.x < ROWS && unit < visible_units)
-            visible_to[unit] = data_sum / data_count - model_sum / model_count;
+            visible_to[unit] = difference(data_sum, data_share, model_sum, model_share);
     }
     if (blockIdx.x == 0) {
         const float data_sum = unit_sum<COLUMNS>(shared, data_hidden, column, hidden_units, data_begin, data_end);
         const float model_sum = unit_sum<COLUMNS>(shared, model_hidden, column, hidden_units, model_begin, model_end);
         const i64 unit = column + threadIdx.x;
         if (threadIdx.x < COLUMNS && unit < hidden_units)
-            hidden_to[unit] = data_sum / data_count - model_sum / model_count;
+            hidden_to[unit] = difference(data_sum, data_share, model_sum, model_share);
     }
     if (!parts || !is_last(counters + blockIdx.x * gridDim.y + blockIdx.y, gridDim.z)) return;
     for (int own = threadIdx.x; own < ROWS * COLUMNS; own += THREADS) {

@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..binary_product_triton import add_product, fields
 from ..logsumexp.shapes import counters
-from ..triton_math import bits_of, from_bits
+from ..rbm_free_energy.triton_kernels import LARGE, LARGE_OF_PARTS, tile_of
+from ..triton_math import bits_of, from_bits, rounded_product
 from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
 from .shapes import split_chains
@@ -30,13 +30,12 @@ from .shapes import split_chains
 if TYPE_CHECKING:
     from . import Gradient, Phase
 
-INFER_TILES = ((128, 128, 64, 8), (64, 64, 64, 4), (16, 32, 128, 2))
-"""Chains, hidden units and visible units of a tile, and warps."""
-TILES = ((128, 128, 32, 8), (64, 64, 32, 4))
+TILES = ((128, 64, 32, 8), (64, 64, 32, 4))
 """Visible units, hidden units and chains of a tile, and warps."""
-INTERPRETED_INFER, INTERPRETED = (512, 64, 128, 4), (64, 64, 256, 4)
+INTERPRETED = (64, 64, 256, 4)
 """Interpreted, a program costs the same few milliseconds whatever its tile."""
-PROGRAMS_WANTED = 128
+TILES_WANTED = 64
+"""For the larger tile; where there are fewer, chains are split, too."""
 
 
 @triton.jit(do_not_specialize=["beta_bits"])
@@ -59,12 +58,13 @@ def infer_kernel(
     BLOCK_HIDDEN: tl.constexpr,
     BLOCK_VISIBLE: tl.constexpr,
 ):
-    tile = tl.program_id(0)
-    visible, hidden, chains = data, data_hidden, data_chains
+    # In 64 bits, since each of the numbers may come in either width.
+    tile = tl.program_id(0).to(tl.int64)
+    visible, hidden, chains = data, data_hidden, tl.cast(data_chains, tl.int64)
     if tile >= data_tiles:
-        visible, hidden, chains = model, model_hidden, model_chains
+        visible, hidden, chains = model, model_hidden, tl.cast(model_chains, tl.int64)
         tile -= data_tiles
-    chain = tile.to(tl.int64) * BLOCK_CHAINS + tl.arange(0, BLOCK_CHAINS)
+    chain = tile * BLOCK_CHAINS + tl.arange(0, BLOCK_CHAINS)
     unit = tl.program_id(1).to(tl.int64) * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
     field = fields(
         visible, weights, hidden_bias, chain, unit, chains, visible_units, hidden_units, weight_stride_visible,
@@ -115,8 +115,9 @@ def unit_sum(states, first, end, unit, units, BLOCK_UNITS: tl.constexpr, BLOCK_C
 
 @triton.jit
 def difference(of_data, of_model, data_chains, model_chains):
-    """Of two means. Divided, since a product might be fused with the difference, and equal phases then not cancel."""
-    return tl.div_rn(of_data, data_chains.to(tl.float32)) - tl.div_rn(of_model, model_chains.to(tl.float32))
+    """Of two means, each rounded, so that equal phases cancel."""
+    of_data = rounded_product(of_data, 1.0 / data_chains.to(tl.float32))
+    return of_data - rounded_product(of_model, 1.0 / model_chains.to(tl.float32))
 
 
 @triton.jit(do_not_specialize=["data_part", "model_part", "data_chains", "model_chains"])
@@ -182,30 +183,22 @@ def gradient_kernel(
             tl.store(counter, 0)
             # Past the first-level cache, which may hold what was there before the parts.
             total = tl.zeros((BLOCK_VISIBLE, BLOCK_HIDDEN), tl.float32)
-            for other in range(0, tl.num_programs(2)):
+            for other in range(tl.num_programs(2)):
                 given = parts + tl.cast(other, tl.int64) * whole + place
                 total += tl.load(given, mask=mask, other=0.0, cache_modifier=".cg")
             tl.store(weights_out + place, total, mask=mask)
             if tl.program_id(1) == 0:
                 units = tl.zeros((BLOCK_VISIBLE,), tl.float32)
-                for other in range(0, tl.num_programs(2)):
+                for other in range(tl.num_programs(2)):
                     given = parts + tl.cast(other, tl.int64) * whole + size + i
                     units += tl.load(given, mask=i < visible_units, other=0.0, cache_modifier=".cg")
                 tl.store(visible_out + i, units, mask=i < visible_units)
             if tl.program_id(0) == 0:
                 units = tl.zeros((BLOCK_HIDDEN,), tl.float32)
-                for other in range(0, tl.num_programs(2)):
+                for other in range(tl.num_programs(2)):
                     given = parts + tl.cast(other, tl.int64) * whole + size + visible_units + j
                     units += tl.load(given, mask=j < hidden_units, other=0.0, cache_modifier=".cg")
                 tl.store(hidden_out + j, units, mask=j < hidden_units)
-
-
-def _chosen(tiles: tuple[tuple[int, int, int, int], ...], rows: int, columns: int) -> tuple[int, int, int, int]:
-    """The largest tile that makes programs enough, else the last."""
-    for tile in tiles:
-        if triton.cdiv(rows, tile[0]) * triton.cdiv(columns, tile[1]) >= PROGRAMS_WANTED:
-            return tile
-    return tiles[-1]
 
 
 def infer(phases: list[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> None:
@@ -213,8 +206,7 @@ def infer(phases: list[Phase], weights: Tensor, hidden_bias: Tensor, beta: float
     data, model = phases[0], phases[-1]
     hidden_units, visible_units = weights.shape[1], weights.shape[0]
     chains = sum(len(phase.visible) for phase in phases)
-    tile = INTERPRETED_INFER if INTERPRETS else _chosen(INFER_TILES, chains, hidden_units)
-    block_chains, block_hidden, block_visible, warps = tile
+    block_chains, block_hidden, block_visible, warps = tile_of(chains, hidden_units, weights.dtype)
     tiles = [triton.cdiv(len(phase.visible), block_chains) for phase in phases]
     infer_kernel[(sum(tiles), triton.cdiv(hidden_units, block_hidden))](
         data.visible, model.visible, data.hidden, model.hidden, weights, hidden_bias, tiles[0], len(data.visible),
@@ -233,8 +225,8 @@ def gradient(
         assert weights is not None
         assert hidden_bias is not None
         infer(to_infer, weights, hidden_bias, beta)
-    tile = INTERPRETED if INTERPRETS else _chosen(TILES, visible_units, hidden_units)
-    block_visible, block_hidden, block_chains, warps = tile
+    large = triton.cdiv(visible_units, TILES[0][0]) * triton.cdiv(hidden_units, TILES[0][1]) >= TILES_WANTED
+    block_visible, block_hidden, block_chains, warps = INTERPRETED if INTERPRETS else TILES[0 if large else 1]
     tiles = (max(1, triton.cdiv(visible_units, block_visible)), max(1, triton.cdiv(hidden_units, block_hidden)))
     split = split_chains(len(data.visible), len(model.visible), tiles[0] * tiles[1], block_chains)
     splits, parts, count = split.parts > 1, out.weights, out.weights
@@ -252,8 +244,8 @@ def gradient(
 def variants() -> Sequence[Variant]:
     """Inference for each dtype of the weights; the gradient from probabilities and from states, with each tile."""
     found: list[Variant] = []
-    block_chains, block_hidden, block_visible, warps = INFER_TILES[0]
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
+        block_chains, block_hidden, block_visible, warps = LARGE_OF_PARTS if size == 4 else LARGE
         signature = {
             **dict.fromkeys(infer_kernel.arg_names, "i32:16"),
             **dict.fromkeys(("data", "model"), "*u8:16"),
