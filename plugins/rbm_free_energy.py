@@ -63,7 +63,7 @@ CASES = (
             (4096, "bfloat16", "full"),
         )
     ),
-    _case(digits.IMAGES, digits.PIXELS, digits.HIDDEN_UNITS, variant="digits", purpose="real"),
+    _case(digits.IMAGES, digits.PIXELS, digits.HIDDEN_UNITS, variant="digits", purpose="real", preset="quick"),
 )
 
 

@@ -65,7 +65,7 @@ CASES = (
             ("float32", "sampled model", "full"),
         )
     ),
-    _case(digits.IMAGES, 100, digits.PIXELS, digits.HIDDEN_UNITS, variant="digits", purpose="real"),
+    _case(digits.IMAGES, 100, digits.PIXELS, digits.HIDDEN_UNITS, variant="digits", purpose="real", preset="quick"),
 )
 
 
