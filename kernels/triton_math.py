@@ -120,3 +120,30 @@ def exact_dot_operand(value):
         return value.to(tl.float32)
     else:
         return value
+
+
+@triton.jit
+def rounded_product(a, b):
+    """``a * b`` in float32, rounded: the compiler would fuse a product with a sum that follows."""
+    if _INTERPRETS:
+        return a * b
+    else:
+        a, b = tl.broadcast(a, b)
+        return tl.inline_asm_elementwise("mul.rn.f32 $0, $1, $2;", "=f,f,f", [a, b], tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def _times(a, b):
+    return a * b
+
+
+@triton.jit
+def log2_of_product(x):
+    """``log2`` of the product over the last dimension of (rows, n), one logarithm for each row.
+
+    Triton's interpreter calls the function of a reduction for each pair of elements, so there logarithms are summed.
+    """
+    if _INTERPRETS:
+        return tl.sum(tl.log2(x), axis=1)
+    else:
+        return tl.log2(tl.reduce(x, 1, _times))

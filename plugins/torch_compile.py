@@ -23,7 +23,9 @@ from boltzbench.harness import Inputs, Launch, Tensors, Unsupported
 from boltzbench.kernels.generalised_cross_entropy import reference as cross_entropy_reference
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
+from boltzbench.kernels.rbm_free_energy import reference as free_energy_reference
 from boltzbench.kernels.rbm_gibbs.reference import probabilities
+from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, statistics
 from boltzbench.kernels.sgld.reference import updated
 from boltzbench.kernels.sgld.update_list import Numbers, computing_dtype
 from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
@@ -98,6 +100,37 @@ def prepare_generalised_cross_entropy(inputs: Inputs, outputs: Tensors) -> Launc
         return _launching(outputs, backward, inputs["grad"], *rows, *numbers, outputs["dlogits"])
     forward = compiled(cross_entropy_reference.forward)
     return _launching(outputs, forward, logits, labels, *numbers, outputs["loss"], outputs["lse"])
+
+
+def prepare_free_energy(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["weights"].numel(), SMALLEST_MACHINE, "weights")
+    names = ("states", "weights", "visible_bias", "hidden_bias", "beta")
+    arguments = (inputs[name] for name in names)
+    return _launching(outputs, compiled(free_energy_reference.forward), *arguments, outputs["free_energy"])
+
+
+def prepare_rbm_gradient(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["weights"].numel(), SMALLEST_MACHINE, "weights")
+    tensors = (inputs["data"], inputs["model"], inputs.get("data_hidden"), inputs.get("model_hidden"))
+    return _launching(
+        outputs, compiled(_rbm_gradient), *tensors, inputs["weights"], inputs["hidden_bias"], inputs["beta"],
+        *outputs.values(),
+    )  # fmt: skip
+
+
+def _rbm_gradient(
+    data: Tensor, model: Tensor, data_hidden: Tensor | None, model_hidden: Tensor | None, weights: Tensor,
+    hidden_bias: Tensor, beta: float, weights_out: Tensor, visible_out: Tensor, hidden_out: Tensor,
+) -> None:  # fmt: skip
+    found = []
+    for visible, given in ((data, data_hidden), (model, model_hidden)):
+        if given is None:
+            hidden = hidden_probabilities(visible, weights.to(torch.float32), hidden_bias.to(torch.float32), beta)
+        else:
+            hidden = given.to(torch.float32)
+        found.append(statistics(visible, hidden))
+    for tensor, of_data, of_model in zip((weights_out, visible_out, hidden_out), *found, strict=True):
+        tensor.copy_(of_data - of_model)
 
 
 def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:

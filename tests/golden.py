@@ -20,7 +20,15 @@ from typing import Any
 FOLDER = Path(__file__).with_name("golden")
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers that share them
 FULL = "sm_90"
-OPERATIONS = ("generalised_cross_entropy", "logsumexp", "rbm_gibbs", "sgld", "thermodynamics")
+OPERATIONS = (
+    "generalised_cross_entropy",
+    "logsumexp",
+    "rbm_free_energy",
+    "rbm_gibbs",
+    "rbm_gradient",
+    "sgld",
+    "thermodynamics",
+)
 COMPILERS = {"triton": ("triton",), "cupy": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")}
 """The distributions that an implementation's compiler may come from."""
 

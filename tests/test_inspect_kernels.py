@@ -14,7 +14,9 @@ import torch
 from boltzbench.harness.sass_tools import ToolMissing, tool
 from boltzbench.kernels.generalised_cross_entropy import cuda_kernels as generalised_cross_entropy
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
+from boltzbench.kernels.rbm_free_energy import cuda_kernels as rbm_free_energy
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
+from boltzbench.kernels.rbm_gradient import cuda_kernels as rbm_gradient
 from boltzbench.kernels.sgld import cuda_kernels as sgld
 from boltzbench.kernels.thermodynamics import cuda_kernels as thermodynamics
 
@@ -30,7 +32,7 @@ from boltzbench.kernels.variants import variants_of
 
 INTEGERS = ("i32", "i32:16", "i64", "i64:16")
 forms = []
-for operation in ("generalised_cross_entropy", "logsumexp", "rbm_gibbs", "sgld", "thermodynamics"):
+for operation in sys.argv[1:]:
     kernels = set()
     for variant in variants_of("triton", f"boltzbench.kernels.{operation}"):
         if variant.kernel.__name__ in kernels:
@@ -111,7 +113,7 @@ def test_other_forms_of_the_triton_kernels():
     narrower kernel, never this form, so that the one of them that spills costs nothing.
     """
     require_compilers()
-    run = subprocess.run([sys.executable, "-c", FORMS], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", FORMS, *golden.OPERATIONS], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-4000:]
     found = json.loads(run.stdout)
     assert len(found) >= 3 * len(golden.OPERATIONS)
@@ -134,11 +136,19 @@ def test_other_forms_of_the_triton_kernels():
             [generalised_cross_entropy.module(dtype) for dtype in generalised_cross_entropy.TYPES],
         ),
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
+        (rbm_free_energy, [rbm_free_energy.module(dtype) for dtype in rbm_free_energy.TYPES]),
         (rbm_gibbs, [rbm_gibbs.module(dtype) for dtype in rbm_gibbs.TYPES]),
+        (
+            rbm_gradient,
+            [rbm_gradient.infer_module(dtype) for dtype in rbm_gradient.TYPES]
+            + [
+                rbm_gradient.gradient_module(a, b) for a in rbm_gradient.HIDDEN_TYPES for b in rbm_gradient.HIDDEN_TYPES
+            ],
+        ),
         (sgld, [sgld.module(kind) for kind in sgld.KINDS]),
         (thermodynamics, [thermodynamics.module(dtype) for dtype in thermodynamics.TYPES]),
     ],
-    ids=["generalised_cross_entropy", "logsumexp", "rbm_gibbs", "sgld", "thermodynamics"],
+    ids=golden.OPERATIONS,
 )
 def test_the_variants_name_every_cuda_kernel(module, modules):
     named = {(each.module, each.kernel) for each in module.variants()}

@@ -19,7 +19,9 @@ from boltzbench.kernels.generalised_cross_entropy import (
 )
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.philox import Stream, normals, random_words
+from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_gibbs import gibbs
+from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
 from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update, update_list
 from boltzbench.kernels.thermodynamics import thermodynamics
 
@@ -139,6 +141,34 @@ def rbm_gibbs_scenarios():
     return results
 
 
+def rbm_free_energy_scenarios():
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for chains, visible_units, hidden_units in ((1, 1, 1), (17, 100, 17), (130, 33, 66), (3, 0, 5), (3, 5, 0)):
+            visible = (_random(chains, visible_units) > 0).to(torch.uint8)
+            weights, biases = _random(visible_units, hidden_units, dtype=dtype), _random(100, dtype=dtype)
+            for given in (weights, weights.t().contiguous().t()):
+                for beta in (0.7, torch.linspace(0.5, 2.0, chains), 0.3, torch.linspace(2.0, 0.5, chains)):
+                    results.append(
+                        free_energy(visible, given, biases[:visible_units], biases[:hidden_units], beta, backend="cupy")
+                    )
+    return results
+
+
+def rbm_gradient_scenarios():
+    results = []
+    sizes = ((1, 1, 1, 1), (17, 30, 100, 17), (33, 5, 131, 66), (300, 257, 7, 5), (3, 2, 4, 0), (3, 2, 0, 4))
+    for data_chains, model_chains, visible_units, hidden_units in sizes:
+        data = (_random(data_chains, visible_units) > 0).to(torch.uint8)
+        model = (_random(model_chains, visible_units, seed=1) > 0).to(torch.uint8)
+        weights, bias = _random(visible_units, hidden_units), _random(hidden_units)
+        for given in (weights, weights.t().contiguous().t()):
+            results += log_likelihood_gradient(data, model, given, bias, backend="cupy")
+        hidden = (_random(data_chains, hidden_units, seed=2) > 0).to(torch.uint8)
+        results += log_likelihood_gradient(data, model, weights, bias, data_hidden=hidden, backend="cupy")
+    return results
+
+
 def _beyond_element_2_31(dtype):
     """The last elements of one tensor, by its last blocks alone."""
     x, g = _unwritten(FAR + 4096, dtype), _unwritten(FAR + 4096, dtype)
@@ -175,7 +205,9 @@ def sgld_scenarios():
 SCENARIOS = {
     "generalised_cross_entropy": generalised_cross_entropy_scenarios,
     "logsumexp": logsumexp_scenarios,
+    "rbm_free_energy": rbm_free_energy_scenarios,
     "rbm_gibbs": rbm_gibbs_scenarios,
+    "rbm_gradient": rbm_gradient_scenarios,
     "sgld": sgld_scenarios,
     "thermodynamics": thermodynamics_scenarios,
 }

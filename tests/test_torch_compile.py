@@ -7,14 +7,22 @@ import torch
 from boltzbench.harness import Case, Implementation, Status
 from boltzbench.harness.agreement import check_case
 from boltzbench.harness.registry import load_registry
-from boltzbench.plugins import logsumexp, rbm_gibbs, sgld, torch_compile
+from boltzbench.plugins import logsumexp, rbm_free_energy, rbm_gibbs, rbm_gradient, sgld, torch_compile
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
 CPU = torch.device("cpu")
-OPERATIONS = (logsumexp.OPERATION, rbm_gibbs.OPERATION, sgld.OPERATION)
+OPERATIONS = (
+    logsumexp.OPERATION,
+    rbm_free_energy.OPERATION,
+    rbm_gibbs.OPERATION,
+    rbm_gradient.OPERATION,
+    sgld.OPERATION,
+)
 PREPARES = {
     "logsumexp": torch_compile.prepare_logsumexp,
+    "rbm_free_energy": torch_compile.prepare_free_energy,
     "rbm_gibbs": torch_compile.prepare_gibbs,
+    "rbm_gradient": torch_compile.prepare_rbm_gradient,
     "sgld": torch_compile.prepare_langevin,
 }
 SMALL = [

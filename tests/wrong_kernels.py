@@ -24,15 +24,20 @@ from boltzbench.kernels.sgld import reference as sgld_reference
 from boltzbench.plugins import generalised_cross_entropy as cross_entropy_plugin
 from boltzbench.plugins import langevin, sgld_variants
 from boltzbench.plugins import logsumexp as logsumexp_plugin
+from boltzbench.plugins import rbm_free_energy as free_energy_plugin
 from boltzbench.plugins import rbm_gibbs as rbm_plugin
+from boltzbench.plugins import rbm_gradient as gradient_plugin
 from boltzbench.plugins import sgld as sgld_plugin
 from boltzbench.plugins import thermodynamics as thermodynamics_plugin
 from torch import Tensor
+from torch.nn.functional import softplus
 
 PLUGINS = {
     "generalised_cross_entropy": cross_entropy_plugin,
     "logsumexp": logsumexp_plugin,
+    "rbm_free_energy": free_energy_plugin,
     "rbm_gibbs": rbm_plugin,
+    "rbm_gradient": gradient_plugin,
     "sgld": sgld_plugin,
     "psgld": SimpleNamespace(
         OPERATION=sgld_variants.PSGLD, prepare=partial(langevin.prepare, sgld_variants.PRECONDITIONED)
@@ -299,6 +304,99 @@ def _of_labels(compute: Callable[[Tensor, Tensor, float], Tensor]) -> Prepare:
     return prepare
 
 
+# --- the free energy: each takes the inputs, and the fields with beta for each chain, (chains, 1)
+
+
+def forgets_the_visible_bias(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
+    return -(softplus(beta * x) / beta).sum(1)
+
+
+def forgets_to_divide_by_beta(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
+    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - softplus(beta * x).sum(1)
+
+
+def takes_the_first_beta_for_all(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
+    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - (softplus(beta[:1] * x) / beta[:1]).sum(1)
+
+
+def overflows_at_large_fields(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
+    terms = torch.log(1 + torch.exp(beta * x)) / beta
+    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - terms.sum(1)
+
+
+def rounds_fields_to_bfloat16(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
+    terms = softplus(beta * x.to(torch.bfloat16).float()) / beta
+    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - terms.sum(1)
+
+
+def drops_the_last_hidden_unit(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
+    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - (softplus(beta * x[:, :-1]) / beta).sum(1)
+
+
+def _free_energy(compute: Callable[[Inputs, Tensor, Tensor], Tensor]) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            beta = torch.as_tensor(inputs["beta"], dtype=torch.float32).expand(len(inputs["states"]))[:, None]
+            x = inputs["hidden_bias"].float() + inputs["states"].float() @ inputs["weights"].float()
+            outputs["free_energy"].copy_(compute(inputs, x, beta))
+            return outputs
+
+        return launch
+
+    return prepare
+
+
+# --- the gradient: each takes states and hidden probabilities of both phases, and returns dW
+
+
+def has_the_phases_swapped(v: Tensor, h: Tensor, v_model: Tensor, h_model: Tensor) -> Tensor:
+    return v_model.t() @ h_model / len(v_model) - v.t() @ h / len(v)
+
+
+def divides_by_the_wrong_count(v: Tensor, h: Tensor, v_model: Tensor, h_model: Tensor) -> Tensor:
+    return (v.t() @ h - v_model.t() @ h_model) / len(v)
+
+
+def forgets_the_negative_phase(v: Tensor, h: Tensor, v_model: Tensor, h_model: Tensor) -> Tensor:
+    return v.t() @ h / len(v)
+
+
+def takes_states_for_probabilities(v: Tensor, h: Tensor, v_model: Tensor, h_model: Tensor) -> Tensor:
+    return v.t() @ h.round() / len(v) - v_model.t() @ h_model.round() / len(v_model)
+
+
+def drops_the_last_chain(v: Tensor, h: Tensor, v_model: Tensor, h_model: Tensor) -> Tensor:
+    return v[:-1].t() @ h[:-1] / len(v) - v_model.t() @ h_model / len(v_model)
+
+
+def rounds_probabilities_to_bfloat16(v: Tensor, h: Tensor, v_model: Tensor, h_model: Tensor) -> Tensor:
+    h, h_model = h.to(torch.bfloat16).float(), h_model.to(torch.bfloat16).float()
+    return v.t() @ h / len(v) - v_model.t() @ h_model / len(v_model)
+
+
+def adds_chains_as_they_come(v: Tensor, h: Tensor, v_model: Tensor, h_model: Tensor) -> Tensor:
+    order = torch.randperm(len(v_model))
+    return v.t() @ h / len(v) - (v_model[order, :, None] * h_model[order, None, :]).cumsum(0)[-1] / len(v_model)
+
+
+def _gradient(compute: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            gradient_plugin.prepare("torch", inputs, outputs)()
+            phases = []
+            for name in ("data", "model"):
+                v = inputs[name].float()
+                x = inputs["hidden_bias"].float() + v @ inputs["weights"].float()
+                given = inputs.get(f"{name}_hidden")
+                phases += [v, torch.sigmoid(inputs["beta"] * x) if given is None else given.float()]
+            outputs["weights_gradient"].copy_(compute(*phases))
+            return outputs
+
+        return launch
+
+    return prepare
+
+
 # --- block Gibbs and SGLD: the shipped torch backend, given spoiled inputs or with spoiled results
 
 
@@ -374,7 +472,7 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
         temporary = tempfile.TemporaryDirectory(prefix="mutant-")
         folder = Path(temporary.name)
         folder_name = FOLDERS.get(operation, operation)
-        for source in (*(KERNELS / folder_name).glob("*.*"), KERNELS / "philox.cuh"):
+        for source in (*(KERNELS / folder_name).glob("*.*"), KERNELS / "philox.cuh", KERNELS / "binary_product.cuh"):
             shutil.copy(source, folder)
         text = (folder / file).read_text()
         assert text.count(old) >= 1, f"{file} no longer holds {old!r}"
@@ -404,6 +502,13 @@ INFINITE = "infinities rows=7 columns=512 float32"
 FLAT = "beta-zero far split rows=1 columns=70003 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
+FREE_ENERGY, FEW_TERMS = "chains=70 visible=100 hidden=17 float32", "outliers chains=40 visible=2 hidden=1 float32"
+TILES_OF_UNITS = "cold chains=65 visible=33 hidden=130 float32"
+GRADIENT, FEW_CHAINS = (
+    "data=70 model=41 visible=100 hidden=17 float32",
+    "sampled model data=2 model=1 visible=3 hidden=40 float32",
+)
+PARTS_OF_CHAINS = "data=300 model=700 visible=18 hidden=21 float32"
 SGLD = "tensors=1 elements=5003 float32"
 STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
 PSGLD = SGHMC = "tensors=1 elements=2051 float32"
@@ -460,6 +565,29 @@ WRONG_KERNELS = (
             (keeps_the_dimension, LOGSUMEXP, Status.WRONG_SHAPE),
             (returns_float64, LOGSUMEXP, Status.WRONG_DTYPE),
             (raises, LOGSUMEXP, Status.ERROR),
+        )
+    ),
+    *(
+        WrongKernel(compute.__name__, "rbm_free_energy", case, Status.WRONG_VALUES, _free_energy(compute))
+        for compute, case in (
+            (forgets_the_visible_bias, FREE_ENERGY),
+            (forgets_to_divide_by_beta, "cold chains=65 visible=33 hidden=130 float32"),
+            (takes_the_first_beta_for_all, "betas chains=65 visible=33 hidden=130 float32"),
+            (overflows_at_large_fields, "outliers chains=65 visible=33 hidden=130 float32"),
+            (rounds_fields_to_bfloat16, FREE_ENERGY),
+            (drops_the_last_hidden_unit, FREE_ENERGY),
+        )
+    ),
+    *(
+        WrongKernel(compute.__name__, "rbm_gradient", case, status, _gradient(compute))
+        for compute, case, status in (
+            (has_the_phases_swapped, GRADIENT, Status.WRONG_VALUES),
+            (divides_by_the_wrong_count, GRADIENT, Status.WRONG_VALUES),
+            (forgets_the_negative_phase, GRADIENT, Status.WRONG_VALUES),
+            (takes_states_for_probabilities, GRADIENT, Status.WRONG_VALUES),
+            (drops_the_last_chain, GRADIENT, Status.WRONG_VALUES),
+            (rounds_probabilities_to_bfloat16, GRADIENT, Status.WRONG_VALUES),
+            (adds_chains_as_they_come, "equal phases", Status.WRONG_LAW),
         )
     ),
     *(
@@ -548,6 +676,14 @@ MUTANTS = tuple(
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "        }\n        __syncthreads();", "        }\n", GIBBS),
         ("rbm_gibbs", "philox.cuh", "round < 10", "round < 9", GIBBS),
+        ("rbm_free_energy", "rbm_free_energy.cu", "lanes < 4; lanes *= 2", "lanes < 2; lanes *= 2", FREE_ENERGY),
+        ("rbm_free_energy", "rbm_free_energy.cu", "part < gridDim.y && mine", "part + 1 < gridDim.y && mine",
+         TILES_OF_UNITS),
+        ("rbm_free_energy", "binary_product.cuh", "PARTS<float> = 3", "PARTS<float> = 2", FEW_TERMS),
+        ("rbm_gradient", "rbm_gradient.cu", "other += UNITS)", "other += 2 * UNITS)", GRADIENT),
+        ("rbm_gradient", "rbm_gradient.cu", "blockIdx.z * model_part", "0", PARTS_OF_CHAINS),
+        ("rbm_gradient", "binary_product.cuh", "PARTS<float> = 3", "PARTS<float> = 2", FEW_CHAINS),
+        ("rbm_gradient", "binary_product.cuh", "term + t + 1, row + r, end)", "term + t, row + r, end)", GRADIENT),
         ("sgld", "sgld.cu", "{x - n.drift * g, 0, 1}", "{x - 2 * n.drift * g, 0, 1}", SGLD),
         ("sgld", "sgld.cu", "(group + part)", "group", "tensors=1 elements=5003 bfloat16"),
         ("sgld", "sgld.cu", "(u32)tensor.number", "0", "mixed tensors=9 elements=1031 float32"),
@@ -581,6 +717,13 @@ MUTANTS = tuple(
          "infinities rows=5 columns=512 float32"),
         ("rbm_gibbs", "triton_kernels.py", "interleave4(w0, w1, w2, w3)", "interleave4(w0, w1, w2, w2)", GIBBS),
         ("rbm_gibbs", "triton_kernels.py", "k_mask = k < given_units", "k_mask = k < given_units - 1", GIBBS),
+        ("rbm_free_energy", "triton_kernels.py", "terms, 1.0", "terms, 0.75", FREE_ENERGY),
+        ("rbm_free_energy", "triton_kernels.py", "for other in range(tl.num_programs(1))",
+         "for other in range(tl.num_programs(1) - 1)", TILES_OF_UNITS),
+        ("rbm_gradient", "triton_kernels.py", "mask=(chain < end)[None, :]",
+         "mask=(chain < end - 1)[None, :]", GRADIENT),
+        ("rbm_gradient", "triton_kernels.py", "part * data_part, part * model_part", "part * data_part, 0",
+         PARTS_OF_CHAINS),
         ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE + step * 0",
          "mixed tensors=9 elements=1031 float32"),
         ("sgld", "triton_kernels.py", "even + 1, high", "even, high", "tensors=1 elements=5003 bfloat16"),

@@ -1,0 +1,296 @@
+"""The gradient in Triton: hidden probabilities of both phases in one launch, both products of states in another.
+
+Bound by arithmetic on the bfloat16 tensor cores: for each chain and weight 2 operations for states of the hidden units,
+6 for probabilities (float32, three parts), and where these are computed 2 or 6 for the fields before. Bytes: a byte for
+each state, and 4 for each probability, written and read once.
+
+A program computes a tile of the gradient from its part of the data's chains, and then of the model's, in sums of their
+own: equal phases cancel exactly. Where tiles are few and chains many, chains are split into parts; the program that
+ends last adds the parts, in order. The programs of the first row and column of tiles also sum the states of their
+units, for the biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..binary_product_triton import add_product, fields
+from ..logsumexp.shapes import counters
+from ..rbm_free_energy.triton_kernels import LARGE, LARGE_OF_PARTS, tile_of
+from ..triton_math import bits_of, from_bits, rounded_product
+from ..triton_runtime import INTERPRETS
+from ..variants import TritonVariant, Variant
+from .shapes import split_chains
+
+if TYPE_CHECKING:
+    from . import Gradient, Phase
+
+TILES = ((128, 64, 32, 8), (64, 64, 32, 4))
+"""Visible units, hidden units and chains of a tile, and warps."""
+INTERPRETED = (64, 64, 256, 4)
+"""Interpreted, a program costs the same few milliseconds whatever its tile."""
+TILES_WANTED = 64
+"""For the larger tile; where there are fewer, chains are split, too."""
+
+
+@triton.jit(do_not_specialize=["beta_bits"])
+def infer_kernel(
+    data,  # uint8 (data_chains, visible_units) contiguous
+    model,  # uint8 (model_chains, visible_units) contiguous
+    data_hidden,  # float32 (data_chains, hidden_units) contiguous
+    model_hidden,
+    weights,  # (visible_units, hidden_units), strides that follow
+    hidden_bias,  # (hidden_units,) contiguous
+    data_tiles,  # programs before those of the model's chains
+    data_chains,
+    model_chains,
+    visible_units,
+    hidden_units,
+    weight_stride_visible,
+    weight_stride_hidden,
+    beta_bits,
+    BLOCK_CHAINS: tl.constexpr,
+    BLOCK_HIDDEN: tl.constexpr,
+    BLOCK_VISIBLE: tl.constexpr,
+):
+    # In 64 bits, since each of the numbers may come in either width.
+    tile = tl.program_id(0).to(tl.int64)
+    visible, hidden, chains = data, data_hidden, tl.cast(data_chains, tl.int64)
+    if tile >= data_tiles:
+        visible, hidden, chains = model, model_hidden, tl.cast(model_chains, tl.int64)
+        tile -= data_tiles
+    chain = tile * BLOCK_CHAINS + tl.arange(0, BLOCK_CHAINS)
+    unit = tl.program_id(1).to(tl.int64) * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
+    field = fields(
+        visible, weights, hidden_bias, chain, unit, chains, visible_units, hidden_units, weight_stride_visible,
+        weight_stride_hidden, BLOCK_CHAINS, BLOCK_HIDDEN, BLOCK_VISIBLE,
+    )  # fmt: skip
+    p = 1.0 / (1.0 + tl.exp(-from_bits(beta_bits, tl.float32) * field))
+    mask = (chain < chains)[:, None] & (unit < hidden_units)[None, :]
+    tl.store(hidden + chain[:, None] * hidden_units + unit[None, :], p, mask=mask)
+
+
+@triton.jit
+def phase_sum(
+    visible, hidden, first, end, i, j, visible_units, hidden_units,
+    BLOCK_VISIBLE: tl.constexpr, BLOCK_HIDDEN: tl.constexpr, BLOCK_CHAINS: tl.constexpr,
+):  # fmt: skip
+    """``sum_c v_ci h_cj`` over the chains from ``first`` to ``end``; float32 (BLOCK_VISIBLE, BLOCK_HIDDEN)."""
+    total = tl.zeros((BLOCK_VISIBLE, BLOCK_HIDDEN), tl.float32)
+    for start in range(first, end, BLOCK_CHAINS):
+        chain = start + tl.arange(0, BLOCK_CHAINS).to(tl.int64)
+        v = tl.load(
+            visible + chain[None, :] * visible_units + i[:, None],
+            mask=(chain < end)[None, :] & (i < visible_units)[:, None],
+            other=0,
+        )
+        h = tl.load(
+            hidden + chain[:, None] * hidden_units + j[None, :],
+            mask=(chain < end)[:, None] & (j < hidden_units)[None, :],
+            other=0,
+        )
+        total = add_product(v, h, total)
+    return total
+
+
+@triton.jit
+def unit_sum(states, first, end, unit, units, BLOCK_UNITS: tl.constexpr, BLOCK_CHAINS: tl.constexpr):
+    """The sum over the chains from ``first`` to ``end`` of states or probabilities; float32 (BLOCK_UNITS,)."""
+    total = tl.zeros((BLOCK_UNITS,), tl.float32)
+    for start in range(first, end, BLOCK_CHAINS):
+        chain = start + tl.arange(0, BLOCK_CHAINS).to(tl.int64)
+        given = tl.load(
+            states + chain[:, None] * units + unit[None, :],
+            mask=(chain < end)[:, None] & (unit < units)[None, :],
+            other=0,
+        )
+        total += tl.sum(given.to(tl.float32), axis=0)
+    return total
+
+
+@triton.jit
+def difference(of_data, of_model, data_chains, model_chains):
+    """Of two means, each rounded, so that equal phases cancel."""
+    of_data = rounded_product(of_data, 1.0 / data_chains.to(tl.float32))
+    return of_data - rounded_product(of_model, 1.0 / model_chains.to(tl.float32))
+
+
+@triton.jit(do_not_specialize=["data_part", "model_part", "data_chains", "model_chains"])
+def gradient_kernel(
+    data,  # uint8 (data_chains, visible_units) contiguous
+    model,  # uint8 (model_chains, visible_units) contiguous
+    data_hidden,  # uint8 or float32 (data_chains, hidden_units) contiguous
+    model_hidden,
+    weights_out,  # float32 (visible_units, hidden_units) contiguous
+    visible_out,  # float32 (visible_units,)
+    hidden_out,  # float32 (hidden_units,)
+    parts,  # float32 (parts, visible_units hidden_units + visible_units + hidden_units), if SPLIT
+    counters,  # one for each tile, 0 before and after, if SPLIT
+    data_chains,
+    model_chains,
+    visible_units,
+    hidden_units,
+    data_part,  # chains of a part
+    model_part,
+    SPLIT: tl.constexpr,
+    BLOCK_VISIBLE: tl.constexpr,
+    BLOCK_HIDDEN: tl.constexpr,
+    BLOCK_CHAINS: tl.constexpr,
+):
+    part = tl.program_id(2).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) * BLOCK_VISIBLE + tl.arange(0, BLOCK_VISIBLE)
+    j = tl.program_id(1).to(tl.int64) * BLOCK_HIDDEN + tl.arange(0, BLOCK_HIDDEN)
+    data_first, model_first = part * data_part, part * model_part
+    data_end = tl.minimum(data_first + data_part, data_chains)
+    model_end = tl.minimum(model_first + model_part, model_chains)
+    of_data = phase_sum(
+        data, data_hidden, data_first, data_end, i, j, visible_units, hidden_units, BLOCK_VISIBLE, BLOCK_HIDDEN,
+        BLOCK_CHAINS,
+    )  # fmt: skip
+    of_model = phase_sum(
+        model, model_hidden, model_first, model_end, i, j, visible_units, hidden_units, BLOCK_VISIBLE, BLOCK_HIDDEN,
+        BLOCK_CHAINS,
+    )  # fmt: skip
+    size = tl.cast(visible_units, tl.int64) * hidden_units
+    whole = size + visible_units + hidden_units
+    if SPLIT:
+        weights_to = parts + part * whole
+        visible_to = weights_to + size
+        hidden_to = visible_to + visible_units
+    else:
+        weights_to, visible_to, hidden_to = weights_out, visible_out, hidden_out
+    place = i[:, None] * hidden_units + j[None, :]
+    mask = (i < visible_units)[:, None] & (j < hidden_units)[None, :]
+    tl.store(weights_to + place, difference(of_data, of_model, data_chains, model_chains), mask=mask)
+    if tl.program_id(1) == 0:
+        data_sum = unit_sum(data, data_first, data_end, i, visible_units, BLOCK_VISIBLE, BLOCK_CHAINS)
+        model_sum = unit_sum(model, model_first, model_end, i, visible_units, BLOCK_VISIBLE, BLOCK_CHAINS)
+        tl.store(visible_to + i, difference(data_sum, model_sum, data_chains, model_chains), mask=i < visible_units)
+    if tl.program_id(0) == 0:
+        data_sum = unit_sum(data_hidden, data_first, data_end, j, hidden_units, BLOCK_HIDDEN, BLOCK_CHAINS)
+        model_sum = unit_sum(model_hidden, model_first, model_end, j, hidden_units, BLOCK_HIDDEN, BLOCK_CHAINS)
+        tl.store(hidden_to + j, difference(data_sum, model_sum, data_chains, model_chains), mask=j < hidden_units)
+    if SPLIT:
+        counter = counters + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+        tl.debug_barrier()  # all threads have stored before one of them counts
+        finished_before = tl.atomic_add(counter, 1, sem="acq_rel")
+        if finished_before == tl.num_programs(2) - 1:
+            tl.store(counter, 0)
+            # Past the first-level cache, which may hold what was there before the parts.
+            total = tl.zeros((BLOCK_VISIBLE, BLOCK_HIDDEN), tl.float32)
+            for other in range(tl.num_programs(2)):
+                given = parts + tl.cast(other, tl.int64) * whole + place
+                total += tl.load(given, mask=mask, other=0.0, cache_modifier=".cg")
+            tl.store(weights_out + place, total, mask=mask)
+            if tl.program_id(1) == 0:
+                units = tl.zeros((BLOCK_VISIBLE,), tl.float32)
+                for other in range(tl.num_programs(2)):
+                    given = parts + tl.cast(other, tl.int64) * whole + size + i
+                    units += tl.load(given, mask=i < visible_units, other=0.0, cache_modifier=".cg")
+                tl.store(visible_out + i, units, mask=i < visible_units)
+            if tl.program_id(0) == 0:
+                units = tl.zeros((BLOCK_HIDDEN,), tl.float32)
+                for other in range(tl.num_programs(2)):
+                    given = parts + tl.cast(other, tl.int64) * whole + size + visible_units + j
+                    units += tl.load(given, mask=j < hidden_units, other=0.0, cache_modifier=".cg")
+                tl.store(hidden_out + j, units, mask=j < hidden_units)
+
+
+def infer(phases: list[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> None:
+    """Write ``hidden`` of one or two phases: that of the data's, so to speak, and of the model's."""
+    data, model = phases[0], phases[-1]
+    hidden_units, visible_units = weights.shape[1], weights.shape[0]
+    chains = sum(len(phase.visible) for phase in phases)
+    block_chains, block_hidden, block_visible, warps = tile_of(chains, hidden_units, weights.dtype)
+    tiles = [triton.cdiv(len(phase.visible), block_chains) for phase in phases]
+    infer_kernel[(sum(tiles), triton.cdiv(hidden_units, block_hidden))](
+        data.visible, model.visible, data.hidden, model.hidden, weights, hidden_bias, tiles[0], len(data.visible),
+        len(model.visible), visible_units, hidden_units, *weights.stride(), bits_of(beta), BLOCK_CHAINS=block_chains,
+        BLOCK_HIDDEN=block_hidden, BLOCK_VISIBLE=block_visible, num_warps=warps,
+    )  # fmt: skip
+
+
+def gradient(
+    data: Phase, model: Phase, weights: Tensor | None, hidden_bias: Tensor | None, beta: float, out: Gradient
+) -> None:
+    """Write ``out``, and the hidden probabilities that are to be inferred."""
+    visible_units, hidden_units = out.weights.shape
+    to_infer = [phase for phase in (data, model) if phase.to_infer]
+    if to_infer and hidden_units:
+        assert weights is not None
+        assert hidden_bias is not None
+        infer(to_infer, weights, hidden_bias, beta)
+    large = triton.cdiv(visible_units, TILES[0][0]) * triton.cdiv(hidden_units, TILES[0][1]) >= TILES_WANTED
+    block_visible, block_hidden, block_chains, warps = INTERPRETED if INTERPRETS else TILES[0 if large else 1]
+    tiles = (max(1, triton.cdiv(visible_units, block_visible)), max(1, triton.cdiv(hidden_units, block_hidden)))
+    split = split_chains(len(data.visible), len(model.visible), tiles[0] * tiles[1], block_chains)
+    splits, parts, count = split.parts > 1, out.weights, out.weights
+    if splits:
+        width = visible_units * hidden_units + visible_units + hidden_units
+        parts = out.weights.new_empty((split.parts, width))
+        count = counters(tiles[0] * tiles[1], parts.device)
+    gradient_kernel[(*tiles, split.parts)](
+        data.visible, model.visible, data.hidden, model.hidden, *out, parts, count, len(data.visible),
+        len(model.visible), visible_units, hidden_units, split.data_chains, split.model_chains, SPLIT=splits,
+        BLOCK_VISIBLE=block_visible, BLOCK_HIDDEN=block_hidden, BLOCK_CHAINS=block_chains, num_warps=warps,
+    )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """Inference for each dtype of the weights; the gradient from probabilities and from states, with each tile."""
+    found: list[Variant] = []
+    for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
+        block_chains, block_hidden, block_visible, warps = LARGE_OF_PARTS if size == 4 else LARGE
+        signature = {
+            **dict.fromkeys(infer_kernel.arg_names, "i32:16"),
+            **dict.fromkeys(("data", "model"), "*u8:16"),
+            **dict.fromkeys(("data_hidden", "model_hidden"), "*fp32:16"),
+            **dict.fromkeys(("weights", "hidden_bias"), f"*{dtype}:16"),
+            "weight_stride_hidden": 1,
+            "beta_bits": "i64",
+            "BLOCK_CHAINS": block_chains,
+            "BLOCK_HIDDEN": block_hidden,
+            "BLOCK_VISIBLE": block_visible,
+        }
+        found.append(
+            TritonVariant(
+                name=f"probabilities {dtype}",
+                threads=32 * warps,
+                items=block_chains * block_hidden * block_visible // (32 * warps),
+                unit="multiply-adds",
+                bytes_per_item=1 / block_hidden + size / block_chains,
+                kernel=infer_kernel,
+                signature=signature,
+            )
+        )
+    for hidden, size in (("fp32", 4), ("u8", 1)):
+        for split, (block_visible, block_hidden, block_chains, warps) in ((True, TILES[0]), (False, TILES[1])):
+            signature = {
+                **dict.fromkeys(gradient_kernel.arg_names, "i32:16"),
+                **dict.fromkeys(("data", "model"), "*u8:16"),
+                **dict.fromkeys(("data_hidden", "model_hidden"), f"*{hidden}:16"),
+                **dict.fromkeys(("weights_out", "visible_out", "hidden_out", "parts"), "*fp32:16"),
+                "counters": "*i32:16",
+                **dict.fromkeys(("data_chains", "model_chains", "data_part", "model_part"), "i32"),
+                "SPLIT": split,
+                "BLOCK_VISIBLE": block_visible,
+                "BLOCK_HIDDEN": block_hidden,
+                "BLOCK_CHAINS": block_chains,
+            }
+            found.append(
+                TritonVariant(
+                    name=f"{'probabilities' if hidden == 'fp32' else 'states'}, {block_visible} x {block_hidden}",
+                    threads=32 * warps,
+                    items=block_visible * block_hidden * block_chains // (32 * warps),
+                    unit="multiply-adds",
+                    bytes_per_item=1 / block_hidden + size / block_visible,
+                    kernel=gradient_kernel,
+                    signature=signature,
+                )
+            )
+    return found

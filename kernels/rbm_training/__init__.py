@@ -1,0 +1,153 @@
+"""Training of restricted Boltzmann machines: contrastive divergence, its persistent form, and exact maximum likelihood.
+
+    state = initial_state(data, hidden_units=16, seed=0)
+    for _ in range(1000):
+        batch = minibatch(data, 100, seed=0, step=state.step)
+        state = contrastive_divergence(state, batch, sweeps=1, rate=0.05, seed=0)
+
+An update is ``W <- W + rate (beta (<v h>_data - <v h>_model) - weight_decay W)``, and the same without decay for the
+biases. A state is all that an update needs to know besides its arguments: one that was saved continues as if training
+had never stopped. Every random number is a function of (seed, step, chain, unit) in the suite's one stream: the initial
+weights are the normal numbers of tensor 0 at step 0, the order of epoch e sorts words of tensor 1 at step e, and sweeps
+draw as `boltzbench.kernels.rbm_gibbs` does, in its streams. Nothing here keeps anything between calls.
+
+Sources: Hinton, Neural Computation 14 (2002); Tieleman, ICML 2008; Hinton, UTML TR 2010-003.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..philox import Stream, normals, random_words
+from ..rbm_free_energy.checks import require_states
+from ..rbm_gibbs import gibbs
+from ..rbm_gradient import Gradient, log_likelihood_gradient
+from .enumeration import ENUMERABLE, Machine, exact_gradient, log_likelihood, log_partition, model_statistics
+
+__all__ = [
+    "ENUMERABLE",
+    "Machine",
+    "TrainingState",
+    "contrastive_divergence",
+    "exact_gradient",
+    "initial_state",
+    "log_likelihood",
+    "log_partition",
+    "maximum_likelihood",
+    "minibatch",
+    "model_statistics",
+    "persistent_contrastive_divergence",
+]
+
+INITIAL_WEIGHTS, ORDER = 0, 1
+"""Numbers of the tensors in the stream ``NOISE``."""
+
+
+class TrainingState(NamedTuple):
+    """``machine`` after ``step`` updates and ``sweep`` sweeps; ``chains``, uint8 (chains, visible units), are the
+    persistent ones, or None where there are none."""
+
+    machine: Machine
+    chains: Tensor | None = None
+    step: int = 0
+    sweep: int = 0
+
+
+def initial_state(
+    data: Tensor, hidden_units: int, seed: int, *, chains: int = 0, scale: float = 0.01, beta: float = 1.0
+) -> TrainingState:
+    """Normal weights of standard deviation ``scale``, hidden biases 0, and visible biases that give each unit alone the
+    mean that it has in ``data``, uint8 (images, visible units), kept within [0.01, 0.99]. ``chains`` persistent chains
+    start at the first images, and again from the first where these are fewer.
+    """
+    require_states("data", data, None)
+    if not len(data):
+        raise ValueError("data must hold at least one image: there is no mean of none")
+    if chains < 0 or hidden_units < 0:
+        raise ValueError(f"chains and hidden_units must not be negative, got {chains} and {hidden_units}")
+    visible_units, device = data.shape[1], data.device
+    count = visible_units * hidden_units
+    groups = torch.arange((count + 3) // 4, device=device)
+    words = random_words(groups, seed, 0, Stream.NOISE, INITIAL_WEIGHTS)
+    weights = scale * normals(words).flatten()[:count].view(visible_units, hidden_units)
+    frequency = data.to(torch.float64).mean(0).clamp(0.01, 0.99)
+    machine = Machine(
+        weights.to(torch.float32),
+        (torch.logit(frequency) / beta).to(torch.float32),
+        torch.zeros(hidden_units, device=device),
+    )
+    start = data[torch.arange(chains, device=device) % len(data)] if chains else None
+    return TrainingState(machine, start)
+
+
+def minibatch(data: Tensor, size: int, seed: int, step: int) -> Tensor:
+    """The images of update ``step``: each epoch shows all of them once, in an order of its own, ``size`` at a time
+    (fewer in its last batch)."""
+    if not 1 <= size <= len(data):
+        raise ValueError(f"size must lie in [1, {len(data)}], got {size}")
+    epoch, batch = divmod(step, -(-len(data) // size))
+    groups = torch.arange((len(data) + 3) // 4, device=data.device)
+    words = random_words(groups, seed, epoch, Stream.NOISE, ORDER).flatten()[: len(data)]
+    return data[torch.argsort(words, stable=True)[batch * size : (batch + 1) * size]]
+
+
+def contrastive_divergence(
+    state: TrainingState, batch: Tensor, *, sweeps: int = 1, rate: float, weight_decay: float = 0.0,
+    beta: float = 1.0, seed: int, check_values: bool = True, backend: str = "auto",
+) -> TrainingState:  # fmt: skip
+    """One update of CD-k: the model's chains are ``k = sweeps`` sweeps away from ``batch``, uint8 (images, visible
+    units). Hidden units are taken as probabilities in both phases. Raises as `gibbs` and `log_likelihood_gradient`."""
+    change, _ = _phases(state, batch, batch, sweeps, beta, seed, check_values, backend)
+    machine = _updated(state.machine, change, rate, weight_decay, beta)
+    return state._replace(machine=machine, step=state.step + 1, sweep=state.sweep + sweeps)
+
+
+def persistent_contrastive_divergence(
+    state: TrainingState, batch: Tensor, *, sweeps: int = 1, rate: float, weight_decay: float = 0.0,
+    beta: float = 1.0, seed: int, check_values: bool = True, backend: str = "auto",
+) -> TrainingState:  # fmt: skip
+    """One update of PCD-k: as `contrastive_divergence`, but the model's chains are those of the state, which go on."""
+    if state.chains is None:
+        raise ValueError("state has no persistent chains: initial_state makes as many as its argument chains says")
+    change, chains = _phases(state, batch, state.chains, sweeps, beta, seed, check_values, backend)
+    machine = _updated(state.machine, change, rate, weight_decay, beta)
+    return TrainingState(machine, chains, state.step + 1, state.sweep + sweeps)
+
+
+def maximum_likelihood(
+    state: TrainingState, data: Tensor, *, rate: float, weight_decay: float = 0.0, beta: float = 1.0
+) -> TrainingState:
+    """One update along the exact gradient, by enumeration: the smaller layer has at most `ENUMERABLE` units."""
+    require_states("data", data, None)
+    change = exact_gradient(state.machine, data, beta)
+    return state._replace(machine=_updated(state.machine, change, rate, weight_decay, beta), step=state.step + 1)
+
+
+def _phases(
+    state: TrainingState, batch: Tensor, start: Tensor, sweeps: int, beta: float, seed: int, check_values: bool,
+    backend: str,
+) -> tuple[Gradient, Tensor]:  # fmt: skip
+    weights, _, hidden_bias = state.machine
+    if weights.dtype is not torch.float32:
+        raise TypeError(
+            f"weights must have dtype float32 to be trained, got {weights.dtype}: small updates would be lost"
+        )
+    dreams = gibbs(
+        start, *state.machine, sweeps, beta, seed=seed, first_sweep=state.sweep, return_hidden_probability=True,
+        check_values=check_values, backend=backend,
+    )  # fmt: skip
+    change = log_likelihood_gradient(
+        batch, dreams.visible, weights, hidden_bias, beta, model_hidden=dreams.hidden_probability,
+        check_values=check_values, backend=backend,
+    )  # fmt: skip
+    return change, dreams.visible
+
+
+def _updated(machine: Machine, change: Gradient, rate: float, weight_decay: float, beta: float) -> Machine:
+    if not (math.isfinite(rate) and math.isfinite(weight_decay)):
+        raise ValueError(f"rate and weight_decay must be finite, got {rate} and {weight_decay}")
+    grown = (part + rate * beta * step.to(part.dtype) for part, step in zip(machine, change, strict=True))
+    weights, visible_bias, hidden_bias = grown
+    return Machine(weights - rate * weight_decay * machine.weights, visible_bias, hidden_bias)
