@@ -173,7 +173,7 @@ class Function:
         instructions. So a loop over vectors goes before the loop over a tail, and before the loop over rows that holds
         both; and a product's loop before the loop within it that copies a tile by single elements. A loop does not
         count that is less than a sixteenth of the way through the kernel and moves less than the rest of it: such is
-        the loop in a sine that reduces large arguments.
+        the loop in a sine that reduces large arguments. One that multiplies matrices does, however short.
 
         Through it leads the path that moves the most bytes in the widest accesses, and of those the longest: a branch
         for what is not aligned does not count, and rare corrections do. Of a loop within, one pass counts.
@@ -188,7 +188,9 @@ class Function:
                 continue
             width = _widest(self._of(own))
             way = self._longest(header, body, width)
-            if len(self._of(way)) * CORRECTION < len(self._of(whole)) and _bytes(self._of(way)) < _bytes(outside):
+            is_short = len(self._of(way)) * CORRECTION < len(self._of(whole))
+            multiplies = any(each.is_matrix_product for each in self._of(own))
+            if is_short and not multiplies and _bytes(self._of(way)) < _bytes(outside):
                 continue
             here = self._of(number for number in way if number in own)
             vectors = (width, _moved(here, width)) if width >= VECTOR_BYTES else (0, 0)
