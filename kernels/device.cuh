@@ -6,6 +6,8 @@
 //   fast operations          exp2_fast(x), mul_wide(a, b)
 //   constants                warp_mask, infinity(), not_a_number()
 //   dynamic shared memory    DYNAMIC_SHARED(float, name)   declares `float* const name`
+//   tensor cores             matrix_product(sum, a, b)     one mma instruction of a warp, see below
+//   copies to shared memory  copy_async_16(shared, global, bytes), copy_async_commit(), copy_async_wait<groups>()
 //
 // Nothing else needs to be included: NVRTC brings float4, int4, uint4, the warp functions and the math functions
 // with it, the emulator brings its own. Alignment of a shared array: `__shared__ __align__(16) float tile[64];`.
@@ -136,3 +138,58 @@ __device__ __forceinline__ double widen(double x) { return x; }
 template <class T> __device__ __forceinline__ float widen(T x) { return to_float(x); }
 template <class T> __device__ __forceinline__ T narrow(Wide<T> x) { return from_float<T>(x); }
 template <> __device__ __forceinline__ double narrow<double>(double x) { return x; }
+
+// ---- tensor cores: sum += a b by one instruction of a whole warp, whose lane 4 g + t holds of
+//   a, 16 x K row by row:    rows g and g + 8 (in a[0] and a[1] the first half of K, in a[2] and a[3] the second),
+//   b, K x 8:                column g (b[0] the first half of K, b[1] the second),
+//   sum, 16 x 8:             row g in sum[0] and sum[1], row g + 8 in sum[2] and sum[3], columns 2 t and 2 t + 1;
+// and of each half of K the t-th quarter, packed in a word: two of 8 bfloat16, or four of 16 signed bytes.
+// Source: "Matrix Fragments for mma.m16n8k16" and "mma.m16n8k32" in the PTX ISA. sm_80 and above.
+//
+// ---- asynchronous copies of 16 bytes from device memory to shared memory, both aligned to 16, of which `bytes` (0 or
+// 16) are read and the rest is zero. commit closes a group; wait<n> returns when of the thread's own groups all but the
+// last n have arrived. What other threads copied is there after a barrier that follows their wait.
+#ifdef BOLTZBENCH_EMULATOR
+
+inline void matrix_product(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2], BOLTZBENCH_WHERE) {
+    emulator::matrix_product_bf16(sum, a, b, where);
+}
+inline void matrix_product(i32 (&sum)[4], const u32 (&a)[4], const u32 (&b)[2], BOLTZBENCH_WHERE) {
+    emulator::matrix_product_s8(sum, a, b, where);
+}
+inline void copy_async_16(void* shared, const void* global, u32 bytes, BOLTZBENCH_WHERE) {
+    emulator::copy_async(shared, global, bytes, where);
+}
+inline void copy_async_commit() { emulator::copy_async_commit(); }
+template <int GROUPS> void copy_async_wait() { emulator::copy_async_wait(GROUPS); }
+
+#else
+
+__device__ __forceinline__ void matrix_product(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ void matrix_product(i32 (&sum)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ __forceinline__ void copy_async_16(void* shared, const void* global, u32 bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"((u32)__cvta_generic_to_shared(shared)), "l"(__cvta_generic_to_global(global)), "r"(bytes)
+                 : "memory");
+}
+
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+
+template <int GROUPS> __device__ __forceinline__ void copy_async_wait() {
+    asm volatile("cp.async.wait_group %0;" : : "n"(GROUPS) : "memory");
+}
+
+#endif

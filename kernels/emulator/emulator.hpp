@@ -128,6 +128,14 @@ struct Where {
     bool operator==(const Where& other) const { return line == other.line && std::strcmp(file, other.file) == 0; }
 };
 
+// An asynchronous copy of 16 bytes to shared memory, of which so many are read and the others zero.
+struct Copy {
+    void* to;
+    const void* from;
+    u32 bytes;
+    int group;
+};
+
 struct Thread {
     Context context;
     char* stack = nullptr;
@@ -139,6 +147,8 @@ struct Thread {
     u32 mask;
     u64 value, result;
     u32 source;
+    std::vector<Copy> copies;  // that have not arrived
+    int groups;                // of them that were closed
 };
 
 // Lanes of a warp as bits. Every present lane is in exactly one of the other four sets.
@@ -412,6 +422,8 @@ inline void run_block(bool reverse) {
 #ifdef __SANITIZE_ADDRESS__
         __asan_unpoison_memory_region(thread.stack, stack_bytes);  // marks that an earlier block's frames left
 #endif
+        thread.copies.clear();
+        thread.groups = 0;
         prepare(thread.context, thread.stack, run_thread);
         block.warps[static_cast<size_t>(i / 32)].present |= 1u << (i % 32);
         block.warps[static_cast<size_t>(i / 32)].ready |= 1u << (i % 32);
@@ -547,6 +559,7 @@ inline std::string launch(const Kernel& kernel, size_t shared_bytes, void** argu
 }  // namespace emulator
 
 #include "synchronisation.hpp"
+#include "matrix.hpp"
 
 // What Python calls. Returns 0, or 1 with the reason in `message`.
 #define BOLTZBENCH_EMULATOR_ENTRY                                                                                    \

@@ -1,0 +1,80 @@
+// What one instruction of a whole warp does on tensor cores, and copies that arrive only when they are waited for.
+#pragma once
+
+namespace emulator {
+
+struct Fragments {
+    const u32 *a, *b;
+    void* sum;
+};
+
+// Every lane brings its fragments; the last to arrive multiplies for all. `add(total, a, b)` adds the products of the
+// numbers that two words hold to the wide total, which `narrow` makes the sum's type again.
+template <class Number, class Wide, class Add, class Narrow>
+void matrix_product(const char* operation, Number* sum, const u32* a, const u32* b, const Where& where, Add add,
+                    Narrow narrow) {
+    const Fragments own{a, b, sum};
+    exchange(operation, 0xffffffffu, reinterpret_cast<u64>(&own), own_lane(), where, [&](Thread* lanes) {
+        const auto of = [lanes](int lane) -> const Fragments& {
+            return *reinterpret_cast<const Fragments*>(lanes[lane].value);
+        };
+        for (int row = 0; row < 16; ++row)
+            for (int column = 0; column < 8; ++column) {
+                Number* place = static_cast<Number*>(of(row % 8 * 4 + column / 2).sum) + row / 8 * 2 + column % 2;
+                Wide total = *place;
+                for (int half = 0; half < 2; ++half)
+                    for (int t = 0; t < 4; ++t)
+                        add(total, of(row % 8 * 4 + t).a[2 * half + row / 8], of(column * 4 + t).b[half]);
+                *place = narrow(total);
+            }
+    });
+}
+
+// The products of one instruction are added exactly, and what float32 cannot hold of their sum is cut off: between
+// tensor cores, which cut each of them when they align them, and a float32 sum, which rounds.
+inline void matrix_product_bf16(float* sum, const u32* a, const u32* b, const Where& where) {
+    matrix_product<float, double>(
+        "mma", sum, a, b, where,
+        [](double& total, u32 x, u32 y) {
+            for (int i = 0; i < 2; ++i, x >>= 16, y >>= 16)
+                total += static_cast<double>(device::__uint_as_float(x << 16)) * device::__uint_as_float(y << 16);
+        },
+        [](double total) {
+            const float rounded = static_cast<float>(total);
+            return std::fabs(rounded) > std::fabs(total) ? std::nextafterf(rounded, 0.0f) : rounded;
+        });
+}
+
+// A sum beyond an int32 wraps, as on a GPU.
+inline void matrix_product_s8(int* sum, const u32* a, const u32* b, const Where& where) {
+    matrix_product<int, u32>(
+        "mma", sum, a, b, where,
+        [](u32& total, u32 x, u32 y) {
+            for (int i = 0; i < 4; ++i, x >>= 8, y >>= 8)
+                total += static_cast<u32>(static_cast<signed char>(x) * static_cast<signed char>(y));
+        },
+        [](u32 total) { return static_cast<int>(total); });
+}
+
+// Nothing is copied before the wait that it must have arrived by: who reads earlier finds what was there before.
+inline void copy_async(void* to, const void* from, u32 bytes, const Where& where) {
+    if (bytes != 0 && bytes != 16) fail("copy_async_16", where, format("reads %u bytes, not 0 or 16", bytes));
+    if (reinterpret_cast<u64>(to) % 16 || (bytes && reinterpret_cast<u64>(from) % 16))
+        fail("copy_async_16", where, "an address is not a multiple of 16");
+    self().copies.push_back({to, from, bytes, self().groups});
+}
+
+inline void copy_async_commit() { ++self().groups; }
+
+inline void copy_async_wait(int groups) {
+    std::vector<Copy>& copies = self().copies;
+    size_t done = 0;
+    for (; done < copies.size() && copies[done].group < self().groups - groups; ++done) {
+        const Copy& copy = copies[done];
+        std::memset(copy.to, 0, 16);
+        std::memcpy(copy.to, copy.from, copy.bytes);
+    }
+    copies.erase(copies.begin(), copies.begin() + static_cast<long>(done));
+}
+
+}  // namespace emulator

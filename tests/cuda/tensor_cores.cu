@@ -1,0 +1,28 @@
+// One warp: a matrix product by one instruction, and asynchronous copies to shared memory.
+#include "device.cuh"
+
+// out = c + a b. a: 16 rows of K, b: 8 columns of K, both packed in words of 4 bytes, K being `words` of them.
+template <class T> __global__ void product(const u32* a, const u32* b, const T* c, T* out, i64 lanes) {
+    if (threadIdx.x >= lanes) return;
+    const int g = threadIdx.x / 4, t = threadIdx.x % 4;
+    const u32 own_a[4] = {a[8 * g + t], a[8 * (g + 8) + t], a[8 * g + t + 4], a[8 * (g + 8) + t + 4]};
+    const u32 own_b[2] = {b[8 * g + t], b[8 * g + t + 4]};
+    T sum[4];
+    for (int i = 0; i < 4; ++i) sum[i] = c[(g + i / 2 * 8) * 8 + 2 * t + i % 2];
+    matrix_product(sum, own_a, own_b);
+    for (int i = 0; i < 4; ++i) out[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sum[i];
+}
+
+// Two groups of 16 bytes for each thread; GROUPS of them are not waited for. Every second thread's are zeros.
+template <int GROUPS> __global__ void copies(const u32* in, u32* out, i64 offset) {
+    __shared__ __align__(16) u32 tile[2][32][4];
+    const int thread = threadIdx.x;
+    for (int group = 0; group < 2; ++group) {
+        copy_async_16(tile[group][thread], in + 4 * (32 * group + thread) + offset, thread % 2 ? 0 : 16);
+        copy_async_commit();
+    }
+    copy_async_wait<GROUPS>();
+    __syncthreads();
+    for (int group = 0; group < 2; ++group)
+        for (int i = 0; i < 4; ++i) out[4 * (32 * group + thread) + i] = tile[group][31 - thread][i];
+}
