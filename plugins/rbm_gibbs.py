@@ -25,7 +25,7 @@ from boltzbench.harness import (
 )
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.philox import Stream
-from boltzbench.kernels.rbm_gibbs import GibbsResult, gibbs
+from boltzbench.kernels.rbm_gibbs import GibbsResult, PreparedWeights, gibbs, prepare_weights
 from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms, probabilities
 from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, draws, torch_compile
@@ -34,6 +34,8 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
+PRODUCTS = {"bf16": ("bfloat16", 1), "bf16x3": ("bfloat16", 3), "int8x3": ("int8", 3)}
+"""The variants that ask for weights prepared for tensor cores: dtype and number of their products."""
 
 
 def _case(
@@ -52,19 +54,31 @@ CASES = (
     _case(0, 6, 3),
     _case(33, 20, 12, sweeps=5),
     _case(1030, 64, 64, variant="clamped"),
+    *(_case(70, 100, 17, variant=precision) for precision in PRODUCTS),
+    _case(33, 20, 12, sweeps=5, variant="int8x3"),
     _case(256, 64, 64, purpose="bench"),
     *(
         _case(8192, n, n, sweeps, dtype, purpose="bench", preset=preset)
         for dtype, preset in (("float32", "quick"), ("bfloat16", "quick"), ("float16", "full"))
         for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
     ),
+    *(
+        _case(8192, n, n, sweeps, variant=precision, purpose="bench", preset="quick")
+        for precision in PRODUCTS
+        for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
+    ),
     _case(64, 784, 500, 10, purpose="bench", preset="quick"),
+    _case(64, 784, 500, 10, variant="int8x3", purpose="bench", preset="quick"),
     _case(digits.IMAGES, digits.PIXELS, digits.HIDDEN_UNITS, 1, variant="digits", purpose="real"),
 )
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Weights of scale 1/sqrt(units), so that probabilities lie all over (0, 1)."""
+    """Weights of scale 1/sqrt(units), so that probabilities lie all over (0, 1).
+
+    For ``bf16`` they are numbers of bfloat16, so that its check is as sharp as the others: its bound holds for any
+    weights, but is a hundredth of a probability wide where they are rounded.
+    """
     chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
     generator = torch.Generator(device).manual_seed(case.seed)
     random = partial(torch.randn, generator=generator, device=device)
@@ -77,6 +91,8 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         states = (random(chains, visible) < 0.3).to(torch.uint8)
     if case.variant == "outliers":
         weights[::7] *= 30.0
+    if case.variant == "bf16":
+        weights = weights.to(torch.bfloat16).to(torch.float32)
     if case.variant == "transposed":
         weights = weights.t().contiguous().t()
     dtype = case.torch_dtype
@@ -90,6 +106,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "seed": case.seed + (1 << 63),
         "first_sweep": 3,
         "first_chain": 1 << 31,
+        "precision": case.variant if case.variant in PRODUCTS else "float32",
     }
     if case.variant == "clamped":
         inputs["clamped"] = random(visible) < -0.5
@@ -111,19 +128,42 @@ class _Layer:
     def __init__(self, inputs: Inputs, stream: Stream) -> None:
         to_hidden = stream is Stream.HIDDEN
         self.inputs, self.stream = inputs, stream
-        self.weights = inputs["weights"].double() if to_hidden else inputs["weights"].double().t()
-        self.bias = inputs["hidden_bias" if to_hidden else "visible_bias"].double()
+        self.weights: Tensor = inputs["weights"].double() if to_hidden else inputs["weights"].double().t()
+        self.bias: Tensor = inputs["hidden_bias" if to_hidden else "visible_bias"].double()
 
     def probabilities(self, given: Tensor) -> tuple[Tensor, Tensor]:
-        """``p`` and how far a float32 kernel may be from it: ``K u beta (|bias| + sum |w| v) / 4 + 4u``.
+        """``p`` and how far a kernel may be from it: ``beta / 4`` times its logit's error, and ``4u``.
 
-        K terms are summed in any order, each rounding to u = 2**-24 of at most the sum of magnitudes; the slope of
-        the logistic function is at most 1/4; its own arithmetic is off by a few u.
+        The slope of the logistic function is at most 1/4, and its own arithmetic is off by a few u = 2**-24; so is the
+        test ``u (1 + exp(-x)) < 1``, which rounds thrice.
         """
-        u, beta = 2.0**-24, self.inputs["beta"]
-        magnitude = self.bias.abs() + given.double() @ self.weights.abs()
-        width = (len(self.weights) + 3) * u * beta * magnitude / 4 + 4 * u
+        beta = self.inputs["beta"]
+        width = beta * self._logit_error(given.double()) / 4 + 4 * 2.0**-24
         return probabilities(given, self.weights, self.bias, beta), width
+
+    def _logit_error(self, given: Tensor) -> Tensor:
+        """By precision, with K units given; the sums are over the weights of the units at 1.
+
+        - ``float32``: K terms are summed in any order, each rounding to u of at most the sum of magnitudes:
+          ``(K + 3) u (|bias| + sum|w|)``.
+        - ``bf16``: the weights' own rounding, ``sum|w - bfloat16(w)|``, and sums that tensor cores may cut where a
+          float32 sum rounds, 2u: ``(2K + 3) u (|bias| + (1 + 2**-8) sum|w|)``.
+        - ``bf16x3``: three parts hold a float32 exactly; of their 3K terms the sum of magnitudes is within
+          ``1 + 2**-6`` of ``sum|w|``: ``(6K + 3) u (|bias| + (1 + 2**-6) sum|w|)``.
+        - ``int8x3``: 23 bits below the largest weight of the unit drawn, rounded: at most ``1.004 * 2**-23`` of it for
+          each unit at 1; sums exact; then a conversion and two roundings, ``3u (|bias| + sum|w|)``.
+        """
+        u, terms, precision = 2.0**-24, len(self.weights), self.inputs.get("precision", "float32")
+        total, bias = given @ self.weights.abs(), self.bias.abs()
+        if precision == "bf16":
+            lost = (self.weights - self.weights.to(torch.bfloat16).double()).abs()
+            return given @ lost + (2 * terms + 3) * u * (bias + (1 + 2.0**-8) * total)
+        if precision == "bf16x3":
+            return (6 * terms + 3) * u * (bias + (1 + 2.0**-6) * total)
+        if precision == "int8x3":
+            largest = self.weights.abs().amax(0) if terms else torch.zeros_like(self.bias)
+            return given.sum(1, keepdim=True) * (1.004 * 2.0**-23 * largest) + 3 * u * (bias + total)
+        return (terms + 3) * u * (bias + total)
 
     def draws(self, given: Tensor, sweep: int) -> tuple[Tensor, Tensor]:
         """The states (0 or 1, float64), and whether each is near a tie, so that either value is right."""
@@ -210,7 +250,8 @@ def cost(case: Case) -> Cost:
     chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
     units = chains * (visible + hidden) * sweeps
     parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
-    products = 2 * sweeps + 1  # the last one for the probabilities
+    dtype, parts = PRODUCTS.get(case.variant, (case.dtype, 1))
+    products = parts * (2 * sweeps + 1)  # the last one for the probabilities
     flops = 2 * chains * visible * hidden * products
     return Cost(
         items=units,
@@ -219,22 +260,29 @@ def cost(case: Case) -> Cost:
         bytes_written=chains * (visible + 5 * hidden),
         flops=flops,
         matrix_flops=flops,
-        matrix_dtype=case.dtype,
+        matrix_dtype=dtype,
         random_words=units,
         special_calls=units + chains * hidden,
     )
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
-    run = partial(
-        gibbs, inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"], inputs["sweeps"],
-        inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"], first_chain=inputs["first_chain"],
-        clamped=inputs.get("clamped"), return_hidden_probability=True, check_values=False, backend=backend,
-        out=GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"]),
-    )  # fmt: skip
+    weights: Tensor | PreparedWeights = inputs["weights"]
+    precision = inputs.get("precision", "float32")
+    if precision != "float32":
+        weights = prepare_weights(inputs["weights"], precision)
 
     def launch() -> Tensors:
-        run()
+        nonlocal weights
+        if isinstance(weights, PreparedWeights) and not weights.is_current:
+            weights = prepare_weights(inputs["weights"], precision)
+        gibbs(
+            inputs["states"], weights, inputs["visible_bias"], inputs["hidden_bias"], inputs["sweeps"],
+            inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+            first_chain=inputs["first_chain"], clamped=inputs.get("clamped"), return_hidden_probability=True,
+            check_values=False, precision=precision, backend=backend,
+            out=GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"]),
+        )  # fmt: skip
         return outputs
 
     return launch
@@ -265,14 +313,18 @@ CHAINS = 107_000
 """For 16 states: false alarm 1e-6, power 0.999 at a chi-distance of 0.03."""
 
 
-def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int) -> Agreement:
+def keeps_the_law(
+    sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int, precision: str = "float32"
+) -> Agreement:
     """Chains that start as exact draws of the visible states are exact draws after any number of sweeps, and their
     hidden states, drawn from the visible ones before, too."""
     machine = _machine(4, 3, device)
+    if precision == "bf16":  # the law of the machine that it has: other weights have another
+        machine["weights"] = machine["weights"].to(torch.bfloat16).to(torch.float32)
     law = joint_law(machine, beta)
     start = torch.multinomial(law.sum(1), CHAINS, replacement=True, generator=torch.Generator().manual_seed(seed))
     numbers = {"sweeps": sweeps, "beta": beta, "seed": seed, "first_sweep": 0, "first_chain": 0}
-    result = advance({"states": _states(4)[start].to(device), **machine, **numbers})
+    result = advance({"states": _states(4)[start].to(device), **machine, **numbers, "precision": precision})
     verdicts = []
     for name, exact in (("visible", law.sum(1)), ("hidden", law.sum(0))):
         states = result[name].cpu().long()
@@ -320,6 +372,14 @@ OPERATION = Operation(
     laws=(
         Law("enumeration beta=0.5", "two sweeps keep the law of a 4 x 3 machine", partial(keeps_the_law, 2, 0.5)),
         Law("enumeration beta=2", "one sweep keeps the law of a 4 x 3 machine", partial(keeps_the_law, 1, 2.0)),
+        *(
+            Law(
+                f"enumeration {precision}",
+                "one sweep on tensor cores keeps the law of a 4 x 3 machine",
+                partial(keeps_the_law, 1, beta, precision=precision),
+            )
+            for precision, beta in (("bf16", 0.5), ("bf16x3", 1.0), ("int8x3", 2.0))
+        ),
         Law("composition", "splitting sweeps or chains over calls changes no state", composes, shared_stream=True),
     ),
 )

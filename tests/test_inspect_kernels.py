@@ -79,7 +79,9 @@ def test_the_machine_code_of_every_kernel(arch, subtests):
         assert arch != golden.FULL or faults.keys() == KNOWN_TO_SPILL, "no longer known to spill"
     with subtests.test("two blocks of 256 threads of CUDA C and more live on a multiprocessor"):
         warps = {each["variant"]: each["warps"] for name in found if "-cupy-" in name for each in found[name]}
-        assert min(warps.values()) >= 16, warps
+        on_tensor_cores = {name for name in warps if name.startswith("tensor-core")}  # their sums fill the registers
+        assert min(warps[name] for name in warps.keys() - on_tensor_cores) >= 16, warps
+        assert min(warps[name] for name in on_tensor_cores) >= 8, warps
     for name, findings in found.items():
         with subtests.test(name):
             kept = (golden.FOLDER / name).read_text()
@@ -121,7 +123,7 @@ def test_other_forms_of_the_triton_kernels():
     ("module", "modules"),
     [
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
-        (rbm_gibbs, [rbm_gibbs.module(dtype) for dtype in rbm_gibbs.TYPES]),
+        (rbm_gibbs, [*map(rbm_gibbs.module, rbm_gibbs.TYPES), rbm_gibbs.tensor_core_module()]),
         (sgld, [sgld.MODULE]),
     ],
     ids=["logsumexp", "rbm_gibbs", "sgld"],

@@ -253,6 +253,8 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
 LOGSUMEXP = "rows=37 columns=1031 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
+SQUARE = "chains=256 visible=64 hidden=64 sweeps=1 float32"
+BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3", "int8x3"))
 SGLD = "tensors=1 elements=5003 float32"
 
 WRONG_KERNELS = (
@@ -296,6 +298,14 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
             ("forgets_the_hidden_bias", "rbm_gibbs", GIBBS,
              Status.WRONG_VALUES, lambda inputs: {"hidden_bias": torch.zeros_like(inputs["hidden_bias"])}),
+            ("swaps_the_biases", "rbm_gibbs", SQUARE, Status.WRONG_VALUES,
+             lambda inputs: {"visible_bias": inputs["hidden_bias"], "hidden_bias": inputs["visible_bias"]}),
+            ("takes_the_weights_transposed", "rbm_gibbs", SQUARE, Status.WRONG_VALUES,
+             lambda inputs: {"weights": inputs["weights"].t()}),
+            ("takes_one_part_for_three", "rbm_gibbs", BF16X3, Status.WRONG_VALUES,
+             lambda inputs: {"precision": "bf16"}),
+            ("rounds_its_weights", "rbm_gibbs", "enumeration int8x3", Status.WRONG_LAW,
+             lambda inputs: {"weights": (4 * inputs["weights"]).round() / 4}),
             ("unclamps", "rbm_gibbs", "clamped chains=65 visible=33 hidden=65 sweeps=1 float32",
              Status.WRONG_VALUES, lambda inputs: {"clamped": None}),
             ("is_a_little_too_cold", "rbm_gibbs", ENUMERATION,
@@ -334,6 +344,15 @@ MUTANTS = tuple(
         ("rbm_gibbs", "rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "        }\n        __syncthreads();", "        }\n", GIBBS),
+        ("rbm_gibbs", "tensor_cores.cu", "part < PRODUCTS; ++part)\n#pragma unroll\n                for (int j",
+         "part < PRODUCTS - 1; ++part)\n#pragma unroll\n                for (int j", INT8X3),
+        ("rbm_gibbs", "tensor_cores.cu", "part * S::subs + sub", "sub", BF16X3),
+        ("rbm_gibbs", "tensor_cores.cu", "copy_async_wait<S::stages - 2>", "copy_async_wait<S::stages - 1>", BF16),
+        ("rbm_gibbs", "tensor_cores.cu", "__syncthreads();  // this", "// this", BF16),
+        ("rbm_gibbs", "tensor_cores.cu", "a[tile][1][half] = q.z", "a[tile][1][half] = q.x", INT8X3),
+        ("rbm_gibbs", "tensor_cores.cu", "first_unit = tile_unit + warp_unit", "first_unit = tile_unit", INT8X3),
+        ("rbm_gibbs", "triton_kernels.py", "weights + part_size + part_size", "weights + part_size", INT8X3),
+        ("rbm_gibbs", "triton_kernels.py", "part += part_size", "part += 0", BF16X3),
         ("rbm_gibbs", "philox.cuh", "round < 10", "round < 9", GIBBS),
         ("sgld", "sgld.cu", "0.5 * step_size", "step_size", SGLD),
         ("sgld", "sgld.cu", "random_words(i / 4", "random_words(i / 8", SGLD),

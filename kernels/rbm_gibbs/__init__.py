@@ -4,6 +4,8 @@ Energy ``E(v, h) = -b.v - c.h - v.W.h`` with units 0/1 and ``p(v, h)`` proportio
 ``h_j ~ Bernoulli(sigmoid(beta (c_j + sum_i v_i W_ij)))`` for all hidden units, then
 ``v_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij h_j)))`` for all visible ones.
 
+The products run in float32, or on tensor cores with weights that `prepare_weights` has split: see `prepared.py`.
+
 Source: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14 (2002).
 """
 
@@ -16,11 +18,10 @@ from torch import Tensor
 
 from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor
 from ..philox import Stream, check_counter
-from .half_sweep import HalfSweep
+from .half_sweep import HalfSweep, aligned_rows, has_aligned_rows
+from .prepared import PRECISIONS, WEIGHT_DTYPES, Operand, PreparedWeights, prepare_weights
 
-__all__ = ["GibbsResult", "gibbs"]
-
-WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+__all__ = ["PRECISIONS", "WEIGHT_DTYPES", "GibbsResult", "PreparedWeights", "gibbs", "prepare_weights"]
 
 
 class GibbsResult(NamedTuple):
@@ -36,11 +37,11 @@ class GibbsResult(NamedTuple):
 
 def gibbs(
     visible: Tensor,
-    weights: Tensor,
+    weights: Tensor | PreparedWeights,
     visible_bias: Tensor,
     hidden_bias: Tensor,
     sweeps: int = 1,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     *,
     seed: int,
     first_sweep: int = 0,
@@ -49,6 +50,7 @@ def gibbs(
     return_hidden_probability: bool = False,
     out: GibbsResult | None = None,
     check_values: bool = True,
+    precision: str | None = None,
     backend: str = "auto",
 ) -> GibbsResult:
     """Advance every chain by ``sweeps`` sweeps of block Gibbs and return the new states.
@@ -56,9 +58,11 @@ def gibbs(
     Args:
         visible: uint8 states 0 or 1, shape (chains, visible units); not modified.
         weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides. Sums are float32.
+            Or what `prepare_weights` made of such a matrix, unless it was written to since.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
         sweeps: how many, at least 1.
-        beta: the inverse temperature, finite and not negative.
+        beta: the inverse temperature, finite and not negative: a number, or one for each chain, shape (chains,),
+            float32 or float64.
         seed: the key of the random stream, in [0, 2**64).
         first_sweep: the number of the first sweep in the stream. A run continued in a second call passes the number
             of sweeps done so far, so that no random number is used twice.
@@ -68,27 +72,31 @@ def gibbs(
         out: contiguous tensors to write to, sharing no memory with each other or the arguments.
         check_values: look for states other than 0 and 1 and for parameters that are NaN or infinite. On a GPU this
             waits for the device; a loop that calls again and again with its own states can do without.
+        precision: that of ``weights``, for a caller who wants to be sure of it: a plain matrix is ``float32``.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
         ValueError: shapes do not match, a state is not 0 or 1, a parameter is NaN or infinite, a number is out of
-            range, or ``backend`` is unknown or cannot run here.
+            range, prepared weights are out of date, ``precision`` is not that of ``weights``, or ``backend`` is
+            unknown or cannot run here.
 
     Unit ``j`` of chain ``i`` in sweep ``t`` draws word ``j % 4`` of group ``(first_chain + i) * ceil(units / 4) +
     j // 4`` at step ``first_sweep + t`` of the stream for its layer, and is 1 if ``u < p``.
     """
+    prepared = weights if isinstance(weights, PreparedWeights) else None
+    matrix = prepared.source if prepared is not None else weights
     require_tensor("visible", visible, (torch.uint8,), None)
-    require_tensor("weights", weights, WEIGHT_DTYPES, visible.device)
+    matrix = require_tensor("weights", matrix, WEIGHT_DTYPES, visible.device)
     for name, bias in (("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
-        require_tensor(name, bias, (weights.dtype,), visible.device)
-    _require_shapes(visible, weights, visible_bias, hidden_bias)
+        require_tensor(name, bias, (matrix.dtype,), visible.device)
+    _require_shapes(visible, matrix, visible_bias, hidden_bias)
+    _require_precision(prepared, precision)
     if sweeps < 1:
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
-    if not (math.isfinite(beta) and beta >= 0):
-        raise ValueError(f"beta must be finite and not negative, got {beta}")
+    beta = _require_beta(beta, visible)
     check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
-    last_group = (first_chain + len(visible)) * (max(weights.shape) // 4 + 1)
+    last_group = (first_chain + len(visible)) * (max(matrix.shape) // 4 + 1)
     if first_chain < 0 or last_group >= 1 << 63:
         raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
     if clamped is not None:
@@ -100,32 +108,68 @@ def gibbs(
             )
         clamped = clamped.expand(visible.shape)
     if check_values:
-        _require_values(visible, weights, visible_bias, hidden_bias)
+        _require_values(visible, matrix, visible_bias, hidden_bias, beta)
     chosen = choose_backend(backend, visible.device)
-    result = out if out is not None else _allocate(visible, weights.shape[1], return_hidden_probability)
-    arguments = {"visible": visible, "weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
-    _require_results(result, return_hidden_probability, arguments | ({} if clamped is None else {"clamped": clamped}))
+    result = out if out is not None else _allocate(visible, matrix.shape[1], return_hidden_probability)
+    arguments = {"visible": visible, "weights": matrix, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+    arguments |= {} if clamped is None else {"clamped": clamped}
+    arguments |= {"beta": beta} if isinstance(beta, Tensor) else {}
+    _require_results(result, return_hidden_probability, arguments)
     half_sweep = backend_module(chosen, __name__).half_sweep
-    current = visible.contiguous()
+    current, last_visible, last_hidden = visible.contiguous(), result.visible, result.hidden
+    to_hidden_weights: Tensor | Operand = matrix
+    to_visible_weights: Tensor | Operand = matrix.t()
+    if prepared is not None and prepared.to_hidden is not None and prepared.to_visible is not None:
+        to_hidden_weights, to_visible_weights = prepared.to_hidden, prepared.to_visible
+        hidden_bias, visible_bias = hidden_bias.to(torch.float32), visible_bias.to(torch.float32)
+        current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
+        last_visible, last_hidden = (
+            states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
+        )
     to_hidden = partial(
-        HalfSweep, weights=weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed, first_chain=first_chain,
-        stream=Stream.HIDDEN,
+        HalfSweep, weights=to_hidden_weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed,
+        first_chain=first_chain, stream=Stream.HIDDEN,
     )  # fmt: skip
     to_visible = partial(
-        HalfSweep, weights=weights.t(), bias=visible_bias.contiguous(), beta=beta, seed=seed, first_chain=first_chain,
-        stream=Stream.VISIBLE, clamped=clamped,
+        HalfSweep, weights=to_visible_weights, bias=visible_bias.contiguous(), beta=beta, seed=seed,
+        first_chain=first_chain, stream=Stream.VISIBLE, clamped=clamped,
     )  # fmt: skip
     for step in range(first_sweep, first_sweep + sweeps):
-        half_sweep(to_hidden(given=current, out=result.hidden, step=step))
+        half_sweep(to_hidden(given=current, out=last_hidden, step=step))
         # Each new state depends on the hidden layer and, if clamped, on itself alone: it may overwrite its place.
-        half_sweep(to_visible(given=result.hidden, out=result.visible, step=step, previous=current))
-        current = result.visible
+        half_sweep(to_visible(given=last_hidden, out=last_visible, step=step, previous=current))
+        current = last_visible
     if result.hidden_probability is not None:
         half_sweep(to_hidden(given=current, out=result.hidden_probability, step=0))
+    for states, last in ((result.visible, last_visible), (result.hidden, last_hidden)):
+        if states is not last:
+            states.copy_(last)
     for written in result:
         if written is not None:
             note_written(written)
     return result
+
+
+def _require_precision(prepared: PreparedWeights | None, wanted: str | None) -> None:
+    given = prepared.precision if prepared is not None else "float32"
+    if wanted is not None and wanted not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {wanted!r}")
+    if wanted is not None and wanted != given:
+        raise ValueError(f"precision must be that of the weights, {given}, got {wanted!r}; prepare_weights splits them")
+    if prepared is not None and not prepared.is_current:
+        raise ValueError("weights must not be written to after prepare_weights: prepare them again")
+
+
+def _require_beta(beta: float | Tensor, visible: Tensor) -> float | Tensor:
+    """A number, or float64 for each chain: the same bits in every kernel."""
+    if isinstance(beta, Tensor):
+        require_tensor("beta", beta, (torch.float32, torch.float64), visible.device)
+        if beta.shape != visible.shape[:1]:
+            raise ValueError(f"beta must be a number or have shape ({len(visible)},), got {tuple(beta.shape)}")
+        return beta.to(torch.float64).contiguous()
+    if not (math.isfinite(beta) and beta >= 0):
+        raise ValueError(f"beta must be finite and not negative, got {beta}")
+    return beta
 
 
 def _require_shapes(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:
@@ -144,10 +188,14 @@ def _require_shapes(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidd
             raise ValueError(f"{name} must have shape ({units},), got {tuple(bias.shape)}")
 
 
-def _require_values(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:
+def _require_values(
+    visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor
+) -> None:
     faults = {"visible must hold only 0 and 1": (visible > 1).any()}
     for name, value in (("weights", weights), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
         faults[f"{name} must be finite"] = ~torch.isfinite(value).all()
+    if isinstance(beta, Tensor):
+        faults["beta must be finite and not negative"] = ~(torch.isfinite(beta) & (beta >= 0)).all()
     # One transfer for all of them: on a GPU each would wait for the device.
     for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
         if fault:

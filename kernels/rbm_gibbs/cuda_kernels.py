@@ -1,15 +1,18 @@
-"""Half a sweep of block Gibbs in CUDA C: launching `rbm_gibbs.cu`."""
+"""Half a sweep of block Gibbs in CUDA C: launching `rbm_gibbs.cu`, and `tensor_cores.cu` for prepared weights."""
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..cuda_module import CudaModule
 from ..variants import CudaVariant, Variant
 from .half_sweep import HalfSweep
+from .prepared import Operand
 
 TYPES = {torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 THREADS = 256
@@ -17,6 +20,51 @@ TILE = 64
 """Chains and units of a block; both as in the .cu."""
 TILE_GIVEN = 16
 """Given units in one step, as in the .cu."""
+STEP_GIVEN = 64
+"""The same for tensor cores."""
+
+
+@dataclass(frozen=True)
+class TensorCoreTile:
+    """What `Shape` of `tensor_cores.cu` says of one kernel."""
+
+    weight: str
+    products: int
+    chain_warps: int
+
+    @property
+    def kernel(self) -> str:
+        return f"matrix_half_sweep<{self.weight}, {self.products}, {self.chain_warps}>"
+
+    @property
+    def chains(self) -> int:
+        return 32 * self.chain_warps
+
+    @property
+    def units(self) -> int:
+        return 128 if self.products == 1 else 64
+
+    @property
+    def threads(self) -> int:
+        return 64 * self.chain_warps
+
+    @property
+    def weight_bytes(self) -> int:
+        return 2 if self.weight == "bfloat16" else 1
+
+    @property
+    def shared_bytes(self) -> int:
+        stage = STEP_GIVEN * (self.chains + self.products * self.units * self.weight_bytes)
+        return stage * (2 if self.chain_warps < 4 or stage > 24 * 1024 else 3)
+
+
+TILES = {
+    "bf16": (TensorCoreTile("bfloat16", 1, 2), TensorCoreTile("bfloat16", 1, 4)),
+    "bf16x3": (TensorCoreTile("bfloat16", 3, 4),),
+    "int8x3": (TensorCoreTile("signed char", 3, 2), TensorCoreTile("signed char", 3, 4)),
+}
+"""By precision, the tile for few chains before the one for many. Of bf16x3 a smaller one would live alone on its
+multiprocessor: three parts of 2 bytes fill the shared memory."""
 
 
 @functools.cache
@@ -25,10 +73,20 @@ def module(dtype: torch.dtype) -> CudaModule:
     return CudaModule(Path(__file__).with_name("rbm_gibbs.cu"), [f"half_sweep<{TYPES[dtype]}>"])
 
 
+@functools.cache
+def tensor_core_module() -> CudaModule:
+    """The kernels for prepared weights."""
+    names = [tile.kernel for tiles in TILES.values() for tile in tiles]
+    return CudaModule(Path(__file__).with_name("tensor_cores.cu"), names)
+
+
 def half_sweep(half: HalfSweep) -> None:
     """Write ``half.out``."""
     chains, units = half.out.shape
     if chains == 0 or units == 0:
+        return
+    if isinstance(half.weights, Operand):
+        tensor_core_half_sweep(half, half.weights, tile_for(half.weights, chains))
         return
     draws = half.out.dtype is torch.uint8
     clamped_strides = (0, 0) if half.clamped is None else half.clamped.stride()
@@ -36,16 +94,50 @@ def half_sweep(half: HalfSweep) -> None:
         f"half_sweep<{TYPES[half.weights.dtype]}>", (-(-chains // TILE), -(-units // TILE)), (THREADS,),
         [
             half.given, half.weights, half.bias, half.out if draws else None, None if draws else half.out,
-            half.clamped, half.previous, chains, half.given.shape[1], units, *half.weights.stride(), *clamped_strides,
-            half.beta, np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream), half.first_chain,
+            half.clamped, half.previous, *_betas(half), chains, half.given.shape[1], units, *half.weights.stride(),
+            *clamped_strides, _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream),
+            half.first_chain,
         ],
         device=half.out.device,
     )  # fmt: skip
 
 
+def tile_for(operand: Operand, chains: int) -> TensorCoreTile:
+    """The smallest tile that holds all chains, or the largest."""
+    precision = "int8x3" if operand.scale is not None else "bf16" if len(operand.parts) == 1 else "bf16x3"
+    return next((tile for tile in TILES[precision] if tile.chains >= chains), TILES[precision][-1])
+
+
+def tensor_core_half_sweep(half: HalfSweep, operand: Operand, tile: TensorCoreTile) -> None:
+    """Write ``half.out``, which is not empty."""
+    chains, units = half.out.shape
+    draws = half.out.dtype is torch.uint8
+    clamped_strides = (0, 0) if half.clamped is None else half.clamped.stride()
+    previous_stride = 0 if half.previous is None else half.previous.stride(0)
+    tensor_core_module().launch(
+        tile.kernel, (-(-chains // tile.chains), -(-units // tile.units)), (tile.threads,),
+        [
+            half.given, operand.parts, operand.scale, half.bias, half.out if draws else None,
+            None if draws else half.out, half.clamped, half.previous, *_betas(half), chains, units,
+            *operand.parts.shape[1:], half.given.stride(0), half.out.stride(0), previous_stride, *clamped_strides,
+            _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream), half.first_chain,
+        ],
+        shared_bytes=tile.shared_bytes,
+        device=half.out.device,
+    )  # fmt: skip
+
+
+def _betas(half: HalfSweep) -> tuple[Tensor | None]:
+    return (half.beta if isinstance(half.beta, Tensor) else None,)
+
+
+def _beta(half: HalfSweep) -> float:
+    return 0.0 if isinstance(half.beta, Tensor) else float(half.beta)
+
+
 def variants() -> Sequence[Variant]:
-    """The kernel for each dtype of the weights."""
-    return [
+    """The kernel for each dtype of the weights, and for prepared ones each tile of each precision."""
+    plain = [
         CudaVariant(
             name=f"half sweep {name}",
             threads=THREADS,
@@ -56,4 +148,19 @@ def variants() -> Sequence[Variant]:
             kernel=f"half_sweep<{name}>",
         )
         for dtype, name in TYPES.items()
+    ]
+    return plain + [
+        CudaVariant(
+            name=f"tensor-core half sweep {precision}, {tile.chains} chains",
+            threads=tile.threads,
+            items=tile.chains * tile.units * STEP_GIVEN * tile.products // tile.threads,
+            unit="multiply-adds",
+            bytes_per_item=1 / (tile.units * tile.products) + tile.weight_bytes / tile.chains,
+            access_bytes=16,
+            module=tensor_core_module(),
+            kernel=tile.kernel,
+            shared_bytes=tile.shared_bytes,
+        )
+        for precision, tiles in TILES.items()
+        for tile in tiles
     ]
