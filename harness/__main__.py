@@ -1,5 +1,6 @@
 """The console script, which is also `python -m boltzbench.harness`."""
 
+import faulthandler
 import gc
 import sys
 from typing import NoReturn
@@ -11,6 +12,7 @@ def main() -> NoReturn:
     Collecting over all that torch creates on import, and once more when the interpreter ends, takes a third of the
     time of a short command such as `list`.
     """
+    faulthandler.enable()  # a plugin that crashes on import takes this process along, but not without its traceback
     gc.disable()
     try:
         from . import cli

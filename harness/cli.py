@@ -4,7 +4,6 @@
 130: interrupted, what was found out until then being kept.
 """
 
-import faulthandler
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -70,7 +69,6 @@ Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Never returns: exits with the status of the command."""
-    faulthandler.enable()  # a plugin that crashes on import takes this process along, but not without its traceback
     try:
         app(args=arguments, prog_name="boltzbench")
     except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:

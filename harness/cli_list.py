@@ -10,10 +10,11 @@ import typer
 from . import tables
 from .environment import cuda_unusable, describe, resolve_device
 from .process import prepare_process_for
-from .registry import Registry, load_registry
+from .registry import LOADING_SECONDS, Registry, load_registry
 from .results import SCHEMA
 from .sampling import Sampler
 from .terminal import outputs
+from .time_limit import TookTooLong, limited_to
 from .types import Implementation
 from .wording import describe_error
 
@@ -51,8 +52,9 @@ def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, st
 
 def _reason(thing: Implementation | Sampler, device: torch.device) -> str | None:
     try:
-        return thing.unavailable(device)
-    except (Exception, SystemExit) as error:
+        with limited_to(LOADING_SECONDS):
+            return thing.unavailable(device)
+    except (Exception, SystemExit, TookTooLong) as error:
         return f"unavailable() raised {describe_error(error)}"
 
 
@@ -84,6 +86,7 @@ def _listing(registry: Registry, reasons: tables.Reasons) -> dict[str, Any]:
                 "backend": each.backend,
                 "case": "",
                 "plugin": each.plugin,
+                "note": each.note,
                 "status": "available" if here is None else "unavailable",
                 "message": here or "",
                 "unavailable": unavailable,

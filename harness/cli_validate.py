@@ -10,17 +10,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from .conformance import LAWS
 from .environment import describe, resolve_device
 from .process import prepare_process_for
-from .registry import Registry, load_registry
+from .registry import LOADING_SECONDS, Registry, load_registry
 from .results import SCHEMA, run_to_json
 from .sampling import Sampler, Target, reason_against
 from .standing import stood
 from .standing_tables import summary
 from .tables import all_problems
 from .terminal import outputs
+from .time_limit import TookTooLong, limited_to
 from .types import Claim, Run, Standing, Status
-from .wording import unknown
+from .wording import unknown_beside
 
 Samplers = Annotated[
     list[str] | None, typer.Option("-s", "--sampler", metavar="NAME", help="Only this sampler; repeatable.")
@@ -107,17 +109,18 @@ def _chosen(
     for kind, names, valid in (("sampler", samplers, registry.samplers), ("target", targets, registry.targets)):
         for name in names:
             if name not in valid:
-                raise unknown(kind, name, valid)
+                raise unknown_beside(registry.problems, kind, name, valid)
     pairs, refused = [], []
     for sampler in registry.samplers.values():
         for target in registry.targets.values():
             if (samplers and sampler.name not in samplers) or (targets and target.name not in targets):
                 continue
             try:
-                reason = reason_against(sampler, target, device)
-            except Exception:
+                with limited_to(LOADING_SECONDS):
+                    reason = reason_against(sampler, target, device)
+            except (Exception, SystemExit, TookTooLong):
                 reason = None  # told by the claims
-            if reason is None:
+            if not isinstance(reason, str):
                 pairs.append((sampler, target))
             else:
                 first = target.temperatures[0]
@@ -186,8 +189,10 @@ def closing_line(found: Sequence[Standing], refused: Sequence[Standing], problem
     if not passed:
         reasons = "; ".join(sorted({claim.message for each in refused for claim in each.claims}))
         return f"{troubled}Nothing was judged{aside}{f': {reasons}' if reasons else ''}."
+    lawless = sorted({row.sampler for row in found} - {each.sampler for each in claims if each.claim.startswith(LAWS)})
+    unheld = f" Held to no exact law: {', '.join(lawless)}." if lawless else ""
     alarm = f"if all are right, one would fail with probability {judged * FALSE_ALARM:.1g} at most"
-    return f"{troubled}All {passed} claims hold{aside}. ({judged} pairs: {alarm}.)"
+    return f"{troubled}All {passed} claims hold{aside}. ({judged} pairs: {alarm}.){unheld}"
 
 
 def _grouped(claims: Iterable[Claim]) -> dict[str, str]:

@@ -4,14 +4,17 @@ from .environment import resolve_device
 from .process import prepare_process_for
 from .registry import load_registry
 from .types import Status
-from .wording import unknown
+from .wording import unknown_beside
+
+LAWS = ("law of ", "mean of ", "spread of ")
+"""How claims begin that hold a sampler to an exact law."""
 
 
-def require_sound(sampler: str, *, device: str = "cpu", seed: int = 0) -> None:
+def require_sound(sampler: str, *, device: str = "cpu", seed: int = 0, laws: bool = True) -> None:
     """Judges the sampler of this name on every target that it does not refuse.
 
-    Raises AssertionError that tells each claim that failed, or that there was nothing to judge it by; UnknownName if
-    no plugin brings such a sampler.
+    Raises AssertionError that tells each claim that failed, or that it was held to no exact law, which ``laws=False``
+    allows where nobody knows one; UnknownName if no plugin brings such a sampler.
     """
     place = resolve_device(device)
     prepare_process_for(place)
@@ -20,9 +23,13 @@ def require_sound(sampler: str, *, device: str = "cpu", seed: int = 0) -> None:
     registry = load_registry()
     chosen = registry.samplers.get(sampler)
     if chosen is None:
-        raise unknown("sampler", sampler, registry.samplers)
+        raise unknown_beside(registry.problems, "sampler", sampler, registry.samplers)
     claims = [claim for target in registry.targets.values() for claim in validate(chosen, target, place, seed)]
     wrong = [each for each in claims if each.status not in (Status.PASSED, Status.UNAVAILABLE)]
     told = [f"{each.status}: {each.target}, T = {each.temperature:g}, {each.claim}: {each.message}" for each in wrong]
     assert not wrong, f"{len(wrong)} of {len(claims)} claims about {sampler} failed:\n" + "\n".join(told)
-    assert any(each.status is Status.PASSED for each in claims), f"{sampler} could not be judged on any target here"
+    passed = [each.claim for each in claims if each.status is Status.PASSED]
+    assert passed, f"{sampler} could not be judged on any target here"
+    assert not laws or any(claim.startswith(LAWS) for claim in passed), (
+        f"{sampler} was held to no exact law on any target"
+    )

@@ -1,5 +1,7 @@
 """A plugin package to start from: what `boltzbench new` writes."""
 
+import importlib.util
+import keyword
 import re
 from importlib import resources
 from pathlib import Path
@@ -23,6 +25,8 @@ def write_package(name: str, folder: Path, backend: str = "torch") -> list[Path]
         raise NewPackageError(
             f"NAME must be lower-case letters, digits, - and _, and begin with a letter: got {name!r}"
         )
+    if keyword.iskeyword(name) or importlib.util.find_spec(name.replace("-", "_")):
+        raise NewPackageError(f"NAME must not be a word of Python nor a module that can be imported: got {name!r}")
     if backend not in BACKENDS:
         raise NewPackageError(f"--backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
     module = name.replace("-", "_")

@@ -287,8 +287,11 @@ class _Loading:
         try:
             with limited_to(LOADING_SECONDS):
                 returned = getattr(self.manager.hook, hook)(register=register)
-        except (Exception, SystemExit, TookTooLong) as error:
+        except (Exception, SystemExit) as error:
             fault = describe_error(error)
+        except TookTooLong as error:
+            fault = describe_error(error)
+            self.manager = None  # it is asked nothing more, nor loaded by a worker
         if refused:
             fault = f"TypeError: {refused[0]}"
         if fault:

@@ -73,7 +73,8 @@ class Target:
     - ``shape`` and ``dtype`` (torch name) are those of one chain's position. ``uint8`` are units 0 and 1, ``int8``
       spins -1 and 1; floating-point positions have a gradient, by autograd of ``energy``.
     - ``energy(x)`` takes (chains, *shape) on any device and gives (chains,).
-    - ``law(temperature, dynamics)`` is what these dynamics leave alone, or None where nobody knows it.
+    - ``law(temperature, dynamics)`` is what these dynamics leave alone, or None where nobody knows it. Where it has a
+      ``log_z`` it is asked at 1.1 times each temperature as well.
     - ``temperatures`` are those at which samplers are tried.
     - ``clamped``, bool of that shape, names elements that stay as they are at a chain's start; the law is then that of
       the others given these. Only samplers that say so (``Sampler.clamps``) are tried on it.

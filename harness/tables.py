@@ -64,7 +64,7 @@ def operations_list(registry: Registry, reasons: Reasons) -> RenderableType:
             Text(operation.name, style="bold"),
             _indented(_about(operation, definers[operation.name])),
             _indented(_where_they_run("implementation", implementations, of)),
-            *[_indented(line) for line in _grouped_reasons(of)],
+            *[_indented(line) for line in (*_grouped_notes(implementations), *_grouped_reasons(of))],
             Text(),
         ]
     if registry.targets:
@@ -108,6 +108,14 @@ def _where_they_run(
 
 def _words(reasons: Mapping[str, str | None]) -> list[str]:
     return ["yes" if reasons[kind] is None else "no" for kind in ("cpu", "cuda")]
+
+
+def _grouped_notes(implementations: Sequence[Implementation]) -> list[Text]:
+    names: dict[str, list[str]] = {}
+    for each in implementations:
+        if each.note:
+            names.setdefault(each.note, []).append(each.name)
+    return [Text(f"{', '.join(of)}: {note}") for note, of in names.items()]
 
 
 def _grouped_reasons(reasons: Mapping[str, Mapping[str, str | None]]) -> list[Text]:

@@ -240,6 +240,7 @@ class Implementation:
     ``own_stream`` says that a sampler draws from a random stream of its own and not from the suite's: it is then
     judged by ``Operation.judge_draws`` and not element by element. ``variants()`` names the kernels whose machine code
     `inspect` reads; it is called in a process that compiles Triton kernels (``TRITON_INTERPRET=0``) and has no GPU.
+    ``note`` is a line for `list`, such as which inputs take a slower path.
 
     Tensors of its own that a launch returns are overwritten before the next one. ``plugin`` is filled in by the
     registry.
@@ -252,6 +253,7 @@ class Implementation:
     unavailable: Callable[[torch.device], str | None] = always_available
     own_stream: bool = False
     variants: Callable[[], Sequence[Variant]] = no_variants
+    note: str = ""
     plugin: str = ""
 
     def is_interpreted_on(self, device: torch.device) -> bool:

@@ -11,7 +11,8 @@ are independent: every p-value is honest. Each projection of the law is tested a
   error from the effective sample size (ArviZ).
 
 **False alarms.** A right sampler fails on a target with probability `FALSE_ALARM` at most: it is divided by the number
-of tests made there (Bonferroni), and each claim tells its part.
+of tests made there (Bonferroni), and each claim tells its part. Student's and Pearson's laws are those of many draws:
+so far out in their tails a test of a skewed quantity, or of rare cells, may fail a few times as often as it says.
 
 **Power.** `CHAINS` chains find a law of 16 cells at chi-distance 0.03 (that is, sqrt(sum (q - p)^2 / p)) with
 probability 0.999 at a false alarm of 1e-6, a mean that is 0.027 standard deviations off with probability 0.999, and a
@@ -67,6 +68,12 @@ INTERPRETED = 16
 """How many times fewer chains are run where a kernel is interpreted on the host."""
 ROUNDED = 1 / 32
 """Share of chains that rounding may lead elsewhere where the same numbers are computed in another order."""
+FAR = 1_000_003
+"""Chains are numbered from here where they are split: a number that is odd, and beyond 16 bits."""
+FORGOTTEN = 0.95
+"""The correlation of a quantity with itself at the start above which its law after the steps tells next to nothing."""
+OUTLIERS = 4.0
+"""How many times more skewed than allowed values are that an exact sampler does not produce."""
 SKEWNESS = 0.05
 """Largest skewness of a mean for which Student's law is trusted far out in its tails."""
 
@@ -108,25 +115,34 @@ class _Judgement:
         self._chains = chains or max(min(CHAINS, self._most) // self._fewer, 64)
         self._claims: list[Claim] = []
         self._tests: list[tuple[float, str, Callable[[float], Claim]]] = []
+        self._own: dict[tuple[float, str], Array] = {}
 
     def claims(self) -> list[Claim]:
         sampler, target = self._sampler, self._target
         first = target.temperatures[0]
+        self._announce(f"made for this target, T = {first:g}")
         try:
             reason = reason_against(sampler, target, self._device)
+            if reason is not None and not isinstance(reason, str):
+                raise TypeError(f"a reason must be words or None, got {reason!r}")
             dynamics = None if reason else sampler.dynamics(target)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._say(first, "made for this target", Status.ERROR, describe_error(error))
             return self._claims
         if dynamics is None:
             self._say(first, "made for this target", Status.UNAVAILABLE, reason or "")
             return self._claims
         self._run = Chains(sampler, target)
-        laws = {temperature: _law(target, temperature, dynamics) for temperature in target.temperatures}
-        before = self._energies()
-        sound = [self._form(temperature, law) for temperature, law in laws.items()]
-        if not all(sound):
+        try:
+            laws = {temperature: _law(target, temperature, dynamics) for temperature in target.temperatures}
+            before = self._energies()
+        except Exception as error:
+            self._say(first, "target", Status.ERROR, f"target {target.name}: {describe_error(error)}")
+            return self._claims
+        laws = {temperature: law for temperature, law in laws.items() if self._form(temperature, law)}
+        if not laws:
             return self._claims  # all else would fail for the same reason
+        first = next(iter(laws))
         self._reproducibility(first, laws[first])
         self._streams(first, laws[first])
         for temperature, law in laws.items():
@@ -159,6 +175,8 @@ class _Judgement:
             self._say(temperature, claim, fault.status, fault.message)
         except Unsupported as refusal:
             self._say(temperature, claim, Status.UNAVAILABLE, str(refusal))
+        except Exception as error:  # of the target: whatever the sampler raises is a Fault
+            self._say(temperature, claim, Status.ERROR, f"target {self._target.name}: {describe_error(error)}")
 
     def _holds(
         self,
@@ -180,7 +198,7 @@ class _Judgement:
 
     def _form(self, temperature: float, law: ExactLaw | None) -> bool:
         def work() -> None:
-            start = self._start(law, 64, f"form {temperature}")
+            start = self._start(law, max(64 // self._fewer, 16), f"form {temperature}")
             self._run.last(start, self._seed, [(1, temperature)] * max(STEPS))
             self._say(temperature, "form", Status.PASSED)
 
@@ -194,7 +212,7 @@ class _Judgement:
         """The same chains in several ways. The temperature changes on the way: a stale one would be seen."""
         other = next((each for each in self._target.temperatures if each != t), 2 * t)
         chains = max(min(REPEATED_CHAINS, self._most // 4) // self._fewer, 32)
-        part = chains * 5 // 8
+        part = chains * 5 // 8 | 1  # odd, as random numbers come in groups
         seed, run = self._seed, self._run
         calls: Advances = [(1, t), (5, other)]
         try:
@@ -205,12 +223,16 @@ class _Judgement:
         except Fault as fault:
             self._say(t, "same seed, same states", fault.status, fault.message)
             return
+        except Unsupported as refusal:
+            self._say(t, "same seed, same states", Status.UNAVAILABLE, str(refusal))
+            return
 
         def split_chains() -> str | None:
-            later = run.path(start[part:], seed, calls, part)
-            for x, y in zip(later, run.path(start[:part], seed, calls), strict=True):  # in turns
+            whole = run.last(start, seed, calls, FAR)
+            later = run.path(start[part:], seed, calls, FAR + part)
+            for x, y in zip(later, run.path(start[:part], seed, calls, FAR), strict=True):  # in turns
                 both = torch.cat([y, x])
-            return _differs(both, once, rounded=True)
+            return _differs(both, whole, rounded=True)
 
         def by_tensor() -> str | None:
             half = chains // 2
@@ -242,19 +264,24 @@ class _Judgement:
         )
 
     def _streams(self, temperature: float, law: ExactLaw | None) -> None:
-        pairs = max(min(PAIRS, self._most // 2) // self._fewer, 128)
+        pairs = max(min(PAIRS, self._most // 2) // self._fewer, 64)
 
         def work() -> None:
             start = self._start(law, 1, "streams").expand(2 * pairs, *self._target.shape).contiguous()
             groups: dict[str, Array] = {}
+            paths: dict[int, Tensor] = {}
             for seed in (self._seed, self._seed + 1):
                 path = torch.stack([start, *self._run.path(start, seed, [(1, temperature)] * 4)])
                 if bool((path[-1] == path[-1][0]).all()):
                     words = f"from one start, all {2 * pairs} chains are in the same state after 4 steps"
                     self._say(temperature, "independent streams", Status.WRONG_LAW, words)
                     return
+                paths[seed] = path[1:].transpose(0, 1).flatten(1)
                 above = _above_the_median(path)
                 groups[f"seed {seed}, even chains"], groups[f"seed {seed}, odd chains"] = above[:, ::2], above[:, 1::2]
+            if start.dtype.is_floating_point and (same := _same_paths(paths)):
+                self._say(temperature, "independent streams", Status.WRONG_LAW, same)
+                return
             p_value, words = _dependence(groups)
             self._test(temperature, "independent streams", p_value, words)
 
@@ -269,20 +296,39 @@ class _Judgement:
         for steps, x in positions:
             for projection in law.projections:
                 self._judge_projection(temperature, projection, x.cpu(), steps)
+        self._judge_idle(temperature, start, x)
 
     def _judge_projection(self, temperature: float, projection: Projection, x: Tensor, steps: int) -> None:
         values = projection.of(x)
         name = f"{projection.name} after {steps} steps" if steps else f"{projection.name} of the target's own draws"
+        own = None if steps == 0 else self._own.get((temperature, projection.name))
         if projection.probabilities is not None:
             self._judge_counts(temperature, f"law of {name}", values, projection.probabilities)
         numbers = values.double().numpy()
+        if steps == 0:
+            self._own[temperature, projection.name] = numbers
+        elif steps == max(STEPS) and own is not None:
+            self._judge_progress(temperature, projection, own, numbers)
         if projection.cdf is not None:
             p_value = float(kstest(numbers, projection.cdf, method="asymp").pvalue)
             self._test(temperature, f"law of {name}", p_value, f"Kolmogorov-Smirnov, {len(numbers)} chains")
             uniform = np.asarray(projection.cdf(numbers), dtype=np.float64)
             self._judge_mean(temperature, f"spread of {name}", uniform**2, 1 / 3, len(numbers))
         if projection.mean is not None:
-            self._judge_mean(temperature, f"mean of {name}", numbers, projection.mean, len(numbers))
+            self._judge_mean(temperature, f"mean of {name}", numbers, projection.mean, len(numbers), own)
+
+    def _judge_progress(self, temperature: float, projection: Projection, start: Array, end: Array) -> None:
+        """What is not claimed of chains that are nearly where they began: the law that they had is still theirs."""
+        if start.std() and end.std() and np.corrcoef(start, end)[0, 1] > FORGOTTEN:
+            words = f"in {max(STEPS)} steps chains hardly moved: a law that is a little wrong would not show"
+            self._say(temperature, f"progress of {projection.name}", Status.UNAVAILABLE, words)
+
+    def _judge_idle(self, temperature: float, start: Tensor, x: Tensor) -> None:
+        """Chains that never moved are as likely to have one number as another."""
+        idle = (x == start).flatten(1).all(1).nonzero().flatten().cpu().numpy()
+        if 5 <= len(idle) < len(x):
+            p_value = float(kstest((idle + 0.5) / len(x), "uniform", method="asymp").pvalue)
+            self._test(temperature, "idle chains anywhere", p_value, f"{len(idle)} of {len(x)} chains never moved")
 
     def _judge_counts(self, temperature: float, claim: str, values: Tensor, probabilities: Tensor) -> None:
         chances = probabilities.double().cpu().numpy()
@@ -298,21 +344,44 @@ class _Judgement:
             return
 
         def test(level: float) -> Claim:
-            verdict: Agreement = chi_square(counts, chances, false_alarm=level)
+            try:
+                verdict: Agreement = chi_square(counts, chances, false_alarm=level)
+            except ValueError as few:
+                return self._claim(temperature, claim, Status.UNAVAILABLE, str(few))
             return self._claim(
                 temperature, claim, verdict.status, verdict.message, p_value=verdict.p_value or 0.0, false_alarm=level
             )
 
         self._tests.append((temperature, claim, test))
 
-    def _judge_mean(self, temperature: float, claim: str, numbers: Array, exact: float, independent: float) -> None:
-        """Student's t, for numbers that are worth as much as ``independent`` draws."""
+    def _judge_mean(
+        self,
+        temperature: float,
+        claim: str,
+        numbers: Array,
+        exact: float,
+        independent: float,
+        own: Array | None = None,
+    ) -> None:
+        """Student's t, for numbers that are worth as much as ``independent`` draws.
+
+        ``own`` are the exact draws that the chains began with. Whether the quantity is too skewed, or varies too
+        seldom, is seen from these, so that a sampler's outliers do not excuse themselves.
+        """
         measured, deviation = float(numbers.mean()), float(numbers.std())
         stderr = deviation / max(independent - 1, 1.0) ** 0.5
-        skewness = float(((numbers - measured) ** 3).mean()) / deviation**3 if deviation else 0.0
-        if abs(skewness) > SKEWNESS * independent**0.5:
+        skewed = abs(_skewness(numbers))
+        allowed = SKEWNESS * independent**0.5
+        if own is not None and abs(_skewness(own)) <= allowed < skewed / OUTLIERS:
+            words = f"skewness {skewed:.3g}, of the exact draws {abs(_skewness(own)):.3g}: some values are far off"
+            self._say(temperature, claim, Status.WRONG_LAW, words)
+            return
+        if skewed > allowed and (own is None or abs(_skewness(own)) > allowed):
             words = "too few independent draws of a quantity so skewed for Student's law"
             self._say(temperature, claim, Status.UNAVAILABLE, words)
+            return
+        if not stderr and (own is None or not own.std()) and abs(measured - exact) >= 1e-9:
+            self._say(temperature, claim, Status.UNAVAILABLE, "too few draws of a quantity that varies so seldom")
             return
         z = (measured - exact) / stderr if stderr else 0.0 if abs(measured - exact) < 1e-9 else np.inf
         p_value = float(2 * stdtr(max(independent - 1, 1.0), -abs(z)))
@@ -336,10 +405,15 @@ class _Judgement:
 
     def _long_run(self, temperature: float, law: ExactLaw | None) -> None:
         """Every chain and element moves, and means over time and chains are exact."""
-        start = self._start(law, LONG_CHAINS, f"long {temperature}")
-        steps = LONG_STEPS // (self._fewer if law else max(self._fewer, 4))  # without a law only to see it move
+        steps, chains = LONG_STEPS // self._fewer, LONG_CHAINS
+        if law is None:  # only to see it move
+            steps, chains = min(steps, LONG_STEPS // 4), max(chains // self._fewer, 16)
+        start = self._start(law, chains, f"long {temperature}")
         path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
         self._holds(temperature, "moves", lambda: _stuck(path.flatten(2)), Status.WRONG_LAW)
+        self._holds(
+            temperature, "fresh noise in every step", lambda: self._repeated(path, temperature), Status.WRONG_LAW
+        )
         for projection in law.projections if law else ():
             if projection.mean is None:
                 continue
@@ -349,6 +423,20 @@ class _Judgement:
                 claim = f"mean of {projection.name} over {steps} steps"
                 self._judge_mean(temperature, claim, values.reshape(-1), projection.mean, worth)
 
+    def _repeated(self, path: Tensor, temperature: float) -> str | None:
+        """The first step of ``path`` that draws what step 1 drew: from where it began, a new run makes the same move.
+
+        (Of samplers with a state beside the positions this tells nothing: the two moves differ by it.)
+        """
+        steps = range(1, len(path) - 1)
+        for step in (*steps[:15], *steps[15::8]):  # with any period to 32, and what divides a multiple of eight
+            here = path[step].to(self._device)
+            again = self._run.last(here, self._seed, [(1, temperature)]).cpu()
+            moved = (again != path[step]).flatten(1).any(1)
+            if int(moved.sum()) >= 8 and torch.equal(again, path[step + 1]):
+                return f"step {step + 1} draws the same random numbers as step 1"
+        return None
+
     def _energies(self) -> Tensor:
         """Of a few positions. Parameters are compared after every call; this sees what the energy keeps elsewhere."""
         return self._target.energy(self._start(None, 8, "energy")).clone()
@@ -356,8 +444,11 @@ class _Judgement:
 
 def _law(target: Target, temperature: float, dynamics: Dynamics) -> ExactLaw | None:
     """The target's law, which is also seen by the ratio of partition functions where these are known."""
-    law, nearby = (target.law(each, dynamics) for each in (temperature, NEARBY * temperature))
-    if law is None or law.log_z is None or nearby is None or nearby.log_z is None:
+    law = target.law(temperature, dynamics)
+    if law is None or law.log_z is None:
+        return law
+    nearby = target.law(NEARBY * temperature, dynamics)
+    if nearby is None or nearby.log_z is None:
         return law
     difference = 1 / (NEARBY * temperature) - 1 / temperature
 
@@ -378,7 +469,7 @@ def _differs(x: Tensor, once: Tensor, *, rounded: bool = False) -> str | None:
         wrong = x != once
     chains = wrong.reshape(len(wrong), -1).any(1)
     count = int(chains.sum())
-    if count <= (ROUNDED * len(chains) if rounded else 0):
+    if count <= (ROUNDED * len(chains) if rounded and x.dtype.is_floating_point else 0):
         return None
     return f"{count} of {len(chains)} chains differ, the first is chain {int(chains.nonzero()[0])}"
 
@@ -397,6 +488,31 @@ def _stuck(path: Tensor) -> str | None:
     if idle and float(moves.double().mean()) > max(len(moved) / 4, ENOUGH_MOVES):
         return f"chain {idle[0]} never moved in {len(moved)} steps, the others {float(moves.double().mean()):.0f} times"
     return None
+
+
+def _skewness(numbers: Array) -> float:
+    deviation = float(numbers.std())
+    return float(((numbers - numbers.mean()) ** 3).mean()) / deviation**3 if deviation else 0.0
+
+
+def _same_paths(paths: Mapping[int, Tensor]) -> str | None:
+    """Two chains, of one seed or of two, that take the same path (chains, steps * elements) from one start.
+
+    Only of chains that were in three places at least: one number may come twice, two hardly do.
+    """
+    rows = torch.cat(list(paths.values()))
+    names = [f"chain {chain} of seed {seed}" for seed, path in paths.items() for chain in range(len(path))]
+    steps = rows.view(len(rows), 4, -1)
+    moved = (steps[:, 1:] != steps[:, :-1]).flatten(2).any(2).sum(1) >= 2
+    chosen = moved.nonzero().flatten()
+    _, group = torch.unique(rows[chosen], dim=0, return_inverse=True)
+    order = group.argsort(stable=True)
+    same = (group[order][1:] == group[order][:-1]).nonzero().flatten()
+    if not len(same):
+        return None
+    first = same[chosen[order[same]].argmin()]
+    one, two = (names[int(chosen[order[first + i]])] for i in (0, 1))
+    return f"{one} and {two} take the same path from one start"
 
 
 def _above_the_median(path: Tensor) -> Array:

@@ -23,6 +23,11 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UnknownName:
     return UnknownName(f"unknown {kind} {name!r}: {hint}")
 
 
+def unknown_beside(problems: Iterable[str], kind: str, name: str, valid: Iterable[str]) -> UnknownName:
+    """The same where plugins have problems, of which one may be why nothing answers to the name."""
+    return UnknownName("\n".join([str(unknown(kind, name, valid)), *problems]))
+
+
 def describe_error(error: BaseException) -> str:
     """``Type: message; notes (file:line)`` in one line, the place being where the error was raised."""
     message = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())

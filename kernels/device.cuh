@@ -3,7 +3,7 @@
 //   fixed-width integers     i32 u32 i64 u64 (i64 and u64 are the long long types, as CUDA's atomics want them)
 //   16-bit storage types     float16, bfloat16; to_float(x), from_float<T>(x) round to nearest even, NaN becomes 0x7fff
 //   any storage type         Wide<T>, widen(x), narrow<T>(x): as above, and double stays double
-//   fast operations          exp2_fast(x), mul_wide(a, b)
+//   single instructions      exp2_fast(x), exp2_flushed(x), mul_wide(a, b), larger_pair<T>(a, b), store_128(to, bits)
 //   constants                warp_mask, infinity(), not_a_number()
 //   dynamic shared memory    DYNAMIC_SHARED(float, name)   declares `float* const name`
 //   tensor cores             matrix_product(sum, a, b)     one mma instruction of a warp, see below
@@ -43,6 +43,9 @@ struct __align__(2) bfloat16 {
 #define DYNAMIC_SHARED(type, name) type* const name = reinterpret_cast<type*>(emulator::dynamic_shared())
 
 inline float exp2_fast(float x) { return exp2f(x); }
+inline float exp2_flushed(float x) { return exp2f(x); }
+
+inline void store_128(void* to, uint4 bits) { *static_cast<uint4*>(to) = bits; }
 
 inline u64 mul_wide(u32 a, u32 b) { return static_cast<u64>(a) * b; }
 
@@ -80,11 +83,25 @@ inline bfloat16 to_bfloat16(float x) {
     extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[]; \
     type* const name = reinterpret_cast<type*>(dynamic_shared_bytes)
 
-// One MUFU instruction, within 2 ulp; subnormal results are kept (no ftz).
+// A MUFU within 2 ulp, and two instructions that keep subnormal results.
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
     asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
+}
+
+// The MUFU alone: results below the smallest normal number are zero.
+__device__ __forceinline__ float exp2_flushed(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// One store. The compiler splits some of those that are written as an assignment.
+__device__ __forceinline__ void store_128(void* to, uint4 bits) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(bits.x),
+                 "r"(bits.y), "r"(bits.z), "r"(bits.w)
+                 : "memory");
 }
 
 // 32 x 32 -> 64 bits in one instruction.
@@ -124,6 +141,37 @@ template <class T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ float16 from_float<float16>(float x) { return to_float16(x); }
 template <> __device__ __forceinline__ bfloat16 from_float<bfloat16>(float x) { return to_bfloat16(x); }
+
+// The larger and the smaller of two pairs of 16-bit numbers in 32 bits, each half by itself; a number wins over NaN.
+#ifdef BOLTZBENCH_EMULATOR
+template <class T, class Choose> u32 choose_in_pair(u32 a, u32 b, Choose choose) {
+    u32 chosen = 0;
+    for (int shift = 0; shift < 32; shift += 16) {
+        const T x{static_cast<unsigned short>(a >> shift)}, y{static_cast<unsigned short>(b >> shift)};
+        chosen |= static_cast<u32>(from_float<T>(choose(to_float(x), to_float(y))).bits) << shift;
+    }
+    return chosen;
+}
+template <class T> u32 larger_pair(u32 a, u32 b) {
+    return choose_in_pair<T>(a, b, [](float x, float y) { return fmaxf(x, y); });
+}
+template <class T> u32 smaller_pair(u32 a, u32 b) {
+    return choose_in_pair<T>(a, b, [](float x, float y) { return fminf(x, y); });
+}
+#else
+template <class T> __device__ __forceinline__ u32 larger_pair(u32 a, u32 b);
+template <class T> __device__ __forceinline__ u32 smaller_pair(u32 a, u32 b);
+#define BOLTZBENCH_PAIR(T, name, instruction)                                     \
+    template <> __device__ __forceinline__ u32 name<T>(u32 a, u32 b) {            \
+        u32 c;                                                                    \
+        asm(instruction " %0, %1, %2;" : "=r"(c) : "r"(a), "r"(b));               \
+        return c;                                                                 \
+    }
+BOLTZBENCH_PAIR(float16, larger_pair, "max.f16x2")
+BOLTZBENCH_PAIR(float16, smaller_pair, "min.f16x2")
+BOLTZBENCH_PAIR(bfloat16, larger_pair, "max.bf16x2")
+BOLTZBENCH_PAIR(bfloat16, smaller_pair, "min.bf16x2")
+#endif
 
 // The precision in which a storage type is computed: double for double, float for all others.
 template <class T> struct Computation {

@@ -1,6 +1,7 @@
 """Choosing the backend of a public function, and the checks that all of them share."""
 
 import importlib
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 import torch
@@ -8,7 +9,10 @@ from torch import Tensor
 
 from . import cuda_module, triton_runtime
 
-BACKENDS = ("auto", "torch", "triton", "cupy")
+NO_GRAPH = (torch.Tag.cudagraph_unsafe,)
+"""For operators that keep tables or counters between calls: torch.compile is not to put them into graphs of its own."""
+
+BACKENDS = ("torch", "triton", "cupy")
 
 
 def unavailable(backend: str, device: torch.device) -> str | None:
@@ -25,8 +29,8 @@ def choose_backend(backend: str, device: torch.device) -> str:
 
     Raises ValueError, naming the argument, if the backend is unknown or cannot run on ``device``.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
     if backend == "auto":
         if device.type != "cuda":
             return "torch"
@@ -69,7 +73,14 @@ def require_tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...], de
         raise TypeError(f"{name} must have dtype {names}; got {str(value.dtype).removeprefix('torch.')}")
     if device is not None and value.device != device:
         raise ValueError(f"{name} must be on {device}, got {value.device}")
+    if not torch.compiler.is_compiling() and value.is_neg():
+        raise ValueError(f"{name} must not be negated lazily, as the imaginary part of a conjugate is: resolve_neg()")
     return value
+
+
+def running_on(device: torch.device) -> AbstractContextManager[object]:
+    """Makes ``device`` the current one, on whose current stream a kernel then runs."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def require_output(name: str, value: Tensor, shape: torch.Size, inputs: dict[str, Tensor]) -> None:

@@ -10,6 +10,8 @@ c2     step (sweep, iteration)
 c3     `Stream` in the low 8 bits, the tensor's number in the high 24
 ====== =============================================================================
 
+(in the stream ``ROUNDING`` of groups of eight: an element needs 16 bits, which `halves` takes from the words)
+
 so the same draws come out for every block size, launch count, sharding and backend. `philox.cuh` and
 `philox_triton.py` are the same function in CUDA C and Triton.
 
@@ -33,11 +35,15 @@ TENSOR_LIMIT = 1 << 24
 
 
 class Stream(IntEnum):
-    """What a draw is for. Two purposes never share a number; `philox.cuh` and `philox_triton.py` repeat them."""
+    """What a draw is for. Two purposes never share a number; `philox.cuh` and `philox_triton.py` repeat them.
+
+    ``ROUNDING`` decides on which side a number is rounded; see `halves`.
+    """
 
     HIDDEN = 1
     VISIBLE = 2
     NOISE = 3
+    ROUNDING = 4
 
 
 def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1, step_name: str = "step") -> None:
@@ -55,14 +61,19 @@ def signed_seed(seed: int) -> int:
     return seed - SEED_LIMIT if seed >= SEED_LIMIT // 2 else seed
 
 
+def round_keys(seed: int) -> list[tuple[int, int]]:
+    """The keys of the rounds, low and high word: the same for every counter."""
+    low, high = seed & _WORD, seed >> 32
+    return [((low + i * _KEY_STEPS[0]) & _WORD, (high + i * _KEY_STEPS[1]) & _WORD) for i in range(_ROUNDS)]
+
+
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four random words for each counter.
 
     ``counter`` is four int64 tensors of values in [0, 2**32), broadcast against each other; so are the results.
     """
     c0, c1, c2, c3 = counter
-    k0, k1 = seed & _WORD, seed >> 32
-    for _ in range(_ROUNDS):
+    for k0, k1 in round_keys(seed):
         # A product may pass 2**63 and wrap, but its 64 bits stay right, so shifting and masking recovers both halves.
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
@@ -71,7 +82,6 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tup
             ((product0 >> 32) & _WORD) ^ c3 ^ k1,
             product0 & _WORD,
         )
-        k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
     return c0, c1, c2, c3
 
 
@@ -88,14 +98,38 @@ def uniforms(words: Tensor) -> Tensor:
     return (words >> 8).to(torch.float32) * 2.0**-24
 
 
+def halves(words: Tensor) -> Tensor:
+    """Eight 16-bit numbers from four words (last dimension), the low half of a word first: int64 in [0, 2**16).
+
+    Element ``i`` takes number ``i % 8`` of group ``i // 8``.
+    """
+    return torch.stack((words & 0xFFFF, words >> 16), dim=-1).flatten(-2)
+
+
+def fractions(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """Uniform numbers for logarithms, ``word * 2**-32 + 2**-33`` in (0, 1], rounded to ``dtype``."""
+    return words.to(dtype) * 2.0**-32 + 2.0**-33
+
+
+def polar(fraction: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
+    """Radius and angle of Box and Muller, in the dtype of ``fraction``: two normals are ``r cos(a)`` and ``r sin(a)``.
+
+    The radius is ``sqrt(-2 log fraction)``. The angle is ``2 pi (word * 2**-32 + 2**-33)`` brought to [-pi/2, pi/2]
+    by dropping half turns, which are bits of the word; an odd number of them gives the radius a minus sign.
+    """
+    radius = torch.sqrt(-2.0 * torch.log(fraction))
+    quarters = word >> 30
+    part = (word << 1) - (((quarters + 1) >> 1) << 32)  # of half a turn, signed, in units of 2**-32
+    angle = math.pi * (part.to(fraction.dtype) * 2.0**-32 + 2.0**-32)
+    return torch.where((quarters == 1) | (quarters == 2), -radius, radius), angle
+
+
 def normals(words: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Four normal numbers from four words (last dimension) by Box and Muller; float64 values, |z| <= 6.76.
 
-    The uniform ``word * 2**-32 + 2**-33``, in (0, 1], is rounded to ``dtype``, the precision in which a kernel
-    computes; all after it is float64, so that this is the reference for kernels of either precision.
+    The uniform of the radius is rounded to ``dtype``, the precision in which a kernel computes; all else is float64,
+    so that this is the reference for kernels of either precision.
     """
-    fractions = (words.to(dtype) * 2.0**-32 + 2.0**-33).to(torch.float64)
-    radius = torch.sqrt(-2.0 * torch.log(fractions[..., 0::2]))
-    angle = 2.0 * math.pi * fractions[..., 1::2]
+    radius, angle = polar(fractions(words[..., 0::2], dtype).to(torch.float64), words[..., 1::2])
     pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
     return pairs.flatten(-2)

@@ -1,4 +1,4 @@
-"""Small functions that several Triton kernels share: arguments in double precision, and rounding to storage types."""
+"""Small functions that several Triton kernels share: arguments in double precision, rounding, polynomials."""
 
 import struct
 
@@ -34,6 +34,80 @@ def round_to(value, DTYPE: tl.constexpr):
         return rounded.to(tl.uint16).to(tl.bfloat16, bitcast=True)
     else:
         return value.to(DTYPE)
+
+
+@triton.constexpr_function
+def _count(coefficients):
+    return len(coefficients)
+
+
+@triton.constexpr_function
+def _from_last(coefficients, i):
+    return coefficients[len(coefficients) - 1 - i]
+
+
+@triton.jit
+def round_stochastically(value, random):
+    """float32 as bfloat16: away from zero if the lower 16 bits carry when 16 random ones are added to them.
+
+    That happens so often that the mean is right. ``random`` is a uint32 word for each two neighbours, given twice: the
+    first takes its low half, the second the high one. Infinity has no lower bits, and stays. A NaN must not carry into
+    a zero: where kernels run, arithmetic makes but one, 0x7fffffff, the only number's bits beyond 0x7fff0000.
+    """
+    if _INTERPRETS:
+        high = tl.arange(0, value.shape[0]) & 1
+        bits = value.to(tl.uint32, bitcast=True)
+        half = (random >> (high * 16).to(tl.uint32)) & 0xFFFF
+        bits = tl.where(value == value, bits + half, 0x7FFF0000)
+        return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    else:  # two neighbours at a time; a half is picked by a product with 1 and 0
+        return tl.inline_asm_elementwise(
+            """{
+            .reg .b32 low, high;
+            min.s32 low, $1, 0x7fff0000;
+            min.s32 high, $2, 0x7fff0000;
+            dp2a.lo.u32.u32 low, $3, 1, low;
+            dp2a.lo.u32.u32 high, $3, 256, high;
+            prmt.b32 $0, low, high, 0x7632;
+            }""",
+            "=r,r,r,r,r",
+            [value, random],
+            dtype=tl.bfloat16,
+            is_pure=True,
+            pack=2,
+        )
+
+
+@triton.jit
+def polynomial(x, C: tl.constexpr):
+    """``C[0] + C[1] x + C[2] x^2 + ...``, by Horner's rule, in the dtype of ``x``."""
+    total = tl.full((), _from_last(C, 0), x.dtype)
+    for i in tl.static_range(1, _count(C)):
+        total = total * x + tl.full((), _from_last(C, i), x.dtype)
+    return total
+
+
+@triton.jit
+def mul_wide(x, FACTOR: tl.constexpr):
+    """The uint64 product of uint32 numbers, in one instruction: the compiler would take one for each half."""
+    if _INTERPRETS:
+        return x.to(tl.uint64) * FACTOR
+    else:
+        factor = tl.full((), FACTOR, tl.uint32)
+        return tl.inline_asm_elementwise(
+            "mul.wide.u32 $0, $1, $2;", "=l,r,r", [x, factor], dtype=tl.uint64, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def log2_approximate(x):
+    """Base-2 logarithm of a normal float32, one instruction: within 2**-22 in (1/2, 2), relatively outside of it."""
+    if _INTERPRETS:
+        return tl.log2(x)
+    else:
+        return tl.inline_asm_elementwise(
+            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
 
 
 @triton.jit

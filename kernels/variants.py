@@ -132,6 +132,6 @@ class TritonVariant(Variant):
         return types, constants, attributes
 
 
-def variants_of(backend: str, package: str) -> Sequence[Variant]:
-    """What ``variants()`` names in the module of ``package`` that holds the kernels of ``backend``; torch has none."""
-    return () if backend == "torch" else backend_module(backend, package).variants()
+def variants_of(backend: str, package: str, *kinds: str) -> Sequence[Variant]:
+    """What ``variants(*kinds)`` names in ``package``'s module of kernels for ``backend``; torch has none."""
+    return () if backend == "torch" else backend_module(backend, package).variants(*kinds)

@@ -7,17 +7,23 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Case, Cost, Expected, Implementation, Inputs, Launch, Operation, Tensors, hookimpl
-from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
-from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, torch_compile
+from boltzbench.plugins.backends import on_each_backend
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+ACCESS = (
+    "loads of 128 bits where rows lie in one piece and begin at multiples of 16 bytes, else narrower ones, more of them"
+)
 BETAS = {"hot": 0.25, "cold": 3.0, "negative": -0.7, "beta-zero": 0.0}
 """Variants that differ by the inverse temperature; all others have beta = 1."""
+
+SHAPES = ((1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 10, 1 << 17), (1, 1 << 27))
+LARGE_SHAPES = ((1 << 12, 1 << 17), (1, 1 << 30))
+"""Many short rows to one long one: several rows to a warp, a warp, a block, or several blocks to a row."""
 
 
 def _case(rows: int, columns: int, dtype: str = "float32", variant: str = "", **more: str) -> Case:
@@ -33,7 +39,10 @@ CASES = (
         for variant in ("transposed", "sliced", "unaligned", "transposed backward", "cold backward")
     ),
     _case(3, 70001, variant="split"),
-    _case(2, 70001, "float16", "split"),
+    _case(2, 70000, "float16", "split"),
+    _case(1, 70003, variant="split remainder"),
+    _case(1, 4103, variant="remainder"),
+    *(_case(70, 128, dtype, variant) for dtype in ("float32", "bfloat16") for variant in ("", "backward")),
     _case(2001, 3, variant="short"),
     _case(1, 1),
     _case(4, 0),
@@ -42,15 +51,24 @@ CASES = (
     _case(1024, 1024, purpose="bench"),
     _case(1024, 1024, "float32", "backward", purpose="bench"),
     *(
-        _case(rows, columns, dtype, variant, purpose="bench", preset=preset)
+        _case(rows, columns, dtype, variant, purpose="bench", preset=preset)  # at least 256 MB each
         for dtype, variant, preset in (
             ("float32", "", "quick"),
             ("bfloat16", "", "quick"),
             ("float32", "backward", "quick"),
             ("float16", "", "full"),
+            ("float64", "", "full"),
             ("bfloat16", "backward", "full"),
+            ("float64", "backward", "full"),
         )
-        for rows, columns in ((1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 10, 1 << 17), (1, 1 << 27))
+        for rows, columns in SHAPES
+    ),
+    *(
+        _case(rows, columns, dtype, variant, purpose="bench", preset="full")
+        for dtype in ("float32", "bfloat16")
+        for variant in ("", "backward")
+        for rows, columns in LARGE_SHAPES
+        if columns < 1 << 30 or not variant  # the reference of a gradient holds many tensors, 8 GB each there
     ),
     _case(2048, 65536, "float32", "transposed", purpose="bench", preset="full"),
     _case(1, 1 << digits.HIDDEN_UNITS, "float32", "digits log Z", purpose="real"),
@@ -58,7 +76,7 @@ CASES = (
 )
 
 
-def make_inputs(case: Case, device: torch.device) -> Inputs:
+def rows_of(case: Case, device: torch.device) -> Tensor:
     """Rows of different scale and level: the result of plain uniform noise hardly depends on the data."""
     rows, columns = case.sizes["rows"], case.sizes["columns"]
     words = case.variant.split()
@@ -70,9 +88,9 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         x = -digits.image_free_energies().to(device)[: rows * columns].view(rows, columns)
     else:
         x = random(rows, columns)
-        x = x * torch.exp(random(rows, 1)) + 20.0 * random(rows, 1)
-    if "outliers" in words:
-        x[:, columns // 3] += 60.0
+        x = x.mul_(torch.exp(random(rows, 1))).add_(20.0 * random(rows, 1))
+    if "outliers" in words or "far" in words:
+        x[:, columns // 3] += 60.0 if "outliers" in words else 3000.0
     if "shifted" in words:
         x += 1.0e4
     x = x.to(case.torch_dtype)
@@ -89,10 +107,16 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         x = torch.cat((x[:, :1], x), dim=1)[:, 1:]
     elif "expanded" in words:
         x = x[:, :1].expand(rows, columns)
+    return x
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    x, words = rows_of(case, device), case.variant.split()
     inputs: dict[str, Any] = {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
     if "backward" in words:
+        generator = torch.Generator(device).manual_seed(case.seed + 1)
         inputs["lse"] = reference.logsumexp(x.double(), 1, inputs["beta"]).to(accumulation_dtype(x.dtype))
-        inputs["grad"] = random(rows).to(x.dtype)
+        inputs["grad"] = torch.randn(len(x), generator=generator, device=device).to(x.dtype)
     return inputs
 
 
@@ -120,7 +144,7 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     if "grad" not in inputs:
         y = reference.logsumexp(x, 1, beta)
         n = x.shape[1]
-        largest = (x * beta).amax(1).abs() if n else torch.zeros_like(y)
+        largest = ((x.amax(1) if beta > 0 else x.amin(1)) * beta).abs() if n else torch.zeros_like(y)
         bound = 2 * u * (y.abs() + largest + math.log(max(n, 1)) + 1) + u_out * y.abs()
         return {"y": Expected(y, torch.nan_to_num(bound, nan=0.0, posinf=0.0))}
     grad, lse = inputs["grad"].double(), inputs["lse"].double()
@@ -178,16 +202,7 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for backend in ("torch", "triton", "cupy"):
-        register(
-            Implementation(
-                "logsumexp",
-                backend,
-                backend,
-                partial(prepare, backend),
-                partial(unavailable, backend),
-                variants=partial(variants_of, backend, "boltzbench.kernels.logsumexp"),
-            )
-        )
+    for implementation in on_each_backend("logsumexp", prepare, "boltzbench.kernels.logsumexp", note=ACCESS):
+        register(implementation)
     compiled = torch_compile.prepare_logsumexp
     register(Implementation("logsumexp", "torch_compile", "torch", compiled, torch_compile.unavailable))

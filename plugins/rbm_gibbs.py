@@ -23,12 +23,11 @@ from boltzbench.harness import (
     Tensors,
     hookimpl,
 )
-from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.philox import Stream
 from boltzbench.kernels.rbm_gibbs import GibbsResult, PreparedWeights, gibbs, prepare_weights
 from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms, probabilities
-from boltzbench.kernels.variants import variants_of
 from boltzbench.plugins import digits, draws, torch_compile
+from boltzbench.plugins.backends import on_each_backend
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -392,16 +391,7 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for backend in ("torch", "triton", "cupy"):
-        register(
-            Implementation(
-                "rbm_gibbs",
-                backend,
-                backend,
-                partial(prepare, backend),
-                partial(unavailable, backend),
-                variants=partial(variants_of, backend, "boltzbench.kernels.rbm_gibbs"),
-            )
-        )
+    for implementation in on_each_backend("rbm_gibbs", prepare, "boltzbench.kernels.rbm_gibbs"):
+        register(implementation)
     compiled = torch_compile.prepare_gibbs
     register(Implementation("rbm_gibbs", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -7,13 +7,12 @@ the suite's stream, as a function of seed, chain, step and element.
 from collections.abc import Callable
 
 from boltzbench.harness import Sampler, hookimpl
+from boltzbench.kernels.dispatch import BACKENDS
 from boltzbench.plugins.samplers_discrete import block_gibbs, ising
 from boltzbench.plugins.samplers_langevin import psgld, sghmc, sgld
 from boltzbench.plugins.samplers_metropolis import mala, metropolis
 
 BOLTZBENCH_API = 1
-
-BACKENDS = ("torch", "triton", "cupy")
 
 SAMPLERS = (
     *(block_gibbs(backend) for backend in BACKENDS),

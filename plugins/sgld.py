@@ -1,7 +1,7 @@
 """The operation ``sgld``: the Langevin update, judged element by element and against exact laws."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,37 +12,40 @@ from boltzbench.harness import (
     Agreement,
     Case,
     Cost,
-    Expected,
     Implementation,
     Inputs,
-    Launch,
     Law,
     Operation,
     Status,
     Tensors,
     hookimpl,
 )
-from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.sgld import sgld_update
-from boltzbench.kernels.sgld.reference import computing_dtype, noise
-from boltzbench.kernels.variants import variants_of
-from boltzbench.plugins import digits, draws, torch_compile
+from boltzbench.kernels.sgld.reference import noise
+from boltzbench.kernels.sgld.update_list import computing_dtype
+from boltzbench.plugins import digits, draws, langevin, torch_compile
+from boltzbench.plugins.backends import on_each_backend
+from boltzbench.plugins.langevin import MIXED, STOCHASTIC, TEMPERATURES, Scheme, Terms, noise_scale, tensors
+from boltzbench.plugins.sgld_variants import HAMILTONIAN, PRECONDITIONED, PSGLD, SGHMC
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
-MIXED = ("float32", "float64", "bfloat16", "float16")
-"""The dtypes of the tensors of a ``mixed`` case, in turn."""
-TEMPERATURES = {"cold": 0.0, "hot": 25.0}
+
+def _formula(x: Tensor, g: Tensor, state: Tensor | None, xi: Tensor, radius: Tensor, inputs: Inputs) -> Terms:
+    """Four roundings of each term."""
+    half, scale = 0.5 * inputs["step_size"], noise_scale(inputs)
+    error = 4 * (x.abs() + (half * g).abs() + scale * xi.abs()) + 12 * scale * radius
+    return Terms(x - half * g + scale * xi, error)
 
 
-def _case(tensors: int, elements: int, dtype: str = "float32", variant: str = "", **more: str) -> Case:
-    return Case("sgld", {"tensors": tensors, "elements": elements}, dtype, variant, **more)  # type: ignore[arg-type]
-
+LANGEVIN = Scheme("sgld", sgld_update, _formula)
+_case = partial(langevin.case, "sgld")
 
 CASES = (
     *(_case(1, 5003, dtype) for dtype in MIXED),
     *(_case(1, 4097, variant=variant) for variant in (*TEMPERATURES, "outliers", "nan", "unaligned", "expanded")),
+    _case(1, 5003, "bfloat16", STOCHASTIC),
     _case(9, 1031, variant="mixed"),
     _case(1, 1),
     _case(1, 0),
@@ -53,71 +56,25 @@ CASES = (
         for dtype, preset in (("float32", "quick"), ("bfloat16", "quick"), ("float16", "full"))
         for tensors, elements in ((1, 1 << 27), (200, 1 << 19))
     ),
+    *(
+        _case(tensors, elements, "bfloat16", STOCHASTIC, purpose="bench", preset="quick")
+        for tensors, elements in ((1, 1 << 27), (200, 1 << 19))
+    ),
     _case(2, digits.PIXELS * digits.CLASSES, variant="digits", purpose="real"),
 )
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Tensors ``parameter_i`` and ``gradient_i``; sizes differ from tensor to tensor where there are several."""
+    """As `langevin.make_inputs`; or the weights of a classifier of digits and the gradient of its energy."""
+    if case.variant != "digits":
+        return langevin.make_inputs(LANGEVIN, case, device)
     generator = torch.Generator(device).manual_seed(case.seed)
-    random = partial(torch.randn, generator=generator, device=device)
-    inputs: dict[str, Any] = {"step_size": 0.01, "temperature": TEMPERATURES.get(case.variant, 0.5)}
-    inputs |= {"seed": case.seed + (1 << 63), "step": 5}
-    if case.variant == "digits":
-        weights, bias = 0.1 * random(digits.PIXELS, digits.CLASSES), 0.1 * random(digits.CLASSES)
-        for index, (x, g) in enumerate(zip((weights, bias), digits.energy_gradient(weights, bias), strict=True)):
-            inputs |= {f"parameter_{index}": x, f"gradient_{index}": g}
-        return inputs
-    for index in range(case.sizes["tensors"]):
-        elements = max(0, case.sizes["elements"] - 7 * index)
-        dtype = getattr(torch, MIXED[index % len(MIXED)]) if case.variant == "mixed" else case.torch_dtype
-        x, g = random(elements).to(dtype), (3.0 * random(elements)).to(dtype)
-        if case.variant == "outliers":
-            x[::11] *= 1e6
-            g[::13] *= 1e6
-        if case.variant == "nan":
-            g[::5], g[1::5] = torch.nan, torch.inf
-        if case.variant == "unaligned":
-            x, g = torch.cat((x[:1], x))[1:], torch.cat((g[:3], g))[3:]
-        if case.variant == "expanded":
-            g = g[:1].expand(elements)
+    shapes = ((digits.PIXELS, digits.CLASSES), (digits.CLASSES,))
+    both = [0.1 * torch.randn(shape, generator=generator, device=device) for shape in shapes]
+    inputs = langevin.numbers_of(LANGEVIN, case)
+    for index, (x, g) in enumerate(zip(both, digits.energy_gradient(*both), strict=True)):
         inputs |= {f"parameter_{index}": x, f"gradient_{index}": g}
     return inputs
-
-
-def _tensors(inputs: Mapping[str, Any], name: str) -> list[Tensor]:
-    count = sum(1 for key in inputs if key.startswith(f"{name}_"))
-    return [inputs[f"{name}_{index}"] for index in range(count)]
-
-
-def make_outputs(inputs: Inputs) -> Tensors:
-    """The parameters are state: they are advanced in place."""
-    return {
-        f"parameter_{index}": torch.empty_like(x, memory_format=torch.contiguous_format)
-        for index, x in enumerate(_tensors(inputs, "parameter"))
-    }
-
-
-def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """The update in float64 with the noise of the stream.
-
-    Bound: four roundings u of each term's magnitude; a normal is off by at most ``12 u r`` with r the radius of Box
-    and Muller (``2 pi`` roundings of the angle and a few of the functions); one rounding to a 16-bit parameter.
-    """
-    half, scale = 0.5 * inputs["step_size"], math.sqrt(inputs["step_size"] * inputs["temperature"])
-    results = {}
-    for index, (x, g) in enumerate(zip(_tensors(inputs, "parameter"), _tensors(inputs, "gradient"), strict=True)):
-        wide = computing_dtype(x.dtype)
-        u, u_out = torch.finfo(wide).eps / 2, torch.finfo(x.dtype).eps / 2 if x.dtype != wide else 0.0
-        groups_of_four = -(-x.numel() // 4) * 4
-        z = noise(groups_of_four, wide, inputs["seed"], inputs["step"], index, x.device)
-        radius = z.view(-1, 2).norm(dim=1).repeat_interleave(2)[: x.numel()].view_as(x)
-        z = z[: x.numel()].view_as(x)
-        value = x.double() - half * g.double() + scale * z
-        magnitude = x.double().abs() + (half * g.double()).abs() + scale * z.abs()
-        bound = 4 * u * magnitude + 12 * u * scale * radius + u_out * value.abs() + torch.finfo(x.dtype).smallest_normal
-        results[f"parameter_{index}"] = Expected(value, torch.nan_to_num(bound, nan=0.0, posinf=0.0))
-    return results
 
 
 def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
@@ -127,8 +84,8 @@ def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
     element and tensor to tensor, and of the gradient. No element may be further off than the largest of as many normal
     numbers; at temperature 0 that is by rounding alone. The law is tested where rounding cannot be seen in it.
     """
-    half, scale = 0.5 * inputs["step_size"], math.sqrt(inputs["step_size"] * inputs["temperature"])
-    pairs = list(zip(_tensors(inputs, "parameter"), _tensors(inputs, "gradient"), strict=True))
+    half, scale = 0.5 * inputs["step_size"], noise_scale(inputs)
+    pairs = list(zip(tensors(inputs, "parameter"), tensors(inputs, "gradient"), strict=True))
     elements, one = sum(x.numel() for x, _ in pairs), 0.5e-6 / max(len(pairs), 1)
     largest = _normal_quantile(0.25e-6 / max(elements, 1))
     verdicts, before = [], torch.empty(0, dtype=torch.float64)
@@ -136,6 +93,7 @@ def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
         name = f"parameter_{index}"
         wide = computing_dtype(x.dtype)
         u, u_out = torch.finfo(wide).eps / 2, torch.finfo(x.dtype).eps / 2 if x.dtype != wide else 0.0
+        u_out *= 2 if inputs.get("rounding") == STOCHASTIC else 1
         drift = (half * g.double()).flatten()
         moved, found = x.double().flatten() - drift, outputs[name].double().flatten()
         finite = moved.isfinite()
@@ -168,44 +126,12 @@ def _normal_quantile(tail: float) -> float:
     return float(-torch.special.ndtri(torch.tensor(tail, dtype=torch.float64)))
 
 
-def _sizes(case: Case) -> list[tuple[int, int]]:
-    """Elements and bytes per element of each tensor."""
-    if case.variant == "digits":
-        return [(digits.PIXELS * digits.CLASSES, 4), (digits.CLASSES, 4)]
-    dtypes = MIXED if case.variant == "mixed" else (case.dtype,)
-    return [
-        (max(0, case.sizes["elements"] - 7 * index), getattr(torch, dtypes[index % len(dtypes)]).itemsize)
-        for index in range(case.sizes["tensors"])
-    ]
-
-
 def cost(case: Case) -> Cost:
-    elements = sum(count for count, _ in _sizes(case))
-    size = sum(count * width for count, width in _sizes(case))
-    noisy = TEMPERATURES.get(case.variant, 0.5) > 0
-    return Cost(
-        items=elements,
-        unit="parameters",
-        bytes_read=2 * size,
-        bytes_written=size,
-        flops=4 * elements,
-        random_words=elements if noisy else 0,
-        special_calls=2 * elements if noisy else 0,
-    )
+    of = [(digits.PIXELS * digits.CLASSES, torch.float32), (digits.CLASSES, torch.float32)]
+    return langevin.cost(LANGEVIN, case, of if case.variant == "digits" else None)
 
 
-def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
-    run = partial(
-        sgld_update, _tensors(outputs, "parameter"), _tensors(inputs, "gradient"), inputs["step_size"],
-        inputs["temperature"], seed=inputs["seed"], step=inputs["step"], backend=backend,
-    )  # fmt: skip
-
-    def launch() -> Tensors:
-        run()
-        return outputs
-
-    return launch
-
+prepare = partial(langevin.prepare, LANGEVIN)
 
 MOST_DRAWS = 1 << 17
 """So many elements of a tensor are tested: with more, the rounding of a 16-bit parameter would show in the law."""
@@ -254,6 +180,34 @@ def quadratic_well(advance: Advance, device: torch.device, seed: int) -> Agreeme
     return harness.all_of(checks)
 
 
+def unbiased_rounding(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """bfloat16 parameters move by a part of the spacing of their numbers: the mean of the results is what was rounded.
+
+    At temperature 0, from 1 and from -3, by several parts: an element comes out as the number above or below, and so
+    often as the one above that the mean is exact. Numbers that bfloat16 holds stay as they are.
+    """
+    spacing, step_size, parts = 2.0**-7, 0.5, (0.0, 2.0**-9, 0.25, 0.5, 0.625, 1.0)
+    checks = []
+    for start, step in ((1.0, 0), (-3.0, 1)):
+        gap = spacing * (1 if start == 1.0 else 2)
+        # Downwards, away from a power of two, where the spacing changes: from 1 + 8 spacings on.
+        x = torch.full((len(parts), CHAINS), start + 8 * gap, dtype=torch.bfloat16, device=device)
+        wanted = -torch.tensor(parts, dtype=torch.float64)[:, None] * gap
+        g = (-2 / step_size * wanted).to(torch.bfloat16).expand(x.shape).contiguous().to(device)
+        numbers = {"step_size": step_size, "temperature": 0.0, "seed": seed, "step": step, "rounding": STOCHASTIC}
+        result = advance({"parameter_0": x, "gradient_0": g, **numbers})["parameter_0"]
+        moved = (result.double() - x.double()).cpu() / gap
+        for part, row in zip(parts, moved, strict=True):
+            error = math.sqrt(part * (1 - part) / CHAINS)
+            checks.append(
+                harness.within(
+                    float(row.mean()), -part, error, what=f"mean move of {start + 8 * gap:g} by {part:g} of a spacing",
+                    false_alarm=1e-6 / (2 * len(parts)),
+                )
+            )  # fmt: skip
+    return harness.all_of(checks)
+
+
 def posterior_of_the_digits(advance: Advance, device: torch.device, seed: int) -> Agreement:
     """Bayesian logistic regression on the digits: 300 steps from zero, the predictions of the last 150 averaged.
 
@@ -295,12 +249,18 @@ OPERATION = Operation(
     kind="sampler",
     cases=CASES,
     make_inputs=make_inputs,
-    make_outputs=make_outputs,
-    reference=expected,
+    make_outputs=partial(langevin.make_outputs, LANGEVIN),
+    reference=partial(langevin.expected, LANGEVIN),
     cost=cost,
     judge_draws=judge_draws,
     laws=(
         Law("quadratic well", "the exact law of the discretised chain, and independent noise", quadratic_well),
+        Law(
+            "unbiased rounding",
+            "bfloat16 parameters rounded stochastically are right in the mean",
+            unbiased_rounding,
+            shared_stream=True,
+        ),
         Law(
             "digits posterior",
             "logistic regression predicts like the same chain in float64",
@@ -311,23 +271,22 @@ OPERATION = Operation(
 )
 
 
+KINDS = {"langevin": LANGEVIN, "preconditioned": PRECONDITIONED, "hamiltonian": HAMILTONIAN}
+"""The scheme of each operation, by the name that its kernels have for it."""
+
+
 @hookimpl
 def register_operations(register: Callable[[Operation], None]) -> None:
-    register(OPERATION)
+    for operation in (OPERATION, PSGLD, SGHMC):
+        register(operation)
 
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for backend in ("torch", "triton", "cupy"):
-        register(
-            Implementation(
-                "sgld",
-                backend,
-                backend,
-                partial(prepare, backend),
-                partial(unavailable, backend),
-                variants=partial(variants_of, backend, "boltzbench.kernels.sgld"),
-            )
-        )
+    for kind, scheme in KINDS.items():
+        prepare = partial(langevin.prepare, scheme)
+        package = "boltzbench.kernels.sgld"
+        for implementation in on_each_backend(scheme.operation, prepare, package, kind, note=langevin.ACCESS):
+            register(implementation)
     compiled = torch_compile.prepare_langevin
     register(Implementation("sgld", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -14,6 +14,7 @@ from boltzbench.harness import Dynamics, ExactLaw, Target, hookimpl
 from boltzbench.plugins import digits
 from boltzbench.plugins.exact_laws import enumerated, linear_variance, normal, on_a_line
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 BOLTZBENCH_API = 1
 
@@ -279,17 +280,18 @@ def flat_and_sharp() -> Target:
 
 @cache
 def _training(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Pixels with a last column of ones, (1437, 65), and labels."""
+    """Pixels with a last column of ones, (1437, 65), and their sums over the images of each class, (65, 10)."""
     pixels, labels = (part[: digits.TRAINING_IMAGES] for part in digits.images())
-    return torch.cat((pixels, torch.ones(len(pixels), 1)), 1).to(device, dtype), labels.to(device)
+    pixels = torch.cat((pixels, torch.ones(len(pixels), 1)), 1).to(device, dtype)
+    return pixels, pixels.t() @ one_hot(labels.to(device), digits.CLASSES).to(dtype)
 
 
 def logistic_energy(x: Tensor) -> Tensor:
     """Negative log likelihood of the training images plus ``|x|^2 / 2``; x (chains, 65, 10), the last row the bias."""
-    pixels, labels = _training(x.device, x.dtype)
-    logits = pixels @ x
-    chosen = logits[:, torch.arange(len(labels), device=x.device), labels]
-    return (torch.logsumexp(logits, 2) - chosen).sum(1) + x.square().sum((1, 2)) / 2
+    pixels, sums = _training(x.device, x.dtype)
+    chains, weights, classes = x.shape
+    logits = (x.permute(2, 0, 1).reshape(-1, weights) @ pixels.t()).view(classes, chains, -1)
+    return torch.logsumexp(logits, 0).sum(1) - (sums * x).sum((1, 2)) + x.square().sum((1, 2)) / 2
 
 
 def logistic_digits() -> Target:

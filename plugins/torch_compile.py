@@ -21,9 +21,11 @@ from typing import Any
 import torch
 from boltzbench.harness import Inputs, Launch, Tensors, Unsupported
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
-from boltzbench.kernels.philox import Stream, philox4x32, uniforms
+from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
 from boltzbench.kernels.rbm_gibbs.reference import probabilities
-from boltzbench.kernels.sgld.reference import computing_dtype, updated
+from boltzbench.kernels.sgld.reference import updated
+from boltzbench.kernels.sgld.update_list import Numbers, computing_dtype
+from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
 from torch import Tensor
 
 SMALLEST = 1 << 17
@@ -80,6 +82,12 @@ def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
     return _launching(outputs, compiled(logsumexp_reference.forward), x, dim, beta, outputs["y"], None)
 
 
+def prepare_thermodynamics(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["x"].numel(), SMALLEST, "elements")
+    arguments = (inputs["x"], inputs["dim"], inputs["beta"], outputs["log_z"], outputs["energy"], outputs["variance"])
+    return _launching(outputs, compiled(thermodynamics_reference.forward), *arguments)
+
+
 def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:
     _require_size(inputs["weights"].numel(), SMALLEST_MACHINE, "weights")
     if "clamped" in inputs:
@@ -128,6 +136,8 @@ def _counter(group: Tensor, step: Tensor, purpose: int | Tensor) -> tuple[Tensor
 def prepare_langevin(inputs: Inputs, outputs: Tensors) -> Launch:
     """One kernel for each tensor, compiled once for all of a dtype: sizes are dynamic where there are several."""
     count = len(outputs)
+    if inputs.get("rounding", "nearest") != "nearest":
+        raise Unsupported("compiled with rounding to nearest")
     _require_size(sum(x.numel() for x in outputs.values()), SMALLEST, "elements")
     update, noise_scale = compiled(_langevin), math.sqrt(inputs["step_size"] * inputs["temperature"])
     updates = []
@@ -156,7 +166,7 @@ def _langevin(x: Tensor, g: Tensor, place: Tensor, seed: int, step_size: float, 
     w = philox4x32(_counter(index >> 2, place[0], place[1]), seed)
     second = (index & 2) != 0
     first_word, second_word = torch.where(second, w[2], w[0]), torch.where(second, w[3], w[1])
-    radius = torch.sqrt(-2.0 * torch.log(first_word.to(wide) * 2.0**-32 + 2.0**-33))
-    angle = 2.0 * math.pi * (second_word.to(wide) * 2.0**-32 + 2.0**-33)
+    radius, angle = polar(fractions(first_word, wide), second_word)
     xi = radius * torch.where((index & 1) != 0, torch.sin(angle), torch.cos(angle))
-    x.copy_(updated(x.to(wide), g.to(wide), step_size, noise_scale, xi))
+    numbers = Numbers("langevin", 0.5 * step_size, noise_scale)
+    x.copy_(updated(x.to(wide), g.to(wide), x, xi, numbers)[0])

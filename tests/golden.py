@@ -20,7 +20,7 @@ from typing import Any
 FOLDER = Path(__file__).with_name("golden")
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers that share them
 FULL = "sm_90"
-OPERATIONS = ("logsumexp", "rbm_gibbs", "sgld")
+OPERATIONS = ("logsumexp", "rbm_gibbs", "sgld", "thermodynamics")
 COMPILERS = {"triton": ("triton",), "cupy": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")}
 """The distributions that an implementation's compiler may come from."""
 

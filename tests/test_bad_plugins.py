@@ -141,6 +141,15 @@ def test_samplers_that_break_while_they_run_are_named_and_the_next_is_judged(sit
     assert any(each.sampler == "mala" for each in run.standings)
 
 
+def test_a_crash_on_import_ends_the_command_but_names_the_plugin(site):
+    install(site, {"crashes_on_import": "import ctypes\nctypes.string_at(0)"})
+    environment = os.environ | {"PYTHONPATH": str(site), "BOLTZBENCH_PLUGINS": "targets,crashes_on_import"}
+    command = [sys.executable, "-m", "boltzbench.harness", "list"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode < 0
+    assert "crashes_on_import.py" in done.stderr
+
+
 def test_the_environment_variable_keeps_the_bad_ones_out(site):
     install(site, {name: source for name, (source, _) in NOT_LOADED.items()})
     done = boltzbench(site, "samplers,targets", "list")

@@ -1,4 +1,4 @@
-"""The CUDA C kernels of the three operations under ASan and UBSan, and in two orders of threads, on odd shapes.
+"""The CUDA C kernels of the operations under ASan and UBSan, and in two orders of threads, on odd shapes.
 
 Run as a program, this file executes the scenarios of one operation and writes the results to a file; the tests run it
 under the sanitizers, once for each schedule of the emulator, and compare.
@@ -13,7 +13,8 @@ import torch
 from boltzbench.kernels import dispatch, emulator
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.rbm_gibbs import gibbs, prepare_weights
-from boltzbench.kernels.sgld import sgld_update
+from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update
+from boltzbench.kernels.thermodynamics import thermodynamics
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -40,6 +41,17 @@ def logsumexp_scenarios():
                 results += [lse, logsumexp_backward(grad, x, exact, -1, beta, backend="cupy")]
         for n in (32_769, 32_776):
             results.append(logsumexp(_random(1, n, dtype=dtype), backend="cupy"))
+    return results
+
+
+def thermodynamics_scenarios():
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [_random(rows, n, dtype=dtype) for rows, n in ((1, 1), (9, 33), (3, 128), (2, 1025), (1, 4103))]
+        inputs += [_random(65, 37, dtype=dtype).t(), _random(1, 32_776, dtype=dtype), _random(130, dtype=dtype)[1:]]
+        for x in inputs:
+            for beta in (0.7, -1.0):
+                results += thermodynamics(x, -1, beta, backend="cupy")[:3]
     return results
 
 
@@ -78,10 +90,21 @@ def sgld_scenarios():
     for temperature in (0.0, 1.0):
         sgld_update(parameters, gradients, 0.1, temperature, seed=2**64 - 1, step=2**32 - 1, backend="cupy")
         results += [x.clone() for x in parameters]
+    for update in (psgld_update, sghmc_update):
+        for chosen in (parameters, [x for x in parameters if x.dtype is torch.bfloat16]):  # mixed, and of one dtype
+            states = [torch.ones_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in chosen]
+            slopes = [_random(*x.shape, dtype=x.dtype, seed=1) for x in chosen]
+            update(chosen, slopes, states, 0.1, seed=1, step=2, rounding="stochastic", backend="cupy")
+            results += [x.clone() for x in (*chosen, *states)]
     return results
 
 
-SCENARIOS = {"logsumexp": logsumexp_scenarios, "rbm_gibbs": rbm_gibbs_scenarios, "sgld": sgld_scenarios}
+SCENARIOS = {
+    "logsumexp": logsumexp_scenarios,
+    "rbm_gibbs": rbm_gibbs_scenarios,
+    "sgld": sgld_scenarios,
+    "thermodynamics": thermodynamics_scenarios,
+}
 
 
 def _unavailable():

@@ -451,3 +451,12 @@ def test_an_unknown_backend_is_named():
         logsumexp(torch.zeros(3, device=DEVICE), backend="tritn")
     with pytest.raises(ValueError, match=r"^backend 'triton' cannot run on meta"):
         logsumexp(torch.zeros(3, device="meta"), backend="triton")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_of_a_row_with_infinity(backend, dtype):
+    x = torch.tensor([[0.0, 1.0, math.inf]], dtype=dtype, device=DEVICE)
+    lse = torch.tensor([math.inf], dtype=dtype, device=DEVICE)
+    slope = logsumexp_backward(torch.ones_like(lse), x, lse, backend=backend)
+    assert slope[0, :2].tolist() == [0.0, 0.0]
+    assert slope[0, 2].isnan()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from boltzbench.harness.new import NewPackageError, write_package
 from boltzbench.kernels.dispatch import unavailable
+from fakes import install
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton", "cupy"])
@@ -63,11 +64,21 @@ def test_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "twice" / "twice.py").read_text() == "mine" != before
 
 
+FEW_TARGETS = """
+from boltzbench.harness import hookimpl
+from boltzbench.plugins import targets
+BOLTZBENCH_API = 1
+@hookimpl
+def register_targets(register):
+    register(targets.double_well())
+    register(targets.quadratic_wells())
+"""
+
+
 @pytest.mark.parametrize("backend", ["torch", "triton", "cupy"])
 def test_it_works_as_written(tmp_path, backend):
-    """Installed and judged by its own test; the kernels, which are slow on the host, on two targets alone."""
-    device = torch.device("cpu")
-    if reason := unavailable(backend, device):
+    """Installed, then judged by its own test and by the command; on two targets, as kernels are slow on the host."""
+    if reason := unavailable(backend, torch.device("cpu")):
         pytest.skip(reason)
     package = write_package("fresh", tmp_path, backend)[0].parent
     site = tmp_path / "site"
@@ -75,20 +86,15 @@ def test_it_works_as_written(tmp_path, backend):
     command = [sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", site, package]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    paths = {"PYTHONPATH": str(site), "BOLTZBENCH_PLUGINS": "targets,fresh"}
+    install(site, {"few": FEW_TARGETS})
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    if backend == "torch":
-        test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_fresh.py"]
-        done = subprocess.run(test, cwd=package, env=inherited | paths, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout
-        assert "1 passed" in done.stdout
-    script = Path(sys.executable).with_name("boltzbench")
-    done = subprocess.run(
-        [script, "validate", "-s", "fresh", "-t", "double_well", "-t", "quadratic_wells", "--device", "cpu"],
-        cwd=tmp_path,
-        env=inherited | paths,
-        capture_output=True,
-        text=True,
-    )
+    environment = inherited | {"PYTHONPATH": str(site), "BOLTZBENCH_PLUGINS": "few,fresh"}
+    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_fresh.py"]
+    done = subprocess.run(test, cwd=package, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+    command = [Path(sys.executable).with_name("boltzbench"), "validate", "-s", "fresh", "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert "double_well" in done.stdout
+    assert "quadratic_wells" in done.stdout

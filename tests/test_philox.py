@@ -58,7 +58,8 @@ def _normals_kernel(words, out, n, DTYPE: tl.constexpr, BLOCK: tl.constexpr):
     w1 = tl.load(words + 4 * i + 1, mask=i < n, other=0).to(tl.uint32)
     w2 = tl.load(words + 4 * i + 2, mask=i < n, other=0).to(tl.uint32)
     w3 = tl.load(words + 4 * i + 3, mask=i < n, other=0).to(tl.uint32)
-    z0, z1, z2, z3 = philox_triton.normals(w0, w1, w2, w3, DTYPE)
+    one = tl.full((), 1.0, DTYPE)
+    z0, z1, z2, z3 = philox_triton.normals(w0, w1, w2, w3, one, DTYPE)
     place = tl.arange(0, 4 * BLOCK)
     tl.store(out + place, philox_triton.interleave4(z0, z1, z2, z3), mask=place < 4 * n)
 
@@ -177,11 +178,11 @@ def test_every_part_of_key_and_counter_matters(backend):
 
 
 def test_the_streams_have_the_same_numbers_in_the_three_files():
-    out = torch.full((3,), -1, dtype=torch.int64, device=DEVICE)
-    python = [int(Stream.HIDDEN), int(Stream.VISIBLE), int(Stream.NOISE)]
-    assert len(set(python)) == len(Stream) == 3
+    out = torch.full((4,), -1, dtype=torch.int64, device=DEVICE)
+    python = [int(stream) for stream in Stream]
+    assert len(set(python)) == len(Stream) == 4
     assert all(0 <= number < 256 for number in python)
-    triton_numbers = [philox_triton.HIDDEN, philox_triton.VISIBLE, philox_triton.NOISE]
+    triton_numbers = [getattr(philox_triton, stream.name) for stream in Stream]
     assert [number.value for number in triton_numbers] == python
     if dispatch.unavailable("cupy", DEVICE) is None:
         MODULE.launch("streams", (1,), (1,), [out], device=DEVICE)
@@ -201,6 +202,14 @@ def test_uniforms_are_the_top_24_bits_exactly(backend):
     assert u.tolist() == [(word >> 8) / 2**24 for word in words.tolist()]
     assert u.min() == 0
     assert u.max() == 1 - 2**-24
+
+
+# ---- halves
+
+
+def test_halves_are_the_words_low_half_first():
+    words = torch.tensor([[0x00020001, 0x00040003, 0x00060005, 0xFFFF0007]])
+    assert philox.halves(words).tolist() == [[1, 2, 3, 4, 5, 6, 7, 0xFFFF]]
 
 
 # ---- normals

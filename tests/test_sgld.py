@@ -5,9 +5,14 @@ import math
 
 import pytest
 import torch
+from boltzbench.harness.agreement import check_case
+from boltzbench.harness.types import Implementation
 from boltzbench.kernels import dispatch
-from boltzbench.kernels.sgld import SGLD, sgld_update
-from boltzbench.kernels.sgld.reference import computing_dtype, noise
+from boltzbench.kernels.cuda_module import CudaModule
+from boltzbench.kernels.sgld import SGLD, psgld_update, sghmc_update, sgld_update
+from boltzbench.kernels.sgld.reference import computing_dtype, noise, rounded_stochastically, rounding_bits
+from boltzbench.plugins import langevin
+from boltzbench.plugins.sgld_variants import HAMILTONIAN, PRECONDITIONED, PSGLD, SGHMC
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -19,7 +24,10 @@ def _backend(name):
     return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
 
 
-@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
+BACKENDS = [_backend(name) for name in ("torch", "triton", "cupy")]
+
+
+@pytest.fixture(params=BACKENDS)
 def backend(request):
     return request.param
 
@@ -299,6 +307,218 @@ def test_a_wrong_number_is_named(backend, change, name):
     assert not any(x.any() for x in xs)
 
 
+# ---- one launch
+
+
+class _Recorder:
+    """In the place of a Triton kernel: it notes the grids that it is launched on."""
+
+    def __init__(self):
+        self.grids = []
+
+    def __getitem__(self, grid):
+        self.grids.append(grid)
+        return lambda *arguments, **options: None
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_two_hundred_tensors_are_one_launch(backend, mixed, monkeypatch):
+    dtypes = [torch.float32, torch.bfloat16, torch.float16] if mixed else [torch.float32]
+    xs = [random_tensor(1 + 7 * i % 23, dtypes[i % len(dtypes)], i) for i in range(200)]
+    gs = [torch.ones_like(x) for x in xs]
+    states = [torch.ones_like(x, dtype=torch.float32) for x in xs]
+    recorder = _Recorder()
+    if backend == "triton":
+        kernels = dispatch.backend_module(backend, "boltzbench.kernels.sgld")
+        monkeypatch.setattr(kernels, "update_kernel", recorder)
+    else:
+        monkeypatch.setattr(CudaModule, "launch", lambda self, kernel, grid, *rest, **options: recorder[grid])
+    sgld_update(xs, gs, 0.1, seed=0, step=0, rounding="stochastic", backend=backend)
+    psgld_update(xs, gs, states, 0.1, seed=0, step=1, backend=backend)
+    sghmc_update(xs, gs, states, 0.1, seed=0, step=2, backend=backend)
+    assert recorder.grids == [(200,)] * 3
+
+
+# ---- stochastic rounding
+
+SPECIAL = [0.0, -0.0, 1.0, -3.5, math.inf, -math.inf, math.nan, 2.0**-130, torch.finfo(torch.bfloat16).max]
+
+
+def test_stochastic_rounding_is_right_in_the_mean_exactly():
+    """Over all 2**16 random numbers, of which each is as probable as any other, the mean is the value itself."""
+    every = torch.arange(2**16)
+    bits = [0x3F800001, 0x3F80FFFF, 0x3FFFC000, 0xC1234567, 0x00001234, 0x807F8001, 0x7F7E1234]
+    for value in torch.tensor([b - 2**32 if b >= 2**31 else b for b in bits], dtype=torch.int32).view(torch.float32):
+        rounded = rounded_stochastically(value.expand(2**16), every).double()
+        assert rounded.mean() == value.double()
+        assert rounded.unique().numel() == 2
+        nearest = value.bfloat16().double()
+        assert (nearest == rounded).double().mean() >= 0.5
+
+
+@pytest.mark.parametrize("number", [0, 1, 0x7FFF, 0xFFFF])
+def test_what_bfloat16_holds_is_not_rounded(number):
+    values = torch.tensor(SPECIAL)
+    assert same_bits(rounded_stochastically(values, torch.full((len(SPECIAL),), number))[:6], values.bfloat16()[:6])
+    rounded = rounded_stochastically(values, torch.full((len(SPECIAL),), number)).float()
+    assert torch.equal(rounded.nan_to_num(7.0), values.bfloat16().float().nan_to_num(7.0))
+    poisons = torch.tensor([0x7F800001, 0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32)
+    assert rounded_stochastically(poisons, torch.full((3,), number)).isnan().all()
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 4097])
+def test_parameters_are_rounded_by_bits_of_their_own(backend, n):
+    x, g = random_tensor(n, torch.bfloat16, 1), random_tensor(n, torch.bfloat16, 2)
+    x[: min(n, 9)] = torch.tensor(SPECIAL, dtype=torch.bfloat16, device=DEVICE)[: min(n, 9)]
+    g[: min(n, 7)] = 0
+    half = torch.tensor(0.5 * 0.003, dtype=torch.float32, device=DEVICE)
+    moved = x.float() - half * g.float()
+    expected = rounded_stochastically(moved, rounding_bits(n, 2**63 + 5, 7, 3, DEVICE))
+    sgld_update(x, g, 0.003, 0.0, seed=2**63 + 5, step=7, tensor_numbers=[3], rounding="stochastic", backend=backend)
+    if DEVICE.type == "cpu":
+        assert torch.equal(x.float().nan_to_num(7.0), expected.float().nan_to_num(7.0))
+    else:  # a fused multiply-add rounds once
+        torch.testing.assert_close(x, expected, rtol=2.0**-7, atol=0.0, equal_nan=True)
+    if n > 9:
+        assert not torch.equal(expected[9:], moved[9:].bfloat16())
+
+
+def test_only_bfloat16_is_rounded_stochastically(backend):
+    dtypes = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+    start = [random_tensor(999, dtype, i) for i, dtype in enumerate(dtypes)]
+    runs = [[x.clone() for x in start] for _ in range(2)]
+    for xs, rounding in zip(runs, ("nearest", "stochastic"), strict=True):
+        sgld_update(xs, [torch.ones_like(x) for x in xs], 0.1, seed=1, step=1, rounding=rounding, backend=backend)
+    assert [same_bits(a, b) for a, b in zip(*runs, strict=True)] == [True, True, True, False]
+    assert torch.equal(rounding_bits(999, 1, 1, 3, DEVICE), rounding_bits(1024, 1, 1, 3, DEVICE)[:999])
+    with pytest.raises(ValueError, match=r"^rounding must"):
+        sgld_update(start[0], start[0].clone(), 0.1, seed=1, step=1, rounding="up", backend=backend)
+
+
+# ---- preconditioner and momentum
+
+
+@pytest.mark.parametrize("case", [c for c in (*PSGLD.cases, *SGHMC.cases) if c.purpose == "check"], ids=str)
+def test_the_variants_agree(backend, case):
+    operation, scheme = (PSGLD, PRECONDITIONED) if case.operation == "psgld" else (SGHMC, HAMILTONIAN)
+    implementation = Implementation(
+        case.operation, backend, backend, lambda inputs, outputs: langevin.prepare(scheme, backend, inputs, outputs)
+    )
+    agreement = check_case(operation, implementation, case, DEVICE, seeds=[case.seed])
+    assert agreement.passed, agreement.message
+
+
+def test_friction_one_is_langevin_dynamics_with_twice_the_step(backend):
+    x, g = random_tensor(2000, torch.float64, 1), random_tensor(2000, torch.float64, 2)
+    ours, theirs = x.clone(), x.clone()
+    sghmc_update(ours, g, torch.full_like(x, 9.0), 0.05, 0.7, friction=1.0, seed=3, step=4, backend=backend)
+    sgld_update(theirs, g, 0.1, 0.7, seed=3, step=4, backend=backend)
+    torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)
+
+
+def test_decay_zero_and_one(backend):
+    x, g, square = random_tensor(100, seed=1), random_tensor(100, seed=2), random_tensor(100, seed=3).square()
+    kept = square.clone()
+    psgld_update(x, g, square, 0.1, decay=1.0, seed=1, step=1, backend=backend)
+    assert same_bits(square, kept)
+    psgld_update(x, g, square, 0.1, decay=0.0, seed=1, step=1, backend=backend)
+    assert same_bits(square, g * g)
+
+
+@pytest.mark.parametrize("update", [psgld_update, sghmc_update])
+def test_strided_states_and_a_step_size_of_zero(backend, update):
+    x, g = random_tensor((6, 10), seed=1), random_tensor((6, 10), seed=2)
+    state = random_tensor((10, 6), seed=3).square().t()
+    dense_x, dense_state = x.clone(), state.contiguous()
+    update(x, g, state, 0.1, seed=1, step=1, backend=backend)
+    update(dense_x, g, dense_state, 0.1, seed=1, step=1, backend=backend)
+    assert same_bits(x, dense_x)
+    assert same_bits(state, dense_state)
+    update(x, g, state, 0.0, seed=1, step=1, backend=backend)
+    assert same_bits(x, dense_x)
+    assert same_bits(state, dense_state)
+
+
+@pytest.mark.parametrize(
+    ("update", "states", "change", "name", "error"),
+    [
+        (psgld_update, [torch.zeros(4).bfloat16()], {}, "squares[0]", TypeError),
+        (psgld_update, [torch.zeros(5)], {}, "squares[0]", ValueError),
+        (psgld_update, [torch.zeros(1).expand(4)], {}, "squares[0]", ValueError),
+        (psgld_update, [torch.zeros(4), torch.zeros(4)], {}, "squares", ValueError),
+        (psgld_update, [], {}, "squares", ValueError),
+        (psgld_update, [torch.zeros(4)], {"decay": 1.5}, "decay", ValueError),
+        (psgld_update, [torch.zeros(4)], {"damping": 0.0}, "damping", ValueError),
+        (sghmc_update, [torch.zeros(4).double()], {}, "momenta[0]", TypeError),
+        (sghmc_update, [torch.zeros(4)], {"friction": -0.1}, "friction", ValueError),
+        (sghmc_update, [torch.zeros(4)], {"friction": math.nan}, "friction", ValueError),
+        (sghmc_update, [torch.zeros(4)], {"step": torch.zeros(1)}, "step", TypeError),
+        (sghmc_update, [torch.zeros(4)], {"step": torch.zeros(2, dtype=torch.int64)}, "step", ValueError),
+    ],
+)
+def test_a_wrong_argument_of_a_variant_is_named(update, states, change, name, error):
+    x = torch.zeros(4)
+    with pytest.raises(error) as caught:
+        update([x], [torch.ones(4)], states, 0.1, **({"seed": 0, "step": 0} | change))
+    assert str(caught.value).startswith(name + " must")
+    assert not x.any()
+
+
+def test_a_state_must_not_share_memory():
+    x, g = torch.zeros(4), torch.ones(4)
+    for state in (x, g):
+        with pytest.raises(ValueError, match="must not share memory with"):
+            sghmc_update(x, g, state, 0.1, seed=0, step=0)
+
+
+# ---- the step on the device, and torch.compile
+
+
+def test_a_step_on_the_device_is_read_by_the_kernel(backend):
+    step = torch.tensor(2**32 - 2, device=DEVICE)
+    ours, theirs, g = random_tensor(900), random_tensor(900), random_tensor(900, seed=1)
+    for number in (2**32 - 2, 2**32 - 1):
+        sgld_update(ours, g, 0.1, seed=5, step=step, backend=backend)
+        sgld_update(theirs, g, 0.1, seed=5, step=number, backend=backend)
+        assert same_bits(ours, theirs)
+        assert step == number
+        step += 1
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_the_update_compiles_as_a_whole(rounding):
+    def two(xs, gs, square, step):
+        psgld_update(xs, gs, [square, square.clone()], 0.1, seed=2**64 - 1, step=step, rounding=rounding)
+        sgld_update(xs[0], gs[0], 0.1, seed=1, step=step)
+        return xs[0] * 2
+
+    runs = []
+    for run in (two, torch.compile(two, fullgraph=True, backend="aot_eager")):
+        xs = [random_tensor(9).cpu(), random_tensor(9).bfloat16().cpu()]
+        square = torch.ones(9)
+        result = run(xs, [2 * torch.ones_like(x) for x in xs], square, torch.tensor(3))
+        runs.append([*xs, square, result])
+    assert all(same_bits(a, b) for a, b in zip(*runs, strict=True))
+    assert not torch.equal(runs[0][2], torch.ones(9))
+
+
+@pytest.mark.parametrize("method", ["sgld", "psgld", "sghmc"])
+@pytest.mark.parametrize("capturable", [False, True])
+def test_the_optimizer_compiles(method, capturable):
+    models = [_model().cpu(), _model().cpu()]
+    for model, compiled in zip(models, (False, True), strict=True):
+        optimizer = SGLD(model.parameters(), lr=0.02, seed=2**63, method=method, capturable=capturable)
+        step = torch.compile(optimizer.step, backend="eager") if compiled else optimizer.step
+        for _ in range(4):
+            optimizer.zero_grad()
+            (model(torch.linspace(-1, 1, 40).view(8, 5)) ** 2).sum().backward()
+            step()
+        assert int(optimizer.param_groups[0]["step"]) == 4
+    assert all(same_bits(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
+    assert not same_bits(next(models[0].parameters()), next(_model().cpu().parameters()))
+
+
 # ---- the optimizer
 
 
@@ -345,6 +565,74 @@ def test_a_restored_run_goes_on_bit_for_bit(backend, tmp_path):
     again.load_state_dict(states[1])
     _walk(restored, again, 3)
     assert all(same_bits(a, b) for a, b in zip(model.parameters(), restored.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("method", ["psgld", "sghmc"])
+def test_what_a_method_keeps_is_restored_bit_for_bit(method, capturable, tmp_path):
+    """In float32 beside bfloat16 parameters, and into the tensors that there are, where a captured graph finds it."""
+
+    def fresh(**options):
+        x = torch.nn.Parameter(random_tensor(50, torch.bfloat16))
+        return x, SGLD([x], **{"lr": 0.02, "method": method, "capturable": capturable, **options})
+
+    def walk(x, optimizer, steps):
+        for _ in range(steps):
+            x.grad = 3 * x.detach()
+            optimizer.step()
+
+    x, optimizer = fresh(seed=11, rounding="stochastic")
+    walk(x, optimizer, 2)
+    torch.save([x.detach(), optimizer.state_dict()], tmp_path / "state.pt")
+    walk(x, optimizer, 3)
+    (kept,) = optimizer.state[x].values()
+    assert kept.dtype is torch.float32
+    for begun in (False, True):
+        y, again = fresh(lr=0.5)
+        if begun:
+            walk(y, again, 1)
+        step, tensors = again.param_groups[0]["step"], list(again.state[y].values())
+        saved, states = torch.load(tmp_path / "state.pt", weights_only=True)
+        y.data.copy_(saved)
+        again.load_state_dict(states)
+        walk(y, again, 3)
+        assert same_bits(x, y)
+        assert same_bits(kept, next(iter(again.state[y].values())))
+        assert not begun or tensors[0] is next(iter(again.state[y].values()))
+        assert not capturable or step is again.param_groups[0]["step"]
+        assert int(again.param_groups[0]["step"]) == 5
+
+
+def test_a_run_saved_before_there_were_methods_is_restored():
+    x = torch.nn.Parameter(random_tensor(5))
+    optimizer = SGLD([x], lr=0.1)
+    old = optimizer.state_dict()
+    old["param_groups"] = [
+        {name: group[name] for name in ("lr", "temperature", "seed", "step", "backend", "params")} | {"step": 7}
+        for group in old["param_groups"]
+    ]
+    optimizer.load_state_dict(old)
+    x.grad = torch.ones_like(x)
+    optimizer.step()
+    assert optimizer.param_groups[0]["step"] == 8
+
+
+def test_the_methods_are_their_updates(backend):
+    for method, name in (("psgld", "square"), ("sghmc", "momentum")):
+        x, y, g = torch.nn.Parameter(random_tensor(9)), random_tensor(9), random_tensor(9, seed=1)
+        optimizer = SGLD([x], lr=0.1, method=method, seed=3, damping=0.5, friction=0.3, decay=0.8, backend=backend)
+        state = g.square() if method == "psgld" else torch.zeros(9, device=DEVICE)
+        for step in range(2):
+            x.grad = g.clone()
+            optimizer.step()
+            if method == "psgld":
+                psgld_update(y, g, state, 0.1, decay=0.8, damping=0.5, seed=3, step=step, backend=backend)
+            else:
+                sghmc_update(y, g, state, 0.1, friction=0.3, seed=3, step=step, backend=backend)
+        assert same_bits(x, y)
+        assert same_bits(optimizer.state[x][name], state)
+    with pytest.raises(ValueError, match=r"^method must"):
+        SGLD([x], lr=0.1, method="adam")
 
 
 def test_groups_have_their_own_step_size_and_temperature(backend):

@@ -8,6 +8,7 @@ from boltzbench.harness.registry import Plugin, Registry
 from boltzbench.harness.types import Measurement, Record, Run
 from fakes import implementation, operation
 from rich.console import Console
+from wrong_samplers import gaussian, langevin
 
 LONG = "outliers_transposed_noncontiguous batch=1024 rows=100003 columns=65537 bfloat16"
 
@@ -216,10 +217,18 @@ def test_the_closing_line(records, problems, line):
 
 
 def test_the_list_of_operations():
-    implementations = (implementation(plugin="fake (d 1)"), implementation("cupy", backend="cupy", plugin="fake (d 1)"))
+    implementations = (
+        implementation(plugin="fake (d 1)"),
+        implementation("cupy", backend="cupy", plugin="fake (d 1)", note="slower where strides are odd"),
+    )
     plugin = Plugin("fake", "fake_module", "distribution", "1.2", ("oh",), ("double", "lonely"))
-    registry = Registry({"double": operation(), "lonely": operation("lonely")}, implementations, (plugin,))
+    registry = Registry(
+        {"double": operation(), "lonely": operation("lonely")}, implementations, (plugin,),
+        targets={"gaussian": replace(gaussian(), plugin="fake (d 1)")},
+        samplers={"mine": replace(langevin("mine"), plugin="fake (d 1)")},
+    )  # fmt: skip
     reasons = {
+        (tables.SAMPLER, "mine"): {"cpu": None, "cuda": "no GPU"},
         ("double", "torch"): {"cpu": None, "cuda": "no GPU"},
         ("double", "cupy"): {"cpu": "no compiler", "cuda": "no GPU"},
     }
@@ -230,12 +239,16 @@ def test_the_list_of_operations():
         "cases: 2 check, 2 bench, 1 real",
         "not on cpu: cupy: no compiler",
         "not on cuda: torch, cupy: no GPU",
+        "cupy: slower where strides are odd",
+        "not on cuda: mine: no GPU",
         "no implementation is installed",
     ):
         assert line in shown
     words = [line.split() for line in shown.splitlines()]
     assert ["torch", "torch", "fake", "(d", "1)", "yes", "no"] in words
     assert ["cupy", "cupy", "fake", "(d", "1)", "no", "no"] in words
+    assert ["gaussian", "gaussian", "2", "0.5,", "2", "fake", "(d", "1)"] in words
+    assert ["mine", "torch", "fake", "(d", "1)", "yes", "no"] in words
     assert ["fake", "distribution", "1.2", "fake_module"] in words
 
 

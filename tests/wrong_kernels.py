@@ -10,19 +10,38 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import boltzbench.kernels
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Status, Tensors
 from boltzbench.kernels.logsumexp import logsumexp
+from boltzbench.kernels.philox import Stream, random_words
+from boltzbench.kernels.sgld import reference as sgld_reference
+from boltzbench.plugins import langevin, sgld_variants
 from boltzbench.plugins import logsumexp as logsumexp_plugin
 from boltzbench.plugins import rbm_gibbs as rbm_plugin
 from boltzbench.plugins import sgld as sgld_plugin
+from boltzbench.plugins import thermodynamics as thermodynamics_plugin
 from torch import Tensor
 
-PLUGINS = {"logsumexp": logsumexp_plugin, "rbm_gibbs": rbm_plugin, "sgld": sgld_plugin}
+PLUGINS = {
+    "logsumexp": logsumexp_plugin,
+    "rbm_gibbs": rbm_plugin,
+    "sgld": sgld_plugin,
+    "psgld": SimpleNamespace(
+        OPERATION=sgld_variants.PSGLD, prepare=partial(langevin.prepare, sgld_variants.PRECONDITIONED)
+    ),
+    "sghmc": SimpleNamespace(
+        OPERATION=sgld_variants.SGHMC, prepare=partial(langevin.prepare, sgld_variants.HAMILTONIAN)
+    ),
+    "thermodynamics": thermodynamics_plugin,
+}
+FOLDERS = {"psgld": "sgld", "sghmc": "sgld"}
+"""Where the kernels of an operation are, if not in a folder of its name."""
 KERNELS = Path(boltzbench.kernels.__file__).parent
 Prepare = Callable[[Inputs, Tensors], Launch]
 
@@ -174,6 +193,55 @@ def gradient_from_a_rounded_result(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+# --- thermodynamics: each takes (x, p, log Z), with p the law, and returns energy and variance
+
+
+def subtracts_large_squares(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    mean = (p * x).sum(1)
+    return -mean, (p * x * x).sum(1) - mean * mean
+
+
+def squares_distances_from_the_peak(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    distance = x - x.amax(1, keepdim=True)
+    mean = (p * distance).sum(1)
+    return -(x.amax(1) + mean), (p * distance**2).sum(1) - mean**2
+
+
+def weighs_all_alike(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    return -x.mean(1), x.var(1, correction=0)
+
+
+def takes_the_sample_variance(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = -(p * x).sum(1)
+    n = x.shape[1]
+    return energy, (p * (x + energy[:, None]) ** 2).sum(1) * n / (n - 1)
+
+
+def has_the_sign_of_energy_wrong(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = (p * x).sum(1)
+    return energy, (p * (x - energy[:, None]) ** 2).sum(1)
+
+
+def lets_weightless_states_count(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    energy = -(p * x).sum(1)
+    return energy, (p * (x + energy[:, None]) ** 2).sum(1)
+
+
+def _moments(compute: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            x = inputs["x"].to(outputs["log_z"].dtype)
+            log_z = torch.logsumexp(x * inputs["beta"], 1)
+            energy, variance = compute(x, torch.softmax(x * inputs["beta"], 1))
+            for name, value in (("log_z", log_z), ("energy", energy), ("variance", variance)):
+                outputs[name].copy_(torch.where(log_z.isfinite() | (value is log_z), value, torch.nan))
+            return outputs
+
+        return launch
+
+    return prepare
+
+
 # --- block Gibbs and SGLD: the shipped torch backend, given spoiled inputs or with spoiled results
 
 
@@ -216,6 +284,27 @@ def shares_noise_between_neighbours(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def _with_rounding_bits(bits: Callable[..., Tensor]) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            with mock.patch.object(sgld_reference, "rounding_bits", bits):
+                return sgld_plugin.prepare("torch", inputs, outputs)()
+
+        return launch
+
+    return prepare
+
+
+rounds_half_of_all_up = _with_rounding_bits(
+    lambda elements, seed, step, number, device: torch.arange(elements, device=device) % 2 * 0xFFFF
+)
+rounds_by_the_noise = _with_rounding_bits(
+    lambda elements, seed, step, number, device: (
+        random_words(torch.arange((elements + 3) // 4), seed, step, Stream.NOISE, number).flatten()[:elements] & 0xFFFF
+    )
+)
+
+
 # --- mutants
 
 
@@ -227,12 +316,13 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
         temporary = tempfile.TemporaryDirectory(prefix="mutant-")
         folder = Path(temporary.name)
-        for source in (*(KERNELS / operation).glob("*.*"), KERNELS / "philox.cuh"):
+        folder_name = FOLDERS.get(operation, operation)
+        for source in (*(KERNELS / folder_name).glob("*.*"), KERNELS / "philox.cuh"):
             shutil.copy(source, folder)
         text = (folder / file).read_text()
         assert text.count(old) >= 1, f"{file} no longer holds {old!r}"
         (folder / file).write_text(text.replace(old, new))
-        package = f"boltzbench.kernels.{operation}"
+        package = f"boltzbench.kernels.{folder_name}"
         spec = importlib.util.spec_from_file_location(f"{package}.{folder.name}", folder / f"{module_name}.py")
         assert spec is not None
         assert spec.loader is not None
@@ -250,12 +340,16 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     return prepare
 
 
-LOGSUMEXP = "rows=37 columns=1031 float32"
+LOGSUMEXP, SPLIT = "rows=37 columns=1031 float32", "split rows=3 columns=70001 float32"
+FLAT = "beta-zero far split rows=1 columns=70003 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 SQUARE = "chains=256 visible=64 hidden=64 sweeps=1 float32"
 BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3", "int8x3"))
 SGLD = "tensors=1 elements=5003 float32"
+STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
+PSGLD = SGHMC = "tensors=1 elements=2051 float32"
+CONSTANT = "constant preconditioner"
 
 WRONG_KERNELS = (
     *(
@@ -263,13 +357,24 @@ WRONG_KERNELS = (
         for compute, case in (
             (drops_the_last_column, LOGSUMEXP),
             (drops_the_last_block, LOGSUMEXP),
-            (sums_in_float16, "split rows=3 columns=70001 float32"),
+            (sums_in_float16, SPLIT),
             (never_rescales, LOGSUMEXP),
             (does_not_shift, "shifted rows=5 columns=512 float32"),
             (has_the_sign_wrong, LOGSUMEXP),
             (ignores_beta, "hot rows=5 columns=512 float32"),
             (answers_a_constant, LOGSUMEXP),
             (skips_nan, "nan rows=5 columns=512 float32"),
+        )
+    ),
+    *(
+        WrongKernel(compute.__name__, "thermodynamics", case, Status.WRONG_VALUES, _moments(compute))
+        for compute, case in (
+            (subtracts_large_squares, "shifted rows=5 columns=512 float32"),
+            (squares_distances_from_the_peak, FLAT),
+            (weighs_all_alike, LOGSUMEXP),
+            (takes_the_sample_variance, LOGSUMEXP),
+            (has_the_sign_of_energy_wrong, LOGSUMEXP),
+            (lets_weightless_states_count, "infinities rows=5 columns=512 float32"),
         )
     ),
     *(
@@ -321,6 +426,17 @@ WRONG_KERNELS = (
             ("reuses_its_noise", "sgld", WELL, Status.WRONG_LAW, lambda inputs: {"step": 0}),
             ("forgets_the_posterior's_noise", "sgld", "digits posterior",
              Status.WRONG_LAW, lambda inputs: {"temperature": 0.0}),
+            ("rounds_to_nearest", "sgld", "unbiased rounding",
+             Status.WRONG_LAW, lambda inputs: {"rounding": "nearest"}),
+            ("rounds_to_nearest", "sgld", STOCHASTIC,
+             Status.WRONG_VALUES, lambda inputs: {"rounding": "nearest"}),
+            ("forgets_old_gradients", "psgld", CONSTANT, Status.WRONG_LAW, lambda inputs: {"decay": 0.5}),
+            ("is_hardly_damped", "psgld", CONSTANT, Status.WRONG_LAW, lambda inputs: {"damping": 0.1}),
+            ("reuses_its_noise", "psgld", CONSTANT, Status.WRONG_LAW, lambda inputs: {"step": 0}),
+            ("has_no_friction", "sghmc", WELL, Status.WRONG_LAW, lambda inputs: {"friction": 0.0}),
+            ("has_noise_of_variance_two", "sghmc", WELL,
+             Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
+            ("reuses_its_noise", "sghmc", WELL, Status.WRONG_LAW, lambda inputs: {"step": 0}),
         )
     ),
     WrongKernel("freezes_a_unit", "rbm_gibbs", GIBBS, Status.WRONG_VALUES, freezes_a_unit),
@@ -328,18 +444,30 @@ WRONG_KERNELS = (
         "shares_uniforms_between_chains", "rbm_gibbs", GIBBS, Status.WRONG_VALUES, shares_uniforms_between_chains
     ),
     WrongKernel("shares_noise_between_neighbours", "sgld", WELL, Status.WRONG_LAW, shares_noise_between_neighbours),
+    WrongKernel("rounds_half_of_all_up", "sgld", "unbiased rounding", Status.WRONG_LAW, rounds_half_of_all_up),
+    WrongKernel("rounds_by_the_bits_of_the_noise", "sgld", STOCHASTIC, Status.WRONG_VALUES, rounds_by_the_noise),
 )  # fmt: skip
 
 MUTANTS = tuple(
     WrongKernel(f"{file}: {old} -> {new}", operation, caught_by, Status.WRONG_VALUES, mutant(operation, file, old, new))
     for operation, file, old, new, caught_by in (
-        ("logsumexp", "logsumexp.cu", "int lanes = 16", "int lanes = 8", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "__syncthreads();", "", LOGSUMEXP),
+        ("logsumexp", "logsumexp.cu", "lanes > 0; lanes /= 2) total", "lanes > 1; lanes /= 2) total", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "__syncthreads();\n        own", "own", LOGSUMEXP),
         ("logsumexp", "logsumexp.cu", "if (old_peak == new_peak) return;", "return;", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "first < end;", "first + LANES < end;", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "row % size2", "row % size1", LOGSUMEXP),
-        ("logsumexp", "logsumexp.cu", "split < splits", "split + 1 < splits", "split rows=3 columns=70001 float32"),
-        ("logsumexp", "logsumexp.cu", "* beta - level", "- level", "cold backward rows=67 columns=300 float32"),
+        ("logsumexp", "rows.cuh", "/ STRIDE) + 1;", "/ STRIDE);", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "k = whole + lane; k < end", "k = whole + lane; k < whole",
+         "remainder rows=1 columns=4103 float32"),
+        ("logsumexp", "rows.cuh", "return row * stride2", "return row * stride", LOGSUMEXP),
+        ("logsumexp", "rows.cuh", "first + i * LANES < rows.splits", "first + i * LANES + 1 < rows.splits", SPLIT),
+        ("logsumexp", "rows.cuh", "!= rows.splits - 1", "!= rows.splits - 2", SPLIT),
+        ("logsumexp", "logsumexp.cu", "beta_argument * 0.7", "0.7", "cold backward rows=67 columns=300 float32"),
+        ("logsumexp", "logsumexp.cu", "k = first + i * STRIDE;\n        if (k >= n)",
+         "k = first + i * STRIDE;\n        if (k >= n - WIDTH)", "backward rows=70 columns=128 bfloat16"),
+        ("thermodynamics", "thermodynamics.cu", "+ (difference * (share * total)) * difference", "", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "spread *= factor;", "", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "finite(mean + moved)", "mean", SPLIT),
+        ("thermodynamics", "thermodynamics.cu", "return larger(distance, ", "return larger(distance, -1 / Real(0) + ",
+         "infinities rows=5 columns=512 float32"),
         ("rbm_gibbs", "rbm_gibbs.cu", "words.word[u]", "words.word[0]", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
@@ -354,14 +482,34 @@ MUTANTS = tuple(
         ("rbm_gibbs", "triton_kernels.py", "weights + part_size + part_size", "weights + part_size", INT8X3),
         ("rbm_gibbs", "triton_kernels.py", "part += part_size", "part += 0", BF16X3),
         ("rbm_gibbs", "philox.cuh", "round < 10", "round < 9", GIBBS),
-        ("sgld", "sgld.cu", "0.5 * step_size", "step_size", SGLD),
-        ("sgld", "sgld.cu", "random_words(i / 4", "random_words(i / 8", SGLD),
+        ("sgld", "sgld.cu", "{x - n.drift * g, 0, 1}", "{x - 2 * n.drift * g, 0, 1}", SGLD),
+        ("sgld", "sgld.cu", "(group + part)", "group", "tensors=1 elements=5003 bfloat16"),
         ("sgld", "sgld.cu", "(u32)tensor.number", "0", "mixed tensors=9 elements=1031 float32"),
-        ("logsumexp", "triton_kernels.py", "_rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum",
-         "split rows=3 columns=70001 float32"),
-        ("logsumexp", "triton_kernels.py", "(column < end)", "(column < end - 1)", LOGSUMEXP),
+        ("sgld", "sgld.cu", "draws.group += STRIDE / 4;", "", SGLD),
+        ("sgld", "philox.cuh", "word1 ^ doubled", "word1", SGLD),
+        ("sgld", "philox.cuh", "f > 0.75f ? near", "f > 0.875f ? 1.442695f * rest", SGLD),
+        ("sgld", "sgld.cu", "random.word[j], true", "random.word[j], false", STOCHASTIC),
+        ("sgld", "sgld.cu", "group >> 1 | group_high << 31", "group", STOCHASTIC),
+        ("psgld", "sgld.cu", "element.scale * z", "z", PSGLD),
+        ("psgld", "sgld.cu", "n.take * g * g", "n.take * g", PSGLD),
+        ("sghmc", "sgld.cu", "n.keep * state - n.drift * g, 1", "state - n.drift * g, 1", SGHMC),
+        ("sghmc", "sgld.cu", "element.x + element.state", "element.x", SGHMC),
+        ("logsumexp", "triton_kernels.py", "rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum", SPLIT),
+        ("logsumexp", "triton_kernels.py", "column + whole < end", "column + whole < end - 1", LOGSUMEXP),
+        ("logsumexp", "triton_kernels.py", "begin, whole, STEP", "begin, whole - STEP, STEP",
+         "rows=70 columns=128 bfloat16"),
+        ("logsumexp", "triton_kernels.py", "== splits - 1", "== splits - 2", SPLIT),
+        ("thermodynamics", "triton_kernels.py", "+ total * difference * difference", "", LOGSUMEXP),
+        ("thermodynamics", "triton_kernels.py", "spread * factor", "spread", SPLIT),
+        ("thermodynamics", "triton_kernels.py", "    distance = finite(distance)\n", "",
+         "infinities rows=5 columns=512 float32"),
         ("rbm_gibbs", "triton_kernels.py", "interleave4(w0, w1, w2, w3)", "interleave4(w0, w1, w2, w2)", GIBBS),
         ("rbm_gibbs", "triton_kernels.py", "k_mask = k < given_units", "k_mask = k < given_units - 1", GIBBS),
-        ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE", "mixed tensors=9 elements=1031 float32"),
+        ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE + step * 0",
+         "mixed tensors=9 elements=1031 float32"),
+        ("sgld", "triton_kernels.py", "even + 1, high", "even, high", "tensors=1 elements=5003 bfloat16"),
+        ("sgld", "triton_kernels.py", "w0, w0, w1, w1", "w0, w1, w0, w1", STOCHASTIC),
+        ("psgld", "triton_kernels.py", "tl.sqrt(preconditioner) * z", "preconditioner * z", PSGLD),
+        ("sghmc", "triton_kernels.py", "x += state", "x += keep * state", SGHMC),
     )
 )  # fmt: skip

@@ -259,6 +259,15 @@ def _one_stuck(state, x):
     return torch.where((chains_of(state) == 5)[:, None], state["x"], x)
 
 
+def _rest_stuck(state, x):
+    return torch.where((chains_of(state) >= 19_000)[:, None], state["x"], x)
+
+
+def _far_off(state, x):
+    u = uniforms(state["seed"], chains_of(state), -1 - state["step"], 1)
+    return torch.where(u < 1e-4, x + 1e6, x)
+
+
 def _previous_temperature(state, steps, temperature):
     before = state["temperature"]
     state["temperature"] = temperature
@@ -423,6 +432,37 @@ WRONG = [
         VALUES,
         "step 1, chain ",
     ),
+    Wrong(
+        langevin(
+            "chains in groups of four", noise=noise_of(chain=lambda s: s["first"] // 4 * 4 + torch.arange(len(s["x"])))
+        ),
+        gaussian,
+        "any split of chains",
+        VALUES,
+    ),
+    Wrong(
+        langevin("seed * 1000 + chain", noise=noise_of(lambda s: 0, lambda s: s["seed"] * 1000 + chains_of(s))),
+        gaussian,
+        "independent streams",
+        LAW,
+        "chain ",
+    ),
+    Wrong(
+        langevin("pairs of chains share noise", noise=noise_of(chain=lambda s: (chains_of(s) + 1) // 2)),
+        gaussian,
+        "independent streams",
+        LAW,
+        "chain 1 of seed 3 and chain 2 of seed 3 take the same path",
+    ),
+    Wrong(
+        langevin("noise again after 32 steps", noise=noise_of(step=lambda s: s["step"] % 32)),
+        gaussian,
+        "fresh noise in every step",
+        LAW,
+        "step 33 draws the same random numbers as step 1",
+    ),
+    Wrong(langevin("last chains stuck", advance=_each_step(_rest_stuck)), gaussian, "idle chains anywhere", LAW),
+    Wrong(langevin("far off, rarely", advance=_each_step(_far_off)), gaussian, "mean of x_0", LAW, "skewness "),
     Wrong(metropolis("accepts always", lambda u, r, s: u < 2), four_states, "law of state", LAW),
     Wrong(metropolis("accepts never", lambda u, r, s: u > 2), four_states, "moves", LAW),
     Wrong(metropolis("inverted ratio", lambda u, r, s: u.log() < -r), four_states, "law of state", LAW),

@@ -75,17 +75,6 @@ struct Fma {
     }
 };
 
-#ifdef BOLTZBENCH_EMULATOR
-inline float exp2_flushed(float x) { return exp2f(x); }
-#else
-// Without the two instructions that keep subnormal numbers: the MUFU alone.
-__device__ __forceinline__ float exp2_flushed(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-#endif
-
 // x <- 2^-x: tends to a fixed point, hence the few steps; the sign costs nothing.
 struct Exp2 {
     using Sum = float;

@@ -8,7 +8,15 @@ import math
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor
+from ..dispatch import (
+    NO_GRAPH,
+    backend_module,
+    choose_backend,
+    note_written,
+    require_output,
+    require_tensor,
+    running_on,
+)
 
 __all__ = ["logsumexp", "logsumexp_backward"]
 
@@ -47,8 +55,8 @@ def logsumexp(
     The gradient is ``dy/dx_i = beta exp(beta x_i - y)``, zero where every ``x_i`` is -inf.
     """
     require_tensor("x", x, DTYPES, None)
-    dim = _normal_dim(dim, x.dim())
-    _require_finite_beta(beta)
+    dim = normal_dim(dim, x.dim())
+    require_finite_beta(beta)
     if not torch.compiler.is_compiling():  # the compiler cannot look for compilers and libraries: the operator does
         backend = choose_backend(backend, x.device)
     if out is None:
@@ -57,7 +65,7 @@ def logsumexp(
     require_tensor("out", out, (x.dtype,), x.device)
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
         raise ValueError("out must be None when x or out requires a gradient")
-    shape = _reduced_shape(x, dim)
+    shape = reduced_shape(x, dim)
     require_output("out", out, torch.Size((*shape[:dim], 1, *shape[dim:])) if keepdim else shape, {"x": x})
     _forward(x, dim, float(beta), backend, out.view(shape), None)
     note_written(out)
@@ -87,9 +95,9 @@ def logsumexp_backward(
         A contiguous tensor of ``x``'s shape and dtype; zero in a row whose ``lse`` is -inf.
     """
     require_tensor("x", x, DTYPES, None)
-    dim = _normal_dim(dim, x.dim())
-    _require_finite_beta(beta)
-    shape = _reduced_shape(x, dim)
+    dim = normal_dim(dim, x.dim())
+    require_finite_beta(beta)
+    shape = reduced_shape(x, dim)
     require_tensor("grad", grad, (x.dtype,), x.device)
     require_tensor("lse", lse, (accumulation_dtype(x.dtype),), x.device)
     for name, value in (("grad", grad), ("lse", lse)):
@@ -101,7 +109,8 @@ def logsumexp_backward(
     require_tensor("out", out, (x.dtype,), x.device)
     require_output("out", out, x.shape, {"x": x, "grad": grad, "lse": lse})
     if x.numel():
-        backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
+        with running_on(x.device):
+            backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
         note_written(out)
     return out
 
@@ -111,13 +120,13 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
-def _normal_dim(dim: int, dims: int) -> int:
+def normal_dim(dim: int, dims: int) -> int:
     if not -dims <= dim < dims:
         raise IndexError(f"dim must lie in [{-dims}, {dims - 1}] for a tensor of {dims} dimensions, got {dim}")
     return dim % dims
 
 
-def _require_finite_beta(beta: float) -> None:
+def require_finite_beta(beta: float) -> None:
     if not math.isfinite(beta):
         raise ValueError(f"beta must be finite, got {beta}")
 
@@ -125,14 +134,15 @@ def _require_finite_beta(beta: float) -> None:
 def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: Tensor | None) -> None:
     """Write ``y`` and, if given, ``exact``; an empty sum is -inf, and an empty result needs no launch."""
     if x.numel():
-        backend_module(backend, __name__).forward(x, dim, beta, y, exact)
+        with running_on(x.device):
+            backend_module(backend, __name__).forward(x, dim, beta, y, exact)
         return
     y.fill_(-torch.inf)
     if exact is not None:
         exact.fill_(-torch.inf)
 
 
-def _reduced_shape(x: Tensor, dim: int) -> torch.Size:
+def reduced_shape(x: Tensor, dim: int) -> torch.Size:
     return torch.Size((*x.shape[:dim], *x.shape[dim + 1 :]))
 
 
@@ -141,7 +151,7 @@ def _reduced_shape(x: Tensor, dim: int) -> torch.Size:
 # off by 2**-8 |y|.
 
 
-@torch.library.custom_op("boltzbench::logsumexp", mutates_args=())
+@torch.library.custom_op("boltzbench::logsumexp", mutates_args=(), tags=NO_GRAPH)
 def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor]:
     y, exact = _empty_results(x, dim)
     _forward(x, dim, beta, choose_backend(backend, x.device), y, exact if exact.dtype != y.dtype else None)
@@ -150,12 +160,12 @@ def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor,
 
 @_forward_op.register_fake
 def _empty_results(x: Tensor, dim: int, beta: float = 1.0, backend: str = "") -> tuple[Tensor, Tensor]:
-    shape = _reduced_shape(x, dim)
+    shape = reduced_shape(x, dim)
     wide = accumulation_dtype(x.dtype)
     return x.new_empty(shape), x.new_empty(shape if wide != x.dtype else (0,), dtype=wide)
 
 
-@torch.library.custom_op("boltzbench::logsumexp_backward", mutates_args=())
+@torch.library.custom_op("boltzbench::logsumexp_backward", mutates_args=(), tags=NO_GRAPH)
 def _backward_op(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, backend: str) -> Tensor:
     return logsumexp_backward(grad, x, lse, dim, beta, backend=backend)
 

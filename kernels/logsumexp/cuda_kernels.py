@@ -10,124 +10,147 @@ from torch import Tensor
 
 from ..cuda_module import CudaModule
 from ..variants import CudaVariant, Variant
-from .rows import Layout, Rows, as_rows
+from .rows import Layout, Rows, as_rows, is_wide
+from .shapes import (
+    LANES_WHERE_CLOSER,
+    NARROW_LANES,
+    THREADS,
+    WIDE_LANES,
+    Plan,
+    Shape,
+    chunk_of,
+    counters,
+    plans,
+    shape_class,
+    split_rows,
+)
+from .tuning import run_best
 
 TYPES = {torch.float64: "double", torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-THREADS = 256
-CHUNK = 4
-"""Loads in flight per thread; both as in the .cu."""
-LANES_WHERE_CLOSER = 8
-BLOCKS_WANTED = 528
-"""Blocks that fill a large device several times over (132 multiprocessors, 4 each); fewer rows are split."""
-SPLIT_AT_LEAST = 16384
-"""A part of a split row is at least this long, so that combining stays negligible; parts are multiples of a quarter
-of it, which keeps them aligned for 128-bit loads."""
-MAX_SPLITS = 65535
 
 
-class _Layout(ctypes.Structure):
+class LayoutArgument(ctypes.Structure):
+    """``Layout`` of `rows.cuh`."""
+
     _fields_ = tuple(
         (name, ctypes.c_longlong) for name in ("size1", "size2", "stride0", "stride1", "stride2", "stride")
     )
 
+    @classmethod
+    def of(cls, view: Rows, layout: Layout) -> "LayoutArgument":
+        # A second size of 0 stands for rows in one dimension.
+        sizes = view.sizes[1:] if view.count != view.sizes[2] else (1, 0)
+        return cls(*sizes, *layout.strides, layout.stride)
 
-def _variants(dtype: torch.dtype) -> list[str]:
-    wide = 16 // dtype.itemsize
-    shapes = [(32, 1), (32, wide), (THREADS, 1), (THREADS, wide)]
-    return [f"{TYPES[dtype]}, {lanes}, {width}, false" for lanes, width in shapes] + [
-        f"{TYPES[dtype]}, {LANES_WHERE_CLOSER}, 1, true"
-    ]
+
+class RowsArgument(ctypes.Structure):
+    """``Rows`` of `rows.cuh`."""
+
+    _fields_ = (
+        ("layout", LayoutArgument),
+        *((name, ctypes.c_longlong) for name in ("count", "n", "splits", "length")),
+    )
+
+
+def templates(dtype: torch.dtype) -> list[tuple[str, int, int, str]]:
+    """Of every kernel for one dtype: the arguments ``T, LANES, WIDTH, ROWS_CLOSER``, lanes, width, and a remark."""
+    plain = [(lanes, 1, False) for lanes in NARROW_LANES]
+    plain += [(lanes, 16 // dtype.itemsize, False) for lanes in WIDE_LANES]
+    return [
+        (
+            f"{TYPES[dtype]}, {lanes}, {width}, {str(closer).lower()}", lanes, width,
+            ", rows closer" if closer else ", any strides" if width == 1 else "",
+        )
+        for lanes, width, closer in [*plain, (LANES_WHERE_CLOSER, 1, True)]
+    ]  # fmt: skip
 
 
 @functools.cache
 def module(dtype: torch.dtype) -> CudaModule:
     """The kernels for one dtype."""
-    kernels = [f"{name}<{variant}>" for name in ("forward", "backward") for variant in _variants(dtype)]
-    return CudaModule(Path(__file__).with_name("logsumexp.cu"), [*kernels, f"combine<{TYPES[dtype]}>"])
+    kernels = [f"{name}<{template}>" for name in ("forward", "backward") for template, *_ in templates(dtype)]
+    return CudaModule(Path(__file__).with_name("logsumexp.cu"), kernels)
 
 
-def _choose(view: Rows, *tensors: Tensor) -> tuple[int, str]:
-    """``(lanes, template arguments)`` for rows of this shape. 128-bit access needs every row to begin aligned."""
-    dtype = tensors[0].dtype
-    if view.are_closer:
-        return LANES_WHERE_CLOSER, f"{TYPES[dtype]}, {LANES_WHERE_CLOSER}, 1, true"
-    wide = 16 // dtype.itemsize
-    aligned = view.n % wide == 0 and all(
-        tensor.data_ptr() % 16 == 0 and layout.stride == 1 and all(stride % wide == 0 for stride in layout.strides)
-        for tensor, layout in zip(tensors, view.layouts, strict=True)
-    )
-    width = wide if aligned else 1
-    lanes = 32 if view.n <= 2 * 32 * width * CHUNK else THREADS
-    return lanes, f"{TYPES[dtype]}, {lanes}, {width}, false"
+def template_of(view: Rows, shape: Shape, dtype: torch.dtype) -> str:
+    """The arguments of the kernel for rows of this shape."""
+    return f"{TYPES[dtype]}, {shape.lanes}, {shape.width}, {str(view.are_closer).lower()}"
 
 
-def _as_argument(view: Rows, layout: Layout) -> _Layout:
-    return _Layout(*view.sizes[1:], *layout.strides, layout.stride)
+def reduce_rows(
+    kernels: CudaModule,
+    name: str,
+    x: Tensor,
+    dim: int,
+    numbers_per_part: int,
+    outputs: Sequence[Tensor | None],
+    beta: float,
+) -> None:
+    """Launch kernel ``name`` of a module that includes `rows.cuh`: each row of ``x``, not empty, to ``outputs``."""
+    x, view = as_rows(dim, x)
+    wide = is_wide(view, x)
+    layout = LayoutArgument.of(view, view.layouts[0])
+
+    def launch(plan: Plan) -> None:
+        shape = plan.shape
+        groups = -(-view.count // shape.rows)
+        splits, steps = split_rows(view, groups, shape.step, x.element_size(), plan.blocks)
+        parts = count = None
+        if splits > 1:
+            real = torch.float64 if x.dtype is torch.float64 else torch.float32
+            parts = torch.empty((view.count, splits, numbers_per_part), dtype=real, device=x.device)
+            count = counters(groups, x.device)
+        argument = RowsArgument(layout, view.count, view.n, splits, steps * shape.step)
+        kernels.launch(
+            f"{name}<{template_of(view, shape, x.dtype)}>", (groups * splits,), (THREADS,),
+            [x, *outputs, parts, count, argument, beta], device=x.device,
+        )  # fmt: skip
+
+    key = shape_class(f"cupy {kernels.source.stem} {name}", x, view, wide)
+    run_best(key, plans(view, x.element_size(), wide, True), launch, x.device)
 
 
 def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -> None:
     """Write ``y`` and, if given, ``exact`` (the result in the precision of accumulation). ``x`` is not empty."""
-    x, view = as_rows(dim, x)
-    lanes, variant = _choose(view, x)
-    row_blocks = -(-view.count // (THREADS // lanes))
-    splits = max(1, min(-(-BLOCKS_WANTED // row_blocks), view.n // SPLIT_AT_LEAST, MAX_SPLITS))
-    unit = SPLIT_AT_LEAST // 4
-    part = -(-view.n // (splits * unit)) * unit
-    splits = -(-view.n // part)
-    kernels = module(x.dtype)
-    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
-    peaks = totals = None
-    if splits > 1:
-        peaks, totals = torch.empty((2, splits, view.count), dtype=wide, device=x.device)
-    kernels.launch(
-        f"forward<{variant}>", (row_blocks, splits), (THREADS,),
-        [x, y, exact, peaks, totals, _as_argument(view, view.layouts[0]), view.count, view.n, part, beta],
-        device=x.device,
-    )  # fmt: skip
-    if splits > 1:
-        kernels.launch(
-            f"combine<{TYPES[x.dtype]}>", (-(-view.count // THREADS),), (THREADS,),
-            [peaks, totals, y, exact, view.count, splits, beta], device=x.device,
-        )  # fmt: skip
+    reduce_rows(module(x.dtype), "forward", x, dim, 2, (y, exact), beta)
 
 
 def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: Tensor) -> None:
     """Write the gradient with respect to ``x``, which is not empty, into ``out`` (contiguous)."""
     x, view = as_rows(dim, x, out)
-    lanes, variant = _choose(view, x, out)
-    width = int(variant.split(", ")[2])
-    column_blocks = -(-view.n // (lanes * width * CHUNK))
-    blocks = -(-view.count // (THREADS // lanes)) * column_blocks
-    layouts = [_as_argument(view, layout) for layout in view.layouts]
-    module(x.dtype).launch(
-        f"backward<{variant}>", (blocks,), (THREADS,),
-        [grad, x, lse, out, *layouts, view.count, view.n, column_blocks, beta], device=x.device,
-    )  # fmt: skip
+    wide = is_wide(view, x, out) and view.n % (16 // x.element_size()) == 0
+    layouts = [LayoutArgument.of(view, layout) for layout in view.layouts]
+
+    def launch(plan: Plan) -> None:
+        shape = plan.shape
+        column_blocks = -(-view.n // shape.step)
+        module(x.dtype).launch(
+            f"backward<{template_of(view, shape, x.dtype)}>", (-(-view.count // shape.rows) * column_blocks,),
+            (THREADS,), [grad, x, lse, out, *layouts, view.count, view.n, column_blocks, beta], device=x.device,
+        )  # fmt: skip
+
+    key = shape_class("cupy logsumexp backward", x, view, wide)
+    run_best(key, plans(view, x.element_size(), wide, False), launch, x.device)
+
+
+def row_variants(kernels: CudaModule, name: str, dtype: torch.dtype, traffic: int) -> list[Variant]:
+    """The kernels ``name`` of a module for all shapes of rows; ``traffic``: how often each element is moved."""
+    return [
+        CudaVariant(
+            name=f"{name} {TYPES[dtype]}, {f'{lanes} lanes' if lanes != THREADS else 'block'} per row{note}",
+            threads=THREADS, items=width * chunk_of(width, dtype.itemsize), unit="elements",
+            bytes_per_item=traffic * dtype.itemsize,
+            access_bytes=16 if width > 1 else 0, module=kernels, kernel=f"{name}<{template}>",
+        )
+        for template, lanes, width, note in templates(dtype)
+    ]  # fmt: skip
 
 
 def variants() -> Sequence[Variant]:
     """Every kernel that `forward` and `backward` choose from."""
-    found: list[Variant] = []
-    for dtype, name in TYPES.items():
-        for pass_, traffic in (("forward", 1), ("backward", 2)):
-            for template in _variants(dtype):
-                lanes, width = (int(word) for word in template.split(", ")[1:3])
-                found.append(
-                    CudaVariant(
-                        name=f"{pass_} {name}, {lanes} lanes, {width * dtype.itemsize} B",
-                        threads=THREADS,
-                        items=width * CHUNK,
-                        unit="elements",
-                        bytes_per_item=traffic * dtype.itemsize,
-                        access_bytes=16 if width > 1 else 0,
-                        module=module(dtype),
-                        kernel=f"{pass_}<{template}>",
-                    )
-                )
-        found.append(
-            CudaVariant(
-                name=f"combine {name}", threads=THREADS, items=1, unit="parts",
-                bytes_per_item=16 if dtype is torch.float64 else 8, module=module(dtype), kernel=f"combine<{name}>",
-            )
-        )  # fmt: skip
-    return found
+    return [
+        variant
+        for dtype in TYPES
+        for name, traffic in (("forward", 1), ("backward", 2))
+        for variant in row_variants(module(dtype), name, dtype, traffic)
+    ]

@@ -1,192 +1,128 @@
 // Log-sum-exp in CUDA C, forward and backward.
 //
-// Bound by memory: the forward reads each element once (4 B or 2 B) and writes a row's result; the backward reads and
-// writes each element once. Per element one ex2, a subtraction, a product and a comparison.
+// Bytes: the forward reads each element once (8, 4 or 2 B) and writes a result per row; the backward reads and writes
+// each element once. Memory is the limit: at 4.3 TB/s over 132 multiprocessors of 1.98 GHz, 16.5 B arrive per clock
+// and multiprocessor, so that 128 lanes have 31 instructions for an element of 4 B read, and 15.6 for one of 2 B.
 //
-// Design: LANES threads share a row (a warp for short rows, a block for long ones), each with a running maximum and a
-// running sum that is rescaled once per chunk of loads, not per element. WIDTH elements come in one 128-bit load where
-// the rows allow it, four loads in flight. Where rows are neighbours in memory (ROWS_CLOSER: a reduction over an outer
-// dimension), neighbouring threads take neighbouring rows. Rows too few to fill the device are split over blockIdx.y;
-// `combine` puts the parts together.
-#include "device.cuh"
+// Operations per element, forward: a comparison, a subtraction, a product, an ex2, a sum, and for 16 bits an unpacking
+// in place of half a comparison. In the inner loop of sm_90, loads, addresses and rescaling included: 7.1 instructions
+// for float32 (23 % of what can be issued while the data arrive), 6.8 for 16 bits (43 %), of which 1.06 and 1.03 MUFU;
+// 40 for float64 (64 %), of which 23 in the double-precision pipe. No FFMA takes the scale in: x * scale - peak * scale
+// overflows where x does not, and a single element would not come back exactly.
+// Backward: an FFMA, a sum, a product and an ex2 with its care for subnormal numbers, packing for 16 bits; 23 for
+// float32 and 16 for 16 bits with all that a thread does once, of 62 and 31 that can be issued.
+//
+// Design: rows.cuh reads the rows: 2 to 32 lanes of a warp for short ones, a block for long ones, several blocks for
+// long ones that are few. Each thread has a running maximum and a running sum, rescaled once per chunk of four loads:
+// no lane waits for another before the end of the row. 32 registers leave room for 2048 threads on a multiprocessor
+// (float64: 48), each with 64 B in flight: 128 KB, where bandwidth times latency asks for about 25 KB.
+// No cluster per row: a row that a block cannot read fast enough alone is split over blocks, whose sums are two numbers
+// each; distributed shared memory would save the one exchange per 64 KB read, and bound the parts of a row to 16.
+#include "rows.cuh"
 
-constexpr int THREADS = 256;
-constexpr int CHUNK = 4;  // loads in flight
-
-// Element k of row r lies at offset(r) + k * stride; rows are numbered over sizes (anything, size1, size2).
-struct Layout {
-    i64 size1, size2, stride0, stride1, stride2, stride;
-
-    __device__ i64 offset(i64 row) const {
-        const i64 inner = row % size2, rest = row / size2;
-        return rest / size1 * stride0 + rest % size1 * stride1 + inner * stride2;
-    }
-};
-
-__device__ __forceinline__ float power_of_two(float x) { return exp2_fast(x); }
-__device__ __forceinline__ double power_of_two(double x) { return exp2(x); }
-__device__ __forceinline__ float logarithm(float x) { return logf(x); }
-__device__ __forceinline__ double logarithm(double x) { return log(x); }
-__device__ __forceinline__ float larger(float a, float b) { return fmaxf(a, b); }
-__device__ __forceinline__ double larger(double a, double b) { return fmax(a, b); }
-__device__ __forceinline__ float shuffle_xor(float x, int lanes) { return __shfl_xor_sync(warp_mask, x, lanes); }
-__device__ __forceinline__ double shuffle_xor(double x, int lanes) { return __shfl_xor_sync(warp_mask, x, lanes); }
-
-// A sum of 2^((z - shift(peak)) * scale) over the z seen so far, and their maximum.
+// A sum of 2^((x - sign * finite_or_zero(peak)) * scale) over elements x; peak is the largest sign * x of them.
 template <class Real> struct Running {
-    Real peak = -infinity(), total = 0;
+    Real peak, total;
 
-    // What is subtracted before the exponential: the maximum, unless it is infinite (inf - inf would be NaN).
-    __device__ Real shift() const { return peak == infinity() || peak == -infinity() ? Real(0) : peak; }
+    static __device__ Running nothing() { return {-infinity(), 0}; }
 
-    __device__ void raise(Real new_peak, Real scale) {
+    __device__ void raise(Real new_peak, Weights<Real> weights) {
         const Real old_peak = peak;
         peak = new_peak;
         if (old_peak == new_peak) return;
         // A total without elements is 0 (or NaN) and stays so: its factor would be NaN at scale 0.
-        total *= old_peak == -infinity() ? Real(0) : power_of_two((old_peak - shift()) * scale);
+        const Real exponent = (old_peak - finite_or_zero(new_peak)) * (weights.sign * weights.scale);
+        total *= old_peak == -infinity() ? Real(0) : power_of_two(exponent);
     }
 
-    __device__ void merge(Running other, Real scale) {
+    template <bool ALL, bool FLIP, class T, int WIDTH, int COUNT>
+    __device__ __forceinline__ void add(const Vector<T, WIDTH> (&chunk)[COUNT], int present, Weights<Real> weights) {
+        raise(highest<ALL, FLIP>(peak, chunk, present), weights);
+        const Real origin = FLIP ? -finite_or_zero(peak) : finite_or_zero(peak);
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+            if (ALL || i < present) {
+                Real part = 0;
+#pragma unroll
+                for (int j = 0; j < WIDTH; ++j)
+                    part += power_of_two((widen(chunk[i].get(j)) - origin) * weights.scale);
+                total += part;
+            }
+    }
+
+    __device__ void merge(Running other, Weights<Real> weights) {
         const Real new_peak = larger(peak, other.peak);
-        raise(new_peak, scale);
-        other.raise(new_peak, scale);
+        raise(new_peak, weights);
+        other.raise(new_peak, weights);
         total += other.total;
     }
 
-    __device__ Real result(Real beta) const {
-        return (beta < 0 ? -shift() : shift()) * beta + logarithm(total);
+    template <int COUNT> __device__ void over_lanes(Weights<Real> weights) {
+        Real new_peak = peak;
+        for (int lanes = COUNT / 2; lanes > 0; lanes /= 2) new_peak = larger(new_peak, shuffle_xor(new_peak, lanes));
+        raise(new_peak, weights);
+        for (int lanes = COUNT / 2; lanes > 0; lanes /= 2) total += shuffle_xor(total, lanes);
     }
 };
 
-template <class T, int WIDTH> struct __align__(sizeof(T) * WIDTH) Vector {
-    T item[WIDTH];
-};
-
-template <int LANES, bool ROWS_CLOSER> struct Place {
-    static constexpr int ROWS = THREADS / LANES;
-    static __device__ int row() { return ROWS_CLOSER ? threadIdx.x % ROWS : threadIdx.x / LANES; }
-    static __device__ int lane() { return ROWS_CLOSER ? threadIdx.x / ROWS : threadIdx.x % LANES; }
-};
-
-// y: (rows,); exact: (rows,) in the wide type, or null; peaks, totals: (splits, rows), or null for whole rows.
+// y: (rows,); exact: (rows,) in the wide type, or null; parts: (rows, splits) and counters, 0, or null for whole rows.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
-    forward(const T* __restrict__ x, T* y, Wide<T>* exact, Wide<T>* peaks, Wide<T>* totals, Layout layout, i64 rows,
-            i64 n, i64 part, double beta_argument) {
+    forward(const T* __restrict__ x, T* y, Wide<T>* exact, Running<Wide<T>>* parts, u32* counters, Rows rows,
+            double beta) {
     using Real = Wide<T>;
-    using Here = Place<LANES, ROWS_CLOSER>;
-    const Real beta = (Real)beta_argument, sign = beta < 0 ? -1 : 1;
-    const Real scale = (Real)((beta_argument < 0 ? -beta_argument : beta_argument) * 1.4426950408889634);
-    const i64 row = (i64)blockIdx.x * Here::ROWS + Here::row();
-    const i64 begin = blockIdx.y * part, end = begin + part < n ? begin + part : n;
     Running<Real> sum;
-    if (row < rows) {
-        const T* const base = x + layout.offset(row);
-        for (i64 first = begin + Here::lane() * WIDTH; first < end; first += (i64)LANES * WIDTH * CHUNK) {
-            Vector<T, WIDTH> chunk[CHUNK];
-#pragma unroll
-            for (int i = 0; i < CHUNK; ++i) {
-                const i64 k = first + (i64)i * LANES * WIDTH;
-                if (k < end) chunk[i] = *reinterpret_cast<const Vector<T, WIDTH>*>(base + k * layout.stride);
-            }
-            Real new_peak = sum.peak;
-#pragma unroll
-            for (int i = 0; i < CHUNK; ++i)
-                if (first + (i64)i * LANES * WIDTH < end)
-                    for (int j = 0; j < WIDTH; ++j) new_peak = larger(new_peak, sign * widen(chunk[i].item[j]));
-            sum.raise(new_peak, scale);
-            const Real shift = sum.shift();
-#pragma unroll
-            for (int i = 0; i < CHUNK; ++i)
-                if (first + (i64)i * LANES * WIDTH < end)
-                    for (int j = 0; j < WIDTH; ++j)
-                        sum.total += power_of_two((sign * widen(chunk[i].item[j]) - shift) * scale);
-        }
-    }
-    constexpr int PARTS = ROWS_CLOSER ? LANES : LANES / 32;  // what is left of a row after the exchange in a warp
-    if (!ROWS_CLOSER)
-        for (int lanes = 16; lanes > 0; lanes /= 2) {
-            Running<Real> other;
-            other.peak = shuffle_xor(sum.peak, lanes);
-            other.total = shuffle_xor(sum.total, lanes);
-            sum.merge(other, scale);
-        }
-    if (PARTS > 1) {
-        __shared__ Real shared_peaks[THREADS], shared_totals[THREADS];
-        const int slot = ROWS_CLOSER ? threadIdx.x : threadIdx.x / 32;
-        shared_peaks[slot] = sum.peak;  // all lanes of a warp hold the same
-        shared_totals[slot] = sum.total;
-        __syncthreads();
-        if (Here::lane() == 0)
-            for (int i = 1; i < PARTS; ++i) {
-                const int from = ROWS_CLOSER ? i * Here::ROWS + Here::row() : Here::row() * PARTS + i;
-                Running<Real> other;
-                other.peak = shared_peaks[from];
-                other.total = shared_totals[from];
-                sum.merge(other, scale);
-            }
-    }
-    if (row >= rows || Here::lane() != 0) return;
-    if (peaks) {
-        peaks[blockIdx.y * rows + row] = sum.peak;
-        totals[blockIdx.y * rows + row] = sum.total;
-    } else {
-        const Real result = sum.result(beta);
-        y[row] = narrow<T>(result);
-        if (exact) exact[row] = result;
-    }
-}
-
-// The parts of split rows, (splits, rows), put together.
-template <class T>
-__global__ void __launch_bounds__(THREADS)
-    combine(const Wide<T>* peaks, const Wide<T>* totals, T* y, Wide<T>* exact, i64 rows, i64 splits,
-            double beta_argument) {
-    using Real = Wide<T>;
-    const Real scale = (Real)((beta_argument < 0 ? -beta_argument : beta_argument) * 1.4426950408889634);
-    const i64 row = (i64)blockIdx.x * THREADS + threadIdx.x;
-    if (row >= rows) return;
-    Running<Real> sum;
-    for (i64 split = 0; split < splits; ++split) {
-        Running<Real> other;
-        other.peak = peaks[split * rows + row];
-        other.total = totals[split * rows + row];
-        sum.merge(other, scale);
-    }
-    const Real result = sum.result((Real)beta_argument);
+    i64 row;
+    if (!reduce_rows<LANES, WIDTH, ROWS_CLOSER>(x, rows, parts, counters, Weights<Real>(beta), sum, row)) return;
+    const Real level = finite_or_zero(sum.peak) * static_cast<Real>(beta < 0 ? -beta : beta);
+    const Real result = level + logarithm(sum.total);
     y[row] = narrow<T>(result);
     if (exact) exact[row] = result;
 }
 
-// dx = grad * beta * exp(beta x - lse). Each block takes ROWS rows and LANES * WIDTH * CHUNK columns.
+// Subnormal weights are kept: a gradient may be large.
+__device__ __forceinline__ float weight(float exponent) { return exp2_fast(exponent); }
+__device__ __forceinline__ double weight(double exponent) { return exp2(exponent); }
+
+// dx = grad * beta * exp(beta x - lse). Each block takes ROWS rows and LANES * WIDTH * CHUNK columns; n is a multiple
+// of WIDTH.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
     backward(const T* grad, const T* __restrict__ x, const Wide<T>* lse, T* dx, Layout x_layout, Layout dx_layout,
              i64 rows, i64 n, i64 column_blocks, double beta_argument) {
     using Real = Wide<T>;
-    using Here = Place<LANES, ROWS_CLOSER>;
-    const i64 row = blockIdx.x / column_blocks * Here::ROWS + Here::row();
+    constexpr int ROWS = THREADS / LANES, STRIDE = LANES * WIDTH, COUNT = CHUNK<T, WIDTH>;
+    const u32 per_row = static_cast<u32>(column_blocks);
+    const u32 group = per_row == 1 ? blockIdx.x : blockIdx.x / per_row;
+    const u32 column_block = per_row == 1 ? 0 : blockIdx.x % per_row;
+    const i64 row = static_cast<i64>(group) * ROWS + (ROWS_CLOSER ? threadIdx.x % ROWS : threadIdx.x / LANES);
     if (row >= rows) return;
-    const Real beta = (Real)beta_argument, factor = widen(grad[row]) * beta;
-    const Real level = lse[row] == -infinity() ? Real(0) : lse[row];
+    const int lane = ROWS_CLOSER ? threadIdx.x / ROWS : threadIdx.x % LANES;
+    const i64 x_stride = WIDTH > 1 ? 1 : x_layout.stride, dx_stride = WIDTH > 1 ? 1 : dx_layout.stride;
+    const i64 first = static_cast<i64>(column_block) * (STRIDE * COUNT) + lane * WIDTH;
     const T* const from = x + x_layout.offset(row);
     T* const to = dx + dx_layout.offset(row);
-    const i64 first = blockIdx.x % column_blocks * ((i64)LANES * WIDTH * CHUNK) + Here::lane() * WIDTH;
-    Vector<T, WIDTH> chunk[CHUNK];
+    Vector<T, WIDTH> chunk[COUNT];
 #pragma unroll
-    for (int i = 0; i < CHUNK; ++i) {
-        const i64 k = first + (i64)i * LANES * WIDTH;
-        if (k < n) chunk[i] = *reinterpret_cast<const Vector<T, WIDTH>*>(from + k * x_layout.stride);
+    for (int i = 0; i < COUNT; ++i) {
+        const i64 k = first + i * STRIDE;
+        if (k < n) chunk[i] = load<WIDTH>(from + k * x_stride);
     }
+    // Half the exponent of 2, since the whole may overflow where beta x does not; the FMA adds one rounding to those of
+    // beta log2(e) and lse log2(e), the latter from a constant in two parts.
+    const Real half_scale = static_cast<Real>(beta_argument * 0.72134752044448170);
+    const Real level = lse[row] == -infinity() ? Real(0) : lse[row], factor = widen(grad[row]) * Real(beta_argument);
+    constexpr Real HALF_LOG2E = 0.72134752044448170, REST = 0.72134752044448170 - HALF_LOG2E;
+    const Real half_level = REST == 0 ? level * HALF_LOG2E : fused(level, HALF_LOG2E, level * REST);  // inf * 0 is NaN
 #pragma unroll
-    for (int i = 0; i < CHUNK; ++i) {
-        const i64 k = first + (i64)i * LANES * WIDTH;
+    for (int i = 0; i < COUNT; ++i) {
+        const i64 k = first + i * STRIDE;
         if (k >= n) break;
+#pragma unroll
         for (int j = 0; j < WIDTH; ++j) {
-            const Real exponent = (widen(chunk[i].item[j]) * beta - level) * Real(1.4426950408889634);
-            chunk[i].item[j] = narrow<T>(factor * power_of_two(exponent));
+            const Real half = fused(widen(chunk[i].get(j)), half_scale, -half_level);
+            chunk[i].set(j, narrow<T>(factor * weight(half + half)));
         }
-        *reinterpret_cast<Vector<T, WIDTH>*>(to + k * dx_layout.stride) = chunk[i];
+        store<WIDTH>(to + k * dx_stride, chunk[i]);
     }
 }

@@ -60,3 +60,12 @@ def as_rows(dim: int, x: Tensor, *contiguous: Tensor) -> tuple[Tensor, Rows]:
         for number, tensor in enumerate(tensors)
     )
     return x, Rows(x.shape[dim], sizes, layouts)  # type: ignore[arg-type]
+
+
+def is_wide(view: Rows, *tensors: Tensor) -> bool:
+    """Whether 128-bit access is possible: elements are neighbours, and each row of each tensor begins at 16 bytes."""
+    unit = 16 // tensors[0].element_size()
+    return all(
+        tensor.data_ptr() % 16 == 0 and layout.stride == 1 and all(stride % unit == 0 for stride in layout.strides)
+        for tensor, layout in zip(tensors, view.layouts, strict=True)
+    )

@@ -1,12 +1,18 @@
 """Log-sum-exp in Triton, forward and backward.
 
-Bound by memory: the forward reads each element once (4 B or 2 B) and writes a row's result; the backward reads and
-writes each element once. Per element one exponential (ex2), a subtraction, a product and a comparison.
+Bytes: the forward reads each element once (8, 4 or 2 B) and writes a result per row; the backward reads and writes each
+element once. Memory is the limit; `logsumexp.cu` has the budget of instructions that it leaves.
 
-Design: a program owns a tile of rows and walks along them, keeping a running maximum and a running sum per row; the
-sum is rescaled once per step, not per element. Where rows are neighbours in memory (a reduction over an outer
-dimension) the tile is wide in rows, so that loads stay coalesced. Rows too few to fill the device are split; a second
-kernel combines the parts.
+Operations per element, forward: a comparison, a subtraction, a product, an ex2, a sum, and for 16 bits an unpacking. In
+the inner loop of sm_90, loads, addresses and rescaling included: 6.4 instructions for float32, 7.0 for float16, 7.5 for
+bfloat16, of which 1.06 and 1.03 MUFU, and 43 for float64; one more, a sign, at negative beta. Backward: as in CUDA C.
+
+Design: a tile is (CHUNK, ROWS, LANES, WIDTH). The last axis is one 128-bit load, the one before it the threads of a
+row, then come rows, and the first axis lies in registers: Triton lays tiles out from the last axis to the first. A
+maximum or sum over the first and last axes thus stays within a thread; lanes are put together once, when a row ends.
+Whole steps are read without a mask; one masked step takes what is left. So that the compiler knows loads to be aligned,
+strides and lengths come in units of WIDTH where they are multiples of it. Shapes are those of the CUDA C kernels
+(`shapes.py`), and so is the way of few long rows: parts, and the last program of a row combines them, in their order.
 """
 
 import math
@@ -18,42 +24,102 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_math import bits_of, from_bits, round_to
+from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
-from .rows import Rows, as_rows
+from .rows import Layout, Rows, as_rows, is_wide
+from .shapes import LANES_WHERE_CLOSER, THREADS, Plan, Shape, chunk_of, counters, plans, shape_class, split_rows
+from .tuning import run_best
 
-TILE = 4096
-"""Elements in one step of a program."""
-ROWS_WHERE_CLOSER = 64
-"""Rows in a tile where neighbours in memory belong to neighbouring rows."""
-PROGRAMS_WANTED = 528
-"""Programs that fill a large device several times over (132 multiprocessors, 4 each); fewer rows are split."""
-SPLIT_AT_LEAST = 16384
-"""A part of a split row is at least this long, so that combining stays negligible."""
+_INTERPRETS = tl.constexpr(INTERPRETS)
 
 
 @triton.jit
-def _row_offset(row, size1, size2, stride0, stride1, stride2):
-    inner = row % size2
-    rest = row // size2
-    return (rest // size1) * stride0 + (rest % size1) * stride1 + inner * stride2
+def row_offset(row, size1, size2, stride0, stride1, stride2, ONE_DIM: tl.constexpr):
+    """Where a row begins. Rows in one dimension need no divisions."""
+    if ONE_DIM:
+        return row * stride2
+    else:
+        rest = row // size2
+        return (rest // size1) * stride0 + (rest % size1) * stride1 + (row % size2) * stride2
 
 
 @triton.jit
-def _shift(peak):
+def tile_columns(CHUNK: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr):
+    """The columns of one step, (CHUNK, 1, LANES, WIDTH): a lane's loads lie LANES * WIDTH elements apart.
+
+    Elements that are not neighbours may lie more than 2**31 apart within a step.
+    """
+    load = tl.arange(0, CHUNK)[:, None, None, None]
+    lane = tl.arange(0, LANES)[None, None, :, None]
+    element = tl.arange(0, WIDTH)[None, None, None, :]
+    column = (load * LANES + lane) * WIDTH + element
+    return column.to(tl.int64) if WIDTH == 1 else column
+
+
+@triton.jit
+def power_of_two(x):
+    """``2**x`` within 2 ulp; what is less than the smallest normal number may be 0.
+
+    For float64 the series of `rows.cuh`, a third of the instructions of ``tl.exp2``. There 2**x of x beyond 1022 is
+    right for infinity only, beside which it stands.
+    """
+    if x.dtype == tl.float64:
+        shifter = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer, found in the low bits
+        shifted = x + shifter
+        f = x - (shifted - shifter)
+        series = 4.4549605981865186e-10 * f + 7.072585949269223e-09
+        series = series * f + 1.0178062445845774e-07
+        series = series * f + 1.321544258792169e-06
+        series = series * f + 1.525273382983612e-05
+        series = series * f + 0.0001540353044173605
+        series = series * f + 0.0013333558146416936
+        series = series * f + 0.009618129107606888
+        series = series * f + 0.0555041086648216
+        series = series * f + 0.24022650695910097
+        series = series * f + 0.6931471805599453
+        bits = (series * f + 1.0).to(tl.int64, bitcast=True) + (shifted.to(tl.int64, bitcast=True) << 52)
+        return tl.where(tl.abs(x) < 1022, bits.to(tl.float64, bitcast=True), tl.where(x < 0, 0.0, x))
+    else:
+        return tl.exp2(x)
+
+
+@triton.jit
+def shift_of(peak):
     """What is subtracted before the exponential: the maximum, unless it is infinite (inf - inf would be NaN)."""
     return tl.where((peak == float("inf")) | (peak == -float("inf")), 0.0, peak)
 
 
 @triton.jit
-def _rescale(total, peak, new_peak, scale):
+def rescale(total, peak, new_peak, scale):
     """``total``, a sum of exponentials shifted by ``peak``, as a sum shifted by ``new_peak``."""
-    factor = tl.exp2((peak - _shift(new_peak)) * scale)
+    factor = power_of_two((peak - shift_of(new_peak)) * scale)
     return total * tl.where(peak == new_peak, 1.0, tl.where(peak == -float("inf"), 0.0, factor))
 
 
 @triton.jit
-def _finish(peak, total, beta, FLIP: tl.constexpr):
-    return tl.where(FLIP, -_shift(peak), _shift(peak)) * beta + tl.log(total)
+def within_lane(z, mask, peak, total, scale, MASKED: tl.constexpr):
+    """``peak`` and ``total``, (ROWS, LANES), with ``z``, (CHUNK, ROWS, LANES, WIDTH), of the same lanes."""
+    seen = tl.where(mask, z, -float("inf")) if MASKED else z
+    new_peak = tl.maximum(peak, tl.max(tl.max(seen, axis=3), axis=0))
+    terms = power_of_two((z - shift_of(new_peak)[None, :, :, None]) * scale)
+    if MASKED:  # an absent element adds nothing whatever the scale: 0 * -inf would be NaN at beta = 0
+        terms = tl.where(mask, terms, 0.0)
+    return new_peak, rescale(total, peak, new_peak, scale) + tl.sum(tl.sum(terms, axis=3), axis=0)
+
+
+@triton.jit
+def across_lanes(peak, total, scale):
+    """The sums of all lanes of each row, (ROWS,)."""
+    row_peak = tl.max(peak, axis=1)
+    return row_peak, tl.sum(rescale(total, peak, row_peak[:, None], scale), axis=1)
+
+
+@triton.jit
+def write_result(y, exact, row, rows, peak, total, beta, HAS_EXACT: tl.constexpr, FLIP: tl.constexpr):
+    result = tl.where(FLIP, -shift_of(peak), shift_of(peak)) * beta + tl.log(total)
+    tl.store(y + row, round_to(result, y.dtype.element_ty), mask=row < rows)
+    if HAS_EXACT:
+        tl.store(exact + row, result, mask=row < rows)
 
 
 @triton.jit(do_not_specialize=["beta_bits", "scale_bits"])
@@ -61,100 +127,121 @@ def forward_kernel(
     x,  # any strides
     y,  # (rows,) contiguous
     exact,  # (rows,) contiguous in ACC, written if HAS_EXACT
-    peaks,  # (splits, rows) in ACC: the maximum of each part, written if SPLIT
-    totals,  # (splits, rows) in ACC: the shifted sum of each part, written if SPLIT
+    peaks,  # (rows, splits) in ACC: the maximum of each part, if SPLIT
+    totals,  # (rows, splits) in ACC: the shifted sum of each part, if SPLIT
+    counters,  # one for each group of rows, 0 before and after, if SPLIT
     rows,
-    n,
+    n,  # in units of N_UNIT
     size1,
     size2,
-    stride0,
+    stride0,  # those of rows in units of WIDTH
     stride1,
     stride2,
     stride,
-    part,  # length of one part of a split row
+    splits,
+    part,  # steps of one part of a split row
     beta_bits,
     scale_bits,  # |beta| log2 e
     ACC: tl.constexpr,
     FLIP: tl.constexpr,  # beta < 0: reduce -x at -beta
     SPLIT: tl.constexpr,
     HAS_EXACT: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    ONE_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N_UNIT: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    row_mask = row < rows
-    base = x + _row_offset(row, size1, size2, stride0, stride1, stride2)[:, None]
-    scale = from_bits(scale_bits, ACC)
-    begin = tl.program_id(1).to(tl.int64) * part
-    end = tl.minimum(begin + part, n)
-    peak = tl.full((BLOCK_ROWS,), -float("inf"), ACC)
-    total = tl.zeros((BLOCK_ROWS,), ACC)
-    for start in range(begin, end, BLOCK_N):
-        column = start + tl.arange(0, BLOCK_N).to(tl.int64)
-        mask = row_mask[:, None] & (column < end)[None, :]
-        z = tl.load(base + (column * stride)[None, :], mask=mask, other=0.0).to(ACC)
-        if FLIP:
-            z = -z
-        new_peak = tl.maximum(peak, tl.max(tl.where(mask, z, -float("inf")), axis=1))
-        # Masked lanes add nothing whatever the scale: 0 * -inf would be NaN at beta = 0.
-        terms = tl.where(mask, tl.exp2((z - _shift(new_peak)[:, None]) * scale), 0.0)
-        total = _rescale(total, peak, new_peak, scale) + tl.sum(terms, axis=1)
-        peak = new_peak
+    STEP: tl.constexpr = CHUNK * LANES * WIDTH
+    group = tl.program_id(0)
+    place = 0
     if SPLIT:
-        place = tl.program_id(1).to(tl.int64) * rows + row
-        tl.store(peaks + place, peak, mask=row_mask)
-        tl.store(totals + place, total, mask=row_mask)
+        place = group % splits
+        group = group // splits
+    row = group.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    length = tl.cast(part, tl.int64) * STEP
+    begin = place * length
+    end = tl.cast(n, tl.int64) * N_UNIT
+    if SPLIT:
+        end = tl.minimum(begin + length, end)
+    scale = from_bits(scale_bits, ACC)
+    # Rows beyond the last are the last once more: no load needs a mask for them.
+    safe_row = tl.minimum(row, rows - 1)
+    offset = row_offset(safe_row, size1, size2, stride0, stride1, stride2, ONE_DIM) * WIDTH
+    column = tile_columns(CHUNK, LANES, WIDTH)
+    base = x + offset[None, :, None, None] + column * stride
+    peak = tl.full((ROWS, LANES), -float("inf"), ACC)
+    total = tl.zeros((ROWS, LANES), ACC)
+    whole = begin + (end - begin) // STEP * STEP
+    for start in range(begin, whole, STEP):
+        z = tl.load(base + start * stride).to(ACC)
+        z = -z if FLIP else z
+        peak, total = within_lane(z, True, peak, total, scale, False)
+    if whole < end:
+        mask = tl.broadcast_to(column + whole < end, (CHUNK, ROWS, LANES, WIDTH))
+        z = tl.load(base + whole * stride, mask=mask, other=0.0).to(ACC)
+        z = -z if FLIP else z
+        peak, total = within_lane(z, mask, peak, total, scale, True)
+    row_peak, row_total = across_lanes(peak, total, scale)
+    beta = from_bits(beta_bits, ACC)
+    if SPLIT:
+        tl.store(peaks + row * splits + place, row_peak, mask=row < rows)
+        tl.store(totals + row * splits + place, row_total, mask=row < rows)
+        tl.debug_barrier()  # all threads have stored before one of them counts
+        finished_before = tl.atomic_add(counters + group, 1, sem="acq_rel")
+        if finished_before == splits - 1:
+            tl.store(counters + group, 0)
+            peak = tl.full((ROWS, LANES), -float("inf"), ACC)
+            total = tl.zeros((ROWS, LANES), ACC)
+            for first in range(0, splits, LANES):
+                other = first + tl.arange(0, LANES)[None, :]
+                known = (other < splits) & (row < rows)[:, None]
+                where = row[:, None] * splits + other
+                # Past the first-level cache, which may hold what was there before the parts.
+                other_peak = tl.load(peaks + where, mask=known, other=-float("inf"), cache_modifier=".cg")
+                other_total = tl.load(totals + where, mask=known, other=0.0, cache_modifier=".cg")
+                new_peak = tl.maximum(peak, other_peak)
+                total = rescale(total, peak, new_peak, scale) + rescale(other_total, other_peak, new_peak, scale)
+                peak = new_peak
+            row_peak, row_total = across_lanes(peak, total, scale)
+            write_result(y, exact, row, rows, row_peak, row_total, beta, HAS_EXACT, FLIP)
     else:
-        result = _finish(peak, total, from_bits(beta_bits, ACC), FLIP)
-        tl.store(y + row, round_to(result, y.dtype.element_ty), mask=row_mask)
-        if HAS_EXACT:
-            tl.store(exact + row, result, mask=row_mask)
+        write_result(y, exact, row, rows, row_peak, row_total, beta, HAS_EXACT, FLIP)
+
+
+@triton.jit
+def slope_of(z, factor, beta, half_scale, level, half_level):
+    """``factor * exp(beta z - level)``, subnormal weights kept: a gradient may be large.
+
+    In float32 the exponent of 2 is rounded once more than ``beta log2(e)`` and ``level log2(e)``, and comes in halves,
+    since the whole may overflow where beta x does not. The interpreter would round an FMA twice.
+    """
+    shape: tl.constexpr = z.shape
+    factor = factor[None, :, None, None]
+    if z.dtype == tl.float64:
+        return factor * tl.exp(z * beta - level[None, :, None, None])
+    half_level = tl.broadcast_to(half_level[None, :, None, None], shape)
+    if _INTERPRETS:
+        half = z.to(tl.float64) * half_scale.to(tl.float64) - half_level.to(tl.float64)
+        return factor * tl.exp2(2.0 * half.to(tl.float32))
+    else:
+        half = tl.fma(z, tl.broadcast_to(half_scale, shape), -half_level)
+        ex2: tl.constexpr = "ex2.approx.f32 $0, $1;"  # tl.exp2 flushes
+        return factor * tl.inline_asm_elementwise(ex2, "=f,f", [half + half], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit(do_not_specialize=["beta_bits", "scale_bits"])
-def combine_kernel(
-    peaks,  # (splits, rows) in ACC
-    totals,  # (splits, rows) in ACC
-    y,  # (rows,) contiguous
-    exact,  # (rows,) contiguous in ACC, written if HAS_EXACT
-    rows,
-    splits,
-    beta_bits,
-    scale_bits,
-    ACC: tl.constexpr,
-    FLIP: tl.constexpr,
-    HAS_EXACT: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    mask = row < rows
-    scale = from_bits(scale_bits, ACC)
-    peak = tl.full((BLOCK_ROWS,), -float("inf"), ACC)
-    total = tl.zeros((BLOCK_ROWS,), ACC)
-    for split in range(splits):
-        place = split * rows + row
-        part_peak = tl.load(peaks + place, mask=mask, other=-float("inf"))
-        part_total = tl.load(totals + place, mask=mask, other=0.0)
-        new_peak = tl.maximum(peak, part_peak)
-        total = _rescale(total, peak, new_peak, scale) + _rescale(part_total, part_peak, new_peak, scale)
-        peak = new_peak
-    result = _finish(peak, total, from_bits(beta_bits, ACC), FLIP)
-    tl.store(y + row, round_to(result, y.dtype.element_ty), mask=mask)
-    if HAS_EXACT:
-        tl.store(exact + row, result, mask=mask)
-
-
-@triton.jit(do_not_specialize=["beta_bits"])
 def backward_kernel(
     grad,  # (rows,) contiguous
     x,  # any strides
     lse,  # (rows,) contiguous in ACC
     dx,  # contiguous, x's shape
     rows,
-    n,
+    n,  # in units of N_UNIT
     size1,
     size2,
-    x_stride0,
+    x_stride0,  # those of rows in units of WIDTH
     x_stride1,
     x_stride2,
     x_stride,
@@ -162,121 +249,154 @@ def backward_kernel(
     dx_stride1,
     dx_stride2,
     dx_stride,
+    column_blocks,
     beta_bits,
+    scale_bits,  # beta log2(e) / 2
     ACC: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    ONE_DIM: tl.constexpr,
+    ROWS: tl.constexpr,
+    LANES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    N_UNIT: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
-    column_blocks = tl.cdiv(n, BLOCK_N)
-    program = tl.program_id(0).to(tl.int64)
-    row = (program // column_blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    column = (program % column_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row_mask = row < rows
-    mask = row_mask[:, None] & (column < n)[None, :]
+    STEP: tl.constexpr = CHUNK * LANES * WIDTH
+    program = tl.program_id(0)
+    start = (program % column_blocks).to(tl.int64) * STEP
+    end = tl.cast(n, tl.int64) * N_UNIT
+    row = (program // column_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    known = row < rows
+    safe_row = tl.minimum(row, rows - 1)
+    scale = from_bits(scale_bits, ACC)
     beta = from_bits(beta_bits, ACC)
-    level = tl.load(lse + row, mask=row_mask, other=0.0)
+    level = tl.load(lse + safe_row)
     level = tl.where(level == -float("inf"), 0.0, level)
-    factor = tl.load(grad + row, mask=row_mask, other=0.0).to(ACC) * beta
-    x_place = _row_offset(row, size1, size2, x_stride0, x_stride1, x_stride2)[:, None] + (column * x_stride)[None, :]
-    z = tl.load(x + x_place, mask=mask, other=0.0).to(ACC)
-    slope = factor[:, None] * tl.exp(z * beta - level[:, None])
-    dx_place = _row_offset(row, size1, size2, dx_stride0, dx_stride1, dx_stride2)
-    tl.store(dx + dx_place[:, None] + (column * dx_stride)[None, :], round_to(slope, dx.dtype.element_ty), mask=mask)
+    half_level = (level.to(tl.float64) * 0.72134752044448170).to(ACC)  # log2(e) / 2
+    factor = tl.load(grad + safe_row).to(ACC) * beta
+    column = tile_columns(CHUNK, LANES, WIDTH)
+    source = row_offset(safe_row, size1, size2, x_stride0, x_stride1, x_stride2, ONE_DIM) * WIDTH
+    target = row_offset(safe_row, size1, size2, dx_stride0, dx_stride1, dx_stride2, ONE_DIM) * WIDTH
+    source = x + source[None, :, None, None] + (column * x_stride + start * x_stride)
+    target = dx + target[None, :, None, None] + (column * dx_stride + start * dx_stride)
+    if start + STEP <= end:
+        slope = slope_of(tl.load(source).to(ACC), factor, beta, scale, level, half_level)
+        mask = tl.broadcast_to(known[None, :, None, None], (CHUNK, ROWS, LANES, WIDTH))
+        tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
+    else:
+        mask = known[None, :, None, None] & (column + start < end)
+        slope = slope_of(tl.load(source, mask=mask, other=0.0).to(ACC), factor, beta, scale, level, half_level)
+        tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
 
 
-def _tile(view: Rows) -> tuple[int, int]:
-    """``(BLOCK_ROWS, BLOCK_N)``: the tile long in the direction in which memory runs."""
-    if view.are_closer:
-        block_rows = min(ROWS_WHERE_CLOSER, triton.next_power_of_2(view.count))
-        return block_rows, min(TILE // block_rows, triton.next_power_of_2(view.n))
-    block_n = min(TILE, triton.next_power_of_2(view.n))
-    return min(TILE // block_n, triton.next_power_of_2(view.count)), block_n
-
-
-def _accumulator(dtype: torch.dtype) -> tl.dtype:
+def accumulator(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype is torch.float64 else tl.float32
+
+
+def tile_of(view: Rows, shape: Shape) -> dict[str, int]:
+    """The constants of a kernel that depend on the shape of rows.
+
+    The interpreter takes as long for one row as for sixteen, and there a program has so many, where there are.
+    """
+    rows = min(max(shape.rows, 16), triton.next_power_of_2(view.count)) if INTERPRETS else shape.rows
+    return {
+        "ONE_DIM": view.count == view.sizes[2],
+        "ROWS": rows,
+        "LANES": shape.lanes,
+        "WIDTH": shape.width,
+        "N_UNIT": shape.width if view.n % shape.width == 0 else 1,
+        "CHUNK": shape.chunk,
+    }
+
+
+def strides_of(layout: Layout, shape: Shape) -> tuple[int, ...]:
+    return (*(stride // shape.width for stride in layout.strides), layout.stride)
 
 
 def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -> None:
     """Write ``y`` and, if given, ``exact`` (the result in the precision of accumulation). ``x`` is not empty."""
     x, view = as_rows(dim, x)
-    (layout,) = view.layouts
-    acc = _accumulator(x.dtype)
-    block_rows, block_n = _tile(view)
-    row_programs = triton.cdiv(view.count, block_rows)
-    splits = max(1, min(triton.cdiv(PROGRAMS_WANTED, row_programs), view.n // SPLIT_AT_LEAST))
-    part = triton.cdiv(triton.cdiv(view.n, splits), block_n) * block_n
-    splits = triton.cdiv(view.n, part)
-    wide = torch.float64 if acc is tl.float64 else torch.float32
-    parts = torch.empty((2, splits, view.count) if splits > 1 else (2, 0), dtype=wide, device=x.device)
-    common = {"ACC": acc, "FLIP": beta < 0, "HAS_EXACT": exact is not None}
+    wide, itemsize, acc = is_wide(view, x), x.element_size(), accumulator(x.dtype)
     bits = (bits_of(beta), bits_of(abs(beta) * math.log2(math.e)))
-    target = y if exact is None else exact
-    forward_kernel[(row_programs, splits)](
-        x, y, target, parts[0], parts[1], view.count, view.n, *view.sizes[1:], *layout.strides, layout.stride,
-        part, *bits, **common, SPLIT=splits > 1, BLOCK_ROWS=block_rows, BLOCK_N=block_n,
-        num_warps=8 if block_rows * block_n >= TILE else 4,
-    )  # fmt: skip
-    if splits > 1:
-        block_rows = min(128, triton.next_power_of_2(view.count))
-        combine_kernel[(triton.cdiv(view.count, block_rows),)](
-            parts[0], parts[1], y, target, view.count, splits, *bits, **common, BLOCK_ROWS=block_rows, num_warps=4
+
+    def launch(plan: Plan) -> None:
+        shape, tile = plan.shape, tile_of(view, plan.shape)
+        groups = triton.cdiv(view.count, tile["ROWS"])
+        splits, steps = split_rows(view, groups, shape.step, itemsize, plan.blocks)
+        peaks = totals = count = y
+        if splits > 1:
+            real = torch.float64 if acc is tl.float64 else torch.float32
+            peaks, totals = torch.empty((2, view.count, splits), dtype=real, device=x.device)
+            count = counters(groups, x.device)
+        forward_kernel[(groups * splits,)](
+            x, y, y if exact is None else exact, peaks, totals, count, view.count, view.n // tile["N_UNIT"],
+            *view.sizes[1:], *strides_of(view.layouts[0], shape), splits, steps, *bits, ACC=acc, FLIP=beta < 0,
+            SPLIT=splits > 1, HAS_EXACT=exact is not None, **tile, num_warps=THREADS // 32,
         )  # fmt: skip
+
+    key = shape_class("triton logsumexp forward", x, view, wide)
+    run_best(key, plans(view, itemsize, wide, True), launch, x.device)
 
 
 def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: Tensor) -> None:
     """Write the gradient with respect to ``x``, which is not empty, into ``out`` (contiguous)."""
     x, view = as_rows(dim, x, out)
     source, target = view.layouts
-    block_rows, block_n = _tile(view)
-    programs = triton.cdiv(view.count, block_rows) * triton.cdiv(view.n, block_n)
-    backward_kernel[(programs,)](
-        grad, x, lse, out, view.count, view.n, *view.sizes[1:], *source.strides, source.stride,
-        *target.strides, target.stride, bits_of(beta), ACC=_accumulator(x.dtype), BLOCK_ROWS=block_rows,
-        BLOCK_N=block_n, num_warps=8 if block_rows * block_n >= TILE else 4,
-    )  # fmt: skip
+    wide, itemsize = is_wide(view, x, out), x.element_size()
+    bits = (bits_of(beta), bits_of(beta * math.log2(math.e) / 2))
+
+    def launch(plan: Plan) -> None:
+        shape, tile = plan.shape, tile_of(view, plan.shape)
+        column_blocks = triton.cdiv(view.n, shape.step)
+        backward_kernel[(triton.cdiv(view.count, tile["ROWS"]) * column_blocks,)](
+            grad, x, lse, out, view.count, view.n // tile["N_UNIT"], *view.sizes[1:], *strides_of(source, shape),
+            *strides_of(target, shape), column_blocks, *bits, ACC=accumulator(x.dtype), **tile,
+            num_warps=THREADS // 32,
+        )  # fmt: skip
+
+    key = shape_class("triton logsumexp backward", x, view, wide)
+    run_best(key, plans(view, itemsize, wide, False), launch, x.device)
 
 
 def variants() -> Sequence[Variant]:
-    """Long contiguous rows, short ones, and rows that are neighbours in memory, for each dtype; whole and split."""
+    """A few lanes, a warp, a block with wide loads and with narrow ones, rows that are neighbours, and split rows."""
     found: list[Variant] = []
-    strides = ("stride0", "stride1", "stride2")
-    for dtype, size in (("fp64", 8), ("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        acc = "fp64" if dtype == "fp64" else "fp32"
-        common = {"ACC": tl.float64 if dtype == "fp64" else tl.float32, "beta_bits": "i64"}
+    shapes = [(lanes, 16, "") for lanes in (8, 32, THREADS)]
+    shapes += [(THREADS, 0, ", any strides"), (LANES_WHERE_CLOSER, 0, "")]
+    for dtype, itemsize in (("fp64", 8), ("fp32", 4), ("fp16", 2), ("bf16", 2)):
+        acc = tl.float64 if dtype == "fp64" else tl.float32
         pointers = dict.fromkeys(("x", "y", "grad", "dx"), f"*{dtype}:16")
-        pointers |= dict.fromkeys(("exact", "peaks", "totals", "lse"), f"*{acc}:16")
-        sizes = {"rows": "i32:16", "n": "i32:16", "size1": 1, "part": "i32:16"}
-        for block_rows, block_n in ((1, 4096), (32, 128), (64, 64)):
-            closer = block_rows == 64  # rows are neighbours in memory
-            shape = f"{dtype}, {block_rows} x {block_n}{', rows closer' if closer else ''}"
-            blocks = {"BLOCK_ROWS": block_rows, "BLOCK_N": block_n, "size2": "i32:16"}
-            inner = {"stride": "i32:16"} if closer else {"stride": 1}
-            outer = dict.fromkeys(strides, "i32:16") | ({"stride2": 1} if closer else {})
-            for split in (False, True):
-                known = common | pointers | sizes | blocks | inner | outer
-                known |= {"FLIP": split, "SPLIT": split, "HAS_EXACT": size == 2, "scale_bits": "i64"}
-                name = f"forward {shape}{', split, beta < 0' if split else ''}"
-                found.append(_variant(forward_kernel, name, size, known))
-            known = common | pointers | sizes | blocks
-            for tensor in ("x", "dx"):
-                known |= {f"{tensor}_{key}": value for key, value in (inner | outer).items()}
-            found.append(_variant(backward_kernel, f"backward {shape}", 2 * size, known))
-        known = common | pointers | {"rows": "i32:16", "splits": "i32", "scale_bits": "i64", "BLOCK_ROWS": 128}
-        known |= {"FLIP": False, "HAS_EXACT": size == 2}
-        found.append(_variant(combine_kernel, f"combine {dtype}", 16 if dtype == "fp64" else 8, known))
+        pointers |= dict.fromkeys(("exact", "peaks", "totals", "lse"), "*fp64:16" if itemsize == 8 else "*fp32:16")
+        for lanes, access, note in shapes:
+            width = max(1, access // itemsize)
+            shape = Shape(lanes, width, chunk_of(width, itemsize))
+            closer = not access and not note
+            known: dict[str, object] = pointers | {"counters": "*i32:16", "ACC": acc, "HAS_EXACT": itemsize == 2}
+            known |= dict.fromkeys(("rows", "n", "stride2", "x_stride2", "dx_stride2"), "i32:16")
+            known |= dict.fromkeys(("size1", "stride", "x_stride", "dx_stride"), 1)
+            known |= dict.fromkeys(("stride0", "stride1", "x_stride0", "x_stride1", "dx_stride0", "dx_stride1"), "i32")
+            known |= dict.fromkeys(("size2", "splits", "part", "column_blocks"), "i32")
+            known |= dict.fromkeys(("beta_bits", "scale_bits"), "i64")
+            known |= {"FLIP": False, "SPLIT": False, "ONE_DIM": True, "N_UNIT": shape.width, "ROWS": shape.rows}
+            known |= {"LANES": lanes, "WIDTH": shape.width, "CHUNK": shape.chunk}
+            if not access:
+                known |= dict.fromkeys(("stride2", "x_stride2", "dx_stride2", "n"), "i32")
+            if closer:
+                known |= dict.fromkeys(("stride", "x_stride", "dx_stride"), "i32:16")
+                known |= dict.fromkeys(("stride2", "x_stride2", "dx_stride2"), 1)
+                note = ", rows closer"
+            name = f"{dtype}, {f'{lanes} lanes' if lanes < THREADS else 'block'} per row{note}"
+            common = {"access_bytes": access, "items": shape.width * shape.chunk}
+            found.append(_variant(forward_kernel, f"forward {name}", itemsize, known, **common))
+            if lanes == THREADS:
+                split = known | {"SPLIT": True, "FLIP": True}
+                found.append(_variant(forward_kernel, f"forward {name}, split, beta < 0", itemsize, split, **common))
+            found.append(_variant(backward_kernel, f"backward {name}", 2 * itemsize, known, **common))
     return found
 
 
-def _variant(kernel: triton.JITFunction, name: str, bytes_per_item: int, known: dict[str, object]) -> Variant:
-    threads = 256 if kernel is not combine_kernel else 128
+def _variant(kernel: triton.JITFunction, name: str, bytes_per_item: int, known: dict[str, object], **more) -> Variant:
+    signature = {parameter: known[parameter] for parameter in kernel.arg_names}
     return TritonVariant(
-        name=name,
-        threads=threads,
-        items=1 if kernel is combine_kernel else TILE // threads,
-        unit="parts" if kernel is combine_kernel else "elements",
-        bytes_per_item=bytes_per_item,
-        access_bytes=0 if kernel is combine_kernel else 16,
-        kernel=kernel,
-        signature={parameter: known[parameter] for parameter in kernel.arg_names},
-    )
+        name=name, threads=THREADS, unit="elements", bytes_per_item=bytes_per_item, kernel=kernel,
+        signature=signature, **more,
+    )  # fmt: skip

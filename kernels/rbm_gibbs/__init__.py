@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import Stream, check_counter
 from .half_sweep import HalfSweep, aligned_rows, has_aligned_rows
 from .prepared import PRECISIONS, WEIGHT_DTYPES, Operand, PreparedWeights, prepare_weights
@@ -115,7 +115,12 @@ def gibbs(
     arguments |= {} if clamped is None else {"clamped": clamped}
     arguments |= {"beta": beta} if isinstance(beta, Tensor) else {}
     _require_results(result, return_hidden_probability, arguments)
-    half_sweep = backend_module(chosen, __name__).half_sweep
+    kernels = backend_module(chosen, __name__)
+
+    def half_sweep(half: HalfSweep) -> None:
+        with running_on(visible.device):
+            kernels.half_sweep(half)
+
     current, last_visible, last_hidden = visible.contiguous(), result.visible, result.hidden
     to_hidden_weights: Tensor | Operand = matrix
     to_visible_weights: Tensor | Operand = matrix.t()

@@ -7,6 +7,6 @@ Source: Welling and Teh, "Bayesian learning via stochastic gradient Langevin dyn
 """
 
 from .optimizer import SGLD
-from .update import sgld_update
+from .update import psgld_update, sghmc_update, sgld_update
 
-__all__ = ["SGLD", "sgld_update"]
+__all__ = ["SGLD", "psgld_update", "sghmc_update", "sgld_update"]

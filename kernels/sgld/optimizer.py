@@ -7,7 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .update import sgld_update
+from .update import psgld_update, sghmc_update, sgld_update
+from .update_list import computing_dtype
+
+STATES = {"sgld": None, "psgld": "square", "sghmc": "momentum"}
+"""The methods, and what each keeps for a parameter."""
 
 
 class SGLD(torch.optim.Optimizer):
@@ -18,14 +22,23 @@ class SGLD(torch.optim.Optimizer):
     temperature)``, up to a bias of order ``lr``.
 
     Args:
-        params: parameters or groups of them; a group may have its own ``lr`` and ``temperature``.
-        lr: the step size eps of Welling and Teh, not negative.
+        params: parameters or groups of them; a group may have its own value of anything below.
+        lr: the step size, not negative: eps of Welling and Teh, eta of Chen, Fox and Guestrin.
         temperature: not negative; 0 is gradient descent with rate ``lr / 2``.
         seed: the key of the random stream.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        method: ``sgld``; ``psgld``, preconditioned by a running mean of squared gradients, which begins with the first
+            gradient (see `psgld_update`); or ``sghmc``, with a momentum, which begins at rest (see `sghmc_update`).
+        decay, damping: of ``psgld``.
+        friction: of ``sghmc``.
+        rounding: of bfloat16 parameters, ``nearest`` or ``stochastic``; see `sgld_update`.
+        capturable: keep the step in a tensor on the device of the parameters, where a CUDA graph that holds a step
+            counts it. A step must have been made before one is captured. Under ``torch.compile``, too, the step is
+            then no number that compiled code depends on.
 
-    The state dict holds the step and the seed: a run that is restored goes on with the same random stream, bit for
-    bit. All parameters of a group are updated in one launch; one without a gradient is left as it is.
+    The state dict holds the step and the seed, and what the method keeps: a run that is restored goes on with the same
+    random stream, bit for bit. Loading one writes to the tensors that there are, so that captured graphs see it. All
+    parameters of a group are updated in one launch; one without a gradient is left as it is.
     """
 
     def __init__(
@@ -36,8 +49,16 @@ class SGLD(torch.optim.Optimizer):
         *,
         seed: int = 0,
         backend: str = "auto",
+        method: str = "sgld",
+        decay: float = 0.99,
+        damping: float = 1e-5,
+        friction: float = 0.1,
+        rounding: str = "nearest",
+        capturable: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "temperature": temperature, "seed": seed, "step": 0, "backend": backend})
+        defaults = {"lr": lr, "temperature": temperature, "seed": seed, "step": 0, "backend": backend}
+        defaults |= {"method": method, "decay": decay, "damping": damping, "friction": friction}
+        super().__init__(params, {**defaults, "rounding": rounding, "capturable": capturable})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; its ``lr`` and ``temperature`` must be finite and not negative."""
@@ -45,7 +66,13 @@ class SGLD(torch.optim.Optimizer):
             value = param_group.get(name, self.defaults[name])
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
+        method = param_group.get("method", self.defaults["method"])
+        if method not in STATES:
+            raise ValueError(f"method must be one of {', '.join(STATES)}; got {method!r}")
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["capturable"]:
+            group["step"] = torch.tensor(int(group["step"]), device=group["params"][0].device)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -57,16 +84,56 @@ class SGLD(torch.optim.Optimizer):
         first_number = 0
         for group in self.param_groups:
             moving = [(first_number + i, x) for i, x in enumerate(group["params"]) if x.grad is not None]
-            sgld_update(
-                [x for _, x in moving],
-                [x.grad for _, x in moving],
-                group["lr"],
-                group["temperature"],
-                seed=group["seed"],
-                step=group["step"],
-                tensor_numbers=[number for number, _ in moving],
-                backend=group["backend"],
-            )
+            self._update(group, [x for _, x in moving], [number for number, _ in moving])
             group["step"] += 1
             first_number += len(group["params"])
         return loss
+
+    def _update(self, group: dict[str, Any], parameters: list[Tensor], tensor_numbers: list[int]) -> None:
+        gradients = [x.grad for x in parameters if x.grad is not None]
+        step_size, temperature, step = group["lr"], group["temperature"], group["step"]
+        options: dict[str, Any] = {name: group[name] for name in ("seed", "rounding", "backend")}
+        options |= {"step": step, "tensor_numbers": tensor_numbers}
+        if group["method"] == "psgld":
+            squares = [self._state(x, "square") for x in parameters]
+            options |= {"decay": group["decay"], "damping": group["damping"]}
+            psgld_update(parameters, gradients, squares, step_size, temperature, **options)
+        elif group["method"] == "sghmc":
+            momenta = [self._state(x, "momentum") for x in parameters]
+            options |= {"friction": group["friction"]}
+            sghmc_update(parameters, gradients, momenta, step_size, temperature, **options)
+        else:
+            sgld_update(parameters, gradients, step_size, temperature, **options)
+
+    def _state(self, x: Tensor, name: str) -> Tensor:
+        """The square or the momentum of a parameter, from its first gradient on."""
+        state = self.state[x]
+        if name not in state:
+            assert x.grad is not None
+            slope = x.grad.to(computing_dtype(x.dtype), memory_format=torch.contiguous_format, copy=True)
+            state[name] = slope.square_() if name == "square" else slope.zero_()
+        kept: Tensor = state[name]
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A run that was saved before an option existed has its default."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where another run was saved, bit for bit.
+
+        torch would round what is kept for a 16-bit parameter to 16 bits, and leave the tensors that there are behind.
+        """
+        steps, kept = [group["step"] for group in self.param_groups], dict(self.state)
+        super().load_state_dict(state_dict)
+        for group, saved, step in zip(self.param_groups, state_dict["param_groups"], steps, strict=True):
+            group["capturable"] = isinstance(step, Tensor)
+            group["step"] = step.fill_(int(saved["step"])) if group["capturable"] else int(saved["step"])
+            for x, index in zip(group["params"], saved["params"], strict=True):
+                for name, value in state_dict["state"].get(index, {}).items():
+                    mine = kept.get(x, {}).get(name)
+                    self.state[x][name] = value.to(x.device, copy=True) if mine is None else mine.copy_(value)

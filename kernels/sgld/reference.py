@@ -1,10 +1,10 @@
-"""The Langevin update in torch: the ``torch`` backend, and the reference of the kernels."""
+"""The Langevin updates in torch: the ``torch`` backend, and the reference of the kernels."""
 
 import torch
 from torch import Tensor
 
-from ..philox import Stream, normals, random_words
-from .update_list import UpdateList
+from ..philox import Stream, halves, normals, random_words
+from .update_list import Numbers, Place, UpdateList, computing_dtype
 
 
 def noise(elements: int, dtype: torch.dtype, seed: int, step: int, number: int, device: torch.device) -> Tensor:
@@ -13,20 +13,53 @@ def noise(elements: int, dtype: torch.dtype, seed: int, step: int, number: int, 
     return normals(random_words(groups, seed, step, Stream.NOISE, number), dtype).flatten()[:elements]
 
 
-def updated(x: Tensor, g: Tensor, step_size: float, noise_scale: float, xi: Tensor) -> Tensor:
-    """``x - (step_size / 2) g + noise_scale xi`` in the dtype of ``x``; no noise at all where its scale is 0."""
-    moved = x - 0.5 * step_size * g
-    return moved + noise_scale * xi.to(x.dtype) if noise_scale else moved
+def rounding_bits(elements: int, seed: int, step: int, number: int, device: torch.device) -> Tensor:
+    """The 16 bits that round each element of one tensor stochastically: int64 (elements,) in [0, 2**16)."""
+    groups = torch.arange((elements + 7) // 8, dtype=torch.int64, device=device)
+    return halves(random_words(groups, seed, step, Stream.ROUNDING, number)).flatten()[:elements]
 
 
-def computing_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The precision in which a parameter of ``dtype`` is updated."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
+def rounded_stochastically(value: Tensor, bits: Tensor) -> Tensor:
+    """float32 ``value`` as bfloat16, away from zero if the 16 bits that are cut off carry when ``bits`` are added.
+
+    The probability of either neighbour is then the distance from the other one, exactly: the mean is ``value``. What
+    bfloat16 holds stays as it is; so do infinities and NaN. Beyond the largest number the next one is infinity.
+    """
+    whole = value.view(torch.int32).to(torch.int64) & 0xFFFFFFFF
+    carried = torch.where(value.isnan(), 0x7FFF0000, whole + bits) >> 16
+    return (carried - (carried >> 15 << 16)).to(torch.int16).view(torch.bfloat16)
 
 
-def update(updates: UpdateList, step_size: float, noise_scale: float, seed: int, step: int) -> None:
-    """Update every parameter in place."""
-    for x, g, number in zip(updates.parameters, updates.gradients, updates.numbers, strict=True):
+def updated(x: Tensor, g: Tensor, state: Tensor, xi: Tensor, numbers: Numbers) -> tuple[Tensor, Tensor]:
+    """The new position and the new state, as `Numbers` has the formulas, in the dtype of ``x``; no noise where it is 0.
+
+    ``state`` (V or p) is returned as it is where the formula has none.
+    """
+    scale = numbers.noise
+    if numbers.kind == "preconditioned":
+        state = numbers.keep * state + numbers.take * g * g
+        preconditioner = 1 / (numbers.damping + torch.sqrt(state))
+        x = x - numbers.drift * preconditioner * g
+        return (x + torch.sqrt(preconditioner) * (scale * xi) if scale else x), state
+    if numbers.kind == "hamiltonian":
+        state = numbers.keep * state - numbers.drift * g
+        state = state + scale * xi if scale else state
+        return x + state, state
+    x = x - numbers.drift * g
+    return (x + scale * xi if scale else x), state
+
+
+def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:
+    """Update every parameter, and its state, in place."""
+    step = place.step if place.device_step is None else int(place.device_step)
+    states = updates.states or updates.parameters  # any tensors where there are none: they are not looked at
+    for x, g, state, number in zip(updates.parameters, updates.gradients, states, updates.numbers, strict=True):
         wide = computing_dtype(x.dtype)
-        xi = noise(x.numel(), wide, seed, step, number, x.device).view_as(x)
-        x.copy_(updated(x.to(wide), g.to(wide), step_size, noise_scale, xi))
+        xi = noise(x.numel(), wide, place.seed, step, number, x.device).view_as(x).to(wide) if numbers.noise else x
+        moved, new_state = updated(x.to(wide), g.to(wide), state, xi, numbers)
+        if updates.stochastic and x.dtype is torch.bfloat16:
+            bits = rounding_bits(x.numel(), place.seed, step, number, x.device).view_as(x)
+            moved = rounded_stochastically(moved, bits)
+        x.copy_(moved)
+        if updates.states:
+            state.copy_(new_state)

@@ -1,103 +1,239 @@
-"""The Langevin update in Triton: one launch for a list of tensors of any shapes and dtypes.
+"""The Langevin updates in Triton: one launch for a list of tensors of any shapes and dtypes.
 
-Bound by memory: per float32 parameter 12 B (parameter and gradient read, parameter written), per 16-bit one 6 B. The
-noise costs a quarter of a Philox call and half a logarithm, square root, sine and cosine each, and hides behind that.
-
-Design: a program finds in the table which tensor and which 4096 elements are its own; one Philox call gives the noise
-of four neighbouring elements, in the registers in which they are loaded.
+bytes, operations, limit
+    As in `sgld.cu`: bound by memory, if 93 instructions for a float32 parameter and 47 for one of 16 bits suffice. On
+    sm_90 they are 32, 36 for bfloat16, and 46 where that is rounded stochastically, which is at the edge
+    (tests/golden/sgld-triton-sm_90.txt).
+design
+    A program finds in the table which tensor and which 2048 elements are its own, or 1024 with a state beside each.
+    Whole blocks of tensors that begin at multiples of 16 bytes go without a mask, and the compiler is told of the
+    alignment: only then are its accesses 128 bits wide. All loads of a program are under way before its arithmetic
+    begins. One Philox call gives the noise of four neighbouring elements, in the registers in which they are loaded.
+    A list of one dtype has a kernel of its own.
 """
 
 from collections.abc import Sequence
 
+import torch
 import triton
 import triton.language as tl
 
 from ..philox import signed_seed
-from ..philox_triton import NOISE, interleave4, normals, random_words
-from ..triton_math import bits_of, from_bits, round_to
+from ..philox_triton import NOISE, ROUNDING, interleave4, interleave8, normals, words_of
+from ..triton_math import bits_of, from_bits, round_stochastically, round_to
 from ..variants import TritonVariant, Variant
-from .update_list import UpdateList
+from .update_list import (
+    CODES,
+    STOCHASTIC,
+    Numbers,
+    Place,
+    UpdateList,
+    access_bytes,
+    bytes_per_parameter,
+    variant_name,
+)
 
-BLOCK = 4096
+WARPS = 4
+BLOCKS = {"langevin": 2048, "preconditioned": 1024, "hamiltonian": 1024}
+"""Elements of a program, by the kind of update: 16 or 8 for a thread."""
+ANY = tl.constexpr(-1)
+"""In place of a code: the list holds several dtypes."""
+STOCHASTIC_CODE = tl.constexpr(CODES[STOCHASTIC])
+
+
+@triton.constexpr_function
+def _dtype(code):
+    return (tl.float32, tl.float16, tl.bfloat16, tl.bfloat16, tl.float64)[code]
+
+
+@triton.constexpr_function
+def _wide(code):
+    return tl.float64 if code == 4 else tl.float32
+
+
+@triton.jit
+def _moved(x, g, state, z, drift, keep, take, damping, KIND: tl.constexpr, NOISY: tl.constexpr):
+    """The new positions and states; z is normal numbers times the scale of the noise."""
+    if KIND == "langevin":
+        x -= drift * g
+        if NOISY:
+            x += z
+    elif KIND == "preconditioned":
+        state = keep * state + take * g * g
+        preconditioner = 1.0 / (damping + tl.sqrt(state))
+        x -= drift * preconditioner * g
+        if NOISY:
+            x += tl.sqrt(preconditioner) * z
+    else:
+        state = keep * state - drift * g
+        if NOISY:
+            state += z
+        x += state
+    return x, state
+
+
+@triton.jit
+def _rounded_stochastically(value, first, seed, step, number, BLOCK: tl.constexpr):
+    """float32 as bfloat16, rounded up or down by 16 random bits of each element; see `rounded` in sgld.cu."""
+    group = (first >> 3).to(tl.uint32) + tl.arange(0, BLOCK // 8).to(tl.uint32)
+    w0, w1, w2, w3 = words_of(group, (first >> 35).to(tl.uint32), seed, step, ROUNDING + number * 256)
+    return round_stochastically(value, interleave8(w0, w0, w1, w1, w2, w2, w3, w3))
+
+
+@triton.jit
+def _noise(first, seed, step, number, scale, DTYPE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    """The normals of a block of elements, times ``scale``: each where the element is, a thread having 4 in a row, or 8
+    of 16 bits."""
+    high = (first >> 34).to(tl.uint32)
+    if DTYPE.primitive_bitwidth == 16:
+        even = (first >> 2).to(tl.uint32) + 2 * tl.arange(0, BLOCK // 8).to(tl.uint32)
+        w0, w1, w2, w3 = words_of(even, high, seed, step, NOISE + number * 256)
+        w4, w5, w6, w7 = words_of(even + 1, high, seed, step, NOISE + number * 256)
+        z0, z1, z2, z3 = normals(w0, w1, w2, w3, scale, WIDE)
+        z4, z5, z6, z7 = normals(w4, w5, w6, w7, scale, WIDE)
+        return interleave8(z0, z1, z2, z3, z4, z5, z6, z7)
+    else:
+        group = (first >> 2).to(tl.uint32) + tl.arange(0, BLOCK // 4).to(tl.uint32)
+        w0, w1, w2, w3 = words_of(group, high, seed, step, NOISE + number * 256)
+        z0, z1, z2, z3 = normals(w0, w1, w2, w3, scale, WIDE)
+        return interleave4(z0, z1, z2, z3)
+
+
+@triton.jit
+def _update_elements(
+    x, g, state, first, element, mask, number, drift, noise, keep, take, damping, seed, step,
+    KIND: tl.constexpr, NOISY: tl.constexpr, CODE: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The elements ``first + element`` that ``mask`` allows, or all of them if it is None."""
+    position = tl.load(x + element, mask=mask).to(WIDE)
+    slope = tl.load(g + element, mask=mask).to(WIDE)
+    old = position
+    if KIND != "langevin":
+        old = tl.load(state + element, mask=mask)
+    z = position
+    if NOISY:
+        z = _noise(first, seed, step, number, noise, DTYPE, WIDE, BLOCK)
+    position, new = _moved(position, slope, old, z, drift, keep, take, damping, KIND, NOISY)
+    if CODE == STOCHASTIC_CODE:
+        moved = _rounded_stochastically(position, first, seed, step, number, BLOCK)
+    else:
+        moved = round_to(position, DTYPE)
+    tl.store(x + element, moved, mask=mask)
+    if KIND != "langevin":
+        tl.store(state + element, new, mask=mask)
 
 
 @triton.jit
 def _update_block(
-    x, g, first, elements, number, half_bits, noise_bits, seed, step, DTYPE: tl.constexpr, WIDE: tl.constexpr,
-    NOISY: tl.constexpr, BLOCK: tl.constexpr,
+    row, first, drift_bits, noise_bits, keep_bits, take_bits, damping_bits, seed, step, KIND: tl.constexpr,
+    NOISY: tl.constexpr, CODE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    element = first + tl.arange(0, BLOCK).to(tl.int64)
-    mask = element < elements
-    x = x.to(tl.pointer_type(DTYPE))
-    g = g.to(tl.pointer_type(DTYPE))
-    moved = tl.load(x + element, mask=mask, other=0.0).to(WIDE)
-    moved -= from_bits(half_bits, WIDE) * tl.load(g + element, mask=mask, other=0.0).to(WIDE)
-    if NOISY:
-        group = first // 4 + tl.arange(0, BLOCK // 4).to(tl.int64)
-        w0, w1, w2, w3 = random_words(group, seed, step, NOISE + number * 256)
-        z0, z1, z2, z3 = normals(w0, w1, w2, w3, WIDE)
-        moved += from_bits(noise_bits, WIDE) * interleave4(z0, z1, z2, z3)
-    tl.store(x + element, round_to(moved, DTYPE), mask=mask)
+    DTYPE: tl.constexpr = _dtype(CODE)
+    WIDE: tl.constexpr = _wide(CODE)
+    x_address = tl.load(row)
+    g_address = tl.load(row + 1)
+    state_address = tl.load(row + 2)
+    left = tl.load(row + 3) - first
+    number = tl.load(row + 5)
+    x = x_address.to(tl.pointer_type(DTYPE)) + first
+    g = g_address.to(tl.pointer_type(DTYPE)) + first
+    state = state_address.to(tl.pointer_type(WIDE))
+    if KIND != "langevin":
+        state += first
+    drift = from_bits(drift_bits, WIDE)
+    noise = from_bits(noise_bits, WIDE)
+    keep = from_bits(keep_bits, WIDE)
+    take = from_bits(take_bits, WIDE)
+    damping = from_bits(damping_bits, WIDE)
+    element = tl.arange(0, BLOCK)
+    if ((x_address | g_address | state_address) & 15) == 0 and left >= BLOCK:
+        _update_elements(
+            tl.multiple_of(x, 16), tl.multiple_of(g, 16), tl.multiple_of(state, 16), first, element, None, number,
+            drift, noise, keep, take, damping, seed, step, KIND, NOISY, CODE, DTYPE, WIDE, BLOCK,
+        )  # fmt: skip
+    else:
+        _update_elements(
+            x, g, state, first, element, element < left, number,
+            drift, noise, keep, take, damping, seed, step, KIND, NOISY, CODE, DTYPE, WIDE, BLOCK,
+        )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["half_bits", "noise_bits", "seed", "step"])
+@triton.jit(do_not_specialize=["drift_bits", "noise_bits", "keep_bits", "take_bits", "damping_bits", "seed", "step"])
 def update_kernel(
-    tensors,  # int64 (tensors, 5): parameter, gradient, elements, dtype code, number (see update_list.py)
+    tensors,  # int64 (tensors, 6): addresses of parameter, gradient and state, elements, code, number: update_list.py
     blocks,  # int64 (programs, 2): tensor, first element
-    half_bits,  # step size / 2
-    noise_bits,  # sqrt(step size * temperature)
+    drift_bits,  # this and the next four: see `Numbers`
+    noise_bits,
+    keep_bits,
+    take_bits,
+    damping_bits,
     seed,
     step,
+    device_step,  # int64 (1,) with the step in place of `step`, or None
+    KIND: tl.constexpr,
     NOISY: tl.constexpr,
+    CODE: tl.constexpr,  # of the dtype of all tensors, or ANY
     BLOCK: tl.constexpr,
 ):
     program = tl.program_id(0)
-    row = tensors + tl.load(blocks + program * 2) * 5
+    row = tensors + tl.load(blocks + program * 2) * 6
     first = tl.load(blocks + program * 2 + 1)
-    x = tl.load(row)
-    g = tl.load(row + 1)
-    elements = tl.load(row + 2)
-    code = tl.load(row + 3)
-    number = tl.load(row + 4)
-    if code == 0:
-        _update_block(
-            x, g, first, elements, number, half_bits, noise_bits, seed, step, tl.float32, tl.float32, NOISY, BLOCK
-        )
-    elif code == 1:
-        _update_block(
-            x, g, first, elements, number, half_bits, noise_bits, seed, step, tl.float16, tl.float32, NOISY, BLOCK
-        )
-    elif code == 2:
-        _update_block(
-            x, g, first, elements, number, half_bits, noise_bits, seed, step, tl.bfloat16, tl.float32, NOISY, BLOCK
-        )
+    if device_step is not None:
+        step = tl.load(device_step)
+    if CODE == ANY:
+        code = tl.load(row + 4)
+        for each in tl.static_range(5):
+            if code == each:
+                _update_block(
+                    row, first, drift_bits, noise_bits, keep_bits, take_bits, damping_bits, seed, step, KIND, NOISY,
+                    each, BLOCK,
+                )  # fmt: skip
     else:
         _update_block(
-            x, g, first, elements, number, half_bits, noise_bits, seed, step, tl.float64, tl.float64, NOISY, BLOCK
+            row, first, drift_bits, noise_bits, keep_bits, take_bits, damping_bits, seed, step, KIND, NOISY, CODE, BLOCK
         )
 
 
-def update(updates: UpdateList, step_size: float, noise_scale: float, seed: int, step: int) -> None:
-    """Update every parameter in place, in one launch."""
-    tensors, blocks = updates.table(BLOCK)
+def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:
+    """Update every parameter, and its state, in place, in one launch."""
+    block = BLOCKS[numbers.kind]
+    tensors, blocks = updates.table(block)
+    codes = set(updates.codes)
     update_kernel[(len(blocks),)](
-        tensors, blocks, bits_of(0.5 * step_size), bits_of(noise_scale), signed_seed(seed), step,
-        NOISY=noise_scale != 0, BLOCK=BLOCK, num_warps=8,
+        tensors, blocks, bits_of(numbers.drift), bits_of(numbers.noise), bits_of(numbers.keep), bits_of(numbers.take),
+        bits_of(numbers.damping), signed_seed(place.seed), place.step, place.device_step,
+        KIND=numbers.kind, NOISY=numbers.noise != 0, CODE=codes.pop() if len(codes) == 1 else ANY.value, BLOCK=block,
+        num_warps=WARPS,
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
-    """With noise and without; the code holds a branch for each dtype."""
-    signature = {"tensors": "*i64:16", "blocks": "*i64:16", "half_bits": "i64", "noise_bits": "i64", "seed": "i64"}
+def variants(*kinds: str) -> Sequence[Variant]:
+    """What the formulas (default: all) are compiled to: by dtype, with noise; some of them without, for comparison."""
+    bits = {name: "i64" for name in update_kernel.arg_names if name.endswith("_bits")}
     return [
         TritonVariant(
-            name=f"update, {'with' if noisy else 'without'} noise",
-            threads=256,
-            items=BLOCK // 256,
+            name=variant_name(kind, dtype, noisy),
+            threads=32 * WARPS,
+            items=BLOCKS[kind] // (32 * WARPS),
             unit="parameters",
-            bytes_per_item=12,
+            bytes_per_item=bytes_per_parameter(kind, dtype),
+            access_bytes=access_bytes(dtype),
             kernel=update_kernel,
-            signature={**signature, "step": "i32", "NOISY": noisy, "BLOCK": BLOCK},
+            signature={
+                "tensors": "*i64:16", "blocks": "*i64:16", **bits, "seed": "i64", "step": "i32", "device_step": None,
+                "KIND": kind, "NOISY": noisy, "BLOCK": BLOCKS[kind],
+                "CODE": ANY.value if dtype is None else CODES[dtype],
+            },
         )
-        for noisy in (False, True)
-    ]
+        for kind in kinds or BLOCKS
+        for dtype, noisy in _compiled_for(kind)
+    ]  # fmt: skip
+
+
+def _compiled_for(kind: str) -> list[tuple[torch.dtype | str | None, bool]]:
+    """Lists of what dtype (None: of several), with noise or without."""
+    if kind != "langevin":
+        return [(dtype, True) for dtype in (torch.float32, torch.bfloat16, STOCHASTIC)]
+    without: list[tuple[torch.dtype | str | None, bool]] = [(dtype, False) for dtype in (torch.float32, STOCHASTIC)]
+    return [*((dtype, True) for dtype in (*CODES, None)), *without]

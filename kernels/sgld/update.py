@@ -1,27 +1,44 @@
-"""The Langevin update as a function of tensors, in place."""
+"""The Langevin updates as functions of tensors, in place."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, overlaps, require_tensor, span
-from ..philox import TENSOR_LIMIT, check_counter
-from .update_list import UpdateList
+from ..dispatch import (
+    NO_GRAPH,
+    backend_module,
+    choose_backend,
+    note_written,
+    overlaps,
+    require_tensor,
+    running_on,
+    span,
+)
+from ..philox import SEED_LIMIT, TENSOR_LIMIT, check_counter, signed_seed
+from .update_list import DTYPES, Numbers, Place, UpdateList, computing_dtype
 
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+ROUNDINGS = ("nearest", "stochastic")
+SMALLEST_DAMPING = 1e-12
+"""Below it the square root of a subnormal float32, which kernels take for zero, would show."""
+
+STATE_NAMES = {"langevin": "", "preconditioned": "squares", "hamiltonian": "momenta"}
+
+Tensors = Tensor | Sequence[Tensor]
 
 
 def sgld_update(
-    parameters: Tensor | Sequence[Tensor],
-    gradients: Tensor | Sequence[Tensor],
+    parameters: Tensors,
+    gradients: Tensors,
     step_size: float,
     temperature: float = 1.0,
     *,
     seed: int,
-    step: int,
+    step: int | Tensor,
     tensor_numbers: Sequence[int] | None = None,
+    rounding: str = "nearest",
     backend: str = "auto",
 ) -> None:
     """``x <- x - (step_size / 2) g + sqrt(step_size * temperature) xi``, in place, for all tensors in one launch.
@@ -33,9 +50,15 @@ def sgld_update(
         step_size: eps, finite and not negative. 0 leaves every bit as it is.
         temperature: T, finite and not negative. 0 is gradient descent with rate eps / 2: no noise is added.
         seed: the key of the random stream, in [0, 2**64).
-        step: the number of this update in the stream, in [0, 2**32). A step used twice repeats its noise.
+        step: the number of this update in the stream, in [0, 2**32). A step used twice repeats its noise. An int64
+            tensor of one element, on the parameters' device, is read by the kernel, so that a CUDA graph which holds
+            this call and, after it, ``step += 1`` goes on in the stream at each replay; its range is the caller's
+            business.
         tensor_numbers: the number of each tensor in the stream (default 0, 1, 2, ...), all different: the noise of a
             tensor then does not depend on which others are updated with it.
+        rounding: ``nearest``, or ``stochastic``: bfloat16 parameters are then rounded up or down at random, by a
+            stream of its own, such that the mean is what was to be rounded. Steps far below the spacing of bfloat16
+            numbers, which rounding to nearest loses, thus count in full on average. Other dtypes go to nearest.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
@@ -45,32 +68,190 @@ def sgld_update(
 
     Element ``i`` of a tensor (in the order of its indices, whatever its strides) takes normal ``i % 4`` of group
     ``i // 4``. A NaN in a gradient spoils its own element only. A parameter that is not contiguous is updated in a
-    contiguous copy and written back.
+    contiguous copy and written back; one that does not begin at a multiple of 16 bytes is updated element by element.
+
+    Under ``torch.compile`` it is one operator, which errors leave when the compiled code runs.
+
+    Source: Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", ICML 2011, with temperature.
     """
-    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    gradients = [gradients] if isinstance(gradients, Tensor) else list(gradients)
-    numbers = list(range(len(parameters))) if tensor_numbers is None else list(tensor_numbers)
-    _require_pairs(parameters, gradients, numbers)
-    for name, value in (("step_size", step_size), ("temperature", temperature)):
+    _require_not_negative(step_size=step_size, temperature=temperature)
+    numbers = Numbers("langevin", 0.5 * step_size, math.sqrt(step_size * temperature))
+    _update(parameters, gradients, (), numbers, seed, step, tensor_numbers, rounding, backend)
+
+
+def psgld_update(
+    parameters: Tensors,
+    gradients: Tensors,
+    squares: Tensors,
+    step_size: float,
+    temperature: float = 1.0,
+    *,
+    decay: float = 0.99,
+    damping: float = 1e-5,
+    seed: int,
+    step: int | Tensor,
+    tensor_numbers: Sequence[int] | None = None,
+    rounding: str = "nearest",
+    backend: str = "auto",
+) -> None:
+    """SGLD preconditioned by a running mean of squared gradients, in place, for all tensors in one launch.
+
+    ``V <- decay V + (1 - decay) g^2``, ``G = 1 / (damping + sqrt(V))``,
+    ``x <- x - (step_size / 2) G g + sqrt(step_size * temperature * G) xi``, without the correction term of the paper.
+
+    Args:
+        squares: V, for each parameter a tensor of its shape; float64 for float64 parameters, else float32; not
+            negative. Updated in place.
+        decay: in [0, 1]. With 0, V becomes ``g^2``, which is what the first update of a chain wants; with 1 it stays.
+        damping: finite and at least 1e-12.
+        parameters, gradients, step_size, temperature, seed, step, tensor_numbers, rounding, backend: as for
+            `sgld_update`. A step size of 0 leaves V, too, as it is.
+
+    Raises:
+        TypeError, ValueError: as `sgld_update`.
+
+    Source: Li, Chen, Carlson and Carin, "Preconditioned stochastic gradient Langevin dynamics for deep neural
+    networks", AAAI 2016.
+    """
+    _require_not_negative(step_size=step_size, temperature=temperature)
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must lie in [0, 1], got {decay}")
+    if not (math.isfinite(damping) and damping >= SMALLEST_DAMPING):
+        raise ValueError(f"damping must be finite and at least {SMALLEST_DAMPING}, got {damping}")
+    scale = math.sqrt(step_size * temperature)
+    numbers = Numbers("preconditioned", 0.5 * step_size, scale, decay, 1 - decay, damping)
+    _update(parameters, gradients, _listed(squares), numbers, seed, step, tensor_numbers, rounding, backend)
+
+
+def sghmc_update(
+    parameters: Tensors,
+    gradients: Tensors,
+    momenta: Tensors,
+    step_size: float,
+    temperature: float = 1.0,
+    *,
+    friction: float = 0.1,
+    seed: int,
+    step: int | Tensor,
+    tensor_numbers: Sequence[int] | None = None,
+    rounding: str = "nearest",
+    backend: str = "auto",
+) -> None:
+    """Hamiltonian dynamics with friction and noise, in place, for all tensors in one launch.
+
+    ``p <- (1 - friction) p - step_size g + sqrt(2 friction * step_size * temperature) xi``, then ``x <- x + p``.
+
+    Args:
+        momenta: p, for each parameter a tensor of its shape; float64 for float64 parameters, else float32. Updated in
+            place.
+        step_size: eta, finite and not negative. 0 leaves every bit as it is, of p as well.
+        friction: a, in [0, 1]. At 1 it is SGLD with a step size of ``2 eta``.
+        parameters, gradients, temperature, seed, step, tensor_numbers, rounding, backend: as for `sgld_update`.
+
+    Raises:
+        TypeError, ValueError: as `sgld_update`.
+
+    Source: Chen, Fox and Guestrin, "Stochastic gradient Hamiltonian Monte Carlo", ICML 2014, equation 15, with
+    temperature.
+    """
+    _require_not_negative(step_size=step_size, temperature=temperature)
+    if not 0 <= friction <= 1:
+        raise ValueError(f"friction must lie in [0, 1], got {friction}")
+    scale = math.sqrt(2 * friction * step_size * temperature)
+    numbers = Numbers("hamiltonian", step_size, scale, keep=1 - friction)
+    _update(parameters, gradients, _listed(momenta), numbers, seed, step, tensor_numbers, rounding, backend)
+
+
+def _listed(tensors: Tensors) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+def _require_not_negative(**numbers: float) -> None:
+    for name, value in numbers.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be finite and not negative, got {value}")
-    check_counter(seed, step)
-    device = parameters[0].device if parameters else torch.device("cpu")
-    chosen = choose_backend(backend, device)
-    updates = UpdateList.of(parameters, gradients, numbers)
-    if step_size == 0 or updates.elements == 0:
-        return
-    update = backend_module(chosen, __package__ or "").update
+
+
+def _update(
+    parameters: Tensors,
+    gradients: Tensors,
+    states: Sequence[Tensor],
+    numbers: Numbers,
+    seed: int,
+    step: int | Tensor,
+    tensor_numbers: Sequence[int] | None,
+    rounding: str,
+    backend: str,
+) -> None:
+    xs, gs = _listed(parameters), _listed(gradients)
+    stream_numbers = list(range(len(xs))) if tensor_numbers is None else list(tensor_numbers)
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}; got {rounding!r}")
+    device_step = step if isinstance(step, Tensor) else None
+    number = 0 if isinstance(step, Tensor) else step
+    check_counter(seed, number)
+    _, *factors = astuple(numbers)
+    arguments = (numbers.kind, factors, signed_seed(seed), number, device_step, stream_numbers, rounding, backend)
     with torch.no_grad():
-        update(updates, float(step_size), math.sqrt(step_size * temperature), seed, step)
+        if torch.compiler.is_compiling():  # what it cannot look into: addresses, compilers, kernels
+            _operator(xs, gs, list(states), *arguments)
+        else:
+            _run(xs, gs, list(states), *arguments)
+            for x in (*xs, *states):
+                note_written(x)
+
+
+def _run(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    states: Sequence[Tensor],
+    kind: str,
+    factors: Sequence[float],
+    seed: int,
+    step: int,
+    device_step: Tensor | None,
+    tensor_numbers: Sequence[int],
+    rounding: str,
+    backend: str,
+) -> None:
+    numbers = Numbers(kind, *factors)
+    _require_matching(parameters, gradients, states, tensor_numbers, STATE_NAMES[kind])
+    device = parameters[0].device if parameters else torch.device("cpu")
+    if device_step is not None:
+        require_tensor("step", device_step, (torch.int64,), device)
+        if device_step.numel() != 1:
+            raise ValueError(f"step must have one element, got shape {tuple(device_step.shape)}")
+    chosen = choose_backend(backend, device)
+    updates = UpdateList.of(parameters, gradients, states, tensor_numbers, rounding == "stochastic")
+    if numbers.drift == 0 or updates.elements == 0:
+        return
+    with running_on(device):
+        backend_module(chosen, __package__ or "").update(updates, numbers, Place(seed % SEED_LIMIT, step, device_step))
         updates.write_back()
-    for x in parameters:
-        note_written(x)
 
 
-def _require_pairs(parameters: list[Tensor], gradients: list[Tensor], numbers: list[int]) -> None:
+_operator = torch.library.custom_op(
+    "boltzbench::langevin_update", _run, mutates_args=("parameters", "states"), tags=NO_GRAPH
+)
+"""What torch.compile sees of an update."""
+
+
+@_operator.register_fake
+def _nothing(*arguments: object) -> None:
+    """It only writes."""
+
+
+def _require_matching(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    states: Sequence[Tensor],
+    numbers: Sequence[int],
+    state_name: str,
+) -> None:
     if len(gradients) != len(parameters):
         raise ValueError(f"gradients must match parameters: {len(gradients)} for {len(parameters)}")
+    if state_name and len(states) != len(parameters):
+        raise ValueError(f"{state_name} must match parameters: {len(states)} for {len(parameters)}")
     if len(numbers) != len(parameters) or len(set(numbers)) != len(numbers):
         raise ValueError(f"tensor_numbers must be {len(parameters)} different numbers, got {numbers}")
     if any(not 0 <= number < TENSOR_LIMIT for number in numbers):
@@ -80,28 +261,39 @@ def _require_pairs(parameters: list[Tensor], gradients: list[Tensor], numbers: l
         require_tensor(f"parameters[{index}]", x, DTYPES, device)
         device = x.device
         require_tensor(f"gradients[{index}]", g, (x.dtype,), x.device)
-        if g.shape != x.shape:
-            raise ValueError(f"gradients[{index}] must have shape {tuple(x.shape)}, got {tuple(g.shape)}")
-        if _meets_itself(x):
-            raise ValueError(f"parameters[{index}] must not be expanded or unfolded: elements would share one place")
-    _require_apart(parameters, gradients)
+        _require_shape(f"gradients[{index}]", g, x.shape)
+        _require_places(f"parameters[{index}]", x)
+        if state_name:
+            name, state = f"{state_name}[{index}]", states[index]
+            require_tensor(name, state, (computing_dtype(x.dtype),), x.device)
+            _require_shape(name, state, x.shape)
+            _require_places(name, state)
+    _require_apart(parameters, gradients, states, state_name)
 
 
-def _meets_itself(x: Tensor) -> bool:
-    """True unless each dimension steps over all that the closer ones span."""
+def _require_shape(name: str, x: Tensor, shape: torch.Size) -> None:
+    if x.shape != shape:
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(x.shape)}")
+
+
+def _require_places(name: str, x: Tensor) -> None:
+    """Each element must have a place of its own: each dimension steps over all that the closer ones span."""
     extent = 1
     for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1):
         if stride < extent:
-            return True
+            raise ValueError(f"{name} must not be expanded or unfolded: elements would share one place")
         extent += stride * (size - 1)
-    return False
 
 
-def _require_apart(parameters: list[Tensor], gradients: list[Tensor]) -> None:
-    """No parameter may share memory with another tensor. In order of address, each tensor is held against the one
-    that reaches furthest so far: if it meets any earlier one of which either is written, it meets that one."""
-    named = [(f"parameters[{i}]", x, True) for i, x in enumerate(parameters) if x.numel()]
-    named += [(f"gradients[{i}]", g, False) for i, g in enumerate(gradients) if g.numel()]
+def _require_apart(
+    parameters: Sequence[Tensor], gradients: Sequence[Tensor], states: Sequence[Tensor], state_name: str
+) -> None:
+    """No tensor that is written may share memory with another one. In order of address, each tensor is held against the
+    one that reaches furthest so far: if it meets any earlier one of which either is written, it meets that one."""
+    kinds = (("parameters", parameters, True), ("gradients", gradients, False), (state_name, states, True))
+    named = [
+        (f"{kind}[{i}]", x, written) for kind, tensors, written in kinds for i, x in enumerate(tensors) if x.numel()
+    ]
     named.sort(key=lambda entry: entry[1].data_ptr())
     furthest = named[:1]
     for name, tensor, written in named[1:]:

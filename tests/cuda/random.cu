@@ -19,11 +19,12 @@ template <class Real> __global__ void normals_of(const i64* words, Real* out, i6
     if (i >= n) return;
     Words given;
     for (int j = 0; j < 4; ++j) given.word[j] = (u32)words[4 * i + j];
-    normals(given, out + 4 * i);
+    normals(given, (Real)1, out + 4 * i);
 }
 
 __global__ void streams(i64* out) {
     out[0] = STREAM_HIDDEN;
     out[1] = STREAM_VISIBLE;
     out[2] = STREAM_NOISE;
+    out[3] = STREAM_ROUNDING;
 }
