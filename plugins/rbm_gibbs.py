@@ -24,7 +24,14 @@ from boltzbench.harness import (
     hookimpl,
 )
 from boltzbench.kernels.philox import Stream
-from boltzbench.kernels.rbm_gibbs import GibbsResult, PreparedWeights, gibbs, prepare_weights
+from boltzbench.kernels.rbm_gibbs import (
+    GibbsResult,
+    PreparedWeights,
+    gibbs,
+    pack_states,
+    prepare_weights,
+    unpack_states,
+)
 from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms, probabilities
 from boltzbench.plugins import digits, draws, torch_compile
 from boltzbench.plugins.backends import on_each_backend
@@ -35,6 +42,8 @@ BOLTZBENCH_API = 1
 BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
 PRODUCTS = {"bf16": ("bfloat16", 1), "bf16x3": ("bfloat16", 3), "int8x3": ("int8", 3)}
 """The variants that ask for weights prepared for tensor cores: dtype and number of their products."""
+PRECISIONS = {**{name: name for name in PRODUCTS}, "packed": "int8x3"}
+"""The precision that a variant has; with ``packed`` the kernels are given states of 64 to a word, and return them."""
 
 
 def _case(
@@ -55,6 +64,7 @@ CASES = (
     _case(1030, 64, 64, variant="clamped"),
     *(_case(70, 100, 17, variant=precision) for precision in PRODUCTS),
     _case(33, 20, 12, sweeps=5, variant="int8x3"),
+    _case(70, 100, 17, sweeps=2, variant="packed"),
     _case(256, 64, 64, purpose="bench"),
     *(
         _case(8192, n, n, sweeps, dtype, purpose="bench", preset=preset)
@@ -105,7 +115,8 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "seed": case.seed + (1 << 63),
         "first_sweep": 3,
         "first_chain": 1 << 31,
-        "precision": case.variant if case.variant in PRODUCTS else "float32",
+        "precision": PRECISIONS.get(case.variant, "float32"),
+        "packed": case.variant == "packed",
     }
     if case.variant == "clamped":
         inputs["clamped"] = random(visible) < -0.5
@@ -249,7 +260,7 @@ def cost(case: Case) -> Cost:
     chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
     units = chains * (visible + hidden) * sweeps
     parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
-    dtype, parts = PRODUCTS.get(case.variant, (case.dtype, 1))
+    dtype, parts = PRODUCTS.get(PRECISIONS.get(case.variant, ""), (case.dtype, 1))
     products = parts * (2 * sweeps + 1)  # the last one for the probabilities
     flops = 2 * chains * visible * hidden * products
     return Cost(
@@ -271,17 +282,24 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     if precision != "float32":
         weights = prepare_weights(inputs["weights"], precision)
 
+    out = GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
+    packed = bool(inputs.get("packed", False))
+
     def launch() -> Tensors:
         nonlocal weights
         if isinstance(weights, PreparedWeights) and not weights.is_current:
             weights = prepare_weights(inputs["weights"], precision)
-        gibbs(
-            inputs["states"], weights, inputs["visible_bias"], inputs["hidden_bias"], inputs["sweeps"],
-            inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+        states = inputs["states"]
+        result = gibbs(
+            pack_states(states) if packed else states, weights, inputs["visible_bias"], inputs["hidden_bias"],
+            inputs["sweeps"], inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
             first_chain=inputs["first_chain"], clamped=inputs.get("clamped"), return_hidden_probability=True,
-            check_values=False, precision=precision, backend=backend,
-            out=GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"]),
+            check_values=False, precision=precision, backend=backend, out=None if packed else out,
         )  # fmt: skip
+        if packed:
+            out.visible.copy_(unpack_states(result.visible, out.visible.shape[1]))
+            out.hidden.copy_(unpack_states(result.hidden, out.hidden.shape[1]))
+            outputs["hidden_probability"].copy_(result.hidden_probability)
         return outputs
 
     return launch

@@ -128,7 +128,13 @@ def test_other_forms_of_the_triton_kernels():
     ("module", "modules"),
     [
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
-        (rbm_gibbs, [*map(rbm_gibbs.module, rbm_gibbs.TYPES), rbm_gibbs.tensor_core_module()]),
+        (
+            rbm_gibbs,
+            [
+                *map(rbm_gibbs.module, rbm_gibbs.TYPES),
+                *(rbm_gibbs.tensor_core_module(name, packed) for name in rbm_gibbs.TILES for packed in (False, True)),
+            ],
+        ),
         (sgld, [sgld.module(kind) for kind in sgld.KINDS]),
         (thermodynamics, [thermodynamics.module(dtype) for dtype in thermodynamics.TYPES]),
     ],

@@ -8,9 +8,10 @@ import torch
 from boltzbench.kernels import dispatch, emulator
 from boltzbench.kernels.philox import Stream
 from boltzbench.kernels.rbm_gibbs import GibbsResult, cuda_kernels, gibbs, prepare_weights
-from boltzbench.kernels.rbm_gibbs.half_sweep import HalfSweep, aligned_rows
+from boltzbench.kernels.rbm_gibbs.half_sweep import HalfSweep
 from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms
 from boltzbench.kernels.rbm_gibbs.reference import half_sweep as reference_half_sweep
+from boltzbench.kernels.rbm_gibbs.states import aligned_rows
 from boltzbench.plugins.rbm_gibbs import _Layer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

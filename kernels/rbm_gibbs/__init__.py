@@ -18,16 +18,27 @@ from torch import Tensor
 
 from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import Stream, check_counter
-from .half_sweep import HalfSweep, aligned_rows, has_aligned_rows
+from .half_sweep import HalfSweep
 from .prepared import PRECISIONS, WEIGHT_DTYPES, Operand, PreparedWeights, prepare_weights
+from .states import aligned_rows, has_aligned_rows, pack_states, padding_is_zero, unpack_states, words_of
 
-__all__ = ["PRECISIONS", "WEIGHT_DTYPES", "GibbsResult", "PreparedWeights", "gibbs", "prepare_weights"]
+__all__ = [
+    "PRECISIONS",
+    "WEIGHT_DTYPES",
+    "GibbsResult",
+    "PreparedWeights",
+    "gibbs",
+    "pack_states",
+    "prepare_weights",
+    "unpack_states",
+]
 
 
 class GibbsResult(NamedTuple):
     """States after the last sweep: ``visible`` and ``hidden`` are uint8 0/1, of shapes (chains, visible units) and
-    (chains, hidden units); ``hidden`` is what the last visible states were drawn from. ``hidden_probability`` is
-    float32 ``P(h = 1 | visible)`` for the returned visible states, if asked for.
+    (chains, hidden units), or packed as the states given were; ``hidden`` is what the last visible states were drawn
+    from. ``hidden_probability`` is float32 ``P(h = 1 | visible)``, (chains, hidden units), for the returned visible
+    states, if asked for.
     """
 
     visible: Tensor
@@ -56,7 +67,9 @@ def gibbs(
     """Advance every chain by ``sweeps`` sweeps of block Gibbs and return the new states.
 
     Args:
-        visible: uint8 states 0 or 1, shape (chains, visible units); not modified.
+        visible: uint8 states 0 or 1, shape (chains, visible units); not modified. Or, for prepared weights, packed:
+            what `pack_states` makes of them, int64 (chains, ceil(visible units / 64)), bit ``j % 64`` of word ``j //
+            64`` for unit ``j``. Half sweeps then read and write bits, and the result is packed too.
         weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides. Sums are float32.
             Or what `prepare_weights` made of such a matrix, unless it was written to since.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
@@ -86,11 +99,11 @@ def gibbs(
     """
     prepared = weights if isinstance(weights, PreparedWeights) else None
     matrix = prepared.source if prepared is not None else weights
-    require_tensor("visible", visible, (torch.uint8,), None)
+    require_tensor("visible", visible, (torch.uint8, torch.int64), None)
     matrix = require_tensor("weights", matrix, WEIGHT_DTYPES, visible.device)
     for name, bias in (("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
         require_tensor(name, bias, (matrix.dtype,), visible.device)
-    _require_shapes(visible, matrix, visible_bias, hidden_bias)
+    _require_shapes(visible, matrix, visible_bias, hidden_bias, prepared)
     _require_precision(prepared, precision)
     if sweeps < 1:
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
@@ -101,20 +114,19 @@ def gibbs(
         raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
     if clamped is not None:
         require_tensor("clamped", clamped, (torch.bool,), visible.device)
-        if clamped.shape not in (visible.shape, visible.shape[1:]):
-            raise ValueError(
-                f"clamped must have shape {tuple(visible.shape[1:])} or {tuple(visible.shape)}, "
-                f"got {tuple(clamped.shape)}"
-            )
-        clamped = clamped.expand(visible.shape)
+        each, one = (len(visible), len(matrix)), (len(matrix),)
+        if clamped.shape not in (each, one):
+            raise ValueError(f"clamped must have shape {one} or {each}, got {tuple(clamped.shape)}")
+        clamped = clamped.expand(each)
     if check_values:
         _require_values(visible, matrix, visible_bias, hidden_bias, beta)
     chosen = choose_backend(backend, visible.device)
-    result = out if out is not None else _allocate(visible, matrix.shape[1], return_hidden_probability)
+    shapes = _result_shapes(visible, matrix, return_hidden_probability)
+    result = out if out is not None else _allocate(visible, shapes)
     arguments = {"visible": visible, "weights": matrix, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
     arguments |= {} if clamped is None else {"clamped": clamped}
     arguments |= {"beta": beta} if isinstance(beta, Tensor) else {}
-    _require_results(result, return_hidden_probability, arguments)
+    _require_results(result, shapes, arguments)
     kernels = backend_module(chosen, __name__)
 
     def half_sweep(half: HalfSweep) -> None:
@@ -127,6 +139,7 @@ def gibbs(
     if prepared is not None and prepared.to_hidden is not None and prepared.to_visible is not None:
         to_hidden_weights, to_visible_weights = prepared.to_hidden, prepared.to_visible
         hidden_bias, visible_bias = hidden_bias.to(torch.float32), visible_bias.to(torch.float32)
+    if visible.dtype is torch.uint8 and isinstance(to_hidden_weights, Operand):
         current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
         last_visible, last_hidden = (
             states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
@@ -177,10 +190,24 @@ def _require_beta(beta: float | Tensor, visible: Tensor) -> float | Tensor:
     return beta
 
 
-def _require_shapes(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:
+def _require_shapes(
+    visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, prepared: PreparedWeights | None
+) -> None:
     if visible.dim() != 2:
         raise ValueError(f"visible must have shape (chains, visible units), got {tuple(visible.shape)}")
-    if weights.dim() != 2 or weights.shape[0] != visible.shape[1]:
+    if weights.dim() != 2:
+        raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
+    if visible.dtype is torch.int64:
+        if prepared is None or prepared.to_hidden is None:
+            raise TypeError(
+                "visible must have dtype uint8 for a plain matrix; only prepared weights take packed states"
+            )
+        if visible.shape[1] != words_of(len(weights)):
+            raise ValueError(
+                f"visible must have shape (chains, {words_of(len(weights))}), packed states of {len(weights)} visible "
+                f"units, got {tuple(visible.shape)}"
+            )
+    elif len(weights) != visible.shape[1]:
         raise ValueError(
             f"weights must have shape ({visible.shape[1]}, hidden units) for {visible.shape[1]} visible units, "
             f"got {tuple(weights.shape)}"
@@ -196,7 +223,10 @@ def _require_shapes(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidd
 def _require_values(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor
 ) -> None:
-    faults = {"visible must hold only 0 and 1": (visible > 1).any()}
+    if visible.dtype is torch.int64:
+        faults = {"visible must hold 0 beyond the last unit": ~padding_is_zero(visible, len(weights))}
+    else:
+        faults = {"visible must hold only 0 and 1": (visible > 1).any()}
     for name, value in (("weights", weights), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
         faults[f"{name} must be finite"] = ~torch.isfinite(value).all()
     if isinstance(beta, Tensor):
@@ -207,27 +237,31 @@ def _require_values(
             raise ValueError(message)
 
 
-def _allocate(visible: Tensor, hidden_units: int, with_probability: bool) -> GibbsResult:
-    chains = visible.shape[0]
-    return GibbsResult(
-        torch.empty_like(visible, memory_format=torch.contiguous_format),
-        visible.new_empty((chains, hidden_units)),
-        visible.new_empty((chains, hidden_units), dtype=torch.float32) if with_probability else None,
-    )
+def _result_shapes(
+    visible: Tensor, weights: Tensor, with_probability: bool
+) -> dict[str, tuple[torch.Size, torch.dtype] | None]:
+    """Of each part of the result, in order: None if it is not wanted."""
+    chains, hidden = len(visible), weights.shape[1]
+    columns = words_of(hidden) if visible.dtype is torch.int64 else hidden
+    return {
+        "visible": (visible.shape, visible.dtype),
+        "hidden": (torch.Size((chains, columns)), visible.dtype),
+        "hidden_probability": (torch.Size((chains, hidden)), torch.float32) if with_probability else None,
+    }
 
 
-def _require_results(out: GibbsResult, with_probability: bool, arguments: dict[str, Tensor]) -> None:
-    if (out.hidden_probability is not None) != with_probability:
+def _allocate(visible: Tensor, shapes: dict[str, tuple[torch.Size, torch.dtype] | None]) -> GibbsResult:
+    return GibbsResult(*(each and visible.new_empty(each[0], dtype=each[1]) for each in shapes.values()))  # type: ignore[arg-type]
+
+
+def _require_results(
+    out: GibbsResult, shapes: dict[str, tuple[torch.Size, torch.dtype] | None], arguments: dict[str, Tensor]
+) -> None:
+    if (out.hidden_probability is None) != (shapes["hidden_probability"] is None):
         raise ValueError("out.hidden_probability must be a tensor if and only if return_hidden_probability is set")
-    visible, weights = arguments["visible"], arguments["weights"]
-    hidden_shape = torch.Size((visible.shape[0], weights.shape[1]))
     taken = dict(arguments)
-    for name, value, shape, dtype in (
-        ("out.visible", out.visible, visible.shape, torch.uint8),
-        ("out.hidden", out.hidden, hidden_shape, torch.uint8),
-        ("out.hidden_probability", out.hidden_probability, hidden_shape, torch.float32),
-    ):
-        if value is not None:
-            require_tensor(name, value, (dtype,), visible.device)
-            require_output(name, value, shape, taken)
-            taken[name] = value
+    for (name, wanted), value in zip(shapes.items(), out, strict=True):
+        if wanted is not None:
+            value = require_tensor(f"out.{name}", value, wanted[1:], arguments["visible"].device)
+            require_output(f"out.{name}", value, wanted[0], taken)
+            taken[f"out.{name}"] = value

@@ -32,9 +32,8 @@ class TensorCoreTile:
     products: int
     chain_warps: int
 
-    @property
-    def kernel(self) -> str:
-        return f"matrix_half_sweep<{self.weight}, {self.products}, {self.chain_warps}>"
+    def kernel(self, packed: bool) -> str:
+        return f"matrix_half_sweep<{self.weight}, {self.products}, {self.chain_warps}, {str(packed).lower()}>"
 
     @property
     def chains(self) -> int:
@@ -52,9 +51,9 @@ class TensorCoreTile:
     def weight_bytes(self) -> int:
         return 2 if self.weight == "bfloat16" else 1
 
-    @property
-    def shared_bytes(self) -> int:
-        stage = STEP_GIVEN * (self.chains + self.products * self.units * self.weight_bytes)
+    def shared_bytes(self, packed: bool) -> int:
+        states = self.chains * STEP_GIVEN // (8 if packed else 1)
+        stage = states + STEP_GIVEN * self.products * self.units * self.weight_bytes
         return stage * (2 if self.chain_warps < 4 or stage > 24 * 1024 else 3)
 
 
@@ -74,15 +73,15 @@ def module(dtype: torch.dtype) -> CudaModule:
 
 
 @functools.cache
-def tensor_core_module() -> CudaModule:
-    """The kernels for prepared weights."""
-    names = [tile.kernel for tiles in TILES.values() for tile in tiles]
+def tensor_core_module(precision: str, packed: bool) -> CudaModule:
+    """The kernels for weights prepared in ``precision``."""
+    names = [tile.kernel(packed) for tile in TILES[precision]]
     return CudaModule(Path(__file__).with_name("tensor_cores.cu"), names)
 
 
 def half_sweep(half: HalfSweep) -> None:
     """Write ``half.out``."""
-    chains, units = half.out.shape
+    chains, units = len(half.out), half.units
     if chains == 0 or units == 0:
         return
     if isinstance(half.weights, Operand):
@@ -104,27 +103,31 @@ def half_sweep(half: HalfSweep) -> None:
 
 def tile_for(operand: Operand, chains: int) -> TensorCoreTile:
     """The smallest tile that holds all chains, or the largest."""
-    precision = "int8x3" if operand.scale is not None else "bf16" if len(operand.parts) == 1 else "bf16x3"
-    return next((tile for tile in TILES[precision] if tile.chains >= chains), TILES[precision][-1])
+    tiles = TILES[operand.precision]
+    return next((tile for tile in tiles if tile.chains >= chains), tiles[-1])
 
 
 def tensor_core_half_sweep(half: HalfSweep, operand: Operand, tile: TensorCoreTile) -> None:
     """Write ``half.out``, which is not empty."""
-    chains, units = half.out.shape
-    draws = half.out.dtype is torch.uint8
+    chains, units = len(half.out), half.units
+    draws = half.out.dtype is half.given.dtype
     clamped_strides = (0, 0) if half.clamped is None else half.clamped.stride()
-    previous_stride = 0 if half.previous is None else half.previous.stride(0)
-    tensor_core_module().launch(
-        tile.kernel, (-(-chains // tile.chains), -(-units // tile.units)), (tile.threads,),
+    previous_stride = 0 if half.previous is None else _row_bytes(half.previous)
+    tensor_core_module(operand.precision, half.packed).launch(
+        tile.kernel(half.packed), (-(-chains // tile.chains), -(-units // tile.units)), (tile.threads,),
         [
             half.given, operand.parts, operand.scale, half.bias, half.out if draws else None,
             None if draws else half.out, half.clamped, half.previous, *_betas(half), chains, units,
-            *operand.parts.shape[1:], half.given.stride(0), half.out.stride(0), previous_stride, *clamped_strides,
+            *operand.parts.shape[1:], _row_bytes(half.given), _row_bytes(half.out), previous_stride, *clamped_strides,
             _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream), half.first_chain,
         ],
-        shared_bytes=tile.shared_bytes,
+        shared_bytes=tile.shared_bytes(half.packed),
         device=half.out.device,
     )  # fmt: skip
+
+
+def _row_bytes(states: Tensor) -> int:
+    return states.stride(0) * states.element_size()
 
 
 def _betas(half: HalfSweep) -> tuple[Tensor | None]:
@@ -151,16 +154,17 @@ def variants() -> Sequence[Variant]:
     ]
     return plain + [
         CudaVariant(
-            name=f"tensor-core half sweep {precision}, {tile.chains} chains",
+            name=f"tensor-core half sweep {precision}, {tile.chains} chains{', states packed' if packed else ''}",
             threads=tile.threads,
             items=tile.chains * tile.units * STEP_GIVEN * tile.products // tile.threads,
             unit="multiply-adds",
-            bytes_per_item=1 / (tile.units * tile.products) + tile.weight_bytes / tile.chains,
-            access_bytes=16,
-            module=tensor_core_module(),
-            kernel=tile.kernel,
-            shared_bytes=tile.shared_bytes,
+            bytes_per_item=(0.125 if packed else 1) / (tile.units * tile.products) + tile.weight_bytes / tile.chains,
+            access_bytes=0 if packed else 16,
+            module=tensor_core_module(precision, packed),
+            kernel=tile.kernel(packed),
+            shared_bytes=tile.shared_bytes(packed),
         )
         for precision, tiles in TILES.items()
+        for packed in (False, True)
         for tile in tiles
     ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..philox import Stream
@@ -12,7 +13,8 @@ from .prepared import Operand
 class HalfSweep:
     """``out[i, j]`` is drawn from, or is, ``p = sigmoid(beta_i (bias_j + sum_k given[i, k] weights[k, j]))``.
 
-    - ``given``: uint8 0/1, (chains, given units); its last dimension is contiguous.
+    - ``given``: uint8 0/1, (chains, given units); its last dimension is contiguous. For an `Operand` also packed, int64
+      (chains, words) as in `states.py`; then ``out``, if of states, and ``previous`` are too.
     - ``weights``: (given units, units), any strides; for the visible layer it is the transposed matrix, not a copy.
       Or an `Operand` of that matrix.
     - ``bias``: (units,), contiguous, the weights' dtype; float32 for an `Operand`.
@@ -25,8 +27,8 @@ class HalfSweep:
     that of the test in float64: where float32 is too near to tell, a kernel decides in float64, so that every tiling
     and every backend draws the same.
 
-    Rows of states for an `Operand` begin at multiples of 16 bytes, up to which there are zeros (see `aligned_rows`);
-    ``out`` is written up to there.
+    Rows of uint8 states for an `Operand` begin at multiples of 16 bytes, up to which there are zeros (see
+    `aligned_rows`); ``out`` is written up to there.
     """
 
     given: Tensor
@@ -41,16 +43,12 @@ class HalfSweep:
     clamped: Tensor | None = None
     previous: Tensor | None = None
 
+    @property
+    def packed(self) -> bool:
+        """Whether states are bits of words."""
+        return self.given.dtype is torch.int64
 
-ROW_BYTES = 16
-
-
-def has_aligned_rows(states: Tensor) -> bool:
-    """Whether kernels may read and write the rows of ``states`` 16 bytes at a time."""
-    return states.is_contiguous() and states.shape[1] % ROW_BYTES == 0 and states.data_ptr() % ROW_BYTES == 0
-
-
-def aligned_rows(like: Tensor) -> Tensor:
-    """Zeros of ``like``'s shape, dtype and device, in rows that begin at multiples of 16 bytes."""
-    chains, units = like.shape
-    return like.new_zeros((chains, -(-units // ROW_BYTES) * ROW_BYTES))[:, :units]
+    @property
+    def units(self) -> int:
+        """How many units are drawn."""
+        return len(self.bias)

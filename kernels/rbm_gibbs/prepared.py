@@ -45,10 +45,16 @@ class Operand:
     - ``parts``: bfloat16 or int8, (products, units drawn, units given), contiguous, both numbers of units rounded up
       to `UNITS_MULTIPLE` and `GIVEN_MULTIPLE`.
     - ``scale``: float32 (units drawn, rounded up), powers of two, for ``int8x3``; else None.
+    - ``given_units``: how many there are, not rounded up.
     """
 
     parts: Tensor
     scale: Tensor | None
+    given_units: int
+
+    @property
+    def precision(self) -> str:
+        return "int8x3" if self.scale is not None else "bf16" if len(self.parts) == 1 else "bf16x3"
 
     def numbers(self) -> Tensor:
         """The whole numbers that the digits of ``int8x3`` stand for: float64, (units drawn, units given)."""
@@ -113,14 +119,14 @@ def _operand(matrix: Tensor, precision: str) -> Operand:
     padded = matrix.new_zeros((rows, columns))
     padded[:units, :given] = matrix
     if precision == "int8x3":
-        return Operand(*_digits(padded))
+        return Operand(*_digits(padded), given)
     parts = []
     for _ in range(1 if precision == "bf16" else 3):
         parts.append(padded.to(torch.bfloat16))
         padded = padded - parts[-1].to(torch.float32)
     if not bool(torch.isfinite(parts[0]).all()):
         raise ValueError("weights must lie within the range of bfloat16, up to 3.389e38")
-    return Operand(torch.stack(parts), None)
+    return Operand(torch.stack(parts), None, given)
 
 
 def _digits(matrix: Tensor) -> tuple[Tensor, Tensor]:

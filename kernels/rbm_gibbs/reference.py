@@ -1,11 +1,14 @@
 """Half a sweep of block Gibbs in torch: the ``torch`` backend, and the probabilities that the kernels are held to."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ..philox import Stream, random_words, uniforms
 from .half_sweep import HalfSweep
 from .prepared import Operand
+from .states import pack_states, unpack_states
 
 
 def probabilities(given: Tensor, weights: Tensor, bias: Tensor, beta: float | Tensor) -> Tensor:
@@ -26,6 +29,9 @@ def draw_uniforms(
 
 def half_sweep(half: HalfSweep) -> None:
     """Write ``half.out``. 16-bit weights are summed in float32, digits of int8 exactly."""
+    if half.packed:
+        _packed_half_sweep(half)
+        return
     logit = _logits(half)
     beta = half.beta[:, None].to(logit.dtype) if isinstance(half.beta, Tensor) else half.beta
     if half.out.dtype is not torch.uint8:
@@ -40,6 +46,18 @@ def half_sweep(half: HalfSweep) -> None:
     if half.clamped is not None and half.previous is not None:
         states = torch.where(half.clamped, half.previous, states)
     half.out.copy_(states)
+
+
+def _packed_half_sweep(half: HalfSweep) -> None:
+    operand = half.weights
+    assert isinstance(operand, Operand)
+    given = unpack_states(half.given, operand.given_units)
+    previous = half.previous if half.previous is None else unpack_states(half.previous, half.units)
+    draws = half.out.dtype is torch.int64
+    out = given.new_empty((len(given), half.units)) if draws else half.out
+    half_sweep(replace(half, given=given, out=out, previous=previous))
+    if draws:
+        half.out.copy_(pack_states(out))
 
 
 def _logits(half: HalfSweep) -> Tensor:

@@ -19,6 +19,7 @@ and many chains on an H200 make between 290 and 520 (bf16), 140 and 170 (bf16x3)
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -119,15 +120,26 @@ def half_sweep_kernel(
         tl.store(out + place, p, mask=mask)
 
 
+@triton.jit
+def _unpacked(words, chain_mask, words_left, CHAINS: tl.constexpr, UNITS: tl.constexpr):
+    """The states, int32 0 or 1 (chains, units), in words of 32 units that ``words`` (chains, 1) points to the first of.
+
+    ``words_left``: how many there are from there on.
+    """
+    number = tl.arange(0, UNITS // 32)[None, :]
+    word = tl.load(words + number, mask=chain_mask[:, None] & (number < words_left), other=0)
+    return tl.reshape(word[:, :, None] >> tl.arange(0, 32)[None, None, :] & 1, (CHAINS, UNITS))
+
+
 @triton.jit(do_not_specialize=["beta_bits", "seed", "step", "first_chain"])
 def matrix_half_sweep_kernel(
-    given,  # uint8 (chains, given units) in rows of given_stride, zero beyond the units
+    given,  # uint8 (chains, given units) in rows of given_stride, zero beyond the units; if PACKED int32, 32 to a word
     parts,  # (PRODUCTS, rows, part_columns) contiguous, part_size to a part: bfloat16, or int8 if DIGITS
     scale,  # float32 (rows,); read if DIGITS
     bias,  # float32 (units,)
-    out,  # (chains, units) in rows of out_stride: uint8 states, or float32 probabilities unless DRAW
+    out,  # (chains, units) in rows of out_stride: states like given, or float32 probabilities unless DRAW
     clamped,  # bool (chains, units), strides clamped_stride_chain, clamped_stride_unit; read if CLAMPED
-    previous,  # uint8 (chains, units) in rows of previous_stride; read if CLAMPED
+    previous,  # states (chains, units) in rows of previous_stride; read if CLAMPED
     betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
     chains,
     units,
@@ -148,6 +160,7 @@ def matrix_half_sweep_kernel(
     DRAW: tl.constexpr,
     CLAMPED: tl.constexpr,
     BETAS: tl.constexpr,
+    PACKED: tl.constexpr,
     BLOCK_CHAINS: tl.constexpr,
     BLOCK_UNITS: tl.constexpr,
     BLOCK_GIVEN: tl.constexpr,
@@ -159,12 +172,19 @@ def matrix_half_sweep_kernel(
     first = tl.zeros((BLOCK_CHAINS, BLOCK_UNITS), SUM)
     second, third = first, first
     k = tl.arange(0, BLOCK_GIVEN)
-    states = given + chain[:, None] * given_stride + k[None, :]
+    given_row = given + chain[:, None] * given_stride
     weights = parts + unit.to(tl.int64)[None, :] * part_columns + k[:, None]
     for start in range(0, part_columns, BLOCK_GIVEN):
-        state = tl.load(states + start, mask=chain_mask[:, None] & (start + k < given_stride)[None, :], other=0)
+        if PACKED:
+            words_left = given_stride - start // 32
+            state = _unpacked(given_row + start // 32, chain_mask, words_left, BLOCK_CHAINS, BLOCK_GIVEN)
+            state = state.to(tl.int8) if DIGITS else (state * 0x3F80).to(tl.int16).to(tl.bfloat16, bitcast=True)
+        else:
+            inside = chain_mask[:, None] & (start + k < given_stride)[None, :]
+            state = tl.load(given_row + start + k[None, :], mask=inside, other=0)
+            if DIGITS:
+                state = state.to(tl.int8, bitcast=True)
         if DIGITS:
-            state = state.to(tl.int8, bitcast=True)
             first = tl.dot(state, tl.load(weights + start), first, out_dtype=tl.int32)
             second = tl.dot(state, tl.load(weights + part_size + start), second, out_dtype=tl.int32)
             third = tl.dot(state, tl.load(weights + part_size + part_size + start), third, out_dtype=tl.int32)
@@ -207,16 +227,28 @@ def matrix_half_sweep_kernel(
         if CLAMPED:
             held_place = chain[:, None] * clamped_stride_chain + unit[None, :] * clamped_stride_unit
             held = tl.load(clamped + held_place, mask=mask, other=0)
-            kept = tl.load(previous + chain[:, None] * previous_stride + unit[None, :], mask=mask, other=0)
-            drawn = tl.where(held != 0, kept, drawn)
-        tl.store(out + place, tl.where(unit_mask[None, :], drawn, 0), mask=chain_mask[:, None] & (unit < out_stride))
+            kept_row = previous + chain[:, None] * previous_stride
+            if PACKED:
+                word = tl.program_id(1) * (BLOCK_UNITS // 32)
+                kept = _unpacked(kept_row + word, chain_mask, previous_stride - word, BLOCK_CHAINS, BLOCK_UNITS)
+            else:
+                kept = tl.load(kept_row + unit[None, :], mask=mask, other=0)
+            drawn = tl.where(held != 0, kept.to(tl.uint8), drawn)
+        drawn = tl.where(unit_mask[None, :], drawn, 0)
+        if PACKED:
+            bits = tl.reshape(drawn.to(tl.int32), (BLOCK_CHAINS, BLOCK_UNITS // 32, 32))
+            words = tl.sum(bits << tl.arange(0, 32)[None, None, :], 2)
+            word = tl.program_id(1) * (BLOCK_UNITS // 32) + tl.arange(0, BLOCK_UNITS // 32)[None, :]
+            tl.store(out + chain[:, None] * out_stride + word, words, mask=chain_mask[:, None] & (word < out_stride))
+        else:
+            tl.store(out + place, drawn, mask=chain_mask[:, None] & (unit < out_stride))
     else:
         tl.store(out + place, 1.0 / (1.0 + e), mask=mask)
 
 
 def half_sweep(half: HalfSweep) -> None:
     """Write ``half.out``."""
-    chains, units = half.out.shape
+    chains, units = len(half.out), half.units
     if chains == 0 or units == 0:
         return
     if isinstance(half.weights, Operand):
@@ -247,25 +279,32 @@ def _betas(half: HalfSweep) -> tuple[bool, Tensor, float]:
 
 
 def _matrix_half_sweep(half: HalfSweep, operand: Operand) -> None:
-    chains, units = half.out.shape
+    chains, units, draw = len(half.out), half.units, half.out.dtype is half.given.dtype
     digits = operand.scale is not None
     products, rows, columns = operand.parts.shape
     block_units = MATRIX_UNITS["int8" if digits else "bf16", products]
+    given, out = _as_words(half.given), _as_words(half.out)
     clamped, previous = _held(half)
+    previous = _as_words(previous)
     has_betas, betas, beta = _betas(half)
     block_chains = MATRIX_CHAINS
     if INTERPRETS:  # one program for all chains costs least, and what it computes in vain costs most
         block_chains = min(max(triton.next_power_of_2(chains), 16), MOST_CHAINS_INTERPRETED)
-        block_units = min(max(triton.next_power_of_2(units), 16), block_units)
+        block_units = min(max(triton.next_power_of_2(units), 64 if half.packed else 16), block_units)
     grid = (triton.cdiv(chains, block_chains), triton.cdiv(units, block_units))
     matrix_half_sweep_kernel[grid](
-        half.given, operand.parts, operand.scale if digits else half.bias, half.bias, half.out, clamped, previous,
-        betas, chains, units, rows * columns, columns, half.given.stride(0), half.out.stride(0), previous.stride(0),
+        given, operand.parts, operand.scale if digits else half.bias, half.bias, out, clamped, previous,
+        betas, chains, units, rows * columns, columns, given.stride(0), out.stride(0), previous.stride(0),
         *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step, half.first_chain,
-        STREAM=int(half.stream), PRODUCTS=products, DIGITS=digits, DRAW=half.out.dtype.itemsize == 1,
+        STREAM=int(half.stream), PRODUCTS=products, DIGITS=digits, DRAW=draw, PACKED=half.packed,
         CLAMPED=half.clamped is not None, BETAS=has_betas, BLOCK_CHAINS=block_chains, BLOCK_UNITS=block_units,
         BLOCK_GIVEN=MATRIX_GIVEN, num_warps=MATRIX_WARPS,
     )  # fmt: skip
+
+
+def _as_words(states: Tensor) -> Tensor:
+    """Words of 64 units as two of 32 each: Triton's shifts of 64 bits are two instructions and more."""
+    return states.view(torch.int32) if states.dtype is torch.int64 else states
 
 
 def variants() -> Sequence[Variant]:
@@ -298,11 +337,13 @@ def variants() -> Sequence[Variant]:
             )
     for precision, dtype, products in (("bf16", "bf16", 1), ("bf16x3", "bf16", 3), ("int8x3", "int8", 3)):
         block_units = MATRIX_UNITS[dtype, products]
-        for draw, clamped in kinds:
+        for draw, clamped, packed in (*((*kind, False) for kind in kinds), (True, False, True), (True, True, True)):
             signature = {
                 **_common_signature(matrix_half_sweep_kernel, draw, clamped),
                 **dict.fromkeys(("chains", "units", "part_size", "part_columns"), "i32:16"),
                 **dict.fromkeys(("given_stride", "out_stride", "previous_stride"), "i32:16"),
+                **(dict.fromkeys(("given", "out", "previous"), "*i32:16") if packed else {}),
+                "PACKED": packed,
                 "parts": "*i8:16" if dtype == "int8" else "*bf16:16",
                 "scale": "*fp32:16",
                 "bias": "*fp32:16",
@@ -314,11 +355,12 @@ def variants() -> Sequence[Variant]:
             }
             found.append(
                 TritonVariant(
-                    name=f"tensor-core half sweep {precision}, {_what(draw, clamped)}",
+                    name=f"tensor-core half sweep {precision}, {_what(draw, clamped)}{', packed' if packed else ''}",
                     threads=32 * MATRIX_WARPS,
                     items=MATRIX_CHAINS * block_units * MATRIX_GIVEN * products // (32 * MATRIX_WARPS),
                     unit="multiply-adds",
-                    bytes_per_item=1 / (block_units * products) + (1 if dtype == "int8" else 2) / MATRIX_CHAINS,
+                    bytes_per_item=(0.125 if packed else 1) / (block_units * products)
+                    + (1 if dtype == "int8" else 2) / MATRIX_CHAINS,
                     kernel=matrix_half_sweep_kernel,
                     signature=signature,
                 )

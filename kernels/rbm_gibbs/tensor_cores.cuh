@@ -1,0 +1,140 @@
+// What the tensor-core kernels of block Gibbs share: states as operands of a product, and the draw behind it.
+#pragma once
+#include "philox.cuh"
+
+constexpr int SLAB = 64;       // given units in one step: a word of packed states
+constexpr int ROW_BYTES = 64;  // of a row of weights, or of states in bytes, in shared memory
+constexpr int CHAIN_TILES = 2, WARP_CHAINS = 16 * CHAIN_TILES;
+
+template <class Weight> struct Sum {
+    using type = float;
+};
+template <> struct Sum<signed char> {
+    using type = i32;
+};
+
+// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES neighbouring units.
+template <class Weight, int PRODUCTS, int UNIT_TILES> struct Sums {
+    static constexpr bool digits = sizeof(Weight) == 1;
+    static constexpr int parts = digits ? PRODUCTS : 1, own_units = 2 * UNIT_TILES;
+    using Number = typename Sum<Weight>::type;
+    Number of[parts][CHAIN_TILES][UNIT_TILES][4] = {};
+};
+
+// Four states of one byte each as two pairs of bfloat16: 1 is 0x3f80.
+__device__ __forceinline__ void widen_states(u32 states, u32& low, u32& high) {
+    const u32 lower_bytes = states << 7, upper_bytes = states * 0x3fu;
+    low = __byte_perm(lower_bytes, upper_bytes, 0x5140);
+    high = __byte_perm(lower_bytes, upper_bytes, 0x7362);
+}
+
+// The lowest four bits as bytes.
+__device__ __forceinline__ u32 bytes_of_bits(u32 bits) { return (bits & 15u) * 0x00204081u & 0x01010101u; }
+
+// A lane's 16 states of a row, packed, as two fragments of signed bytes. `half` is the row's place in its tile.
+__device__ __forceinline__ void fragments_of_bits(u32 bits, u32 (&a)[2][4], int half) {
+#pragma unroll
+    for (int product = 0; product < 2; ++product) {
+        a[product][half] = bytes_of_bits(bits >> 8 * product);
+        a[product][2 + half] = bytes_of_bits(bits >> (8 * product + 4));
+    }
+}
+
+// And 8 of them, from bit `first` on, as two fragments of bfloat16.
+__device__ __forceinline__ void wide_fragments_of_bits(u32 bits, int first, u32 (&a)[2][4], int half) {
+    const u32 pairs = bits | bits << 15;  // the second of a pair lies 16 bits above the first
+#pragma unroll
+    for (int product = 0; product < 2; ++product) {
+        a[product][half] = (pairs >> (first + 4 * product) & 0x00010001u) * 0x3f80u;
+        a[product][2 + half] = (pairs >> (first + 4 * product + 2) & 0x00010001u) * 0x3f80u;
+    }
+}
+
+// What three digits stand for, summed: the first two fit an int32 for as many units as weights are prepared for.
+__device__ __forceinline__ i64 whole_number(i32 high, i32 middle, i32 low) {
+    return (i64)(high * 256 + middle) * 256 + low;
+}
+
+// The layer that is drawn: scale (for digits) and bias of each unit, and its place in the stream.
+struct Layer {
+    const float *scale, *bias;
+    i64 units;
+    u64 seed;
+    u32 step, stream;
+};
+
+// The draws of the lane's units in `row` (of its 2 * CHAIN_TILES), a bit for each, 0 beyond the last unit. `chain` is its
+// number in the stream. If `probabilities` is not null, they are written there instead, and 0 is returned.
+template <class S>
+__device__ __forceinline__ u32 draw_units(const S& sums, int row, u64 chain, double beta, i64 first_unit,
+                                          const Layer& layer, float* probabilities) {
+    const float factor = (float)(beta * -1.4426950408889634);
+    const u64 first_group = chain * (u64)((layer.units + 3) / 4) + (u64)first_unit / 4;
+    u32 drawn = 0, near = 0;
+    Words words = {};
+#pragma unroll
+    for (int e = 0; e < S::own_units; ++e) {
+        const i64 unit = first_unit + e;
+        const float offset = unit < layer.units ? layer.bias[unit] : 0.0f;
+        const int j = e / 2, i = row % 2 * 2 + e % 2;
+        float logit, size = 0.0f;
+        if constexpr (S::digits) {
+            logit = (float)whole_number(sums.of[0][row / 2][j][i], sums.of[1][row / 2][j][i],
+                                        sums.of[2][row / 2][j][i]) *
+                    layer.scale[unit];
+            size = fabsf(logit) + fabsf(offset);
+            logit += offset;
+        } else {
+            logit = sums.of[0][row / 2][j][i] + offset;
+        }
+        const float exponential = exp2_fast(logit * factor);
+        if (probabilities) {
+            if (unit < layer.units) probabilities[unit] = 1.0f / (1.0f + exponential);
+            continue;
+        }
+        if (e % 4 == 0) words = random_words(first_group + e / 4, layer.seed, layer.step, layer.stream);
+        const float test = uniform(words.word[e % 4]) * (1.0f + exponential);
+        drawn |= (u32)(test < 1.0f) << e;
+        if constexpr (S::digits) {
+            // What float32 may be off by: 4 roundings of `size`, and 2**-22 of the exponential; here twice that.
+            // A nan, from 0 * infinity, is near.
+            const float margin = 9.5367431640625e-07f + 4.76837158203125e-07f * (float)beta * size;
+            near |= (u32) !(fabsf(test - 1.0f) > margin) << e;
+        }
+    }
+    if constexpr (S::digits) {
+        while (near) {  // for one unit in some 400,000
+            const int e = __ffs((int)near) - 1;
+            near &= near - 1;
+            const i64 unit = first_unit + e;
+            if (unit >= layer.units) break;
+            i64 whole = 0;
+            const Words again = random_words(first_group + e / 4, layer.seed, layer.step, layer.stream);
+            u32 word = 0;
+#pragma unroll  // an array indexed at run time would leave the registers
+            for (int other = 0; other < S::own_units; ++other) {
+                const int j = other / 2, i = row % 2 * 2 + other % 2;
+                if (other != e) continue;
+                whole = whole_number(sums.of[0][row / 2][j][i], sums.of[1][row / 2][j][i], sums.of[2][row / 2][j][i]);
+                word = again.word[other % 4];
+            }
+            const double x = beta * ((double)layer.bias[unit] + (double)whole * (double)layer.scale[unit]);
+            const u32 exact = (double)uniform(word) * (1.0 + exp(-x)) < 1.0;
+            drawn = (drawn & ~(1u << e)) | exact << e;
+        }
+    }
+    const i64 left = layer.units - first_unit;
+    if (left < S::own_units) drawn &= left > 0 ? (1u << left) - 1u : 0u;
+    return drawn;
+}
+
+// `drawn` with what the clamped of the lane's units keep. clamped: bool, of this chain; kept: a bit for each unit.
+template <class S>
+__device__ __forceinline__ u32 clamp_units(u32 drawn, u32 kept, const unsigned char* clamped, i64 stride, i64 first_unit,
+                                           i64 units) {
+    u32 held = 0;
+#pragma unroll
+    for (int e = 0; e < S::own_units; ++e)
+        if (first_unit + e < units && clamped[(first_unit + e) * stride]) held |= 1u << e;
+    return (drawn & ~held) | (kept & held);
+}
