@@ -296,7 +296,7 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
             first_chain=inputs["first_chain"], clamped=inputs.get("clamped"), return_hidden_probability=True,
             check_values=False, precision=precision, backend=backend, out=None if packed else out,
         )  # fmt: skip
-        if packed:
+        if packed and result.hidden_probability is not None:
             out.visible.copy_(unpack_states(result.visible, out.visible.shape[1]))
             out.hidden.copy_(unpack_states(result.hidden, out.hidden.shape[1]))
             outputs["hidden_probability"].copy_(result.hidden_probability)

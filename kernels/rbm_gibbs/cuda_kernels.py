@@ -12,7 +12,7 @@ from torch import Tensor
 from ..cuda_module import CudaModule
 from ..variants import CudaVariant, Variant
 from .half_sweep import HalfSweep
-from .prepared import Operand
+from .prepared import Operand, PreparedWeights
 
 TYPES = {torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 THREADS = 256
@@ -22,6 +22,8 @@ TILE_GIVEN = 16
 """Given units in one step, as in the .cu."""
 STEP_GIVEN = 64
 """The same for tensor cores."""
+MOST_SHARED_BYTES = 227 * 1024
+"""Of a block on the emulator, as on sm_90 and sm_100."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,40 @@ TILES = {
 multiprocessor: three parts of 2 bytes fill the shared memory."""
 
 
+@dataclass(frozen=True)
+class ResidentKernel:
+    """What `Half` of `resident.cu` says of one kernel."""
+
+    weight: str
+    products: int
+
+    @property
+    def kernel(self) -> str:
+        return f"resident_sweeps<{self.weight}, {self.products}>"
+
+    @property
+    def warp_units(self) -> int:
+        return 32 if self.weight == "signed char" else 64
+
+    def shared_bytes(self, visible: int, hidden: int, clamped: bool = True) -> int:
+        """Both matrices of digits, one of bfloat16; and states, of the visible units also which are clamped."""
+        size = self.products * (1 if self.weight == "signed char" else 2)
+        weights = _rounded(hidden, self.warp_units) * _rounded(visible, STEP_GIVEN) * size
+        if self.weight == "signed char":
+            weights += _rounded(visible, self.warp_units) * _rounded(hidden, STEP_GIVEN) * size
+        words = [-(-units // STEP_GIVEN) | 1 for units in (visible, hidden, *([visible] if clamped else []))]
+        return weights + RESIDENT_CHAINS * 8 * sum(words)
+
+
+RESIDENT_CHAINS, RESIDENT_THREADS = 64, 256
+"""Of a block, as in the .cu."""
+RESIDENT = {
+    "bf16": ResidentKernel("bfloat16", 1),
+    "bf16x3": ResidentKernel("bfloat16", 3),
+    "int8x3": ResidentKernel("signed char", 3),
+}
+
+
 @functools.cache
 def module(dtype: torch.dtype) -> CudaModule:
     """The kernel for weights of one dtype."""
@@ -77,6 +113,12 @@ def tensor_core_module(precision: str, packed: bool) -> CudaModule:
     """The kernels for weights prepared in ``precision``."""
     names = [tile.kernel(packed) for tile in TILES[precision]]
     return CudaModule(Path(__file__).with_name("tensor_cores.cu"), names)
+
+
+@functools.cache
+def resident_module(precision: str) -> CudaModule:
+    """The kernel of many sweeps for weights prepared in ``precision``."""
+    return CudaModule(Path(__file__).with_name("resident.cu"), [RESIDENT[precision].kernel])
 
 
 def half_sweep(half: HalfSweep) -> None:
@@ -126,6 +168,50 @@ def tensor_core_half_sweep(half: HalfSweep, operand: Operand, tile: TensorCoreTi
     )  # fmt: skip
 
 
+def resident_fits(weights: PreparedWeights, clamped: bool, device: torch.device) -> bool:
+    """Whether the weights and the states of a block's chains find room in a multiprocessor's shared memory."""
+    kernel = RESIDENT.get(weights.precision)
+    if kernel is None:
+        return False
+    room = MOST_SHARED_BYTES
+    if device.type == "cuda":
+        room = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    return kernel.shared_bytes(*weights.source.shape, clamped) <= room
+
+
+def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
+    """All sweeps in one launch: what as many pairs of `half_sweep` would write to their ``out``.
+
+    ``to_hidden`` and ``to_visible`` are the half sweeps of the first of them, for prepared weights that fit. Rows of
+    uint8 states may begin anywhere.
+    """
+    forward, back = to_hidden.weights, to_visible.weights
+    assert isinstance(forward, Operand)
+    assert isinstance(back, Operand)
+    chains, visible, hidden = len(to_hidden.out), to_visible.units, to_hidden.units
+    if chains == 0:
+        return
+    kernel = RESIDENT[forward.precision]
+    clamped = to_visible.clamped
+    resident_module(forward.precision).launch(
+        kernel.kernel, (-(-chains // RESIDENT_CHAINS),), (RESIDENT_THREADS,),
+        [
+            to_hidden.given, forward.parts, back.parts, forward.scale, back.scale, to_hidden.bias, to_visible.bias,
+            to_visible.out, to_hidden.out, clamped, *_betas(to_hidden), chains, visible, hidden,
+            *forward.parts.shape[1:], *back.parts.shape[1:], _row_bytes(to_hidden.given), _row_bytes(to_visible.out),
+            _row_bytes(to_hidden.out), *((0, 0) if clamped is None else clamped.stride()), _beta(to_hidden),
+            np.uint64(to_hidden.seed), np.uint32(to_hidden.step), sweeps, to_hidden.first_chain,
+            int(to_hidden.packed),
+        ],
+        shared_bytes=kernel.shared_bytes(visible, hidden, clamped is not None),
+        device=to_hidden.out.device,
+    )  # fmt: skip
+
+
+def _rounded(units: int, by: int) -> int:
+    return -(-units // by) * by
+
+
 def _row_bytes(states: Tensor) -> int:
     return states.stride(0) * states.element_size()
 
@@ -167,4 +253,18 @@ def variants() -> Sequence[Variant]:
         for precision, tiles in TILES.items()
         for packed in (False, True)
         for tile in tiles
+    ] + [
+        CudaVariant(
+            name=f"tensor-core sweeps {precision}, weights resident, {visible} x {hidden}",
+            threads=RESIDENT_THREADS,
+            items=2 * 32 * kernel.warp_units * kernel.products,  # of the products of a slab for a warp
+            unit="multiply-adds",
+            bytes_per_item=0.0,
+            module=resident_module(precision),
+            kernel=kernel.kernel,
+            shared_bytes=kernel.shared_bytes(visible, hidden),
+        )
+        for (precision, kernel), (visible, hidden) in zip(
+            RESIDENT.items(), ((256, 256), (128, 192), (128, 128)), strict=True
+        )
     ]

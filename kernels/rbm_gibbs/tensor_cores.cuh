@@ -13,12 +13,23 @@ template <> struct Sum<signed char> {
     using type = i32;
 };
 
-// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES neighbouring units.
-template <class Weight, int PRODUCTS, int UNIT_TILES> struct Sums {
+// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES neighbouring units of a row:
+// in each tile two columns, which are neighbours, or BY_COLUMN those of the first column before those of the second.
+template <class Weight, int PRODUCTS, int UNIT_TILES, bool BY_COLUMN = false> struct Sums {
     static constexpr bool digits = sizeof(Weight) == 1;
     static constexpr int parts = digits ? PRODUCTS : 1, own_units = 2 * UNIT_TILES;
     using Number = typename Sum<Weight>::type;
     Number of[parts][CHAIN_TILES][UNIT_TILES][4] = {};
+
+    // Of the lane's unit e in `row` of its 2 * CHAIN_TILES.
+    __device__ __forceinline__ Number at(int part, int row, int e) const {
+        const int j = BY_COLUMN ? e % UNIT_TILES : e / 2, column = BY_COLUMN ? e / UNIT_TILES : e % 2;
+        return of[part][row / 2][j][row % 2 * 2 + column];
+    }
+    // What three digits stand for, summed: the first two fit an int32 for as many units as weights are prepared for.
+    __device__ __forceinline__ i64 whole_number(int row, int e) const {
+        return (i64)(at(0, row, e) * 256 + at(1, row, e)) * 256 + at(2, row, e);
+    }
 };
 
 // Four states of one byte each as two pairs of bfloat16: 1 is 0x3f80.
@@ -50,11 +61,6 @@ __device__ __forceinline__ void wide_fragments_of_bits(u32 bits, int first, u32 
     }
 }
 
-// What three digits stand for, summed: the first two fit an int32 for as many units as weights are prepared for.
-__device__ __forceinline__ i64 whole_number(i32 high, i32 middle, i32 low) {
-    return (i64)(high * 256 + middle) * 256 + low;
-}
-
 // The layer that is drawn: scale (for digits) and bias of each unit, and its place in the stream.
 struct Layer {
     const float *scale, *bias;
@@ -76,16 +82,13 @@ __device__ __forceinline__ u32 draw_units(const S& sums, int row, u64 chain, dou
     for (int e = 0; e < S::own_units; ++e) {
         const i64 unit = first_unit + e;
         const float offset = unit < layer.units ? layer.bias[unit] : 0.0f;
-        const int j = e / 2, i = row % 2 * 2 + e % 2;
         float logit, size = 0.0f;
         if constexpr (S::digits) {
-            logit = (float)whole_number(sums.of[0][row / 2][j][i], sums.of[1][row / 2][j][i],
-                                        sums.of[2][row / 2][j][i]) *
-                    layer.scale[unit];
+            logit = (float)sums.whole_number(row, e) * layer.scale[unit];
             size = fabsf(logit) + fabsf(offset);
             logit += offset;
         } else {
-            logit = sums.of[0][row / 2][j][i] + offset;
+            logit = sums.at(0, row, e) + offset;
         }
         const float exponential = exp2_fast(logit * factor);
         if (probabilities) {
@@ -113,9 +116,8 @@ __device__ __forceinline__ u32 draw_units(const S& sums, int row, u64 chain, dou
             u32 word = 0;
 #pragma unroll  // an array indexed at run time would leave the registers
             for (int other = 0; other < S::own_units; ++other) {
-                const int j = other / 2, i = row % 2 * 2 + other % 2;
                 if (other != e) continue;
-                whole = whole_number(sums.of[0][row / 2][j][i], sums.of[1][row / 2][j][i], sums.of[2][row / 2][j][i]);
+                whole = sums.whole_number(row, other);
                 word = again.word[other % 4];
             }
             const double x = beta * ((double)layer.bias[unit] + (double)whole * (double)layer.scale[unit]);
