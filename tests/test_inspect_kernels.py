@@ -133,6 +133,7 @@ def test_other_forms_of_the_triton_kernels():
             [
                 *map(rbm_gibbs.module, rbm_gibbs.TYPES),
                 *(rbm_gibbs.tensor_core_module(name, packed) for name in rbm_gibbs.TILES for packed in (False, True)),
+                *map(rbm_gibbs.resident_module, rbm_gibbs.RESIDENT),
             ],
         ),
         (sgld, [sgld.module(kind) for kind in sgld.KINDS]),

@@ -16,13 +16,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..dispatch import (
+    backend_module,
+    choose_backend,
+    note_written,
+    require_output,
+    require_tensor,
+    running_on,
+    unavailable,
+)
 from ..philox import Stream, check_counter
 from .half_sweep import HalfSweep
 from .prepared import PRECISIONS, WEIGHT_DTYPES, Operand, PreparedWeights, prepare_weights
 from .states import aligned_rows, has_aligned_rows, pack_states, padding_is_zero, unpack_states, words_of
 
 __all__ = [
+    "PLANS",
     "PRECISIONS",
     "WEIGHT_DTYPES",
     "GibbsResult",
@@ -32,6 +41,9 @@ __all__ = [
     "prepare_weights",
     "unpack_states",
 ]
+
+
+PLANS = ("auto", "resident", "half_sweeps")
 
 
 class GibbsResult(NamedTuple):
@@ -62,6 +74,7 @@ def gibbs(
     out: GibbsResult | None = None,
     check_values: bool = True,
     precision: str | None = None,
+    plan: str = "auto",
     backend: str = "auto",
 ) -> GibbsResult:
     """Advance every chain by ``sweeps`` sweeps of block Gibbs and return the new states.
@@ -86,13 +99,21 @@ def gibbs(
         check_values: look for states other than 0 and 1 and for parameters that are NaN or infinite. On a GPU this
             waits for the device; a loop that calls again and again with its own states can do without.
         precision: that of ``weights``, for a caller who wants to be sure of it: a plain matrix is ``float32``.
+        plan: ``half_sweeps``, a launch for each; ``resident``, one launch for all sweeps with the weights in shared
+            memory, of CUDA C (``cupy``) and prepared weights that find room there (on an H200 up to 256 x 256 units in
+            ``bf16``, 192 x 192 in the others); or ``auto``: the second for two sweeps and more where it can be, the
+            first elsewhere. In ``int8x3`` both draw the same states.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Without ``check_values`` nothing waits for the device, and a call that has run before can be captured in a CUDA
+    graph: for a machine too large for ``resident`` that hides the launches of small batches. A replay draws the same
+    random numbers again, so a graph is to be of all the sweeps of a run, or of one for each ``first_sweep``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
         ValueError: shapes do not match, a state is not 0 or 1, a parameter is NaN or infinite, a number is out of
-            range, prepared weights are out of date, ``precision`` is not that of ``weights``, or ``backend`` is
-            unknown or cannot run here.
+            range, prepared weights are out of date, ``precision`` is not that of ``weights``, ``backend`` is unknown
+            or cannot run here, or ``plan`` is unknown or ``resident`` and cannot be.
 
     Unit ``j`` of chain ``i`` in sweep ``t`` draws word ``j % 4`` of group ``(first_chain + i) * ceil(units / 4) +
     j // 4`` at step ``first_sweep + t`` of the stream for its layer, and is 1 if ``u < p``.
@@ -120,7 +141,7 @@ def gibbs(
         clamped = clamped.expand(each)
     if check_values:
         _require_values(visible, matrix, visible_bias, hidden_bias, beta)
-    chosen = choose_backend(backend, visible.device)
+    chosen, resident = _choose(plan, backend, prepared, sweeps, clamped, visible.device)
     shapes = _result_shapes(visible, matrix, return_hidden_probability)
     result = out if out is not None else _allocate(visible, shapes)
     arguments = {"visible": visible, "weights": matrix, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
@@ -139,7 +160,8 @@ def gibbs(
     if prepared is not None and prepared.to_hidden is not None and prepared.to_visible is not None:
         to_hidden_weights, to_visible_weights = prepared.to_hidden, prepared.to_visible
         hidden_bias, visible_bias = hidden_bias.to(torch.float32), visible_bias.to(torch.float32)
-    if visible.dtype is torch.uint8 and isinstance(to_hidden_weights, Operand):
+    in_bytes = visible.dtype is torch.uint8 and isinstance(to_hidden_weights, Operand)
+    if in_bytes and not resident:
         current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
         last_visible, last_hidden = (
             states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
@@ -152,11 +174,20 @@ def gibbs(
         HalfSweep, weights=to_visible_weights, bias=visible_bias.contiguous(), beta=beta, seed=seed,
         first_chain=first_chain, stream=Stream.VISIBLE, clamped=clamped,
     )  # fmt: skip
-    for step in range(first_sweep, first_sweep + sweeps):
-        half_sweep(to_hidden(given=current, out=last_hidden, step=step))
-        # Each new state depends on the hidden layer and, if clamped, on itself alone: it may overwrite its place.
-        half_sweep(to_visible(given=last_hidden, out=last_visible, step=step, previous=current))
-        current = last_visible
+    if resident:
+        with running_on(visible.device):
+            kernels.resident_sweeps(
+                to_hidden(given=current, out=last_hidden, step=first_sweep),
+                to_visible(given=last_hidden, out=last_visible, step=first_sweep, previous=current),
+                sweeps,
+            )
+        current = aligned_rows(last_visible).copy_(last_visible) if in_bytes else last_visible
+    else:
+        for step in range(first_sweep, first_sweep + sweeps):
+            half_sweep(to_hidden(given=current, out=last_hidden, step=step))
+            # Each new state depends on the hidden layer and, if clamped, on itself alone: it may overwrite its place.
+            half_sweep(to_visible(given=last_hidden, out=last_visible, step=step, previous=current))
+            current = last_visible
     if result.hidden_probability is not None:
         half_sweep(to_hidden(given=current, out=result.hidden_probability, step=0))
     for states, last in ((result.visible, last_visible), (result.hidden, last_hidden)):
@@ -166,6 +197,32 @@ def gibbs(
         if written is not None:
             note_written(written)
     return result
+
+
+def _choose(
+    plan: str,
+    backend: str,
+    prepared: PreparedWeights | None,
+    sweeps: int,
+    clamped: Tensor | None,
+    device: torch.device,
+) -> tuple[str, bool]:
+    """The backend, and whether all sweeps go in one launch."""
+    if plan not in PLANS:
+        raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
+    chosen = choose_backend(backend, device)
+    if plan == "half_sweeps" or (plan == "auto" and sweeps == 1):
+        return chosen, False
+    either = backend == "auto" and device.type == "cuda" and unavailable("cupy", device) is None
+    if (
+        prepared is not None
+        and (chosen == "cupy" or either)
+        and backend_module("cupy", __name__).resident_fits(prepared, clamped is not None, device)
+    ):
+        return "cupy", True
+    if plan == "resident":
+        raise ValueError("plan 'resident' needs backend cupy, and prepared weights that fit in shared memory")
+    return chosen, False
 
 
 def _require_precision(prepared: PreparedWeights | None, wanted: str | None) -> None:

@@ -175,8 +175,9 @@ def resident_fits(weights: PreparedWeights, clamped: bool, device: torch.device)
         return False
     room = MOST_SHARED_BYTES
     if device.type == "cuda":
-        room = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return kernel.shared_bytes(*weights.source.shape, clamped) <= room
+        room = int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin"))  # noqa: B009
+    visible, hidden = weights.source.shape
+    return kernel.shared_bytes(visible, hidden, clamped) <= room
 
 
 def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
@@ -238,33 +239,38 @@ def variants() -> Sequence[Variant]:
         )
         for dtype, name in TYPES.items()
     ]
-    return plain + [
-        CudaVariant(
-            name=f"tensor-core half sweep {precision}, {tile.chains} chains{', states packed' if packed else ''}",
-            threads=tile.threads,
-            items=tile.chains * tile.units * STEP_GIVEN * tile.products // tile.threads,
-            unit="multiply-adds",
-            bytes_per_item=(0.125 if packed else 1) / (tile.units * tile.products) + tile.weight_bytes / tile.chains,
-            access_bytes=0 if packed else 16,
-            module=tensor_core_module(precision, packed),
-            kernel=tile.kernel(packed),
-            shared_bytes=tile.shared_bytes(packed),
-        )
-        for precision, tiles in TILES.items()
-        for packed in (False, True)
-        for tile in tiles
-    ] + [
-        CudaVariant(
-            name=f"tensor-core sweeps {precision}, weights resident, {visible} x {hidden}",
-            threads=RESIDENT_THREADS,
-            items=2 * 32 * kernel.warp_units * kernel.products,  # of the products of a slab for a warp
-            unit="multiply-adds",
-            bytes_per_item=0.0,
-            module=resident_module(precision),
-            kernel=kernel.kernel,
-            shared_bytes=kernel.shared_bytes(visible, hidden),
-        )
-        for (precision, kernel), (visible, hidden) in zip(
-            RESIDENT.items(), ((256, 256), (128, 192), (128, 128)), strict=True
-        )
-    ]
+    return (
+        plain
+        + [
+            CudaVariant(
+                name=f"tensor-core half sweep {precision}, {tile.chains} chains{', states packed' if packed else ''}",
+                threads=tile.threads,
+                items=tile.chains * tile.units * STEP_GIVEN * tile.products // tile.threads,
+                unit="multiply-adds",
+                bytes_per_item=(0.125 if packed else 1) / (tile.units * tile.products)
+                + tile.weight_bytes / tile.chains,
+                access_bytes=0 if packed else 16,
+                module=tensor_core_module(precision, packed),
+                kernel=tile.kernel(packed),
+                shared_bytes=tile.shared_bytes(packed),
+            )
+            for precision, tiles in TILES.items()
+            for packed in (False, True)
+            for tile in tiles
+        ]
+        + [
+            CudaVariant(
+                name=f"tensor-core sweeps {precision}, weights resident, {visible} x {hidden}",
+                threads=RESIDENT_THREADS,
+                items=2 * 32 * kernel.warp_units * kernel.products,  # of the products of a slab for a warp
+                unit="multiply-adds",
+                bytes_per_item=0.0,
+                module=resident_module(precision),
+                kernel=kernel.kernel,
+                shared_bytes=kernel.shared_bytes(visible, hidden),
+            )
+            for (precision, kernel), (visible, hidden) in zip(
+                RESIDENT.items(), ((256, 256), (128, 192), (128, 128)), strict=True
+            )
+        ]
+    )
