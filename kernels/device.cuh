@@ -194,9 +194,9 @@ template <> __device__ __forceinline__ double narrow<double>(double x) { return 
 // and of each half of K the t-th quarter, packed in a word: two of 8 bfloat16, or four of 16 signed bytes.
 // Source: "Matrix Fragments for mma.m16n8k16" and "mma.m16n8k32" in the PTX ISA. sm_80 and above.
 //
-// ---- asynchronous copies of 8 or 16 bytes from device memory to shared memory, both aligned to as many, of which `bytes`
-// (none or all) are read and the rest is zero. commit closes a group; wait<n> returns when of the thread's own groups all but the
-// last n have arrived. What other threads copied is there after a barrier that follows their wait.
+// ---- asynchronous copies of 8 or 16 bytes from device memory to shared memory, both aligned to as many, of which
+// `bytes` (none or all) are read and the rest is zero. commit closes a group; wait<n> returns when of the thread's own
+// groups all but the last n have arrived. What other threads copied is there after a barrier that follows their wait.
 #ifdef BOLTZBENCH_EMULATOR
 
 inline void matrix_product(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2], BOLTZBENCH_WHERE) {

@@ -64,6 +64,7 @@ CASES = (
     _case(1030, 64, 64, variant="clamped"),
     *(_case(70, 100, 17, variant=precision) for precision in PRODUCTS),
     _case(33, 20, 12, sweeps=5, variant="int8x3"),
+    *(_case(9, 70, 33, sweeps=2, variant=precision) for precision in ("bf16", "bf16x3")),
     _case(70, 100, 17, sweeps=2, variant="packed"),
     _case(256, 64, 64, purpose="bench"),
     *(

@@ -347,6 +347,7 @@ GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 SQUARE = "chains=256 visible=64 hidden=64 sweeps=1 float32"
 BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3", "int8x3"))
 PACKED = "packed chains=70 visible=100 hidden=17 sweeps=2 float32"
+BF16_RESIDENT = "bf16 chains=9 visible=70 hidden=33 sweeps=2 float32"
 SGLD = "tensors=1 elements=5003 float32"
 STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
 PSGLD = SGHMC = "tensors=1 elements=2051 float32"
@@ -482,6 +483,12 @@ MUTANTS = tuple(
         ("rbm_gibbs", "tensor_cores.cu", "first_unit = tile_unit + warp_unit", "first_unit = tile_unit", INT8X3),
         ("rbm_gibbs", "tensor_cores.cuh", "bits >> (8 * product + 4)", "bits >> 8 * product", PACKED),
         ("rbm_gibbs", "tensor_cores.cu", "(PACKED ? 2 : 16) * quarter", "(PACKED ? 1 : 16) * quarter", PACKED),
+        ("rbm_gibbs", "resident.cu", "__syncthreads();  // all hidden", "// all hidden", PACKED),
+        ("rbm_gibbs", "resident.cu", "__syncthreads();  // all visible", "// all visible", PACKED),
+        ("rbm_gibbs", "resident.cu", "sweep < sweeps", "sweep < sweeps - 1", PACKED),
+        ("rbm_gibbs", "resident.cu", "first_step + (u32)sweep", "first_step", PACKED),
+        ("rbm_gibbs", "resident.cu", "(first_chain + block_chain)", "first_chain", PACKED),
+        ("rbm_gibbs", "resident.cu", "j % 2 ? 0x7632 : 0x5410", "0x5410", BF16_RESIDENT),
         ("rbm_gibbs", "triton_kernels.py", "bits << tl.arange(0, 32)", "bits << 31 - tl.arange(0, 32)", PACKED),
         ("rbm_gibbs", "triton_kernels.py", "weights + part_size + part_size", "weights + part_size", INT8X3),
         ("rbm_gibbs", "triton_kernels.py", "part += part_size", "part += 0", BF16X3),

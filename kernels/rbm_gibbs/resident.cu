@@ -1,8 +1,8 @@
 // Many sweeps of block Gibbs in one launch, for machines whose weights fit the shared memory of a multiprocessor.
 //
 // A block takes 64 chains through all sweeps: weights are loaded once, states never leave shared memory, where they are
-// bits, and nothing but 8 bytes for 64 units is read or written besides. Bound by the tensor cores and by what lies
-// beside them, as in tensor_cores.cu, whose fragments, sums and draws these are; between two half sweeps is one barrier.
+// bits, and nothing else is read or written but the biases. Between two half sweeps is one barrier. The fragments, sums
+// and draws are those of tensor_cores.cu.
 //
 // Digits of int8 differ between the two half sweeps, whose units drawn have scales of their own: both matrices are
 // there, 6 bytes for each weight. Of bfloat16 there is one, 2 or 6 bytes for each weight, that is read both ways. Rows
@@ -11,10 +11,16 @@
 // permutation for each register. The 16 bytes change places within a pair of rows (see `place`), so that both ways 8
 // lanes read 128 bytes from different banks.
 //
-// Prediction for 256 x 256 units in bf16 and 8448 chains on an H200 (132 multiprocessors, 1.98 GHz, a block on each; one
-// unit for each clock of a multiprocessor is 261 updates/ns). Nothing here was measured. The products take 0.13 clocks
-// for each unit at the documented 4096 operations, 0.2 at the share of it that mma.sync is reported to reach; for the
-// rest see the notes on issue in kernels/README.md.
+// Prediction for 256 x 256 units in bf16 and 132 blocks on an H200 (1.98 GHz; one unit for each clock of a
+// multiprocessor is 261 updates/ns). Nothing here was measured. Of a multiprocessor's four schedulers each has two
+// warps, and in a half sweep
+// - 512 products of 16 x 8 x 16: 2048 clocks at the documented rate, 3250 at the share of it that is reported for
+//   mma.sync (see tensor_cores.cu);
+// - 8 steps of a slab, 323 instructions each backward (SASS for sm_90, products among them): 2600 clocks of issue;
+// - the draws, 128 for each lane of the two warps together, some 34 instructions each: 4400 clocks of issue, beside which
+//   the other warp's products can run.
+// That is 7000 to 7700 clocks for 64 x 256 units, 550 to 610 updates/ns: the issue of the draws is the limit, and the
+// next thing to make cheaper (the goal is 1000). 10 of their 34 instructions are Philox's rounds.
 #include "tensor_cores.cuh"
 
 constexpr int CHAIN_WARPS = 2, UNIT_WARPS = 4, THREADS = 32 * CHAIN_WARPS * UNIT_WARPS;
@@ -96,8 +102,8 @@ __device__ __forceinline__ void store_states(const States& from, unsigned char* 
     }
 }
 
-// sums += given * weights, for the warp's chains and units and one slab of given units. weights: the slab's first part, in
-// blocks of `rows` rows, from the warp's first row on.
+// sums += given * weights, for the warp's chains and units and one slab of given units. weights: the slab's first part,
+// in blocks of `rows` rows, from the warp's first row on.
 template <class H>
 __device__ __forceinline__ void multiply_forward(typename H::WarpSums& sums, const unsigned char* given, int row_bytes,
                                                  const unsigned char* weights, int rows) {
@@ -137,8 +143,8 @@ __device__ __forceinline__ void multiply_forward(typename H::WarpSums& sums, con
     }
 }
 
-// The same where the slab's given units are 64 rows of weights, from the first on that `weights` points to, and the units
-// drawn are what lies along them. A lane has of its column 8 units, of the 8 tiles one each.
+// The same where the slab's given units are 64 rows of weights, from the first on that `weights` points to, and the
+// units drawn are what lies along them. A lane has of its column 8 units, of the 8 tiles one each.
 template <class H>
 __device__ __forceinline__ void multiply_backward(typename H::WarpSums& sums, const unsigned char* given, int row_bytes,
                                                   const unsigned char* weights, int rows) {
@@ -205,6 +211,13 @@ __device__ __forceinline__ void half_sweep(const States& given, const States& dr
     const int warp = threadIdx.x / 32, row_of_8 = threadIdx.x % 32 / 4, quarter = threadIdx.x % 4;
     const int warp_chain = warp / UNIT_WARPS * WARP_CHAINS, slab_bytes = H::products * H::subs * rows * ROW_BYTES;
     const unsigned char* given_rows = given.row(warp_chain);
+    LaneChains own;
+#pragma unroll
+    for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
+        const int chain = warp_chain + 8 * row + row_of_8;
+        own.number[row] = chains.first + (u64)chain;
+        own.beta[row] = chains.betas && chain < chains.left ? chains.betas[chain] : chains.beta;
+    }
     for (int tile = warp % UNIT_WARPS; tile * H::warp_units < drawn.units; tile += UNIT_WARPS) {
         typename H::WarpSums sums;
         for (int slab = 0; slab < given.words(); ++slab) {
@@ -216,16 +229,18 @@ __device__ __forceinline__ void half_sweep(const States& given, const States& dr
                                     weights + slab * slab_bytes + tile * H::warp_units * ROW_BYTES, rows);
         }
         const int first_unit = tile * H::warp_units + quarter * own_units;
+        u32 draws[2 * CHAIN_TILES];
+        draw_units(sums, own, first_unit, layer, draws);
 #pragma unroll
         for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
             const int chain = warp_chain + 8 * row + row_of_8;
             if (chain >= chains.left) continue;
-            u32 bits = draw_units(sums, row, chains.first + (u64)chain,
-                                  chains.betas ? chains.betas[chain] : chains.beta, first_unit, layer, nullptr);
+            u32 bits = draws[row];
             using Bits = typename BitsOf<own_units>::type;
             Bits* own = reinterpret_cast<Bits*>(drawn.row(chain) + first_unit / 8);
             if (held) {
-                const u32 keep = *reinterpret_cast<const Bits*>(held + (drawn.row(chain) - drawn.first) + first_unit / 8);
+                const i64 offset = drawn.row(chain) - drawn.first + first_unit / 8;
+                const u32 keep = *reinterpret_cast<const Bits*>(held + offset);
                 bits = (bits & ~keep) | (*own & keep);
             }
             *own = (Bits)bits;
@@ -233,10 +248,10 @@ __device__ __forceinline__ void half_sweep(const States& given, const States& dr
     }
 }
 
-// to_hidden, to_visible: (PRODUCTS, rows, columns) of Weight, zero beyond the units, as they are prepared; the second is
-// read for digits alone, as the scales are: float (rows,). Biases: float (units,). visible, visible_out and hidden_out:
-// (chains, units) in rows of so many bytes, uint8 or `packed`; previous states are not needed, since what is clamped is
-// still there. clamped: bool (chains, visible units) with strides, or null. betas: double (chains,), or null for beta.
+// to_hidden, to_visible: (PRODUCTS, rows, columns) of Weight, zero beyond the units, as they are prepared; the second
+// is read for digits alone, as the scales are: float (rows,). Biases: float (units,). visible, visible_out and
+// hidden_out: (chains, units) in rows of so many bytes, uint8 or `packed`. clamped: bool (chains, visible units) with
+// strides, or null: what the clamped keep is still there. betas: double (chains,), or null for beta.
 template <class Weight, int PRODUCTS>
 __global__ void __launch_bounds__(THREADS, 1)
     resident_sweeps(const unsigned char* visible, const Weight* to_hidden, const Weight* to_visible,
@@ -255,8 +270,9 @@ __global__ void __launch_bounds__(THREADS, 1)
                         beta};
 
     // Rows that the warps' tiles reach, and where each thing lies.
-    const int rows = (int)(hidden_units + ToHidden::warp_units - 1) / ToHidden::warp_units * ToHidden::warp_units;
-    const int back_rows = (int)(visible_units + ToVisible::warp_units - 1) / ToVisible::warp_units * ToVisible::warp_units;
+    constexpr int step = ToHidden::warp_units;
+    const int rows = ((int)hidden_units + step - 1) / step * step;
+    const int back_rows = ((int)visible_units + step - 1) / step * step;
     constexpr int bytes = PRODUCTS * (int)sizeof(Weight);
     unsigned char* back_weights = shared + rows * (int)hidden_columns * bytes;
     unsigned char* end_of_weights = digits ? back_weights + back_rows * (int)visible_columns * bytes : back_weights;
@@ -270,18 +286,18 @@ __global__ void __launch_bounds__(THREADS, 1)
     load_states(v, visible + block_chain * visible_stride, visible_stride, 1, packed != 0, own.left);
     load_states(h, nullptr, 0, 0, false, 0);
     if (clamped)
-        load_states(held, clamped + block_chain * clamped_stride_chain, clamped_stride_chain, clamped_stride_unit, false,
-                    own.left);
+        load_states(held, clamped + block_chain * clamped_stride_chain, clamped_stride_chain, clamped_stride_unit,
+                    false, own.left);
     copy_async_wait<0>();
     __syncthreads();
     for (i64 sweep = 0; sweep < sweeps; ++sweep) {
-        const u32 step = first_step + (u32)sweep;
+        const u32 number = first_step + (u32)sweep;
         half_sweep<ToHidden>(v, h, nullptr, shared, rows, own,
-                             {hidden_scale, hidden_bias, hidden_units, seed, step, STREAM_HIDDEN});
+                             {hidden_scale, hidden_bias, hidden_units, seed, number, STREAM_HIDDEN});
         __syncthreads();  // all hidden states are drawn
         half_sweep<ToVisible>(h, v, clamped ? held.first : nullptr, digits ? back_weights : shared,
                               digits ? back_rows : rows, own,
-                              {visible_scale, visible_bias, visible_units, seed, step, STREAM_VISIBLE});
+                              {visible_scale, visible_bias, visible_units, seed, number, STREAM_VISIBLE});
         __syncthreads();  // all visible ones
     }
     store_states(v, visible_out + block_chain * visible_out_stride, visible_out_stride, packed != 0, own.left);

@@ -52,7 +52,8 @@ template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Copie
     static constexpr int chunks = 4 * S::subs;         // of 16 bytes, in a step of one row of weights
     static constexpr int width = PACKED ? 8 : 16;      // of a copy of states
     static constexpr int pieces = S::given_row / width;  // of them, in a step of one chain
-    static constexpr int given_copies = S::chains * pieces / S::threads, weight_copies = S::units * chunks / S::threads;
+    static constexpr int given_copies = S::chains * pieces / S::threads;
+    static constexpr int weight_copies = S::units * chunks / S::threads;
 
     const unsigned char *given, *weights;
     i64 given_hop, weight_hop, part_hop;  // bytes from one of the thread's rows to its next, and to the next part
@@ -101,10 +102,10 @@ template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Copie
 
 // given: (chains, given units) in rows of given_stride bytes, zero beyond the units: uint8 in rows of a multiple of 16
 // bytes; or PACKED, in rows of words of 64 units. parts: (PRODUCTS, part_rows, part_columns) of Weight. scale: float
-// (part_rows,), for digits. bias: float (units,). states: (chains, units) in rows of out_stride bytes, like given, written
-// up to there; or probabilities: float (chains, units); exactly one of them is not null. clamped: bool (chains, units)
-// with strides, or null; previous: like states, in rows of previous_stride, what a clamped unit keeps. betas: double
-// (chains,), or null for beta.
+// (part_rows,), for digits. bias: float (units,). states: (chains, units) in rows of out_stride bytes, like given,
+// written up to there; or probabilities: float (chains, units); exactly one of them is not null. clamped: bool (chains,
+// units) with strides, or null; previous: like states, in rows of previous_stride, what a clamped unit keeps. betas:
+// double (chains,), or null for beta.
 template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED>
 __global__ void __launch_bounds__(Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::threads,
                                   384 / Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::threads)
@@ -196,13 +197,29 @@ __global__ void __launch_bounds__(Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::
     const i64 first_unit = tile_unit + warp_unit + quarter * own_units;
     if (first_unit >= (probabilities ? units : PACKED ? 8 * out_stride : out_stride)) return;
     const Layer layer = {scale, bias, units, seed, step, stream};
+    LaneChains own;
+#pragma unroll
+    for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
+        const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
+        own.number[row] = (u64)(first_chain + chain);
+        own.beta[row] = betas && chain < chains ? betas[chain] : beta;
+    }
+    if (probabilities) {
+#pragma unroll
+        for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
+            const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
+            if (chain < chains)
+                store_probabilities(sums, row, own.beta[row], first_unit, layer, probabilities + chain * units);
+        }
+        return;
+    }
+    u32 draws[2 * CHAIN_TILES];
+    draw_units(sums, own, first_unit, layer, draws);
 #pragma unroll
     for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
         const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
         if (chain >= chains) continue;
-        u32 drawn = draw_units(sums, row, (u64)(first_chain + chain), betas ? betas[chain] : beta, first_unit, layer,
-                               probabilities ? probabilities + chain * units : nullptr);
-        if (probabilities) continue;
+        u32 drawn = draws[row];
         if (clamped) {
             u32 kept = 0;
             const unsigned char* row_kept = previous + chain * previous_stride;

@@ -13,8 +13,8 @@ template <> struct Sum<signed char> {
     using type = i32;
 };
 
-// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES neighbouring units of a row:
-// in each tile two columns, which are neighbours, or BY_COLUMN those of the first column before those of the second.
+// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES neighbouring units of a
+// row, two columns of each tile: they are neighbours, or BY_COLUMN those of the first come before those of the second.
 template <class Weight, int PRODUCTS, int UNIT_TILES, bool BY_COLUMN = false> struct Sums {
     static constexpr bool digits = sizeof(Weight) == 1;
     static constexpr int parts = digits ? PRODUCTS : 1, own_units = 2 * UNIT_TILES;
@@ -29,6 +29,11 @@ template <class Weight, int PRODUCTS, int UNIT_TILES, bool BY_COLUMN = false> st
     // What three digits stand for, summed: the first two fit an int32 for as many units as weights are prepared for.
     __device__ __forceinline__ i64 whole_number(int row, int e) const {
         return (i64)(at(0, row, e) * 256 + at(1, row, e)) * 256 + at(2, row, e);
+    }
+    // The same within two roundings: what the first conversion cuts off matters only where the last digit is small
+    // beside it, and that converts exactly.
+    __device__ __forceinline__ float near_number(int row, int e) const {
+        return fmaf((float)(at(0, row, e) * 256 + at(1, row, e)), 256.0f, (float)at(2, row, e));
     }
 };
 
@@ -69,71 +74,113 @@ struct Layer {
     u32 step, stream;
 };
 
-// The draws of the lane's units in `row` (of its 2 * CHAIN_TILES), a bit for each, 0 beyond the last unit. `chain` is its
-// number in the stream. If `probabilities` is not null, they are written there instead, and 0 is returned.
+// A lane's chains, of which it has a row in each half of its tiles: number in the stream and inverse temperature.
+struct LaneChains {
+    u64 number[2 * CHAIN_TILES];
+    double beta[2 * CHAIN_TILES];
+};
+
+// The draws of the lane's units, for each row a bit for each unit, 0 beyond the last one.
+//
+// u (1 + exp(-x)) < 1 is one fused multiplication of the 24 bits of u: u 2**24 + u 2**24 exp(-x) < 2**24.
 template <class S>
-__device__ __forceinline__ u32 draw_units(const S& sums, int row, u64 chain, double beta, i64 first_unit,
-                                          const Layer& layer, float* probabilities) {
-    const float factor = (float)(beta * -1.4426950408889634);
-    const u64 first_group = chain * (u64)((layer.units + 3) / 4) + (u64)first_unit / 4;
-    u32 drawn = 0, near = 0;
-    Words words = {};
+__device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chains, i64 first_unit, const Layer& layer,
+                                           u32 (&drawn)[2 * CHAIN_TILES]) {
+    constexpr int rows = 2 * CHAIN_TILES;
+    u32 near[rows] = {};
+    float factor[rows];
+    u64 group[rows];
 #pragma unroll
-    for (int e = 0; e < S::own_units; ++e) {
-        const i64 unit = first_unit + e;
-        const float offset = unit < layer.units ? layer.bias[unit] : 0.0f;
-        float logit, size = 0.0f;
-        if constexpr (S::digits) {
-            logit = (float)sums.whole_number(row, e) * layer.scale[unit];
-            size = fabsf(logit) + fabsf(offset);
-            logit += offset;
-        } else {
-            logit = sums.at(0, row, e) + offset;
-        }
-        const float exponential = exp2_fast(logit * factor);
-        if (probabilities) {
-            if (unit < layer.units) probabilities[unit] = 1.0f / (1.0f + exponential);
-            continue;
-        }
-        if (e % 4 == 0) words = random_words(first_group + e / 4, layer.seed, layer.step, layer.stream);
-        const float test = uniform(words.word[e % 4]) * (1.0f + exponential);
-        drawn |= (u32)(test < 1.0f) << e;
-        if constexpr (S::digits) {
-            // What float32 may be off by: 4 roundings of `size`, and 2**-22 of the exponential; here twice that.
-            // A nan, from 0 * infinity, is near.
-            const float margin = 9.5367431640625e-07f + 4.76837158203125e-07f * (float)beta * size;
-            near |= (u32) !(fabsf(test - 1.0f) > margin) << e;
-        }
+    for (int row = 0; row < rows; ++row) {
+        drawn[row] = 0;
+        factor[row] = (float)(chains.beta[row] * -1.4426950408889634);
+        group[row] = chains.number[row] * (u64)((layer.units + 3) / 4) + (u64)first_unit / 4;
     }
-    if constexpr (S::digits) {
-        while (near) {  // for one unit in some 400,000
-            const int e = __ffs((int)near) - 1;
-            near &= near - 1;
-            const i64 unit = first_unit + e;
-            if (unit >= layer.units) break;
-            i64 whole = 0;
-            const Words again = random_words(first_group + e / 4, layer.seed, layer.step, layer.stream);
-            u32 word = 0;
-#pragma unroll  // an array indexed at run time would leave the registers
-            for (int other = 0; other < S::own_units; ++other) {
-                if (other != e) continue;
-                whole = sums.whole_number(row, other);
-                word = again.word[other % 4];
+#pragma unroll
+    for (int four = 0; four < S::own_units; four += 4) {
+        float offset[4], step_size[4];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const i64 unit = first_unit + four + e;
+            offset[e] = unit < layer.units ? layer.bias[unit] : 0.0f;
+            if constexpr (S::digits) step_size[e] = layer.scale[unit];
+        }
+#pragma unroll
+        for (int row = 0; row < rows; ++row) {
+            const Words words = random_words(group[row] + four / 4, layer.seed, layer.step, layer.stream);
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                float logit, size = 0.0f;
+                if constexpr (S::digits) {
+                    logit = sums.near_number(row, four + e) * step_size[e];
+                    size = fabsf(logit) + fabsf(offset[e]);
+                    logit += offset[e];
+                } else {
+                    logit = sums.at(0, row, four + e) + offset[e];
+                }
+                const float u = (float)(words.word[e] >> 8);
+                const float test = fmaf(u, exp2_flushed(logit * factor[row]), u);
+                if (test < 16777216.0f) drawn[row] |= 1u << (four + e);
+                if constexpr (S::digits) {
+                    // What float32 may be off by: 5 roundings of `size`, and 2**-22 of the exponential; here 8, and
+                    // 2**-20; times 2**24. A nan, from 0 * infinity, is near.
+                    const float margin = 16.0f + 8.0f * (float)chains.beta[row] * size;
+                    if (!(fabsf(test - 16777216.0f) > margin)) near[row] |= 1u << (four + e);
+                }
             }
-            const double x = beta * ((double)layer.bias[unit] + (double)whole * (double)layer.scale[unit]);
-            const u32 exact = (double)uniform(word) * (1.0 + exp(-x)) < 1.0;
-            drawn = (drawn & ~(1u << e)) | exact << e;
         }
     }
     const i64 left = layer.units - first_unit;
-    if (left < S::own_units) drawn &= left > 0 ? (1u << left) - 1u : 0u;
-    return drawn;
+    const u32 inside = left >= S::own_units ? ~0u : left > 0 ? (1u << left) - 1u : 0u;
+#pragma unroll
+    for (int row = 0; row < rows; ++row) {
+        drawn[row] &= inside;
+        if constexpr (S::digits) {
+            near[row] &= inside;
+            while (near[row]) {  // for one unit in some 400,000
+                const int e = __ffs((int)near[row]) - 1;
+                near[row] &= near[row] - 1;
+                const i64 unit = first_unit + e;
+                i64 whole = 0;
+                const Words again = random_words(group[row] + e / 4, layer.seed, layer.step, layer.stream);
+                u32 word = 0;
+#pragma unroll  // an array indexed at run time would leave the registers
+                for (int other = 0; other < S::own_units; ++other) {
+                    if (other != e) continue;
+                    whole = sums.whole_number(row, other);
+                    word = again.word[other % 4];
+                }
+                const double x =
+                    chains.beta[row] * ((double)layer.bias[unit] + (double)whole * (double)layer.scale[unit]);
+                const u32 exact = (double)uniform(word) * (1.0 + exp(-x)) < 1.0;
+                drawn[row] = (drawn[row] & ~(1u << e)) | exact << e;
+            }
+        }
+    }
+}
+
+// P(unit = 1) for the lane's units in `row`, of one chain, to `to`.
+template <class S>
+__device__ __forceinline__ void store_probabilities(const S& sums, int row, double beta, i64 first_unit,
+                                                    const Layer& layer, float* to) {
+    const float factor = (float)(beta * -1.4426950408889634);
+#pragma unroll
+    for (int e = 0; e < S::own_units; ++e) {
+        const i64 unit = first_unit + e;
+        if (unit >= layer.units) break;
+        float logit;
+        if constexpr (S::digits)
+            logit = sums.near_number(row, e) * layer.scale[unit];
+        else
+            logit = sums.at(0, row, e);
+        to[unit] = 1.0f / (1.0f + exp2_fast((logit + layer.bias[unit]) * factor));
+    }
 }
 
 // `drawn` with what the clamped of the lane's units keep. clamped: bool, of this chain; kept: a bit for each unit.
 template <class S>
-__device__ __forceinline__ u32 clamp_units(u32 drawn, u32 kept, const unsigned char* clamped, i64 stride, i64 first_unit,
-                                           i64 units) {
+__device__ __forceinline__ u32 clamp_units(u32 drawn, u32 kept, const unsigned char* clamped, i64 stride,
+                                           i64 first_unit, i64 units) {
     u32 held = 0;
 #pragma unroll
     for (int e = 0; e < S::own_units; ++e)
