@@ -57,7 +57,7 @@ def thermodynamics_scenarios():
 
 def rbm_gibbs_scenarios():
     results = []
-    for dtype in DTYPES[1:]:
+    for dtype in (torch.float32, torch.bfloat16):
         for chains, visible_units, hidden_units in ((1, 1, 1), (17, 100, 17), (65, 17, 66), (3, 0, 5), (3, 5, 0)):
             visible = (_random(chains, visible_units) > 0).to(torch.uint8)
             weights = _random(visible_units, hidden_units, dtype=dtype)
@@ -74,7 +74,7 @@ def rbm_gibbs_scenarios():
         ("bf16x3", torch.clone, "resident"),
         ("int8x3", pack_states, "resident"),
     ):
-        for chains, visible_units, hidden_units in ((1, 1, 1), (129, 17, 70), (3, 0, 5), (3, 5, 0)):
+        for chains, visible_units, hidden_units in ((1, 1, 1), (65, 17, 70), (3, 0, 5), (3, 5, 0)):
             visible = (_random(chains, visible_units) > 0).to(torch.uint8)
             for held in (None, _random(chains, visible_units, seed=2) > 0.5):
                 results += [
