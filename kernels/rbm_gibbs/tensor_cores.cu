@@ -10,14 +10,15 @@
 // states and weights agree, and which unit is which column too. So a lane takes 16 neighbouring given units, which are
 // both of its fragments: one 128-bit load of shared memory, where rows of 64 bytes lie without gaps and 8 lanes read
 // 128 bytes in a row. And its columns are 8 or 16 neighbouring units, so that each Philox call serves four of them and
-// states are stored 8 or 16 bytes at a time, or 8 or 16 bits. Copies to shared memory are asynchronous, one or two steps ahead; they
-// fill with zeros what lies beyond the last chain. The weights were padded with zeros when they were prepared.
+// states are stored 8 or 16 bytes at a time, or 8 or 16 bits. Copies to shared memory are asynchronous, one or two
+// steps ahead; they fill with zeros what lies beyond the last chain. The weights were padded with zeros when they were
+// prepared.
 //
 // The test u (1 + exp(-x)) < 1 is u < p without a division. It differs from it where rounding does, by 2 * 2**-24 of
-// the two sides (it is one fused multiplication), within the 4 * 2**-24 that the bound of a draw allows. p = 0 never draws 1: 1 + exp(-x) is infinite,
-// and 0 * infinity is no number and not below 1. p = 1 always does: u < 1. Digits of int8 add up exactly, whatever the
-// order, and the state is what the test gives in float64: where float32 cannot tell, float64 is computed. So seed and
-// weights settle every state, on any tiling.
+// the two sides (it is one fused multiplication), within the 4 * 2**-24 that the bound of a draw allows. p = 0 never
+// draws 1: 1 + exp(-x) is infinite, and 0 * infinity is no number and not below 1. p = 1 always does: u < 1. Digits of
+// int8 add up exactly, whatever the order, and the state is what the test gives in float64: where float32 cannot tell,
+// float64 is computed. So seed and weights settle every state, on any tiling.
 //
 // Prediction for n = 1024 units in both layers and many chains on an H200 (132 multiprocessors, 1.98 GHz: one unit for
 // each clock of a multiprocessor is 261 updates/ns). Nothing here was measured.

@@ -8,8 +8,9 @@ Two kernels. `half_sweep_kernel` takes a plain matrix: products with 16-bit weig
 and only the sum rounds (float32); float32 weights take the plain float32 product. `matrix_half_sweep_kernel` takes
 prepared weights, one to three products of tensor cores: parts of bfloat16 add up in one float32 sum, digits of int8 in
 an int32 sum each. Both operands lie along the given units, as wgmma wants 8-bit ones, and what is beyond the last unit
-is zero, so that no load of weights is masked. Packed states are words of 32 units, spread by shifts in registers. Its acceptance test needs no division, and where float32 is too near to a
-tie to tell what digits of int8 say (one unit in some 400,000, one tile in fifty), it asks float64.
+is zero, so that no load of weights is masked. Packed states are words of 32 units, spread by shifts in registers. Its
+acceptance test needs no division, and where float32 is too near to a tie to tell what digits of int8 say (one unit in
+some 400,000, one tile in fifty), it asks float64.
 
 Prediction, nothing measured: for sm_90 the products are wgmma (HGMMA 64x128x16, IGMMA 64x64x32), which run at the full
 matrix rate, where mma.sync does not; with the documented rates and what `tensor_cores.cu` says of the rest, n = 1024
