@@ -168,19 +168,20 @@ class Function:
         """One pass of the inner loop, or of the whole kernel if no loop moves global or shared data or multiplies
         matrices.
 
-        The inner loop is, of all loops, the one with the widest vectors (8 bytes and more) from or to global memory
-        outside the loops within it; of several, the one that moves most bytes so; without vectors, the one with most
-        instructions. So a loop over vectors goes before the loop over a tail, and before the loop over rows that holds
-        both; and a product's loop before the loop within it that copies a tile by single elements. A loop does not
-        count that is less than a sixteenth of the way through the kernel and moves less than the rest of it: such is
-        the loop in a sine that reduces large arguments.
+        The inner loop is, of the loops that multiply matrices, or of all where none does, the one with the widest
+        vectors (8 bytes and more) from or to global memory outside the loops within it; of several, the one that moves
+        most bytes so; without vectors, the one with most instructions. So a loop over vectors goes before the loop over
+        a tail, and before the loop over rows that holds both; and a product's loop before the loop within it that
+        copies a tile by single elements. A loop does not count that is less than a sixteenth of the way through the
+        kernel and moves less than the rest of it: such is the loop in a sine that reduces large arguments. One that
+        multiplies matrices does, however short.
 
         Through it leads the path that moves the most bytes in the widest accesses, and of those the longest: a branch
         for what is not aligned does not count, and rare corrections do. Of a loop within, one pass counts.
         """
         whole = self._longest(0, frozenset(self._order), _widest(self.instructions))
         outside = self._of(set(whole).difference(*self.loops.values()))
-        best: tuple[tuple[int, int, int], tuple[int, ...]] | None = None
+        best: tuple[tuple[int, int, int, int], tuple[int, ...]] | None = None
         for header, body in self.loops.items():
             within = [other for start, other in self.loops.items() if start != header and other < body]
             own = body.difference(*within)
@@ -188,11 +189,13 @@ class Function:
                 continue
             width = _widest(self._of(own))
             way = self._longest(header, body, width)
-            if len(self._of(way)) * CORRECTION < len(self._of(whole)) and _bytes(self._of(way)) < _bytes(outside):
+            is_short = len(self._of(way)) * CORRECTION < len(self._of(whole))
+            multiplies = any(each.is_matrix_product for each in self._of(own))
+            if is_short and not multiplies and _bytes(self._of(way)) < _bytes(outside):
                 continue
             here = self._of(number for number in way if number in own)
             vectors = (width, _moved(here, width)) if width >= VECTOR_BYTES else (0, 0)
-            rank = (*vectors, len(here))
+            rank = (int(multiplies), *vectors, len(here))
             best = max(best or (rank, way), (rank, way))
         way = best[1] if best else whole
         started = self.loops.keys() & set(way)

@@ -7,7 +7,7 @@
 //   constants                warp_mask, infinity(), not_a_number()
 //   dynamic shared memory    DYNAMIC_SHARED(float, name)   declares `float* const name`
 //   tensor cores             matrix_product(sum, a, b)     one mma instruction of a warp, see below
-//   copies to shared memory  copy_async_16(shared, global, bytes), copy_async_commit(), copy_async_wait<groups>()
+//   copies to shared memory  copy_async<16>(shared, global, bytes), copy_async_commit(), copy_async_wait<groups>()
 //
 // Nothing else needs to be included: NVRTC brings float4, int4, uint4, the warp functions and the math functions
 // with it, the emulator brings its own. Alignment of a shared array: `__shared__ __align__(16) float tile[64];`.
@@ -194,9 +194,9 @@ template <> __device__ __forceinline__ double narrow<double>(double x) { return 
 // and of each half of K the t-th quarter, packed in a word: two of 8 bfloat16, or four of 16 signed bytes.
 // Source: "Matrix Fragments for mma.m16n8k16" and "mma.m16n8k32" in the PTX ISA. sm_80 and above.
 //
-// ---- asynchronous copies of 16 bytes from device memory to shared memory, both aligned to 16, of which `bytes` (0 or
-// 16) are read and the rest is zero. commit closes a group; wait<n> returns when of the thread's own groups all but the
-// last n have arrived. What other threads copied is there after a barrier that follows their wait.
+// ---- asynchronous copies of 8 or 16 bytes from device memory to shared memory, both aligned to as many, of which
+// `bytes` (none or all) are read and the rest is zero. commit closes a group; wait<n> returns when of the thread's own
+// groups all but the last n have arrived. What other threads copied is there after a barrier that follows their wait.
 #ifdef BOLTZBENCH_EMULATOR
 
 inline void matrix_product(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2], BOLTZBENCH_WHERE) {
@@ -205,8 +205,8 @@ inline void matrix_product(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2]
 inline void matrix_product(i32 (&sum)[4], const u32 (&a)[4], const u32 (&b)[2], BOLTZBENCH_WHERE) {
     emulator::matrix_product_s8(sum, a, b, where);
 }
-inline void copy_async_16(void* shared, const void* global, u32 bytes, BOLTZBENCH_WHERE) {
-    emulator::copy_async(shared, global, bytes, where);
+template <int WIDTH> void copy_async(void* shared, const void* global, u32 bytes, BOLTZBENCH_WHERE) {
+    emulator::copy_async(shared, global, WIDTH, bytes, where);
 }
 inline void copy_async_commit() { emulator::copy_async_commit(); }
 template <int GROUPS> void copy_async_wait() { emulator::copy_async_wait(GROUPS); }
@@ -227,11 +227,15 @@ __device__ __forceinline__ void matrix_product(i32 (&sum)[4], const u32 (&a)[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-__device__ __forceinline__ void copy_async_16(void* shared, const void* global, u32 bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :
-                 : "r"((u32)__cvta_generic_to_shared(shared)), "l"(__cvta_generic_to_global(global)), "r"(bytes)
-                 : "memory");
+// 16 bytes pass the L1 cache by, 8 cannot.
+template <int WIDTH> __device__ __forceinline__ void copy_async(void* shared, const void* global, u32 bytes) {
+    static_assert(WIDTH == 8 || WIDTH == 16, "a width of cp.async that is used here");
+    const u32 to = (u32)__cvta_generic_to_shared(shared);
+    const u64 from = __cvta_generic_to_global(global);
+    if constexpr (WIDTH == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(to), "l"(from), "r"(bytes) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" : : "r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }

@@ -1,7 +1,7 @@
 """The operation ``rbm_gibbs``: sweeps of block Gibbs, judged draw by draw and against enumeration."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,14 @@ from boltzbench.harness import (
     hookimpl,
 )
 from boltzbench.kernels.philox import Stream
-from boltzbench.kernels.rbm_gibbs import GibbsResult, gibbs
+from boltzbench.kernels.rbm_gibbs import (
+    GibbsResult,
+    PreparedWeights,
+    gibbs,
+    pack_states,
+    prepare_weights,
+    unpack_states,
+)
 from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms, probabilities
 from boltzbench.plugins import digits, draws, torch_compile
 from boltzbench.plugins.backends import on_each_backend
@@ -33,6 +40,10 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
+PRODUCTS = {"bf16": ("bfloat16", 1), "bf16x3": ("bfloat16", 3), "int8x3": ("int8", 3)}
+"""The variants that ask for weights prepared for tensor cores: dtype and number of their products."""
+PRECISIONS = {**{name: name for name in PRODUCTS}, "packed": "int8x3"}
+"""The precision that a variant has; with ``packed`` the kernels are given states of 64 to a word, and return them."""
 
 
 def _case(
@@ -51,19 +62,33 @@ CASES = (
     _case(0, 6, 3),
     _case(33, 20, 12, sweeps=5),
     _case(1030, 64, 64, variant="clamped"),
+    *(_case(70, 100, 17, variant=precision) for precision in PRODUCTS),
+    _case(33, 20, 12, sweeps=5, variant="int8x3"),
+    *(_case(9, 70, 33, sweeps=2, variant=precision) for precision in ("bf16", "bf16x3")),
+    _case(70, 100, 17, sweeps=2, variant="packed"),
     _case(256, 64, 64, purpose="bench"),
     *(
         _case(8192, n, n, sweeps, dtype, purpose="bench", preset=preset)
         for dtype, preset in (("float32", "quick"), ("bfloat16", "quick"), ("float16", "full"))
         for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
     ),
+    *(
+        _case(8192, n, n, sweeps, variant=precision, purpose="bench", preset="quick")
+        for precision in PRODUCTS
+        for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
+    ),
     _case(64, 784, 500, 10, purpose="bench", preset="quick"),
+    _case(64, 784, 500, 10, variant="int8x3", purpose="bench", preset="quick"),
     _case(digits.IMAGES, digits.PIXELS, digits.HIDDEN_UNITS, 1, variant="digits", purpose="real"),
 )
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Weights of scale 1/sqrt(units), so that probabilities lie all over (0, 1)."""
+    """Weights of scale 1/sqrt(units), so that probabilities lie all over (0, 1).
+
+    For ``bf16`` they are numbers of bfloat16, so that its check is as sharp as the others: its bound holds for any
+    weights, but is a hundredth of a probability wide where they are rounded.
+    """
     chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
     generator = torch.Generator(device).manual_seed(case.seed)
     random = partial(torch.randn, generator=generator, device=device)
@@ -76,6 +101,8 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         states = (random(chains, visible) < 0.3).to(torch.uint8)
     if case.variant == "outliers":
         weights[::7] *= 30.0
+    if case.variant == "bf16":
+        weights = weights.to(torch.bfloat16).to(torch.float32)
     if case.variant == "transposed":
         weights = weights.t().contiguous().t()
     dtype = case.torch_dtype
@@ -89,6 +116,8 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "seed": case.seed + (1 << 63),
         "first_sweep": 3,
         "first_chain": 1 << 31,
+        "precision": PRECISIONS.get(case.variant, "float32"),
+        "packed": case.variant == "packed",
     }
     if case.variant == "clamped":
         inputs["clamped"] = random(visible) < -0.5
@@ -110,19 +139,42 @@ class _Layer:
     def __init__(self, inputs: Inputs, stream: Stream) -> None:
         to_hidden = stream is Stream.HIDDEN
         self.inputs, self.stream = inputs, stream
-        self.weights = inputs["weights"].double() if to_hidden else inputs["weights"].double().t()
-        self.bias = inputs["hidden_bias" if to_hidden else "visible_bias"].double()
+        self.weights: Tensor = inputs["weights"].double() if to_hidden else inputs["weights"].double().t()
+        self.bias: Tensor = inputs["hidden_bias" if to_hidden else "visible_bias"].double()
 
     def probabilities(self, given: Tensor) -> tuple[Tensor, Tensor]:
-        """``p`` and how far a float32 kernel may be from it: ``K u beta (|bias| + sum |w| v) / 4 + 4u``.
+        """``p`` and how far a kernel may be from it: ``beta / 4`` times its logit's error, and ``4u``.
 
-        K terms are summed in any order, each rounding to u = 2**-24 of at most the sum of magnitudes; the slope of
-        the logistic function is at most 1/4; its own arithmetic is off by a few u.
+        The slope of the logistic function is at most 1/4, and its own arithmetic is off by a few u = 2**-24; so is the
+        test ``u (1 + exp(-x)) < 1``, which rounds thrice.
         """
-        u, beta = 2.0**-24, self.inputs["beta"]
-        magnitude = self.bias.abs() + given.double() @ self.weights.abs()
-        width = (len(self.weights) + 3) * u * beta * magnitude / 4 + 4 * u
+        beta = self.inputs["beta"]
+        width = beta * self._logit_error(given.double()) / 4 + 4 * 2.0**-24
         return probabilities(given, self.weights, self.bias, beta), width
+
+    def _logit_error(self, given: Tensor) -> Tensor:
+        """By precision, with K units given; the sums are over the weights of the units at 1.
+
+        - ``float32``: K terms are summed in any order, each rounding to u of at most the sum of magnitudes:
+          ``(K + 3) u (|bias| + sum|w|)``.
+        - ``bf16``: the weights' own rounding, ``sum|w - bfloat16(w)|``, and sums that tensor cores may cut where a
+          float32 sum rounds, 2u: ``(2K + 3) u (|bias| + (1 + 2**-8) sum|w|)``.
+        - ``bf16x3``: three parts hold a float32 exactly; of their 3K terms the sum of magnitudes is within
+          ``1 + 2**-6`` of ``sum|w|``: ``(6K + 3) u (|bias| + (1 + 2**-6) sum|w|)``.
+        - ``int8x3``: 23 bits below the largest weight of the unit drawn, rounded: at most ``1.004 * 2**-23`` of it for
+          each unit at 1; sums exact; then a conversion and two roundings, ``3u (|bias| + sum|w|)``.
+        """
+        u, terms, precision = 2.0**-24, len(self.weights), self.inputs.get("precision", "float32")
+        total, bias = given @ self.weights.abs(), self.bias.abs()
+        if precision == "bf16":
+            lost = (self.weights - self.weights.to(torch.bfloat16).double()).abs()
+            return given @ lost + (2 * terms + 3) * u * (bias + (1 + 2.0**-8) * total)
+        if precision == "bf16x3":
+            return (6 * terms + 3) * u * (bias + (1 + 2.0**-6) * total)
+        if precision == "int8x3":
+            largest = self.weights.abs().amax(0) if terms else torch.zeros_like(self.bias)
+            return given.sum(1, keepdim=True) * (1.004 * 2.0**-23 * largest) + 3 * u * (bias + total)
+        return (terms + 3) * u * (bias + total)
 
     def draws(self, given: Tensor, sweep: int) -> tuple[Tensor, Tensor]:
         """The states (0 or 1, float64), and whether each is near a tie, so that either value is right."""
@@ -209,7 +261,8 @@ def cost(case: Case) -> Cost:
     chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
     units = chains * (visible + hidden) * sweeps
     parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
-    products = 2 * sweeps + 1  # the last one for the probabilities
+    dtype, parts = PRODUCTS.get(PRECISIONS.get(case.variant, ""), (case.dtype, 1))
+    products = parts * (2 * sweeps + 1)  # the last one for the probabilities
     flops = 2 * chains * visible * hidden * products
     return Cost(
         items=units,
@@ -218,22 +271,36 @@ def cost(case: Case) -> Cost:
         bytes_written=chains * (visible + 5 * hidden),
         flops=flops,
         matrix_flops=flops,
-        matrix_dtype=case.dtype,
+        matrix_dtype=dtype,
         random_words=units,
         special_calls=units + chains * hidden,
     )
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
-    run = partial(
-        gibbs, inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"], inputs["sweeps"],
-        inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"], first_chain=inputs["first_chain"],
-        clamped=inputs.get("clamped"), return_hidden_probability=True, check_values=False, backend=backend,
-        out=GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"]),
-    )  # fmt: skip
+    weights: Tensor | PreparedWeights = inputs["weights"]
+    precision = inputs.get("precision", "float32")
+    if precision != "float32":
+        weights = prepare_weights(inputs["weights"], precision)
+
+    out = GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
+    packed = bool(inputs.get("packed", False))
 
     def launch() -> Tensors:
-        run()
+        nonlocal weights
+        if isinstance(weights, PreparedWeights) and not weights.is_current:
+            weights = prepare_weights(inputs["weights"], precision)
+        states = inputs["states"]
+        result = gibbs(
+            pack_states(states) if packed else states, weights, inputs["visible_bias"], inputs["hidden_bias"],
+            inputs["sweeps"], inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+            first_chain=inputs["first_chain"], clamped=inputs.get("clamped"), return_hidden_probability=True,
+            check_values=False, precision=precision, backend=backend, out=None if packed else out,
+        )  # fmt: skip
+        if packed and result.hidden_probability is not None:
+            out.visible.copy_(unpack_states(result.visible, out.visible.shape[1]))
+            out.hidden.copy_(unpack_states(result.hidden, out.hidden.shape[1]))
+            outputs["hidden_probability"].copy_(result.hidden_probability)
         return outputs
 
     return launch
@@ -262,24 +329,55 @@ def joint_law(machine: Mapping[str, Any], beta: float) -> Tensor:
 
 CHAINS = 107_000
 """For 16 states: false alarm 1e-6, power 0.999 at a chi-distance of 0.03."""
+CPU_CHAINS = 48_000
+MANY_CHAINS = 500_000
+"""The same for 1024 states."""
 
 
 def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int) -> Agreement:
     """Chains that start as exact draws of the visible states are exact draws after any number of sweeps, and their
     hidden states, drawn from the visible ones before, too."""
-    machine = _machine(4, 3, device)
+    return harness.all_of(_law_verdicts((4, 3), CHAINS, sweeps, beta, advance, device, seed, "float32", 1e-6))
+
+
+def keeps_the_laws(
+    units: tuple[int, int], chains: int, precisions: Sequence[str], advance: Advance, device: torch.device, seed: int
+) -> Agreement:
+    """One sweep at each of three temperatures in each of ``precisions``, as `keeps_the_law` has it.
+
+    ``chains`` have the power of that. On a CPU, where most kernels are interpreted, `CPU_CHAINS` are shared out.
+    """
+    betas = (0.5, 1.0, 2.0)
+    trials = [(precision, beta) for precision in precisions for beta in betas]
+    each = chains if device.type == "cuda" else CPU_CHAINS // len(trials)
+    verdicts = []
+    for number, (precision, beta) in enumerate(trials):
+        first = seed + (number << 32)
+        verdicts += _law_verdicts(units, each, 1, beta, advance, device, first, precision, 1e-6 / len(trials))
+    return harness.all_of(verdicts)
+
+
+def _law_verdicts(
+    units: tuple[int, int], chains: int, sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int,
+    precision: str, false_alarm: float,
+) -> list[Agreement]:  # fmt: skip
+    machine = _machine(*units, device)
+    if precision == "bf16":  # the law of the machine that it has: other weights have another
+        machine["weights"] = machine["weights"].to(torch.bfloat16).to(torch.float32)
     law = joint_law(machine, beta)
-    start = torch.multinomial(law.sum(1), CHAINS, replacement=True, generator=torch.Generator().manual_seed(seed))
+    start = torch.multinomial(law.sum(1), chains, replacement=True, generator=torch.Generator().manual_seed(seed))
     numbers = {"sweeps": sweeps, "beta": beta, "seed": seed, "first_sweep": 0, "first_chain": 0}
-    result = advance({"states": _states(4)[start].to(device), **machine, **numbers})
+    result = advance({"states": _states(units[0])[start].to(device), **machine, **numbers, "precision": precision})
     verdicts = []
     for name, exact in (("visible", law.sum(1)), ("hidden", law.sum(0))):
         states = result[name].cpu().long()
         if not bool(((states == 0) | (states == 1)).all()):
-            return Agreement(Status.WRONG_LAW, f"{name} holds a state other than 0 and 1", error=math.inf, bound=0.0)
+            wrong = f"{name} holds a state other than 0 and 1"
+            return [Agreement(Status.WRONG_LAW, wrong, error=math.inf, bound=0.0)]
         index = (states << torch.arange(states.shape[1])).sum(1)
-        verdicts.append(harness.chi_square(torch.bincount(index, minlength=len(exact)), exact, false_alarm=1e-6 / 2))
-    return harness.all_of(verdicts)
+        counts = torch.bincount(index, minlength=len(exact))
+        verdicts.append(harness.chi_square(counts, exact, false_alarm=false_alarm / 2))
+    return verdicts
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
@@ -319,6 +417,19 @@ OPERATION = Operation(
     laws=(
         Law("enumeration beta=0.5", "two sweeps keep the law of a 4 x 3 machine", partial(keeps_the_law, 2, 0.5)),
         Law("enumeration beta=2", "one sweep keeps the law of a 4 x 3 machine", partial(keeps_the_law, 1, 2.0)),
+        *(
+            Law(
+                f"enumeration {precision}",
+                "a sweep on tensor cores keeps the law of a 4 x 3 machine at three temperatures",
+                partial(keeps_the_laws, (4, 3), CHAINS, (precision,)),
+            )
+            for precision in PRODUCTS
+        ),
+        Law(
+            "enumeration 10 x 8",
+            "a sweep keeps the law of a 10 x 8 machine in each precision at three temperatures",
+            partial(keeps_the_laws, (10, 8), MANY_CHAINS, ("float32", *PRODUCTS)),
+        ),
         Law("composition", "splitting sweeps or chains over calls changes no state", composes, shared_stream=True),
     ),
 )

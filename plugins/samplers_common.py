@@ -75,6 +75,12 @@ def beside(values: Tensor, x: Tensor) -> Tensor:
     return values.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
 
 
+def stretches(heat: Tensor) -> list[tuple[int, int]]:
+    """The first step and the end of each stretch of steps in which ``heat`` (steps, chains) stays as it is."""
+    changes = (heat[1:] != heat[:-1]).any(1).nonzero().flatten() + 1
+    return list(pairwise([0, *changes.tolist(), len(heat)])) if len(heat) else []
+
+
 def by_temperature(
     x: Tensor, heat: Tensor, state: State, move: Callable[[Tensor, int, int, int, float], Tensor]
 ) -> Tensor:
@@ -84,11 +90,7 @@ def by_temperature(
     for each temperature that occurs, with the chains from the first to the last that have it; those between them that
     have another are moved in vain. A ladder in order costs nothing more; k temperatures in turn cost k times as much.
     """
-    if not len(heat):
-        return x
-    changes = (heat[1:] != heat[:-1]).any(1).nonzero().flatten() + 1
-    bounds = [0, *changes.tolist(), len(heat)]
-    for step, end_step in pairwise(bounds):
+    for step, end_step in stretches(heat):
         result = torch.empty_like(x)
         for value in sorted(set(heat[step].tolist())):
             chosen = heat[step] == value

@@ -9,7 +9,7 @@ import torch
 from boltzbench.harness import Sampler, Target, Temperature
 from boltzbench.kernels.dispatch import unavailable
 from boltzbench.kernels.rbm_gibbs import WEIGHT_DTYPES, gibbs
-from boltzbench.plugins.samplers_common import Purpose, State, begin, by_temperature, temperatures, uniform_draws
+from boltzbench.plugins.samplers_common import Purpose, State, begin, stretches, temperatures, uniform_draws
 from torch import Tensor
 
 # ---- block Gibbs
@@ -35,15 +35,15 @@ def _advance_gibbs(backend: str, state: State, steps: int, temperature: Temperat
     if clamped is not None:
         clamped = clamped[:visible_units].to(x.device)
 
-    def move(x: Tensor, first_chain: int, first_step: int, steps: int, temperature: float) -> Tensor:
+    heat = temperatures(temperature, x, steps)
+    for first, end in stretches(heat):
+        step = state["step"] + first
         result = gibbs(
-            x[:, :visible_units], **machine, sweeps=steps, beta=1 / temperature, seed=state["seed"],
-            first_sweep=first_step, first_chain=first_chain, clamped=clamped, check_values=first_step == 0,
+            x[:, :visible_units], **machine, sweeps=end - first, beta=1 / heat[first], seed=state["seed"],
+            first_sweep=step, first_chain=state["first_chain"], clamped=clamped, check_values=step == 0,
             backend=backend,
         )  # fmt: skip
-        return torch.cat((result.visible, result.hidden), dim=1)
-
-    x = by_temperature(x, temperatures(temperature, x, steps), state, move)
+        x = torch.cat((result.visible, result.hidden), dim=1)
     return {**state, "x": x, "step": state["step"] + steps}
 
 
@@ -56,7 +56,7 @@ def _refuses_gibbs(target: Target) -> str | None:
 
 
 def block_gibbs(backend: str) -> Sampler:
-    """Block Gibbs by the suite's kernel for ``backend``; chains of equal temperature go in one call.
+    """Block Gibbs by the suite's kernel for ``backend``; all chains go in one call, each at its temperature.
 
     Weights of a precision that the kernel does not have (float64) are rounded to float32.
     """

@@ -68,5 +68,5 @@ def test_copies_arrive_when_they_are_waited_for_and_not_before():
 
 
 def test_a_copy_from_an_address_that_is_not_aligned():
-    with pytest.raises(EmulatorError, match=r"copy_async_16 at .* not a multiple of 16"):
+    with pytest.raises(EmulatorError, match=r"copy_async at .* not a multiple of 16"):
         copies(0, offset=1)

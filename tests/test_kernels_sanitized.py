@@ -20,7 +20,7 @@ from boltzbench.kernels.generalised_cross_entropy import (
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.philox import Stream, normals, random_words
 from boltzbench.kernels.rbm_free_energy import free_energy
-from boltzbench.kernels.rbm_gibbs import gibbs
+from boltzbench.kernels.rbm_gibbs import gibbs, pack_states, prepare_weights
 from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
 from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update, update_list
 from boltzbench.kernels.thermodynamics import thermodynamics
@@ -127,7 +127,7 @@ def thermodynamics_scenarios():
 
 def rbm_gibbs_scenarios():
     results = []
-    for dtype in DTYPES[1:]:
+    for dtype in (torch.float32, torch.bfloat16):
         for chains, visible_units, hidden_units in ((1, 1, 1), (17, 100, 17), (65, 17, 66), (3, 0, 5), (3, 5, 0)):
             visible = (_random(chains, visible_units) > 0).to(torch.uint8)
             weights = _random(visible_units, hidden_units, dtype=dtype)
@@ -138,6 +138,24 @@ def rbm_gibbs_scenarios():
                         visible, given, _random(visible_units, dtype=dtype), _random(hidden_units, dtype=dtype), 2,
                         seed=2**64 - 1, clamped=held, return_hidden_probability=True, backend="cupy",
                     )  # fmt: skip
+    for precision, pack, plan in (
+        ("int8x3", torch.clone, "half_sweeps"),
+        ("bf16", pack_states, "half_sweeps"),
+        ("bf16x3", torch.clone, "resident"),
+        ("int8x3", pack_states, "resident"),
+    ):
+        for chains, visible_units, hidden_units in ((1, 1, 1), (65, 17, 70), (3, 0, 5), (3, 5, 0)):
+            visible = (_random(chains, visible_units) > 0).to(torch.uint8)
+            for held in (None, _random(chains, visible_units, seed=2) > 0.5):
+                results += [
+                    each
+                    for each in gibbs(
+                        pack(visible), prepare_weights(_random(visible_units, hidden_units), precision),
+                        _random(visible_units), _random(hidden_units), 2, _random(chains).abs(), seed=2**64 - 1,
+                        clamped=held, return_hidden_probability=plan == "half_sweeps", plan=plan, backend="cupy",
+                    )
+                    if each is not None
+                ]  # fmt: skip
     return results
 
 

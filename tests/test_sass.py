@@ -151,6 +151,25 @@ def test_a_product_is_the_inner_loop_and_not_the_copy_in_it():
     assert path.nested
 
 
+def test_a_product_of_matrices_is_the_inner_loop_however_short_and_whatever_others_move():
+    long = "\n".join(
+        f"        /*{16 * n + 256:04x}*/                   STG.E.128 desc[UR4][R6.64], R8 ;" for n in range(99)
+    )
+    path = code(f"""
+.L_x_0:
+        /*0000*/                   LDSM.16.M88.4 R4, [R5] ;
+        /*0010*/                   IMMA.16832.S8.S8 R8, R4.ROW, R6.COL, R8 ;
+        /*0020*/               @P1 BRA `(.L_x_0) ;
+.L_x_1:
+        /*0030*/                   LDG.E.128 R4, desc[UR4][R2.64] ;
+        /*0040*/               @P2 BRA `(.L_x_1) ;
+{long}
+        /*0ff0*/                   EXIT ;
+""").hot_path()
+    assert path.in_loop
+    assert len(path.instructions) == 3
+
+
 def test_code_placed_behind_the_end_is_no_loop_for_jumping_back():
     function = code("""
         /*0000*/               @P0 BRA `(.L_x_1) ;

@@ -509,6 +509,10 @@ GRADIENT, FEW_CHAINS = (
     "sampled model data=2 model=1 visible=3 hidden=40 float32",
 )
 PARTS_OF_CHAINS = "data=300 model=700 visible=18 hidden=21 float32"
+SQUARE = "chains=256 visible=64 hidden=64 sweeps=1 float32"
+BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3", "int8x3"))
+PACKED = "packed chains=70 visible=100 hidden=17 sweeps=2 float32"
+BF16_RESIDENT = "bf16 chains=9 visible=70 hidden=33 sweeps=2 float32"
 SGLD = "tensors=1 elements=5003 float32"
 STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
 PSGLD = SGHMC = "tensors=1 elements=2051 float32"
@@ -605,6 +609,17 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
             ("forgets_the_hidden_bias", "rbm_gibbs", GIBBS,
              Status.WRONG_VALUES, lambda inputs: {"hidden_bias": torch.zeros_like(inputs["hidden_bias"])}),
+            ("swaps_the_biases", "rbm_gibbs", SQUARE, Status.WRONG_VALUES,
+             lambda inputs: {"visible_bias": inputs["hidden_bias"], "hidden_bias": inputs["visible_bias"]}),
+            ("takes_the_weights_transposed", "rbm_gibbs", SQUARE, Status.WRONG_VALUES,
+             lambda inputs: {"weights": inputs["weights"].t()}),
+            ("takes_one_part_for_three", "rbm_gibbs", BF16X3, Status.WRONG_VALUES,
+             lambda inputs: {"precision": "bf16"}),
+            ("rounds_its_weights", "rbm_gibbs", "enumeration int8x3", Status.WRONG_LAW,
+             lambda inputs: {"weights": (4 * inputs["weights"]).round() / 4}),
+            ("ignores_beta", "rbm_gibbs", "enumeration 10 x 8", Status.WRONG_LAW, lambda inputs: {"beta": 1.0}),
+            ("swaps_the_biases", "rbm_gibbs", "enumeration 10 x 8", Status.WRONG_LAW,
+             lambda inputs: {"hidden_bias": inputs["visible_bias"][: len(inputs["hidden_bias"])]}),
             ("unclamps", "rbm_gibbs", "clamped chains=65 visible=33 hidden=65 sweeps=1 float32",
              Status.WRONG_VALUES, lambda inputs: {"clamped": None}),
             ("is_a_little_too_cold", "rbm_gibbs", ENUMERATION,
@@ -675,6 +690,24 @@ MUTANTS = tuple(
         ("rbm_gibbs", "rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "        }\n        __syncthreads();", "        }\n", GIBBS),
+        ("rbm_gibbs", "tensor_cores.cu", "part < PRODUCTS; ++part)\n#pragma unroll\n                for (int j",
+         "part < PRODUCTS - 1; ++part)\n#pragma unroll\n                for (int j", INT8X3),
+        ("rbm_gibbs", "tensor_cores.cu", "part * S::subs + sub", "sub", BF16X3),
+        ("rbm_gibbs", "tensor_cores.cu", "copy_async_wait<S::stages - 2>", "copy_async_wait<S::stages - 1>", BF16),
+        ("rbm_gibbs", "tensor_cores.cu", "__syncthreads();  // this", "// this", BF16),
+        ("rbm_gibbs", "tensor_cores.cu", "a[tile][1][half] = q.z", "a[tile][1][half] = q.x", INT8X3),
+        ("rbm_gibbs", "tensor_cores.cu", "first_unit = tile_unit + warp_unit", "first_unit = tile_unit", INT8X3),
+        ("rbm_gibbs", "tensor_cores.cuh", "bits >> (8 * product + 4)", "bits >> 8 * product", PACKED),
+        ("rbm_gibbs", "tensor_cores.cu", "(PACKED ? 2 : 16) * quarter", "(PACKED ? 1 : 16) * quarter", PACKED),
+        ("rbm_gibbs", "resident.cu", "__syncthreads();  // all hidden", "// all hidden", PACKED),
+        ("rbm_gibbs", "resident.cu", "__syncthreads();  // all visible", "// all visible", PACKED),
+        ("rbm_gibbs", "resident.cu", "sweep < sweeps", "sweep < sweeps - 1", PACKED),
+        ("rbm_gibbs", "resident.cu", "first_step + (u32)sweep", "first_step", PACKED),
+        ("rbm_gibbs", "resident.cu", "(first_chain + block_chain)", "first_chain", PACKED),
+        ("rbm_gibbs", "resident.cu", "j % 2 ? 0x7632 : 0x5410", "0x5410", BF16_RESIDENT),
+        ("rbm_gibbs", "triton_kernels.py", "bits << tl.arange(0, 32)", "bits << 31 - tl.arange(0, 32)", PACKED),
+        ("rbm_gibbs", "triton_kernels.py", "weights + part_size + part_size", "weights + part_size", INT8X3),
+        ("rbm_gibbs", "triton_kernels.py", "part += part_size", "part += 0", BF16X3),
         ("rbm_gibbs", "philox.cuh", "round < 10", "round < 9", GIBBS),
         ("rbm_free_energy", "rbm_free_energy.cu", "lanes < 4; lanes *= 2", "lanes < 2; lanes *= 2", FREE_ENERGY),
         ("rbm_free_energy", "rbm_free_energy.cu", "part < gridDim.y && mine", "part + 1 < gridDim.y && mine",

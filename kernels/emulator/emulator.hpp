@@ -128,11 +128,11 @@ struct Where {
     bool operator==(const Where& other) const { return line == other.line && std::strcmp(file, other.file) == 0; }
 };
 
-// An asynchronous copy of 16 bytes to shared memory, of which so many are read and the others zero.
+// An asynchronous copy of `width` bytes to shared memory, of which so many are read and the others zero.
 struct Copy {
     void* to;
     const void* from;
-    u32 bytes;
+    u32 width, bytes;
     int group;
 };
 

@@ -57,11 +57,11 @@ inline void matrix_product_s8(int* sum, const u32* a, const u32* b, const Where&
 }
 
 // Nothing is copied before the wait that it must have arrived by: who reads earlier finds what was there before.
-inline void copy_async(void* to, const void* from, u32 bytes, const Where& where) {
-    if (bytes != 0 && bytes != 16) fail("copy_async_16", where, format("reads %u bytes, not 0 or 16", bytes));
-    if (reinterpret_cast<u64>(to) % 16 || (bytes && reinterpret_cast<u64>(from) % 16))
-        fail("copy_async_16", where, "an address is not a multiple of 16");
-    self().copies.push_back({to, from, bytes, self().groups});
+inline void copy_async(void* to, const void* from, u32 width, u32 bytes, const Where& where) {
+    if (bytes != 0 && bytes != width) fail("copy_async", where, format("reads %u bytes, not 0 or %u", bytes, width));
+    if (reinterpret_cast<u64>(to) % width || (bytes && reinterpret_cast<u64>(from) % width))
+        fail("copy_async", where, format("an address is not a multiple of %u", width));
+    self().copies.push_back({to, from, width, bytes, self().groups});
 }
 
 inline void copy_async_commit() { ++self().groups; }
@@ -71,7 +71,7 @@ inline void copy_async_wait(int groups) {
     size_t done = 0;
     for (; done < copies.size() && copies[done].group < self().groups - groups; ++done) {
         const Copy& copy = copies[done];
-        std::memset(copy.to, 0, 16);
+        std::memset(copy.to, 0, copy.width);
         std::memcpy(copy.to, copy.from, copy.bytes);
     }
     copies.erase(copies.begin(), copies.begin() + static_cast<long>(done));

@@ -4,6 +4,8 @@ Energy ``E(v, h) = -b.v - c.h - v.W.h`` with units 0/1 and ``p(v, h)`` proportio
 ``h_j ~ Bernoulli(sigmoid(beta (c_j + sum_i v_i W_ij)))`` for all hidden units, then
 ``v_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij h_j)))`` for all visible ones.
 
+The products run in float32, or on tensor cores with weights that `prepare_weights` has split: see `prepared.py`.
+
 Source: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14 (2002).
 """
 
@@ -14,19 +16,41 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..dispatch import (
+    backend_module,
+    choose_backend,
+    note_written,
+    require_output,
+    require_tensor,
+    running_on,
+    unavailable,
+)
 from ..philox import Stream, check_counter
 from .half_sweep import HalfSweep
+from .prepared import PRECISIONS, WEIGHT_DTYPES, Operand, PreparedWeights, prepare_weights
+from .states import aligned_rows, has_aligned_rows, pack_states, padding_is_zero, unpack_states, words_of
 
-__all__ = ["GibbsResult", "gibbs"]
+__all__ = [
+    "PLANS",
+    "PRECISIONS",
+    "WEIGHT_DTYPES",
+    "GibbsResult",
+    "PreparedWeights",
+    "gibbs",
+    "pack_states",
+    "prepare_weights",
+    "unpack_states",
+]
 
-WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+PLANS = ("auto", "resident", "half_sweeps")
 
 
 class GibbsResult(NamedTuple):
     """States after the last sweep: ``visible`` and ``hidden`` are uint8 0/1, of shapes (chains, visible units) and
-    (chains, hidden units); ``hidden`` is what the last visible states were drawn from. ``hidden_probability`` is
-    float32 ``P(h = 1 | visible)`` for the returned visible states, if asked for.
+    (chains, hidden units), or packed as the states given were; ``hidden`` is what the last visible states were drawn
+    from. ``hidden_probability`` is float32 ``P(h = 1 | visible)``, (chains, hidden units), for the returned visible
+    states, if asked for.
     """
 
     visible: Tensor
@@ -36,11 +60,11 @@ class GibbsResult(NamedTuple):
 
 def gibbs(
     visible: Tensor,
-    weights: Tensor,
+    weights: Tensor | PreparedWeights,
     visible_bias: Tensor,
     hidden_bias: Tensor,
     sweeps: int = 1,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     *,
     seed: int,
     first_sweep: int = 0,
@@ -49,16 +73,22 @@ def gibbs(
     return_hidden_probability: bool = False,
     out: GibbsResult | None = None,
     check_values: bool = True,
+    precision: str | None = None,
+    plan: str = "auto",
     backend: str = "auto",
 ) -> GibbsResult:
     """Advance every chain by ``sweeps`` sweeps of block Gibbs and return the new states.
 
     Args:
-        visible: uint8 states 0 or 1, shape (chains, visible units); not modified.
+        visible: uint8 states 0 or 1, shape (chains, visible units); not modified. Or, for prepared weights, packed:
+            what `pack_states` makes of them, int64 (chains, ceil(visible units / 64)), bit ``j % 64`` of word ``j //
+            64`` for unit ``j``. Half sweeps then read and write bits, and the result is packed too.
         weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides. Sums are float32.
+            Or what `prepare_weights` made of such a matrix, unless it was written to since.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
         sweeps: how many, at least 1.
-        beta: the inverse temperature, finite and not negative.
+        beta: the inverse temperature, finite and not negative: a number, or one for each chain, shape (chains,),
+            float32 or float64.
         seed: the key of the random stream, in [0, 2**64).
         first_sweep: the number of the first sweep in the stream. A run continued in a second call passes the number
             of sweeps done so far, so that no random number is used twice.
@@ -68,75 +98,173 @@ def gibbs(
         out: contiguous tensors to write to, sharing no memory with each other or the arguments.
         check_values: look for states other than 0 and 1 and for parameters that are NaN or infinite. On a GPU this
             waits for the device; a loop that calls again and again with its own states can do without.
+        precision: that of ``weights``, for a caller who wants to be sure of it: a plain matrix is ``float32``.
+        plan: ``half_sweeps``, a launch for each; ``resident``, one launch for all sweeps with the weights in shared
+            memory, of CUDA C (``cupy``) and prepared weights that find room there (on an H200 up to 256 x 256 units in
+            ``bf16``, 192 x 192 in the others); or ``auto``: the second for two sweeps and more where it can be, the
+            first elsewhere. In ``int8x3`` both draw the same states.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Without ``check_values`` nothing waits for the device, and a call that has run before can be captured in a CUDA
+    graph: for a machine too large for ``resident`` that hides the launches of small batches. A replay draws the same
+    random numbers again, so a graph is to be of all the sweeps of a run, or of one for each ``first_sweep``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
         ValueError: shapes do not match, a state is not 0 or 1, a parameter is NaN or infinite, a number is out of
-            range, or ``backend`` is unknown or cannot run here.
+            range, prepared weights are out of date, ``precision`` is not that of ``weights``, ``backend`` is unknown
+            or cannot run here, or ``plan`` is unknown or ``resident`` and cannot be.
 
     Unit ``j`` of chain ``i`` in sweep ``t`` draws word ``j % 4`` of group ``(first_chain + i) * ceil(units / 4) +
     j // 4`` at step ``first_sweep + t`` of the stream for its layer, and is 1 if ``u < p``.
     """
-    require_tensor("visible", visible, (torch.uint8,), None)
-    require_tensor("weights", weights, WEIGHT_DTYPES, visible.device)
+    prepared = weights if isinstance(weights, PreparedWeights) else None
+    matrix = prepared.source if prepared is not None else weights
+    require_tensor("visible", visible, (torch.uint8, torch.int64), None)
+    matrix = require_tensor("weights", matrix, WEIGHT_DTYPES, visible.device)
     for name, bias in (("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
-        require_tensor(name, bias, (weights.dtype,), visible.device)
-    _require_shapes(visible, weights, visible_bias, hidden_bias)
+        require_tensor(name, bias, (matrix.dtype,), visible.device)
+    _require_shapes(visible, matrix, visible_bias, hidden_bias, prepared)
+    _require_precision(prepared, precision)
     if sweeps < 1:
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
-    if not (math.isfinite(beta) and beta >= 0):
-        raise ValueError(f"beta must be finite and not negative, got {beta}")
+    beta = _require_beta(beta, visible)
     check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
-    last_group = (first_chain + len(visible)) * (max(weights.shape) // 4 + 1)
+    last_group = (first_chain + len(visible)) * (max(matrix.shape) // 4 + 1)
     if first_chain < 0 or last_group >= 1 << 63:
         raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
     if clamped is not None:
         require_tensor("clamped", clamped, (torch.bool,), visible.device)
-        if clamped.shape not in (visible.shape, visible.shape[1:]):
-            raise ValueError(
-                f"clamped must have shape {tuple(visible.shape[1:])} or {tuple(visible.shape)}, "
-                f"got {tuple(clamped.shape)}"
-            )
-        clamped = clamped.expand(visible.shape)
+        each, one = (len(visible), len(matrix)), (len(matrix),)
+        if clamped.shape not in (each, one):
+            raise ValueError(f"clamped must have shape {one} or {each}, got {tuple(clamped.shape)}")
+        clamped = clamped.expand(each)
     if check_values:
-        _require_values(visible, weights, visible_bias, hidden_bias)
-    chosen = choose_backend(backend, visible.device)
-    result = out if out is not None else _allocate(visible, weights.shape[1], return_hidden_probability)
-    arguments = {"visible": visible, "weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
-    _require_results(result, return_hidden_probability, arguments | ({} if clamped is None else {"clamped": clamped}))
+        _require_values(visible, matrix, visible_bias, hidden_bias, beta)
+    chosen, resident = _choose(plan, backend, prepared, sweeps, clamped, visible.device)
+    shapes = _result_shapes(visible, matrix, return_hidden_probability)
+    result = out if out is not None else _allocate(visible, shapes)
+    arguments = {"visible": visible, "weights": matrix, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
+    arguments |= {} if clamped is None else {"clamped": clamped}
+    arguments |= {"beta": beta} if isinstance(beta, Tensor) else {}
+    _require_results(result, shapes, arguments)
     kernels = backend_module(chosen, __name__)
 
     def half_sweep(half: HalfSweep) -> None:
         with running_on(visible.device):
             kernels.half_sweep(half)
 
-    current = visible.contiguous()
+    current, last_visible, last_hidden = visible.contiguous(), result.visible, result.hidden
+    to_hidden_weights: Tensor | Operand = matrix
+    to_visible_weights: Tensor | Operand = matrix.t()
+    if prepared is not None and prepared.to_hidden is not None and prepared.to_visible is not None:
+        to_hidden_weights, to_visible_weights = prepared.to_hidden, prepared.to_visible
+        hidden_bias, visible_bias = hidden_bias.to(torch.float32), visible_bias.to(torch.float32)
+    in_bytes = visible.dtype is torch.uint8 and isinstance(to_hidden_weights, Operand)
+    if in_bytes and not resident:
+        current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
+        last_visible, last_hidden = (
+            states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
+        )
     to_hidden = partial(
-        HalfSweep, weights=weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed, first_chain=first_chain,
-        stream=Stream.HIDDEN,
+        HalfSweep, weights=to_hidden_weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed,
+        first_chain=first_chain, stream=Stream.HIDDEN,
     )  # fmt: skip
     to_visible = partial(
-        HalfSweep, weights=weights.t(), bias=visible_bias.contiguous(), beta=beta, seed=seed, first_chain=first_chain,
-        stream=Stream.VISIBLE, clamped=clamped,
+        HalfSweep, weights=to_visible_weights, bias=visible_bias.contiguous(), beta=beta, seed=seed,
+        first_chain=first_chain, stream=Stream.VISIBLE, clamped=clamped,
     )  # fmt: skip
-    for step in range(first_sweep, first_sweep + sweeps):
-        half_sweep(to_hidden(given=current, out=result.hidden, step=step))
-        # Each new state depends on the hidden layer and, if clamped, on itself alone: it may overwrite its place.
-        half_sweep(to_visible(given=result.hidden, out=result.visible, step=step, previous=current))
-        current = result.visible
+    if resident:
+        with running_on(visible.device):
+            kernels.resident_sweeps(
+                to_hidden(given=current, out=last_hidden, step=first_sweep),
+                to_visible(given=last_hidden, out=last_visible, step=first_sweep, previous=current),
+                sweeps,
+            )
+        current = aligned_rows(last_visible).copy_(last_visible) if in_bytes else last_visible
+    else:
+        for step in range(first_sweep, first_sweep + sweeps):
+            half_sweep(to_hidden(given=current, out=last_hidden, step=step))
+            # Each new state depends on the hidden layer and, if clamped, on itself alone: it may overwrite its place.
+            half_sweep(to_visible(given=last_hidden, out=last_visible, step=step, previous=current))
+            current = last_visible
     if result.hidden_probability is not None:
         half_sweep(to_hidden(given=current, out=result.hidden_probability, step=0))
+    for states, last in ((result.visible, last_visible), (result.hidden, last_hidden)):
+        if states is not last:
+            states.copy_(last)
     for written in result:
         if written is not None:
             note_written(written)
     return result
 
 
-def _require_shapes(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:
+def _choose(
+    plan: str,
+    backend: str,
+    prepared: PreparedWeights | None,
+    sweeps: int,
+    clamped: Tensor | None,
+    device: torch.device,
+) -> tuple[str, bool]:
+    """The backend, and whether all sweeps go in one launch."""
+    if plan not in PLANS:
+        raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
+    chosen = choose_backend(backend, device)
+    if plan == "half_sweeps" or (plan == "auto" and sweeps == 1):
+        return chosen, False
+    either = backend == "auto" and device.type == "cuda" and unavailable("cupy", device) is None
+    if (
+        prepared is not None
+        and (chosen == "cupy" or either)
+        and backend_module("cupy", __name__).resident_fits(prepared, clamped is not None, device)
+    ):
+        return "cupy", True
+    if plan == "resident":
+        raise ValueError("plan 'resident' needs backend cupy, and prepared weights that fit in shared memory")
+    return chosen, False
+
+
+def _require_precision(prepared: PreparedWeights | None, wanted: str | None) -> None:
+    given = prepared.precision if prepared is not None else "float32"
+    if wanted is not None and wanted not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {wanted!r}")
+    if wanted is not None and wanted != given:
+        raise ValueError(f"precision must be that of the weights, {given}, got {wanted!r}; prepare_weights splits them")
+    if prepared is not None and not prepared.is_current:
+        raise ValueError("weights must not be written to after prepare_weights: prepare them again")
+
+
+def _require_beta(beta: float | Tensor, visible: Tensor) -> float | Tensor:
+    """A number, or float64 for each chain: the same bits in every kernel."""
+    if isinstance(beta, Tensor):
+        require_tensor("beta", beta, (torch.float32, torch.float64), visible.device)
+        if beta.shape != visible.shape[:1]:
+            raise ValueError(f"beta must be a number or have shape ({len(visible)},), got {tuple(beta.shape)}")
+        return beta.to(torch.float64).contiguous()
+    if not (math.isfinite(beta) and beta >= 0):
+        raise ValueError(f"beta must be finite and not negative, got {beta}")
+    return beta
+
+
+def _require_shapes(
+    visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, prepared: PreparedWeights | None
+) -> None:
     if visible.dim() != 2:
         raise ValueError(f"visible must have shape (chains, visible units), got {tuple(visible.shape)}")
-    if weights.dim() != 2 or weights.shape[0] != visible.shape[1]:
+    if weights.dim() != 2:
+        raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
+    if visible.dtype is torch.int64:
+        if prepared is None or prepared.to_hidden is None:
+            raise TypeError(
+                "visible must have dtype uint8 for a plain matrix; only prepared weights take packed states"
+            )
+        if visible.shape[1] != words_of(len(weights)):
+            raise ValueError(
+                f"visible must have shape (chains, {words_of(len(weights))}), packed states of {len(weights)} visible "
+                f"units, got {tuple(visible.shape)}"
+            )
+    elif len(weights) != visible.shape[1]:
         raise ValueError(
             f"weights must have shape ({visible.shape[1]}, hidden units) for {visible.shape[1]} visible units, "
             f"got {tuple(weights.shape)}"
@@ -149,37 +277,48 @@ def _require_shapes(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidd
             raise ValueError(f"{name} must have shape ({units},), got {tuple(bias.shape)}")
 
 
-def _require_values(visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:
-    faults = {"visible must hold only 0 and 1": (visible > 1).any()}
+def _require_values(
+    visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor
+) -> None:
+    if visible.dtype is torch.int64:
+        faults = {"visible must hold 0 beyond the last unit": ~padding_is_zero(visible, len(weights))}
+    else:
+        faults = {"visible must hold only 0 and 1": (visible > 1).any()}
     for name, value in (("weights", weights), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
         faults[f"{name} must be finite"] = ~torch.isfinite(value).all()
+    if isinstance(beta, Tensor):
+        faults["beta must be finite and not negative"] = ~(torch.isfinite(beta) & (beta >= 0)).all()
     # One transfer for all of them: on a GPU each would wait for the device.
     for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
         if fault:
             raise ValueError(message)
 
 
-def _allocate(visible: Tensor, hidden_units: int, with_probability: bool) -> GibbsResult:
-    chains = visible.shape[0]
-    return GibbsResult(
-        torch.empty_like(visible, memory_format=torch.contiguous_format),
-        visible.new_empty((chains, hidden_units)),
-        visible.new_empty((chains, hidden_units), dtype=torch.float32) if with_probability else None,
-    )
+def _result_shapes(
+    visible: Tensor, weights: Tensor, with_probability: bool
+) -> dict[str, tuple[torch.Size, torch.dtype] | None]:
+    """Of each part of the result, in order: None if it is not wanted."""
+    chains, hidden = len(visible), weights.shape[1]
+    columns = words_of(hidden) if visible.dtype is torch.int64 else hidden
+    return {
+        "visible": (visible.shape, visible.dtype),
+        "hidden": (torch.Size((chains, columns)), visible.dtype),
+        "hidden_probability": (torch.Size((chains, hidden)), torch.float32) if with_probability else None,
+    }
 
 
-def _require_results(out: GibbsResult, with_probability: bool, arguments: dict[str, Tensor]) -> None:
-    if (out.hidden_probability is not None) != with_probability:
+def _allocate(visible: Tensor, shapes: dict[str, tuple[torch.Size, torch.dtype] | None]) -> GibbsResult:
+    return GibbsResult(*(each and visible.new_empty(each[0], dtype=each[1]) for each in shapes.values()))  # type: ignore[arg-type]
+
+
+def _require_results(
+    out: GibbsResult, shapes: dict[str, tuple[torch.Size, torch.dtype] | None], arguments: dict[str, Tensor]
+) -> None:
+    if (out.hidden_probability is None) != (shapes["hidden_probability"] is None):
         raise ValueError("out.hidden_probability must be a tensor if and only if return_hidden_probability is set")
-    visible, weights = arguments["visible"], arguments["weights"]
-    hidden_shape = torch.Size((visible.shape[0], weights.shape[1]))
     taken = dict(arguments)
-    for name, value, shape, dtype in (
-        ("out.visible", out.visible, visible.shape, torch.uint8),
-        ("out.hidden", out.hidden, hidden_shape, torch.uint8),
-        ("out.hidden_probability", out.hidden_probability, hidden_shape, torch.float32),
-    ):
-        if value is not None:
-            require_tensor(name, value, (dtype,), visible.device)
-            require_output(name, value, shape, taken)
-            taken[name] = value
+    for (name, wanted), value in zip(shapes.items(), out, strict=True):
+        if wanted is not None:
+            value = require_tensor(f"out.{name}", value, wanted[1:], arguments["visible"].device)
+            require_output(f"out.{name}", value, wanted[0], taken)
+            taken[f"out.{name}"] = value

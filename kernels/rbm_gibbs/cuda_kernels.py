@@ -1,15 +1,18 @@
-"""Half a sweep of block Gibbs in CUDA C: launching `rbm_gibbs.cu`."""
+"""Half a sweep of block Gibbs in CUDA C: launching `rbm_gibbs.cu`, and `tensor_cores.cu` for prepared weights."""
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..cuda_module import CudaModule
 from ..variants import CudaVariant, Variant
 from .half_sweep import HalfSweep
+from .prepared import Operand, PreparedWeights
 
 TYPES = {torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 THREADS = 256
@@ -17,6 +20,86 @@ TILE = 64
 """Chains and units of a block; both as in the .cu."""
 TILE_GIVEN = 16
 """Given units in one step, as in the .cu."""
+STEP_GIVEN = 64
+"""The same for tensor cores."""
+MOST_SHARED_BYTES = 227 * 1024
+"""Of a block on the emulator, as on sm_90 and sm_100."""
+
+
+@dataclass(frozen=True)
+class TensorCoreTile:
+    """What `Shape` of `tensor_cores.cu` says of one kernel."""
+
+    weight: str
+    products: int
+    chain_warps: int
+
+    def kernel(self, packed: bool) -> str:
+        return f"matrix_half_sweep<{self.weight}, {self.products}, {self.chain_warps}, {str(packed).lower()}>"
+
+    @property
+    def chains(self) -> int:
+        return 32 * self.chain_warps
+
+    @property
+    def units(self) -> int:
+        return 128 if self.products == 1 else 64
+
+    @property
+    def threads(self) -> int:
+        return 64 * self.chain_warps
+
+    @property
+    def weight_bytes(self) -> int:
+        return 2 if self.weight == "bfloat16" else 1
+
+    def shared_bytes(self, packed: bool) -> int:
+        states = self.chains * STEP_GIVEN // (8 if packed else 1)
+        stage = states + STEP_GIVEN * self.products * self.units * self.weight_bytes
+        return stage * (2 if self.chain_warps < 4 or stage > 24 * 1024 else 3)
+
+
+TILES = {
+    "bf16": (TensorCoreTile("bfloat16", 1, 2), TensorCoreTile("bfloat16", 1, 4)),
+    "bf16x3": (TensorCoreTile("bfloat16", 3, 4),),
+    "int8x3": (TensorCoreTile("signed char", 3, 2), TensorCoreTile("signed char", 3, 4)),
+}
+"""By precision, the tile for few chains before the one for many. Of bf16x3 a smaller one would live alone on its
+multiprocessor: three parts of 2 bytes fill the shared memory."""
+
+
+@dataclass(frozen=True)
+class ResidentKernel:
+    """What `Half` of `resident.cu` says of one kernel."""
+
+    weight: str
+    products: int
+
+    @property
+    def kernel(self) -> str:
+        return f"resident_sweeps<{self.weight}, {self.products}>"
+
+    @property
+    def warp_units(self) -> int:
+        return 32 if self.weight == "signed char" else 64
+
+    def shared_bytes(self, visible: int, hidden: int, clamped: bool = True) -> int:
+        """Both matrices of digits, one of bfloat16; and states, of the visible units also which are clamped."""
+        size = self.products * (1 if self.weight == "signed char" else 2)
+        weights = _rounded(hidden, self.warp_units) * _rounded(visible, STEP_GIVEN) * size
+        if self.weight == "signed char":
+            weights += _rounded(visible, self.warp_units) * _rounded(hidden, STEP_GIVEN) * size
+        words = [-(-units // STEP_GIVEN) | 1 for units in (visible, hidden, *([visible] if clamped else []))]
+        return weights + RESIDENT_CHAINS * 8 * sum(words)
+
+
+RESIDENT_CHAINS, RESIDENT_THREADS = 64, 256
+"""Of a block, as in the .cu."""
+RESIDENT = {
+    "bf16": ResidentKernel("bfloat16", 1),
+    "bf16x3": ResidentKernel("bfloat16", 3),
+    "int8x3": ResidentKernel("signed char", 3),
+}
 
 
 @functools.cache
@@ -25,10 +108,26 @@ def module(dtype: torch.dtype) -> CudaModule:
     return CudaModule(Path(__file__).with_name("rbm_gibbs.cu"), [f"half_sweep<{TYPES[dtype]}>"])
 
 
+@functools.cache
+def tensor_core_module(precision: str, packed: bool) -> CudaModule:
+    """The kernels for weights prepared in ``precision``."""
+    names = [tile.kernel(packed) for tile in TILES[precision]]
+    return CudaModule(Path(__file__).with_name("tensor_cores.cu"), names)
+
+
+@functools.cache
+def resident_module(precision: str) -> CudaModule:
+    """The kernel of many sweeps for weights prepared in ``precision``."""
+    return CudaModule(Path(__file__).with_name("resident.cu"), [RESIDENT[precision].kernel])
+
+
 def half_sweep(half: HalfSweep) -> None:
     """Write ``half.out``."""
-    chains, units = half.out.shape
+    chains, units = len(half.out), half.units
     if chains == 0 or units == 0:
+        return
+    if isinstance(half.weights, Operand):
+        tensor_core_half_sweep(half, half.weights, tile_for(half.weights, chains))
         return
     draws = half.out.dtype is torch.uint8
     clamped_strides = (0, 0) if half.clamped is None else half.clamped.stride()
@@ -36,16 +135,99 @@ def half_sweep(half: HalfSweep) -> None:
         f"half_sweep<{TYPES[half.weights.dtype]}>", (-(-chains // TILE), -(-units // TILE)), (THREADS,),
         [
             half.given, half.weights, half.bias, half.out if draws else None, None if draws else half.out,
-            half.clamped, half.previous, chains, half.given.shape[1], units, *half.weights.stride(), *clamped_strides,
-            half.beta, np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream), half.first_chain,
+            half.clamped, half.previous, *_betas(half), chains, half.given.shape[1], units, *half.weights.stride(),
+            *clamped_strides, _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream),
+            half.first_chain,
         ],
         device=half.out.device,
     )  # fmt: skip
 
 
+def tile_for(operand: Operand, chains: int) -> TensorCoreTile:
+    """The smallest tile that holds all chains, or the largest."""
+    tiles = TILES[operand.precision]
+    return next((tile for tile in tiles if tile.chains >= chains), tiles[-1])
+
+
+def tensor_core_half_sweep(half: HalfSweep, operand: Operand, tile: TensorCoreTile) -> None:
+    """Write ``half.out``, which is not empty."""
+    chains, units = len(half.out), half.units
+    draws = half.out.dtype is half.given.dtype
+    clamped_strides = (0, 0) if half.clamped is None else half.clamped.stride()
+    previous_stride = 0 if half.previous is None else _row_bytes(half.previous)
+    tensor_core_module(operand.precision, half.packed).launch(
+        tile.kernel(half.packed), (-(-chains // tile.chains), -(-units // tile.units)), (tile.threads,),
+        [
+            half.given, operand.parts, operand.scale, half.bias, half.out if draws else None,
+            None if draws else half.out, half.clamped, half.previous, *_betas(half), chains, units,
+            *operand.parts.shape[1:], _row_bytes(half.given), _row_bytes(half.out), previous_stride, *clamped_strides,
+            _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream), half.first_chain,
+        ],
+        shared_bytes=tile.shared_bytes(half.packed),
+        device=half.out.device,
+    )  # fmt: skip
+
+
+def resident_fits(weights: PreparedWeights, clamped: bool, device: torch.device) -> bool:
+    """Whether the weights and the states of a block's chains find room in a multiprocessor's shared memory."""
+    kernel = RESIDENT.get(weights.precision)
+    if kernel is None:
+        return False
+    room = MOST_SHARED_BYTES
+    if device.type == "cuda":
+        room = int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin"))  # noqa: B009
+    visible, hidden = weights.source.shape
+    return kernel.shared_bytes(visible, hidden, clamped) <= room
+
+
+def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
+    """All sweeps in one launch: what as many pairs of `half_sweep` would write to their ``out``.
+
+    ``to_hidden`` and ``to_visible`` are the half sweeps of the first of them, for prepared weights that fit. Rows of
+    uint8 states may begin anywhere.
+    """
+    forward, back = to_hidden.weights, to_visible.weights
+    assert isinstance(forward, Operand)
+    assert isinstance(back, Operand)
+    chains, visible, hidden = len(to_hidden.out), to_visible.units, to_hidden.units
+    if chains == 0:
+        return
+    kernel = RESIDENT[forward.precision]
+    clamped = to_visible.clamped
+    resident_module(forward.precision).launch(
+        kernel.kernel, (-(-chains // RESIDENT_CHAINS),), (RESIDENT_THREADS,),
+        [
+            to_hidden.given, forward.parts, back.parts, forward.scale, back.scale, to_hidden.bias, to_visible.bias,
+            to_visible.out, to_hidden.out, clamped, *_betas(to_hidden), chains, visible, hidden,
+            *forward.parts.shape[1:], *back.parts.shape[1:], _row_bytes(to_hidden.given), _row_bytes(to_visible.out),
+            _row_bytes(to_hidden.out), *((0, 0) if clamped is None else clamped.stride()), _beta(to_hidden),
+            np.uint64(to_hidden.seed), np.uint32(to_hidden.step), sweeps, to_hidden.first_chain,
+            int(to_hidden.packed),
+        ],
+        shared_bytes=kernel.shared_bytes(visible, hidden, clamped is not None),
+        device=to_hidden.out.device,
+    )  # fmt: skip
+
+
+def _rounded(units: int, by: int) -> int:
+    return -(-units // by) * by
+
+
+def _row_bytes(states: Tensor) -> int:
+    return states.stride(0) * states.element_size()
+
+
+def _betas(half: HalfSweep) -> tuple[Tensor | None]:
+    return (half.beta if isinstance(half.beta, Tensor) else None,)
+
+
+def _beta(half: HalfSweep) -> float:
+    return 0.0 if isinstance(half.beta, Tensor) else float(half.beta)
+
+
 def variants() -> Sequence[Variant]:
-    """The kernel for each dtype of the weights."""
-    return [
+    """The kernel for each dtype of the weights, and for prepared ones each tile of each precision."""
+    plain = [
         CudaVariant(
             name=f"half sweep {name}",
             threads=THREADS,
@@ -57,3 +239,38 @@ def variants() -> Sequence[Variant]:
         )
         for dtype, name in TYPES.items()
     ]
+    return (
+        plain
+        + [
+            CudaVariant(
+                name=f"tensor-core half sweep {precision}, {tile.chains} chains{', states packed' if packed else ''}",
+                threads=tile.threads,
+                items=tile.chains * tile.units * STEP_GIVEN * tile.products // tile.threads,
+                unit="multiply-adds",
+                bytes_per_item=(0.125 if packed else 1) / (tile.units * tile.products)
+                + tile.weight_bytes / tile.chains,
+                access_bytes=0 if packed else 16,
+                module=tensor_core_module(precision, packed),
+                kernel=tile.kernel(packed),
+                shared_bytes=tile.shared_bytes(packed),
+            )
+            for precision, tiles in TILES.items()
+            for packed in (False, True)
+            for tile in tiles
+        ]
+        + [
+            CudaVariant(
+                name=f"tensor-core sweeps {precision}, weights resident, {visible} x {hidden}",
+                threads=RESIDENT_THREADS,
+                items=2 * 32 * kernel.warp_units * kernel.products,  # of the products of a slab for a warp
+                unit="multiply-adds",
+                bytes_per_item=0.0,
+                module=resident_module(precision),
+                kernel=kernel.kernel,
+                shared_bytes=kernel.shared_bytes(visible, hidden),
+            )
+            for (precision, kernel), (visible, hidden) in zip(
+                RESIDENT.items(), ((256, 256), (128, 192), (128, 128)), strict=True
+            )
+        ]
+    )

@@ -2,27 +2,40 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..philox import Stream
+from .prepared import Operand
 
 
 @dataclass(frozen=True)
 class HalfSweep:
-    """``out[i, j]`` is drawn from, or is, ``p = sigmoid(beta (bias_j + sum_k given[i, k] weights[k, j]))``.
+    """``out[i, j]`` is drawn from, or is, ``p = sigmoid(beta_i (bias_j + sum_k given[i, k] weights[k, j]))``.
 
-    - ``given``: uint8 0/1, (chains, given units), contiguous.
+    - ``given``: uint8 0/1, (chains, given units); its last dimension is contiguous. For an `Operand` also packed, int64
+      (chains, words) as in `states.py`; then ``out``, if of states, and ``previous`` are too.
     - ``weights``: (given units, units), any strides; for the visible layer it is the transposed matrix, not a copy.
-    - ``bias``: (units,), contiguous, the weights' dtype.
-    - ``out``: (chains, units), contiguous: uint8 for states, float32 for probabilities.
-    - ``clamped``: bool (chains, units), any strides, or None; where true ``out`` takes ``previous`` (contiguous).
+      Or an `Operand` of that matrix.
+    - ``bias``: (units,), contiguous, the weights' dtype; float32 for an `Operand`.
+    - ``out``: (chains, units), its last dimension contiguous: uint8 for states, float32 for probabilities.
+    - ``beta``: a number, or float64 (chains,), contiguous.
+    - ``clamped``: bool (chains, units), any strides, or None; where true ``out`` takes ``previous``, of ``out``'s
+      shape, its last dimension contiguous.
+
+    With an `Operand` a draw is the test ``u (1 + exp(-x)) < 1`` in place of ``u < p``. For digits of int8 the state is
+    that of the test in float64: where float32 is too near to tell, a kernel decides in float64, so that every tiling
+    and every backend draws the same.
+
+    Rows of uint8 states for an `Operand` begin at multiples of 16 bytes, up to which there are zeros (see
+    `aligned_rows`); ``out`` is written up to there.
     """
 
     given: Tensor
-    weights: Tensor
+    weights: Tensor | Operand
     bias: Tensor
     out: Tensor
-    beta: float
+    beta: float | Tensor
     seed: int
     step: int
     stream: Stream
@@ -31,6 +44,11 @@ class HalfSweep:
     previous: Tensor | None = None
 
     @property
-    def groups(self) -> int:
-        """Groups of four units in a chain: the draws of a chain begin at a group of their own."""
-        return (self.out.shape[1] + 3) // 4
+    def packed(self) -> bool:
+        """Whether states are bits of words."""
+        return self.given.dtype is torch.int64
+
+    @property
+    def units(self) -> int:
+        """How many units are drawn."""
+        return len(self.bias)

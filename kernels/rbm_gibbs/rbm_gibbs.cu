@@ -14,13 +14,15 @@ constexpr int OWN = 4;          // chains and units of a thread
 
 // states: uint8 (chains, units), or probabilities: float (chains, units); exactly one of them is not null.
 // given: uint8 (chains, given_units). weights: (given_units, units) with the strides that follow. clamped: bool
-// (chains, units) with strides, or null; previous: uint8 (chains, units), what a clamped unit keeps.
+// (chains, units) with strides, or null; previous: uint8 (chains, units), what a clamped unit keeps. betas: double
+// (chains,), or null for beta.
 template <class T>
 __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spills for sm_80 to save registers
     half_sweep(const unsigned char* given, const T* weights, const T* bias, unsigned char* states,
-               float* probabilities, const unsigned char* clamped, const unsigned char* previous, i64 chains,
-               i64 given_units, i64 units, i64 weight_stride_given, i64 weight_stride_unit, i64 clamped_stride_chain,
-               i64 clamped_stride_unit, double beta, u64 seed, u32 step, u32 stream, i64 first_chain) {
+               float* probabilities, const unsigned char* clamped, const unsigned char* previous,
+               const double* betas, i64 chains, i64 given_units, i64 units, i64 weight_stride_given,
+               i64 weight_stride_unit, i64 clamped_stride_chain, i64 clamped_stride_unit, double beta, u64 seed,
+               u32 step, u32 stream, i64 first_chain) {
     __shared__ float given_tile[TILE_GIVEN][TILE + 1];  // + 1: the transposed store would hit one bank
     __shared__ float weight_tile[TILE_GIVEN][TILE + 1];
     const i64 tile_chain = (i64)blockIdx.x * TILE, tile_unit = (i64)blockIdx.y * TILE;
@@ -52,13 +54,14 @@ __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spil
     }
     const i64 first_unit = tile_unit + own_unit;
     if (first_unit >= units) return;
-    const float scale = (float)(-beta * 1.4426950408889634);
 #pragma unroll  // an array indexed at run time would leave the registers
     for (int c = 0; c < OWN; ++c) {
         const i64 chain = tile_chain + own_chain + c;
         if (chain >= chains) continue;
+        const float scale = (float)((betas ? betas[chain] : beta) * -1.4426950408889634);
         Words words = {};
-        if (states) words = random_words((first_chain + chain) * ((units + 3) / 4) + first_unit / 4, seed, step, stream);
+        const i64 group = (first_chain + chain) * ((units + 3) / 4) + first_unit / 4;
+        if (states) words = random_words(group, seed, step, stream);
 #pragma unroll
         for (int u = 0; u < OWN; ++u) {
             const i64 unit = first_unit + u;

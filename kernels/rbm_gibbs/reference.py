@@ -1,13 +1,17 @@
 """Half a sweep of block Gibbs in torch: the ``torch`` backend, and the probabilities that the kernels are held to."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ..philox import Stream, random_words, uniforms
 from .half_sweep import HalfSweep
+from .prepared import Operand
+from .states import pack_states, unpack_states
 
 
-def probabilities(given: Tensor, weights: Tensor, bias: Tensor, beta: float) -> Tensor:
+def probabilities(given: Tensor, weights: Tensor, bias: Tensor, beta: float | Tensor) -> Tensor:
     """``sigmoid(beta (bias + given @ weights))`` in ``weights``'s dtype; shape (chains, units)."""
     return torch.sigmoid(beta * (bias + given.to(weights.dtype) @ weights))
 
@@ -24,13 +28,47 @@ def draw_uniforms(
 
 
 def half_sweep(half: HalfSweep) -> None:
-    """Write ``half.out``. 16-bit weights are summed in float32."""
-    p = probabilities(half.given, half.weights.to(torch.float32), half.bias.to(torch.float32), half.beta)
+    """Write ``half.out``. 16-bit weights are summed in float32, digits of int8 exactly."""
+    if half.packed:
+        _packed_half_sweep(half)
+        return
+    logit = _logits(half)
+    beta = half.beta[:, None].to(logit.dtype) if isinstance(half.beta, Tensor) else half.beta
     if half.out.dtype is not torch.uint8:
-        half.out.copy_(p)
+        half.out.copy_(torch.sigmoid(beta * logit))
         return
     u = draw_uniforms(half.out.shape, half.seed, half.step, half.stream, half.first_chain, half.out.device)
-    drawn = (u < p).to(torch.uint8)
+    if isinstance(half.weights, Operand):
+        drawn = u.to(logit.dtype) * (1 + torch.exp(-beta * logit)) < 1  # nan, for 0 * inf, is not
+    else:
+        drawn = u < torch.sigmoid(beta * logit)
+    states = drawn.to(torch.uint8)
     if half.clamped is not None and half.previous is not None:
-        drawn = torch.where(half.clamped, half.previous, drawn)
-    half.out.copy_(drawn)
+        states = torch.where(half.clamped, half.previous, states)
+    half.out.copy_(states)
+
+
+def _packed_half_sweep(half: HalfSweep) -> None:
+    operand = half.weights
+    assert isinstance(operand, Operand)
+    given = unpack_states(half.given, operand.given_units)
+    previous = half.previous if half.previous is None else unpack_states(half.previous, half.units)
+    draws = half.out.dtype is torch.int64
+    out = given.new_empty((len(given), half.units)) if draws else half.out
+    half_sweep(replace(half, given=given, out=out, previous=previous))
+    if draws:
+        half.out.copy_(pack_states(out))
+
+
+def _logits(half: HalfSweep) -> Tensor:
+    """``bias + given @ weights``: float32, of digits float64, in which their whole sum is exact."""
+    bias = half.bias.to(torch.float32)
+    if not isinstance(half.weights, Operand):
+        return bias + half.given.to(torch.float32) @ half.weights.to(torch.float32)
+    units, given_units = half.out.shape[1], half.given.shape[1]
+    if half.weights.scale is None:
+        given = half.given.to(torch.float32)
+        parts = half.weights.parts[:, :units, :given_units].to(torch.float32)
+        return bias + sum((given @ part.t() for part in parts), start=torch.zeros_like(bias))
+    whole = half.given.to(torch.float64) @ half.weights.numbers()[:units, :given_units].t()
+    return bias.to(torch.float64) + whole * half.weights.scale[:units].to(torch.float64)

@@ -1,17 +1,29 @@
 """Half a sweep of block Gibbs in Triton: product, bias, sigmoid and draw in one kernel.
 
-Bound by arithmetic: 2 * given units operations per drawn unit, against a byte for each state. Logits, probabilities
-and uniforms stay in registers; only states are written. Per drawn unit a quarter of a Philox call (one call serves
-four neighbouring units) and one exponential.
+Bound by arithmetic: 2 * given units operations per drawn unit and product, against a byte for each state. Logits,
+probabilities and uniforms stay in registers; only states are written. Per drawn unit a quarter of a Philox call (one
+call serves four neighbouring units) and one exponential.
 
-States are 0 or 1, so a product with 16-bit weights is exact in its tensor-core format and only the sum rounds
-(float32). float32 weights take the plain float32 product.
+Two kernels. `half_sweep_kernel` takes a plain matrix: products with 16-bit weights are exact in its tensor-core format
+and only the sum rounds (float32); float32 weights take the plain float32 product. `matrix_half_sweep_kernel` takes
+prepared weights, one to three products of tensor cores: parts of bfloat16 add up in one float32 sum, digits of int8 in
+an int32 sum each. Both operands lie along the given units, as wgmma wants 8-bit ones, and what is beyond the last unit
+is zero, so that no load of weights is masked. Packed states are words of 32 units, spread by shifts in registers. Its
+acceptance test needs no division, and where float32 is too near to a tie to tell what digits of int8 say (one unit in
+some 400,000, one tile in fifty), it asks float64.
+
+Prediction, nothing measured: for sm_90 the products are wgmma (HGMMA 64x128x16, IGMMA 64x64x32), which run at the full
+matrix rate, where mma.sync does not; with the documented rates and what `tensor_cores.cu` says of the rest, n = 1024
+and many chains on an H200 make between 290 and 520 (bf16), 140 and 170 (bf16x3), 230 and 350 (int8x3) updates/ns.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from ..philox import signed_seed
 from ..philox_triton import interleave4, random_words, uniform
@@ -19,11 +31,29 @@ from ..triton_math import bits_of, exact_dot_operand, from_bits
 from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
 from .half_sweep import HalfSweep
+from .prepared import Operand
 
 BLOCK_CHAINS = 1024 if INTERPRETS else 64
 """Interpreted, a program costs the same few milliseconds whatever its tile."""
 BLOCK_UNITS = 64
 BLOCK_GIVEN = 32
+
+
+MATRIX_CHAINS = 128
+MOST_CHAINS_INTERPRETED = 1024
+MATRIX_GIVEN = 64
+MATRIX_UNITS = {("bf16", 1): 128, ("bf16", 3): 128, ("int8", 3): 64}
+"""By format and number of products: three sums of int32 leave registers for half as many units."""
+MATRIX_WARPS = 8
+
+
+@triton.jit
+def _inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS: tl.constexpr):
+    """Float64: (chains, 1), or the one of all chains."""
+    if BETAS:
+        return tl.load(betas + chain, mask=chain_mask, other=0.0)[:, None]
+    else:
+        return from_bits(beta_bits, tl.float64)
 
 
 @triton.jit(do_not_specialize=["beta_bits", "seed", "step", "first_chain"])
@@ -34,6 +64,7 @@ def half_sweep_kernel(
     out,  # (chains, units) contiguous: uint8 states, or float32 probabilities unless DRAW
     clamped,  # bool (chains, units), strides clamped_stride_chain, clamped_stride_unit; read if CLAMPED
     previous,  # uint8 (chains, units) contiguous; read if CLAMPED
+    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
     chains,
     given_units,
     units,
@@ -48,6 +79,7 @@ def half_sweep_kernel(
     STREAM: tl.constexpr,
     DRAW: tl.constexpr,
     CLAMPED: tl.constexpr,
+    BETAS: tl.constexpr,
     BLOCK_CHAINS: tl.constexpr,
     BLOCK_UNITS: tl.constexpr,
     BLOCK_GIVEN: tl.constexpr,
@@ -71,7 +103,8 @@ def half_sweep_kernel(
         weight = exact_dot_operand(weight)
         logit = tl.dot(state.to(weight.dtype), weight, logit, input_precision="ieee")
     logit += tl.load(bias + unit, mask=unit_mask, other=0.0).to(tl.float32)[None, :]
-    p = 1.0 / (1.0 + tl.exp(-from_bits(beta_bits, tl.float32) * logit))
+    beta = _inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS)
+    p = 1.0 / (1.0 + tl.exp(-beta.to(tl.float32) * logit))
     mask = chain_mask[:, None] & unit_mask[None, :]
     place = chain[:, None] * units + unit[None, :]
     if DRAW:
@@ -88,53 +121,213 @@ def half_sweep_kernel(
         tl.store(out + place, p, mask=mask)
 
 
+@triton.jit
+def _unpacked(words, chain_mask, words_left, CHAINS: tl.constexpr, UNITS: tl.constexpr):
+    """The states, int32 0 or 1 (chains, units), in words of 32 units that ``words`` (chains, 1) points to the first of.
+
+    ``words_left``: how many there are from there on.
+    """
+    number = tl.arange(0, UNITS // 32)[None, :]
+    word = tl.load(words + number, mask=chain_mask[:, None] & (number < words_left), other=0)
+    return tl.reshape(word[:, :, None] >> tl.arange(0, 32)[None, None, :] & 1, (CHAINS, UNITS))
+
+
+@triton.jit(do_not_specialize=["beta_bits", "seed", "step", "first_chain"])
+def matrix_half_sweep_kernel(
+    given,  # uint8 (chains, given units) in rows of given_stride, zero beyond the units; if PACKED int32, 32 to a word
+    parts,  # (PRODUCTS, rows, part_columns) contiguous, part_size to a part: bfloat16, or int8 if DIGITS
+    scale,  # float32 (rows,); read if DIGITS
+    bias,  # float32 (units,)
+    out,  # (chains, units) in rows of out_stride: states like given, or float32 probabilities unless DRAW
+    clamped,  # bool (chains, units), strides clamped_stride_chain, clamped_stride_unit; read if CLAMPED
+    previous,  # states (chains, units) in rows of previous_stride; read if CLAMPED
+    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
+    chains,
+    units,
+    part_size,
+    part_columns,
+    given_stride,
+    out_stride,
+    previous_stride,
+    clamped_stride_chain,
+    clamped_stride_unit,
+    beta_bits,
+    seed,
+    step,
+    first_chain,
+    STREAM: tl.constexpr,
+    PRODUCTS: tl.constexpr,
+    DIGITS: tl.constexpr,
+    DRAW: tl.constexpr,
+    CLAMPED: tl.constexpr,
+    BETAS: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_CHAINS: tl.constexpr,
+    BLOCK_UNITS: tl.constexpr,
+    BLOCK_GIVEN: tl.constexpr,
+):
+    chain = tl.program_id(0).to(tl.int64) * BLOCK_CHAINS + tl.arange(0, BLOCK_CHAINS)
+    unit = tl.program_id(1) * BLOCK_UNITS + tl.arange(0, BLOCK_UNITS)
+    chain_mask = chain < chains
+    SUM: tl.constexpr = tl.int32 if DIGITS else tl.float32
+    first = tl.zeros((BLOCK_CHAINS, BLOCK_UNITS), SUM)
+    second, third = first, first
+    k = tl.arange(0, BLOCK_GIVEN)
+    given_row = given + chain[:, None] * given_stride
+    weights = parts + unit.to(tl.int64)[None, :] * part_columns + k[:, None]
+    for start in range(0, part_columns, BLOCK_GIVEN):
+        if PACKED:
+            words_left = given_stride - start // 32
+            state = _unpacked(given_row + start // 32, chain_mask, words_left, BLOCK_CHAINS, BLOCK_GIVEN)
+            state = state.to(tl.int8) if DIGITS else (state * 0x3F80).to(tl.int16).to(tl.bfloat16, bitcast=True)
+        else:
+            inside = chain_mask[:, None] & (start + k < given_stride)[None, :]
+            state = tl.load(given_row + start + k[None, :], mask=inside, other=0)
+            if DIGITS:
+                state = state.to(tl.int8, bitcast=True)
+        if DIGITS:
+            first = tl.dot(state, tl.load(weights + start), first, out_dtype=tl.int32)
+            second = tl.dot(state, tl.load(weights + part_size + start), second, out_dtype=tl.int32)
+            third = tl.dot(state, tl.load(weights + part_size + part_size + start), third, out_dtype=tl.int32)
+        else:
+            part = weights + start
+            for _ in tl.static_range(PRODUCTS):
+                weight = exact_dot_operand(tl.load(part))
+                first = tl.dot(state.to(weight.dtype), weight, first)
+                part += part_size
+
+    unit_mask = unit < units
+    offset = tl.load(bias + unit, mask=unit_mask, other=0.0)[None, :]
+    beta = _inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS)
+    if DIGITS:
+        step_size = tl.load(scale + unit)[None, :]
+        whole = (first * 256 + second).to(tl.int64) * 256 + third
+        logit = whole.to(tl.float32) * step_size
+        size = tl.abs(logit) + tl.abs(offset)
+        logit += offset
+    else:
+        logit = first + offset
+    e = tl.exp2(logit * (beta * -1.4426950408889634).to(tl.float32))
+    mask = chain_mask[:, None] & unit_mask[None, :]
+    place = chain[:, None] * out_stride + unit[None, :]
+    if DRAW:
+        group = tl.program_id(1).to(tl.int64) * (BLOCK_UNITS // 4) + tl.arange(0, BLOCK_UNITS // 4)
+        group = (first_chain + chain)[:, None] * ((units + 3) // 4) + group[None, :]
+        w0, w1, w2, w3 = random_words(group, seed, step, STREAM)
+        u = uniform(interleave4(w0, w1, w2, w3))
+        test = u * (1.0 + e)
+        drawn = (test < 1.0).to(tl.uint8)
+        if DIGITS:
+            # What float32 may be off by: 4 roundings of `size`, and 2**-22 of the exponential; here twice that. A nan,
+            # from 0 * inf, is near.
+            margin = 9.5367431640625e-07 + 4.76837158203125e-07 * beta.to(tl.float32) * size
+            near = mask & ~(tl.abs(test - 1.0) > margin)
+            if tl.max(near.to(tl.int32)) > 0:
+                exact = beta * (offset.to(tl.float64) + whole.to(tl.float64) * step_size.to(tl.float64))
+                drawn = (u.to(tl.float64) * (1.0 + tl.exp(-exact)) < 1.0).to(tl.uint8)
+        if CLAMPED:
+            held_place = chain[:, None] * clamped_stride_chain + unit[None, :] * clamped_stride_unit
+            held = tl.load(clamped + held_place, mask=mask, other=0)
+            kept_row = previous + chain[:, None] * previous_stride
+            if PACKED:
+                word = tl.program_id(1) * (BLOCK_UNITS // 32)
+                kept = _unpacked(kept_row + word, chain_mask, previous_stride - word, BLOCK_CHAINS, BLOCK_UNITS)
+            else:
+                kept = tl.load(kept_row + unit[None, :], mask=mask, other=0)
+            drawn = tl.where(held != 0, kept.to(tl.uint8), drawn)
+        drawn = tl.where(unit_mask[None, :], drawn, 0)
+        if PACKED:
+            bits = tl.reshape(drawn.to(tl.int32), (BLOCK_CHAINS, BLOCK_UNITS // 32, 32))
+            words = tl.sum(bits << tl.arange(0, 32)[None, None, :], 2)
+            word = tl.program_id(1) * (BLOCK_UNITS // 32) + tl.arange(0, BLOCK_UNITS // 32)[None, :]
+            tl.store(out + chain[:, None] * out_stride + word, words, mask=chain_mask[:, None] & (word < out_stride))
+        else:
+            tl.store(out + place, drawn, mask=chain_mask[:, None] & (unit < out_stride))
+    else:
+        tl.store(out + place, 1.0 / (1.0 + e), mask=mask)
+
+
 def half_sweep(half: HalfSweep) -> None:
     """Write ``half.out``."""
-    chains, units = half.out.shape
+    chains, units = len(half.out), half.units
     if chains == 0 or units == 0:
         return
+    if isinstance(half.weights, Operand):
+        _matrix_half_sweep(half, half.weights)
+        return
     draw = half.out.dtype.itemsize == 1
-    clamped, previous = (half.clamped, half.previous) if half.clamped is not None else (half.out, half.out)
+    clamped, previous = _held(half)
+    has_betas, betas, beta = _betas(half)
     grid = (triton.cdiv(chains, BLOCK_CHAINS), triton.cdiv(units, BLOCK_UNITS))
     half_sweep_kernel[grid](
-        half.given, half.weights, half.bias, half.out, clamped, previous, chains, half.given.shape[1], units,
-        *half.weights.stride(), *clamped.stride(), bits_of(half.beta), signed_seed(half.seed), half.step,
-        half.first_chain, STREAM=int(half.stream), DRAW=draw, CLAMPED=half.clamped is not None,
+        half.given, half.weights, half.bias, half.out, clamped, previous, betas, chains, half.given.shape[1], units,
+        *half.weights.stride(), *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step,
+        half.first_chain, STREAM=int(half.stream), DRAW=draw, CLAMPED=half.clamped is not None, BETAS=has_betas,
         BLOCK_CHAINS=BLOCK_CHAINS, BLOCK_UNITS=BLOCK_UNITS, BLOCK_GIVEN=BLOCK_GIVEN, num_warps=4,
     )  # fmt: skip
 
 
+def _held(half: HalfSweep) -> tuple[Tensor, Tensor]:
+    """The clamped units and what they keep, or tensors to pass for them."""
+    if half.clamped is None or half.previous is None:
+        return half.out, half.out
+    return half.clamped, half.previous
+
+
+def _betas(half: HalfSweep) -> tuple[bool, Tensor, float]:
+    """Whether each chain has its own, a tensor to pass for them, and the one of all."""
+    return (True, half.beta, 1.0) if isinstance(half.beta, Tensor) else (False, half.bias, half.beta)
+
+
+def _matrix_half_sweep(half: HalfSweep, operand: Operand) -> None:
+    chains, units, draw = len(half.out), half.units, half.out.dtype is half.given.dtype
+    digits = operand.scale is not None
+    products, rows, columns = operand.parts.shape
+    block_units = MATRIX_UNITS["int8" if digits else "bf16", products]
+    given, out = _as_words(half.given), _as_words(half.out)
+    clamped, previous = _held(half)
+    previous = _as_words(previous)
+    has_betas, betas, beta = _betas(half)
+    block_chains = MATRIX_CHAINS
+    if INTERPRETS:  # one program for all chains costs least, and what it computes in vain costs most
+        block_chains = min(max(triton.next_power_of_2(chains), 16), MOST_CHAINS_INTERPRETED)
+        block_units = min(max(triton.next_power_of_2(units), 64 if half.packed else 16), block_units)
+    grid = (triton.cdiv(chains, block_chains), triton.cdiv(units, block_units))
+    matrix_half_sweep_kernel[grid](
+        given, operand.parts, operand.scale if digits else half.bias, half.bias, out, clamped, previous,
+        betas, chains, units, rows * columns, columns, given.stride(0), out.stride(0), previous.stride(0),
+        *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step, half.first_chain,
+        STREAM=int(half.stream), PRODUCTS=products, DIGITS=digits, DRAW=draw, PACKED=half.packed,
+        CLAMPED=half.clamped is not None, BETAS=has_betas, BLOCK_CHAINS=block_chains, BLOCK_UNITS=block_units,
+        BLOCK_GIVEN=MATRIX_GIVEN, num_warps=MATRIX_WARPS,
+    )  # fmt: skip
+
+
+def _as_words(states: Tensor) -> Tensor:
+    """Words of 64 units as two of 32 each: Triton's shifts of 64 bits are two instructions and more."""
+    return states.view(torch.int32) if states.dtype is torch.int64 else states
+
+
 def variants() -> Sequence[Variant]:
-    """States drawn, with and without clamped units, and probabilities; for each dtype of the weights."""
+    """States drawn, with and without clamped units, and probabilities; for each dtype of the weights, and for
+    prepared ones in each precision."""
     found: list[Variant] = []
+    kinds = ((True, False), (True, True), (False, False))
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        for draw, clamped in ((True, False), (True, True), (False, False)):
+        for draw, clamped in kinds:
             signature = {
-                **dict.fromkeys(half_sweep_kernel.arg_names, "i64"),
-                **dict.fromkeys(("chains", "given_units", "units"), "i32:16"),
-                "given": "*u8:16",
+                **_common_signature(half_sweep_kernel, draw, clamped),
+                **dict.fromkeys(("chains", "given_units", "units", "weight_stride_given"), "i32:16"),
                 "weights": f"*{dtype}:16",
                 "bias": f"*{dtype}:16",
-                "previous": "*u8:16",
-                "out": "*u8:16" if draw else "*fp32:16",
-                "clamped": "*i1:16",
-                "weight_stride_given": "i32:16",
                 "weight_stride_unit": 1,
-                "clamped_stride_chain": "i32:16",
-                "clamped_stride_unit": 1,
-                "step": "i32",
-                "first_chain": "i32",
-                "STREAM": 1,
-                "DRAW": draw,
-                "CLAMPED": clamped,
                 "BLOCK_CHAINS": 64,
                 "BLOCK_UNITS": BLOCK_UNITS,
                 "BLOCK_GIVEN": BLOCK_GIVEN,
             }
-            what = ("states, clamped" if clamped else "states") if draw else "probabilities"
             found.append(
                 TritonVariant(
-                    name=f"half sweep {dtype}, {what}",
+                    name=f"half sweep {dtype}, {_what(draw, clamped)}",
                     threads=128,
                     items=64 * BLOCK_UNITS * BLOCK_GIVEN // 128,
                     unit="multiply-adds",
@@ -143,4 +336,57 @@ def variants() -> Sequence[Variant]:
                     signature=signature,
                 )
             )
+    for precision, dtype, products in (("bf16", "bf16", 1), ("bf16x3", "bf16", 3), ("int8x3", "int8", 3)):
+        block_units = MATRIX_UNITS[dtype, products]
+        for draw, clamped, packed in (*((*kind, False) for kind in kinds), (True, False, True), (True, True, True)):
+            signature = {
+                **_common_signature(matrix_half_sweep_kernel, draw, clamped),
+                **dict.fromkeys(("chains", "units", "part_size", "part_columns"), "i32:16"),
+                **dict.fromkeys(("given_stride", "out_stride", "previous_stride"), "i32:16"),
+                **(dict.fromkeys(("given", "out", "previous"), "*i32:16") if packed else {}),
+                "PACKED": packed,
+                "parts": "*i8:16" if dtype == "int8" else "*bf16:16",
+                "scale": "*fp32:16",
+                "bias": "*fp32:16",
+                "PRODUCTS": products,
+                "DIGITS": dtype == "int8",
+                "BLOCK_CHAINS": MATRIX_CHAINS,
+                "BLOCK_UNITS": block_units,
+                "BLOCK_GIVEN": MATRIX_GIVEN,
+            }
+            found.append(
+                TritonVariant(
+                    name=f"tensor-core half sweep {precision}, {_what(draw, clamped)}{', packed' if packed else ''}",
+                    threads=32 * MATRIX_WARPS,
+                    items=MATRIX_CHAINS * block_units * MATRIX_GIVEN * products // (32 * MATRIX_WARPS),
+                    unit="multiply-adds",
+                    bytes_per_item=(0.125 if packed else 1) / (block_units * products)
+                    + (1 if dtype == "int8" else 2) / MATRIX_CHAINS,
+                    kernel=matrix_half_sweep_kernel,
+                    signature=signature,
+                )
+            )
     return found
+
+
+def _common_signature(kernel: Any, draw: bool, clamped: bool) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(kernel.arg_names, "i64"),
+        "given": "*u8:16",
+        "previous": "*u8:16",
+        "out": "*u8:16" if draw else "*fp32:16",
+        "clamped": "*i1:16",
+        "betas": "*fp64:16",
+        "clamped_stride_chain": "i32:16",
+        "clamped_stride_unit": 1,
+        "step": "i32",
+        "first_chain": "i32",
+        "STREAM": 1,
+        "DRAW": draw,
+        "CLAMPED": clamped,
+        "BETAS": False,
+    }
+
+
+def _what(draw: bool, clamped: bool) -> str:
+    return ("states, clamped" if clamped else "states") if draw else "probabilities"

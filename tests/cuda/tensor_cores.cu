@@ -18,7 +18,7 @@ template <int GROUPS> __global__ void copies(const u32* in, u32* out, i64 offset
     __shared__ __align__(16) u32 tile[2][32][4];
     const int thread = threadIdx.x;
     for (int group = 0; group < 2; ++group) {
-        copy_async_16(tile[group][thread], in + 4 * (32 * group + thread) + offset, thread % 2 ? 0 : 16);
+        copy_async<16>(tile[group][thread], in + 4 * (32 * group + thread) + offset, thread % 2 ? 0 : 16);
         copy_async_commit();
     }
     copy_async_wait<GROUPS>();

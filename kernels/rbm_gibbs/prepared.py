@@ -1,0 +1,148 @@
+"""Weights split for tensor cores: which precisions there are, and what each of them adds to a logit's error.
+
+States are 0 or 1, hence exact in bfloat16 and in int8, so float32 weights need three products, not nine.
+
+========= ================================================ ======================================================
+precision the weights are held as                          error of the sum of the weights ``w`` of the units at 1
+========= ================================================ ======================================================
+float32   they are, in their own dtype                     ``K u sum|w|``, ``u = 2**-24``: sums in any order
+bf16      ``W1 = bfloat16(W)``                             ``2**-8 sum|w|``, and ``2 K u (1 + 2**-8) sum|w|``
+bf16x3    ``W1 + W2 + W3``, each the bfloat16 of what the  none for ``|w| >= 2**-109``: three times 8 bits are a
+          parts before it leave                            float32's 24; and ``6 K u (1 + 2**-6) sum|w|``
+int8x3    ``s (2**16 D1 + 2**8 D2 + D3)``, digits of 8     ``s / 2`` for each unit at 1, at most ``1.004 * 2**-23``
+          bits and for each unit drawn one power of two    times the largest weight of the unit drawn; the sums
+          ``s``                                            are exact in int32, in any order
+========= ================================================ ======================================================
+
+K units are given. ``2 u`` and not ``u`` stands where tensor cores add: they cut what they align instead of rounding it
+(Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021).
+To each comes the rounding of the last few steps, ``3 u (|bias| + sum|w|)``, and all is scaled by ``beta``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..dispatch import require_tensor
+
+PRECISIONS = ("float32", "bf16", "bf16x3", "int8x3")
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+UNITS_MULTIPLE = 128
+"""The rows of an operand fill whole tiles of every kernel, so that none of them looks for an end."""
+GIVEN_MULTIPLE = 64
+LARGEST_NUMBER = 0x7F7F7F
+"""What three signed digits of 8 bits reach, each at most 127."""
+MOST_GIVEN_UNITS = 1 << 16
+"""``256 sum D1 + sum D2`` of so many units stays within an int32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """The matrix of one half sweep, a row for each unit drawn, with zeros beyond the last unit.
+
+    - ``parts``: bfloat16 or int8, (products, units drawn, units given), contiguous, both numbers of units rounded up
+      to `UNITS_MULTIPLE` and `GIVEN_MULTIPLE`.
+    - ``scale``: float32 (units drawn, rounded up), powers of two, for ``int8x3``; else None.
+    - ``given_units``: how many there are, not rounded up.
+    """
+
+    parts: Tensor
+    scale: Tensor | None
+    given_units: int
+
+    @property
+    def precision(self) -> str:
+        return "int8x3" if self.scale is not None else "bf16" if len(self.parts) == 1 else "bf16x3"
+
+    def numbers(self) -> Tensor:
+        """The whole numbers that the digits of ``int8x3`` stand for: float64, (units drawn, units given)."""
+        high, middle, low = self.parts.to(torch.float64).unbind()
+        return 65536.0 * high + 256.0 * middle + low
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedWeights:
+    """What `prepare_weights` made of ``source``, for `gibbs`; ``version`` is the source's version counter then.
+
+    ``to_hidden`` and ``to_visible`` are the matrices of the two half sweeps; both are None for ``float32``.
+    """
+
+    precision: str
+    source: Tensor
+    version: int | None
+    to_hidden: Operand | None
+    to_visible: Operand | None
+
+    @property
+    def is_current(self) -> bool:
+        """False once the source was written to in place. A tensor made in inference mode counts no versions."""
+        return self.version is None or self.version == self.source._version
+
+
+def prepare_weights(weights: Tensor, precision: str) -> PreparedWeights:
+    """Split ``weights`` once, for any number of calls of `gibbs` in ``precision``.
+
+    Args:
+        weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides; finite. The result
+            keeps a reference to it, not a copy; writing to it in place makes the result out of date, and `gibbs` then
+            refuses it. What is written past autograd (``weights.data``, a NumPy view) is not seen.
+        precision: ``float32``, ``bf16``, ``bf16x3`` or ``int8x3``, as the table above has them.
+
+    Raises:
+        TypeError: ``weights`` is no dense tensor of a supported dtype.
+        ValueError: it is no matrix, has too many units for ``int8x3`` (65536), holds NaN, an infinity or, split into
+            bfloat16, a number beyond that format's range; or ``precision`` is unknown.
+    """
+    require_tensor("weights", weights, WEIGHT_DTYPES, None)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
+    if weights.dim() != 2:
+        raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
+    if precision == "int8x3" and max(weights.shape) > MOST_GIVEN_UNITS:
+        raise ValueError(f"weights must have at most {MOST_GIVEN_UNITS} units for int8x3, got {tuple(weights.shape)}")
+    matrix = weights.detach().to(torch.float32)
+    if not bool(torch.isfinite(matrix).all()):
+        raise ValueError("weights must be finite")
+    version = None if weights.is_inference() else weights._version
+    if precision == "float32":
+        return PreparedWeights(precision, weights, version, None, None)
+    to_hidden, to_visible = (_operand(each, precision) for each in (matrix.t(), matrix))
+    return PreparedWeights(precision, weights, version, to_hidden, to_visible)
+
+
+def _operand(matrix: Tensor, precision: str) -> Operand:
+    """``matrix`` is float32, (units drawn, units given)."""
+    units, given = matrix.shape
+    rows, columns = (-(-size // by) * by for size, by in ((units, UNITS_MULTIPLE), (given, GIVEN_MULTIPLE)))
+    padded = matrix.new_zeros((rows, columns))
+    padded[:units, :given] = matrix
+    if precision == "int8x3":
+        return Operand(*_digits(padded), given)
+    parts = []
+    for _ in range(1 if precision == "bf16" else 3):
+        parts.append(padded.to(torch.bfloat16))
+        padded = padded - parts[-1].to(torch.float32)
+    if not bool(torch.isfinite(parts[0]).all()):
+        raise ValueError("weights must lie within the range of bfloat16, up to 3.389e38")
+    return Operand(torch.stack(parts), None, given)
+
+
+def _digits(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Three digits for each weight, and the power of two of each row: the least that lets its largest weight fit."""
+    largest = matrix.abs().amax(1) if matrix.shape[1] else matrix.new_zeros(len(matrix))
+    exponent = torch.frexp(largest).exponent.clamp(min=-126) - 23
+    exponent = exponent + (largest.double() / _power_of_two(exponent) > LARGEST_NUMBER).to(exponent.dtype)
+    scale = _power_of_two(exponent)
+    rest = torch.round(matrix.double() / scale[:, None]).to(torch.int32)
+    digits = []
+    for _ in range(2):
+        digits.append(((rest + 128) & 255) - 128)
+        rest = (rest - digits[-1]) >> 8
+    return torch.stack([rest, *reversed(digits)]).to(torch.int8), scale.to(torch.float32)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """Exactly, from its bits; float64."""
+    return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)

@@ -1,0 +1,189 @@
+// What the tensor-core kernels of block Gibbs share: states as operands of a product, and the draw behind it.
+#pragma once
+#include "philox.cuh"
+
+constexpr int SLAB = 64;       // given units in one step: a word of packed states
+constexpr int ROW_BYTES = 64;  // of a row of weights, or of states in bytes, in shared memory
+constexpr int CHAIN_TILES = 2, WARP_CHAINS = 16 * CHAIN_TILES;
+
+template <class Weight> struct Sum {
+    using type = float;
+};
+template <> struct Sum<signed char> {
+    using type = i32;
+};
+
+// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES neighbouring units of a
+// row, two columns of each tile: they are neighbours, or BY_COLUMN those of the first come before those of the second.
+template <class Weight, int PRODUCTS, int UNIT_TILES, bool BY_COLUMN = false> struct Sums {
+    static constexpr bool digits = sizeof(Weight) == 1;
+    static constexpr int parts = digits ? PRODUCTS : 1, own_units = 2 * UNIT_TILES;
+    using Number = typename Sum<Weight>::type;
+    Number of[parts][CHAIN_TILES][UNIT_TILES][4] = {};
+
+    // Of the lane's unit e in `row` of its 2 * CHAIN_TILES.
+    __device__ __forceinline__ Number at(int part, int row, int e) const {
+        const int j = BY_COLUMN ? e % UNIT_TILES : e / 2, column = BY_COLUMN ? e / UNIT_TILES : e % 2;
+        return of[part][row / 2][j][row % 2 * 2 + column];
+    }
+    // What three digits stand for, summed: the first two fit an int32 for as many units as weights are prepared for.
+    __device__ __forceinline__ i64 whole_number(int row, int e) const {
+        return (i64)(at(0, row, e) * 256 + at(1, row, e)) * 256 + at(2, row, e);
+    }
+    // The same within two roundings: what the first conversion cuts off matters only where the last digit is small
+    // beside it, and that converts exactly.
+    __device__ __forceinline__ float near_number(int row, int e) const {
+        return fmaf((float)(at(0, row, e) * 256 + at(1, row, e)), 256.0f, (float)at(2, row, e));
+    }
+};
+
+// Four states of one byte each as two pairs of bfloat16: 1 is 0x3f80.
+__device__ __forceinline__ void widen_states(u32 states, u32& low, u32& high) {
+    const u32 lower_bytes = states << 7, upper_bytes = states * 0x3fu;
+    low = __byte_perm(lower_bytes, upper_bytes, 0x5140);
+    high = __byte_perm(lower_bytes, upper_bytes, 0x7362);
+}
+
+// The lowest four bits as bytes.
+__device__ __forceinline__ u32 bytes_of_bits(u32 bits) { return (bits & 15u) * 0x00204081u & 0x01010101u; }
+
+// A lane's 16 states of a row, packed, as two fragments of signed bytes. `half` is the row's place in its tile.
+__device__ __forceinline__ void fragments_of_bits(u32 bits, u32 (&a)[2][4], int half) {
+#pragma unroll
+    for (int product = 0; product < 2; ++product) {
+        a[product][half] = bytes_of_bits(bits >> 8 * product);
+        a[product][2 + half] = bytes_of_bits(bits >> (8 * product + 4));
+    }
+}
+
+// And 8 of them, from bit `first` on, as two fragments of bfloat16.
+__device__ __forceinline__ void wide_fragments_of_bits(u32 bits, int first, u32 (&a)[2][4], int half) {
+    const u32 pairs = bits | bits << 15;  // the second of a pair lies 16 bits above the first
+#pragma unroll
+    for (int product = 0; product < 2; ++product) {
+        a[product][half] = (pairs >> (first + 4 * product) & 0x00010001u) * 0x3f80u;
+        a[product][2 + half] = (pairs >> (first + 4 * product + 2) & 0x00010001u) * 0x3f80u;
+    }
+}
+
+// The layer that is drawn: scale (for digits) and bias of each unit, and its place in the stream.
+struct Layer {
+    const float *scale, *bias;
+    i64 units;
+    u64 seed;
+    u32 step, stream;
+};
+
+// A lane's chains, of which it has a row in each half of its tiles: number in the stream and inverse temperature.
+struct LaneChains {
+    u64 number[2 * CHAIN_TILES];
+    double beta[2 * CHAIN_TILES];
+};
+
+// The draws of the lane's units, for each row a bit for each unit, 0 beyond the last one.
+//
+// u (1 + exp(-x)) < 1 is one fused multiplication of the 24 bits of u: u 2**24 + u 2**24 exp(-x) < 2**24.
+template <class S>
+__device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chains, i64 first_unit, const Layer& layer,
+                                           u32 (&drawn)[2 * CHAIN_TILES]) {
+    constexpr int rows = 2 * CHAIN_TILES;
+    u32 near[rows] = {};
+    float factor[rows];
+    u64 group[rows];
+#pragma unroll
+    for (int row = 0; row < rows; ++row) {
+        drawn[row] = 0;
+        factor[row] = (float)(chains.beta[row] * -1.4426950408889634);
+        group[row] = chains.number[row] * (u64)((layer.units + 3) / 4) + (u64)first_unit / 4;
+    }
+#pragma unroll
+    for (int four = 0; four < S::own_units; four += 4) {
+        float offset[4], step_size[4];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const i64 unit = first_unit + four + e;
+            offset[e] = unit < layer.units ? layer.bias[unit] : 0.0f;
+            if constexpr (S::digits) step_size[e] = layer.scale[unit];
+        }
+#pragma unroll
+        for (int row = 0; row < rows; ++row) {
+            const Words words = random_words(group[row] + four / 4, layer.seed, layer.step, layer.stream);
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                float logit, size = 0.0f;
+                if constexpr (S::digits) {
+                    logit = sums.near_number(row, four + e) * step_size[e];
+                    size = fabsf(logit) + fabsf(offset[e]);
+                    logit += offset[e];
+                } else {
+                    logit = sums.at(0, row, four + e) + offset[e];
+                }
+                const float u = (float)(words.word[e] >> 8);
+                const float test = fmaf(u, exp2_flushed(logit * factor[row]), u);
+                if (test < 16777216.0f) drawn[row] |= 1u << (four + e);
+                if constexpr (S::digits) {
+                    // What float32 may be off by: 5 roundings of `size`, and 2**-22 of the exponential; here 8, and
+                    // 2**-20; times 2**24. A nan, from 0 * infinity, is near.
+                    const float margin = 16.0f + 8.0f * (float)chains.beta[row] * size;
+                    if (!(fabsf(test - 16777216.0f) > margin)) near[row] |= 1u << (four + e);
+                }
+            }
+        }
+    }
+    const i64 left = layer.units - first_unit;
+    const u32 inside = left >= S::own_units ? ~0u : left > 0 ? (1u << left) - 1u : 0u;
+#pragma unroll
+    for (int row = 0; row < rows; ++row) {
+        drawn[row] &= inside;
+        if constexpr (S::digits) {
+            near[row] &= inside;
+            while (near[row]) {  // for one unit in some 400,000
+                const int e = __ffs((int)near[row]) - 1;
+                near[row] &= near[row] - 1;
+                const i64 unit = first_unit + e;
+                i64 whole = 0;
+                const Words again = random_words(group[row] + e / 4, layer.seed, layer.step, layer.stream);
+                u32 word = 0;
+#pragma unroll  // an array indexed at run time would leave the registers
+                for (int other = 0; other < S::own_units; ++other) {
+                    if (other != e) continue;
+                    whole = sums.whole_number(row, other);
+                    word = again.word[other % 4];
+                }
+                const double x =
+                    chains.beta[row] * ((double)layer.bias[unit] + (double)whole * (double)layer.scale[unit]);
+                const u32 exact = (double)uniform(word) * (1.0 + exp(-x)) < 1.0;
+                drawn[row] = (drawn[row] & ~(1u << e)) | exact << e;
+            }
+        }
+    }
+}
+
+// P(unit = 1) for the lane's units in `row`, of one chain, to `to`.
+template <class S>
+__device__ __forceinline__ void store_probabilities(const S& sums, int row, double beta, i64 first_unit,
+                                                    const Layer& layer, float* to) {
+    const float factor = (float)(beta * -1.4426950408889634);
+#pragma unroll
+    for (int e = 0; e < S::own_units; ++e) {
+        const i64 unit = first_unit + e;
+        if (unit >= layer.units) break;
+        float logit;
+        if constexpr (S::digits)
+            logit = sums.near_number(row, e) * layer.scale[unit];
+        else
+            logit = sums.at(0, row, e);
+        to[unit] = 1.0f / (1.0f + exp2_fast((logit + layer.bias[unit]) * factor));
+    }
+}
+
+// `drawn` with what the clamped of the lane's units keep. clamped: bool, of this chain; kept: a bit for each unit.
+template <class S>
+__device__ __forceinline__ u32 clamp_units(u32 drawn, u32 kept, const unsigned char* clamped, i64 stride,
+                                           i64 first_unit, i64 units) {
+    u32 held = 0;
+#pragma unroll
+    for (int e = 0; e < S::own_units; ++e)
+        if (first_unit + e < units && clamped[(first_unit + e) * stride]) held |= 1u << e;
+    return (drawn & ~held) | (kept & held);
+}

@@ -1,0 +1,116 @@
+"""All sweeps in one launch, weights in shared memory: the states of two launches a sweep, and when it is taken."""
+
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import torch
+from boltzbench.kernels import dispatch, emulator
+from boltzbench.kernels.rbm_gibbs import GibbsResult, cuda_kernels, gibbs, pack_states, prepare_weights
+from test_rbm_gibbs_precisions import DEVICE, NEEDS_CUPY, SPLIT, model
+from torch.utils._python_dispatch import TorchDispatchMode
+
+SIZES = [(1, 1, 1), (70, 100, 17), (17, 64, 130), (3, 150, 33), (9, 128, 128), (5, 0, 7), (5, 7, 0)]
+
+
+@contextmanager
+def launches():
+    """Counts calls of the two kinds of launches."""
+    with (
+        mock.patch.object(cuda_kernels, "resident_sweeps", wraps=cuda_kernels.resident_sweeps) as one,
+        mock.patch.object(cuda_kernels, "half_sweep", wraps=cuda_kernels.half_sweep) as half,
+    ):
+        yield lambda: (one.call_count, half.call_count)
+
+
+@NEEDS_CUPY
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("precision", SPLIT)
+def test_one_launch_draws_as_many_do(precision, size):
+    """Whatever the order of threads, in bytes and in bits; sums of weights of few bits are exact in each precision."""
+    visible, weights, b, c = model(*size)
+    prepared = prepare_weights((16 * weights).round() / 16, precision)
+    held = torch.rand(visible.shape, generator=torch.Generator().manual_seed(4)).to(DEVICE) < 0.3
+    betas = torch.linspace(0.2, 2.0, len(visible), device=DEVICE)
+    for clamped, beta in ((None, 1.3), (held.t().contiguous().t(), betas)):
+        given = (prepared, b, c, 3, beta)
+        rest = {"seed": 3, "first_sweep": 2**32 - 5, "first_chain": 2**40, "clamped": clamped, "backend": "cupy"}
+        expected = gibbs(visible, *given, **rest, plan="half_sweeps", return_hidden_probability=True)
+        for order in ("forward", "reverse"):
+            with emulator.schedule(order), launches() as count:
+                found = gibbs(visible, *given, **rest, return_hidden_probability=True)
+                packed = gibbs(pack_states(visible), *given, **rest, plan="resident")
+                assert count() == (2, 1)  # and one for the probabilities
+            assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+            assert torch.equal(packed.visible, pack_states(expected.visible))
+            assert torch.equal(packed.hidden, pack_states(expected.hidden))
+
+
+@NEEDS_CUPY
+def test_digits_draw_the_same_in_either_plan_and_on_every_backend():
+    visible, weights, b, c = model(70, 100, 70)
+    prepared = prepare_weights(weights, "int8x3")
+    whole = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="cupy", plan="resident")
+    other = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="torch")
+    assert torch.equal(whole.visible, other.visible)
+    assert torch.equal(whole.hidden, other.hidden)
+    parts = [
+        gibbs(visible[a:e], prepared, b, c, 4, 0.7, seed=9, first_chain=a, backend="cupy") for a, e in ((0, 9), (9, 70))
+    ]
+    assert torch.equal(whole.visible, torch.cat([part.visible for part in parts]))
+
+
+@NEEDS_CUPY
+def test_nothing_around_the_results_is_written():
+    visible, weights, b, c = model(5, 7, 3)
+    bands = [torch.full((64 + n,), 77, dtype=torch.uint8, device=DEVICE) for n in (35, 15)]
+    out = GibbsResult(*(band[32:-32].view(5, -1) for band in bands), None)
+    gibbs(visible, prepare_weights(weights, "int8x3"), b, c, 2, seed=1, out=out, backend="cupy", plan="resident")
+    for band in bands:
+        assert (band[:32] == 77).all()
+        assert (band[-32:] == 77).all()
+        assert band[32:-32].max() <= 1
+
+
+@NEEDS_CUPY
+def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
+    visible, weights, b, c = model(2, 192, 192)
+    for precision, units, fits in (("bf16", 256, True), ("bf16x3", 192, True), ("int8x3", 192, True),
+                                   ("bf16x3", 193, False), ("int8x3", 193, False), ("bf16", 400, False)):  # fmt: skip
+        prepared = prepare_weights(torch.zeros(units, units), precision)
+        assert cuda_kernels.resident_fits(prepared, False, torch.device("cpu")) is fits, (precision, units)
+    prepared = prepare_weights(weights, "int8x3")
+    for sweeps, plan, expected in ((2, "auto", (1, 0)), (1, "auto", (0, 2)), (2, "half_sweeps", (0, 4))):
+        with launches() as count:
+            gibbs(visible, prepared, b, c, sweeps, seed=1, backend="cupy", plan=plan)
+        assert count() == expected
+    large = prepare_weights(torch.zeros(192, 500, device=DEVICE), "int8x3")
+    for given, biases, backend in (
+        (prepared, (b, c), "torch"),
+        (weights, (b, c), "cupy"),
+        (prepare_weights(weights, "float32"), (b, c), "cupy"),
+        (large, (b, torch.zeros(500, device=DEVICE)), "cupy"),
+    ):
+        with pytest.raises(ValueError, match=r"^plan 'resident' needs"):
+            gibbs(visible, given, *biases, 2, seed=1, backend=backend, plan="resident")
+    with pytest.raises(ValueError, match=r"^plan must be one of auto, resident, half_sweeps"):
+        gibbs(visible, prepared, b, c, 2, seed=1, plan="graph")
+
+
+class NothingIsRead(TorchDispatchMode):
+    """Refuses what would wait for a device: numbers taken from tensors."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(func), "a number is read from a tensor"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", [name for name in ("torch", "cupy") if not dispatch.unavailable(name, DEVICE)])
+def test_a_call_without_checks_reads_no_number_so_that_a_graph_can_hold_it(backend):
+    visible, weights, b, c = model(9, 70, 37)
+    prepared, betas = prepare_weights(weights, "int8x3"), torch.ones(9, device=DEVICE)
+    for plan in ("auto", "half_sweeps"):
+        with NothingIsRead():
+            gibbs(visible, prepared, b, c, 2, betas, seed=1, check_values=False, backend=backend, plan=plan)
+    with pytest.raises(AssertionError, match="a number is read"), NothingIsRead():
+        bool(visible.any())
