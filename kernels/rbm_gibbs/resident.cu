@@ -14,7 +14,7 @@
 // Prediction for 256 x 256 units in bf16 and 132 blocks on an H200 (1.98 GHz; one unit for each clock of a
 // multiprocessor is 261 updates/ns). Nothing here was measured. Of a multiprocessor's four schedulers each has two
 // warps, and in a half sweep
-// - 512 products of 16 x 8 x 16: 2048 clocks at the documented rate, 3250 at the share of it that is reported for
+// - 512 products of 16 x 8 x 16: 2048 clocks at the documented rate, 3250 at the share of it that is assumed for
 //   mma.sync (see tensor_cores.cu);
 // - 8 steps of a slab, 323 instructions each backward (SASS for sm_90, products among them): 2600 clocks of issue;
 // - the draws, 128 for each lane of the two warps together, some 34 instructions each: 4400 clocks of issue, beside

@@ -23,8 +23,8 @@
 // Prediction for n = 1024 units in both layers and many chains on an H200 (132 multiprocessors, 1.98 GHz: one unit for
 // each clock of a multiprocessor is 261 updates/ns). Nothing here was measured.
 // - Matrix units: 2 * 1024 * products operations at the documented 4096 dense bf16 or 8192 int8 ones per clock are 0.5
-//   (bf16), 1.5 (bf16x3), 0.75 (int8x3) clocks. mma.sync does not reach that on Hopper; 0.63 of it is what Luo et al.,
-//   arXiv:2402.13499, report for an H100: 0.8, 2.4, 1.2 clocks.
+//   (bf16), 1.5 (bf16x3), 0.75 (int8x3) clocks. mma.sync is said not to reach that on Hopper, where wgmma does; 0.63 of
+//   it is assumed here, to be measured: 0.8, 2.4, 1.2 clocks.
 // - Issue, from SASS for sm_90: a step of a warp in its loop is 203 instructions with 64 products (bf16, 2048 units),
 //   255 with 96 (bf16x3, 1024 units), 225 with 48 (int8x3, 1024 units, where most are moves that put the fragments of
 //   the states together); that is 0.4, 1.0, 0.9 clocks, beside the products. With packed states, of which fragments are
