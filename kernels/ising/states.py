@@ -1,8 +1,8 @@
 """Spins of a checkerboard: a number -1 or +1 for each, or 32 of one colour to a word.
 
-A site (i, j) has colour ``(i + j) % 2``. Packed spins are int32, (lattices, 2, height, ceil(width / 64)): of each colour
-and row the ``width / 2`` sites from left to right, site ``k`` at bit ``k % 32`` of word ``k // 32``, 1 for +1; the bits
-beyond the last site are 0. All neighbours of a colour are of the other, so that a half sweep reads one and writes one.
+A site (i, j) has colour ``(i + j) % 2``. Packed spins are int32, (lattices, 2, height, ceil(width / 64)): of each
+colour and row the ``width / 2`` sites from left to right, site ``k`` at bit ``k % 32`` of word ``k // 32``, 1 for +1;
+the bits beyond the last site are 0. All neighbours of a colour are of the other: a half sweep reads one, writes one.
 """
 
 import torch

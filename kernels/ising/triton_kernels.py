@@ -6,10 +6,8 @@ looked up for each word: its lattice's own.
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from ..philox import signed_seed
 from ..philox_triton import EVEN_SITES, random_words
@@ -145,7 +143,7 @@ def variants() -> Sequence[Variant]:
         TritonVariant(
             name=what,
             threads=32,
-            items=BLOCK // 32 * 32,
+            items=BLOCK,
             unit="spins",
             bytes_per_item=0.375,
             kernel=half_sweep_kernel,
