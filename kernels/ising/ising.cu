@@ -36,11 +36,11 @@ struct Settings {
 __device__ __forceinline__ u32 majority(u32 a, u32 b, u32 c) { return (a & b) | (c & (a | b)); }
 
 // The masks of one lattice, by the threads of its row of the block. The last ones are of flips that are certain.
-template <int CLASSES> __device__ __forceinline__ void fill_masks(Masks<CLASSES>* masks, const i64* thresholds) {
+template <int CLASSES> __device__ __forceinline__ void fill_masks(Masks<CLASSES>* masks, const u32* thresholds) {
     for (u32 i = threadIdx.x; i < (BITS + 1) * CLASSES; i += blockDim.x) {
         const u32 bit = i / CLASSES, kind = i % CLASSES;
-        const i64 threshold = thresholds[kind];
-        masks[bit].of[kind] = 0u - (u32)(bit == BITS ? threshold >> 32 : threshold >> (BITS - 1 - bit) & 1);
+        const u32 half = thresholds[2 * kind + (bit == BITS)];  // the upper one of 2^32 is 1
+        masks[bit].of[kind] = 0u - (half >> (bit == BITS ? 0 : BITS - 1 - bit) & 1);
     }
 }
 
@@ -105,18 +105,18 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
     }
 }
 
-// spins: (lattices, 2, height, words), in place. thresholds: (lattices, CLASSES). A block has blockDim.y lattices, and
+// spins: (lattices, 2, height, words), in place. thresholds: (lattices, CLASSES), 64 bits in two words. A block has blockDim.y lattices, and
 // gridDim.x blocks share each.
 template <int CLASSES>
 __global__ void __launch_bounds__(THREADS)
-    half_sweep(u32* spins, const i64* thresholds, const __grid_constant__ Settings settings) {
+    half_sweep(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
     DYNAMIC_SHARED(Masks<CLASSES>, all_masks);
     Masks<CLASSES>* const masks = all_masks + threadIdx.y * (BITS + 1);
     const i64 cells = (i64)settings.height * settings.words;
     for (i64 tile = (i64)blockIdx.y * blockDim.y; tile < settings.lattices; tile += (i64)gridDim.y * blockDim.y) {
         const i64 lattice = tile + threadIdx.y;
         __syncthreads();
-        if (lattice < settings.lattices) fill_masks<CLASSES>(masks, thresholds + lattice * CLASSES);
+        if (lattice < settings.lattices) fill_masks<CLASSES>(masks, thresholds + lattice * 2 * CLASSES);
         __syncthreads();
         if (lattice < settings.lattices)
             advance<CLASSES>(spins + lattice * 2 * cells, masks, settings.first_lattice + lattice,
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(THREADS)
 // All sweeps of blockDim.y lattices: one block, all of which lies in shared memory.
 template <int CLASSES>
 __global__ void __launch_bounds__(1024)
-    resident_sweeps(u32* spins, const i64* thresholds, const __grid_constant__ Settings settings) {
+    resident_sweeps(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
     DYNAMIC_SHARED(Masks<CLASSES>, all_masks);
     Masks<CLASSES>* const masks = all_masks + threadIdx.y * (BITS + 1);
     const u32 cells = settings.height * settings.words;
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(1024)
     u32* const own = reinterpret_cast<u32*>(all_masks + blockDim.y * (BITS + 1)) + threadIdx.y * 2 * cells;
     u32* const from = spins + lattice * 2 * cells;
     if (mine) {
-        fill_masks<CLASSES>(masks, thresholds + lattice * CLASSES);
+        fill_masks<CLASSES>(masks, thresholds + lattice * 2 * CLASSES);
         for (u32 i = threadIdx.x; i < 2 * cells; i += blockDim.x) own[i] = from[i];
     }
     __syncthreads();
