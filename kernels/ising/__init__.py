@@ -33,6 +33,7 @@ __all__ = [
     "spins_of",
     "units_of",
     "unpack_spins",
+    "words_of",
 ]
 
 PLANS = ("auto", "resident", "half_sweeps")
