@@ -38,9 +38,7 @@ def log_partition(k: Tensor, height: int, width: int) -> Tensor:
         torch.exp(each.sum() / 2 - shift) * (torch.prod(1 + torch.exp(-each)) + torch.prod(-torch.expm1(-each)))
         for each in (odd, even)
     ]
-    return (
-        height * width / 2 * torch.log(2 * torch.sinh(2 * k)) - math.log(2) + shift + torch.log(terms[0] + terms[1])
-    )
+    return height * width / 2 * torch.log(2 * torch.sinh(2 * k)) - math.log(2) + shift + torch.log(terms[0] + terms[1])
 
 
 @functools.cache

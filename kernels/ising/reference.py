@@ -17,12 +17,12 @@ def draw_numbers(half: HalfSweep) -> Tensor:
     device = half.spins.device
     lattice = torch.arange(half.first_lattice, half.first_lattice + lattices, device=device)
     word = lattice[:, None, None] * (height * words) + torch.arange(height * words, device=device).view(height, words)
-    numbers = torch.zeros((lattices, height, words, WORD), dtype=torch.int64, device=device)
-    place = torch.arange(WORD, device=device)
+    site = torch.arange(half.width // 2, device=device)
+    numbers = torch.zeros((lattices, height, len(site)), dtype=torch.int64, device=device)
     for part in range(PARTS):
         for drawn in random_words(word * PARTS + part, half.seed, half.step, STREAMS[half.colour]).unbind(-1):
-            numbers = numbers * 2 + (drawn[..., None] >> place & 1)
-    return numbers.flatten(-2)[..., : half.width // 2]
+            numbers = numbers << 1 | drawn[..., site // WORD] >> site % WORD & 1
+    return numbers
 
 
 def half_sweep(half: HalfSweep) -> None:
