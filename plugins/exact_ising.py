@@ -34,10 +34,12 @@ def log_partition(k: Tensor, height: int, width: int) -> Tensor:
     grown = height * gamma  # of each factor exp(h g / 2) is taken out, so that none overflows
     odd, even = grown[1::2], grown[0::2]
     shift = torch.maximum(odd.sum(), even.sum()).detach() / 2
-    terms = [
-        torch.exp(each.sum() / 2 - shift) * (torch.prod(1 + torch.exp(-each)) + torch.prod(-torch.expm1(-each)))
-        for each in (odd, even)
-    ]
+    terms = []
+    for each in (odd, even):
+        cosh_product = torch.exp(torch.log1p(torch.exp(-each)).sum())
+        # The first by itself: at the critical point that of g_0 is 0, and its logarithm has no derivative.
+        sinh_product = -torch.expm1(-each[0]) * torch.exp(torch.log(-torch.expm1(-each[1:])).sum())
+        terms.append(torch.exp(each.sum() / 2 - shift) * (cosh_product + sinh_product))
     return height * width / 2 * torch.log(2 * torch.sinh(2 * k)) - math.log(2) + shift + torch.log(terms[0] + terms[1])
 
 

@@ -182,9 +182,10 @@ def keeps_the_law(rule: str, field: float, advance: Advance, device: torch.devic
     return harness.all_of(verdicts)
 
 
-TORI = ((8, 0.3, 25, 800), (32, 0.4, 1500, 2000), (128, 0.4, 1500, 500), (8, CRITICAL_BETA, 2500, 20_000))
+TORI = ((8, 0.3, 20, 400), (32, 0.4, 1500, 2000), (128, 0.4, 1500, 500), (8, CRITICAL_BETA, 2500, 20_000))
 """Side, beta, sweeps and lattices. The slowest mode takes about the smaller of side and correlation length (1.6 sites
-at 0.3, 6.0 at 0.4), to the power 2.17, in sweeps: nine times that and more leave nothing of a random start to be seen.
+at 0.3, 6.0 at 0.4), to the power 2.17, in sweeps: seven times that and more leave less of a random start than there is
+noise.
 """
 
 

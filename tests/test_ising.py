@@ -1,4 +1,4 @@
-"""The Ising model: packed spins, sweeps that give the same spins on every backend, Kaufman's answers, the map to units."""
+"""The Ising model: packed spins, the same sweeps on every backend, Kaufman's answers, the map to units and back."""
 
 import math
 

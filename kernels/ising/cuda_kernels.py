@@ -121,17 +121,21 @@ def variants() -> Sequence[Variant]:
     """Each kernel for each number of classes; the resident one for a lattice of 256 x 256."""
     found = []
     for classes, what in ((2, "Metropolis"), (5, "heat bath"), (10, "field")):
-        common = {"items": 32, "unit": "spins", "module": module()}
-        found.append(
-            CudaVariant(
-                name=what, threads=THREADS, bytes_per_item=0.375, kernel=f"half_sweep<{classes}>",
-                shared_bytes=mask_bytes(classes), **common,
+        masks = mask_bytes(classes)
+        for name, kernel, threads, shared_bytes, traffic in (
+            (what, "half_sweep", THREADS, masks, 0.375),
+            (f"{what}, resident", "resident_sweeps", MOST_THREADS, masks + 8 * 256 * 4, 0.0),
+        ):
+            found.append(
+                CudaVariant(
+                    name=name,
+                    threads=threads,
+                    items=32,
+                    unit="spins",
+                    bytes_per_item=traffic,
+                    module=module(),
+                    kernel=f"{kernel}<{classes}>",
+                    shared_bytes=shared_bytes,
+                )
             )
-        )  # fmt: skip
-        found.append(
-            CudaVariant(
-                name=f"{what}, resident", threads=MOST_THREADS, bytes_per_item=0.0,
-                kernel=f"resident_sweeps<{classes}>", shared_bytes=mask_bytes(classes) + 8 * 256 * 4, **common,
-            )
-        )  # fmt: skip
     return found

@@ -32,9 +32,9 @@ def half_sweep(half: HalfSweep) -> None:
     neighbours = [spins.roll(1, 1), spins.roll(-1, 1), spins.roll(1, 2), spins.roll(-1, 2)]
     classes = half.thresholds.shape[1]
     if classes == 10:
-        kind = sum((each > 0).long() for each in neighbours) + 5 * (spins > 0)
+        kind = torch.stack([each > 0 for each in neighbours]).sum(0) + 5 * (spins > 0)
     else:
-        kind = sum((each * spins * half.satisfied > 0).long() for each in neighbours)
+        kind = torch.stack([each * spins * half.satisfied > 0 for each in neighbours]).sum(0)
     certain = torch.full((lattices, 3), 1 << 32, device=spins.device)
     table = torch.cat((certain, half.thresholds), 1) if classes == 2 else half.thresholds
     threshold = table.gather(1, kind.view(lattices, -1)).view_as(kind)
