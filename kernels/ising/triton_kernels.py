@@ -94,7 +94,7 @@ def half_sweep_kernel(
         certain = tl.load(table + kind, mask=inside, other=0) >> 32
         flips = flips | (_class(count, own, kind, CLASSES) & _mask(certain))
     undecided = present & _not(flips)
-    number = (first_lattice * cells + index) * PARTS
+    number = (tl.cast(first_lattice, tl.int64) * cells + index) * PARTS
     part = 0
     while tl.max((undecided != 0).to(tl.int32), axis=0) > 0:
         w0, w1, w2, w3 = random_words(number + part, seed, step, EVEN_SITES + colour)
