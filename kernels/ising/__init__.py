@@ -95,8 +95,8 @@ def ising_sweeps(
     lattices, _, height, words = spins.shape
     if height < 2 or height % 2:
         raise ValueError(f"height must be even and at least 2, or the checkerboard does not close; got {height}")
-    if height * words >= 1 << 31:
-        raise ValueError(f"a colour of a lattice must have less than 2**31 words, got {height * words}")
+    if height * words >= 1 << 30:
+        raise ValueError(f"a colour of a lattice must have less than 2**30 words, got {height * words}")
     if sweeps < 1:
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
     for name, value in (("coupling", coupling), ("field", field)):
