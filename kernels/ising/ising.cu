@@ -5,16 +5,16 @@
 //   numbers      Philox-10: 20 wide products and 20 LOP3 for 4 bits of all 32 spins
 //   comparison   of a random number with the threshold of its spin's class, bit by bit from the most significant one:
 //                a number is decided where it first differs. After t bits a spin is open with probability 2^-t, so
-//                that 32 spins take 6 bits, and the slowest of a warp's 32 words 11: three groups of the possible eight.
-// On sm_90 and for Metropolis a group of four bits of 32 spins takes 72 instructions and a word besides some 120, of
-// both 200 on the alu pipe where three groups are drawn: predicted, not measured, for an H200 by that pipe's 64 lanes on
-// each of 132 multiprocessors at 1.98 GHz, 2700 flips/ns.
+//                that 32 spins take 6 bits, and the slowest of a warp's 32 words 11: three groups of the eight.
+// On sm_90 and for Metropolis a group of four bits of 32 spins takes 72 instructions, and a word besides 124; of them
+// 202 on the alu pipe where three groups are drawn. Predicted, not measured, for an H200 with 64 lanes of that pipe on
+// each of 132 multiprocessors at 1.98 GHz: 2650 flips/ns.
 //
 // The comparison is with all 32 bits of a threshold, to which the rest of a number, never drawn, makes no difference:
 // the same spins come out whenever a kernel stops.
 //
-// Design: a thread has a word. The bits of the thresholds, which are a lattice's own, lie in shared memory as masks that
-// are read once for each bit of all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps
+// Design: a thread has a word. The bits of the thresholds, which are a lattice's own, lie in shared memory as masks, and
+// one read gets the same bit of all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps
 // them in shared memory for all sweeps.
 #include "philox.cuh"
 
@@ -89,7 +89,8 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
         // The neighbour on the other side than `here`: of the next bit or of the one before, the outermost from the
         // word beyond. What comes to lie beyond the last site does not count.
         const bool to_right = (row + colour) & 1;
-        const u32 beyond = other[to_right ? (is_last ? cell - place : cell + 1) : is_first ? cell + (words - 1) : cell - 1];
+        const u32 next = is_last ? cell - place : cell + 1, previous = is_first ? cell + (words - 1) : cell - 1;
+        const u32 beyond = other[to_right ? next : previous];
         const u32 beside = to_right ? here >> 1 | beyond << (bits - 1)
                                     : here << 1 | beyond >> ((is_first ? last_bits : 32) - 1);
         row += row_stride, place += place_stride;
@@ -122,8 +123,8 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
     }
 }
 
-// spins: (lattices, 2, height, words), in place. thresholds: (lattices, CLASSES), 64 bits in two words. A block has blockDim.y lattices, and
-// gridDim.x blocks share each.
+// spins: (lattices, 2, height, words), in place. thresholds: (lattices, CLASSES), 64 bits in two words. A block has
+// blockDim.y lattices, and gridDim.x blocks share each.
 template <int CLASSES>
 __global__ void __launch_bounds__(THREADS)
     half_sweep(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
