@@ -261,7 +261,7 @@ OPERATION = Operation(
                 "two sweeps keep the law of a 4 x 4 torus at three temperatures",
                 partial(keeps_the_law, rule, field),
             )
-            for rule, field in (("metropolis", 0.0), ("heat_bath", 0.0), ("metropolis", 0.1))
+            for rule, field in (("metropolis", 0.0), ("heat_bath", 0.0), ("metropolis", 0.3))
         ),
         Law("Kaufman", "energy and specific heat of tori are Kaufman's", agrees_with_kaufman),
         Law("composition", "splitting sweeps or lattices over calls changes no spin", composes, shared_stream=True),

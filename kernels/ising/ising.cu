@@ -13,7 +13,7 @@
 // The comparison is with all 32 bits of a threshold, to which the rest of a number, never drawn, makes no difference:
 // the same spins come out whenever a kernel stops.
 //
-// Design: a thread has a word. The bits of the thresholds, which are a lattice's own, lie in shared memory as masks, and
+// Design: a thread has a word. The bits of the thresholds, which are a lattice's own, lie in shared memory as masks:
 // one read gets the same bit of all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps
 // them in shared memory for all sweeps.
 #include "philox.cuh"
