@@ -151,7 +151,7 @@ def _numbers(width: int, seed: int, **given: Any) -> dict[str, Any]:
 
 LATTICES = 260_000
 """For the 80 or so values that energy and magnetisation take together; see `keeps_the_law`."""
-CPU_LATTICES = 6_000
+CPU_LATTICES = 12_000
 
 
 def keeps_the_law(rule: str, field: float, advance: Advance, device: torch.device, seed: int) -> Agreement:
