@@ -178,3 +178,11 @@ def test_the_cost_counts_spins_twice_in_bits():
     (case,) = (each for each in plugin.CASES if each.sizes["width"] == 16384 and not each.variant)
     cost = plugin.cost(case)
     assert (cost.items, cost.bytes_read) == (4 * 16384**2, 16384**2 // 8)
+
+
+def test_a_unit_is_drawn_in_either_form_with_the_same_probability():
+    spins = random_spins(50, 4, 6).flatten(1).double()
+    couplings, fields = lattice_couplings(4, 6, -0.7), torch.full((24,), 0.3, dtype=torch.float64)
+    machine = units_of(couplings, fields)
+    of_units = torch.sigmoid(machine.biases + (spins + 1) / 2 @ machine.weights)
+    torch.testing.assert_close(of_units, torch.sigmoid(2 * (fields + spins @ couplings)), rtol=0, atol=1e-14)
