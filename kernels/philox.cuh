@@ -7,7 +7,14 @@
 #pragma once
 #include "device.cuh"
 
-enum Stream : u32 { STREAM_HIDDEN = 1, STREAM_VISIBLE = 2, STREAM_NOISE = 3, STREAM_ROUNDING = 4 };
+enum Stream : u32 {
+    STREAM_HIDDEN = 1,
+    STREAM_VISIBLE = 2,
+    STREAM_NOISE = 3,
+    STREAM_ROUNDING = 4,
+    STREAM_EVEN_SITES = 5,
+    STREAM_ODD_SITES = 6
+};
 
 struct Words {
     u32 word[4];

@@ -22,6 +22,7 @@ ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers t
 FULL = "sm_90"
 OPERATIONS = (
     "generalised_cross_entropy",
+    "ising",
     "logsumexp",
     "rbm_free_energy",
     "rbm_gibbs",

@@ -13,6 +13,7 @@ import pytest
 import torch
 from boltzbench.harness.sass_tools import ToolMissing, tool
 from boltzbench.kernels.generalised_cross_entropy import cuda_kernels as generalised_cross_entropy
+from boltzbench.kernels.ising import cuda_kernels as ising
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
 from boltzbench.kernels.rbm_free_energy import cuda_kernels as rbm_free_energy
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
@@ -137,6 +138,7 @@ def test_other_forms_of_the_triton_kernels():
             generalised_cross_entropy,
             [generalised_cross_entropy.module(dtype) for dtype in generalised_cross_entropy.TYPES],
         ),
+        (ising, [ising.module()]),
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
         (rbm_free_energy, [rbm_free_energy.module(dtype) for dtype in rbm_free_energy.TYPES]),
         (

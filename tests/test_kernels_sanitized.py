@@ -17,6 +17,7 @@ from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_backward,
     generalised_cross_entropy_forward,
 )
+from boltzbench.kernels.ising import ising_sweeps, pack_spins
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.philox import Stream, normals, random_words
 from boltzbench.kernels.rbm_free_energy import free_energy
@@ -173,6 +174,20 @@ def rbm_free_energy_scenarios():
     return results
 
 
+def ising_scenarios():
+    results = []
+    sizes = ((1, 2, 2), (70, 4, 4), (3, 6, 70), (2, 4, 64), (2, 40, 130), (130, 2, 66))
+    for lattices, height, width in sizes:
+        spins = pack_spins(_random(lattices, height, width))
+        beta = torch.linspace(0, 1, lattices, dtype=torch.float64)
+        for rule, field in (("metropolis", 0.0), ("heat_bath", 0.0), ("metropolis", 0.5)):
+            for plan in ("half_sweeps", "resident"):
+                for seed in (0, 2**64 - 1):
+                    numbers = {"rule": rule, "field": field, "plan": plan, "seed": seed, "first_sweep": 2**32 - 2}
+                    results.append(ising_sweeps(spins, width, 2, beta, backend="cupy", **numbers))
+    return results
+
+
 def rbm_gradient_scenarios():
     results = []
     sizes = ((1, 1, 1, 1), (17, 30, 100, 17), (33, 5, 131, 66), (300, 257, 7, 5), (3, 2, 4, 0), (3, 2, 0, 4))
@@ -222,6 +237,7 @@ def sgld_scenarios():
 
 SCENARIOS = {
     "generalised_cross_entropy": generalised_cross_entropy_scenarios,
+    "ising": ising_scenarios,
     "logsumexp": logsumexp_scenarios,
     "rbm_free_energy": rbm_free_energy_scenarios,
     "rbm_gibbs": rbm_gibbs_scenarios,

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +18,13 @@ from unittest import mock
 import boltzbench.kernels
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Status, Tensors
+from boltzbench.kernels.ising import reference as ising_reference
+from boltzbench.kernels.ising.half_sweep import HalfSweep
 from boltzbench.kernels.logsumexp import logsumexp
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.kernels.sgld import reference as sgld_reference
 from boltzbench.plugins import generalised_cross_entropy as cross_entropy_plugin
+from boltzbench.plugins import ising as ising_plugin
 from boltzbench.plugins import langevin, sgld_variants
 from boltzbench.plugins import logsumexp as logsumexp_plugin
 from boltzbench.plugins import rbm_free_energy as free_energy_plugin
@@ -34,6 +37,7 @@ from torch.nn.functional import softplus
 
 PLUGINS = {
     "generalised_cross_entropy": cross_entropy_plugin,
+    "ising": ising_plugin,
     "logsumexp": logsumexp_plugin,
     "rbm_free_energy": free_energy_plugin,
     "rbm_gibbs": rbm_plugin,
@@ -426,6 +430,38 @@ def shares_uniforms_between_chains(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def shares_bits_between_lattices(inputs: Inputs, outputs: Tensors) -> Launch:
+    def launch() -> Tensors:
+        for lattice in range(len(inputs["spins"])):
+            one = {name: inputs[name][lattice : lattice + 1] for name in ("spins", "beta")}
+            part = {"advanced": outputs["advanced"][lattice : lattice + 1]}
+            ising_plugin.prepare("torch", {**inputs, **one}, part)()
+        return outputs
+
+    return launch
+
+
+def updates_both_colours_at_once(inputs: Inputs, outputs: Tensors) -> Launch:
+    honest = ising_reference.half_sweep
+    before: list[Tensor] = []
+
+    def blind_half_sweep(half: HalfSweep) -> None:
+        """Of the odd sites, which come second, as if the even ones were what they were before the sweep."""
+        if half.colour == 0:
+            before.append(half.spins.clone())
+            honest(half)
+        else:
+            odd = before.pop()
+            honest(replace(half, spins=odd))
+            half.spins[:, 1] = odd[:, 1]
+
+    def launch() -> Tensors:
+        with mock.patch.object(ising_reference, "half_sweep", blind_half_sweep):
+            return ising_plugin.prepare("torch", inputs, outputs)()
+
+    return launch
+
+
 def shares_noise_between_neighbours(inputs: Inputs, outputs: Tensors) -> Launch:
     def launch() -> Tensors:
         x, g = inputs["parameter_0"], inputs["gradient_0"]
@@ -501,6 +537,10 @@ IGNORED = "ignored rows=7 columns=512 float32"
 INFINITE = "infinities rows=7 columns=512 float32"
 FLAT = "beta-zero far split rows=1 columns=70003 float32"
 WELL, ENUMERATION = "quadratic well", "enumeration beta=2"
+ISING, TINY = "lattices=5 height=6 width=70 sweeps=1 int32", "lattices=70 height=4 width=4 sweeps=3 int32"
+HOT = "beta-zero lattices=3 height=4 width=130 sweeps=1 int32"
+LARGE_LATTICE = "lattices=2 height=64 width=128 sweeps=1 int32"
+HEAT_BATH, FIELD = f"heat-bath {ISING}", "field lattices=3 height=4 width=130 sweeps=1 int32"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 FREE_ENERGY, FEW_TERMS = "chains=70 visible=100 hidden=17 float32", "outliers chains=40 visible=2 hidden=1 float32"
 TILES_OF_UNITS = "cold chains=65 visible=33 hidden=130 float32"
@@ -626,6 +666,17 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"beta": 1.05 * inputs["beta"]}),
             ("is_too_hot", "rbm_gibbs", "enumeration beta=0.5",
              Status.WRONG_LAW, lambda inputs: {"beta": 0.8 * inputs["beta"]}),
+            ("ignores_beta", "ising", ISING,
+             Status.WRONG_VALUES, lambda inputs: {"beta": torch.ones_like(inputs["beta"])}),
+            ("is_too_cold", "ising", "enumeration metropolis",
+             Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
+            ("is_too_cold", "ising", "Kaufman", Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
+            ("ignores_the_field", "ising", "enumeration metropolis field",
+             Status.WRONG_LAW, lambda inputs: {"field": 0.0}),
+            ("takes_metropolis_for_the_heat_bath", "ising", HEAT_BATH,
+             Status.WRONG_VALUES, lambda inputs: {"rule": "metropolis"}),
+            ("repeats_the_first_sweep's_bits", "ising", "composition",
+             Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
             ("has_noise_of_variance_two", "sgld", WELL,
              Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
             ("ignores_the_temperature", "sgld", "hot tensors=1 elements=4097 float32",
@@ -647,6 +698,13 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
             ("reuses_its_noise", "sghmc", WELL, Status.WRONG_LAW, lambda inputs: {"step": 0}),
         )
+    ),
+    WrongKernel(
+        "shares_bits_between_lattices", "ising", ISING, Status.WRONG_VALUES, shares_bits_between_lattices
+    ),
+    *(
+        WrongKernel("updates_both_colours_at_once", "ising", caught_by, status, updates_both_colours_at_once)
+        for caught_by, status in ((TINY, Status.WRONG_VALUES), ("enumeration heat_bath", Status.WRONG_LAW))
     ),
     WrongKernel("freezes_a_unit", "rbm_gibbs", GIBBS, Status.WRONG_VALUES, freezes_a_unit),
     WrongKernel(
@@ -681,6 +739,14 @@ MUTANTS = tuple(
                 ("for (auto& part : chunk) part = {};", "factor;", "ignored backward rows=7 columns=512 float32"),
             )
         ),
+        ("ising", "ising.cu", "if (CLASSES == 2) flips |= ~all;", "", TINY),
+        ("ising", "ising.cu", "cell + (cells - words)", "cell", TINY),
+        ("ising", "ising.cu", "masks[4 * part + i]", "masks[i]", LARGE_LATTICE),
+        ("ising", "ising.cu", "part < PARTS && open", "part < 1 && open", LARGE_LATTICE),
+        ("ising", "ising.cu", "masks[BITS].of[i], all", "0, all", HOT),
+        ("ising", "ising.cu", "settings.first_lattice + lattice", "lattice", ISING),
+        ("ising", "ising.cu", "settings.step + sweep", "settings.step", TINY),
+        ("ising", "ising.cu", "count[i] & ~own", "count[i]", FIELD),
         ("thermodynamics", "thermodynamics.cu", "+ (difference * (share * total)) * difference", "", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "spread *= factor;", "", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "finite(mean + moved)", "mean", SPLIT),
@@ -744,6 +810,9 @@ MUTANTS = tuple(
                  "tiny rows=33 columns=300 float32"),
             )
         ),
+        ("ising", "triton_kernels.py", "last_bits - 1, 31)", "31, 31)", ISING),
+        ("ising", "triton_kernels.py", "31 - 4 * part - i", "31 - i", LARGE_LATTICE),
+        ("ising", "triton_kernels.py", "EVEN_SITES + colour", "EVEN_SITES", HEAT_BATH),
         ("thermodynamics", "triton_kernels.py", "+ total * difference * difference", "", LOGSUMEXP),
         ("thermodynamics", "triton_kernels.py", "spread * factor", "spread", SPLIT),
         ("thermodynamics", "triton_kernels.py", "    distance = finite(distance)\n", "",

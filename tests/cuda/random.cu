@@ -27,4 +27,6 @@ __global__ void streams(i64* out) {
     out[1] = STREAM_VISIBLE;
     out[2] = STREAM_NOISE;
     out[3] = STREAM_ROUNDING;
+    out[4] = STREAM_EVEN_SITES;
+    out[5] = STREAM_ODD_SITES;
 }

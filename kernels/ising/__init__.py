@@ -1,0 +1,154 @@
+"""The Ising model on a torus: checkerboard sweeps of many lattices in one call, a bit for each spin.
+
+Energy ``E = -J sum s s' - h sum s`` over neighbours on a square lattice, periodic, spins -1 and +1, and ``p(s)``
+proportional to ``exp(-beta E)``. One sweep updates all sites of even ``i + j``, then all of odd.
+
+`units_of` and `spins_of` map spins and couplings to the 0/1 units and weights of a Boltzmann machine and back.
+
+Sources: Metropolis et al., J. Chem. Phys. 21 (1953); Glauber, J. Math. Phys. 4 (1963), the heat bath; Block, Virnau and
+Preis, Comput. Phys. Commun. 181 (2010), checkerboards of packed spins.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..philox import check_counter
+from .acceptance import RULES, thresholds
+from .half_sweep import PARTS, HalfSweep
+from .machine import SpinMachine, UnitMachine, lattice_couplings, spins_of, units_of
+from .states import energy, pack_spins, unpack_spins, words_of
+
+__all__ = [
+    "PLANS",
+    "RULES",
+    "SpinMachine",
+    "UnitMachine",
+    "energy",
+    "ising_sweeps",
+    "lattice_couplings",
+    "pack_spins",
+    "spins_of",
+    "units_of",
+    "unpack_spins",
+    "words_of",
+]
+
+PLANS = ("auto", "resident", "half_sweeps")
+
+
+def ising_sweeps(
+    spins: Tensor,
+    width: int,
+    sweeps: int = 1,
+    beta: float | Tensor = 1.0,
+    *,
+    coupling: float = 1.0,
+    field: float = 0.0,
+    rule: str = "metropolis",
+    seed: int,
+    first_sweep: int = 0,
+    first_lattice: int = 0,
+    out: Tensor | None = None,
+    plan: str = "auto",
+    backend: str = "auto",
+) -> Tensor:
+    """Advance every lattice by ``sweeps`` checkerboard sweeps and return the new spins, packed.
+
+    Args:
+        spins: what `pack_spins` makes of spins: int32 (lattices, 2, height, ceil(width / 64)); not modified.
+        width: sites of a row, even; the height is even, too.
+        sweeps: how many, at least 1.
+        beta: the inverse temperature, not negative, infinity included: a number, or one for each lattice, shape
+            (lattices,), float32 or float64.
+        coupling, field: ``J`` and ``h``, finite.
+        rule: ``metropolis`` or ``heat_bath``.
+        seed: the key of the random stream, in [0, 2**64).
+        first_sweep: the number of the first sweep in the stream; a run continued passes the sweeps done so far.
+        first_lattice: the number of the first lattice in the stream; a batch split over calls gives the same spins.
+        out: contiguous tensor to write to, sharing no memory with the arguments.
+        plan: ``half_sweeps``, a launch for each; ``resident``, one launch for all sweeps with the lattices in shared
+            memory, of CUDA C (``cupy``) and lattices that find room there (up to 1024 x 1024 on an H200); or ``auto``:
+            the second where it can be.
+        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Raises:
+        TypeError: an argument is not a dense tensor of a supported dtype.
+        ValueError: shapes do not match, a side is odd, a number is out of range, ``rule``, ``plan`` or ``backend`` is
+            unknown or cannot run here.
+
+    Word ``w`` of lattice ``l`` (of ``height * ceil(width / 64)`` words ``n`` of a colour) draws groups ``8 (n l + w)``
+    to ``8 (n l + w) + 7`` at step ``first_sweep + t`` of the stream for its colour; bit ``k`` of their 32 words, most
+    significant first, is the number of its spin ``k``, which flips if that is less than ``2**32 P(flip)``, rounded.
+    Every backend gives the same spins. Bits beyond the last site must be 0.
+    """
+    require_tensor("spins", spins, (torch.int32,), None)
+    if width < 2 or width % 2:
+        raise ValueError(f"width must be even and at least 2, or the checkerboard does not close; got {width}")
+    if spins.ndim != 4 or spins.shape[1] != 2 or spins.shape[3] != words_of(width):
+        raise ValueError(
+            f"spins must have shape (lattices, 2, height, {words_of(width)}) for width {width}, "
+            f"got {tuple(spins.shape)}"
+        )
+    lattices, _, height, words = spins.shape
+    if height < 2 or height % 2:
+        raise ValueError(f"height must be even and at least 2, or the checkerboard does not close; got {height}")
+    if height * words >= 1 << 30:
+        raise ValueError(f"a colour of a lattice must have less than 2**30 words, got {height * words}")
+    if sweeps < 1:
+        raise ValueError(f"sweeps must be at least 1, got {sweeps}")
+    for name, value in (("coupling", coupling), ("field", field)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+    if rule not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
+    if plan not in PLANS:
+        raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
+    check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
+    if first_lattice < 0 or (first_lattice + lattices) * height * words * PARTS >= 1 << 63:
+        raise ValueError(f"first_lattice must not be negative nor lead beyond 2**63 groups, got {first_lattice}")
+    each = _require_beta(beta, lattices, spins.device)
+    chosen = choose_backend(backend, spins.device)
+    result = torch.empty_like(spins, memory_format=torch.contiguous_format) if out is None else out
+    require_tensor("out", result, (torch.int32,), spins.device)
+    inputs = {"spins": spins, **({"beta": beta} if isinstance(beta, Tensor) else {})}
+    require_output("out", result, spins.shape, inputs)
+    kernels = backend_module(chosen, __name__)
+    table = thresholds(each, coupling, field, rule).contiguous()
+    fits = chosen == "cupy" and kernels.resident_fits(spins, table.shape[1])
+    if plan == "resident" and not fits:
+        raise ValueError("plan 'resident' needs backend cupy, and lattices that fit in shared memory")
+    resident = fits and (plan == "resident" or (plan == "auto" and kernels.resident_pays(spins)))
+    result.copy_(spins)
+    if lattices:
+
+        def half(sweep: int, colour: int) -> HalfSweep:
+            return HalfSweep(
+                result, width, table, 1 if coupling >= 0 else -1, colour, seed, first_sweep + sweep, first_lattice
+            )
+
+        with running_on(spins.device):
+            if resident:
+                kernels.resident_sweeps(half(0, 0), sweeps)
+            else:
+                for sweep in range(sweeps):
+                    for colour in (0, 1):
+                        kernels.half_sweep(half(sweep, colour))
+    note_written(result)
+    return result
+
+
+def _require_beta(beta: float | Tensor, lattices: int, device: torch.device) -> Tensor:
+    """float64 for each lattice. A tensor's values are looked at on a CPU alone, so that nothing waits for a GPU."""
+    if isinstance(beta, Tensor):
+        require_tensor("beta", beta, (torch.float32, torch.float64), device)
+        if beta.shape != (lattices,):
+            raise ValueError(f"beta must be a number or have shape ({lattices},), got {tuple(beta.shape)}")
+        if device.type == "cpu" and not bool((beta >= 0).all()):
+            raise ValueError("beta must not be negative or NaN")
+        return beta.to(torch.float64)
+    if not beta >= 0:
+        raise ValueError(f"beta must not be negative or NaN, got {beta}")
+    return torch.full((lattices,), float(beta), dtype=torch.float64, device=device)

@@ -1,0 +1,141 @@
+"""Half a sweep of the Ising model, and whole runs of small lattices, in CUDA C: launching `ising.cu`."""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..cuda_module import CudaModule
+from ..philox import round_keys
+from ..variants import CudaVariant, Variant
+from .half_sweep import HalfSweep
+
+THREADS = 256
+MOST_THREADS = 1024
+WORDS_OF_A_THREAD = 4
+"""Of a large lattice, so that the masks are worth their making."""
+PADDED = {2: 2, 5: 8, 10: 12}
+"""Numbers of classes, and the words of a mask; as in the .cu."""
+BITS = 32
+MOST_SHARED_BYTES = 227 * 1024
+"""Of a block on the emulator, as on sm_90 and sm_100."""
+SHARED_BYTES = 48 * 1024
+"""That several lattices of a block take at most."""
+
+
+class Settings(ctypes.Structure):
+    """As in the .cu."""
+
+    _fields_ = (
+        ("keys", ctypes.c_uint32 * 20),
+        ("lattices", ctypes.c_longlong),
+        ("first_lattice", ctypes.c_longlong),
+        ("height", ctypes.c_uint32),
+        ("words", ctypes.c_uint32),
+        ("columns", ctypes.c_uint32),
+        ("unsatisfied", ctypes.c_uint32),
+        ("step", ctypes.c_uint32),
+        ("colour", ctypes.c_uint32),
+        ("sweeps", ctypes.c_uint32),
+    )
+
+    @classmethod
+    def of(cls, half: HalfSweep, sweeps: int) -> "Settings":
+        lattices, _, height, words = half.spins.shape
+        low, high = zip(*round_keys(half.seed), strict=True)
+        unsatisfied = (1 << 32) - 1 if half.satisfied > 0 else 0
+        return cls(
+            (*low, *high), lattices, half.first_lattice, height, words, half.width // 2, unsatisfied, half.step,
+            half.colour, sweeps,
+        )  # fmt: skip
+
+
+@functools.cache
+def module() -> CudaModule:
+    return CudaModule(
+        Path(__file__).with_name("ising.cu"),
+        [f"{kernel}<{classes}>" for kernel in ("half_sweep", "resident_sweeps") for classes in PADDED],
+    )
+
+
+def mask_bytes(classes: int) -> int:
+    """What the masks of a lattice take in shared memory."""
+    return (BITS + 1) * PADDED[classes] * 4
+
+
+def block_of(cells: int, bytes_of_a_lattice: int, most_threads: int) -> tuple[int, int]:
+    """Threads of a block that share a lattice, a power of two, and lattices of a block."""
+    across = min(most_threads, 1 << (cells - 1).bit_length())
+    return across, max(1, min(THREADS // across, SHARED_BYTES // bytes_of_a_lattice))
+
+
+def half_sweep(half: HalfSweep) -> None:
+    """Update ``half.spins`` in place. There is at least one lattice."""
+    lattices, _, height, words = half.spins.shape
+    classes, cells = half.thresholds.shape[1], height * words
+    across, rows = block_of(cells, mask_bytes(classes), THREADS)
+    module().launch(
+        f"half_sweep<{classes}>",
+        (-(-cells // (across * WORDS_OF_A_THREAD)), min(-(-lattices // rows), 65535)),
+        (across, rows),
+        [half.spins, half.thresholds, Settings.of(half, 1)],
+        shared_bytes=rows * mask_bytes(classes),
+        device=half.spins.device,
+    )
+
+
+def resident_fits(spins: Tensor, classes: int) -> bool:
+    """Whether a lattice finds room in a multiprocessor's shared memory."""
+    room = MOST_SHARED_BYTES
+    if spins.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(spins.device)
+        room = int(getattr(properties, "shared_memory_per_block_optin"))  # noqa: B009
+    return mask_bytes(classes) + 8 * spins.shape[2] * spins.shape[3] <= room
+
+
+def resident_pays(spins: Tensor) -> bool:
+    """Whether one block for each lattice leaves no large part of a device idle: small lattices, or many.
+
+    An assumption until it is measured: a word for each thread takes less than a launch, and a device has some hundred
+    multiprocessors.
+    """
+    return spins.shape[2] * spins.shape[3] <= MOST_THREADS or len(spins) >= 128
+
+
+def resident_sweeps(half: HalfSweep, sweeps: int) -> None:
+    """All sweeps in one launch: what as many pairs of `half_sweep` would make of ``half.spins``, the first of them."""
+    lattices, _, height, words = half.spins.shape
+    classes, cells = half.thresholds.shape[1], height * words
+    each = mask_bytes(classes) + 8 * cells
+    across, rows = block_of(cells, each, MOST_THREADS)
+    module().launch(
+        f"resident_sweeps<{classes}>", (-(-lattices // rows),), (across, rows),
+        [half.spins, half.thresholds, Settings.of(half, sweeps)], shared_bytes=rows * each, device=half.spins.device,
+    )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """Each kernel for each number of classes; the resident one for a lattice of 256 x 256."""
+    found = []
+    for classes, what in ((2, "Metropolis"), (5, "heat bath"), (10, "field")):
+        masks = mask_bytes(classes)
+        for name, kernel, threads, shared_bytes, traffic in (
+            (what, "half_sweep", THREADS, masks, 0.375),
+            (f"{what}, resident", "resident_sweeps", MOST_THREADS, masks + 8 * 256 * 4, 0.0),
+        ):
+            found.append(
+                CudaVariant(
+                    name=name,
+                    threads=threads,
+                    items=32,
+                    unit="spins",
+                    bytes_per_item=traffic,
+                    module=module(),
+                    kernel=f"{kernel}<{classes}>",
+                    shared_bytes=shared_bytes,
+                )
+            )
+    return found

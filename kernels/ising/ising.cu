@@ -1,0 +1,171 @@
+// Checkerboard sweeps of Ising lattices in CUDA C, 32 spins of one colour at a time; see reference.py for the model.
+//
+// Bound by instructions: a half sweep reads and writes 3/8 of a byte for each spin, and what it does to 32 of them is
+//   neighbours   two full adders on words: the number of satisfied bonds of 32 spins in 3 bit planes, some 15 LOP3
+//   numbers      Philox-10: 20 wide products and 20 LOP3 for 4 bits of all 32 spins
+//   comparison   of a random number with the threshold of its spin's class, bit by bit from the most significant one:
+//                a number is decided where it first differs. After t bits a spin is open with probability 2^-t, so
+//                that 32 spins take 6 bits, and the slowest of a warp's 32 words 11: three groups of the eight.
+// On sm_90 and for Metropolis a group of four bits of 32 spins takes 72 instructions, and a word besides 124; of them
+// 202 on the alu pipe where three groups are drawn. Predicted, not measured, for an H200 with 64 lanes of that pipe on
+// each of 132 multiprocessors at 1.98 GHz: 2650 flips/ns.
+//
+// The comparison is with all 32 bits of a threshold, to which the rest of a number, never drawn, makes no difference:
+// the same spins come out whenever a kernel stops.
+//
+// Design: a thread has a word. The bits of the thresholds, which are a lattice's own, lie in shared memory as masks:
+// one read gets the same bit of all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps
+// them in shared memory for all sweeps.
+#include "philox.cuh"
+
+constexpr int THREADS = 256;
+constexpr u32 PARTS = 8;  // groups of four words that a word of spins may draw
+constexpr int BITS = 32;
+
+// Classes and where the masks of a lattice begin: room for vector loads.
+template <int CLASSES> constexpr int PADDED = CLASSES == 2 ? 2 : CLASSES == 5 ? 8 : 12;
+template <int CLASSES> struct __align__(CLASSES == 2 ? 8 : 16) Masks {
+    u32 of[PADDED<CLASSES>];
+};
+
+// What is the same for all lattices of a launch.
+struct Settings {
+    Keys keys;
+    i64 lattices, first_lattice;
+    u32 height, words, columns;  // of a lattice: rows, words and sites of one colour in a row
+    u32 unsatisfied;             // the exclusive or of two spins whose bond is unsatisfied, on all bits
+    u32 step, colour, sweeps;
+};
+
+__device__ __forceinline__ u32 majority(u32 a, u32 b, u32 c) { return (a & b) | (c & (a | b)); }
+
+// The masks of one lattice, by the threads of its row of the block. The last ones are of flips that are certain.
+template <int CLASSES> __device__ __forceinline__ void fill_masks(Masks<CLASSES>* masks, const u32* thresholds) {
+    for (u32 i = threadIdx.x; i < (BITS + 1) * CLASSES; i += blockDim.x) {
+        const u32 bit = i / CLASSES, kind = i % CLASSES;
+        const u32 half = thresholds[2 * kind + (bit == BITS)];  // the upper one of 2^32 is 1
+        masks[bit].of[kind] = 0u - (half >> (bit == BITS ? 0 : BITS - 1 - bit) & 1);
+    }
+}
+
+// Which spins of each class there are: of `own` with the given neighbours, all in words.
+template <int CLASSES>
+__device__ __forceinline__ void find_classes(u32 own, u32 a, u32 b, u32 c, u32 d, u32 unsatisfied, u32* kind) {
+    if (CLASSES < 10) {
+        const u32 wanted = own ^ unsatisfied;  // a neighbour that differs from it satisfies the bond
+        a ^= wanted, b ^= wanted, c ^= wanted, d ^= wanted;
+    }
+    const u32 sum = a ^ b ^ c, carry = majority(a, b, c);
+    const u32 ones = sum ^ d, second = sum & d, twos = carry ^ second, fours = carry & second;
+    if (CLASSES == 2) {
+        kind[0] = ones & twos, kind[1] = fours;
+        return;
+    }
+    const u32 count[5] = {~(ones | twos | fours), ones & ~twos, ~ones & twos, ones & twos, fours};
+#pragma unroll
+    for (int i = 0; i < 5; ++i) {
+        kind[i % CLASSES] = CLASSES == 5 ? count[i] : count[i] & ~own;
+        if (CLASSES == 10) kind[(i + 5) % CLASSES] = count[i] & own;
+    }
+}
+
+// Every word of one colour of a lattice from `first` on. `number` is that of the lattice in the stream.
+template <int CLASSES>
+__device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* masks, i64 number, u32 first, u32 stride,
+                                        u32 step, u32 colour, const Settings& settings) {
+    const u32 words = settings.words, cells = settings.height * words;
+    u32* const mine = lattice + (colour ? cells : 0);
+    const u32* const other = lattice + (colour ? 0 : cells);
+    const u32 last_bits = settings.columns - 32 * (words - 1);
+    const u32 stream = STREAM_EVEN_SITES + colour;
+    const u32 row_stride = stride / words, place_stride = stride - row_stride * words;
+    u32 row = first / words, place = first - row * words;
+    for (u32 cell = first; cell < cells; cell += stride) {
+        const bool is_first = place == 0, is_last = place == words - 1;
+        const u32 bits = is_last ? last_bits : 32;
+        const u32 own = mine[cell], here = other[cell];
+        const u32 above = other[cell < words ? cell + (cells - words) : cell - words];
+        const u32 below = other[cell >= cells - words ? place : cell + words];
+        // The neighbour on the other side than `here`: of the next bit or of the one before, the outermost from the
+        // word beyond. What comes to lie beyond the last site does not count.
+        const bool to_right = (row + colour) & 1;
+        const u32 next = is_last ? cell - place : cell + 1, previous = is_first ? cell + (words - 1) : cell - 1;
+        const u32 beyond = other[to_right ? next : previous];
+        const u32 beside = to_right ? here >> 1 | beyond << (bits - 1)
+                                    : here << 1 | beyond >> ((is_first ? last_bits : 32) - 1);
+        row += row_stride, place += place_stride;
+        if (place >= words) place -= words, ++row;
+        u32 kind[CLASSES], flips = 0, all = 0;
+        find_classes<CLASSES>(own, here, beside, above, below, settings.unsatisfied, kind);
+#pragma unroll
+        for (int i = 0; i < CLASSES; ++i) flips |= kind[i] & masks[BITS].of[i], all |= kind[i];
+        if (CLASSES == 2) flips |= ~all;
+        const u32 present = 0xffffffffu >> (32 - bits);
+        u32 open = ~flips & present;
+        const u64 group = (u64)(number * cells + cell) * PARTS;
+        for (u32 part = 0; part < PARTS && open; ++part) {
+            const Words random = random_words(group + part, settings.keys, step, stream);
+            u32 less = 0, equal = open;
+#pragma unroll
+            for (int i = 3; i >= 0; --i) {  // from the least bit of the four, so that each is one LOP3 for either word
+                const Masks<CLASSES> bit = masks[4 * part + i];
+                u32 threshold = 0;
+#pragma unroll
+                for (int k = 0; k < CLASSES; ++k) threshold |= kind[k] & bit.of[k];
+                const u32 drawn = random.word[i];
+                less = (threshold & ~drawn) | (less & ~(threshold ^ drawn));
+                equal &= ~(threshold ^ drawn);
+            }
+            flips |= open & less;
+            open = equal;
+        }
+        mine[cell] = own ^ (flips & present);
+    }
+}
+
+// spins: (lattices, 2, height, words), in place. thresholds: (lattices, CLASSES), 64 bits in two words. A block has
+// blockDim.y lattices, and gridDim.x blocks share each.
+template <int CLASSES>
+__global__ void __launch_bounds__(THREADS)
+    half_sweep(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
+    DYNAMIC_SHARED(Masks<CLASSES>, all_masks);
+    Masks<CLASSES>* const masks = all_masks + threadIdx.y * (BITS + 1);
+    const i64 cells = (i64)settings.height * settings.words;
+    for (i64 tile = (i64)blockIdx.y * blockDim.y; tile < settings.lattices; tile += (i64)gridDim.y * blockDim.y) {
+        const i64 lattice = tile + threadIdx.y;
+        __syncthreads();
+        if (lattice < settings.lattices) fill_masks<CLASSES>(masks, thresholds + lattice * 2 * CLASSES);
+        __syncthreads();
+        if (lattice < settings.lattices)
+            advance<CLASSES>(spins + lattice * 2 * cells, masks, settings.first_lattice + lattice,
+                             blockIdx.x * blockDim.x + threadIdx.x, gridDim.x * blockDim.x, settings.step,
+                             settings.colour, settings);
+    }
+}
+
+// All sweeps of blockDim.y lattices: one block, all of which lies in shared memory.
+template <int CLASSES>
+__global__ void __launch_bounds__(1024)
+    resident_sweeps(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
+    DYNAMIC_SHARED(Masks<CLASSES>, all_masks);
+    Masks<CLASSES>* const masks = all_masks + threadIdx.y * (BITS + 1);
+    const u32 cells = settings.height * settings.words;
+    const i64 lattice = (i64)blockIdx.x * blockDim.y + threadIdx.y;
+    const bool mine = lattice < settings.lattices;
+    u32* const own = reinterpret_cast<u32*>(all_masks + blockDim.y * (BITS + 1)) + threadIdx.y * 2 * cells;
+    u32* const from = spins + lattice * 2 * cells;
+    if (mine) {
+        fill_masks<CLASSES>(masks, thresholds + lattice * 2 * CLASSES);
+        for (u32 i = threadIdx.x; i < 2 * cells; i += blockDim.x) own[i] = from[i];
+    }
+    __syncthreads();
+    for (u32 sweep = 0; sweep < settings.sweeps; ++sweep)
+        for (u32 colour = 0; colour < 2; ++colour) {
+            if (mine)
+                advance<CLASSES>(own, masks, settings.first_lattice + lattice, threadIdx.x, blockDim.x,
+                                 settings.step + sweep, colour, settings);
+            __syncthreads();  // all of a colour before the other
+        }
+    if (mine)
+        for (u32 i = threadIdx.x; i < 2 * cells; i += blockDim.x) from[i] = own[i];
+}

@@ -1,0 +1,79 @@
+"""The same model in spins and in units: an exact map between Ising couplings and a Boltzmann machine's weights.
+
+With ``s = 2 x - 1``, ``J`` and ``W`` symmetric and zero on the diagonal,
+
+    E(s) = -1/2 s.J.s - h.s        E(x) = -1/2 x.W.x - b.x        E(s) = E(x) + constant
+
+hold with ``W = 4 J``, ``b = 2 h - 2 J 1`` and ``constant = sum h - 1/2 sum J``.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class SpinMachine(NamedTuple):
+    """Couplings (n, n), symmetric, diagonal 0; fields (n,); ``constant``: what the other form's energy adds to."""
+
+    couplings: Tensor
+    fields: Tensor
+    constant: Tensor
+
+    def energy(self, spins: Tensor) -> Tensor:
+        """``-1/2 s.J.s - h.s`` of spins -1 and +1, (..., n)."""
+        s = spins.to(self.couplings.dtype)
+        return -0.5 * ((s @ self.couplings) * s).sum(-1) - s @ self.fields
+
+
+class UnitMachine(NamedTuple):
+    """Weights (n, n), symmetric, diagonal 0; biases (n,); ``constant``: what the other form's energy adds to."""
+
+    weights: Tensor
+    biases: Tensor
+    constant: Tensor
+
+    def energy(self, units: Tensor) -> Tensor:
+        """``-1/2 x.W.x - b.x`` of units 0 and 1, (..., n)."""
+        x = units.to(self.weights.dtype)
+        return -0.5 * ((x @ self.weights) * x).sum(-1) - x @ self.biases
+
+
+def units_of(couplings: Tensor, fields: Tensor) -> UnitMachine:
+    """The machine of 0/1 units with ``E(s) = E(x) + constant``. Raises ValueError for what is not a set of bonds."""
+    _require_bonds("couplings", couplings, "fields", fields)
+    total = couplings.sum(1)
+    return UnitMachine(4 * couplings, 2 * (fields - total), fields.sum() - total.sum() / 2)
+
+
+def spins_of(weights: Tensor, biases: Tensor) -> SpinMachine:
+    """The machine of spins with ``E(x) = E(s) + constant``. Raises ValueError for what is not a set of bonds."""
+    _require_bonds("weights", weights, "biases", biases)
+    total = weights.sum(1)
+    return SpinMachine(weights / 4, biases / 2 + total / 4, -(biases.sum() / 2 + total.sum() / 8))
+
+
+def lattice_couplings(height: int, width: int, coupling: float = 1.0) -> Tensor:
+    """The couplings of the torus that `ising_sweeps` advances: float64, site (i, j) at ``i * width + j``.
+
+    On a side of 2 the two bonds between a pair of sites add up.
+    """
+    site = torch.arange(height * width).view(height, width)
+    couplings = torch.zeros((height * width,) * 2, dtype=torch.float64)
+    for side in (0, 1):
+        pair = (site.flatten(), site.roll(-1, side).flatten())
+        couplings.index_put_(pair, torch.tensor(coupling, dtype=torch.float64), accumulate=True)
+    return couplings + couplings.t()
+
+
+def _require_bonds(name: str, matrix: Tensor, vector_name: str, vector: Tensor) -> None:
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{name} must be a square matrix, got shape {tuple(matrix.shape)}")
+    if vector.shape != matrix.shape[:1]:
+        raise ValueError(f"{vector_name} must have shape ({len(matrix)},), got {tuple(vector.shape)}")
+    if not matrix.is_floating_point() or vector.dtype != matrix.dtype:
+        raise ValueError(f"{name} and {vector_name} must be of one floating dtype")
+    if bool(matrix.diagonal().any()):
+        raise ValueError(f"{name} must be 0 on the diagonal: a unit has no bond with itself")
+    if not torch.equal(matrix, matrix.t()):
+        raise ValueError(f"{name} must be symmetric")

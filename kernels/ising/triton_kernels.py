@@ -1,0 +1,161 @@
+"""Half a sweep of the Ising model in Triton: 32 spins to a word, as in `ising.cu`, which tells what bounds it.
+
+A program of one warp has a block of words of all lattices, and draws until all their spins are decided. Thresholds are
+looked up for each word: its lattice's own.
+"""
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+
+from ..philox import signed_seed
+from ..philox_triton import EVEN_SITES, random_words
+from ..triton_runtime import INTERPRETS, helper
+from ..variants import TritonVariant, Variant
+from .half_sweep import HalfSweep
+
+BLOCK = 128
+"""Words of a program."""
+INTERPRETED = 1 << 16
+"""The most of them where a program costs some milliseconds whatever its block."""
+PARTS = tl.constexpr(8)
+
+
+@helper
+def _not(word):
+    """What ``~`` gives, which Triton's interpreter does not know of unsigned numbers."""
+    return word ^ 0xFFFFFFFF
+
+
+@helper
+def _mask(bit):
+    """All bits of a word if ``bit``, 0 or 1, is 1."""
+    return (0 - bit).to(tl.uint32)
+
+
+@triton.jit(do_not_specialize=["seed", "step", "first_lattice", "unsatisfied", "colour"])
+def half_sweep_kernel(
+    spins,  # uint32 (lattices, 2, height, words), updated in place
+    thresholds,  # int64 (lattices, CLASSES)
+    total,  # lattices * height * words
+    height,
+    words,
+    columns,  # sites of a colour in a row
+    first_lattice,
+    unsatisfied,  # the exclusive or of two spins whose bond is unsatisfied: 0 or -1
+    seed,
+    step,
+    colour,
+    CLASSES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < total
+    cells = height * words
+    lattice = index // cells
+    cell = (index - lattice * cells).to(tl.int32)
+    row = cell // words
+    place = cell - row * words
+    own_at = spins + lattice * 2 * cells + colour * cells + cell
+    other = spins + lattice * 2 * cells + (1 - colour) * cells
+    own = tl.load(own_at, mask=inside, other=0).to(tl.uint32, bitcast=True)
+    a = tl.load(other + cell, mask=inside, other=0).to(tl.uint32, bitcast=True)
+    above = tl.where(row == 0, cell + cells - words, cell - words)
+    below = tl.where(row == height - 1, place, cell + words)
+    c = tl.load(other + above, mask=inside, other=0).to(tl.uint32, bitcast=True)
+    d = tl.load(other + below, mask=inside, other=0).to(tl.uint32, bitcast=True)
+    right = ((row + colour) & 1) == 1  # the neighbour that is not in word a at the same bit
+    last = place == words - 1
+    last_bits = columns - 32 * (words - 1)
+    bits = tl.where(last, last_bits, 32)
+    after = tl.where(last, cell - place, cell + 1)
+    before = tl.where(place == 0, cell + words - 1, cell - 1)
+    beyond = tl.load(other + tl.where(right, after, before), mask=inside, other=0).to(tl.uint32, bitcast=True)
+    before_top = tl.where(place == 0, last_bits - 1, 31).to(tl.uint32)
+    to_right = (a >> 1) | ((beyond & 1) << (bits - 1).to(tl.uint32))
+    to_left = (a << 1) | ((beyond >> before_top) & 1)
+    b = tl.where(right, to_right, to_left)
+    if CLASSES < 10:
+        wanted = own ^ tl.cast(unsatisfied, tl.int32).to(tl.uint32, bitcast=True)
+        a, b, c, d = a ^ wanted, b ^ wanted, c ^ wanted, d ^ wanted
+    total_bit, carry = a ^ b ^ c, (a & b) | (c & (a | b))
+    ones, second = total_bit ^ d, total_bit & d
+    twos, fours = carry ^ second, carry & second
+    few = _not(ones | twos | fours)
+    present = tl.full((BLOCK,), 0xFFFFFFFF, tl.uint32) >> (32 - bits).to(tl.uint32)
+    present = tl.where(inside, present, 0)
+    count = (few, ones & _not(twos), twos & _not(ones), ones & twos, fours)
+    table = thresholds + lattice * CLASSES
+    flips = tl.zeros((BLOCK,), tl.uint32)
+    if CLASSES == 2:
+        flips = _not(count[3] | count[4])
+    for kind in tl.static_range(CLASSES):
+        certain = tl.load(table + kind, mask=inside, other=0) >> 32
+        flips = flips | (_class(count, own, kind, CLASSES) & _mask(certain))
+    undecided = present & _not(flips)
+    number = (tl.cast(first_lattice, tl.int64) * cells + index) * PARTS
+    part = 0
+    while tl.max((undecided != 0).to(tl.int32), axis=0) > 0:
+        w0, w1, w2, w3 = random_words(number + part, seed, step, EVEN_SITES + colour)
+        drawn = (w0, w1, w2, w3)
+        for i in tl.static_range(4):
+            threshold = tl.zeros((BLOCK,), tl.uint32)
+            for kind in tl.static_range(CLASSES):
+                bit = (tl.load(table + kind, mask=inside, other=0) >> (31 - 4 * part - i)) & 1
+                threshold = threshold | (_class(count, own, kind, CLASSES) & _mask(bit))
+            flips = flips | (undecided & threshold & _not(drawn[i]))
+            undecided = undecided & _not(threshold ^ drawn[i])
+        part += 1
+        undecided = tl.where(part < PARTS, undecided, 0)
+    result = (own ^ (flips & present)).to(tl.int32, bitcast=True)
+    tl.store(own_at, result, mask=inside)
+
+
+@helper
+def _class(count, own, KIND: tl.constexpr, CLASSES: tl.constexpr):
+    """Which spins are of a class: see `acceptance.thresholds`."""
+    if CLASSES == 2:
+        return count[KIND + 3]
+    elif CLASSES == 5:
+        return count[KIND]
+    elif KIND < 5:
+        return count[KIND] & _not(own)
+    else:
+        return count[KIND - 5] & own
+
+
+def half_sweep(half: HalfSweep) -> None:
+    """Update ``half.spins`` in place. There is at least one lattice."""
+    lattices, _, height, words = half.spins.shape
+    total = lattices * height * words
+    block = min(INTERPRETED, triton.next_power_of_2(total)) if INTERPRETS else BLOCK
+    half_sweep_kernel[(triton.cdiv(total, block),)](
+        half.spins, half.thresholds, total, height, words, half.width // 2, half.first_lattice,
+        -1 if half.satisfied > 0 else 0, signed_seed(half.seed), half.step, half.colour,
+        CLASSES=half.thresholds.shape[1], BLOCK=block, num_warps=1,
+    )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """The kernel for each number of classes."""
+    return [
+        TritonVariant(
+            name=what,
+            threads=32,
+            items=BLOCK,
+            unit="spins",
+            bytes_per_item=0.375,
+            kernel=half_sweep_kernel,
+            signature={
+                "spins": "*i32:16",
+                "thresholds": "*i64:16",
+                **dict.fromkeys(("total", "height", "words", "columns"), "i32:16"),
+                **dict.fromkeys(("first_lattice", "unsatisfied", "step", "colour"), "i32"),
+                "seed": "i64",
+                "CLASSES": classes,
+                "BLOCK": BLOCK,
+            },
+        )
+        for classes, what in ((2, "Metropolis"), (5, "heat bath"), (10, "field"))
+    ]
