@@ -1,22 +1,24 @@
 """What is wrong with what a plugin registers (operations, implementations, ceilings,
-targets, samplers), before any of it is used."""
+targets, samplers, experiments), before any of it is used."""
 
 import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from .sampling import Sampler, Target
-from .types import RESOURCES, Case, Ceiling, Implementation, Law, Operation
+from .types import RESOURCES, Case, Ceiling, Experiment, Implementation, Law, Operation
 from .wording import unknown
 
 _ADAPTERS: dict[type[object], dict[str, TypeAdapter[Any]]] = {
     kind: {name: TypeAdapter(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
-    for kind in (Operation, Case, Law, Implementation, Ceiling, Target, Sampler)
+    for kind in (Operation, Case, Law, Implementation, Ceiling, Target, Sampler, Experiment)
 }
+
+Named = TypeVar("Named", Target, Sampler, Experiment)
 
 
 def operation_faults(given: Sequence[Operation], taken: Mapping[str, Operation]) -> Iterator[str]:
@@ -121,9 +123,14 @@ def sampler_faults(given: Sequence[Sampler], taken: Mapping[str, Sampler]) -> It
     yield from _name_faults("sampler", given, taken)
 
 
-def _name_faults(
-    kind: str, given: Sequence[Target] | Sequence[Sampler], taken: Mapping[str, Target] | Mapping[str, Sampler]
-) -> Iterator[str]:
+def experiment_faults(given: Sequence[Experiment], taken: Mapping[str, Experiment]) -> Iterator[str]:
+    """What forbids adding the experiments ``given`` to those ``taken``; nothing if they are sound."""
+    for each in given:
+        yield from (f"experiment {reprlib.repr(each.name)}: {fault}" for fault in _type_faults(each, Experiment))
+    yield from _name_faults("experiment", given, taken)
+
+
+def _name_faults(kind: str, given: Sequence[Named], taken: Mapping[str, Named]) -> Iterator[str]:
     names = set(taken)
     for each in given:
         if not each.name:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pluggy
 
 from .sampling import Sampler, Target
-from .types import Ceiling, Implementation, Operation
+from .types import Ceiling, Experiment, Implementation, Operation
 
 hookspec = pluggy.HookspecMarker("boltzbench")
 hookimpl = pluggy.HookimplMarker("boltzbench")
@@ -64,4 +64,13 @@ def register_samplers(register: Callable[[Sampler], None]) -> None:
 
     Sampler names are unique over all plugins. It is tried on the targets of every plugin; let ``refuses`` give the
     reason for those that it is not made for. Randomness must be a function of seed, chain, step and element alone.
+    """
+
+
+@hookspec
+def register_experiments(register: Callable[[Experiment], None]) -> None:
+    """Call ``register(experiment)`` once for every experiment that the plugin brings.
+
+    Experiment names are unique over all plugins. `validate` runs them after the samplers and holds each estimate to
+    its exact value; `report` draws their plots and pictures.
     """

@@ -19,10 +19,17 @@ from typing import Any, TypeVar
 import pluggy
 
 from . import hookspecs
-from .faults import ceiling_faults, implementation_faults, operation_faults, sampler_faults, target_faults
+from .faults import (
+    ceiling_faults,
+    experiment_faults,
+    implementation_faults,
+    operation_faults,
+    sampler_faults,
+    target_faults,
+)
 from .sampling import Sampler, Target
 from .time_limit import TookTooLong, limited_to
-from .types import API_VERSION, RESOURCES, Ceiling, Implementation, Operation
+from .types import API_VERSION, RESOURCES, Ceiling, Experiment, Implementation, Operation
 from .wording import UnknownName, describe_error, unknown
 
 __all__ = ["ENTRY_POINT_GROUP", "PLUGINS_VARIABLE", "Plugin", "Registry", "UnknownName", "load_registry"]
@@ -34,7 +41,7 @@ PLUGINS_VARIABLE = "BOLTZBENCH_PLUGINS"
 LOADING_SECONDS = 60.0
 """How long the import of a plugin may take, and each of its hooks."""
 
-T = TypeVar("T", Operation, Implementation, Ceiling, Target, Sampler)
+T = TypeVar("T", Operation, Implementation, Ceiling, Target, Sampler, Experiment)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ class Plugin:
 class Registry:
     """All that the plugins brought. An operation's implementations are in order: torch first, then by name.
 
-    The ceilings are in the order of `RESOURCES`, then by name; targets and samplers, by name, in that of the plugins.
+    The ceilings are in the order of `RESOURCES`, then by name; targets, samplers and experiments, by
+    name, in that of the plugins.
     """
 
     operations: Mapping[str, Operation]
@@ -68,6 +76,7 @@ class Registry:
     ceilings: tuple[Ceiling, ...] = ()
     targets: Mapping[str, Target] = field(default_factory=dict)
     samplers: Mapping[str, Sampler] = field(default_factory=dict)
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -158,6 +167,12 @@ def load_registry(entry_points: Iterable[metadata.EntryPoint] | None = None) -> 
         if each.accepts(sampler_faults(found, samplers)):
             samplers.update({one.name: dataclasses.replace(one, plugin=each.label) for one in found})
 
+    experiments: dict[str, Experiment] = {}
+    for each in loading:
+        questions = each.call("register_experiments", Experiment)
+        if each.accepts(experiment_faults(questions, experiments)):
+            experiments.update({one.name: dataclasses.replace(one, plugin=each.label) for one in questions})
+
     rank = {name: position for position, name in enumerate(operations)}
     ordered = sorted(implementations.values(), key=lambda i: (rank[i.operation], i.backend != "torch", i.name))
     resources = list(RESOURCES)
@@ -165,7 +180,7 @@ def load_registry(entry_points: Iterable[metadata.EntryPoint] | None = None) -> 
     plugins = tuple(each.end() for each in loading)
     return Registry(
         MappingProxyType(operations), tuple(ordered), plugins, tuple(limits), MappingProxyType(targets),
-        MappingProxyType(samplers),
+        MappingProxyType(samplers), MappingProxyType(experiments),
     )  # fmt: skip
 
 
