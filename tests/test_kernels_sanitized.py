@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 import torch
 from boltzbench.kernels import dispatch, emulator
+from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_backward,
     generalised_cross_entropy_forward,
@@ -174,6 +175,21 @@ def rbm_free_energy_scenarios():
     return results
 
 
+def enumeration_scenarios():
+    results = []
+    for visible, hidden in ((0, 3), (3, 0), (1, 1), (7, 9), (13, 17), (14, 40)):
+        for scale in (0.1, 1.0, 4.0):
+            weights, biases = scale * _random(visible, hidden), _random(max(visible, hidden))
+            for beta in (0.0, 0.5):
+                found = rbm_log_partition(weights, biases[:visible], biases[:hidden], beta, backend="cupy")
+                results.append(found)
+    for units in (0, 1, 8, 16, 17, 21):
+        above = 0.2 * _random(units, units).triu(1)
+        for beta in (0.0, 0.5, 1.0):
+            results.append(log_partition(above + above.t(), _random(units), beta, backend="cupy"))
+    return results
+
+
 def ising_scenarios():
     results = []
     sizes = ((1, 2, 2), (70, 4, 4), (3, 6, 70), (2, 4, 64), (2, 40, 130), (130, 2, 66))
@@ -236,6 +252,7 @@ def sgld_scenarios():
 
 
 SCENARIOS = {
+    "enumeration": enumeration_scenarios,
     "generalised_cross_entropy": generalised_cross_entropy_scenarios,
     "ising": ising_scenarios,
     "logsumexp": logsumexp_scenarios,
