@@ -146,7 +146,7 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     """All states at once; those of separate blocks by themselves, and of the torus by Kaufman's formula.
 
     The bound, for a restricted machine with m units in the larger layer and u = 2**-24: ``(4 m + 64) u`` of Z. Terms
-    are positive, so that relative errors do not grow: a factor has those of its table entries and of the fma (3 u, since
+    are positive, so that relative errors do not grow: a factor has those of its table entries and of the fma (3 u, as
     they belong to parts of it), the product one more; the biases take 4, a thread's sum of 32 terms 32, the rest is
     float64.
     For other machines, with U = 2**-53: exponents are sums of n numbers that magnitudes S bound, ``8 (n + 4) S U``, and
