@@ -1,4 +1,4 @@
-"""The operation ``parallel_tempering``: exchanges of replicas between temperatures, judged one by one and by their law."""
+"""The operation ``parallel_tempering``: exchanges of replicas, judged one by one and by their law."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,7 +23,6 @@ from boltzbench.harness import (
 from boltzbench.kernels.parallel_tempering import SwapResult, swap_replicas
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.plugins.backends import on_each_backend
-from torch import Tensor
 
 BOLTZBENCH_API = 1
 

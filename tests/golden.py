@@ -25,6 +25,7 @@ OPERATIONS = (
     "generalised_cross_entropy",
     "ising",
     "logsumexp",
+    "parallel_tempering",
     "rbm_free_energy",
     "rbm_gibbs",
     "rbm_gradient",

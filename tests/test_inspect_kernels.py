@@ -16,6 +16,7 @@ from boltzbench.kernels.enumeration import cuda_kernels as enumeration
 from boltzbench.kernels.generalised_cross_entropy import cuda_kernels as generalised_cross_entropy
 from boltzbench.kernels.ising import cuda_kernels as ising
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
+from boltzbench.kernels.parallel_tempering import cuda_kernels as parallel_tempering
 from boltzbench.kernels.rbm_free_energy import cuda_kernels as rbm_free_energy
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
 from boltzbench.kernels.rbm_gradient import cuda_kernels as rbm_gradient
@@ -142,6 +143,7 @@ def test_other_forms_of_the_triton_kernels():
         ),
         (ising, [ising.module()]),
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
+        (parallel_tempering, [parallel_tempering.module()]),
         (rbm_free_energy, [rbm_free_energy.module(dtype) for dtype in rbm_free_energy.TYPES]),
         (
             rbm_gibbs,

@@ -20,6 +20,7 @@ from boltzbench.kernels.generalised_cross_entropy import (
 )
 from boltzbench.kernels.ising import ising_sweeps, pack_spins
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
+from boltzbench.kernels.parallel_tempering import swap_replicas
 from boltzbench.kernels.philox import Stream, normals, random_words
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_gibbs import gibbs, pack_states, prepare_weights
@@ -204,6 +205,18 @@ def ising_scenarios():
     return results
 
 
+def parallel_tempering_scenarios():
+    results = []
+    for ladders, rungs in ((1, 1), (1, 2), (7, 3), (100, 16), (3, 300), (257, 1)):
+        replica_at = _random(ladders, rungs).argsort(1).to(torch.int32)
+        energies, betas = _random(ladders, rungs, dtype=torch.float64), torch.linspace(0, 2, rungs).double()
+        for round_number in (0, 1, 2**32 - 1):
+            for seed in (0, 2**64 - 1):
+                numbers = {"seed": seed, "round_number": round_number, "first_ladder": 2**40}
+                results += swap_replicas(replica_at, energies, betas, backend="cupy", **numbers)
+    return results
+
+
 def rbm_gradient_scenarios():
     results = []
     sizes = ((1, 1, 1, 1), (17, 30, 100, 17), (33, 5, 131, 66), (300, 257, 7, 5), (3, 2, 4, 0), (3, 2, 0, 4))
@@ -256,6 +269,7 @@ SCENARIOS = {
     "generalised_cross_entropy": generalised_cross_entropy_scenarios,
     "ising": ising_scenarios,
     "logsumexp": logsumexp_scenarios,
+    "parallel_tempering": parallel_tempering_scenarios,
     "rbm_free_energy": rbm_free_energy_scenarios,
     "rbm_gibbs": rbm_gibbs_scenarios,
     "rbm_gradient": rbm_gradient_scenarios,

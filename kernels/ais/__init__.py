@@ -9,6 +9,7 @@ Source: Neal, Statistics and Computing 11 (2001); Salakhutdinov and Murray, ICML
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ __all__ = ["Estimate", "annealed_importance_sampling", "ising_annealed_importanc
 
 
 class Estimate(NamedTuple):
-    """``log_z``, its standard error and the effective sample size of the weights, of the chains whose weights these are.
+    """``log_z``, its standard error and the weights' effective sample size, of the chains whose weights these are.
 
     ``log_weights``: float64 (chains,), the logarithm of the known partition function included, so that ``log_z`` is
     that of their mean. The error is that of the logarithm to first order, ``sqrt(Var(w) / chains) / mean(w)``; the size
@@ -68,9 +69,9 @@ def annealed_importance_sampling(
 ) -> Estimate:
     """log Z of a restricted Boltzmann machine at inverse temperature ``schedule[-1]``.
 
-    The laws between are ``p_k(v)`` proportional to ``exp((1 - beta_k / beta_K) a.v - beta_k F(v))`` with the free energy
-    ``F`` at ``beta_k``; the first is that of independent visible units of biases ``a``. From one to the next chains make
-    ``sweeps`` sweeps of block Gibbs.
+    The laws between are ``p_k(v)`` proportional to ``exp((1 - beta_k / beta_K) a.v - beta_k F(v))`` with the free
+    energy ``F`` at ``beta_k``; the first is that of independent visible units of biases ``a``. From one to the next
+    chains make ``sweeps`` sweeps of block Gibbs.
 
     Args:
         weights: (visible units, hidden units), float32, float16 or bfloat16.
@@ -90,8 +91,8 @@ def annealed_importance_sampling(
         ValueError: shapes do not match, a number is out of range, ``schedule`` is empty, does not begin at 0 or does
             not increase, or ``backend`` is unknown or cannot run here.
 
-    Free energies are float32, their differences are added in float64. Sweep ``t`` draws step ``1 + t``, the start step 0
-    of the stream for visible units, as `boltzbench.kernels.rbm_gibbs` numbers them.
+    Free energies are float32, their differences are added in float64. Sweep ``t`` draws step ``1 + t``, the start
+    step 0 of the stream for visible units, as `boltzbench.kernels.rbm_gibbs` numbers them.
     """
     betas = _require_schedule(schedule)
     if chains < 2:
@@ -120,9 +121,12 @@ def annealed_importance_sampling(
         if beta == 0:
             return visible.double() @ base_logits + hidden_units * math.log(2)
         bias = _bias_between(visible_bias, base, beta, betas[-1])
-        return -beta * free_energy(
-            visible, weights, bias, hidden_bias, beta, check_values=check_values and number == 1, backend=backend
-        ).double()
+        return (
+            -beta
+            * free_energy(
+                visible, weights, bias, hidden_bias, beta, check_values=check_values and number == 1, backend=backend
+            ).double()
+        )
 
     for number in range(1, len(betas)):
         log_weights += log_probability(number) - log_probability(number - 1)
@@ -152,8 +156,8 @@ def ising_annealed_importance_sampling(
 ) -> Estimate:
     """log Z of an Ising model on a torus at inverse temperature ``schedule[-1]``, from independent spins.
 
-    The other arguments are those of `boltzbench.kernels.ising.ising_sweeps`. Sweep ``t`` draws step ``1 + t``, the start
-    the first words at step 0.
+    The other arguments are those of `boltzbench.kernels.ising.ising_sweeps`. Sweep ``t`` draws step ``1 + t``, the
+    start the first words at step 0.
     """
     betas = _require_schedule(schedule)
     if lattices < 2:
@@ -198,6 +202,6 @@ def _require_schedule(schedule: Sequence[float] | Tensor) -> list[float]:
         raise ValueError(f"schedule must have at least two inverse temperatures, got {len(betas)}")
     if betas[0] != 0:
         raise ValueError(f"schedule must begin at 0, where the partition function is known, got {betas[0]}")
-    if not all(a < b for a, b in zip(betas, betas[1:], strict=False)) or not math.isfinite(betas[-1]):
+    if not all(a < b for a, b in pairwise(betas)) or not math.isfinite(betas[-1]):
         raise ValueError("schedule must increase, and end at a finite inverse temperature")
     return betas

@@ -75,7 +75,13 @@ def swap_replicas(
         given[f"out.{name}"] = tensor
     if replica_at.numel():
         swap = Swap(
-            replica_at.contiguous(), energies.contiguous(), betas.contiguous(), *result, seed, round_number, first_ladder
+            replica_at.contiguous(),
+            energies.contiguous(),
+            betas.contiguous(),
+            *result,
+            seed,
+            round_number,
+            first_ladder,
         )
         with running_on(replica_at.device):
             backend_module(chosen, __package__).swap(swap)

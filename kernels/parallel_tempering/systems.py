@@ -65,7 +65,7 @@ class RbmReplicas:
 
 
 class IsingReplicas:
-    """An Ising model on a torus, `boltzbench.kernels.ising`: spins begin as fair coins. A round is ``sweeps`` sweeps."""
+    """An Ising model on a torus, `boltzbench.kernels.ising`: spins begin as coins, a round is ``sweeps`` sweeps."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -29,8 +30,8 @@ def integrate(betas: Tensor, mean_energy: Tensor, variance: Tensor, log_states: 
     """log Z at ``betas[-1]`` and its standard error, from independent ladders: ``betas`` (rungs,) begin at 0.
 
     ``d log Z / d beta = -<E>`` and ``d <E> / d beta = -Var(E)``, so that between neighbours, ``h`` apart, the rule of
-    Euler and Maclaurin, ``h/2 (f_k + f_(k+1)) + h^2/12 (f'_k - f'_(k+1))`` with ``f = -<E>``, is off by the fourth power
-    of h. Each ladder gives a value; the error is that of their mean, so that what correlates rungs is in it.
+    Euler and Maclaurin, ``h/2 (f_k + f_(k+1)) + h^2/12 (f'_k - f'_(k+1))`` with ``f = -<E>``, is off by the fourth
+    power of h. Each ladder gives a value; the error is that of their mean, so that what correlates rungs is in it.
     """
     h = betas.diff()
     slopes = h / 2 * -(mean_energy[:, 1:] + mean_energy[:, :-1])
@@ -68,7 +69,7 @@ def parallel_tempering(
         raise ValueError(f"betas must be at least two, got {len(values)}")
     if values[0] != 0:
         raise ValueError(f"betas must begin at 0, where log Z is known, got {values[0]}")
-    if not all(a < b for a, b in zip(values, values[1:], strict=False)) or not math.isfinite(values[-1]):
+    if not all(a < b for a, b in pairwise(values)) or not math.isfinite(values[-1]):
         raise ValueError("betas must increase, and end at a finite one")
     ladders, left = divmod(replicas.count, len(values))
     if left or ladders < 2:
@@ -99,7 +100,9 @@ def parallel_tempering(
             accepted += exchanged
     mean = first / rounds
     variance = (second / rounds - mean**2) * rounds / (rounds - 1)
-    asked = [sum((number % 2) == (k % 2) for number in range(burn_in, burn_in + rounds)) for k in range(len(values) - 1)]
+    asked = [
+        sum((number % 2) == (k % 2) for number in range(burn_in, burn_in + rounds)) for k in range(len(values) - 1)
+    ]
     rates = accepted[:, :-1].sum(0).double() / (ladders * torch.tensor(asked, device=replicas.device))
     log_z, stderr = integrate(ladder, center + mean, variance, replicas.log_states)
     return Tempering(center + mean, variance, rates, log_z, stderr)
