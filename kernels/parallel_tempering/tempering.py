@@ -60,9 +60,8 @@ def parallel_tempering(
         seed: the key of the random stream of exchanges; that of the replicas' sweeps may be the same.
         backend: of the exchanges.
 
-    Raises ValueError for what does not fit. The variance of a rung is about the mean of its own ladder, multiplied by
-    ``rounds / (rounds - 1)``: with rounds that are correlated it is still a little small, by twice their correlation
-    time over ``rounds``.
+    Raises ValueError for what does not fit. Variances are about the mean of all ladders, which the correlation of rounds
+    makes too small by much less than those about the mean of a ladder.
     """
     values = [float(beta) for beta in betas]
     if len(values) < 2:
@@ -89,7 +88,7 @@ def parallel_tempering(
         energies = replicas.advance(each.flatten(), number).view(shape)
         at_rung = energies.gather(1, replica_at.long())
         if number == burn_in:
-            center = at_rung.clone()  # near the mean, so that squares of differences lose nothing
+            center = at_rung.mean(0).expand(shape)  # near the mean, so that squares of differences lose nothing
         if number >= burn_in:
             first += at_rung - center
             second += (at_rung - center) ** 2
@@ -99,7 +98,8 @@ def parallel_tempering(
         if number >= burn_in:
             accepted += exchanged
     mean = first / rounds
-    variance = (second / rounds - mean**2) * rounds / (rounds - 1)
+    common = mean.mean(0)
+    variance = (second / rounds - common * (2 * mean - common)) * replicas.count / (replicas.count - len(values))
     asked = [
         sum((number % 2) == (k % 2) for number in range(burn_in, burn_in + rounds)) for k in range(len(values) - 1)
     ]
