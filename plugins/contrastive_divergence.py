@@ -31,6 +31,8 @@ PATTERNS = {1: 0.6, 6: 0.3, 3: 0.1}
 """The data: three states of the eight, bit i being visible unit i, with their probabilities."""
 DREAMS, ACROSS = 32, 8
 DREAM_SWEEPS = 200
+DREAMING_UNITS = 64
+DREAMING_UPDATES = 800
 UPDATES = 60
 
 
@@ -144,16 +146,21 @@ def likelihood_of_digits(device: torch.device, seed: int) -> list[float]:
 
 
 def dreams(device: torch.device, seed: int) -> Picture:
-    """What the machine of the digits makes of noise: the probabilities of the pixels after many sweeps."""
-    machine = Machine(*(part.to(device) for part in digits.machine()))
+    """What a machine that learned the digits makes of noise: the probabilities of the pixels after many sweeps."""
+    data = digits.binary_images().to(device)
+    state = initial_state(data, DREAMING_UNITS, seed=seed, chains=100, scale=0.1)
+    for update in range(DREAMING_UPDATES):
+        batch, rate = minibatch(data, 100, seed, state.step), 0.3 * (1 - update / DREAMING_UPDATES)
+        state = persistent_contrastive_divergence(state, batch, rate=rate, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randint(0, 2, (DREAMS, digits.PIXELS), generator=generator, dtype=torch.uint8).to(device)
-    hidden = gibbs(start, *machine, DREAM_SWEEPS, seed=seed).hidden.float()
-    shown = torch.sigmoid(machine.visible_bias + hidden @ machine.weights.t())
+    hidden = gibbs(start, *state.machine, DREAM_SWEEPS, seed=seed, first_sweep=state.sweep).hidden.float()
+    shown = torch.sigmoid(state.machine.visible_bias + hidden @ state.machine.weights.t())
     side = math.isqrt(digits.PIXELS)
     frame = torch.nn.functional.pad(shown.view(-1, ACROSS, side, side), (1, 1, 1, 1), value=0.5)
     rows = frame.permute(0, 2, 1, 3).flatten(0, 1).flatten(1)
-    return Picture("Digits dreamt by a machine of 16 hidden units", tuple(map(tuple, rows.cpu().double().tolist())))
+    title = f"Digits dreamt by a machine of {DREAMING_UNITS} hidden units"
+    return Picture(title, tuple(map(tuple, rows.cpu().double().tolist())))
 
 
 @hookimpl
