@@ -53,22 +53,20 @@ def run(device: torch.device, seed: int) -> Findings:
     wide = Machine(*(part.to(device) for part in fixture().values()))
     machine = Machine(*(part.float() for part in wide))
     exact = float(rbm_log_partition(*wide))
-    estimates = [
-        Estimate("log Z of the 10 x 8 machine: enumeration", exact, exact=LOG_Z, bound=(4 * 10 + 64) * 2.0**-24)
-    ]
+    estimates = [Estimate("log Z, RBM, enumeration", exact, exact=LOG_Z, bound=(4 * 10 + 64) * 2.0**-24)]
     estimates += [*_of_lattice(device, seed, budget)]
     annealed = []
     for number, steps in enumerate(budget.steps):
         found = annealed_importance_sampling(*machine, _ladder(1.0, steps), budget.chains, seed=seed + number)
         annealed.append((budget.chains * steps, found.log_z, found.stderr))
-    estimates.append(Estimate("log Z of the 10 x 8 machine: AIS", found.log_z, found.stderr, exact=LOG_Z))
-    estimates.append(Estimate(f"  its effective sample size, of {budget.chains}", found.ess))
+    estimates.append(Estimate("log Z, RBM, AIS", found.log_z, found.stderr, exact=LOG_Z))
+    estimates.append(Estimate("AIS weights that count, RBM", found.ess))
     tempered = []
     for number, rounds in enumerate(budget.rounds):
         replicas = RbmReplicas(*machine, budget.ladders * RUNGS, seed=seed + 100 + number)
         run_of = parallel_tempering(replicas, _ladder(1.0, RUNGS - 1), rounds, burn_in=rounds // 5, seed=seed + number)
         tempered.append((replicas.count * (rounds + rounds // 5), run_of.log_z, run_of.stderr))
-    estimates += _of_tempering("log Z of the 10 x 8 machine: parallel tempering, integrated", run_of, LOG_Z)
+    estimates += _of_tempering("RBM", run_of, LOG_Z)
     estimates += _of_digits(device, seed, budget)
     return Findings(tuple(estimates), (_plot(annealed, tempered),))
 
@@ -77,16 +75,16 @@ def _ladder(beta: float, steps: int) -> Tensor:
     return torch.linspace(0, beta, steps + 1, dtype=torch.float64)
 
 
-def _of_tempering(claim: str, found: Tempering, exact: float) -> list[Estimate]:
+def _of_tempering(name: str, found: Tempering, exact: float) -> list[Estimate]:
     return [
-        Estimate(claim, found.log_z, found.stderr, exact=exact),
-        Estimate("  its least rate of accepted exchanges", float(found.swap_rates.min())),
+        Estimate(f"log Z, {name}, tempering", found.log_z, found.stderr, exact=exact),
+        Estimate(f"least rate of exchanges, {name}", float(found.swap_rates.min())),
     ]
 
 
 def _of_lattice(device: torch.device, seed: int, budget: Budget) -> list[Estimate]:
     """The Ising torus as a Boltzmann machine of 0/1 units, and as spins."""
-    name = f"log Z of the {SIDE} x {SIDE} torus at beta {BETA}"
+    name = "torus"
     exact = kaufman(SIDE, SIDE, BETA).log_z
     couplings = lattice_couplings(SIDE, SIDE).to(device)
     units = units_of(couplings, couplings.new_zeros(SIDE**2))
@@ -99,9 +97,9 @@ def _of_lattice(device: torch.device, seed: int, budget: Budget) -> list[Estimat
     rounds = budget.rounds[-1]
     tempered = parallel_tempering(replicas, _ladder(BETA, RUNGS - 1), rounds, burn_in=rounds // 5, seed=seed)
     return [
-        Estimate(f"{name}: enumeration", enumerated, exact=exact, bound=1e-10),
-        Estimate(f"{name}: AIS", annealed.log_z, annealed.stderr, exact=exact),
-        *_of_tempering(f"{name}: parallel tempering, integrated", tempered, exact),
+        Estimate(f"log Z, {name}, enumeration", enumerated, exact=exact, bound=1e-10),
+        Estimate(f"log Z, {name}, AIS", annealed.log_z, annealed.stderr, exact=exact),
+        *_of_tempering(name, tempered, exact),
     ]
 
 
@@ -120,12 +118,13 @@ def _of_digits(device: torch.device, seed: int, budget: Budget) -> list[Estimate
     )
     exact = float(rbm_log_partition(*machine.double()))
     unnormalised = -float(free_energy(held_out, *machine).double().mean())
-    claim = f"log-likelihood of a held-out digit, {digits.PIXELS} x {digits.HIDDEN_UNITS} machine, nats"
     independent = _log_likelihood_of_independent_pixels(training, held_out)
     return [
-        Estimate(f"{claim}: AIS", unnormalised - found.log_z, found.stderr, exact=unnormalised - exact),
-        Estimate(f"  its effective sample size, of {budget.chains}", found.ess),
-        Estimate("  the same of independent pixels", independent),
+        Estimate(
+            "log p of a digit held out, AIS", unnormalised - found.log_z, found.stderr, exact=unnormalised - exact
+        ),
+        Estimate("AIS weights that count, digits", found.ess),
+        Estimate("log p, pixels independent", independent),
     ]
 
 
@@ -151,7 +150,7 @@ def register_experiments(register: Callable[[Experiment], None]) -> None:
     register(
         Experiment(
             "partition_function",
-            "log Z by enumeration, by annealed importance sampling and by parallel tempering.",
+            "log Z of a 10 x 8 RBM and a 4 x 4 Ising torus by enumeration, AIS and parallel tempering.",
             "Neal, Statistics and Computing 11 (2001); Salakhutdinov and Murray, ICML 2008",
             run,
         )

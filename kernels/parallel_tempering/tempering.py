@@ -60,8 +60,8 @@ def parallel_tempering(
         seed: the key of the random stream of exchanges; that of the replicas' sweeps may be the same.
         backend: of the exchanges.
 
-    Raises ValueError for what does not fit. Variances are about the mean of all ladders, which the correlation of rounds
-    makes too small by much less than those about the mean of a ladder.
+    Raises ValueError for what does not fit. Variances are about the mean of all ladders: about its own mean that of a
+    ladder would be too small, as rounds are correlated.
     """
     values = [float(beta) for beta in betas]
     if len(values) < 2:
