@@ -86,6 +86,20 @@ def test_a_field_that_shifts_all_energies_shifts_log_z(backend):
         assert float(rbm_log_partition(*wider, backend=backend)) == pytest.approx(exact, abs=1e-5)
 
 
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
+def test_a_block_that_has_many_tiles_and_batches(backend, monkeypatch):
+    """As for machines that have more of them than a device has blocks."""
+    kernels = dispatch.backend_module(backend, "boltzbench.kernels.enumeration")
+    monkeypatch.setattr(kernels, "MOST_BLOCKS" if backend == "cupy" else "MOST_PROGRAMS", 1)
+    machine = random(18, 18), random(18, seed=1), random(18, seed=2)
+    exact = float(rbm_log_partition(*machine))
+    assert float(rbm_log_partition(*machine, backend=backend)) == pytest.approx(exact, abs=8e-6)
+    blocks = torch.block_diag(bonds(11), bonds(11, seed=1))
+    exact = sum(float(log_partition(blocks[part, part], machine[1][:11])) for part in (slice(11), slice(11, 22)))
+    found = log_partition(blocks, machine[1][:11].repeat(2), backend=backend)
+    assert float(found) == pytest.approx(exact, abs=1e-11)
+
+
 @pytest.mark.parametrize("backend", ["triton", "cupy"])
 def test_what_exponents_cannot_hold_is_refused_or_nan_and_torch_takes_it(backend):
     if backend not in BACKENDS:
