@@ -13,12 +13,14 @@ from unittest import mock
 import pytest
 import torch
 from boltzbench.kernels import dispatch, emulator
+from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_backward,
     generalised_cross_entropy_forward,
 )
 from boltzbench.kernels.ising import ising_sweeps, pack_spins
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
+from boltzbench.kernels.parallel_tempering import swap_replicas
 from boltzbench.kernels.philox import Stream, normals, random_words
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_gibbs import gibbs, pack_states, prepare_weights
@@ -174,6 +176,21 @@ def rbm_free_energy_scenarios():
     return results
 
 
+def enumeration_scenarios():
+    results = []
+    for visible, hidden in ((0, 3), (3, 0), (1, 1), (7, 9), (13, 17), (14, 40)):
+        for scale in (0.1, 1.0, 4.0):
+            weights, biases = scale * _random(visible, hidden), _random(max(visible, hidden))
+            for beta in (0.0, 0.5):
+                found = rbm_log_partition(weights, biases[:visible], biases[:hidden], beta, backend="cupy")
+                results.append(found)
+    for units in (0, 1, 8, 16, 17, 21):
+        above = 0.2 * _random(units, units).triu(1)
+        for beta in (0.0, 0.5, 1.0):
+            results.append(log_partition(above + above.t(), _random(units), beta, backend="cupy"))
+    return results
+
+
 def ising_scenarios():
     results = []
     sizes = ((1, 2, 2), (70, 4, 4), (3, 6, 70), (2, 4, 64), (2, 40, 130), (130, 2, 66))
@@ -185,6 +202,18 @@ def ising_scenarios():
                 for seed in (0, 2**64 - 1):
                     numbers = {"rule": rule, "field": field, "plan": plan, "seed": seed, "first_sweep": 2**32 - 2}
                     results.append(ising_sweeps(spins, width, 2, beta, backend="cupy", **numbers))
+    return results
+
+
+def parallel_tempering_scenarios():
+    results = []
+    for ladders, rungs in ((1, 1), (1, 2), (7, 3), (100, 16), (3, 300), (257, 1)):
+        replica_at = _random(ladders, rungs).argsort(1).to(torch.int32)
+        energies, betas = _random(ladders, rungs, dtype=torch.float64), torch.linspace(0, 2, rungs).double()
+        for round_number in (0, 1, 2**32 - 1):
+            for seed in (0, 2**64 - 1):
+                numbers = {"seed": seed, "round_number": round_number, "first_ladder": 2**40}
+                results += swap_replicas(replica_at, energies, betas, backend="cupy", **numbers)
     return results
 
 
@@ -236,9 +265,11 @@ def sgld_scenarios():
 
 
 SCENARIOS = {
+    "enumeration": enumeration_scenarios,
     "generalised_cross_entropy": generalised_cross_entropy_scenarios,
     "ising": ising_scenarios,
     "logsumexp": logsumexp_scenarios,
+    "parallel_tempering": parallel_tempering_scenarios,
     "rbm_free_energy": rbm_free_energy_scenarios,
     "rbm_gibbs": rbm_gibbs_scenarios,
     "rbm_gradient": rbm_gradient_scenarios,

@@ -23,10 +23,12 @@ from boltzbench.kernels.ising.half_sweep import HalfSweep
 from boltzbench.kernels.logsumexp import logsumexp
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.kernels.sgld import reference as sgld_reference
+from boltzbench.plugins import enumeration as enumeration_plugin
 from boltzbench.plugins import generalised_cross_entropy as cross_entropy_plugin
 from boltzbench.plugins import ising as ising_plugin
 from boltzbench.plugins import langevin, sgld_variants
 from boltzbench.plugins import logsumexp as logsumexp_plugin
+from boltzbench.plugins import parallel_tempering as tempering_plugin
 from boltzbench.plugins import rbm_free_energy as free_energy_plugin
 from boltzbench.plugins import rbm_gibbs as rbm_plugin
 from boltzbench.plugins import rbm_gradient as gradient_plugin
@@ -36,9 +38,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 PLUGINS = {
+    "enumeration": enumeration_plugin,
     "generalised_cross_entropy": cross_entropy_plugin,
     "ising": ising_plugin,
     "logsumexp": logsumexp_plugin,
+    "parallel_tempering": tempering_plugin,
     "rbm_free_energy": free_energy_plugin,
     "rbm_gibbs": rbm_plugin,
     "rbm_gradient": gradient_plugin,
@@ -531,6 +535,9 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     return prepare
 
 
+RESTRICTED, FRUSTRATED = "visible=13 hidden=30 float64", "frustrated visible=12 hidden=33 float32"
+MACHINE, TWO_BATCHES = "machine units=18 float32", "blocks machine units=21 bfloat16"
+LADDERS, ODD_ROUND = "ladders=300 rungs=12 float64", "odd round ladders=301 rungs=7 float64"
 LOGSUMEXP, SPLIT = "rows=37 columns=1031 float32", "split rows=3 columns=70001 float32"
 LOSS, SLOPES = "rows=37 columns=1031 float32", "backward rows=37 columns=1031 float32"
 IGNORED = "ignored rows=7 columns=512 float32"
@@ -637,6 +644,18 @@ WRONG_KERNELS = (
     *(
         WrongKernel(name, operation, caught_by, status, _with_inputs(operation, spoil))
         for name, operation, caught_by, status, spoil in (
+            ("ignores_beta", "enumeration", "cold visible=12 hidden=33 float32",
+             Status.WRONG_VALUES, lambda inputs: {"beta": 1.0}),
+            ("forgets_the_biases_it_enumerates", "enumeration", RESTRICTED,
+             Status.WRONG_VALUES, lambda inputs: {"visible_bias": torch.zeros_like(inputs["visible_bias"])}),
+            ("drops_the_last_unit", "enumeration", "fixture", Status.WRONG_LAW,
+             lambda inputs: {"weights": inputs["weights"][:, :-1], "hidden_bias": inputs["hidden_bias"][:-1]}),
+            ("counts_bonds_twice", "enumeration", MACHINE,
+             Status.WRONG_VALUES, lambda inputs: {"weights": 2 * inputs["weights"]}),
+            ("counts_bonds_twice", "enumeration", "Kaufman",
+             Status.WRONG_LAW, lambda inputs: {"weights": 2 * inputs["weights"]}),
+            ("rounds_to_float16", "enumeration", RESTRICTED,
+             Status.WRONG_VALUES, lambda inputs: {"weights": inputs["weights"].half().double()}),
             ("ignores_q", "generalised_cross_entropy", "half rows=33 columns=300 float32",
              Status.WRONG_VALUES, lambda inputs: {"q": 0.7}),
             ("misses_the_ignore_index", "generalised_cross_entropy", "ignored backward rows=7 columns=512 float32",
@@ -677,6 +696,16 @@ WRONG_KERNELS = (
              Status.WRONG_VALUES, lambda inputs: {"rule": "metropolis"}),
             ("repeats_the_first_sweep's_bits", "ising", "composition",
              Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
+            ("takes_the_energies_of_rungs", "parallel_tempering", LADDERS, Status.WRONG_VALUES,
+             lambda inputs: {"energies": inputs["energies"].gather(1, inputs["replica_at"].long())}),
+            ("has_the_sign_of_energy_wrong", "parallel_tempering", "product law",
+             Status.WRONG_LAW, lambda inputs: {"energies": -inputs["energies"]}),
+            ("exchanges_too_often", "parallel_tempering", "product law",
+             Status.WRONG_LAW, lambda inputs: {"betas": 0.8 * inputs["betas"]}),
+            ("asks_the_same_pairs_always", "parallel_tempering", ODD_ROUND,
+             Status.WRONG_VALUES, lambda inputs: {"round_number": 0}),
+            ("shares_numbers_between_ladders", "parallel_tempering", "composition",
+             Status.WRONG_LAW, lambda inputs: {"first_ladder": 0}),
             ("has_noise_of_variance_two", "sgld", WELL,
              Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
             ("ignores_the_temperature", "sgld", "hot tensors=1 elements=4097 float32",
@@ -739,6 +768,17 @@ MUTANTS = tuple(
                 ("for (auto& part : chunk) part = {};", "factor;", "ignored backward rows=7 columns=512 float32"),
             )
         ),
+        ("enumeration", "enumeration.cu", "multiply<1>(p", "multiply<GROUP>(p", FRUSTRATED),
+        ("enumeration", "enumeration.cu", "exponents += (more & 0x7f800000u) >> 7;", "", RESTRICTED),
+        ("enumeration", "enumeration.cu", "total *= exp(peak - larger);", "", TWO_BATCHES),
+        ("enumeration", "enumeration.cu", "k <= i; ++k)", "k < i; ++k)", MACHINE),
+        ("enumeration", "triton_kernels.py", "p *= row_bias[:, None] * ", "p *= ", RESTRICTED),
+        ("enumeration", "triton_kernels.py", "total *= tl.exp(peak - larger)", "", MACHINE),
+        ("enumeration", "triton_kernels.py", "if each == 0:", "if each <= 1:", FRUSTRATED),
+        ("parallel_tempering", "parallel_tempering.cu", "(rung ^ step) & 1", "rung & 1", ODD_ROUND),
+        ("parallel_tempering", "parallel_tempering.cu", "fmin(log_ratio, 0.0)", "-fabs(log_ratio)", LADDERS),
+        ("parallel_tempering", "triton_kernels.py", "number >> 2, seed", "number, seed", LADDERS),
+        ("parallel_tempering", "triton_kernels.py", "is_lower, second, first", "is_lower, first, second", LADDERS),
         ("ising", "ising.cu", "if (CLASSES == 2) flips |= ~all;", "", TINY),
         ("ising", "ising.cu", "cell + (cells - words)", "cell", TINY),
         ("ising", "ising.cu", "masks[4 * part + i]", "masks[i]", LARGE_LATTICE),
