@@ -5,7 +5,7 @@
 //   numbers      Philox-10: 20 wide products and 20 LOP3 for 4 bits of all 32 walkers
 //   comparison   of a random number with the threshold of its cost, bit by bit from the most significant one, until
 //                all numbers are decided: see ising.cu, whose way this is. A threshold's bit is picked by the planes.
-// On sm_90 a group of four bits of 32 walkers takes 65 instructions, and a spin of 4 bonds besides 87; of the 282 where
+// On sm_90 a group of four bits of 32 walkers takes 64 instructions, and a spin of 4 bonds besides 77; of the 269 where
 // three groups are drawn some 150 on the alu pipe. Predicted, not measured, for an H200 with 64 lanes of that pipe on
 // each of 132 multiprocessors at 1.98 GHz: 3500 flips/ns, with enough walkers for 24 warps on each (3.2 million).
 //
