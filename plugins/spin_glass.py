@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -47,15 +46,15 @@ def _case(spins: int, walkers: int, sweeps: int, variant: str = "", **more: str)
 
 
 CASES = (
-    _case(16, 4128, 1),
-    _case(4, 96, 5, "cyclic"),
-    *(_case(9, 96, 1, variant) for variant in ("cold", "hot")),
-    _case(6, 1056, 2, "dense"),
-    _case(11, 96, 1, "dense"),
-    _case(8, 1056, 1, "strong"),
+    _case(9, 4128, 1),
+    _case(3, 96, 4, "cyclic"),
+    *(_case(4, 96, 1, variant) for variant in ("cold", "hot")),
+    _case(6, 1056, 1, "dense"),
+    _case(9, 96, 1, "dense"),
+    _case(11, 96, 1, "strong"),
     _case(1, 32, 2),
-    _case(16, 0, 2),
-    _case(25, 64, 1, purpose="bench"),
+    _case(9, 0, 2),
+    _case(9, 64, 1, purpose="bench"),
     *(
         _case(spins, walkers, 50, variant, purpose="bench", preset=preset)
         for spins, walkers, variant, preset in (
@@ -71,7 +70,7 @@ def couplings_of(case: Case) -> Tensor:
     """Of a square torus, -1 or 1; or between all pairs, of magnitude 1, or up to 2. Of a case, whatever its seed."""
     n = case.sizes["spins"]
     generator = torch.Generator().manual_seed(n)
-    if case.variant in ("", "cold", "hot"):
+    if not case.variant:
         return lattice_glass(math.isqrt(n), math.isqrt(n), generator)
     pairs = torch.randint(0, 4 if case.variant == "strong" else 2, (n, n), generator=generator)
     upper = torch.tensor([-1, 1, -2, 2], dtype=torch.float64)[pairs].triu(1)
@@ -84,7 +83,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     generator = torch.Generator(device).manual_seed(case.seed)
     temperatures = schedules.geometric(sweeps, 4.0, 0.5)
     if case.variant == "cyclic":
-        temperatures = torch.cat((schedules.cyclic_cosine(sweeps - 1, 3.0, 0.3, 2), schedules.constant(1, 1.0)))
+        temperatures = schedules.cyclic_cosine(sweeps, 3.0, 0.3, cycles=2)
     if case.variant in ("cold", "hot"):
         temperatures = schedules.constant(sweeps, 1e-9 if case.variant == "cold" else 1e30)
     return {
@@ -156,17 +155,20 @@ def _numbers(seed: int, **given: Any) -> dict[str, Any]:
     return {"seed": seed, "first_sweep": 0, "first_walker": 0, **given}
 
 
-WALKERS, CPU_WALKERS = 1 << 19, 16_000
+WALKERS, CPU_WALKERS = 1 << 19, 8192
 
 
 def _walkers(device: torch.device) -> int:
     return WALKERS if device.type == "cuda" else CPU_WALKERS
 
 
-def small_glass(kind: str) -> Tensor:
-    """A torus of 3 x 4 spins with couplings -1 and 1; or 9 spins all of which are bound, by up to 2."""
-    if kind == "torus":
-        return lattice_glass(3, 4, torch.Generator().manual_seed(1))
+def torus() -> Tensor:
+    """Couplings -1 and 1 of 3 x 4 spins."""
+    return lattice_glass(3, 4, torch.Generator().manual_seed(1))
+
+
+def graph() -> Tensor:
+    """Of 9 spins, all of which are bound, by up to 2."""
     upper = torch.randint(-2, 3, (9, 9), generator=torch.Generator().manual_seed(0)).double().triu(1)
     return upper + upper.t()
 
@@ -182,9 +184,9 @@ def _judge(states: Tensor, law: Tensor, energies: Tensor, false_alarm: float) ->
     return verdicts
 
 
-def keeps_the_law(kind: str, advance: Advance, device: torch.device, seed: int) -> Agreement:
+def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreement:
     """Walkers that start as exact draws at T = 1.5 are exact draws after a sweep."""
-    couplings, temperature = small_glass(kind), 1.5
+    couplings, temperature = graph(), 1.5
     each = exact.state_energies(couplings)
     law = torch.softmax(-each / temperature, 0)
     generator = torch.Generator().manual_seed(seed)
@@ -200,11 +202,11 @@ def keeps_the_law(kind: str, advance: Advance, device: torch.device, seed: int) 
 
 
 def follows_a_schedule(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Walkers that start at random, cooled from 3 to 0.5 in 3 sweeps: distributed as the transition matrices have it.
+    """Walkers that start at random, cooled from 3 to 0.5 in 2 sweeps: distributed as the transition matrices have it.
 
     That includes how many of them end in a ground state, and that the energies told are those of the spins.
     """
-    couplings, temperatures = small_glass("torus"), schedules.geometric(3, 3.0, 0.5)
+    couplings, temperatures = torus(), schedules.geometric(2, 3.0, 0.5)
     each = exact.state_energies(couplings)
     law, walkers = exact.law_after(each, temperatures), _walkers(device)
     generator = torch.Generator().manual_seed(seed)
@@ -226,23 +228,23 @@ def follows_a_schedule(advance: Advance, device: torch.device, seed: int) -> Agr
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """A schedule in one call ends where three calls do, and the walkers in two parts: the same stream."""
+    """A schedule in one call ends where two calls do, and the walkers in two parts: the same stream."""
     generator = torch.Generator().manual_seed(seed)
     couplings = torch.ones(4, 4) - torch.eye(4)
     start = random_walkers(4, 320, generator, torch.device("cpu")).to(device)
-    temperatures = schedules.geometric(3, 3.0, 0.5).to(device)
+    temperatures = schedules.geometric(2, 3.0, 0.5).to(device)
 
     def run(spins: Tensor, sweeps: slice, first_walker: int = 0) -> Tensor:
         inputs = {"spins": spins, "couplings": couplings, "temperatures": temperatures[sweeps]}
         numbers = _numbers(seed, first_sweep=sweeps.start, first_walker=first_walker)
         return advance({**inputs, **numbers})["annealed"].clone()
 
-    whole = run(start, slice(0, 3))
+    whole = run(start, slice(0, 2))
     stepped = start
-    for sweep in range(3):
+    for sweep in range(2):
         stepped = run(stepped, slice(sweep, sweep + 1))
-    parts = torch.cat((run(start[:, :3], slice(0, 3)), run(start[:, 3:], slice(0, 3), 96)), dim=1)
-    for what, other in (("three calls of one sweep", stepped), ("two parts of the walkers", parts)):
+    parts = torch.cat((run(start[:, :3], slice(0, 2)), run(start[:, 3:], slice(0, 2), 96)), dim=1)
+    for what, other in (("two calls of one sweep", stepped), ("two parts of the walkers", parts)):
         wrong = int((whole != other).sum())
         if wrong:
             message = f"{what}: {wrong} of {whole.numel()} words differ"
@@ -262,10 +264,7 @@ OPERATION = Operation(
     reference=expected,
     cost=cost,
     laws=(
-        *(
-            Law(f"enumeration {kind}", f"a sweep keeps the law of a small {kind}", partial(keeps_the_law, kind))
-            for kind in ("torus", "graph")
-        ),
+        Law("enumeration", "a sweep keeps the law of a small glass", keeps_the_law),
         Law("schedule", "after cooling walkers are where the transition matrices say", follows_a_schedule),
         Law("composition", "splitting sweeps or walkers over calls changes no spin", composes, shared_stream=True),
     ),

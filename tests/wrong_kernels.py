@@ -553,8 +553,8 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
 
 
 WALK, WALKED = "walkers=2003 steps=8 float32", "passages walkers=1027 steps=12 float32"
-GLASS, DENSE = "spins=16 walkers=4128 sweeps=1 int32", "dense spins=6 walkers=1056 sweeps=2 int32"
-STRONG, CYCLIC = "strong spins=8 walkers=1056 sweeps=1 int32", "cyclic spins=4 walkers=96 sweeps=5 int32"
+GLASS, DENSE = "spins=9 walkers=4128 sweeps=1 int32", "dense spins=6 walkers=1056 sweeps=1 int32"
+CYCLIC = "cyclic spins=3 walkers=96 sweeps=4 int32"
 LOGSUMEXP, SPLIT = "rows=37 columns=1031 float32", "split rows=3 columns=70001 float32"
 LOSS, SLOPES = "rows=37 columns=1031 float32", "backward rows=37 columns=1031 float32"
 IGNORED = "ignored rows=7 columns=512 float32"
@@ -703,10 +703,10 @@ WRONG_KERNELS = (
             ("reuses_its_noise", "annealed_langevin", "composition",
              Status.WRONG_LAW, lambda inputs: {"first_step": 0}),
             ("stays_at_the_first_temperature", "spin_glass", CYCLIC, Status.WRONG_VALUES,
-             lambda inputs: {"temperatures": inputs["temperatures"][:1].expand(5)}),
-            ("takes_all_couplings_for_positive", "spin_glass", "enumeration torus",
+             lambda inputs: {"temperatures": inputs["temperatures"][:1].expand(4)}),
+            ("takes_all_couplings_for_positive", "spin_glass", "schedule",
              Status.WRONG_LAW, lambda inputs: {"couplings": inputs["couplings"].abs()}),
-            ("takes_all_couplings_for_one", "spin_glass", "enumeration graph",
+            ("takes_all_couplings_for_one", "spin_glass", "enumeration",
              Status.WRONG_LAW, lambda inputs: {"couplings": inputs["couplings"].sign()}),
             ("cools_too_fast", "spin_glass", "schedule",
              Status.WRONG_LAW, lambda inputs: {"temperatures": 0.7 * inputs["temperatures"]}),

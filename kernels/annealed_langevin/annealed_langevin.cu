@@ -3,8 +3,8 @@
 // Bound by instructions: a walker is read and written once, and in between a step takes
 //   noise    Philox, 5 wide products and 5 LOP3, and Box and Muller's method, some 17: see philox.cuh
 //   drift    x - 2 eps x (x^2 - 1): a product and two fused multiply-adds; and a sum for the noise
-// On sm_90 the loop has 130 instructions for four walkers, 36 with passages. Predicted, not measured, for an H200 that
-// issues 128 of them per clock on each of 132 multiprocessors at 1.98 GHz: 1.0e12 walker-steps/s, 0.92e12 with passages.
+// On sm_90 the loop has 130 instructions for four walkers, 142 with passages. Predicted, not measured, for an H200 that
+// issues 128 of them per clock on each of 132 multiprocessors at 1.98 GHz: 1.03e12 walker-steps/s, 0.94e12 with passages.
 //
 // Design: a thread has the four walkers of a group in registers, and a Philox call gives their noise of one step. The
 // noise's scale, sqrt(eps T), is the same for all threads: a load that the L1 cache answers, for four walkers.

@@ -41,14 +41,23 @@ def _picked(choice, low, high):
 
 
 @helper
-def _threshold(table, shift, p0, p1, p2, p3, CLASSES: tl.constexpr):
+def _row(table, CLASSES: tl.constexpr):
+    """The thresholds of all classes."""
+    if CLASSES == 1:
+        return (tl.load(table).to(tl.uint32, bitcast=True),)
+    else:
+        return _row(table, CLASSES // 2) + _row(table + CLASSES // 2, CLASSES // 2)
+
+
+@helper
+def _threshold(row, first: tl.constexpr, shift, p0, p1, p2, p3, CLASSES: tl.constexpr):
     """The bit above ``shift`` others of the threshold of each walker's class, which the planes name."""
     if CLASSES == 1:
-        return _mask((tl.load(table).to(tl.uint32, bitcast=True) >> shift) & 1)
+        return _mask((row[first] >> shift) & 1)
     else:
         HALF: tl.constexpr = CLASSES // 2
-        low = _threshold(table, shift, p0, p1, p2, p3, HALF)
-        high = _threshold(table + HALF, shift, p0, p1, p2, p3, HALF)
+        low = _threshold(row, first, shift, p0, p1, p2, p3, HALF)
+        high = _threshold(row, first + HALF, shift, p0, p1, p2, p3, HALF)
         if CLASSES == 2:
             return _picked(p0, low, high)
         elif CLASSES == 4:
@@ -107,13 +116,13 @@ def anneal_kernel(
             else:
                 flips = p4
             undecided = present & _not(flips)
-            row = table + (sweep * 2 + (start & 1)) * CLASSES
+            row = _row(table + (sweep * 2 + (start & 1)) * CLASSES, CLASSES)
             part = 0
             while tl.max((undecided != 0).to(tl.int32), axis=0) > 0:
                 w0, w1, w2, w3 = random_words(first + i * PARTS + part, seed, first_sweep + sweep, GLASS_SITES)
                 drawn = (w0, w1, w2, w3)
                 for j in tl.static_range(4):
-                    threshold = _threshold(row, 31 - 4 * part - j, p0, p1, p2, p3, CLASSES)
+                    threshold = _threshold(row, 0, 31 - 4 * part - j, p0, p1, p2, p3, CLASSES)
                     flips = flips | (undecided & threshold & _not(drawn[j]))
                     undecided = undecided & _not(threshold ^ drawn[j])
                 part += 1
