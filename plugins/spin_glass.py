@@ -56,7 +56,7 @@ CASES = (
     _case(9, 0, 2),
     _case(9, 64, 1, purpose="bench"),
     *(
-        _case(spins, walkers, 50, variant, purpose="bench", preset=preset)
+        _case(spins, walkers, 20, variant, purpose="bench", preset=preset)
         for spins, walkers, variant, preset in (
             (64, 1 << 22, "", "quick"),
             (256, 1 << 20, "", "full"),
@@ -107,19 +107,18 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     spins, device = unpack_walkers(inputs["spins"]).double(), inputs["spins"].device
     couplings = inputs["couplings"].to(device, torch.float64)
     walkers, n = spins.shape
-    walker = torch.arange(walkers, device=device)
-    group, bit = (inputs["first_walker"] + walker) // 32, walker % 32
+    group = inputs["first_walker"] // 32 + torch.arange(walkers // 32, device=device)
+    part, bit = torch.arange(8, device=device), torch.arange(32, device=device)
     for sweep, temperature in enumerate(inputs["temperatures"]):
         for i in range(n):
             change = 2 * spins[:, i] * (spins @ couplings[i])
-            number = torch.zeros_like(walker)
-            for part in range(8):
-                groups = (group * n + i) * 8 + part
-                drawn = random_words(groups, inputs["seed"], inputs["first_sweep"] + sweep, Stream.GLASS_SITES)
-                for each in drawn.unbind(-1):
-                    number = number << 1 | each >> bit & 1
+            groups = (group * n + i)[:, None] * 8 + part
+            drawn = random_words(groups, inputs["seed"], inputs["first_sweep"] + sweep, Stream.GLASS_SITES)
+            number = torch.zeros((len(group), 32), dtype=torch.int64, device=device)
+            for each in drawn.flatten(1).unbind(1):
+                number = number << 1 | each[:, None] >> bit & 1
             threshold = (torch.exp(-change / temperature) * 2.0**32).round().clamp(max=2.0**32 - 1)
-            flips = (change <= 0) | (number.double() < threshold)
+            flips = (change <= 0) | (number.flatten().double() < threshold)
             spins[:, i] = torch.where(flips, -spins[:, i], spins[:, i])
     final = -0.5 * ((spins @ couplings) * spins).sum(1)
     return {"annealed": Expected(pack_walkers(spins).double()), "energies": Expected(final)}

@@ -155,4 +155,4 @@ def test_the_input_is_kept_and_strided_spins_are_right():
 
 def test_the_cost_counts_flips():
     cost = plugin.cost(next(case for case in plugin.CASES if case.sizes["walkers"] == 1 << 22))
-    assert (cost.items, cost.bytes_read) == (64 * 50 << 22, 8 << 22)
+    assert (cost.items, cost.bytes_read) == (64 * 20 << 22, 8 << 22)
