@@ -13,7 +13,8 @@ enum Stream : u32 {
     STREAM_NOISE = 3,
     STREAM_ROUNDING = 4,
     STREAM_EVEN_SITES = 5,
-    STREAM_ODD_SITES = 6
+    STREAM_ODD_SITES = 6,
+    STREAM_BOLTZMANN_UNITS = 13
 };
 
 struct Words {

@@ -47,6 +47,7 @@ class Stream(IntEnum):
     ROUNDING = 4
     EVEN_SITES = 5
     ODD_SITES = 6
+    BOLTZMANN_UNITS = 13
 
 
 def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1, step_name: str = "step") -> None:

@@ -29,4 +29,5 @@ __global__ void streams(i64* out) {
     out[3] = STREAM_ROUNDING;
     out[4] = STREAM_EVEN_SITES;
     out[5] = STREAM_ODD_SITES;
+    out[6] = STREAM_BOLTZMANN_UNITS;
 }
