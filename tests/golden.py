@@ -21,6 +21,7 @@ FOLDER = Path(__file__).with_name("golden")
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers that share them
 FULL = "sm_90"
 OPERATIONS = (
+    "boltzmann_gibbs",
     "generalised_cross_entropy",
     "ising",
     "logsumexp",

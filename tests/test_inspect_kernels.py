@@ -12,6 +12,7 @@ import golden
 import pytest
 import torch
 from boltzbench.harness.sass_tools import ToolMissing, tool
+from boltzbench.kernels.boltzmann_gibbs import cuda_kernels as boltzmann_gibbs
 from boltzbench.kernels.generalised_cross_entropy import cuda_kernels as generalised_cross_entropy
 from boltzbench.kernels.ising import cuda_kernels as ising
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
@@ -134,6 +135,7 @@ def test_other_forms_of_the_triton_kernels():
 @pytest.mark.parametrize(
     ("module", "modules"),
     [
+        (boltzmann_gibbs, [boltzmann_gibbs.module()]),
         (
             generalised_cross_entropy,
             [generalised_cross_entropy.module(dtype) for dtype in generalised_cross_entropy.TYPES],

@@ -18,11 +18,13 @@ from unittest import mock
 import boltzbench.kernels
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Status, Tensors
+from boltzbench.kernels.boltzmann_gibbs import PreparedMachine
 from boltzbench.kernels.ising import reference as ising_reference
 from boltzbench.kernels.ising.half_sweep import HalfSweep
 from boltzbench.kernels.logsumexp import logsumexp
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.kernels.sgld import reference as sgld_reference
+from boltzbench.plugins import boltzmann_gibbs as boltzmann_plugin
 from boltzbench.plugins import generalised_cross_entropy as cross_entropy_plugin
 from boltzbench.plugins import ising as ising_plugin
 from boltzbench.plugins import langevin, sgld_variants
@@ -36,6 +38,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 PLUGINS = {
+    "boltzmann_gibbs": boltzmann_plugin,
     "generalised_cross_entropy": cross_entropy_plugin,
     "ising": ising_plugin,
     "logsumexp": logsumexp_plugin,
@@ -430,6 +433,38 @@ def shares_uniforms_between_chains(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def shares_uniforms_between_chains_of_units(inputs: Inputs, outputs: Tensors) -> Launch:
+    def launch() -> Tensors:
+        for chain in range(len(inputs["states"])):
+            part = {"advanced": outputs["advanced"][chain : chain + 1]}
+            boltzmann_plugin.prepare("torch", {**inputs, "states": inputs["states"][chain : chain + 1]}, part)()
+        return outputs
+
+    return launch
+
+
+def _with_colours(merge: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Prepare:
+    """Sweeps whose colours are others, of as many units in the same order; each draws its numbers as before."""
+    honest = boltzmann_plugin._prepared
+
+    def prepared(inputs: Inputs) -> PreparedMachine:
+        machine = honest(inputs)
+        return replace(machine, sizes=merge(machine.sizes))
+
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            with mock.patch.object(boltzmann_plugin, "_prepared", prepared):
+                return boltzmann_plugin.prepare("torch", inputs, outputs)()
+
+        return launch
+
+    return prepare
+
+
+gives_coupled_units_one_colour = _with_colours(lambda sizes: (sum(sizes[:2]), *sizes[2:]))
+draws_all_from_the_states_before = _with_colours(lambda sizes: (sum(sizes),))
+
+
 def shares_bits_between_lattices(inputs: Inputs, outputs: Tensors) -> Launch:
     def launch() -> Tensors:
         for lattice in range(len(inputs["spins"])):
@@ -541,6 +576,8 @@ ISING, TINY = "lattices=5 height=6 width=70 sweeps=1 int32", "lattices=70 height
 HOT = "beta-zero lattices=3 height=4 width=130 sweeps=1 int32"
 LARGE_LATTICE = "lattices=2 height=64 width=128 sweeps=1 int32"
 HEAT_BATH, FIELD = f"heat-bath {ISING}", "field lattices=3 height=4 width=130 sweeps=1 int32"
+MACHINE, DENSE = "chains=70 units=37 sweeps=1 float32", "dense chains=33 units=70 sweeps=1 float32"
+UNITS_LATTICE = "lattice chains=40 units=64 sweeps=3 float32"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 FREE_ENERGY, FEW_TERMS = "chains=70 visible=100 hidden=17 float32", "outliers chains=40 visible=2 hidden=1 float32"
 TILES_OF_UNITS = "cold chains=65 visible=33 hidden=130 float32"
@@ -666,6 +703,20 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"beta": 1.05 * inputs["beta"]}),
             ("is_too_hot", "rbm_gibbs", "enumeration beta=0.5",
              Status.WRONG_LAW, lambda inputs: {"beta": 0.8 * inputs["beta"]}),
+            ("ignores_beta", "boltzmann_gibbs", f"cold {MACHINE}", Status.WRONG_VALUES, lambda inputs: {"beta": 1.0}),
+            ("misses_a_sweep", "boltzmann_gibbs", UNITS_LATTICE, Status.WRONG_VALUES, lambda inputs: {"sweeps": 2}),
+            ("counts_each_coupling_half", "boltzmann_gibbs", f"hot {MACHINE}",
+             Status.WRONG_VALUES, lambda inputs: {"weights": inputs["weights"] / 2}),
+            ("counts_each_coupling_half", "boltzmann_gibbs", "enumeration beta=1.5",
+             Status.WRONG_LAW, lambda inputs: {"weights": inputs["weights"] / 2}),
+            ("is_too_cold", "boltzmann_gibbs", "enumeration beta=0.5",
+             Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
+            ("forgets_the_fields", "boltzmann_gibbs", f"spins {MACHINE}",
+             Status.WRONG_VALUES, lambda inputs: {"biases": torch.zeros_like(inputs["biases"])}),
+            ("unclamps", "boltzmann_gibbs", f"clamped {MACHINE}",
+             Status.WRONG_VALUES, lambda inputs: {"clamped": torch.zeros_like(inputs["clamped"])}),
+            ("repeats_the_first_sweep's_uniforms", "boltzmann_gibbs", "composition",
+             Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
             ("ignores_beta", "ising", ISING,
              Status.WRONG_VALUES, lambda inputs: {"beta": torch.ones_like(inputs["beta"])}),
             ("is_too_cold", "ising", "enumeration metropolis",
@@ -698,6 +749,18 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
             ("reuses_its_noise", "sghmc", WELL, Status.WRONG_LAW, lambda inputs: {"step": 0}),
         )
+    ),
+    WrongKernel(
+        "shares_uniforms_between_chains", "boltzmann_gibbs", MACHINE, Status.WRONG_VALUES,
+        shares_uniforms_between_chains_of_units,
+    ),
+    *(
+        WrongKernel(name, "boltzmann_gibbs", caught_by, status, wrong)
+        for name, wrong in (
+            ("gives_coupled_units_one_colour", gives_coupled_units_one_colour),
+            ("draws_all_from_the_states_before", draws_all_from_the_states_before),
+        )
+        for caught_by, status in ((MACHINE, Status.WRONG_VALUES), ("enumeration beta=1.5", Status.WRONG_LAW))
     ),
     WrongKernel(
         "shares_bits_between_lattices", "ising", ISING, Status.WRONG_VALUES, shares_bits_between_lattices
@@ -737,6 +800,21 @@ MUTANTS = tuple(
                 ("label) - shift;", "label);", LOSS),
                 ("- (level == -infinity() ? Real(0) : log_total)", "- log_total", INFINITE),
                 ("for (auto& part : chunk) part = {};", "factor;", "ignored backward rows=7 columns=512 float32"),
+            )
+        ),
+        *(
+            ("boltzmann_gibbs", "boltzmann_gibbs.cu", old, new, case)
+            for old, new, case in (
+                ("__syncthreads();  // all of a colour", "// all of a colour", UNITS_LATTICE),
+                ("own_bit), random.word[i]", "own_bit), random.word[0]", MACHINE),
+                ("settings.first_step + sweep", "settings.first_step", UNITS_LATTICE),
+                ("settings.first_chain + chain", "chain", MACHINE),
+                ("add_link(odd, state, b.z, b.w, own_bit);", "", UNITS_LATTICE),
+                ("held[order[unit] *", "held[unit *", f"clamped {MACHINE}"),
+                ("mine ? betas[chain]", "mine ? betas[0]", f"betas clamped {MACHINE}"),
+                ("__syncthreads();  // all parts", "// all parts", DENSE),
+                ("part < WARPS; ++part", "part < WARPS - 1; ++part", DENSE),
+                ("warp & 2 ? upper : lower", "lower", DENSE),
             )
         ),
         ("ising", "ising.cu", "if (CLASSES == 2) flips |= ~all;", "", TINY),
@@ -808,6 +886,15 @@ MUTANTS = tuple(
                 ("tl.where(label == ignore_index, 0.0, result)", "result", IGNORED),
                 ("tl.where(y == 1.0, -x, tl.where(y < 0.5, 1.0 - y, near))", "1.0 - y",
                  "tiny rows=33 columns=300 float32"),
+            )
+        ),
+        *(
+            ("boltzmann_gibbs", "triton_kernels.py", old, new, case)
+            for old, new, case in (
+                ("begin // UNITS * UNITS", "begin", MACHINE),
+                ("at % 4 >= 2", "at % 4 >= 3", DENSE),
+                ("first_step + sweep", "first_step", UNITS_LATTICE),
+                ("tl.where(held != 0, ", "tl.where(held != held, ", f"clamped {MACHINE}"),
             )
         ),
         ("ising", "triton_kernels.py", "last_bits - 1, 31)", "31, 31)", ISING),

@@ -1,9 +1,9 @@
 """Heat-bath Gibbs sampling of a fully visible Boltzmann machine with any couplings: many sweeps of many chains.
 
-Energy ``E(x) = -1/2 x.W.x - b.x`` of units 0/1, ``p(x)`` proportional to ``exp(-beta E)``; or of spins -1 and +1, ``E(s)
-= -1/2 s.J.s - h.s``, which is the same machine up to a constant: `boltzbench.kernels.ising` has the map. One sweep
-draws every unit once, ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij x_j)))``, those of one colour at once: no two of
-them are coupled.
+Energy ``E(x) = -1/2 x.W.x - b.x`` of units 0/1, ``p(x)`` proportional to ``exp(-beta E)``; or of spins -1 and +1,
+``E(s) = -1/2 s.J.s - h.s``, which is the same machine up to a constant: `boltzbench.kernels.ising` has the map. One
+sweep draws every unit once, ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij x_j)))``, those of one colour at once: no
+two of them are coupled.
 
 Sources: Ackley, Hinton and Sejnowski, Cognitive Science 9 (1985); Geman and Geman, IEEE PAMI 6 (1984); Gonzalez, Low,
 Gretton and Guestrin, AISTATS 2011, sweeps by colours.

@@ -107,7 +107,7 @@ def colour_units(bonds: Tensor) -> Tensor:
 
 
 def _prepare(weights: Tensor, biases: Tensor, spins: bool, sources: tuple[Tensor, ...]) -> PreparedMachine:
-    device, units = weights.device, len(biases)
+    device = weights.device
     weights, biases = weights.detach().to(torch.float32), biases.detach().to(torch.float32)
     if not bool(torch.isfinite(weights).all() & torch.isfinite(biases).all()):
         raise ValueError("weights and biases must lie within the range of float32")
