@@ -129,10 +129,10 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     wanted, near = x, torch.zeros_like(clamped)
     for sweep in range(inputs["sweeps"]):
         last, step = sweep == inputs["sweeps"] - 1, inputs["first_sweep"] + sweep
-        u = draw_uniforms(*start.shape, inputs["seed"], step, inputs["first_chain"], start.device)
+        u = draw_uniforms(start.shape, inputs["seed"], step, inputs["first_chain"], start.device)
         u = u[:, machine.rank].double()
         x, wanted, near = x.clone(), x.clone(), torch.zeros_like(clamped)
-        for units in machine.order.split(machine.sizes):
+        for units in torch.split(machine.order, list(machine.sizes)):
             field = beta * (fields[units] + x @ couplings[:, units])
             p = torch.sigmoid(2 * field if spins else field)
             up = (u[:, units] < p).double()

@@ -85,7 +85,7 @@ def direct_spins(spins, couplings, fields, machine, sweeps, beta, seed):
     """
     s, nearest = spins.double(), 1.0
     for step in range(sweeps):
-        u = draw_uniforms(*spins.shape, seed, step, 0, CPU).double()
+        u = draw_uniforms(spins.shape, seed, step, 0, CPU).double()
         for rank, unit in enumerate(machine.order.tolist()):
             p = torch.sigmoid(2 * beta * (fields[unit] + s @ couplings[unit]))
             s[:, unit] = torch.where(u[:, rank] < p, 1.0, -1.0)

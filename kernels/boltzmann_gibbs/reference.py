@@ -10,8 +10,9 @@ from ..philox import Stream, random_words, uniforms
 from .sweeps import Sweeps
 
 
-def draw_uniforms(chains: int, units: int, seed: int, step: int, first_chain: int, device: torch.device) -> Tensor:
-    """The float32 uniform of each unit of each chain, (chains, units), in the order of the machine."""
+def draw_uniforms(shape: torch.Size, seed: int, step: int, first_chain: int, device: torch.device) -> Tensor:
+    """The float32 uniform of each unit of each chain, in the order of the machine; ``shape`` is (chains, units)."""
+    chains, units = shape
     groups = (units + 3) // 4
     chain = torch.arange(first_chain, first_chain + chains, dtype=torch.int64, device=device)
     group = chain[:, None] * groups + torch.arange(groups, dtype=torch.int64, device=device)
@@ -25,7 +26,7 @@ def run(sweeps: Sweeps) -> None:
     clamped = None if sweeps.clamped is None else sweeps.clamped[:, machine.order]
     beta = sweeps.beta[:, None].to(torch.float32) if isinstance(sweeps.beta, Tensor) else sweeps.beta
     for step in range(sweeps.first_sweep, sweeps.first_sweep + sweeps.sweeps):
-        u = draw_uniforms(*x.shape, sweeps.seed, step, sweeps.first_chain, x.device)
+        u = draw_uniforms(x.shape, sweeps.seed, step, sweeps.first_chain, x.device)
         end = 0
         for size in machine.sizes:
             begin, end = end, end + size

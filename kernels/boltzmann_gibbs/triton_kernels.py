@@ -23,7 +23,7 @@ from ..variants import TritonVariant, Variant
 from .sweeps import Sweeps
 
 BLOCK_CHAINS = 64
-WARPS = 8
+WARPS = 4
 TILES = {False: (16, 1), True: (1, 16)}
 """Units drawn at a time and links summed in a step, by whether units are taken one by one."""
 INTERPRETED = 1 << 20
