@@ -24,10 +24,15 @@ def conduct(experiment: Experiment, device: torch.device, seed: int) -> Outcome:
         of = experiment.name, experiment.summary, experiment.source, experiment.plugin
         return Outcome(*of, status, message, perf_counter() - begun, findings)
 
+    threads = torch.get_num_threads()
     try:
+        if device.type == "cpu":  # what an experiment has time for there is small: threads would wait more than work
+            torch.set_num_threads(1)
         findings = experiment.run(device, seed)
     except (Exception, SystemExit) as error:
         return outcome(Status.ERROR, describe_error(error))
+    finally:
+        torch.set_num_threads(threads)
     if faults := "; ".join(findings_faults(findings)):
         return outcome(Status.ERROR, faults)
     tests = sum(each.exact is not None and each.bound is None for each in findings.estimates)
