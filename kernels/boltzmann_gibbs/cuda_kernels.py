@@ -20,8 +20,8 @@ PARTS_BYTES = QUAD * WARPS * 32 * 4
 MOST_SHARED_BYTES = 227 * 1024
 """Of a block on the emulator, as on sm_90 and sm_100."""
 LONG_LIST = 32
-"""Links for each unit from which on the warps of a block share a list, where there are few units of a colour: each has
-two loads then. An assumption until it is measured."""
+"""Links for each unit from which on the warps of a block share it, where there are few units of a colour: each warp has
+a load then. An assumption until it is measured."""
 
 
 class Settings(ctypes.Structure):
@@ -59,7 +59,7 @@ def module() -> CudaModule:
     )
 
 
-def shares_lists(machine: PreparedMachine) -> bool:
+def shares_units(machine: PreparedMachine) -> bool:
     """Whether the warps of a block take part in every unit: few units of a colour, and long lists."""
     quads = sum(-(-size // QUAD) for size in machine.sizes)
     return quads < WARPS * len(machine.sizes) and len(machine.links) >= LONG_LIST * machine.units
@@ -68,12 +68,12 @@ def shares_lists(machine: PreparedMachine) -> bool:
 def run(work: Sweeps) -> None:
     """Write ``work.out``. There is at least one chain and one unit."""
     machine = work.machine
-    shared = shares_lists(machine)
+    shared = shares_units(machine)
     room = MOST_SHARED_BYTES
     if work.out.device.type == "cuda":
         properties = torch.cuda.get_device_properties(work.out.device)
         room = int(getattr(properties, "shared_memory_per_block_optin"))  # noqa: B009
-    most_units = (room - PARTS_BYTES) // 4
+    most_units = (room - PARTS_BYTES) // 16 * 4
     if machine.units > most_units:
         raise ValueError(
             f"machine must have at most {most_units} units for backend cupy, whose states lie in shared memory; "
@@ -85,10 +85,11 @@ def run(work: Sweeps) -> None:
         (-(-len(work.out) // CHAINS),),
         (32 * (WARPS if shared else min(WARPS, quads)),),
         [
-            work.states, work.out, machine.order, machine.colours, machine.first, machine.links, machine.biases,
+            work.states, work.out, machine.order, machine.colours, machine.first, machine.links, machine.weights,
+            machine.biases,
             work.clamped, work.beta if isinstance(work.beta, Tensor) else None, Settings.of(work),
         ],
-        shared_bytes=4 * machine.units,
+        shared_bytes=16 * -(-machine.units // 4),
         device=work.out.device,
     )  # fmt: skip
 
@@ -107,5 +108,5 @@ def variants() -> Sequence[Variant]:
             kernel=f"sweeps_by_colour<{shared}>",
             shared_bytes=4 * units,
         )
-        for name, shared, units in (("units by warps", "false", 4096), ("lists by blocks", "true", 1024))
+        for name, shared, units in (("units by warps", "false", 4096), ("rows by blocks", "true", 1024))
     ]

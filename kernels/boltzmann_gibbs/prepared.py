@@ -31,7 +31,7 @@ class PreparedMachine:
     - ``spins``: whether states are spins -1 and +1 rather than units 0 and 1.
     - ``order``: int64 (n,), the caller's number of each unit; ``rank``, its inverse.
     - ``colours``: int32 (colours + 1,), where each begins in the order.
-    - ``weights``: float32 (n, n); ``biases``: float32 (n,).
+    - ``weights``: float32 (n, n rounded up to a multiple of 4), 0 beyond the last; ``biases``: float32 (n,).
     - ``first``: int32 (n + 1,), half of where the links of each unit begin; ``links``: int32 (links, 2), 4 times the
       unit that it is coupled to (the place of a word, in bytes) and the bits of the weight.
     - ``sources``: the caller's tensors, and their version counters then.
@@ -117,12 +117,14 @@ def _prepare(weights: Tensor, biases: Tensor, spins: bool, sources: tuple[Tensor
     colours = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
     weights = weights[order][:, order]
     first, links = _links(weights)
+    padded = weights.new_zeros((len(weights), -(-len(weights) // 4) * 4))
+    padded[:, : len(weights)] = weights
     return PreparedMachine(
         spins=spins,
         order=order,
         rank=torch.argsort(order),
         colours=colours.to(device, torch.int32),
-        weights=weights,
+        weights=padded,
         biases=biases[order],
         first=first,
         links=links,
