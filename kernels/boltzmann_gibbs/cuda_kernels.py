@@ -86,8 +86,7 @@ def run(work: Sweeps) -> None:
         (32 * (WARPS if shared else min(WARPS, quads)),),
         [
             work.states, work.out, machine.order, machine.colours, machine.first, machine.links, machine.weights,
-            machine.biases,
-            work.clamped, work.beta if isinstance(work.beta, Tensor) else None, Settings.of(work),
+            machine.biases, work.clamped, work.beta if isinstance(work.beta, Tensor) else None, Settings.of(work),
         ],
         shared_bytes=16 * -(-machine.units // 4),
         device=work.out.device,
