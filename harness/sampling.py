@@ -68,8 +68,8 @@ class Target:
     """A law to sample from: probability (density) proportional to ``exp(-energy(x) / temperature)``.
 
     - ``kind`` says how to read ``parameters``, for samplers made for such targets: ``rbm`` (weights, visible_bias,
-      hidden_bias; x are the units, visible first), ``ising`` (length, coupling), ``continuous`` (none needed), or a
-      word of your own.
+      hidden_bias; x are the units, visible first), ``boltzmann`` (weights, biases; x are the units), ``ising`` (length,
+      coupling), ``continuous`` (none needed), or a word of your own.
     - ``shape`` and ``dtype`` (torch name) are those of one chain's position. ``uint8`` are units 0 and 1, ``int8``
       spins -1 and 1; floating-point positions have a gradient, by autograd of ``energy``.
     - ``energy(x)`` takes (chains, *shape) on any device and gives (chains,).

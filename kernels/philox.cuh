@@ -16,7 +16,8 @@ enum Stream : u32 {
     STREAM_ODD_SITES = 6,
     STREAM_SWAP = 7,
     STREAM_WALKERS = 9,
-    STREAM_GLASS_SITES = 10
+    STREAM_GLASS_SITES = 10,
+    STREAM_BOLTZMANN_UNITS = 13
 };
 
 struct Words {

@@ -50,6 +50,7 @@ class Stream(IntEnum):
     SWAP = 7
     WALKERS = 9
     GLASS_SITES = 10
+    BOLTZMANN_UNITS = 13
 
 
 def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1, step_name: str = "step") -> None:

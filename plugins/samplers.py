@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from boltzbench.harness import Sampler, hookimpl
 from boltzbench.kernels.dispatch import BACKENDS
-from boltzbench.plugins.samplers_discrete import block_gibbs, ising
+from boltzbench.plugins.samplers_discrete import block_gibbs, gibbs_by_colours, ising, ising_packed
 from boltzbench.plugins.samplers_langevin import psgld, sghmc, sgld
 from boltzbench.plugins.samplers_metropolis import mala, metropolis
 
@@ -17,6 +17,8 @@ BOLTZBENCH_API = 1
 SAMPLERS = (
     *(block_gibbs(backend) for backend in BACKENDS),
     *(ising(rule) for rule in ("metropolis", "heat_bath")),
+    ising_packed("cupy"),  # of these two the other backends would take a minute and more on a CPU
+    gibbs_by_colours("cupy"),
     *(sgld(backend) for backend in BACKENDS),
     psgld(),
     sghmc(),

@@ -1,4 +1,5 @@
-"""Samplers of units and spins: block Gibbs of a restricted Boltzmann machine, checkerboard sweeps of the Ising model.
+"""Samplers of units and spins: block Gibbs of a restricted Boltzmann machine, checkerboard sweeps of the Ising model,
+sweeps by colours of any Boltzmann machine.
 
 All leave the target's law alone exactly. A step is a sweep: every unit or spin is drawn once.
 """
@@ -7,7 +8,9 @@ from functools import partial
 
 import torch
 from boltzbench.harness import Sampler, Target, Temperature
+from boltzbench.kernels.boltzmann_gibbs import boltzmann_gibbs, prepare_spins, prepare_units
 from boltzbench.kernels.dispatch import unavailable
+from boltzbench.kernels.ising import ising_sweeps, lattice_couplings, pack_spins, unpack_spins
 from boltzbench.kernels.rbm_gibbs import WEIGHT_DTYPES, gibbs
 from boltzbench.plugins.samplers_common import Purpose, State, begin, stretches, temperatures, uniform_draws
 from torch import Tensor
@@ -138,4 +141,77 @@ def ising(rule: str) -> Sampler:
         advance=partial(_advance_ising, heat_bath),
         refuses=_refuses_ising,
         accepted=None if heat_bath else _flipped,
+    )
+
+
+def _advance_packed(backend: str, state: State, steps: int, temperature: Temperature) -> State:
+    target, x = state["target"], state["x"]
+    length, coupling = int(target.parameters["length"]), float(target.parameters["coupling"])
+    spins, heat = pack_spins(x), temperatures(temperature, x, steps)
+    for first, end in stretches(heat):
+        spins = ising_sweeps(
+            spins, length, end - first, 1 / heat[first], coupling=coupling, seed=state["seed"],
+            first_sweep=state["step"] + first, first_lattice=state["first_chain"], backend=backend,
+        )  # fmt: skip
+    return {**state, "x": unpack_spins(spins, length), "step": state["step"] + steps}
+
+
+def ising_packed(backend: str) -> Sampler:
+    """Metropolis sweeps by the suite's kernel for ``backend``, 32 spins to a word."""
+    return Sampler(
+        name=f"ising_packed_{backend}",
+        summary="Sweeps of the Ising model by Metropolis, 32 spins to a word.",
+        source="Block, Virnau and Preis, Comput. Phys. Commun. 181 (2010)",
+        backend=backend,
+        init=begin,
+        advance=partial(_advance_packed, backend),
+        refuses=_refuses_ising,
+        unavailable=partial(unavailable, backend),
+    )
+
+
+# ---- any couplings
+
+
+def _begin_by_colours(target: Target, start: Tensor, seed: int, first_chain: int) -> State:
+    parameters, device = target.parameters, start.device
+    if target.kind == "ising":
+        length = int(parameters["length"])
+        couplings = lattice_couplings(length, length, float(parameters["coupling"])).to(device)
+        machine = prepare_spins(couplings, torch.zeros(length * length, dtype=torch.float64, device=device))
+    else:
+        machine = prepare_units(*(torch.as_tensor(parameters[name]).to(device) for name in ("weights", "biases")))
+    return begin(target, start, seed, first_chain) | {"machine": machine}
+
+
+def _advance_by_colours(backend: str, state: State, steps: int, temperature: Temperature) -> State:
+    x, clamped = state["x"].flatten(1), state["target"].clamped
+    heat = temperatures(temperature, x, steps)
+    for first, end in stretches(heat):
+        x = boltzmann_gibbs(
+            x, state["machine"], end - first, 1 / heat[first], seed=state["seed"],
+            first_sweep=state["step"] + first, first_chain=state["first_chain"],
+            clamped=None if clamped is None else clamped.flatten().to(x.device), backend=backend,
+        )  # fmt: skip
+    return {**state, "x": x.view(state["x"].shape), "step": state["step"] + steps}
+
+
+def _refuses_by_colours(target: Target) -> str | None:
+    if target.kind in ("boltzmann", "ising"):
+        return None
+    return f"it is of kind {target.kind!r}, not 'boltzmann' or 'ising'"
+
+
+def gibbs_by_colours(backend: str) -> Sampler:
+    """Sweeps by colours by the suite's kernel for ``backend``, of units or spins with any couplings."""
+    return Sampler(
+        name=f"gibbs_by_colours_{backend}",
+        summary="Heat-bath Gibbs: all units of a colour given the others, colour by colour.",
+        source="Gonzalez, Low, Gretton and Guestrin, AISTATS 2011",
+        backend=backend,
+        init=_begin_by_colours,
+        advance=partial(_advance_by_colours, backend),
+        refuses=_refuses_by_colours,
+        unavailable=partial(unavailable, backend),
+        clamps=True,
     )

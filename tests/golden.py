@@ -23,6 +23,7 @@ FULL = "sm_90"
 OPERATIONS = (
     "enumeration",
     "annealed_langevin",
+    "boltzmann_gibbs",
     "generalised_cross_entropy",
     "ising",
     "logsumexp",

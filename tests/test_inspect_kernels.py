@@ -13,6 +13,7 @@ import pytest
 import torch
 from boltzbench.harness.sass_tools import ToolMissing, tool
 from boltzbench.kernels.annealed_langevin import cuda_kernels as annealed_langevin
+from boltzbench.kernels.boltzmann_gibbs import cuda_kernels as boltzmann_gibbs
 from boltzbench.kernels.enumeration import cuda_kernels as enumeration
 from boltzbench.kernels.generalised_cross_entropy import cuda_kernels as generalised_cross_entropy
 from boltzbench.kernels.ising import cuda_kernels as ising
@@ -140,6 +141,7 @@ def test_other_forms_of_the_triton_kernels():
     [
         (enumeration, [enumeration.module()]),
         (annealed_langevin, [annealed_langevin.module()]),
+        (boltzmann_gibbs, [boltzmann_gibbs.module()]),
         (
             generalised_cross_entropy,
             [generalised_cross_entropy.module(dtype) for dtype in generalised_cross_entropy.TYPES],

@@ -122,6 +122,8 @@ def test_the_lattice_is_one_of_these_machines(shape):
         (torch.eye(2), torch.zeros(2), "diagonal"),
         (torch.tensor([[0.0, 1.0], [0.5, 0.0]]), torch.zeros(2), "symmetric"),
         (torch.zeros(2, 3), torch.zeros(2), "square"),
+        (torch.full((2, 2), math.nan), torch.zeros(2), "finite"),
+        (torch.zeros(2, 2), torch.tensor([0.0, math.inf]), "finite"),
         (torch.zeros(2, 2), torch.zeros(3), "shape"),
         (torch.zeros(2, 2), torch.zeros(2, dtype=torch.float64), "dtype"),
     ],

@@ -14,6 +14,7 @@ import pytest
 import torch
 from boltzbench.kernels import dispatch, emulator, schedules
 from boltzbench.kernels.annealed_langevin import annealed_langevin
+from boltzbench.kernels.boltzmann_gibbs import boltzmann_gibbs, prepare_spins, prepare_units
 from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_backward,
@@ -205,6 +206,22 @@ def enumeration_scenarios():
     return results
 
 
+def boltzmann_gibbs_scenarios():
+    results = []
+    for chains, units, least in ((1, 1, -9.0), (33, 5, 9.0), (70, 37, 0.8), (32, 64, 1.3), (3, 41, -9.0)):
+        couplings = (_random(units, units) * (_random(units, units, seed=3) > least)).triu(1)
+        couplings, fields = couplings + couplings.t(), _random(units)
+        held = _random(chains, units, seed=2) > 0.5
+        for prepare, dtype, low in ((prepare_units, torch.uint8, 0), (prepare_spins, torch.int8, -1)):
+            states = torch.where(_random(chains, units, seed=1) > 0, 1, low).to(dtype)
+            for clamped in (None, held, held[0], held.t().contiguous().t()):
+                for beta in (0.7, torch.linspace(0.0, 2.0, chains)):
+                    numbers = {"seed": 2**64 - 1, "first_sweep": 2**32 - 2, "clamped": clamped}
+                    machine = prepare(couplings, fields)
+                    results.append(boltzmann_gibbs(states, machine, 2, beta, backend="cupy", **numbers))
+    return results
+
+
 def ising_scenarios():
     results = []
     sizes = ((1, 2, 2), (70, 4, 4), (3, 6, 70), (2, 4, 64), (2, 40, 130), (130, 2, 66))
@@ -298,6 +315,7 @@ def spin_glass_scenarios():
 SCENARIOS = {
     "enumeration": enumeration_scenarios,
     "annealed_langevin": annealed_langevin_scenarios,
+    "boltzmann_gibbs": boltzmann_gibbs_scenarios,
     "generalised_cross_entropy": generalised_cross_entropy_scenarios,
     "ising": ising_scenarios,
     "logsumexp": logsumexp_scenarios,

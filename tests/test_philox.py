@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from boltzbench.kernels import dispatch, philox, philox_triton
+from boltzbench.kernels.boltzmann_gibbs import boltzmann_gibbs, prepare_units
+from boltzbench.kernels.boltzmann_gibbs import reference as boltzmann_reference
 from boltzbench.kernels.cuda_module import CudaModule
 from boltzbench.kernels.philox import Stream
 from boltzbench.kernels.rbm_gibbs import gibbs
@@ -178,9 +180,9 @@ def test_every_part_of_key_and_counter_matters(backend):
 
 
 def test_the_streams_have_the_same_numbers_in_the_three_files():
-    out = torch.full((9,), -1, dtype=torch.int64, device=DEVICE)
+    out = torch.full((10,), -1, dtype=torch.int64, device=DEVICE)
     python = [int(stream) for stream in Stream]
-    assert len(set(python)) == len(Stream) == 9
+    assert len(set(python)) == len(Stream) == 10
     assert all(0 <= number < 256 for number in python)
     triton_numbers = [getattr(philox_triton, stream.name) for stream in Stream]
     assert [number.value for number in triton_numbers] == python
@@ -323,7 +325,7 @@ class CounterLog:
 
     def __init__(self, monkeypatch):
         self.used = Counter()
-        for module in (gibbs_reference, sgld_reference):
+        for module in (boltzmann_reference, gibbs_reference, sgld_reference):
             monkeypatch.setattr(module, "random_words", self)
 
     def __call__(self, groups, seed, step, stream, tensor=0):
@@ -349,6 +351,15 @@ def test_no_counter_is_used_twice_in_a_run(monkeypatch):
                 return_hidden_probability=True,
             ).visible  # fmt: skip
     drawn = chains * 5 * (math.ceil(visible_units / 4) + math.ceil(hidden_units / 4))
+    log.require_no_repeat(drawn)
+
+    couplings = (weights @ weights.t()).triu(1)
+    machine = prepare_units(couplings + couplings.t(), biases[0])
+    for first, last in ((0, 4), (4, 6)):
+        x = torch.zeros(last - first, visible_units, dtype=torch.uint8)
+        for first_sweep, sweeps in ((0, 3), (3, 2)):
+            x = boltzmann_gibbs(x, machine, sweeps, seed=9, first_sweep=first_sweep, first_chain=first, backend="torch")
+    drawn += chains * 5 * math.ceil(visible_units / 4)
     log.require_no_repeat(drawn)
 
     sizes = [(3, 5), (7,), (), (130,)]

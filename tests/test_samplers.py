@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from boltzbench.harness import Sampler, Target, chi_square
 from boltzbench.kernels import dispatch
-from boltzbench.plugins import samplers
+from boltzbench.plugins import boltzmann_gibbs, samplers
 from boltzbench.plugins.samplers_common import curvatures
 from boltzbench.plugins.samplers_langevin import ELEMENTS_OF_A_TENSOR
 from scipy import stats
@@ -124,7 +125,7 @@ def test_a_chain_has_its_own_temperature(sampler):
 def test_it_refuses_what_it_is_not_made_for(sampler):
     accepted = [t.kind for t in (LOGISTIC, rbm(), ising()) if sampler.refuses(t) is None]
     assert len(accepted) == 1
-    if accepted == ["ising"]:
+    if accepted == ["ising"] and sampler.clamps is False:  # by colours any lattice can be swept
         assert "odd" in sampler.refuses(ising(length=5))
     with pytest.raises(ValueError, match="start must be"):
         sampler.init(target_for(sampler), torch.zeros(3, 99), 0, 0)
@@ -278,6 +279,28 @@ def test_ising_keeps_the_law(rule, temperature):
     assert not chi_square(counts, torch.zeros_like(chances).index_add_(0, cells, other)).passed
     if rule == "metropolis":
         assert 0.01 < samplers.ising(rule).accepted(state).mean() < 0.9
+
+
+def test_gibbs_by_colours_keeps_the_law_of_units_that_are_not_clamped():
+    weights, biases = boltzmann_gibbs.example(7)
+    held = torch.arange(7) == 3
+
+    def energy(x):
+        x = x.float()
+        return -((x @ weights) * x).sum(1) / 2 - x @ biases
+
+    law = replace(target("units", "boltzmann", (7,), "uint8", energy, weights=weights, biases=biases), clamped=held)
+    states = boltzmann_gibbs.all_states(7)
+    states, temperature, chains = states[states[:, 3] == 1], 0.8, 20_000
+    start, p = discrete_start(law, states, temperature, chains)
+    x = run(BY_NAME["gibbs_by_colours_cupy"], law, start, 2, temperature)["x"]
+    index = (x.long() << torch.arange(7)).sum(1)
+    cells = (states.long() << torch.arange(7)).sum(1)
+    assert bool(torch.isin(index, cells).all())
+    counts = torch.bincount(torch.searchsorted(cells, index), minlength=len(cells))
+    assert chi_square(counts, p).passed
+    _, other = discrete_start(law, states, 1.0, 1)
+    assert not chi_square(counts, other).passed
 
 
 # ---- step sizes

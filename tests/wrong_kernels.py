@@ -18,6 +18,7 @@ from unittest import mock
 import boltzbench.kernels
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Status, Tensors
+from boltzbench.kernels.boltzmann_gibbs import PreparedMachine
 from boltzbench.kernels.ising import reference as ising_reference
 from boltzbench.kernels.ising.half_sweep import HalfSweep
 from boltzbench.kernels.logsumexp import logsumexp
@@ -26,6 +27,7 @@ from boltzbench.kernels.sgld import reference as sgld_reference
 from boltzbench.kernels.spin_glass import energies, pack_walkers, unpack_walkers
 from boltzbench.kernels.spin_glass import reference as glass_reference
 from boltzbench.plugins import annealed_langevin as annealed_plugin
+from boltzbench.plugins import boltzmann_gibbs as boltzmann_plugin
 from boltzbench.plugins import enumeration as enumeration_plugin
 from boltzbench.plugins import generalised_cross_entropy as cross_entropy_plugin
 from boltzbench.plugins import ising as ising_plugin
@@ -44,6 +46,7 @@ from torch.nn.functional import softplus
 PLUGINS = {
     "enumeration": enumeration_plugin,
     "annealed_langevin": annealed_plugin,
+    "boltzmann_gibbs": boltzmann_plugin,
     "generalised_cross_entropy": cross_entropy_plugin,
     "ising": ising_plugin,
     "logsumexp": logsumexp_plugin,
@@ -440,6 +443,38 @@ def shares_uniforms_between_chains(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def shares_uniforms_between_chains_of_units(inputs: Inputs, outputs: Tensors) -> Launch:
+    def launch() -> Tensors:
+        for chain in range(len(inputs["states"])):
+            part = {"advanced": outputs["advanced"][chain : chain + 1]}
+            boltzmann_plugin.prepare("torch", {**inputs, "states": inputs["states"][chain : chain + 1]}, part)()
+        return outputs
+
+    return launch
+
+
+def _with_colours(merge: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Prepare:
+    """Sweeps whose colours are others, of as many units in the same order; each draws its numbers as before."""
+    honest = boltzmann_plugin._prepared
+
+    def prepared(inputs: Inputs) -> PreparedMachine:
+        machine = honest(inputs)
+        return replace(machine, sizes=merge(machine.sizes))
+
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
+            with mock.patch.object(boltzmann_plugin, "_prepared", prepared):
+                return boltzmann_plugin.prepare("torch", inputs, outputs)()
+
+        return launch
+
+    return prepare
+
+
+gives_coupled_units_one_colour = _with_colours(lambda sizes: (sum(sizes[:2]), *sizes[2:]))
+draws_all_from_the_states_before = _with_colours(lambda sizes: (sum(sizes),))
+
+
 def shares_bits_between_lattices(inputs: Inputs, outputs: Tensors) -> Launch:
     def launch() -> Tensors:
         for lattice in range(len(inputs["spins"])):
@@ -572,6 +607,8 @@ ISING, TINY = "lattices=5 height=6 width=70 sweeps=1 int32", "lattices=70 height
 HOT = "beta-zero lattices=3 height=4 width=130 sweeps=1 int32"
 LARGE_LATTICE = "lattices=2 height=64 width=128 sweeps=1 int32"
 HEAT_BATH, FIELD = f"heat-bath {ISING}", "field lattices=3 height=4 width=130 sweeps=1 int32"
+COLOURED, ALL_COUPLED = "chains=70 units=37 sweeps=1 float32", "dense chains=33 units=70 sweeps=1 float32"
+UNITS_LATTICE = "lattice chains=40 units=64 sweeps=3 float32"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 FREE_ENERGY, FEW_TERMS = "chains=70 visible=100 hidden=17 float32", "outliers chains=40 visible=2 hidden=1 float32"
 TILES_OF_UNITS = "cold chains=65 visible=33 hidden=130 float32"
@@ -731,6 +768,20 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"temperatures": 0.7 * inputs["temperatures"]}),
             ("reuses_its_numbers", "spin_glass", "composition",
              Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
+            ("ignores_beta", "boltzmann_gibbs", f"cold {COLOURED}", Status.WRONG_VALUES, lambda inputs: {"beta": 1.0}),
+            ("misses_a_sweep", "boltzmann_gibbs", UNITS_LATTICE, Status.WRONG_VALUES, lambda inputs: {"sweeps": 2}),
+            ("counts_each_coupling_half", "boltzmann_gibbs", f"hot {COLOURED}",
+             Status.WRONG_VALUES, lambda inputs: {"weights": inputs["weights"] / 2}),
+            ("counts_each_coupling_half", "boltzmann_gibbs", "enumeration beta=1.5",
+             Status.WRONG_LAW, lambda inputs: {"weights": inputs["weights"] / 2}),
+            ("is_too_cold", "boltzmann_gibbs", "enumeration beta=0.5",
+             Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
+            ("forgets_the_fields", "boltzmann_gibbs", f"spins {COLOURED}",
+             Status.WRONG_VALUES, lambda inputs: {"biases": torch.zeros_like(inputs["biases"])}),
+            ("unclamps", "boltzmann_gibbs", f"clamped {COLOURED}",
+             Status.WRONG_VALUES, lambda inputs: {"clamped": torch.zeros_like(inputs["clamped"])}),
+            ("repeats_the_first_sweep's_uniforms", "boltzmann_gibbs", "composition",
+             Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
             ("ignores_beta", "ising", ISING,
              Status.WRONG_VALUES, lambda inputs: {"beta": torch.ones_like(inputs["beta"])}),
             ("is_too_cold", "ising", "enumeration metropolis",
@@ -773,6 +824,18 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
             ("reuses_its_noise", "sghmc", WELL, Status.WRONG_LAW, lambda inputs: {"step": 0}),
         )
+    ),
+    WrongKernel(
+        "shares_uniforms_between_chains", "boltzmann_gibbs", COLOURED, Status.WRONG_VALUES,
+        shares_uniforms_between_chains_of_units,
+    ),
+    *(
+        WrongKernel(name, "boltzmann_gibbs", caught_by, status, wrong)
+        for name, wrong in (
+            ("gives_coupled_units_one_colour", gives_coupled_units_one_colour),
+            ("draws_all_from_the_states_before", draws_all_from_the_states_before),
+        )
+        for caught_by, status in ((COLOURED, Status.WRONG_VALUES), ("enumeration beta=1.5", Status.WRONG_LAW))
     ),
     WrongKernel(
         "shares_bits_between_lattices", "ising", ISING, Status.WRONG_VALUES, shares_bits_between_lattices
@@ -831,6 +894,21 @@ MUTANTS = tuple(
         ("annealed_langevin", "annealed_langevin.cu", "group * GROUP - settings.offset", "group * GROUP", WALK),
         ("annealed_langevin", "annealed_langevin.cu", "(i32)number + 1", "(i32)number", WALKED),
         ("annealed_langevin", "annealed_langevin.cu", "passed[i] < 0 && ", "", WALKED),
+        *(
+            ("boltzmann_gibbs", "boltzmann_gibbs.cu", old, new, case)
+            for old, new, case in (
+                ("__syncthreads();  // all of a colour", "// all of a colour", UNITS_LATTICE),
+                ("own_bit), random.word[i]", "own_bit), random.word[0]", COLOURED),
+                ("settings.first_step + sweep", "settings.first_step", UNITS_LATTICE),
+                ("settings.first_chain + chain", "chain", COLOURED),
+                ("add_link(odd, state, b.z, b.w, own_bit);", "", UNITS_LATTICE),
+                ("held[order[unit] *", "held[unit *", f"clamped {COLOURED}"),
+                ("mine ? betas[chain]", "mine ? betas[0]", f"betas clamped {COLOURED}"),
+                ("__syncthreads();  // all parts", "// all parts", ALL_COUPLED),
+                ("part < WARPS; ++part", "part < WARPS - 1; ++part", ALL_COUPLED),
+                ("warp & 2 ? upper : lower", "lower", ALL_COUPLED),
+            )
+        ),
         ("ising", "ising.cu", "if (CLASSES == 2) flips |= ~all;", "", TINY),
         ("ising", "ising.cu", "cell + (cells - words)", "cell", TINY),
         ("ising", "ising.cu", "masks[4 * part + i]", "masks[i]", LARGE_LATTICE),
@@ -911,6 +989,15 @@ MUTANTS = tuple(
         ("annealed_langevin", "triton_kernels.py", "_moved(x3, z3, factor)", "_moved(x3, z0, factor)", WALK),
         ("annealed_langevin", "triton_kernels.py", "first_step + step, WALKERS", "first_step, WALKERS", WALK),
         ("annealed_langevin", "triton_kernels.py", "(passed < 0) & ", "", WALKED),
+        *(
+            ("boltzmann_gibbs", "triton_kernels.py", old, new, case)
+            for old, new, case in (
+                ("begin // UNITS * UNITS", "begin", COLOURED),
+                ("at % 4 >= 2", "at % 4 >= 3", ALL_COUPLED),
+                ("first_step + sweep", "first_step", UNITS_LATTICE),
+                ("tl.where(held != 0, ", "tl.where(held != held, ", f"clamped {COLOURED}"),
+            )
+        ),
         ("ising", "triton_kernels.py", "last_bits - 1, 31)", "31, 31)", ISING),
         ("ising", "triton_kernels.py", "31 - 4 * part - i", "31 - i", LARGE_LATTICE),
         ("ising", "triton_kernels.py", "EVEN_SITES + colour", "EVEN_SITES", HEAT_BATH),

@@ -67,7 +67,7 @@ def lattice_couplings(height: int, width: int, coupling: float = 1.0) -> Tensor:
 
 
 def require_bonds(name: str, matrix: Tensor, vector_name: str, vector: Tensor, *, check_values: bool = True) -> None:
-    """Raise ValueError unless ``matrix`` is symmetric with a diagonal of 0, and ``vector`` fits it."""
+    """Raise ValueError, naming the argument, for what is no symmetric set of bonds and a number for each unit."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} must be a square matrix, got shape {tuple(matrix.shape)}")
     if vector.shape != matrix.shape[:1]:
@@ -76,6 +76,9 @@ def require_bonds(name: str, matrix: Tensor, vector_name: str, vector: Tensor, *
         raise ValueError(f"{name} and {vector_name} must be of one floating dtype")
     if not check_values:
         return
+    for argument, values in ((name, matrix), (vector_name, vector)):
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"{argument} must be finite")
     if bool(matrix.diagonal().any()):
         raise ValueError(f"{name} must be 0 on the diagonal: a unit has no bond with itself")
     if not torch.equal(matrix, matrix.t()):

@@ -32,4 +32,5 @@ __global__ void streams(i64* out) {
     out[6] = STREAM_SWAP;
     out[7] = STREAM_WALKERS;
     out[8] = STREAM_GLASS_SITES;
+    out[9] = STREAM_BOLTZMANN_UNITS;
 }

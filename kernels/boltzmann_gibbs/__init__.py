@@ -1,0 +1,125 @@
+"""Heat-bath Gibbs sampling of a fully visible Boltzmann machine with any couplings: many sweeps of many chains.
+
+Energy ``E(x) = -1/2 x.W.x - b.x`` of units 0/1, ``p(x)`` proportional to ``exp(-beta E)``; or of spins -1 and +1,
+``E(s) = -1/2 s.J.s - h.s``, which is the same machine up to a constant: `boltzbench.kernels.ising` has the map. One
+sweep draws every unit once, ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij x_j)))``, those of one colour at once: no
+two of them are coupled.
+
+Sources: Ackley, Hinton and Sejnowski, Cognitive Science 9 (1985); Geman and Geman, IEEE PAMI 6 (1984); Gonzalez, Low,
+Gretton and Guestrin, AISTATS 2011, sweeps by colours.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..philox import check_counter
+from .prepared import PreparedMachine, prepare_spins, prepare_units
+from .sweeps import Sweeps
+
+__all__ = ["PreparedMachine", "boltzmann_gibbs", "prepare_spins", "prepare_units"]
+
+
+def boltzmann_gibbs(
+    states: Tensor,
+    machine: PreparedMachine,
+    sweeps: int = 1,
+    beta: float | Tensor = 1.0,
+    *,
+    seed: int,
+    first_sweep: int = 0,
+    first_chain: int = 0,
+    clamped: Tensor | None = None,
+    out: Tensor | None = None,
+    check_values: bool = True,
+    backend: str = "auto",
+) -> Tensor:
+    """Advance every chain by ``sweeps`` sweeps and return the new states.
+
+    Args:
+        states: (chains, n), not modified: uint8 units 0 or 1 for a machine of `prepare_units`, int8 spins -1 or +1 for
+            one of `prepare_spins`.
+        machine: what one of these made, unless its sources were written to since.
+        sweeps: how many, at least 1.
+        beta: the inverse temperature, finite and not negative: a number, or one for each chain, shape (chains,),
+            float32 or float64.
+        seed: the key of the random stream, in [0, 2**64).
+        first_sweep: the number of the first sweep in the stream; a run continued passes the sweeps done so far.
+        first_chain: the number of the first chain in the stream; a batch split over calls gives the same states.
+        clamped: bool, shape (n,) or (chains, n): these units keep their state.
+        out: contiguous tensor to write to, sharing no memory with the arguments.
+        check_values: look for states other than the two, and at the values of a tensor ``beta``. On a GPU this waits
+            for the device; a loop that calls again and again with its own states can do without.
+        backend: ``auto``, ``torch``, ``triton`` or ``cupy``. With ``cupy`` a machine has at most 57088 units, which
+            is what the shared memory of an H200 holds.
+
+    Raises:
+        TypeError: an argument is not a dense tensor of a supported dtype, or ``machine`` is not prepared.
+        ValueError: shapes do not match, a state is not one of the two, a number is out of range, the machine is out of
+            date or too large, or ``backend`` is unknown or cannot run here.
+
+    The unit at place ``k`` of the machine's order draws word ``k % 4`` of group ``(first_chain + i) * ceil(n / 4) + k
+    // 4`` for chain ``i``, at step ``first_sweep + t`` of the stream ``BOLTZMANN_UNITS``, and is 1 if ``u (1 +
+    exp(-x)) < 1``. Both forms of a machine draw the same states.
+    """
+    if not isinstance(machine, PreparedMachine):
+        raise TypeError(f"machine must come from prepare_units or prepare_spins, got {type(machine).__name__}")
+    if not machine.is_current:
+        raise ValueError("machine must not have its sources written to after it was prepared: prepare it again")
+    require_tensor("states", states, (torch.int8 if machine.spins else torch.uint8,), machine.biases.device)
+    if states.ndim != 2 or states.shape[1] != machine.units:
+        raise ValueError(f"states must have shape (chains, {machine.units}), got {tuple(states.shape)}")
+    chains, units = states.shape
+    if sweeps < 1:
+        raise ValueError(f"sweeps must be at least 1, got {sweeps}")
+    check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
+    if first_chain < 0 or (first_chain + chains) * (units // 4 + 1) >= 1 << 63:
+        raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
+    inputs = {"states": states}
+    if clamped is not None:
+        require_tensor("clamped", clamped, (torch.bool,), states.device)
+        if clamped.shape not in (states.shape, states.shape[1:]):
+            raise ValueError(f"clamped must have shape ({units},) or ({chains}, {units}), got {tuple(clamped.shape)}")
+        inputs["clamped"], clamped = clamped, clamped.expand(states.shape)
+    if isinstance(beta, Tensor):
+        inputs["beta"] = require_tensor("beta", beta, (torch.float32, torch.float64), states.device)
+    each = _require_beta(beta, chains)
+    if check_values:
+        _require_values(states, machine.spins, each)
+    chosen = choose_backend(backend, states.device)
+    result = torch.empty_like(states, memory_format=torch.contiguous_format) if out is None else out
+    require_tensor("out", result, (states.dtype,), states.device)
+    require_output("out", result, states.shape, inputs)
+    if chains and units:
+        given = states.contiguous().view(torch.uint8)
+        work = Sweeps(
+            given, result.view(torch.uint8), machine, sweeps, each, seed, first_sweep, first_chain, clamped
+        )  # fmt: skip
+        with running_on(states.device):
+            backend_module(chosen, __name__).run(work)
+    note_written(result)
+    return result
+
+
+def _require_beta(beta: float | Tensor, chains: int) -> float | Tensor:
+    """A number, or float64 for each chain: the same bits in every kernel."""
+    if isinstance(beta, Tensor):
+        if beta.shape != (chains,):
+            raise ValueError(f"beta must be a number or have shape ({chains},), got {tuple(beta.shape)}")
+        return beta.to(torch.float64).contiguous()
+    if not (math.isfinite(beta) and beta >= 0):
+        raise ValueError(f"beta must be finite and not negative, got {beta}")
+    return float(beta)
+
+
+def _require_values(states: Tensor, spins: bool, beta: float | Tensor) -> None:
+    low = -1 if spins else 0
+    faults = {f"states must hold only {low} and 1": ((states != low) & (states != 1)).any()}
+    if isinstance(beta, Tensor):
+        faults["beta must be finite and not negative"] = ~(torch.isfinite(beta) & (beta >= 0)).all()
+    # One transfer for all of them: on a GPU each would wait for the device.
+    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
+        if fault:
+            raise ValueError(message)

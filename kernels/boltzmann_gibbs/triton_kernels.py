@@ -1,0 +1,152 @@
+"""Sweeps of a Boltzmann machine by colours in Triton, all of them in one launch; see reference.py for the model.
+
+Bound by the loads of states: of each link a byte for each chain, from the cache, where the states of all chains (a byte
+each, the chains of a unit side by side) stay as long as they fit. Links, sums and random numbers stay in registers.
+
+A program has a block of chains and takes them through all sweeps, with a barrier between two colours. It draws sixteen
+neighbouring units of a colour at a time, each four of which share a Philox call, and sums one link of each in a step;
+or, where colours are small, one unit, of which it sums sixteen.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..philox import signed_seed
+from ..philox_triton import BOLTZMANN_UNITS, interleave4, random_words, uniform
+from ..triton_math import bits_of, from_bits
+from ..triton_runtime import INTERPRETS
+from ..variants import TritonVariant, Variant
+from .sweeps import Sweeps
+
+BLOCK_CHAINS = 64
+WARPS = 4
+TILES = {False: (16, 1), True: (1, 16)}
+"""Units drawn at a time and links summed in a step, by whether units are taken one by one."""
+INTERPRETED = 1 << 20
+"""Elements of a tile where a step costs some milliseconds whatever its tile."""
+
+
+@triton.jit(do_not_specialize=["beta_bits", "seed", "first_step", "first_chain", "sweeps", "colours"])
+def sweeps_kernel(
+    state,  # uint8 (units, chains), 0 or 1, in the machine's order; in place
+    colour_begin,  # int32 (colours + 1,)
+    first,  # int32 (units + 1,), half of where links begin
+    links,  # int32 (links, 2): 4 times the other unit, and the bits of the weight, which `weights` reads
+    weights,  # float32 (links, 2)
+    biases,  # float32 (units,)
+    clamped,  # bool (units, chains), read if CLAMPED
+    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
+    chains,
+    units,
+    colours,
+    sweeps,
+    beta_bits,
+    seed,
+    first_step,
+    first_chain,
+    CLAMPED: tl.constexpr,
+    BETAS: tl.constexpr,
+    CHAINS: tl.constexpr,
+    UNITS: tl.constexpr,
+    LINKS: tl.constexpr,
+):
+    chain = tl.program_id(0).to(tl.int64) * CHAINS + tl.arange(0, CHAINS)
+    inside = chain < chains
+    if BETAS:
+        beta = tl.load(betas + chain, mask=inside, other=0.0)
+    else:
+        beta = tl.zeros((CHAINS,), tl.float64) + from_bits(beta_bits, tl.float64)
+    scale = (beta * -1.4426950408889634).to(tl.float32)[:, None]
+    group = (first_chain + chain) * ((units + 3) // 4)
+    for sweep in range(sweeps):
+        for colour in range(colours):
+            begin = tl.load(colour_begin + colour)
+            end = tl.load(colour_begin + colour + 1)
+            for at in range(begin // UNITS * UNITS, end, UNITS):
+                unit = at + tl.arange(0, UNITS)
+                drawn = (unit >= begin) & (unit < end)
+                start = 2 * tl.load(first + unit, mask=drawn, other=0)
+                stop = 2 * tl.load(first + unit + 1, mask=drawn, other=0)
+                total = tl.zeros((CHAINS, UNITS), tl.float32)
+                for k in range(0, tl.max(stop - start, axis=0), LINKS):
+                    link = (start + k)[:, None] + tl.arange(0, LINKS)[None, :]
+                    linked = link < stop[:, None]
+                    other = tl.load(links + 2 * link, mask=linked, other=0).to(tl.int64) // 4
+                    weight = tl.load(weights + 2 * link + 1, mask=linked, other=0.0)
+                    at_1 = tl.load(
+                        state + (other * chains)[None, :, :] + chain[:, None, None],
+                        mask=inside[:, None, None] & linked[None, :, :],
+                        other=0,
+                    )
+                    total += tl.sum(at_1.to(tl.float32) * weight[None, :, :], axis=2)
+                x = scale * (total + tl.load(biases + unit, mask=drawn, other=0.0)[None, :])
+                quad = group[:, None] + (at // 4 + tl.arange(0, (UNITS + 3) // 4))[None, :]
+                w0, w1, w2, w3 = random_words(quad, seed, first_step + sweep, BOLTZMANN_UNITS)
+                if UNITS == 1:
+                    odd = at % 2 == 1
+                    word = tl.where(at % 4 >= 2, tl.where(odd, w3, w2), tl.where(odd, w1, w0))
+                else:
+                    word = interleave4(w0, w1, w2, w3)
+                up = (uniform(word) * (1.0 + tl.exp2(x)) < 1.0).to(tl.uint8)
+                place = (unit.to(tl.int64) * chains)[None, :] + chain[:, None]
+                mask = inside[:, None] & drawn[None, :]
+                if CLAMPED:
+                    held = tl.load(clamped + place, mask=mask, other=0)
+                    up = tl.where(held != 0, tl.load(state + place, mask=mask, other=0), up)
+                tl.store(state + place, up, mask=mask)
+            tl.debug_barrier()  # all of a colour before the next
+
+
+def run(work: Sweeps) -> None:
+    """Write ``work.out``. There is at least one chain and one unit."""
+    machine, chains = work.machine, len(work.out)
+    state = work.in_order().t().contiguous().view(torch.uint8)
+    clamped = None if work.clamped is None else work.clamped[:, machine.order].t().contiguous()
+    each = isinstance(work.beta, Tensor)
+    one_by_one = machine.units < 4 * len(machine.sizes)
+    (units, links), block = TILES[one_by_one], BLOCK_CHAINS
+    if INTERPRETS:
+        links = triton.next_power_of_2(max(1, 2 * int(machine.first.diff().max())))
+        block = min(max(1, INTERPRETED // (units * links)), triton.next_power_of_2(chains))
+    sweeps_kernel[(triton.cdiv(chains, block),)](
+        state, machine.colours, machine.first, machine.links, machine.links.view(torch.float32), machine.biases,
+        state if clamped is None else clamped, work.beta if each else machine.biases, chains, machine.units,
+        len(machine.sizes), work.sweeps, 0 if isinstance(work.beta, Tensor) else bits_of(work.beta),
+        signed_seed(work.seed), work.first_sweep, work.first_chain,
+        CLAMPED=clamped is not None, BETAS=each, CHAINS=block, UNITS=units, LINKS=links, num_warps=WARPS,
+    )  # fmt: skip
+    work.put(state.t())
+
+
+def variants() -> Sequence[Variant]:
+    """Sixteen units at a time, and one."""
+    return [
+        TritonVariant(
+            name=name,
+            threads=32 * WARPS,
+            items=BLOCK_CHAINS * units * links // (32 * WARPS),
+            unit="links",
+            bytes_per_item=1.0,
+            kernel=sweeps_kernel,
+            signature={
+                "state": "*u8:16",
+                **dict.fromkeys(("colour_begin", "first", "links"), "*i32:16"),
+                **dict.fromkeys(("weights", "biases"), "*fp32:16"),
+                "clamped": "*u8:16",
+                "betas": "*fp32:16",
+                **dict.fromkeys(("chains", "units"), "i32:16"),
+                **dict.fromkeys(("colours", "sweeps", "first_step"), "i32"),
+                **dict.fromkeys(("beta_bits", "first_chain", "seed"), "i64"),
+                "CLAMPED": False,
+                "BETAS": False,
+                "CHAINS": BLOCK_CHAINS,
+                "UNITS": units,
+                "LINKS": links,
+            },
+        )
+        for name, (units, links) in (("sixteen units at a time", TILES[False]), ("one unit at a time", TILES[True]))
+    ]
