@@ -22,6 +22,7 @@ ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers t
 FULL = "sm_90"
 OPERATIONS = (
     "enumeration",
+    "annealed_langevin",
     "generalised_cross_entropy",
     "ising",
     "logsumexp",
@@ -30,6 +31,7 @@ OPERATIONS = (
     "rbm_gibbs",
     "rbm_gradient",
     "sgld",
+    "spin_glass",
     "thermodynamics",
 )
 COMPILERS = {"triton": ("triton",), "cupy": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")}
