@@ -91,9 +91,9 @@ def _of_lattice(device: torch.device, seed: int, budget: Budget) -> list[Estimat
     enumerated = float(log_partition(units.weights, units.biases, BETA)) - BETA * float(units.constant)
     backend = "cupy" if device.type == "cpu" and unavailable("cupy", device) is None else "auto"
     annealed = ising_annealed_importance_sampling(
-        SIDE, SIDE, _ladder(BETA, budget.lattice_steps), budget.chains, seed=seed, device=device, backend=backend
+        SIDE, SIDE, _ladder(BETA, budget.lattice_steps), budget.chains, seed=seed + 200, device=device, backend=backend
     )
-    replicas = IsingReplicas(SIDE, SIDE, budget.ladders * RUNGS, seed=seed, device=device, backend=backend)
+    replicas = IsingReplicas(SIDE, SIDE, budget.ladders * RUNGS, seed=seed + 201, device=device, backend=backend)
     rounds = budget.rounds[-1]
     tempered = parallel_tempering(replicas, _ladder(BETA, RUNGS - 1), rounds, burn_in=rounds // 5, seed=seed)
     return [
@@ -114,7 +114,7 @@ def _of_digits(device: torch.device, seed: int, budget: Budget) -> list[Estimate
     machine = state.machine
     base = torch.logit(training.float().mean(0).clamp(0.01, 0.99))
     found = annealed_importance_sampling(
-        *machine, _ladder(1.0, budget.digits_steps), budget.chains, base_bias=base, seed=seed
+        *machine, _ladder(1.0, budget.digits_steps), budget.chains, base_bias=base, seed=seed + 202
     )
     exact = float(rbm_log_partition(*machine.double()))
     unnormalised = -float(free_energy(held_out, *machine).double().mean())

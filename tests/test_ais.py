@@ -1,11 +1,16 @@
 """Annealed importance sampling: unbiased against exact answers, whatever the way is like; and wrong ways that show."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
 from boltzbench.kernels import ais, dispatch
 from boltzbench.kernels.ais import Estimate, annealed_importance_sampling, ising_annealed_importance_sampling
+from boltzbench.kernels.parallel_tempering import parallel_tempering, systems
+from boltzbench.kernels.parallel_tempering import reference as swap_reference
+from boltzbench.kernels.philox import Stream, random_words
+from boltzbench.kernels.rbm_gibbs import reference as gibbs_reference
 from boltzbench.plugins.exact_ising import kaufman
 from boltzbench.plugins.rbm_free_energy import fixture
 from scipy.special import ndtri
@@ -80,6 +85,27 @@ def test_ising_lattices(backend):
             4, 4, ladder(8, 0.3), lattices, coupling=coupling, field=field, seed=6, backend=backend
         )
         assert abs(z_of_mean(found, kaufman(4, 4, 0.3).log_z)) < CRITICAL  # the torus is bipartite
+
+
+def test_no_counter_is_used_twice_in_a_run(monkeypatch):
+    """By start and sweeps of importance sampling, and by those of the replicas and exchanges of tempering."""
+    used = Counter()
+
+    def log(groups, seed, step, stream, tensor=0):
+        used.update((group, step, int(stream)) for group in groups.flatten().tolist())
+        return random_words(groups, seed, step, stream, tensor)
+
+    for module in (ais, gibbs_reference, systems, swap_reference):
+        monkeypatch.setattr(module, "random_words", log)
+    annealed_importance_sampling(*MACHINE, ladder(4), 6, sweeps=2, seed=7, backend="torch")
+    assert used.total() == 6 * 3 + 6 * 6 * (3 + 2)
+    assert max(used.values()) == 1
+    used.clear()
+    replicas = systems.RbmReplicas(*MACHINE, 8, seed=7, sweeps=2, backend="torch")
+    parallel_tempering(replicas, [0.0, 0.3, 0.6, 1.0], 4, burn_in=1, seed=7, backend="torch")
+    exchanges = [key for key in used if key[2] == Stream.SWAP]
+    assert len(exchanges) > 5
+    assert max(count for key, count in used.items() if key[2] != Stream.SWAP) == 1  # pairs share a group of four words
 
 
 def sweeps_at_another_temperature(monkeypatch):
