@@ -1,16 +1,18 @@
 """All sweeps in one launch, weights in shared memory: the states of two launches a sweep, and when it is taken."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import pytest
 import torch
 from boltzbench.kernels import dispatch, emulator
-from boltzbench.kernels.rbm_gibbs import GibbsResult, cuda_kernels, gibbs, pack_states, prepare_weights
+from boltzbench.kernels.rbm_gibbs import GibbsResult, cuda_kernels, gaussian_gibbs, gibbs, pack_states, prepare_weights
 from test_rbm_gibbs_precisions import DEVICE, NEEDS_CUPY, SPLIT, model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = [(1, 1, 1), (70, 100, 17), (17, 64, 130), (3, 150, 33), (9, 128, 128), (5, 0, 7), (5, 7, 0)]
+
+PLANS_OF = {"torch": (), "triton": (), "cupy": ("resident",)}
 
 
 @contextmanager
@@ -103,6 +105,33 @@ class NothingIsRead(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert "_local_scalar_dense" not in str(func), "a number is read from a tensor"
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", [name for name in PLANS_OF if not dispatch.unavailable(name, DEVICE)])
+def test_sweeps_are_counted_from_a_number_on_the_device_so_that_replays_go_on(backend):
+    """The same states as with the number itself, in every plan; written to in place, the next states."""
+    visible, weights, b, c = model(9, 70, 37)
+    runs = [(weights, {}, "half_sweeps")]
+    runs += [(prepare_weights(weights, "int8x3"), {}, plan) for plan in ("half_sweeps", *PLANS_OF[backend])]
+    runs += [(weights, {"sigma": torch.ones_like(b)}, None)]
+    for given, more, plan in runs:
+        start, plans = (visible.float(), {}) if more else (visible, {"plan": plan})
+        function = gaussian_gibbs if more else gibbs
+        arguments = {"weights": given, "visible_bias": b, "hidden_bias": c, **more, **plans, "backend": backend}
+        done = torch.tensor([2**32 - 9], device=DEVICE)
+        for first in (2**32 - 9, 2**32 - 4):
+            whole = function(start, **arguments, sweeps=4, seed=1, first_sweep=first)
+            with NothingIsRead() if backend != "triton" else nullcontext():
+                found = function(start, **arguments, sweeps=4, seed=1, first_sweep=done, check_values=False)
+            assert torch.equal(found.visible, whole.visible), plan
+            assert torch.equal(found.hidden, whole.hidden), plan
+            done += 5
+        for wrong in (done, torch.tensor(-1, device=DEVICE)):
+            with pytest.raises(ValueError, match=r"^first_sweep must lie in"):
+                function(start, **arguments, sweeps=4, seed=1, first_sweep=wrong)
+        for wrong, error in ((done.int(), TypeError), (done.expand(2), ValueError)):
+            with pytest.raises(error, match=r"^first_sweep must"):
+                function(start, **arguments, seed=1, first_sweep=wrong)
 
 
 @pytest.mark.parametrize("backend", [name for name in ("torch", "cupy") if not dispatch.unavailable(name, DEVICE)])

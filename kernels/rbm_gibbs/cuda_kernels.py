@@ -26,6 +26,12 @@ MOST_SHARED_BYTES = 227 * 1024
 """Of a block on the emulator, as on sm_90 and sm_100."""
 
 
+GAUSSIAN = {
+    "half_sweep<float, true, false>": "half sweep float from real-valued units",
+    "half_sweep<float, false, true>": "half sweep float to real-valued units",
+}
+
+
 @dataclass(frozen=True)
 class TensorCoreTile:
     """What `Shape` of `tensor_cores.cu` says of one kernel."""
@@ -109,6 +115,12 @@ def module(dtype: torch.dtype) -> CudaModule:
 
 
 @functools.cache
+def gaussian_module() -> CudaModule:
+    """The kernels to and from real-valued visible units."""
+    return CudaModule(Path(__file__).with_name("rbm_gibbs.cu"), list(GAUSSIAN))
+
+
+@functools.cache
 def tensor_core_module(precision: str, packed: bool) -> CudaModule:
     """The kernels for weights prepared in ``precision``."""
     names = [tile.kernel(packed) for tile in TILES[precision]]
@@ -129,15 +141,19 @@ def half_sweep(half: HalfSweep) -> None:
     if isinstance(half.weights, Operand):
         tensor_core_half_sweep(half, half.weights, tile_for(half.weights, chains))
         return
-    draws = half.out.dtype is torch.uint8
+    draws = half.out.dtype is torch.uint8 or half.draws_reals
     clamped_strides = (0, 0) if half.clamped is None else half.clamped.stride()
-    module(half.weights.dtype).launch(
-        f"half_sweep<{TYPES[half.weights.dtype]}>", (-(-chains // TILE), -(-units // TILE)), (THREADS,),
+    loaded, kernel = module(half.weights.dtype), f"half_sweep<{TYPES[half.weights.dtype]}>"
+    if half.sigma is not None:
+        loaded, kernel = gaussian_module(), list(GAUSSIAN)[half.draws_reals]
+    loaded.launch(
+        kernel, (-(-chains // TILE), -(-units // TILE)), (THREADS,),
         [
             half.given, half.weights, half.bias, half.out if draws else None, None if draws else half.out,
-            half.clamped, half.previous, *_betas(half), chains, half.given.shape[1], units, *half.weights.stride(),
-            *clamped_strides, _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream),
-            half.first_chain,
+            half.clamped, half.previous, half.sigma, *_betas(half), chains, half.given.shape[1], units,
+            *half.weights.stride(),
+            *clamped_strides, _beta(half), np.uint64(half.seed), np.uint32(half.step), half.first_step,
+            np.uint32(half.stream), half.first_chain,
         ],
         device=half.out.device,
     )  # fmt: skip
@@ -161,7 +177,8 @@ def tensor_core_half_sweep(half: HalfSweep, operand: Operand, tile: TensorCoreTi
             half.given, operand.parts, operand.scale, half.bias, half.out if draws else None,
             None if draws else half.out, half.clamped, half.previous, *_betas(half), chains, units,
             *operand.parts.shape[1:], _row_bytes(half.given), _row_bytes(half.out), previous_stride, *clamped_strides,
-            _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream), half.first_chain,
+            _beta(half), np.uint64(half.seed), np.uint32(half.step), half.first_step, np.uint32(half.stream),
+            half.first_chain,
         ],
         shared_bytes=tile.shared_bytes(half.packed),
         device=half.out.device,
@@ -201,8 +218,8 @@ def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) ->
             to_visible.out, to_hidden.out, clamped, *_betas(to_hidden), chains, visible, hidden,
             *forward.parts.shape[1:], *back.parts.shape[1:], _row_bytes(to_hidden.given), _row_bytes(to_visible.out),
             _row_bytes(to_hidden.out), *((0, 0) if clamped is None else clamped.stride()), _beta(to_hidden),
-            np.uint64(to_hidden.seed), np.uint32(to_hidden.step), sweeps, to_hidden.first_chain,
-            int(to_hidden.packed),
+            np.uint64(to_hidden.seed), np.uint32(to_hidden.step), to_hidden.first_step, sweeps,
+            to_hidden.first_chain, int(to_hidden.packed),
         ],
         shared_bytes=kernel.shared_bytes(visible, hidden, clamped is not None),
         device=to_hidden.out.device,
@@ -238,6 +255,18 @@ def variants() -> Sequence[Variant]:
             kernel=f"half_sweep<{name}>",
         )
         for dtype, name in TYPES.items()
+    ]
+    plain += [
+        CudaVariant(
+            name=name,
+            threads=THREADS,
+            items=TILE * TILE * TILE_GIVEN // THREADS,
+            unit="multiply-adds",
+            bytes_per_item=(8 if number == 0 else 5) / TILE,
+            module=gaussian_module(),
+            kernel=kernel,
+        )
+        for number, (kernel, name) in enumerate(GAUSSIAN.items())
     ]
     return (
         plain

@@ -108,7 +108,7 @@ template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Copie
 // (part_rows,), for digits. bias: float (units,). states: (chains, units) in rows of out_stride bytes, like given,
 // written up to there; or probabilities: float (chains, units); exactly one of them is not null. clamped: bool (chains,
 // units) with strides, or null; previous: like states, in rows of previous_stride, what a clamped unit keeps. betas:
-// double (chains,), or null for beta.
+// double (chains,), or null for beta. first_step: what step is counted from, or null.
 template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED>
 __global__ void __launch_bounds__(Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::threads,
                                   384 / Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::threads)
@@ -116,8 +116,8 @@ __global__ void __launch_bounds__(Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::
                       unsigned char* states, float* probabilities, const unsigned char* clamped,
                       const unsigned char* previous, const double* betas, i64 chains, i64 units, i64 part_rows,
                       i64 part_columns, i64 given_stride, i64 out_stride, i64 previous_stride,
-                      i64 clamped_stride_chain, i64 clamped_stride_unit, double beta, u64 seed, u32 step, u32 stream,
-                      i64 first_chain) {
+                      i64 clamped_stride_chain, i64 clamped_stride_unit, double beta, u64 seed, u32 step, const i64* first_step,
+                      u32 stream, i64 first_chain) {
     using S = Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>;
     using WarpSums = Sums<Weight, PRODUCTS, S::unit_tiles>;
     constexpr int own_units = WarpSums::own_units;
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::
     // A lane now holds rows row_of_8 and row_of_8 + 8 of each tile, of them own_units neighbouring units.
     const i64 first_unit = tile_unit + warp_unit + quarter * own_units;
     if (first_unit >= (probabilities ? units : PACKED ? 8 * out_stride : out_stride)) return;
-    const Layer layer = {scale, bias, units, seed, step, stream};
+    const Layer layer = {scale, bias, units, seed, first_step ? step + (u32)*first_step : step, stream};
     LaneChains own;
 #pragma unroll
     for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
