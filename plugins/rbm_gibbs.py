@@ -381,7 +381,8 @@ def _law_verdicts(
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Five sweeps in one call give the states of five calls, and of the batch split in two: the same stream."""
+    """Five sweeps in one call give the states of five calls, and of the batch split in two: the same stream. The
+    number of the first sweep may lie on the device."""
     states = _states(8)[:200].to(device)
     numbers = {"beta": 1.0, "seed": seed, "first_sweep": 0, "first_chain": 0, "sweeps": 5}
     inputs = {"states": states, **_machine(8, 5, device), **numbers}
@@ -393,7 +394,16 @@ def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
         advance({**inputs, "states": states[first:end], "first_chain": first})["visible"]
         for first, end in ((0, 77), (77, 200))
     ]
-    for what, other in (("five calls of one sweep", stepped), ("two parts of the batch", torch.cat(parts))):
+    counted = torch.zeros(1, dtype=torch.int64, device=device)
+    told = states
+    for _ in range(5):
+        told = advance({**inputs, "states": told, "sweeps": 1, "first_sweep": counted})["visible"]
+        counted += 1
+    for what, other in (
+        ("five calls of one sweep", stepped),
+        ("five calls that read their number from the device", told),
+        ("two parts of the batch", torch.cat(parts)),
+    ):
         wrong = int((whole != other).sum())
         if wrong:
             return Agreement(
@@ -442,7 +452,7 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for implementation in on_each_backend("rbm_gibbs", prepare, "boltzbench.kernels.rbm_gibbs"):
+    for implementation in on_each_backend("rbm_gibbs", prepare, "boltzbench.kernels.rbm_gibbs", "binary"):
         register(implementation)
     compiled = torch_compile.prepare_gibbs
     register(Implementation("rbm_gibbs", "torch_compile", "torch", compiled, torch_compile.unavailable))

@@ -242,7 +242,29 @@ def _beta(half: HalfSweep) -> float:
     return 0.0 if isinstance(half.beta, Tensor) else float(half.beta)
 
 
-def variants() -> Sequence[Variant]:
+def variants(*kinds: str) -> Sequence[Variant]:
+    """Of ``binary`` visible units, ``gaussian`` ones, or both."""
+    kernels = {"binary": _binary_variants, "gaussian": _gaussian_variants}
+    return [variant for kind in kinds or kernels for variant in kernels[kind]()]
+
+
+def _gaussian_variants() -> Sequence[Variant]:
+    """From real-valued units and to them."""
+    return [
+        CudaVariant(
+            name=name,
+            threads=THREADS,
+            items=TILE * TILE * TILE_GIVEN // THREADS,
+            unit="multiply-adds",
+            bytes_per_item=given_bytes / TILE,
+            module=gaussian_module(),
+            kernel=kernel,
+        )
+        for (kernel, name), given_bytes in zip(GAUSSIAN.items(), (8, 5), strict=True)
+    ]
+
+
+def _binary_variants() -> Sequence[Variant]:
     """The kernel for each dtype of the weights, and for prepared ones each tile of each precision."""
     plain = [
         CudaVariant(
@@ -255,18 +277,6 @@ def variants() -> Sequence[Variant]:
             kernel=f"half_sweep<{name}>",
         )
         for dtype, name in TYPES.items()
-    ]
-    plain += [
-        CudaVariant(
-            name=name,
-            threads=THREADS,
-            items=TILE * TILE * TILE_GIVEN // THREADS,
-            unit="multiply-adds",
-            bytes_per_item=(8 if number == 0 else 5) / TILE,
-            module=gaussian_module(),
-            kernel=kernel,
-        )
-        for number, (kernel, name) in enumerate(GAUSSIAN.items())
     ]
     return (
         plain

@@ -188,26 +188,32 @@ def matrix_half_sweep_kernel(
     first = tl.zeros((BLOCK_CHAINS, BLOCK_UNITS), SUM)
     second, third = first, first
     k = tl.arange(0, BLOCK_GIVEN)
-    given_row = given + chain[:, None] * given_stride
-    weights = parts + unit.to(tl.int64)[None, :] * part_columns + k[:, None]
-    for start in range(0, part_columns, BLOCK_GIVEN):
+    # Rows are aligned, whatever Triton knows of the numbers. Places in a tile have 32 bits (`MOST_UNITS`).
+    columns = tl.cast(part_columns, tl.int32) // 64 * 64
+    given_step = tl.cast(given_stride, tl.int32) if PACKED else tl.cast(given_stride, tl.int32) // 16 * 16
+    given_tile = given + tl.program_id(0).to(tl.int64) * BLOCK_CHAINS * given_step
+    given_row = tl.arange(0, BLOCK_CHAINS)[:, None] * given_step
+    weights = parts + tl.program_id(1).to(tl.int64) * BLOCK_UNITS * columns
+    place = tl.arange(0, BLOCK_UNITS)[None, :] * columns + k[:, None]
+    for start in range(0, columns, BLOCK_GIVEN):
         if PACKED:
             words_left = given_stride - start // 32
-            state = _unpacked(given_row + start // 32, chain_mask, words_left, BLOCK_CHAINS, BLOCK_GIVEN)
+            state = _unpacked(given_tile + start // 32 + given_row, chain_mask, words_left, BLOCK_CHAINS, BLOCK_GIVEN)
             state = state.to(tl.int8) if DIGITS else (state * 0x3F80).to(tl.int16).to(tl.bfloat16, bitcast=True)
         else:
             inside = chain_mask[:, None] & (start + k < given_stride)[None, :]
-            state = tl.load(given_row + start + k[None, :], mask=inside, other=0)
+            state = tl.load(given_tile + start + (given_row + k[None, :]), mask=inside, other=0)
             if DIGITS:
                 state = state.to(tl.int8, bitcast=True)
         if DIGITS:
-            first = tl.dot(state, tl.load(weights + start), first, out_dtype=tl.int32)
-            second = tl.dot(state, tl.load(weights + part_size + start), second, out_dtype=tl.int32)
-            third = tl.dot(state, tl.load(weights + part_size + part_size + start), third, out_dtype=tl.int32)
+            part = weights + start
+            first = tl.dot(state, tl.load(part + place), first, out_dtype=tl.int32)
+            second = tl.dot(state, tl.load(part + part_size + place), second, out_dtype=tl.int32)
+            third = tl.dot(state, tl.load(part + part_size + part_size + place), third, out_dtype=tl.int32)
         else:
             part = weights + start
             for _ in tl.static_range(PRODUCTS):
-                weight = exact_dot_operand(tl.load(part))
+                weight = exact_dot_operand(tl.load(part + place))
                 first = tl.dot(state.to(weight.dtype), weight, first)
                 part += part_size
 
@@ -224,7 +230,11 @@ def matrix_half_sweep_kernel(
         logit = first + offset
     e = tl.exp2(logit * (beta * -1.4426950408889634).to(tl.float32))
     mask = chain_mask[:, None] & unit_mask[None, :]
-    place = chain[:, None] * out_stride + unit[None, :]
+    out_step = tl.cast(out_stride, tl.int32) // 16 * 16 if DRAW and not PACKED else tl.cast(out_stride, tl.int32)
+    first_unit = tl.program_id(1) * BLOCK_UNITS
+    out_tile = out + tl.program_id(0).to(tl.int64) * BLOCK_CHAINS * out_step
+    out_row = tl.arange(0, BLOCK_CHAINS)[:, None] * out_step
+    out_place = out_row + tl.arange(0, BLOCK_UNITS)[None, :]
     if DRAW:
         group = tl.program_id(1).to(tl.int64) * (BLOCK_UNITS // 4) + tl.arange(0, BLOCK_UNITS // 4)
         group = (first_chain + chain)[:, None] * ((units + 3) // 4) + group[None, :]
@@ -257,11 +267,11 @@ def matrix_half_sweep_kernel(
             bits = tl.reshape(drawn.to(tl.int32), (BLOCK_CHAINS, BLOCK_UNITS // 32, 32))
             words = tl.sum(bits << tl.arange(0, 32)[None, None, :], 2)
             word = tl.program_id(1) * (BLOCK_UNITS // 32) + tl.arange(0, BLOCK_UNITS // 32)[None, :]
-            tl.store(out + chain[:, None] * out_stride + word, words, mask=chain_mask[:, None] & (word < out_stride))
+            tl.store(out_tile + (out_row + word), words, mask=chain_mask[:, None] & (word < out_step))
         else:
-            tl.store(out + place, drawn, mask=chain_mask[:, None] & (unit < out_stride))
+            tl.store(out_tile + first_unit + out_place, drawn, mask=chain_mask[:, None] & (unit < out_step))
     else:
-        tl.store(out + place, 1.0 / (1.0 + e), mask=mask)
+        tl.store(out_tile + first_unit + out_place, 1.0 / (1.0 + e), mask=mask)
 
 
 def half_sweep(half: HalfSweep) -> None:
@@ -328,36 +338,15 @@ def _as_words(states: Tensor) -> Tensor:
     return states.view(torch.int32) if states.dtype is torch.int64 else states
 
 
-def variants() -> Sequence[Variant]:
-    """States drawn, with and without clamped units, and probabilities; for each dtype of the weights, and for
-    prepared ones in each precision."""
+def variants(*kinds: str) -> Sequence[Variant]:
+    """Of ``binary`` visible units, ``gaussian`` ones, or both."""
+    kernels = {"binary": _binary_variants, "gaussian": _gaussian_variants}
+    return [variant for kind in kinds or kernels for variant in kernels[kind]()]
+
+
+def _gaussian_variants() -> Sequence[Variant]:
+    """From real-valued units and to them."""
     found: list[Variant] = []
-    kinds = ((True, False), (True, True), (False, False))
-    for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        for draw, clamped in kinds:
-            signature = {
-                **_common_signature(half_sweep_kernel, draw, clamped),
-                **dict.fromkeys(("chains", "given_units", "units", "weight_stride_given"), "i32:16"),
-                "weights": f"*{dtype}:16",
-                "bias": f"*{dtype}:16",
-                "sigma": f"*{dtype}:16",
-                "REALS": False,
-                "weight_stride_unit": 1,
-                "BLOCK_CHAINS": 64,
-                "BLOCK_UNITS": BLOCK_UNITS,
-                "BLOCK_GIVEN": BLOCK_GIVEN,
-            }
-            found.append(
-                TritonVariant(
-                    name=f"half sweep {dtype}, {_what(draw, clamped)}",
-                    threads=128,
-                    items=64 * BLOCK_UNITS * BLOCK_GIVEN // 128,
-                    unit="multiply-adds",
-                    bytes_per_item=1 / BLOCK_UNITS + size / 64,
-                    kernel=half_sweep_kernel,
-                    signature=signature,
-                )
-            )
     for what, given, out, draw in (
         ("from real-valued units", "*fp32:16", "*u8:16", True),
         ("probabilities from real-valued units", "*fp32:16", "*fp32:16", False),
@@ -387,6 +376,39 @@ def variants() -> Sequence[Variant]:
                 },
             )
         )
+    return found
+
+
+def _binary_variants() -> Sequence[Variant]:
+    """States drawn, with and without clamped units, and probabilities; for each dtype of the weights, and for
+    prepared ones in each precision."""
+    found: list[Variant] = []
+    kinds = ((True, False), (True, True), (False, False))
+    for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
+        for draw, clamped in kinds:
+            signature = {
+                **_common_signature(half_sweep_kernel, draw, clamped),
+                **dict.fromkeys(("chains", "given_units", "units", "weight_stride_given"), "i32:16"),
+                "weights": f"*{dtype}:16",
+                "bias": f"*{dtype}:16",
+                "sigma": f"*{dtype}:16",
+                "REALS": False,
+                "weight_stride_unit": 1,
+                "BLOCK_CHAINS": 64,
+                "BLOCK_UNITS": BLOCK_UNITS,
+                "BLOCK_GIVEN": BLOCK_GIVEN,
+            }
+            found.append(
+                TritonVariant(
+                    name=f"half sweep {dtype}, {_what(draw, clamped)}",
+                    threads=128,
+                    items=64 * BLOCK_UNITS * BLOCK_GIVEN // 128,
+                    unit="multiply-adds",
+                    bytes_per_item=1 / BLOCK_UNITS + size / 64,
+                    kernel=half_sweep_kernel,
+                    signature=signature,
+                )
+            )
     for precision, dtype, products in (("bf16", "bf16", 1), ("bf16x3", "bf16", 3), ("int8x3", "int8", 3)):
         block_units = MATRIX_UNITS[dtype, products]
         for draw, clamped, packed in (*((*kind, False) for kind in kinds), (True, False, True), (True, True, True)):
