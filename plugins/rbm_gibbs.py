@@ -66,6 +66,7 @@ CASES = (
     _case(33, 20, 12, sweeps=5, variant="int8x3"),
     *(_case(9, 70, 33, sweeps=2, variant=precision) for precision in ("bf16", "bf16x3")),
     _case(70, 100, 17, sweeps=2, variant="packed"),
+    _case(3, 70, 560, sweeps=2, variant="int8x3"),
     _case(256, 64, 64, purpose="bench"),
     *(
         _case(8192, n, n, sweeps, dtype, purpose="bench", preset=preset)

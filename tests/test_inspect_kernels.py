@@ -144,6 +144,7 @@ def test_other_forms_of_the_triton_kernels():
                 *map(rbm_gibbs.module, rbm_gibbs.TYPES),
                 rbm_gibbs.gaussian_module(),
                 *(rbm_gibbs.tensor_core_module(name, packed) for name in rbm_gibbs.TILES for packed in (False, True)),
+                *(rbm_gibbs.cluster_module(name, packed) for name in rbm_gibbs.TILES for packed in (False, True)),
                 *map(rbm_gibbs.resident_module, rbm_gibbs.RESIDENT),
             ],
         ),

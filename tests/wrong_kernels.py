@@ -554,6 +554,7 @@ PARTS_OF_CHAINS = "data=300 model=700 visible=18 hidden=21 float32"
 SQUARE = "chains=256 visible=64 hidden=64 sweeps=1 float32"
 BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3", "int8x3"))
 PACKED = "packed chains=70 visible=100 hidden=17 sweeps=2 float32"
+CLUSTER = "int8x3 chains=3 visible=70 hidden=560 sweeps=2 float32"
 BF16_RESIDENT = "bf16 chains=9 visible=70 hidden=33 sweeps=2 float32"
 SGLD = "tensors=1 elements=5003 float32"
 STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
@@ -775,15 +776,18 @@ MUTANTS = tuple(
         ("rbm_gibbs", "rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "        }\n        __syncthreads();", "        }\n", GIBBS),
-        ("rbm_gibbs", "tensor_cores.cu", "part < PRODUCTS; ++part)\n#pragma unroll\n                for (int j",
+        ("rbm_gibbs", "tile.cuh", "part < PRODUCTS; ++part)\n#pragma unroll\n                for (int j",
          "part < PRODUCTS - 1; ++part)\n#pragma unroll\n                for (int j", INT8X3),
-        ("rbm_gibbs", "tensor_cores.cu", "part * S::subs + sub", "sub", BF16X3),
-        ("rbm_gibbs", "tensor_cores.cu", "copy_async_wait<S::stages - 2>", "copy_async_wait<S::stages - 1>", BF16),
-        ("rbm_gibbs", "tensor_cores.cu", "__syncthreads();  // this", "// this", BF16),
-        ("rbm_gibbs", "tensor_cores.cu", "a[tile][1][half] = q.z", "a[tile][1][half] = q.x", INT8X3),
-        ("rbm_gibbs", "tensor_cores.cu", "first_unit = tile_unit + warp_unit", "first_unit = tile_unit", INT8X3),
+        ("rbm_gibbs", "tile.cuh", "part * S::subs + sub", "sub", BF16X3),
+        ("rbm_gibbs", "tile.cuh", "copy_async_wait<S::stages - 2>", "copy_async_wait<S::stages - 1>", BF16),
+        ("rbm_gibbs", "tile.cuh", "__syncthreads();  // this", "// this", BF16),
+        ("rbm_gibbs", "tile.cuh", "a[tile][1][half] = q.z", "a[tile][1][half] = q.x", INT8X3),
+        ("rbm_gibbs", "tile.cuh", "first_unit = tile_unit + warp_unit", "first_unit = tile_unit", INT8X3),
         ("rbm_gibbs", "tensor_cores.cuh", "bits >> (8 * product + 4)", "bits >> 8 * product", PACKED),
-        ("rbm_gibbs", "tensor_cores.cu", "(PACKED ? 2 : 16) * quarter", "(PACKED ? 1 : 16) * quarter", PACKED),
+        ("rbm_gibbs", "tile.cuh", "(PACKED ? 2 : 16) * quarter", "(PACKED ? 1 : 16) * quarter", PACKED),
+        ("rbm_gibbs", "clusters.cu", "cluster_sync<CLUSTER>();  // all hidden", "// all hidden", CLUSTER),
+        ("rbm_gibbs", "clusters.cu", "cluster_sync<CLUSTER>();  // all visible", "// all visible", CLUSTER),
+        ("rbm_gibbs", "clusters.cu", "++sweep, ++step", "++sweep", CLUSTER),
         ("rbm_gibbs", "resident.cu", "__syncthreads();  // all hidden", "// all hidden", PACKED),
         ("rbm_gibbs", "resident.cu", "__syncthreads();  // all visible", "// all visible", PACKED),
         ("rbm_gibbs", "resident.cu", "sweep < sweeps", "sweep < sweeps - 1", PACKED),

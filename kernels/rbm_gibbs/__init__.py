@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 
-PLANS = ("auto", "resident", "half_sweeps")
+PLANS = ("auto", "resident", "cluster", "half_sweeps")
 
 
 def gibbs(
@@ -100,10 +100,12 @@ def gibbs(
         check_values: look for states other than 0 and 1 and for parameters that are NaN or infinite. On a GPU this
             waits for the device; a loop that calls again and again with its own states can do without.
         precision: that of ``weights``, for a caller who wants to be sure of it: a plain matrix is ``float32``.
-        plan: ``half_sweeps``, a launch for each; ``resident``, one launch for all sweeps with the weights in shared
-            memory, of CUDA C (``cupy``) and prepared weights that find room there (on an H200 up to 256 x 256 units in
-            ``bf16``, 192 x 192 in the others); or ``auto``: the second for two sweeps and more where it can be, the
-            first elsewhere. In ``int8x3`` both draw the same states.
+        plan: ``half_sweeps``, a launch for each; or one launch for all sweeps, of CUDA C (``cupy``) and prepared
+            weights: ``resident`` with the weights in shared memory, if they find room there (on an H200 up to 256 x
+            256 units in ``bf16``, 192 x 192 in the others); ``cluster`` with 8 blocks to some chains, on sm_90 and
+            later. ``auto``: for two sweeps and more ``resident`` where it can be, else ``cluster`` for up to 1024
+            chains and 2048 units (1024 where there are three products), else ``half_sweeps``. In ``int8x3`` all draw
+            the same states.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Without ``check_values`` nothing waits for the device, and a call that has run before can be captured in a CUDA
@@ -119,7 +121,7 @@ def gibbs(
         TypeError: an argument is not a dense tensor of a supported dtype.
         ValueError: shapes do not match, a state is not 0 or 1, a parameter is NaN or infinite, a number is out of
             range, prepared weights are out of date, ``precision`` is not that of ``weights``, ``backend`` is unknown
-            or cannot run here, or ``plan`` is unknown or ``resident`` and cannot be.
+            or cannot run here, or ``plan`` is unknown or cannot be had.
 
     Unit ``j`` of chain ``i`` in sweep ``t`` draws word ``j % 4`` of group ``(first_chain + i) * ceil(units / 4) +
     j // 4`` at step ``first_sweep + t`` of the stream for its layer, and is 1 if ``u < p``.
@@ -140,7 +142,7 @@ def gibbs(
     if check_values:
         faults = sweep_faults(counted_from, sweeps)
         _require_values(visible, matrix, visible_bias, hidden_bias, beta, faults)
-    chosen, resident = _choose(plan, backend, prepared, sweeps, clamped, visible.device)
+    chosen, plan = _choose(plan, backend, prepared, len(visible), sweeps, clamped, visible.device)
     shapes = _result_shapes(visible, matrix, return_hidden_probability)
     result = out if out is not None else allocate(visible, shapes)
     arguments = {"visible": visible, "weights": matrix, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
@@ -160,7 +162,7 @@ def gibbs(
         to_hidden_weights, to_visible_weights = prepared.to_hidden, prepared.to_visible
         hidden_bias, visible_bias = hidden_bias.to(torch.float32), visible_bias.to(torch.float32)
     in_bytes = visible.dtype is torch.uint8 and isinstance(to_hidden_weights, Operand)
-    if in_bytes and not resident:
+    if in_bytes and plan != "resident":
         current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
         last_visible, last_hidden = (
             states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
@@ -173,14 +175,17 @@ def gibbs(
         HalfSweep, weights=to_visible_weights, bias=visible_bias.contiguous(), beta=beta, seed=seed,
         first_step=counted_from, first_chain=first_chain, stream=Stream.VISIBLE, clamped=clamped,
     )  # fmt: skip
-    if resident:
+    if plan != "half_sweeps":
+        all_sweeps = kernels.resident_sweeps if plan == "resident" else kernels.cluster_sweeps
         with running_on(visible.device):
-            kernels.resident_sweeps(
+            all_sweeps(
                 to_hidden(given=current, out=last_hidden, step=first_step),
                 to_visible(given=last_hidden, out=last_visible, step=first_step, previous=current),
                 sweeps,
             )
-        current = aligned_rows(last_visible).copy_(last_visible) if in_bytes else last_visible
+        current = last_visible
+        if in_bytes and not has_aligned_rows(current):
+            current = aligned_rows(current).copy_(current)
     else:
         for step in range(first_step, first_step + sweeps):
             half_sweep(to_hidden(given=current, out=last_hidden, step=step))
@@ -202,26 +207,29 @@ def _choose(
     plan: str,
     backend: str,
     prepared: PreparedWeights | None,
+    chains: int,
     sweeps: int,
     clamped: Tensor | None,
     device: torch.device,
-) -> tuple[str, bool]:
-    """The backend, and whether all sweeps go in one launch."""
+) -> tuple[str, str]:
+    """The backend and the plan."""
     if plan not in PLANS:
         raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
     chosen = choose_backend(backend, device)
     if plan == "half_sweeps" or (plan == "auto" and sweeps == 1):
-        return chosen, False
+        return chosen, "half_sweeps"
     either = backend == "auto" and device.type == "cuda" and unavailable("cupy", device) is None
-    if (
-        prepared is not None
-        and (chosen == "cupy" or either)
-        and backend_module("cupy", __name__).resident_fits(prepared, clamped is not None, device)
-    ):
-        return "cupy", True
-    if plan == "resident":
-        raise ValueError("plan 'resident' needs backend cupy, and prepared weights that fit in shared memory")
-    return chosen, False
+    if prepared is not None and (chosen == "cupy" or either):
+        kernels = backend_module("cupy", __name__)
+        if plan != "cluster" and kernels.resident_fits(prepared, clamped is not None, device):
+            return "cupy", "resident"
+        wanted = plan == "cluster" or (plan == "auto" and kernels.clusters_pay(prepared, chains, sweeps))
+        if wanted and kernels.clusters_fit(prepared, device):
+            return "cupy", "cluster"
+    if plan != "auto":
+        needs = "that fit in shared memory" if plan == "resident" else "and sm_90"
+        raise ValueError(f"plan {plan!r} needs backend cupy, and prepared weights {needs}")
+    return chosen, "half_sweeps"
 
 
 def _require_precision(prepared: PreparedWeights | None, wanted: str | None) -> None:

@@ -290,15 +290,14 @@ __global__ void __launch_bounds__(THREADS, 1)
                     false, own.left);
     copy_async_wait<0>();
     __syncthreads();
-    if (first_step) step += (u32)*first_step;
     for (i64 sweep = 0; sweep < sweeps; ++sweep) {
         const u32 number = step + (u32)sweep;
         half_sweep<ToHidden>(v, h, nullptr, shared, rows, own,
-                             {hidden_scale, hidden_bias, hidden_units, seed, number, STREAM_HIDDEN});
+                             {hidden_scale, hidden_bias, hidden_units, seed, number, STREAM_HIDDEN, first_step});
         __syncthreads();  // all hidden states are drawn
         half_sweep<ToVisible>(h, v, clamped ? held.first : nullptr, digits ? back_weights : shared,
                               digits ? back_rows : rows, own,
-                              {visible_scale, visible_bias, visible_units, seed, number, STREAM_VISIBLE});
+                              {visible_scale, visible_bias, visible_units, seed, number, STREAM_VISIBLE, first_step});
         __syncthreads();  // all visible ones
     }
     store_states(v, visible_out + block_chain * visible_out_stride, visible_out_stride, packed != 0, own.left);
