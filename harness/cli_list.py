@@ -110,6 +110,10 @@ def _listing(registry: Registry, reasons: tables.Reasons) -> dict[str, Any]:
             | {"unavailable": reasons[tables.SAMPLER, each.name]}
             for each in registry.samplers.values()
         ],
+        "experiments": [
+            {name: getattr(each, name) for name in ("name", "summary", "source", "plugin")}
+            for each in registry.experiments.values()
+        ],
         "plugins": [asdict(plugin) for plugin in registry.plugins],
         "problems": registry.problems,
     }

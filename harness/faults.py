@@ -3,19 +3,35 @@ targets, samplers, experiments), before any of it is used."""
 
 import math
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 from .sampling import Sampler, Target
-from .types import RESOURCES, Case, Ceiling, Experiment, Implementation, Law, Operation
+from .types import (
+    RESOURCES,
+    Case,
+    Ceiling,
+    Curve,
+    Estimate,
+    Experiment,
+    Findings,
+    Implementation,
+    Law,
+    Operation,
+    Picture,
+    Plot,
+)
 from .wording import unknown
 
 _ADAPTERS: dict[type[object], dict[str, TypeAdapter[Any]]] = {
     kind: {name: TypeAdapter(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
-    for kind in (Operation, Case, Law, Implementation, Ceiling, Target, Sampler, Experiment)
+    for kind in (
+        *(Operation, Case, Law, Implementation, Ceiling, Target, Sampler),
+        *(Experiment, Findings, Estimate, Plot, Curve, Picture),
+    )
 }
 
 Named = TypeVar("Named", Target, Sampler, Experiment)
@@ -128,6 +144,56 @@ def experiment_faults(given: Sequence[Experiment], taken: Mapping[str, Experimen
     for each in given:
         yield from (f"experiment {reprlib.repr(each.name)}: {fault}" for fault in _type_faults(each, Experiment))
     yield from _name_faults("experiment", given, taken)
+
+
+def findings_faults(findings: object) -> Iterator[str]:
+    """What is wrong with what an experiment returned; nothing if it can be judged, written and drawn."""
+    if not isinstance(findings, Findings):
+        yield f"run must return Findings, got {reprlib.repr(findings)}"
+        return
+    wrong = [*_type_faults(findings, Findings)]
+    yield from wrong
+    if wrong:
+        return
+    for each in findings.estimates:
+        of = f"estimate {reprlib.repr(each.claim)}"
+        yield from (f"{of}: {fault}" for fault in _type_faults(each, Estimate))
+        yield from _number_faults(of, (each.measured, each.stderr, each.exact, each.bound))
+        if each.status is not None:
+            yield f"{of}: status is for the harness to say"
+        if each.exact is not None and each.bound is None and each.stderr is None:
+            yield f"{of} has an exact value, but neither stderr nor bound to judge it by"
+        if each.exact is not None and not math.isfinite(each.exact):
+            yield f"{of}: exact should be finite, got {each.exact}"
+        if (each.stderr or 0.0) < 0 or (each.bound or 0.0) < 0:
+            yield f"{of}: stderr and bound should not be negative"
+    if not findings.estimates:
+        yield "Findings need at least one estimate"
+    for repeated in _repeated([each.claim for each in findings.estimates]):
+        yield f"two estimates claim {repeated!r}"
+    for plot in findings.plots:
+        of = f"plot {reprlib.repr(plot.title)}"
+        yield from (f"{of}: {fault}" for fault in _type_faults(plot, Plot))
+        for curve in plot.curves:
+            line = f"{of}, curve {reprlib.repr(curve.name)}"
+            yield from (f"{line}: {fault}" for fault in _type_faults(curve, Curve))
+            yield from _number_faults(line, (*curve.x, *curve.y, *curve.stderr))
+            if len(curve.y) != len(curve.x) or (curve.stderr and len(curve.stderr) != len(curve.x)):
+                yield f"{line}: x, y and stderr should be of one length"
+    for picture in findings.pictures:
+        of = f"picture {reprlib.repr(picture.title)}"
+        yield from (f"{of}: {fault}" for fault in _type_faults(picture, Picture))
+        yield from _number_faults(of, [each for row in picture.rows for each in row])
+        if len({len(row) for row in picture.rows}) != 1:
+            yield f"{of}: its rows should be of one length"
+
+
+def _number_faults(of: str, numbers: Iterable[object]) -> Iterator[str]:
+    """pydantic takes tensors for numbers, json does not."""
+    for each in numbers:
+        if each is not None and not isinstance(each, int | float):
+            yield f"{of}: should hold Python's numbers, got {reprlib.repr(each)} ({type(each).__name__})"
+            return
 
 
 def _name_faults(kind: str, given: Sequence[Named], taken: Mapping[str, Named]) -> Iterator[str]:

@@ -106,6 +106,14 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
                 if figure:
                     plots.append((temperature, drawing(figure)))
             judged.append((label, name, of_target, plots))
+    experiments = []
+    for label, run in runs:
+        for outcome in run.outcomes:
+            drawn = []
+            if outcome.findings:
+                drawn += [(each.title, drawing(figures.curves(each))) for each in outcome.findings.plots]
+                drawn += [(each.title, drawing(figures.image(each))) for each in outcome.findings.pictures]
+            experiments.append((label, outcome, drawn))
     compared = [row for row in found if row.time_ratio is not None]
     samples = [row for row in found if row.measurement]
     places = iter(range(len(samples)))
@@ -119,6 +127,8 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
         operations=operations,
         rooflines=rooflines,
         judged=judged,
+        experiments=experiments,
+        timed_or_checked=bool(found) or not (judged or experiments),
         compared=sorted(compared, key=lambda row: row.time_ratio or 0.0, reverse=True),
         compared_figure=drawing(figures.time_ratios(compared, styles)) if compared else None,
         styles=styles,

@@ -9,7 +9,7 @@ from typing import Any
 
 from .report_rows import BASELINE, Row, items_rate, number, percent
 from .tables import si
-from .types import RESOURCES, Measurement, Standing
+from .types import RESOURCES, Measurement, Picture, Plot, Standing
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C")
 """Okabe and Ito's colours without black and yellow, which vanish on one of the two grounds, and a grey."""
@@ -20,6 +20,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 QUANTITIES = ("items", "bytes", "flops")
 """What throughput can be counted in; the page lets its reader choose."""
 
+GREYS = ((0, "#000000"), (1, "#ffffff"))
 ROOF = "#8C8C8C"
 LABEL_DECADES = 0.25
 """Roofs nearer than this share one label, which would else be printed over another."""
@@ -116,6 +117,52 @@ def energy_traces(standings: Sequence[Standing], styles: Mapping[str, Style]) ->
         )
     axes = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "mean energy of the chains"}}}
     return {"data": traces, "layout": axes} if traces else {}
+
+
+def curves(plot: Plot) -> Figure:
+    """An experiment's plot: lines for what is exact, symbols with bars of one standard error for what is measured.
+
+    A measured curve has the colour of the exact one of its name.
+    """
+    names = list(dict.fromkeys(curve.name for curve in plot.curves))
+    traces = []
+    for curve in plot.curves:
+        place = names.index(curve.name)
+        colour = COLOURS[place % len(COLOURS)]
+        trace: Figure = {
+            "type": "scatter",
+            "name": _escaped(f"{curve.name}, exact" if curve.exact else curve.name),
+            "x": [_finite(x) for x in curve.x],
+            "y": [_finite(y) for y in curve.y],
+        }
+        if curve.exact:
+            trace |= {"mode": "lines", "line": {"color": colour, "width": 1.5}}
+        else:
+            symbol = SYMBOLS[place % len(SYMBOLS)]
+            trace |= {"mode": "markers", "marker": {"color": colour, "symbol": symbol, "size": 8}}
+            if curve.stderr:
+                bars = [_finite(each) for each in curve.stderr]
+                trace["error_y"] = {"type": "data", "array": bars, "color": colour, "thickness": 1.2}
+        traces.append(trace)
+    axes = {
+        "xaxis": _log_axis(_escaped(plot.x_title)) if plot.x_log else {"title": {"text": _escaped(plot.x_title)}},
+        "yaxis": _log_axis(_escaped(plot.y_title)) if plot.y_log else {"title": {"text": _escaped(plot.y_title)}},
+    }
+    return {"data": traces, "layout": axes}
+
+
+def image(picture: Picture) -> Figure:
+    """An experiment's picture, from black to white."""
+    height, width = len(picture.rows), len(picture.rows[0])
+    hidden = {"visible": False, "constrain": "domain"}
+    heat = {"type": "heatmap", "z": picture.rows, "colorscale": GREYS, "showscale": False}
+    return {
+        "data": [{**heat, "zmin": 0, "zmax": 1, "hoverinfo": "skip", "showlegend": False}],
+        "layout": {
+            "xaxis": {**hidden, "range": [-0.5, width - 0.5]},
+            "yaxis": {**hidden, "range": [height - 0.5, -0.5], "scaleanchor": "x"},
+        },
+    }
 
 
 def time_ratios(rows: Sequence[Row], styles: Mapping[str, Style]) -> Figure:
@@ -303,6 +350,10 @@ def _intensity(measurement: Measurement | None) -> float | None:
         return None
     flops, moved = measurement.flops_per_second, measurement.bytes_per_second
     return flops / moved if _drawable(flops) and _drawable(moved) else None
+
+
+def _finite(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def _drawable(value: float) -> bool:

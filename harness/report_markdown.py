@@ -18,7 +18,7 @@ from .report_rows import (
     rows,
     scores,
 )
-from .standing_tables import COLUMNS, figures, refused
+from .standing_tables import COLUMNS, claim_figures, figures, refused
 from .tables import failed, si
 from .types import RESOURCES, Run
 
@@ -59,7 +59,7 @@ def _about(label: str, run: Run) -> list[str]:
     if run.ceilings:
         ceilings = [(name, si(value, RESOURCES.get(name, ""))) for name, value in run.ceilings.items()]
         parts += ["### Ceilings measured on this device", _table(["limit", "measured"], ceilings)]
-    if run.records or not run.standings:
+    if run.records or not (run.standings or run.outcomes):
         parts += ["### Agreement", *_agreement(run)]
     tried = [each for each in run.standings if not refused(each)]
     if tried:
@@ -72,6 +72,13 @@ def _about(label: str, run: Run) -> list[str]:
             for claim in each.failed
         ]
         parts += ["### Claims that fail", "\n".join(wrong)] if wrong else []
+    for outcome in run.outcomes:
+        parts += [f"### Experiment {_text(outcome.experiment)}", _text(outcome.summary)]
+        if outcome.findings is None:
+            parts.append(f"**{_text(outcome.status.value.replace('_', ' '))}**: {_text(outcome.message)}")
+        else:
+            lines = [claim_figures(each) for each in outcome.findings.estimates]
+            parts.append(_table(["claim", "exact", "measured", "z", "p", "verdict"], lines))
     return parts
 
 

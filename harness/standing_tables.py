@@ -1,4 +1,4 @@
-"""How samplers stand, for people to read: the figures of a line, and the tables that a terminal shows."""
+"""How samplers stand and what experiments found, for people to read: figures of a line, tables of a terminal."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .tables import si
-from .types import Claim, Standing, Status
+from .types import Claim, Estimate, Outcome, Standing, Status
 
 COLUMNS = {
     "T": 6, "claims": 7, "worst p": 8, "worst z": 7, "ESS/s": 6, "steps": 6, "taken": 5, "R-hat": 5,
@@ -40,19 +40,18 @@ def figures(standing: Standing) -> list[str]:
     ]
 
 
-def claim_figures(claim: Claim) -> list[str]:
-    """Temperature, claim, exact value, measured value with its error, z, p-value and verdict."""
+def claim_figures(claim: Claim | Estimate) -> list[str]:
+    """Claim, exact value, measured value with its error, z, p-value and verdict."""
     measured = ""
     if claim.measured is not None:
         measured = f"{claim.measured:.6g}" + (f" ± {claim.stderr:.2g}" if claim.stderr is not None else "")
     return [
-        f"{claim.temperature:.4g}",
         claim.claim,
         "" if claim.exact is None else f"{claim.exact:.6g}",
         measured,
         "" if claim.z is None or not math.isfinite(claim.z) else f"{claim.z:+.2f}",
         "" if claim.p_value is None else f"{claim.p_value:.2g}",
-        claim.status.value.replace("_", " "),
+        "" if claim.status is None else claim.status.value.replace("_", " "),
     ]
 
 
@@ -72,6 +71,26 @@ def summary(standings: Iterable[Standing]) -> RenderableType:
         ]
         tables[each.sampler].add_row(Text(f"  {each.target}"), *cells)
     return Group(*(part for name, table in tables.items() for part in (Text(name, style="bold"), table)))
+
+
+def findings(outcomes: Iterable[Outcome]) -> RenderableType:
+    """For each experiment a line for each estimate; what is not judged has no verdict. Fits 80 columns."""
+    parts: list[RenderableType] = []
+    for outcome in outcomes:
+        parts.append(Text.assemble((outcome.experiment, "bold"), (f"  {outcome.summary}", "dim")))
+        if outcome.findings is None:
+            continue
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("  claim", width=32, overflow="fold")
+        for name, width in (("exact", 10), ("measured", 21), ("z", 5)):
+            table.add_column(name, width=width, no_wrap=True, justify="right")
+        table.add_column("verdict", width=7, overflow="fold")
+        for each in outcome.findings.estimates:
+            claim, exact, measured, z, _, verdict = claim_figures(each)
+            style = "green" if each.status is Status.PASSED else "bold red"
+            table.add_row(Text(f"  {claim}"), exact, measured, z, Text(verdict, style=style))
+        parts.append(table)
+    return Group(*parts)
 
 
 def refused(standing: Standing) -> bool:

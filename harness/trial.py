@@ -62,7 +62,10 @@ class Trial:
         self._stopwatch: Stopwatch | None = None
 
     def judge(self, draws: int) -> Record:
-        """The verdict. The data of a case is drawn ``draws`` times, from consecutive seeds; a law is tested once."""
+        """The verdict. The data of a case is drawn ``draws`` times, from consecutive seeds; a law is tested once.
+
+        Where a kernel is interpreted, which takes minutes for the whole suite, the data is drawn once.
+        """
         step = self.step
         self._announce("check")
         try:
@@ -76,6 +79,7 @@ class Trial:
             if isinstance(step.subject, Law):
                 verdict = check_law(implementation, step.operation, step.subject, self._device, step.seed)
             else:
+                draws = 1 if implementation.is_interpreted_on(self._device) else draws
                 seeds = range(step.seed, step.seed + draws)
                 verdict = check_case(step.operation, implementation, step.subject, self._device, seeds)
         except (Exception, SystemExit) as error:  # the operation's: the check answers for the implementation's own

@@ -534,6 +534,28 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What became of an experiment: its findings, each estimate judged, or the error that left it without any."""
+
+    experiment: str
+    summary: str
+    source: str
+    plugin: str
+    status: Status
+    message: str = ""
+    seconds: float = 0.0
+    findings: Findings | None = None
+
+    @property
+    def tried(self) -> list[Estimate]:
+        return [each for each in (self.findings.estimates if self.findings else ()) if each.status is not None]
+
+    @property
+    def failed(self) -> list[Estimate]:
+        return [each for each in self.tried if each.status is not Status.PASSED]
+
+
+@dataclass(frozen=True)
 class Asked:
     """What `bench` was asked for: names (empty: all), preset, seed (None: each case's own) and ``cold``, ``hot`` or
     ``both``."""
@@ -552,7 +574,7 @@ class Run:
     ``command`` is what was asked for, so that a run which is resumed asks for the same; `check` has none. ``ceilings``
     are the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are what measuring
     itself costs, in seconds. ``seconds`` is the time that went into each phase of the run. ``standings`` are those of
-    samplers, which `validate` judges.
+    samplers and ``outcomes`` those of experiments, which `validate` judges.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -567,6 +589,7 @@ class Run:
     seconds: Mapping[str, float] = field(default_factory=dict)
     command: Asked | None = None
     standings: tuple[Standing, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.environment.get("gpu"), Mapping | None):

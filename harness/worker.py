@@ -26,7 +26,7 @@ from .registry import PLUGINS_VARIABLE, load_registry
 from .sampling import Sampler, Target
 from .standing import standings
 from .trial import Announce, Block, Failed, Trial, record_of
-from .types import Agreement, Case, Law, Measurement, Record, Standing, Status
+from .types import Agreement, Case, Experiment, Law, Measurement, Outcome, Record, Standing, Status
 from .wording import describe_error
 
 STARTING_SECONDS = 120.0
@@ -114,19 +114,28 @@ class Workers:
     def standings(self, sampler: Sampler, target: Target, seed: int) -> list[Standing]:
         """How a sampler stands on a target. The workers of other samplers end. Raises `Lost`."""
         names = "sampler", sampler.name
+        found: list[Standing] = self._only(names, "standings", sampler.name, target.name, seed)
+        if self._device.type == "cuda" and any(each.status is Status.ERROR for one in found for each in one.claims):
+            self._workers.pop(names).end()
+        return found
+
+    def outcome(self, experiment: Experiment, seed: int) -> Outcome:
+        """What becomes of an experiment: they share a worker, and all others end. Raises `Lost`."""
+        found: Outcome = self._only(("experiments", ""), "conduct", experiment.name, seed)
+        return found
+
+    def _only(self, names: tuple[str, str], question: str, *arguments: Any) -> Any:
+        """The answer of the worker so named, the others being ended."""
         for other in [each for each in self._workers if each != names]:
             self._workers.pop(other).end()
         try:
             if names not in self._workers:
                 self._workers[names] = self._new()
-            found: list[Standing] = self._workers[names].ask("standings", sampler.name, target.name, seed)
+            return self._workers[names].ask(question, *arguments)
         except Lost:
             if names in self._workers:
                 self._workers.pop(names).end()
             raise
-        if self._device.type == "cuda" and any(each.status is Status.ERROR for one in found for each in one.claims):
-            self._workers.pop(names).end()
-        return found
 
     def close(self) -> None:
         for worker in self._workers.values():
@@ -289,6 +298,11 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
             elif question == "standings":
                 sampler, target, seed = arguments
                 answer = standings(registry.samplers[sampler], registry.targets[target], device, seed, announce)
+            elif question == "conduct":
+                from .experiments import conduct  # here, as it takes scipy, which other workers need not wait for
+
+                experiment, seed = arguments
+                answer = conduct(registry.experiments[experiment], device, seed)
             elif question == "overheads":
                 answer = clock_for(device).overheads()
             elif question == "ceilings":

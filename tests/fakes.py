@@ -7,7 +7,22 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from boltzbench.harness import Agreement, Case, Cost, Expected, Implementation, Law, Operation, Status
+from boltzbench.harness import (
+    Agreement,
+    Case,
+    Cost,
+    Curve,
+    Estimate,
+    Expected,
+    Experiment,
+    Findings,
+    Implementation,
+    Law,
+    Operation,
+    Picture,
+    Plot,
+    Status,
+)
 
 CPU = torch.device("cpu")
 
@@ -71,6 +86,28 @@ def law(name: str = "doubles one") -> Law:
         return Agreement(status, "" if passed else f"got {y.item()}", error=abs(y.item() - 2), bound=0.5, p_value=0.1)
 
     return Law(name, "Twice one is two.", test)
+
+
+def experiment(name: str = "dice", *, faces: int = 6) -> Experiment:
+    """The mean of dice that are right if they have six faces, a number within a bound, and one that is told only."""
+
+    def run(device, seed):
+        generator = torch.Generator(device).manual_seed(seed)
+        drawn = torch.randint(1, faces + 1, (6000,), generator=generator, device=device).double()
+        mean, error = float(drawn.mean()), float(drawn.std()) / 6000**0.5
+        estimates = (
+            Estimate("mean of a die", mean, error, exact=3.5),
+            Estimate("faces", faces, exact=6.0, bound=0.5),
+            Estimate("most often", float(drawn.mode().values)),
+        )
+        curves = (
+            Curve("frequency", (1.0, 6.0), (1 / 6, 1 / 6), exact=True),
+            Curve("frequency", (1.0, 2.0), (0.16, 0.17), (0.005, 0.005)),
+        )
+        plots = (Plot("Dice", "face", "frequency", curves),)
+        return Findings(estimates, plots, (Picture("A three", ((0.0, 1.0, 0.0), (0.5, 0.5, 0.5))),))
+
+    return Experiment(name, "Do dice show three and a half?", "de Moivre 1718", run)
 
 
 def install(

@@ -9,10 +9,11 @@ import pluggy
 import pytest
 from boltzbench import harness
 from boltzbench.harness import Ceiling, Status, hookimpl, hookspecs
+from boltzbench.harness.experiments import conduct
 from boltzbench.harness.plan import plan
 from boltzbench.harness.registry import PLUGINS_VARIABLE, load_registry
 from boltzbench.harness.validation import validate
-from fakes import CPU, carried_out, implementation, install, operation
+from fakes import CPU, carried_out, experiment, implementation, install, operation
 from wrong_samplers import gaussian, langevin
 
 HOOKS = [name for name, thing in vars(hookspecs).items() if hasattr(thing, "boltzbench_spec")]
@@ -33,6 +34,7 @@ def test_there_are_hooks():
         "register_ceilings",
         "register_targets",
         "register_samplers",
+        "register_experiments",
     ]
 
 
@@ -111,6 +113,17 @@ def test_register_samplers():
     assert [each.name for each in given] == ["mine"]
 
 
+def test_register_experiments():
+    class Plugin:
+        @hookimpl
+        def register_experiments(self, register):
+            register(experiment())
+
+    given = []
+    assert manager_with(Plugin()).hook.register_experiments(register=given.append) == []
+    assert [each.name for each in given] == ["dice"]
+
+
 # ---- the guide
 
 
@@ -146,6 +159,12 @@ def test_the_sampler_and_the_target_of_the_guide_are_sound(guide):
     assert {each.status for each in claims} <= {Status.PASSED, Status.UNAVAILABLE}  # too few for the most skewed
     assert any(each.claim.startswith("law of x") for each in claims)
     assert any(each.claim.startswith("mean of Z(T") for each in claims)
+
+
+def test_the_experiment_of_the_guide_finds_what_is_exact(guide):
+    outcome = conduct(guide.experiments["one_level"], CPU, 0)
+    assert outcome.status is Status.PASSED, outcome.message
+    assert len(outcome.tried) == 3
 
 
 def test_the_ceiling_of_the_guide_does_its_work(guide):

@@ -5,8 +5,6 @@ import math
 import pytest
 import torch
 from boltzbench.kernels import dispatch
-from boltzbench.kernels.rbm_gibbs import gibbs
-from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
 from boltzbench.kernels.rbm_training import (
     Machine,
     TrainingState,
@@ -21,54 +19,21 @@ from boltzbench.kernels.rbm_training import (
     persistent_contrastive_divergence,
 )
 from boltzbench.plugins import digits
+from boltzbench.plugins.contrastive_divergence import (
+    all_states,
+    data_law,
+    gradient_and_error,
+    moments,
+    sampled_gradient,
+    slow_machine,
+    transition,
+    visible_law,
+)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CHAINS = 200_000
 CRITICAL = 6.0
 """Standard errors: with some 20 comparisons of some 10 statistics a false alarm has probability 4e-7."""
-
-
-def all_states(units):
-    return (torch.arange(1 << units)[:, None] >> torch.arange(units) & 1).to(torch.uint8)
-
-
-def slow_machine():
-    """Strong couplings, which sweeps get through slowly: CD-10 and CD-11 differ, too."""
-    weights = torch.tensor([[4.0, -3.0], [4.0, -3.0], [-3.5, 4.0]])
-    return Machine(weights, torch.tensor([-2.0, -2.0, 0.2]), torch.tensor([-3.0, -1.0]))
-
-
-def visible_law(machine, beta=1.0):
-    v, wide = all_states(len(machine.visible_bias)).double(), machine.double()
-    field = beta * (wide.hidden_bias + v @ wide.weights)
-    return torch.softmax(beta * v @ wide.visible_bias + torch.nn.functional.softplus(field).sum(1), 0)
-
-
-def transition(machine, beta=1.0):
-    """``T[v, v']``: the probability of ``v'`` after one sweep from ``v``; float64."""
-    wide = machine.double()
-    v, h = all_states(len(wide.visible_bias)).double(), all_states(len(wide.hidden_bias)).double()
-
-    def law(states, field):
-        p = torch.sigmoid(beta * field)
-        return (states[None] * p[:, None] + (1 - states[None]) * (1 - p[:, None])).prod(2)
-
-    to_hidden = law(h, wide.hidden_bias + v @ wide.weights)
-    return to_hidden @ law(v, wide.visible_bias + h @ wide.weights.t())
-
-
-def data_law():
-    """Of the data: three patterns of the eight."""
-    q = torch.zeros(8, dtype=torch.float64)
-    q[[1, 6, 3]] = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
-    return q
-
-
-def moments(machine, beta=1.0):
-    """What a visible state adds to the statistics: ``v_i p(h_j)``, ``v_i``, ``p(h_j)``; (states, statistics)."""
-    wide, v = machine.double(), all_states(len(machine.visible_bias)).double()
-    p = torch.sigmoid(beta * (wide.hidden_bias + v @ wide.weights))
-    return torch.cat(((v[:, :, None] * p[:, None, :]).flatten(1), v, p), 1)
 
 
 def test_the_transition_leaves_the_law_alone():
@@ -93,37 +58,15 @@ def test_one_unit_of_each_kind_by_the_closed_form():
         assert float(after[1] - p[1]) == pytest.approx(float(q[1] - p[1]) * rate**k, rel=1e-5)
 
 
-def sampled_gradient(sweeps, seed, backend="torch", chains=CHAINS, first_sweep=0):
-    """That of CD-k from draws of `data_law`, and its standard error, from the law of what was drawn."""
-    machine, q = slow_machine(), data_law()
-    drawn = torch.multinomial(q, chains, replacement=True, generator=torch.Generator().manual_seed(seed))
-    data = all_states(3)[drawn].to(DEVICE)
-    on_device = Machine(*(part.to(DEVICE) for part in machine))
-    model = gibbs(data, *on_device, sweeps, seed=seed, first_sweep=first_sweep, backend=backend).visible
-    found = log_likelihood_gradient(data, model, on_device.weights, on_device.hidden_bias, backend=backend)
-    return torch.cat([part.flatten() for part in found]).double().cpu()
-
-
-def exact_and_error(sweeps, chains=CHAINS):
-    """The exact mean of CD-k's gradient, and the standard error of it for so many chains, each with a start of its own.
-
-    The phases of a chain are not independent; the variance of a difference is at most twice the sum of the variances.
-    """
-    machine, q = slow_machine(), data_law()
-    phi, after = moments(machine), q @ torch.linalg.matrix_power(transition(machine), sweeps)
-    variance = sum(law @ phi**2 - (law @ phi) ** 2 for law in (q, after))
-    return (q - after) @ phi, (2 * variance / chains).sqrt() + 1e-7
-
-
 @pytest.mark.parametrize("sweeps", [1, 2, 5, 10])
 def test_the_bias_of_contrastive_divergence(sweeps):
-    found = sampled_gradient(sweeps, seed=sweeps)
-    exact, error = exact_and_error(sweeps)
+    found = sampled_gradient(slow_machine(), sweeps, CHAINS, DEVICE, seed=sweeps)
+    exact, error = gradient_and_error(slow_machine(), sweeps, CHAINS)
     assert ((found - exact).abs() / error).max() < CRITICAL
     without_bias = (data_law() - visible_law(slow_machine())) @ moments(slow_machine())
     assert ((found - without_bias).abs() / error).max() > CRITICAL, "there is a bias, and it is seen"
     for wrong in (sweeps - 1, sweeps + 1):
-        other, error = exact_and_error(wrong)
+        other, error = gradient_and_error(slow_machine(), wrong, CHAINS)
         assert ((found - other).abs() / error).max() > CRITICAL, f"{wrong} sweeps would pass, too"
 
 
@@ -132,8 +75,8 @@ def test_the_kernels_gradient_is_that_of_the_reference(backend):
     if reason := dispatch.unavailable(backend, DEVICE):
         pytest.skip(reason)
     """A draw or two near a tie may differ, each by one chain's share."""
-    found = sampled_gradient(2, seed=3, backend=backend, chains=3000)
-    torch.testing.assert_close(found, sampled_gradient(2, seed=3, chains=3000), rtol=0, atol=1e-3)
+    found, reference = (sampled_gradient(slow_machine(), 2, 3000, DEVICE, 3, each) for each in (backend, "torch"))
+    torch.testing.assert_close(found, reference, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("update", [contrastive_divergence, persistent_contrastive_divergence])

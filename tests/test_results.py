@@ -27,9 +27,15 @@ from boltzbench.harness.results import (
 from boltzbench.harness.types import (
     Asked,
     Claim,
+    Curve,
     DeviceState,
     Efficiency,
+    Estimate,
+    Findings,
     Measurement,
+    Outcome,
+    Picture,
+    Plot,
     Record,
     Run,
     Standing,
@@ -58,7 +64,7 @@ def test_json_is_strict_and_names_what_is_not_finite():
     content = strict(run_to_json(RUN))
     assert list(content) == [
         *("schema", "status", "environment", "records", "problems", "ceilings", "overheads", "seconds", "command"),
-        "standings",
+        *("standings", "outcomes"),
     ]
     assert content["schema"] == 2
     assert content["records"][0]["measurements"][0]["samples"] == [1.0, "Infinity"]
@@ -248,7 +254,21 @@ def test_schema_1_is_brought_up(tmp_path):
     assert run_to_json(read_run(tmp_path / "new.json")) == run_to_json(run)
 
 
-KINDS = (Run, Record, Measurement, DeviceState, Standing, Claim, Efficiency)
+KINDS = (
+    Run,
+    Record,
+    Measurement,
+    DeviceState,
+    Standing,
+    Claim,
+    Efficiency,
+    Outcome,
+    Findings,
+    Estimate,
+    Plot,
+    Curve,
+    Picture,
+)
 
 
 def test_every_field_is_explained():

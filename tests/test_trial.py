@@ -100,6 +100,8 @@ def test_data_are_drawn_from_consecutive_seeds(monkeypatch):
     monkeypatch.setattr(trial, "check_case", check_case)
     judge(implementation(), seed=7, draws=3)
     assert seen == [7, 8, 9]
+    judge(implementation(backend="triton"), seed=7, draws=3)
+    assert seen == [7, 8, 9, 7], "once where it is interpreted"
 
 
 @pytest.mark.parametrize("subject", [BENCH, law()])

@@ -265,7 +265,7 @@ def command(monkeypatch, arguments, samplers):
 
     @contextmanager
     def judged_here(registry, device, time_limit, announce):
-        yield lambda sampler, target, seed: standings(sampler, target, device, seed, announce)
+        yield lambda sampler, target, seed: standings(sampler, target, device, seed, announce), None
 
     monkeypatch.setattr(cli_validate, "_judges", judged_here)
     monkeypatch.setattr(validation, "CHAINS", 6000)

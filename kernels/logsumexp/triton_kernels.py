@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_math import bits_of, from_bits, round_to
-from ..triton_runtime import INTERPRETS
+from ..triton_runtime import INTERPRETS, helper
 from ..variants import TritonVariant, Variant
 from .rows import Layout, Rows, as_rows, is_wide
 from .shapes import LANES_WHERE_CLOSER, THREADS, Plan, Shape, chunk_of, counters, plans, shape_class, split_rows
@@ -33,7 +33,7 @@ from .tuning import run_best
 _INTERPRETS = tl.constexpr(INTERPRETS)
 
 
-@triton.jit
+@helper
 def row_offset(row, size1, size2, stride0, stride1, stride2, ONE_DIM: tl.constexpr):
     """Where a row begins. Rows in one dimension need no divisions."""
     if ONE_DIM:
@@ -43,7 +43,7 @@ def row_offset(row, size1, size2, stride0, stride1, stride2, ONE_DIM: tl.constex
         return (rest // size1) * stride0 + (rest % size1) * stride1 + (row % size2) * stride2
 
 
-@triton.jit
+@helper
 def tile_columns(CHUNK: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr):
     """The columns of one step, (CHUNK, 1, LANES, WIDTH): a lane's loads lie LANES * WIDTH elements apart.
 
@@ -56,7 +56,7 @@ def tile_columns(CHUNK: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr):
     return column.to(tl.int64) if WIDTH == 1 else column
 
 
-@triton.jit
+@helper
 def power_of_two(x):
     """``2**x`` within 2 ulp; what is less than the smallest normal number may be 0.
 
@@ -83,20 +83,20 @@ def power_of_two(x):
         return tl.exp2(x)
 
 
-@triton.jit
+@helper
 def shift_of(peak):
     """What is subtracted before the exponential: the maximum, unless it is infinite (inf - inf would be NaN)."""
     return tl.where((peak == float("inf")) | (peak == -float("inf")), 0.0, peak)
 
 
-@triton.jit
+@helper
 def rescale(total, peak, new_peak, scale):
     """``total``, a sum of exponentials shifted by ``peak``, as a sum shifted by ``new_peak``."""
     factor = power_of_two((peak - shift_of(new_peak)) * scale)
     return total * tl.where(peak == new_peak, 1.0, tl.where(peak == -float("inf"), 0.0, factor))
 
 
-@triton.jit
+@helper
 def within_lane(z, mask, peak, total, scale, MASKED: tl.constexpr):
     """``peak`` and ``total``, (ROWS, LANES), with ``z``, (CHUNK, ROWS, LANES, WIDTH), of the same lanes."""
     seen = tl.where(mask, z, -float("inf")) if MASKED else z
@@ -107,14 +107,14 @@ def within_lane(z, mask, peak, total, scale, MASKED: tl.constexpr):
     return new_peak, rescale(total, peak, new_peak, scale) + tl.sum(tl.sum(terms, axis=0), axis=2)
 
 
-@triton.jit
+@helper
 def across_lanes(peak, total, scale):
     """The sums of all lanes of each row, (ROWS,)."""
     row_peak = tl.max(peak, axis=1)
     return row_peak, tl.sum(rescale(total, peak, row_peak[:, None], scale), axis=1)
 
 
-@triton.jit
+@helper
 def part_of_rows(
     x, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
     SPLIT: tl.constexpr, ONE_DIM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
@@ -143,7 +143,7 @@ def part_of_rows(
     return row, group, place, begin, end, column, x + offset[None, :, None, None] + column * stride
 
 
-@triton.jit
+@helper
 def sum_rows(
     x,  # any strides
     peaks,  # (rows, splits) in ACC: the maximum of each part, if SPLIT
@@ -244,7 +244,7 @@ def forward_kernel(
         tl.store(exact + row, result, mask=known)
 
 
-@triton.jit
+@helper
 def probability(z, beta, half_scale, level, half_level):
     """``exp(beta z - level)``, subnormal results kept: a gradient may be large.
 
@@ -264,7 +264,7 @@ def probability(z, beta, half_scale, level, half_level):
         return tl.inline_asm_elementwise(ex2, "=f,f", [half + half], dtype=tl.float32, is_pure=True, pack=1)
 
 
-@triton.jit
+@helper
 def levels(lse, row):
     """The log-sum-exp of rows, and half of it times log2(e); 0 for -inf, whose elements all are -inf."""
     level = tl.load(lse + row)
@@ -272,7 +272,7 @@ def levels(lse, row):
     return level, (level.to(tl.float64) * 0.72134752044448170).to(level.dtype)
 
 
-@triton.jit
+@helper
 def tile_of_rows(
     x, dx, rows, n, size1, size2, x_stride0, x_stride1, x_stride2, x_stride, dx_stride0, dx_stride1, dx_stride2,
     dx_stride, column_blocks, ONE_DIM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,

@@ -35,7 +35,7 @@ GIVEN_MULTIPLE = 64
 LARGEST_NUMBER = 0x7F7F7F
 """What three signed digits of 8 bits reach, each at most 127."""
 MOST_UNITS = 1 << 24
-"""Where a weight lies in a tile of 128 rows is a number of 32 bits."""
+"""Where a unit lies in a tile of 128 chains is a number of 32 bits."""
 MOST_GIVEN_UNITS = 1 << 16
 """``256 sum D1 + sum D2`` of so many units stays within an int32."""
 

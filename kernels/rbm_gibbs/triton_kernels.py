@@ -188,32 +188,29 @@ def matrix_half_sweep_kernel(
     first = tl.zeros((BLOCK_CHAINS, BLOCK_UNITS), SUM)
     second, third = first, first
     k = tl.arange(0, BLOCK_GIVEN)
-    # Rows are aligned, whatever Triton knows of the numbers. Places in a tile have 32 bits (`MOST_UNITS`).
-    columns = tl.cast(part_columns, tl.int32) // 64 * 64
-    given_step = tl.cast(given_stride, tl.int32) if PACKED else tl.cast(given_stride, tl.int32) // 16 * 16
-    given_tile = given + tl.program_id(0).to(tl.int64) * BLOCK_CHAINS * given_step
-    given_row = tl.arange(0, BLOCK_CHAINS)[:, None] * given_step
-    weights = parts + tl.program_id(1).to(tl.int64) * BLOCK_UNITS * columns
-    place = tl.arange(0, BLOCK_UNITS)[None, :] * columns + k[:, None]
-    for start in range(0, columns, BLOCK_GIVEN):
+    # Rows of bytes are aligned, whatever Triton knows of the stride.
+    given_step = given_stride if PACKED else given_stride // 16 * 16
+    given_row = given + chain[:, None] * given_step
+    weights = parts + unit.to(tl.int64)[None, :] * part_columns + k[:, None]
+    for start in range(0, part_columns, BLOCK_GIVEN):
         if PACKED:
             words_left = given_stride - start // 32
-            state = _unpacked(given_tile + start // 32 + given_row, chain_mask, words_left, BLOCK_CHAINS, BLOCK_GIVEN)
+            state = _unpacked(given_row + start // 32, chain_mask, words_left, BLOCK_CHAINS, BLOCK_GIVEN)
             state = state.to(tl.int8) if DIGITS else (state * 0x3F80).to(tl.int16).to(tl.bfloat16, bitcast=True)
         else:
             inside = chain_mask[:, None] & (start + k < given_stride)[None, :]
-            state = tl.load(given_tile + start + (given_row + k[None, :]), mask=inside, other=0)
+            state = tl.load(given_row + start + k[None, :], mask=inside, other=0)
             if DIGITS:
                 state = state.to(tl.int8, bitcast=True)
         if DIGITS:
             part = weights + start
-            first = tl.dot(state, tl.load(part + place), first, out_dtype=tl.int32)
-            second = tl.dot(state, tl.load(part + part_size + place), second, out_dtype=tl.int32)
-            third = tl.dot(state, tl.load(part + part_size + part_size + place), third, out_dtype=tl.int32)
+            first = tl.dot(state, tl.load(part), first, out_dtype=tl.int32)
+            second = tl.dot(state, tl.load(part + part_size), second, out_dtype=tl.int32)
+            third = tl.dot(state, tl.load(part + part_size + part_size), third, out_dtype=tl.int32)
         else:
             part = weights + start
             for _ in tl.static_range(PRODUCTS):
-                weight = exact_dot_operand(tl.load(part + place))
+                weight = exact_dot_operand(tl.load(part))
                 first = tl.dot(state.to(weight.dtype), weight, first)
                 part += part_size
 
@@ -230,6 +227,7 @@ def matrix_half_sweep_kernel(
         logit = first + offset
     e = tl.exp2(logit * (beta * -1.4426950408889634).to(tl.float32))
     mask = chain_mask[:, None] & unit_mask[None, :]
+    # Places in a tile have 32 bits (`MOST_UNITS`): addresses of 64 for each would fill the registers.
     out_step = tl.cast(out_stride, tl.int32) // 16 * 16 if DRAW and not PACKED else tl.cast(out_stride, tl.int32)
     first_unit = tl.program_id(1) * BLOCK_UNITS
     out_tile = out + tl.program_id(0).to(tl.int64) * BLOCK_CHAINS * out_step

@@ -34,10 +34,11 @@ from ..logsumexp.triton_kernels import (
 )
 from ..logsumexp.tuning import run_best
 from ..triton_math import bits_of, from_bits
+from ..triton_runtime import helper
 from ..variants import TritonVariant, Variant
 
 
-@triton.jit
+@helper
 def finite(distance):
     """Distances of elements without weight may be infinite, and 0 * inf would be NaN."""
     if distance.dtype == tl.float64:
@@ -46,13 +47,13 @@ def finite(distance):
         return tl.maximum(distance, -3.4028234e38)
 
 
-@triton.jit
+@helper
 def per_weight(value, total):
     """``value / total``, and 0 where there is no weight."""
     return tl.where(total == 0, 0.0, value / tl.where(total == 0, 1.0, total))
 
 
-@triton.jit
+@helper
 def raised(peak, total, mean, spread, new_peak, scale):
     """Moments as seen from ``new_peak``, which is not lower."""
     moved = peak - shift_of(new_peak)
@@ -62,7 +63,7 @@ def raised(peak, total, mean, spread, new_peak, scale):
     return total * factor, mean, spread * factor
 
 
-@triton.jit
+@helper
 def joined(peak, total, mean, spread, other_peak, other_total, other_mean, other_spread, scale):
     """Moments of two sets of elements together."""
     new_peak = tl.maximum(peak, other_peak)
@@ -75,7 +76,7 @@ def joined(peak, total, mean, spread, other_peak, other_total, other_mean, other
     return new_peak, total + other_total, mean + difference * share, spread
 
 
-@triton.jit
+@helper
 def within_lane(z, mask, peak, total, mean, spread, scale, MASKED: tl.constexpr):
     """Moments, (ROWS, LANES), with the elements ``z``, (CHUNK, ROWS, LANES, WIDTH), of the same lanes.
 
@@ -98,7 +99,7 @@ def within_lane(z, mask, peak, total, mean, spread, scale, MASKED: tl.constexpr)
     return joined(peak, total, mean, spread, top, chunk_total, centre, chunk_spread, scale)
 
 
-@triton.jit
+@helper
 def across_lanes(peak, total, mean, spread, scale):
     """The moments of all lanes of each row, (ROWS,)."""
     row_peak = tl.max(peak, axis=1)
@@ -109,7 +110,7 @@ def across_lanes(peak, total, mean, spread, scale):
     return row_peak, row_total, row_mean, tl.sum(spread + total * difference * difference, axis=1)
 
 
-@triton.jit
+@helper
 def write_results(log_z, energy, variance, row, rows, peak, total, mean, spread, beta, FLIP: tl.constexpr):
     shift = shift_of(peak)
     result = tl.where(FLIP, -shift, shift) * beta + tl.log(total)
