@@ -6,12 +6,16 @@
 // is all that stands between two half sweeps: no launch, no counter, and no need for more than 8 blocks to be resident
 // at a time, which the hardware sees to.
 //
-// What it saves are launches. Prediction for an H200, nothing measured: 64 chains of 784 x 500 units in bf16 are 13 and
-// 8 steps of a slab. A step of a warp is 203 instructions (SASS for sm_90) and waits for L2, which two stages hide in
-// part: some 500 clocks; a draw is 34 instructions for each of a lane's 64 units: 2200 clocks; together 4 us for a half
-// sweep, where a launch from Python takes 10 and more, and one in a CUDA graph some 1 to 1.5 us beside its work. With
-// many chains a half sweep is long (8192 x 1024 units at 300 updates/ns: 28 us), launches are a twentieth of it in a
-// graph, and one launch for each with tiles of 128 chains is the better plan: it reads weights half as often.
+// A release and an acquire of the whole device come with that barrier (MEMBAR.ALL.GPU before it and CCTL.IVALL, which
+// empties the first-level cache, behind it, in SASS for sm_90).
+//
+// What it saves are launches. Prediction for an H200, nothing measured: for 64 chains of 784 x 500 units in bf16 a half
+// sweep is 13 or 8 steps of a slab, of 203 instructions of a warp each (SASS for sm_90) and a wait for L2 that the two
+// stages hide in part, assumed to be 500 clocks together; and 64 draws for each lane of 34 instructions: 2200 clocks.
+// That is 3 to 4.5 us. A launch is assumed to cost 10 us from Python, 1 to 1.5 us in a CUDA graph. So a sweep of two
+// launches takes 20 us, or 10 in a graph; here it takes 8. With many chains half sweeps are long (8192 x 1024 units at
+// the 300 updates/ns aimed at: 28 us), launches are a twentieth of that in a graph, and half sweeps with tiles of 128
+// chains are the better plan, since they read the weights half as often. Hence the choice of `clusters_pay`.
 #include "tile.cuh"
 
 constexpr int CLUSTER = 8;  // blocks
