@@ -193,7 +193,9 @@ template <> __device__ __forceinline__ double narrow<double>(double x) { return 
 //   b, K x 8:                column g (b[0] the first half of K, b[1] the second),
 //   sum, 16 x 8:             row g in sum[0] and sum[1], row g + 8 in sum[2] and sum[3], columns 2 t and 2 t + 1;
 // and of each half of K the t-th quarter, packed in a word: two of 8 bfloat16, or four of 16 signed bytes.
-// Source: "Matrix Fragments for mma.m16n8k16" and "mma.m16n8k32" in the PTX ISA. sm_80 and above.
+// The one of double is smaller, 8 x 4 by 4 x 8: lane 4 g + t holds row g, column t of a; row t, column g of b; and row g,
+// columns 2 t and 2 t + 1 of the sum.
+// Source: "Matrix Fragments for mma.m16n8k16", "mma.m16n8k32" and "mma.m8n8k4" in the PTX ISA. sm_80 and above.
 //
 // ---- asynchronous copies of 8 or 16 bytes from device memory to shared memory, both aligned to as many, of which
 // `bytes` (none or all) are read and the rest is zero. commit closes a group; wait<n> returns when of the thread's own
@@ -205,6 +207,9 @@ inline void matrix_product(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2]
 }
 inline void matrix_product(i32 (&sum)[4], const u32 (&a)[4], const u32 (&b)[2], BOLTZBENCH_WHERE) {
     emulator::matrix_product_s8(sum, a, b, where);
+}
+inline void matrix_product(double (&sum)[2], double a, double b, BOLTZBENCH_WHERE) {
+    emulator::matrix_product_f64(sum, a, b, where);
 }
 template <int WIDTH> void copy_async(void* shared, const void* global, u32 bytes, BOLTZBENCH_WHERE) {
     emulator::copy_async(shared, global, WIDTH, bytes, where);
@@ -236,6 +241,12 @@ template <int BLOCKS> __device__ __forceinline__ void cluster_sync() {
 #else
     __trap();
 #endif
+}
+
+__device__ __forceinline__ void matrix_product(double (&sum)[2], double a, double b) {
+    asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+        : "+d"(sum[0]), "+d"(sum[1])
+        : "d"(a), "d"(b));
 }
 
 // 16 bytes pass the L1 cache by, 8 cannot.

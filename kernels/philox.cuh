@@ -13,7 +13,10 @@ enum Stream : u32 {
     STREAM_NOISE = 3,
     STREAM_ROUNDING = 4,
     STREAM_EVEN_SITES = 5,
-    STREAM_ODD_SITES = 6
+    STREAM_ODD_SITES = 6,
+    STREAM_SWAP = 7,
+    STREAM_WALKERS = 9,
+    STREAM_GLASS_SITES = 10
 };
 
 struct Words {

@@ -11,7 +11,7 @@ c3     `Stream` in the low 8 bits, the tensor's number in the high 24
 ====== =============================================================================
 
 (in the stream ``ROUNDING`` of groups of eight: an element needs 16 bits, which `halves` takes from the words; in those
-of the sites of an Ising lattice 32 sites share eight groups, which `ising` numbers)
+of the sites of an Ising lattice 32 sites share eight groups, which `ising` numbers; in that of a spin glass 32 walkers)
 
 so the same draws come out for every block size, launch count, sharding and backend. `philox.cuh` and
 `philox_triton.py` are the same function in CUDA C and Triton.
@@ -47,6 +47,9 @@ class Stream(IntEnum):
     ROUNDING = 4
     EVEN_SITES = 5
     ODD_SITES = 6
+    SWAP = 7
+    WALKERS = 9
+    GLASS_SITES = 10
 
 
 def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1, step_name: str = "step") -> None:

@@ -12,6 +12,9 @@ NOISE = tl.constexpr(int(Stream.NOISE))
 ROUNDING = tl.constexpr(int(Stream.ROUNDING))
 EVEN_SITES = tl.constexpr(int(Stream.EVEN_SITES))
 ODD_SITES = tl.constexpr(int(Stream.ODD_SITES))
+SWAP = tl.constexpr(int(Stream.SWAP))
+WALKERS = tl.constexpr(int(Stream.WALKERS))
+GLASS_SITES = tl.constexpr(int(Stream.GLASS_SITES))
 
 # Of -log2(1 - x) / x, sin(pi t) / t and (cos(pi t) - 1) / t^2, the latter two in t^2: as in philox.cuh.
 LOGARITHM = tl.constexpr((1.442694987, 0.7213626719, 0.4802106442, 0.3719259494, 0.207625575, 0.4902241794))

@@ -21,13 +21,17 @@ FOLDER = Path(__file__).with_name("golden")
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers that share them
 FULL = "sm_90"
 OPERATIONS = (
+    "enumeration",
+    "annealed_langevin",
     "generalised_cross_entropy",
     "ising",
     "logsumexp",
+    "parallel_tempering",
     "rbm_free_energy",
     "rbm_gibbs",
     "rbm_gradient",
     "sgld",
+    "spin_glass",
     "thermodynamics",
 )
 COMPILERS = {"triton": ("triton",), "cupy": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")}

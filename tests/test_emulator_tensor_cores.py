@@ -10,7 +10,8 @@ from boltzbench.kernels.cuda_module import CudaModule, EmulatorError, unavailabl
 
 CPU = torch.device("cpu")
 MODULE = CudaModule(
-    Path(__file__).parent / "cuda" / "tensor_cores.cu", ["product<float>", "product<i32>", "copies<0>", "copies<1>"]
+    Path(__file__).parent / "cuda" / "tensor_cores.cu",
+    ["product<float>", "product<i32>", "product_of_double", "copies<0>", "copies<1>"],
 )
 CLUSTERS = CudaModule(Path(__file__).parent / "cuda" / "clusters.cu", ["ring<true>", "ring<false>", "parted"])
 SHARING = CudaModule(Path(__file__).parent / "cuda" / "clusters_sharing.cu", ["sharing"])
@@ -46,6 +47,13 @@ def test_a_product_of_bfloat16_is_cut_once():
     whole = [x.round() for x in (a, b, c)]
     exact = whole[2].double() + whole[0].double() @ whole[1].double().t()
     assert torch.equal(product("product<float>", *whole).double(), exact)
+
+
+def test_a_product_of_double_is_rounded_to_double():
+    a, b = (torch.randn(8, 4, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in (0, 1))
+    c, out = torch.ones(8, 8, dtype=torch.float64), torch.empty(8, 8, dtype=torch.float64)
+    MODULE.launch("product_of_double", (1,), (32,), [a, b, c, out], device=CPU)
+    torch.testing.assert_close(out, c + a @ b.t(), rtol=0, atol=4 * 2.0**-52 * 10)
 
 
 def test_a_product_needs_every_lane():

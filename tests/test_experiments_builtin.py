@@ -4,7 +4,13 @@ import pytest
 import torch
 from boltzbench.harness import Status
 from boltzbench.harness.experiments import conduct
-from boltzbench.plugins import contrastive_divergence, flat_minima, ising_thermodynamics, label_noise
+from boltzbench.plugins import (
+    contrastive_divergence,
+    flat_minima,
+    ising_thermodynamics,
+    label_noise,
+    partition_function,
+)
 from fakes import CPU
 
 
@@ -113,3 +119,22 @@ def test_label_noise(monkeypatch):
     assert not outcome.tried
     (plot,) = outcome.findings.plots
     assert [each.name for each in plot.curves] == ["cross-entropy", "q = 0.7"]
+
+
+def test_partition_function(monkeypatch):
+    small = partition_function.Budget(200, (5, 20), 20, 32, (10, 30), 60, 40)
+    monkeypatch.setitem(partition_function.BUDGETS, "cpu", small)
+    outcome = conduct(experiment_of(partition_function), CPU, 1)
+    assert outcome.status is Status.PASSED, outcome
+    assert len(outcome.tried) == 7
+    told = {each.claim: each.measured for each in outcome.findings.estimates}
+    assert told["log p of a digit held out, AIS"] < 0 < told["AIS weights that count, digits"] <= 200
+    right = partition_function.parallel_tempering
+
+    def too_hot(replicas, betas, *given, **more):
+        honest = replicas.advance
+        replicas.advance = lambda of_replicas, number: honest(0.7 * of_replicas, number)
+        return right(replicas, betas, *given, **more)
+
+    monkeypatch.setattr(partition_function, "parallel_tempering", too_hot)
+    assert failing(partition_function) == {"log Z, RBM, tempering", "log Z, torus, tempering"}

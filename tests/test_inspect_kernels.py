@@ -12,13 +12,17 @@ import golden
 import pytest
 import torch
 from boltzbench.harness.sass_tools import ToolMissing, tool
+from boltzbench.kernels.annealed_langevin import cuda_kernels as annealed_langevin
+from boltzbench.kernels.enumeration import cuda_kernels as enumeration
 from boltzbench.kernels.generalised_cross_entropy import cuda_kernels as generalised_cross_entropy
 from boltzbench.kernels.ising import cuda_kernels as ising
 from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
+from boltzbench.kernels.parallel_tempering import cuda_kernels as parallel_tempering
 from boltzbench.kernels.rbm_free_energy import cuda_kernels as rbm_free_energy
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
 from boltzbench.kernels.rbm_gradient import cuda_kernels as rbm_gradient
 from boltzbench.kernels.sgld import cuda_kernels as sgld
+from boltzbench.kernels.spin_glass import cuda_kernels as spin_glass
 from boltzbench.kernels.thermodynamics import cuda_kernels as thermodynamics
 
 KNOWN_TO_SPILL: set[tuple[str, str]] = set()
@@ -131,12 +135,15 @@ def test_other_forms_of_the_triton_kernels():
 @pytest.mark.parametrize(
     ("module", "modules"),
     [
+        (enumeration, [enumeration.module()]),
+        (annealed_langevin, [annealed_langevin.module()]),
         (
             generalised_cross_entropy,
             [generalised_cross_entropy.module(dtype) for dtype in generalised_cross_entropy.TYPES],
         ),
         (ising, [ising.module()]),
         (logsumexp, [logsumexp.module(dtype) for dtype in logsumexp.TYPES]),
+        (parallel_tempering, [parallel_tempering.module()]),
         (rbm_free_energy, [rbm_free_energy.module(dtype) for dtype in rbm_free_energy.TYPES]),
         (
             rbm_gibbs,
@@ -156,6 +163,7 @@ def test_other_forms_of_the_triton_kernels():
             ],
         ),
         (sgld, [sgld.module(kind) for kind in sgld.KINDS]),
+        (spin_glass, [spin_glass.module()]),
         (thermodynamics, [thermodynamics.module(dtype) for dtype in thermodynamics.TYPES]),
     ],
     ids=golden.OPERATIONS,

@@ -12,18 +12,22 @@ from unittest import mock
 
 import pytest
 import torch
-from boltzbench.kernels import dispatch, emulator
+from boltzbench.kernels import dispatch, emulator, schedules
+from boltzbench.kernels.annealed_langevin import annealed_langevin
+from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_backward,
     generalised_cross_entropy_forward,
 )
 from boltzbench.kernels.ising import ising_sweeps, pack_spins
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
+from boltzbench.kernels.parallel_tempering import swap_replicas
 from boltzbench.kernels.philox import Stream, normals, random_words
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_gibbs import gaussian_gibbs, gibbs, pack_states, prepare_weights
 from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
 from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update, update_list
+from boltzbench.kernels.spin_glass import anneal_spins, lattice_glass, random_walkers
 from boltzbench.kernels.thermodynamics import thermodynamics
 
 MAP_NORESERVE = 0x4000  # Linux; in `mmap` from Python 3.13
@@ -92,6 +96,18 @@ def logsumexp_scenarios():
                 results += [lse, logsumexp_backward(grad, x, exact, -1, beta, backend="cupy")]
         for n in (32_769, 32_776):
             results.append(logsumexp(_random(1, n, dtype=dtype), backend="cupy"))
+    return results
+
+
+def annealed_langevin_scenarios():
+    results = []
+    for walkers in (1, 2, 3, 4, 5, 1023, 1025):
+        x = _random(walkers).clamp(-3, 3)
+        for first_walker in (0, 1, 3, 2**40 - 2):
+            for threshold in (None, 0.5):
+                numbers = {"first_walker": first_walker, "threshold": threshold, "seed": 2**64 - 1, "first_step": 2**30}
+                found = annealed_langevin(x, schedules.geometric(3, 1.0, 0.1), 0.05, **numbers, backend="cupy")
+                results += [each for each in found if each is not None]
     return results
 
 
@@ -181,6 +197,21 @@ def rbm_free_energy_scenarios():
     return results
 
 
+def enumeration_scenarios():
+    results = []
+    for visible, hidden in ((0, 3), (3, 0), (1, 1), (7, 9), (13, 17), (14, 40)):
+        for scale in (0.1, 1.0, 4.0):
+            weights, biases = scale * _random(visible, hidden), _random(max(visible, hidden))
+            for beta in (0.0, 0.5):
+                found = rbm_log_partition(weights, biases[:visible], biases[:hidden], beta, backend="cupy")
+                results.append(found)
+    for units in (0, 1, 8, 16, 17, 21):
+        above = 0.2 * _random(units, units).triu(1)
+        for beta in (0.0, 0.5, 1.0):
+            results.append(log_partition(above + above.t(), _random(units), beta, backend="cupy"))
+    return results
+
+
 def ising_scenarios():
     results = []
     sizes = ((1, 2, 2), (70, 4, 4), (3, 6, 70), (2, 4, 64), (2, 40, 130), (130, 2, 66))
@@ -192,6 +223,18 @@ def ising_scenarios():
                 for seed in (0, 2**64 - 1):
                     numbers = {"rule": rule, "field": field, "plan": plan, "seed": seed, "first_sweep": 2**32 - 2}
                     results.append(ising_sweeps(spins, width, 2, beta, backend="cupy", **numbers))
+    return results
+
+
+def parallel_tempering_scenarios():
+    results = []
+    for ladders, rungs in ((1, 1), (1, 2), (7, 3), (100, 16), (3, 300), (257, 1)):
+        replica_at = _random(ladders, rungs).argsort(1).to(torch.int32)
+        energies, betas = _random(ladders, rungs, dtype=torch.float64), torch.linspace(0, 2, rungs).double()
+        for round_number in (0, 1, 2**32 - 1):
+            for seed in (0, 2**64 - 1):
+                numbers = {"seed": seed, "round_number": round_number, "first_ladder": 2**40}
+                results += swap_replicas(replica_at, energies, betas, backend="cupy", **numbers)
     return results
 
 
@@ -242,14 +285,35 @@ def sgld_scenarios():
     return results
 
 
+def spin_glass_scenarios():
+    results = []
+    generator = torch.Generator().manual_seed(0)
+    graphs = [lattice_glass(height, width, generator) for height, width in ((1, 1), (2, 2), (5, 6), (9, 10))]
+    for n, strength in ((6, 1), (9, 2), (11, 2)):
+        upper = torch.randint(-strength, strength + 1, (n, n), generator=generator).triu(1)
+        graphs.append(upper + upper.t())
+    for couplings in graphs:
+        for walkers in (32, 96, 4128 if len(couplings) < 10 else 160):
+            spins = random_walkers(len(couplings), walkers, generator, torch.device("cpu"))
+            for first_walker in (0, 2**40):
+                numbers = {"first_walker": first_walker, "seed": 2**64 - 1, "first_sweep": 2**32 - 2}
+                found = anneal_spins(spins, couplings, schedules.geometric(2, 3.0, 0.3), **numbers, backend="cupy")
+                results += [found.spins, found.energies]
+    return results
+
+
 SCENARIOS = {
+    "enumeration": enumeration_scenarios,
+    "annealed_langevin": annealed_langevin_scenarios,
     "generalised_cross_entropy": generalised_cross_entropy_scenarios,
     "ising": ising_scenarios,
     "logsumexp": logsumexp_scenarios,
+    "parallel_tempering": parallel_tempering_scenarios,
     "rbm_free_energy": rbm_free_energy_scenarios,
     "rbm_gibbs": rbm_gibbs_scenarios,
     "rbm_gradient": rbm_gradient_scenarios,
     "sgld": sgld_scenarios,
+    "spin_glass": spin_glass_scenarios,
     "thermodynamics": thermodynamics_scenarios,
 }
 

@@ -23,24 +23,33 @@ from boltzbench.kernels.ising.half_sweep import HalfSweep
 from boltzbench.kernels.logsumexp import logsumexp
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.kernels.sgld import reference as sgld_reference
+from boltzbench.kernels.spin_glass import energies, pack_walkers, unpack_walkers
+from boltzbench.kernels.spin_glass import reference as glass_reference
+from boltzbench.plugins import annealed_langevin as annealed_plugin
+from boltzbench.plugins import enumeration as enumeration_plugin
 from boltzbench.plugins import gaussian_rbm as gaussian_plugin
 from boltzbench.plugins import generalised_cross_entropy as cross_entropy_plugin
 from boltzbench.plugins import ising as ising_plugin
 from boltzbench.plugins import langevin, sgld_variants
 from boltzbench.plugins import logsumexp as logsumexp_plugin
+from boltzbench.plugins import parallel_tempering as tempering_plugin
 from boltzbench.plugins import rbm_free_energy as free_energy_plugin
 from boltzbench.plugins import rbm_gibbs as rbm_plugin
 from boltzbench.plugins import rbm_gradient as gradient_plugin
 from boltzbench.plugins import sgld as sgld_plugin
+from boltzbench.plugins import spin_glass as glass_plugin
 from boltzbench.plugins import thermodynamics as thermodynamics_plugin
 from torch import Tensor
 from torch.nn.functional import softplus
 
 PLUGINS = {
     "gaussian_rbm": gaussian_plugin,
+    "enumeration": enumeration_plugin,
+    "annealed_langevin": annealed_plugin,
     "generalised_cross_entropy": cross_entropy_plugin,
     "ising": ising_plugin,
     "logsumexp": logsumexp_plugin,
+    "parallel_tempering": tempering_plugin,
     "rbm_free_energy": free_energy_plugin,
     "rbm_gibbs": rbm_plugin,
     "rbm_gradient": gradient_plugin,
@@ -51,6 +60,7 @@ PLUGINS = {
     "sghmc": SimpleNamespace(
         OPERATION=sgld_variants.SGHMC, prepare=partial(langevin.prepare, sgld_variants.HAMILTONIAN)
     ),
+    "spin_glass": glass_plugin,
     "thermodynamics": thermodynamics_plugin,
 }
 FOLDERS = {"gaussian_rbm": "rbm_gibbs", "psgld": "sgld", "sghmc": "sgld"}
@@ -464,6 +474,21 @@ def updates_both_colours_at_once(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def updates_all_spins_at_once(inputs: Inputs, outputs: Tensors) -> Launch:
+    def launch() -> Tensors:
+        spins, couplings = unpack_walkers(inputs["spins"]).double(), inputs["couplings"].double()
+        groups = torch.arange(inputs["spins"].shape[1])
+        for sweep, temperature in enumerate(inputs["temperatures"]):
+            number = glass_reference.draw_numbers(groups, spins.shape[1], inputs["seed"], sweep)
+            change = 2 * spins * (spins @ couplings)
+            spins = torch.where(number < 2.0**32 * torch.exp(-change / temperature), -spins, spins)
+        outputs["annealed"].copy_(pack_walkers(spins))
+        outputs["energies"].copy_(energies(outputs["annealed"], couplings))
+        return outputs
+
+    return launch
+
+
 def shares_noise_between_neighbours(inputs: Inputs, outputs: Tensors) -> Launch:
     def launch() -> Tensors:
         x, g = inputs["parameter_0"], inputs["gradient_0"]
@@ -533,6 +558,12 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     return prepare
 
 
+RESTRICTED, FRUSTRATED = "visible=13 hidden=30 float64", "frustrated visible=12 hidden=33 float32"
+MACHINE, TWO_BATCHES = "machine units=18 float32", "blocks machine units=21 bfloat16"
+LADDERS, ODD_ROUND = "ladders=300 rungs=12 float64", "odd round ladders=301 rungs=7 float64"
+WALK, WALKED = "walkers=2003 steps=8 float32", "passages walkers=1027 steps=12 float32"
+GLASS, DENSE = "spins=9 walkers=4128 sweeps=1 int32", "dense spins=6 walkers=1056 sweeps=1 int32"
+CYCLIC = "cyclic spins=3 walkers=96 sweeps=4 int32"
 LOGSUMEXP, SPLIT = "rows=37 columns=1031 float32", "split rows=3 columns=70001 float32"
 LOSS, SLOPES = "rows=37 columns=1031 float32", "backward rows=37 columns=1031 float32"
 IGNORED = "ignored rows=7 columns=512 float32"
@@ -640,6 +671,18 @@ WRONG_KERNELS = (
     *(
         WrongKernel(name, operation, caught_by, status, _with_inputs(operation, spoil))
         for name, operation, caught_by, status, spoil in (
+            ("ignores_beta", "enumeration", "cold visible=12 hidden=33 float32",
+             Status.WRONG_VALUES, lambda inputs: {"beta": 1.0}),
+            ("forgets_the_biases_it_enumerates", "enumeration", RESTRICTED,
+             Status.WRONG_VALUES, lambda inputs: {"visible_bias": torch.zeros_like(inputs["visible_bias"])}),
+            ("drops_the_last_unit", "enumeration", "fixture", Status.WRONG_LAW,
+             lambda inputs: {"weights": inputs["weights"][:, :-1], "hidden_bias": inputs["hidden_bias"][:-1]}),
+            ("counts_bonds_twice", "enumeration", MACHINE,
+             Status.WRONG_VALUES, lambda inputs: {"weights": 2 * inputs["weights"]}),
+            ("counts_bonds_twice", "enumeration", "Kaufman",
+             Status.WRONG_LAW, lambda inputs: {"weights": 2 * inputs["weights"]}),
+            ("rounds_to_float16", "enumeration", RESTRICTED,
+             Status.WRONG_VALUES, lambda inputs: {"weights": inputs["weights"].half().double()}),
             ("ignores_q", "generalised_cross_entropy", "half rows=33 columns=300 float32",
              Status.WRONG_VALUES, lambda inputs: {"q": 0.7}),
             ("misses_the_ignore_index", "generalised_cross_entropy", "ignored backward rows=7 columns=512 float32",
@@ -681,6 +724,28 @@ WRONG_KERNELS = (
              Status.WRONG_LAW, lambda inputs: {"beta": 1.05 * inputs["beta"]}),
             ("is_too_hot", "rbm_gibbs", "enumeration beta=0.5",
              Status.WRONG_LAW, lambda inputs: {"beta": 0.8 * inputs["beta"]}),
+            ("stays_at_the_first_temperature", "annealed_langevin", WALK, Status.WRONG_VALUES,
+             lambda inputs: {"temperatures": inputs["temperatures"][:1].expand(inputs["temperatures"].shape)}),
+            ("takes_the_schedule_backwards", "annealed_langevin", "schedule", Status.WRONG_LAW,
+             lambda inputs: {"temperatures": inputs["temperatures"].flip(0)}),
+            ("takes_half_a_step", "annealed_langevin", "stationary", Status.WRONG_LAW,
+             lambda inputs: {"step_size": 0.5 * inputs["step_size"]}),
+            ("is_too_hot", "annealed_langevin", "first passage", Status.WRONG_LAW,
+             lambda inputs: {"temperatures": 1.2 * inputs["temperatures"]}),
+            ("forgets_earlier_passages", "annealed_langevin", "continued walkers=1027 steps=12 float32",
+             Status.WRONG_VALUES, lambda inputs: {"passages": None}),
+            ("reuses_its_noise", "annealed_langevin", "composition",
+             Status.WRONG_LAW, lambda inputs: {"first_step": 0}),
+            ("stays_at_the_first_temperature", "spin_glass", CYCLIC, Status.WRONG_VALUES,
+             lambda inputs: {"temperatures": inputs["temperatures"][:1].expand(4)}),
+            ("takes_all_couplings_for_positive", "spin_glass", "schedule",
+             Status.WRONG_LAW, lambda inputs: {"couplings": inputs["couplings"].abs()}),
+            ("takes_all_couplings_for_one", "spin_glass", "enumeration",
+             Status.WRONG_LAW, lambda inputs: {"couplings": inputs["couplings"].sign()}),
+            ("cools_too_fast", "spin_glass", "schedule",
+             Status.WRONG_LAW, lambda inputs: {"temperatures": 0.7 * inputs["temperatures"]}),
+            ("reuses_its_numbers", "spin_glass", "composition",
+             Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
             ("ignores_beta", "ising", ISING,
              Status.WRONG_VALUES, lambda inputs: {"beta": torch.ones_like(inputs["beta"])}),
             ("is_too_cold", "ising", "enumeration metropolis",
@@ -692,6 +757,16 @@ WRONG_KERNELS = (
              Status.WRONG_VALUES, lambda inputs: {"rule": "metropolis"}),
             ("repeats_the_first_sweep's_bits", "ising", "composition",
              Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
+            ("takes_the_energies_of_rungs", "parallel_tempering", LADDERS, Status.WRONG_VALUES,
+             lambda inputs: {"energies": inputs["energies"].gather(1, inputs["replica_at"].long())}),
+            ("has_the_sign_of_energy_wrong", "parallel_tempering", "product law",
+             Status.WRONG_LAW, lambda inputs: {"energies": -inputs["energies"]}),
+            ("exchanges_too_often", "parallel_tempering", "product law",
+             Status.WRONG_LAW, lambda inputs: {"betas": 0.8 * inputs["betas"]}),
+            ("asks_the_same_pairs_always", "parallel_tempering", ODD_ROUND,
+             Status.WRONG_VALUES, lambda inputs: {"round_number": 0}),
+            ("shares_numbers_between_ladders", "parallel_tempering", "composition",
+             Status.WRONG_LAW, lambda inputs: {"first_ladder": 0}),
             ("has_noise_of_variance_two", "sgld", WELL,
              Status.WRONG_LAW, lambda inputs: {"temperature": 2 * inputs["temperature"]}),
             ("ignores_the_temperature", "sgld", "hot tensors=1 elements=4097 float32",
@@ -721,6 +796,7 @@ WRONG_KERNELS = (
         WrongKernel("updates_both_colours_at_once", "ising", caught_by, status, updates_both_colours_at_once)
         for caught_by, status in ((TINY, Status.WRONG_VALUES), ("enumeration heat_bath", Status.WRONG_LAW))
     ),
+    WrongKernel("updates_all_spins_at_once", "spin_glass", "schedule", Status.WRONG_LAW, updates_all_spins_at_once),
     WrongKernel("freezes_a_unit", "rbm_gibbs", GIBBS, Status.WRONG_VALUES, freezes_a_unit),
     WrongKernel(
         "shares_uniforms_between_chains", "rbm_gibbs", GIBBS, Status.WRONG_VALUES, shares_uniforms_between_chains
@@ -754,6 +830,22 @@ MUTANTS = tuple(
                 ("for (auto& part : chunk) part = {};", "factor;", "ignored backward rows=7 columns=512 float32"),
             )
         ),
+        ("enumeration", "enumeration.cu", "multiply<1>(p", "multiply<GROUP>(p", FRUSTRATED),
+        ("enumeration", "enumeration.cu", "exponents += (more & 0x7f800000u) >> 7;", "", RESTRICTED),
+        ("enumeration", "enumeration.cu", "total *= exp(peak - larger);", "", TWO_BATCHES),
+        ("enumeration", "enumeration.cu", "k <= i; ++k)", "k < i; ++k)", MACHINE),
+        ("enumeration", "triton_kernels.py", "p *= row_bias[:, None] * ", "p *= ", RESTRICTED),
+        ("enumeration", "triton_kernels.py", "total *= tl.exp(peak - larger)", "", MACHINE),
+        ("enumeration", "triton_kernels.py", "if each == 0:", "if each <= 1:", FRUSTRATED),
+        ("parallel_tempering", "parallel_tempering.cu", "(rung ^ step) & 1", "rung & 1", ODD_ROUND),
+        ("parallel_tempering", "parallel_tempering.cu", "fmin(log_ratio, 0.0)", "-fabs(log_ratio)", LADDERS),
+        ("parallel_tempering", "triton_kernels.py", "number >> 2, seed", "number, seed", LADDERS),
+        ("parallel_tempering", "triton_kernels.py", "is_lower, second, first", "is_lower, first, second", LADDERS),
+        ("annealed_langevin", "annealed_langevin.cu", "at[i], at[i], -1.0f", "at[i], at[i], 1.0f", WALK),
+        ("annealed_langevin", "annealed_langevin.cu", "scales[step]", "scales[0]", WALK),
+        ("annealed_langevin", "annealed_langevin.cu", "group * GROUP - settings.offset", "group * GROUP", WALK),
+        ("annealed_langevin", "annealed_langevin.cu", "(i32)number + 1", "(i32)number", WALKED),
+        ("annealed_langevin", "annealed_langevin.cu", "passed[i] < 0 && ", "", WALKED),
         ("ising", "ising.cu", "if (CLASSES == 2) flips |= ~all;", "", TINY),
         ("ising", "ising.cu", "cell + (cells - words)", "cell", TINY),
         ("ising", "ising.cu", "masks[4 * part + i]", "masks[i]", LARGE_LATTICE),
@@ -762,6 +854,12 @@ MUTANTS = tuple(
         ("ising", "ising.cu", "settings.first_lattice + lattice", "lattice", ISING),
         ("ising", "ising.cu", "settings.step + sweep", "settings.step", TINY),
         ("ising", "ising.cu", "count[i] & ~own", "count[i]", FIELD),
+        ("spin_glass", "spin_glass.cu", "plane[0] ^= a ^ b;", "plane[0] ^= a;", GLASS),
+        ("spin_glass", "spin_glass.cu", "(start & 1) * BITS", "0", DENSE),
+        ("spin_glass", "spin_glass.cu", "settings.first_group + group", "group", GLASS),
+        ("spin_glass", "spin_glass.cu", "part < PARTS && open", "part < 1 && open", GLASS),
+        ("spin_glass", "spin_glass.cu", "sweep * 2 + odd", "odd", CYCLIC),
+        ("spin_glass", "spin_glass.cu", "spin ^ flips", "spin ^ open", GLASS),
         ("thermodynamics", "thermodynamics.cu", "+ (difference * (share * total)) * difference", "", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "spread *= factor;", "", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "finite(mean + moved)", "mean", SPLIT),
@@ -833,9 +931,15 @@ MUTANTS = tuple(
                  "tiny rows=33 columns=300 float32"),
             )
         ),
+        ("annealed_langevin", "triton_kernels.py", "_moved(x3, z3, factor)", "_moved(x3, z0, factor)", WALK),
+        ("annealed_langevin", "triton_kernels.py", "first_step + step, WALKERS", "first_step, WALKERS", WALK),
+        ("annealed_langevin", "triton_kernels.py", "(passed < 0) & ", "", WALKED),
         ("ising", "triton_kernels.py", "last_bits - 1, 31)", "31, 31)", ISING),
         ("ising", "triton_kernels.py", "31 - 4 * part - i", "31 - i", LARGE_LATTICE),
         ("ising", "triton_kernels.py", "EVEN_SITES + colour", "EVEN_SITES", HEAT_BATH),
+        ("spin_glass", "triton_kernels.py", "_mask(bond & 1)", "_mask(bond & 0)", GLASS),
+        ("spin_glass", "triton_kernels.py", "31 - 4 * part - j", "31 - j", GLASS),
+        ("spin_glass", "triton_kernels.py", "(start & 1)) * CLASSES", "0) * CLASSES", DENSE),
         ("thermodynamics", "triton_kernels.py", "+ total * difference * difference", "", LOGSUMEXP),
         ("thermodynamics", "triton_kernels.py", "spread * factor", "spread", SPLIT),
         ("thermodynamics", "triton_kernels.py", "    distance = finite(distance)\n", "",

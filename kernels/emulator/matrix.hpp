@@ -56,6 +56,25 @@ inline void matrix_product_s8(int* sum, const u32* a, const u32* b, const Where&
         [](u32 total) { return static_cast<int>(total); });
 }
 
+struct FragmentsOfDouble {
+    double a, b, *sum;
+};
+
+// Each product is added by itself, rounded once.
+inline void matrix_product_f64(double* sum, double a, double b, const Where& where) {
+    const FragmentsOfDouble own{a, b, sum};
+    exchange("mma", 0xffffffffu, reinterpret_cast<u64>(&own), own_lane(), where, [](Thread* lanes) {
+        const auto of = [lanes](int lane) -> const FragmentsOfDouble& {
+            return *reinterpret_cast<const FragmentsOfDouble*>(lanes[lane].value);
+        };
+        for (int row = 0; row < 8; ++row)
+            for (int column = 0; column < 8; ++column) {
+                double& place = of(row * 4 + column / 2).sum[column % 2];
+                for (int t = 0; t < 4; ++t) place = std::fma(of(row * 4 + t).a, of(column * 4 + t).b, place);
+            }
+    });
+}
+
 // Nothing is copied before the wait that it must have arrived by: who reads earlier finds what was there before.
 inline void copy_async(void* to, const void* from, u32 width, u32 bytes, const Where& where) {
     if (bytes != 0 && bytes != width) fail("copy_async", where, format("reads %u bytes, not 0 or %u", bytes, width));

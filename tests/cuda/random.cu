@@ -29,4 +29,7 @@ __global__ void streams(i64* out) {
     out[3] = STREAM_ROUNDING;
     out[4] = STREAM_EVEN_SITES;
     out[5] = STREAM_ODD_SITES;
+    out[6] = STREAM_SWAP;
+    out[7] = STREAM_WALKERS;
+    out[8] = STREAM_GLASS_SITES;
 }

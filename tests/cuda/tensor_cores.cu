@@ -13,6 +13,14 @@ template <class T> __global__ void product(const u32* a, const u32* b, const T* 
     for (int i = 0; i < 4; ++i) out[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = sum[i];
 }
 
+// out = c + a b for a: 8 rows of 4, b: 8 columns of 4.
+__global__ void product_of_double(const double* a, const double* b, const double* c, double* out) {
+    const int g = threadIdx.x / 4, t = threadIdx.x % 4;
+    double sum[2] = {c[8 * g + 2 * t], c[8 * g + 2 * t + 1]};
+    matrix_product(sum, a[4 * g + t], b[4 * g + t]);
+    for (int i = 0; i < 2; ++i) out[8 * g + 2 * t + i] = sum[i];
+}
+
 // Two groups of 16 bytes for each thread; GROUPS of them are not waited for. Every second thread's are zeros.
 template <int GROUPS> __global__ void copies(const u32* in, u32* out, i64 offset) {
     __shared__ __align__(16) u32 tile[2][32][4];

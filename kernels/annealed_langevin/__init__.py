@@ -1,0 +1,117 @@
+"""Langevin walkers in a double well, through a whole schedule of temperatures in one launch.
+
+``x' = x - (eps / 2) E'(x) + sqrt(eps T_t) xi`` with ``E = (x^2 - 1)^2``: the update of `boltzbench.kernels.sgld`, with
+a temperature of its own for each step and the gradient computed in place.
+
+Sources: Kramers, Physica 7 (1940); Welling and Teh, ICML 2011, with temperature; Kirkpatrick, Gelatt and Vecchi,
+Science 220 (1983).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..philox import check_counter
+from ..schedules import require_schedule
+from .walk import Walk
+
+__all__ = ["AnnealedWalkers", "annealed_langevin"]
+
+
+class AnnealedWalkers(NamedTuple):
+    """Positions, float32 (walkers,), and first passages, int32 (walkers,), where a threshold was given."""
+
+    x: Tensor
+    passages: Tensor | None
+
+
+def annealed_langevin(
+    x: Tensor,
+    temperatures: Tensor,
+    step_size: float,
+    *,
+    threshold: float | None = None,
+    passages: Tensor | None = None,
+    seed: int,
+    first_step: int = 0,
+    first_walker: int = 0,
+    out: Tensor | None = None,
+    passages_out: Tensor | None = None,
+    backend: str = "auto",
+) -> AnnealedWalkers:
+    """Advance every walker by ``x' = x - 2 eps x (x^2 - 1) + sqrt(eps T_t) xi``, once for each temperature.
+
+    Args:
+        x: positions, float32 (walkers,); not modified.
+        temperatures: of each step, float64 (steps,), positive and finite, on the CPU or the device of ``x``; see
+            `boltzbench.kernels.schedules`. On a GPU they are not looked at.
+        step_size: ``eps``, not negative. A walker with ``eps x^2`` beyond about 1 runs away, to infinity and NaN.
+        threshold: report for each walker the number of the first step that ended at ``x >= threshold``; steps count
+            from 1, for step 0 of the stream. -1: none yet.
+        passages: what an earlier part of the run reported, int32 (walkers,), -1 for none; not modified.
+        seed: the key of the random stream, in [0, 2**64).
+        first_step: the number of the first step in the stream; a run continued passes the steps done so far.
+        first_walker: the number of the first walker in the stream; a batch split over calls takes the same walks.
+        out, passages_out: contiguous tensors to write to, sharing no memory with the arguments.
+        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Raises:
+        TypeError: an argument is not a dense tensor of a supported dtype.
+        ValueError: shapes do not match, the schedule is empty, a number is out of range, passages are given without
+            a threshold, or ``backend`` is unknown or cannot run here.
+
+    Walker ``i`` takes word ``i % 4`` of group ``i // 4`` of the stream ``WALKERS`` at step ``first_step + t``. To split
+    walkers or steps over calls changes no bit on a backend; between backends a walk differs by rounding.
+    """
+    require_tensor("x", x, (torch.float32,), None)
+    if x.ndim != 1:
+        raise ValueError(f"x must have shape (walkers,), got {tuple(x.shape)}")
+    walkers = len(x)
+    require_tensor("temperatures", temperatures, (torch.float64,), None)
+    if temperatures.device.type != "cpu" and temperatures.device != x.device:
+        raise ValueError(f"temperatures must be on the CPU or on {x.device}, got {temperatures.device}")
+    require_schedule("temperatures", temperatures)
+    if not 0 <= step_size < math.inf:
+        raise ValueError(f"step_size must be finite and not negative, got {step_size}")
+    check_counter(seed, first_step, steps=len(temperatures), step_name="first_step")
+    if first_walker < 0 or first_walker + walkers >= 1 << 63:
+        raise ValueError(f"first_walker must not be negative nor lead beyond 2**63, got {first_walker}")
+    if threshold is None and (passages is not None or passages_out is not None):
+        raise ValueError("passages needs a threshold")
+    if threshold is not None and math.isnan(threshold):
+        raise ValueError("threshold must not be NaN")
+    if threshold is not None and first_step + len(temperatures) >= 1 << 31:
+        raise ValueError("first_step: the steps of passages must be less than 2**31")
+    given = {"x": x, "temperatures": temperatures}
+    if passages is not None:
+        require_tensor("passages", passages, (torch.int32,), x.device)
+        if passages.shape != x.shape:
+            raise ValueError(f"passages must have shape ({walkers},), got {tuple(passages.shape)}")
+        given["passages"] = passages
+    chosen = choose_backend(backend, x.device)
+    result = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
+    require_tensor("out", result, (torch.float32,), x.device)
+    require_output("out", result, x.shape, given)
+    passed = None
+    if threshold is not None:
+        passed = torch.empty_like(result, dtype=torch.int32) if passages_out is None else passages_out
+        require_tensor("passages_out", passed, (torch.int32,), x.device)
+        require_output("passages_out", passed, x.shape, {**given, "out": result})
+        if passages is None:
+            passed.fill_(-1)
+        else:
+            passed.copy_(passages)
+    result.copy_(x)
+    if walkers:
+        scales = torch.sqrt(step_size * temperatures).float().to(x.device)
+        level = float(torch.tensor(threshold or 0.0, dtype=torch.float32))  # what positions are compared with
+        walk = Walk(result, passed, scales, step_size, level, seed, first_step, first_walker)
+        with running_on(x.device):
+            backend_module(chosen, __name__).walk(walk)
+    note_written(result)
+    if passed is not None:
+        note_written(passed)
+    return AnnealedWalkers(result, passed)

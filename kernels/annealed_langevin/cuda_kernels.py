@@ -1,0 +1,62 @@
+"""Langevin walkers in a double well in CUDA C: launching `annealed_langevin.cu`."""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..cuda_module import CudaModule
+from ..philox import round_keys
+from ..variants import CudaVariant, Variant
+from .walk import GROUP, Walk
+
+THREADS = 256
+
+
+class Settings(ctypes.Structure):
+    """As in the .cu."""
+
+    _fields_ = (
+        ("keys", ctypes.c_uint32 * 20),
+        ("walkers", ctypes.c_longlong),
+        ("groups", ctypes.c_longlong),
+        ("first_group", ctypes.c_longlong),
+        ("offset", ctypes.c_uint32),
+        ("first_step", ctypes.c_uint32),
+        ("steps", ctypes.c_uint32),
+        ("factor", ctypes.c_float),
+        ("threshold", ctypes.c_float),
+    )
+
+    @classmethod
+    def of(cls, walk: Walk) -> "Settings":
+        low, high = zip(*round_keys(walk.seed), strict=True)
+        return cls(
+            (*low, *high), len(walk.x), walk.groups, walk.first_group, walk.offset, walk.first_step, len(walk.scales),
+            -2.0 * walk.step_size, walk.threshold,
+        )  # fmt: skip
+
+
+@functools.cache
+def module() -> CudaModule:
+    return CudaModule(Path(__file__).with_name("annealed_langevin.cu"), ["walk<false>", "walk<true>"])
+
+
+def walk(walk: Walk) -> None:
+    """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
+    kernel = "walk<false>" if walk.passages is None else "walk<true>"
+    module().launch(
+        kernel, (-(-walk.groups // THREADS),), (THREADS,), [walk.x, walk.passages, walk.scales, Settings.of(walk)],
+        device=walk.x.device,
+    )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """Without passages and with them; an item is a step of a walker."""
+    return [
+        CudaVariant(
+            name=name, threads=THREADS, items=GROUP, unit="walker-steps", bytes_per_item=0.0, module=module(),
+            kernel=kernel,
+        )
+        for name, kernel in (("positions", "walk<false>"), ("first passages", "walk<true>"))
+    ]  # fmt: skip

@@ -1,0 +1,79 @@
+"""Enumeration in CUDA C: launching `enumeration.cu`."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cuda_module import CudaModule
+from ..variants import CudaVariant, Variant
+from .tables import combine, machine_tables, product_tables
+
+THREADS = 256
+HIGH, LOW = 64, 128
+"""States of a tile, as in the .cu."""
+BATCH = 16
+"""States on top that a block prepares together, as in the .cu."""
+BATCHES = 4
+"""Of a block at least: what it loads at first then costs little."""
+ONE = np.uint32(0x3F800000)
+"""1.0, as an argument so that it lies in a register: an instruction holds one constant of 32 bits, not two."""
+MOST_BLOCKS = 132 * 16
+"""Eight rounds of the two blocks that live on each of 132 multiprocessors: the last to run leave little of it idle."""
+
+
+@functools.cache
+def module() -> CudaModule:
+    return CudaModule(Path(__file__).with_name("enumeration.cu"), ["product_sum", "machine_sum"])
+
+
+def product_sum(w: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """``log sum_x e^(b.x) prod_j (1 + e^(c_j + (x W)_j))`` for ``w`` (enumerated units, other units)."""
+    tables = product_tables(w, b, c, HIGH, LOW)
+    across, units, _ = tables.high.shape
+    low_tiles = len(tables.low)
+    grid = (across, max(1, min(low_tiles, MOST_BLOCKS // across)))
+    parts = torch.empty((grid[0] * grid[1], 2), dtype=torch.float64, device=w.device)
+    module().launch(
+        "product_sum", grid, (THREADS,),
+        [*tables[:-1], parts, np.int32(units), np.int32(low_tiles), ONE], device=w.device,
+    )  # fmt: skip
+    return combine(parts, tables.offset)
+
+
+def machine_sum(w: Tensor, b: Tensor) -> Tensor:
+    """``log sum_x e^(1/2 x.W.x + b.x)`` for ``w`` (n, n)."""
+    tables = machine_tables(w, b)
+    top_units = len(tables.top)
+    blocks = max(1, min((1 << top_units) // (BATCHES * BATCH), MOST_BLOCKS))
+    parts = torch.empty((blocks, 2), dtype=torch.float64, device=w.device)
+    module().launch("machine_sum", (blocks,), (THREADS,), [*tables[:-1], parts, top_units], device=w.device)
+    return combine(parts, tables.offset)
+
+
+def variants() -> Sequence[Variant]:
+    """Both kernels. Of a restricted machine a pass of the inner loop is 2 factors of 32 states."""
+    return [
+        CudaVariant(
+            name="restricted machine",
+            threads=THREADS,
+            items=2 * 32,
+            unit="terms",
+            bytes_per_item=0.0,
+            access_bytes=16,
+            module=module(),
+            kernel="product_sum",
+        ),
+        CudaVariant(
+            name="tensor-core machine",
+            threads=THREADS,
+            items=256,
+            unit="states",
+            bytes_per_item=0.0,
+            module=module(),
+            kernel="machine_sum",
+        ),
+    ]

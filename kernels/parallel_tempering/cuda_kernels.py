@@ -1,0 +1,40 @@
+"""A round of exchanges in CUDA C: launching `parallel_tempering.cu`."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..cuda_module import CudaModule
+from ..variants import CudaVariant, Variant
+from .swap import Swap
+
+THREADS = 256
+
+
+@functools.cache
+def module() -> CudaModule:
+    return CudaModule(Path(__file__).with_name("parallel_tempering.cu"), ["swap"])
+
+
+def swap(given: Swap) -> None:
+    """Write ``given.new_replica_at`` and ``given.accepted``. There is at least one rung."""
+    total, rungs = given.replica_at.numel(), given.replica_at.shape[1]
+    module().launch(
+        "swap", (-(-total // THREADS),), (THREADS,),
+        [
+            given.replica_at, given.energies, given.betas, given.new_replica_at, given.accepted, total, rungs,
+            given.first_ladder, np.uint64(given.seed), np.uint32(given.step),
+        ],
+        device=given.replica_at.device,
+    )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """The one kernel."""
+    return [
+        CudaVariant(
+            name="swap", threads=THREADS, items=1, unit="rungs", bytes_per_item=24, module=module(), kernel="swap"
+        )
+    ]

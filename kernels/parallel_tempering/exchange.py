@@ -1,0 +1,90 @@
+"""Exchanges of replicas between neighbouring temperatures: the public function."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..philox import check_counter
+from .swap import Swap
+
+
+class SwapResult(NamedTuple):
+    """``replica_at``: as given, exchanged; ``accepted``: int32, 1 at the lower rung of each pair that exchanged."""
+
+    replica_at: Tensor
+    accepted: Tensor
+
+
+def swap_replicas(
+    replica_at: Tensor,
+    energies: Tensor,
+    betas: Tensor,
+    *,
+    seed: int,
+    round_number: int,
+    first_ladder: int = 0,
+    out: SwapResult | None = None,
+    backend: str = "auto",
+) -> SwapResult:
+    """Ask the pairs of rungs (k, k + 1) with ``k % 2 == round_number % 2`` to exchange their replicas.
+
+    They do with probability ``min(1, exp((beta_k - beta_(k+1)) (E_k - E_(k+1))))``, ``E_k`` being the energy of the
+    replica at rung k.
+
+    Args:
+        replica_at: int32 (ladders, rungs): which replica of its ladder, 0 to rungs - 1, is at each rung; not modified.
+        energies: float64 (ladders, rungs): of each replica, by its own number.
+        betas: float64 (rungs,), of each rung.
+        seed: the key of the random stream, in [0, 2**64).
+        round_number: the step in the stream, in [0, 2**32).
+        first_ladder: the number of the first ladder in the stream; a batch split over calls gives the same exchanges.
+        out: contiguous tensors to write to, sharing no memory with each other or the arguments.
+        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Raises:
+        TypeError: an argument is not a dense tensor of its dtype.
+        ValueError: shapes do not match, a number is out of range, or ``backend`` is unknown or cannot run here.
+
+    Pair k of ladder l draws word ``i % 4`` of group ``i // 4`` with ``i = l rungs + k``. What ``replica_at`` holds is
+    looked at on a CPU alone: elsewhere numbers beyond the rungs are undefined behaviour.
+    """
+    require_tensor("replica_at", replica_at, (torch.int32,), None)
+    if replica_at.ndim != 2:
+        raise ValueError(f"replica_at must have shape (ladders, rungs), got {tuple(replica_at.shape)}")
+    ladders, rungs = replica_at.shape
+    require_tensor("energies", energies, (torch.float64,), replica_at.device)
+    require_tensor("betas", betas, (torch.float64,), replica_at.device)
+    if energies.shape != replica_at.shape:
+        raise ValueError(f"energies must have shape {tuple(replica_at.shape)}, got {tuple(energies.shape)}")
+    if betas.shape != (rungs,):
+        raise ValueError(f"betas must have shape ({rungs},), got {tuple(betas.shape)}")
+    if replica_at.device.type == "cpu" and bool(((replica_at < 0) | (replica_at >= rungs)).any()):
+        raise ValueError(f"replica_at must lie in [0, {rungs})")
+    check_counter(seed, round_number, step_name="round_number")
+    if first_ladder < 0 or (first_ladder + ladders) * rungs >= 1 << 63:
+        raise ValueError(f"first_ladder must not be negative nor lead beyond 2**63 pairs, got {first_ladder}")
+    chosen = choose_backend(backend, replica_at.device)
+    result = SwapResult(*(torch.empty(replica_at.shape, dtype=torch.int32, device=replica_at.device) for _ in "12"))
+    result = result if out is None else out
+    given = {"replica_at": replica_at, "energies": energies, "betas": betas}
+    for name, tensor in zip(SwapResult._fields, result, strict=True):
+        require_tensor(f"out.{name}", tensor, (torch.int32,), replica_at.device)
+        require_output(f"out.{name}", tensor, replica_at.shape, given)
+        given[f"out.{name}"] = tensor
+    if replica_at.numel():
+        swap = Swap(
+            replica_at.contiguous(),
+            energies.contiguous(),
+            betas.contiguous(),
+            *result,
+            seed,
+            round_number,
+            first_ladder,
+        )
+        with running_on(replica_at.device):
+            backend_module(chosen, __package__).swap(swap)
+    for tensor in result:
+        note_written(tensor)
+    return result

@@ -1,0 +1,25 @@
+"""A round of exchanges in torch."""
+
+import torch
+
+from ..philox import Stream, random_words, uniforms
+from .swap import Swap
+
+
+def swap(given: Swap) -> None:
+    """Write ``given.new_replica_at`` and ``given.accepted``."""
+    ladders, rungs = given.replica_at.shape
+    device = given.replica_at.device
+    energy = given.energies.gather(1, given.replica_at.long())  # by rung
+    lower = torch.arange(given.step % 2, rungs - 1, 2, device=device)
+    log_ratio = (given.betas[lower] - given.betas[lower + 1]) * (energy[:, lower] - energy[:, lower + 1])
+    number = (given.first_ladder + torch.arange(ladders, device=device))[:, None] * rungs + lower
+    words = random_words(number >> 2, given.seed, given.step, Stream.SWAP)
+    u = uniforms(words.gather(-1, (number & 3)[..., None])[..., 0]).double()
+    exchanged = u < torch.exp(log_ratio.clamp(max=0))
+    result, accepted = given.replica_at.clone(), torch.zeros_like(given.accepted)
+    result[:, lower] = torch.where(exchanged, given.replica_at[:, lower + 1], given.replica_at[:, lower])
+    result[:, lower + 1] = torch.where(exchanged, given.replica_at[:, lower], given.replica_at[:, lower + 1])
+    accepted[:, lower] = exchanged.to(torch.int32)
+    given.new_replica_at.copy_(result)
+    given.accepted.copy_(accepted)

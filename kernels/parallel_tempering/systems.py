@@ -1,0 +1,96 @@
+"""What can be tempered: replicas that advance at temperatures of their own and tell their energies."""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..ais import random_spins
+from ..ising import energy, ising_sweeps, unpack_spins
+from ..philox import Stream, random_words
+from ..rbm_gibbs import gibbs
+
+
+class Replicas(Protocol):
+    """``count`` replicas of a system of ``log_states`` (log Z at beta 0), numbered from ``first`` on in the stream."""
+
+    count: int
+    log_states: float
+    device: torch.device
+
+    def advance(self, betas: Tensor, round_number: int) -> Tensor:
+        """One round of sweeps, replica i at ``betas[i]``, float64; returns their energies, float64 (count,)."""
+        ...
+
+
+class RbmReplicas:
+    """A restricted Boltzmann machine, `boltzbench.kernels.rbm_gibbs`: visible units begin as fair coins.
+
+    A round is ``sweeps`` sweeps; the energies are those of visible and hidden units together.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor,
+        visible_bias: Tensor,
+        hidden_bias: Tensor,
+        count: int,
+        *,
+        seed: int,
+        sweeps: int = 1,
+        first: int = 0,
+        backend: str = "auto",
+    ) -> None:
+        self.machine = weights, visible_bias, hidden_bias
+        self.count, self.seed, self.sweeps, self.first, self.backend = count, seed, sweeps, first, backend
+        self.device = weights.device
+        self.log_states = sum(weights.shape) * math.log(2)
+        units = len(weights)
+        groups = torch.arange(first, first + count, device=self.device)[:, None] * (-(-units // 4))
+        groups = groups + torch.arange(-(-units // 4), device=self.device)
+        words = random_words(groups, seed, 0, Stream.VISIBLE).flatten(1)[:, :units]
+        self.visible = (words >> 31).to(torch.uint8)
+
+    def advance(self, betas: Tensor, round_number: int) -> Tensor:
+        weights, visible_bias, hidden_bias = self.machine
+        self.visible, hidden, _ = gibbs(
+            self.visible, weights, visible_bias, hidden_bias, self.sweeps, betas, seed=self.seed,
+            first_sweep=1 + round_number * self.sweeps, first_chain=self.first, check_values=round_number == 0,
+            backend=self.backend,
+        )  # fmt: skip
+        v, h = self.visible.to(weights.dtype), hidden.to(weights.dtype)
+        fields = v @ weights + hidden_bias
+        return -((fields * h).sum(1, dtype=torch.float64) + (v * visible_bias).sum(1, dtype=torch.float64))
+
+
+class IsingReplicas:
+    """An Ising model on a torus, `boltzbench.kernels.ising`: spins begin as coins, a round is ``sweeps`` sweeps."""
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        count: int,
+        *,
+        seed: int,
+        coupling: float = 1.0,
+        field: float = 0.0,
+        rule: str = "heat_bath",
+        sweeps: int = 1,
+        first: int = 0,
+        device: torch.device | str = "cpu",
+        backend: str = "auto",
+    ) -> None:
+        self.width, self.coupling, self.field, self.rule = width, coupling, field, rule
+        self.count, self.seed, self.sweeps, self.first, self.backend = count, seed, sweeps, first, backend
+        self.log_states = height * width * math.log(2)
+        self.spins = random_spins(height, width, count, seed=seed, first_lattice=first, device=device)
+        self.device = self.spins.device
+
+    def advance(self, betas: Tensor, round_number: int) -> Tensor:
+        self.spins = ising_sweeps(
+            self.spins, self.width, self.sweeps, betas, coupling=self.coupling, field=self.field, rule=self.rule,
+            seed=self.seed, first_sweep=1 + round_number * self.sweeps, first_lattice=self.first, backend=self.backend,
+        )  # fmt: skip
+        return energy(unpack_spins(self.spins, self.width), self.coupling, self.field)

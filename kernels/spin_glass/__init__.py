@@ -1,0 +1,111 @@
+"""Simulated annealing of Ising spin glasses: many walkers through a whole schedule of temperatures in one launch.
+
+Energy ``E = -sum_{i<j} J_ij s_i s_j``, spins -1 and +1, ``J`` symmetric, of whole numbers, 0 on the diagonal: the
+couplings of `boltzbench.kernels.ising.SpinMachine`, without fields. A sweep updates spins 0, 1, ..., n - 1 one after
+the other by the rule of Metropolis, with probability ``min(1, exp(-dE / T))``.
+
+Sources: Edwards and Anderson, J. Phys. F 5 (1975); Metropolis et al., J. Chem. Phys. 21 (1953); Kirkpatrick, Gelatt and
+Vecchi, Science 220 (1983); Isakov et al., Comput. Phys. Commun. 192 (2015), walkers packed into words.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..philox import check_counter
+from ..schedules import require_schedule
+from .anneal import PARTS, Anneal
+from .bonds import MOST_TOTAL, Bonds, bonds_of, lattice_glass, thresholds
+from .states import WORD, energies, pack_walkers, random_walkers, unpack_walkers
+
+__all__ = [
+    "MOST_TOTAL",
+    "AnnealedGlass",
+    "Bonds",
+    "anneal_spins",
+    "bonds_of",
+    "energies",
+    "lattice_glass",
+    "pack_walkers",
+    "random_walkers",
+    "unpack_walkers",
+]
+
+
+class AnnealedGlass(NamedTuple):
+    """Final spins, packed, int32 (n, walkers / 32); energies, int32 (walkers,); the lowest of these, int32 ()."""
+
+    spins: Tensor
+    energies: Tensor
+    best: Tensor
+
+
+def anneal_spins(
+    spins: Tensor,
+    couplings: Tensor | Bonds,
+    temperatures: Tensor,
+    *,
+    seed: int,
+    first_sweep: int = 0,
+    first_walker: int = 0,
+    out: Tensor | None = None,
+    backend: str = "auto",
+) -> AnnealedGlass:
+    """One sweep of every walker at each of the temperatures.
+
+    Args:
+        spins: what `pack_walkers` makes of spins, or `random_walkers`: int32 (n, walkers / 32); not modified.
+        couplings: symmetric (n, n), of any dtype, on any device: whole numbers, 0 on the diagonal, of which the
+            magnitudes in a row add up to no more than `MOST_TOTAL`; or what `bonds_of` made of them, which saves
+            doing it again. Real couplings: multiply by a factor, round, and multiply the temperatures, too.
+        temperatures: of each sweep, float64 (sweeps,), positive and finite, on the CPU or the device of ``spins``; see
+            `boltzbench.kernels.schedules`. On a GPU they are not looked at.
+        seed: the key of the random stream, in [0, 2**64).
+        first_sweep: the number of the first sweep in the stream; a run continued passes the sweeps done so far.
+        first_walker: the number of the first walker in the stream, a multiple of 32; a batch split over calls ends in
+            the same spins.
+        out: contiguous tensor for the spins, sharing no memory with the arguments.
+        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+
+    Raises:
+        TypeError: an argument is not a dense tensor of a supported dtype.
+        ValueError: shapes do not match, couplings are no bonds of whole numbers or too strong, the schedule is empty,
+            a number is out of range, or ``backend`` is unknown or cannot run here.
+
+    Walkers ``32 g`` to ``32 g + 31`` draw, for spin ``i``, the groups ``8 (n g + i)`` to ``8 (n g + i) + 7`` at step
+    ``first_sweep + t`` of the stream ``GLASS_SITES``; bit ``k`` of their 32 words, most significant first, is the
+    number of walker ``32 g + k``, whose spin flips if that is less than ``2**32 exp(-dE / T)``, rounded, or than
+    ``2**32 - 1`` if that is less; it always does if ``dE <= 0``. Every backend gives the same spins.
+    """
+    require_tensor("spins", spins, (torch.int32,), None)
+    if spins.ndim != 2:
+        raise ValueError(f"spins must have shape (n, walkers / {WORD}), got {tuple(spins.shape)}")
+    sites, groups = spins.shape
+    bonds = couplings if isinstance(couplings, Bonds) else bonds_of(couplings)
+    if len(bonds.couplings) != sites:
+        raise ValueError(f"couplings must be ({sites}, {sites}) for {sites} spins, got {tuple(bonds.couplings.shape)}")
+    require_tensor("temperatures", temperatures, (torch.float64,), None)
+    if temperatures.device.type != "cpu" and temperatures.device != spins.device:
+        raise ValueError(f"temperatures must be on the CPU or on {spins.device}, got {temperatures.device}")
+    require_schedule("temperatures", temperatures)
+    check_counter(seed, first_sweep, steps=len(temperatures), step_name="first_sweep")
+    if first_walker < 0 or first_walker % WORD or (first_walker // WORD + groups) * sites * PARTS >= 1 << 63:
+        raise ValueError(
+            f"first_walker must be a multiple of {WORD}, at least 0, below 2**63 groups; got {first_walker}"
+        )
+    chosen = choose_backend(backend, spins.device)
+    kernels = backend_module(chosen, __name__)
+    result = torch.empty_like(spins, memory_format=torch.contiguous_format) if out is None else out
+    require_tensor("out", result, (torch.int32,), spins.device)
+    require_output("out", result, spins.shape, {"spins": spins, "temperatures": temperatures})
+    result.copy_(spins)
+    if spins.numel():
+        table = thresholds(temperatures, bonds.classes).to(spins.device)
+        with running_on(spins.device):
+            kernels.anneal(Anneal(result, bonds.on(spins.device), table, seed, first_sweep, first_walker // WORD))
+    note_written(result)
+    found = energies(result, bonds.couplings)
+    best = found.amin() if groups else torch.zeros((), dtype=torch.int32, device=spins.device)
+    return AnnealedGlass(result, found, best)

@@ -1,0 +1,87 @@
+"""Couplings as the kernels read them: a spin's neighbours, and the thresholds of its flips at a temperature."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+CLASSES = (2, 4, 8, 16)
+"""How many costs of a flip, in steps of 2, a kernel knows."""
+FEWEST = 4
+"""Bonds of a spin, others filled up: what 2 classes are for."""
+MOST_TOTAL = 31
+"""The most that the magnitudes of a spin's couplings may add up to."""
+
+
+@dataclass(frozen=True)
+class Bonds:
+    """``couplings`` float64 (n, n). ``pairs`` int32 (n, m, 2): bonds of strength 1, ``2 neighbour + (J > 0)`` each.
+
+    A coupling of strength k is k bonds; what fills a row up is bonds of a spin with itself, which are never satisfied.
+    ``starts`` int32 (n,): with the number of a spin's bonds B, ``2 (-1 - B // 2) + B % 2``. Counting on from
+    ``-1 - B // 2`` by one for each satisfied bond gives a number c, negative where a flip costs nothing; otherwise it
+    costs ``4 (c + 1)``, or ``4 (c + 1) - 2`` if B is odd. ``classes``: c is less than that, one of `CLASSES`.
+    """
+
+    couplings: Tensor
+    pairs: Tensor
+    starts: Tensor
+    classes: int
+
+    def on(self, device: torch.device) -> "Bonds":
+        """With the tensors of kernels on ``device``."""
+        return replace(self, pairs=self.pairs.to(device), starts=self.starts.to(device))
+
+
+def bonds_of(couplings: Tensor) -> Bonds:
+    """Tables of the couplings, (n, n) of any dtype. Raises ValueError for what is not bonds of whole numbers."""
+    if couplings.ndim != 2 or couplings.shape[0] != couplings.shape[1] or not len(couplings):
+        raise ValueError(f"couplings must be a square matrix of at least one spin, got shape {tuple(couplings.shape)}")
+    exact = couplings.detach().to("cpu", torch.float64)
+    if bool(exact.diagonal().any()):
+        raise ValueError("couplings must be 0 on the diagonal: a spin has no bond with itself")
+    if not torch.equal(exact, exact.t()):
+        raise ValueError("couplings must be symmetric")
+    whole = exact.round()
+    if not torch.equal(whole, exact):
+        raise ValueError("couplings must be whole numbers: scale them, and the temperatures, before they are rounded")
+    totals = whole.abs().sum(1)
+    if float(totals.max()) > MOST_TOTAL:
+        spin = int(totals.argmax())
+        raise ValueError(f"couplings of a spin may add up to {MOST_TOTAL}, got {totals[spin]:.0f} for spin {spin}")
+    rows = [
+        [2 * j + (row[j] > 0) for j in row.nonzero()[:, 0].tolist() for _ in range(int(row[j].abs()))]
+        for row in whole.to(torch.int64)
+    ]
+    longest = max(FEWEST, *(len(row) + len(row) % 2 for row in rows))
+    filled = [row + [2 * i] * (longest - len(row)) for i, row in enumerate(rows)]
+    most = int(totals.max())
+    classes = next(each for each in CLASSES if most <= max(FEWEST, 2 * each - 1))
+    pairs = torch.tensor(filled, dtype=torch.int32).view(len(rows), longest // 2, 2)
+    return Bonds(whole, pairs, (2 * (-1 - totals // 2) + totals % 2).to(torch.int32), classes)
+
+
+def thresholds(temperatures: Tensor, classes: int) -> Tensor:
+    """A spin of class c flips if 32 random bits, as a whole number, are less than ``2**32 exp(-dE / T)``, rounded.
+
+    The uint32 bits of these as int32, at most ``2**32 - 1``: (sweeps, 2, classes), for an even and an odd number of
+    bonds.
+    """
+    c = torch.arange(classes, dtype=torch.float64, device=temperatures.device)
+    cost = torch.stack((4 * (c + 1), 4 * (c + 1) - 2))
+    p = torch.exp(-cost / temperatures[:, None, None])
+    return (p * 2.0**32).round().clamp(max=2.0**32 - 1).to(torch.int64).to(torch.int32).contiguous()
+
+
+def lattice_glass(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Couplings -1 and +1 at random on a torus: float64, site (i, j) at ``i * width + j``.
+
+    On a side of 2 the two bonds between a pair of sites add up; a side of 1 has none.
+    """
+    site = torch.arange(height * width).view(height, width)
+    couplings = torch.zeros((height * width,) * 2, dtype=torch.float64)
+    for side, length in enumerate((height, width)):
+        signs = 2.0 * torch.randint(0, 2, (height * width,), generator=generator).double() - 1
+        if length > 1:
+            couplings.index_put_((site.flatten(), site.roll(-1, side).flatten()), signs, accumulate=True)
+    return couplings + couplings.t()

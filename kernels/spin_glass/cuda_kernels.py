@@ -1,0 +1,95 @@
+"""Annealing of spin glasses in CUDA C: launching `spin_glass.cu`."""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..cuda_module import CudaModule
+from ..philox import round_keys
+from ..variants import CudaVariant, Variant
+from .anneal import Anneal
+from .bonds import CLASSES
+
+MOST_THREADS, FEWEST_THREADS = 128, 32
+BITS = 32
+BLOCK_BYTES = 56 * 1024
+"""Of shared memory, so that a multiprocessor holds four blocks; where that is too little, a block has fewer threads."""
+MOST_SHARED_BYTES = 227 * 1024
+"""Of a block on the emulator, as on sm_90 and sm_100."""
+
+
+class Settings(ctypes.Structure):
+    """As in the .cu."""
+
+    _fields_ = (
+        ("keys", ctypes.c_uint32 * 20),
+        ("groups", ctypes.c_longlong),
+        ("first_group", ctypes.c_longlong),
+        ("sites", ctypes.c_uint32),
+        ("pairs", ctypes.c_uint32),
+        ("first_sweep", ctypes.c_uint32),
+        ("sweeps", ctypes.c_uint32),
+    )
+
+    @classmethod
+    def of(cls, anneal: Anneal) -> "Settings":
+        low, high = zip(*round_keys(anneal.seed), strict=True)
+        sites, groups = anneal.spins.shape
+        pairs, sweeps = anneal.bonds.pairs.shape[1], len(anneal.table)
+        return cls((*low, *high), groups, anneal.first_group, sites, pairs, anneal.first_sweep, sweeps)
+
+
+@functools.cache
+def module() -> CudaModule:
+    return CudaModule(Path(__file__).with_name("spin_glass.cu"), [f"anneal<{classes}>" for classes in CLASSES])
+
+
+def shared_bytes(sites: int, pairs: int, classes: int, threads: int) -> int:
+    """Masks, pairs, starts, and spins."""
+    return 2 * BITS * classes * 4 + sites * pairs * 8 + sites * 4 + sites * threads * 4
+
+
+def anneal(anneal: Anneal) -> None:
+    """Update ``anneal.spins`` in place, in one launch. Raises ValueError where the glass is too large for it."""
+    sites, groups = anneal.spins.shape
+    pairs, classes = anneal.bonds.pairs.shape[1], anneal.bonds.classes
+    device, threads = anneal.spins.device, MOST_THREADS
+    while threads > FEWEST_THREADS and (
+        groups <= threads // 2 or shared_bytes(sites, pairs, classes, threads) > BLOCK_BYTES
+    ):
+        threads //= 2
+    needed, room = shared_bytes(sites, pairs, classes, threads), MOST_SHARED_BYTES
+    if device.type == "cuda":
+        room = int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin"))  # noqa: B009
+    if needed > room:
+        raise ValueError(f"spins: {sites} of them take {needed} bytes of shared memory, of which a block has {room}")
+    module().launch(
+        f"anneal<{classes}>", (-(-groups // threads),), (threads,),
+        [anneal.spins, anneal.bonds.pairs, anneal.bonds.starts, anneal.table, Settings.of(anneal)],
+        shared_bytes=needed, device=device,
+    )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """By the number of classes: for a torus of 8 x 8, and for glasses of more bonds; the last has 32 spins."""
+    return [
+        CudaVariant(
+            name=name,
+            threads=MOST_THREADS,
+            items=32,
+            unit="flips",
+            bytes_per_item=0.0,
+            module=module(),
+            kernel=f"anneal<{classes}>",
+            shared_bytes=shared_bytes(sites, pairs, classes, MOST_THREADS),
+        )
+        for name, classes, pairs, sites in (
+            ("4 bonds", 2, 2, 64),
+            ("7 bonds", 4, 4, 64),
+            ("15 bonds", 8, 8, 64),
+            ("31 bonds", 16, 16, 32),
+        )
+    ]

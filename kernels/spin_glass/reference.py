@@ -1,0 +1,40 @@
+"""Annealing of spin glasses in torch, walker by walker: what the bit-sliced kernels are held to."""
+
+import torch
+from torch import Tensor
+
+from ..philox import Stream, random_words
+from .anneal import PARTS, Anneal
+from .states import WORD, pack_walkers, unpack_walkers
+
+
+def draw_numbers(groups: Tensor, sites: int, seed: int, sweep: int) -> Tensor:
+    """The 32-bit random number of each spin of each walker in a sweep: int64 (walkers, sites), of groups of walkers.
+
+    Its bits are bit k of 32 successive random words, the most significant first, for walker k of a group.
+    """
+    word = groups[:, None] * sites + torch.arange(sites, device=groups.device)
+    walker = torch.arange(WORD, device=groups.device)[:, None]
+    numbers = torch.zeros((len(groups), WORD, sites), dtype=torch.int64, device=groups.device)
+    for part in range(PARTS):
+        for drawn in random_words(word * PARTS + part, seed, sweep, Stream.GLASS_SITES).unbind(-1):
+            numbers = numbers << 1 | drawn[:, None, :] >> walker & 1
+    return numbers.flatten(0, 1)
+
+
+def anneal(anneal: Anneal) -> None:
+    """Update ``anneal.spins`` in place."""
+    sites, count = anneal.spins.shape
+    device = anneal.spins.device
+    spins = unpack_walkers(anneal.spins).float()
+    couplings = anneal.bonds.couplings.to(device, torch.float32)
+    odd = [int(total) % 2 for total in anneal.bonds.couplings.abs().sum(1)]
+    groups = torch.arange(anneal.first_group, anneal.first_group + count, device=device)
+    for sweep, table in enumerate(anneal.table.to(torch.int64) & 0xFFFFFFFF):
+        numbers = draw_numbers(groups, sites, anneal.seed, anneal.first_sweep + sweep)
+        for i in range(sites):
+            change = (2 * spins[:, i] * (spins @ couplings[i])).to(torch.int64)
+            kind = ((change + 2 * odd[i]) // 4 - 1).clamp(min=0)
+            flips = (change <= 0) | (numbers[:, i] < table[odd[i]][kind])
+            spins[:, i] = torch.where(flips, -spins[:, i], spins[:, i])
+    anneal.spins.copy_(pack_walkers(spins))

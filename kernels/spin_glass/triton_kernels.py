@@ -1,0 +1,166 @@
+"""Annealing of spin glasses in Triton, all sweeps in one launch: 32 walkers to a word, as in `spin_glass.cu`.
+
+A program of one warp has a block of words for every spin. It reads and writes them in global memory, in which each has
+a place of its own, and which the L1 cache answers; a barrier of the warp lies between a write and what reads it.
+"""
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+
+from ..philox import signed_seed
+from ..philox_triton import GLASS_SITES, random_words
+from ..triton_runtime import INTERPRETS, helper
+from ..variants import TritonVariant, Variant
+from .anneal import Anneal
+from .bonds import CLASSES
+
+BLOCK = 64
+"""Words of a program."""
+INTERPRETED = 1 << 16
+"""The most of them where a program costs some milliseconds whatever its block."""
+PARTS = tl.constexpr(8)
+
+
+@helper
+def _not(word):
+    """What ``~`` gives, which Triton's interpreter does not know of unsigned numbers."""
+    return word ^ 0xFFFFFFFF
+
+
+@helper
+def _mask(bit):
+    """All bits of a word if ``bit``, 0 or 1, is 1."""
+    return (0 - bit).to(tl.uint32)
+
+
+@helper
+def _picked(choice, low, high):
+    return (low & _not(choice)) | (high & choice)
+
+
+@helper
+def _row(table, CLASSES: tl.constexpr):
+    """The thresholds of all classes."""
+    if CLASSES == 1:
+        return (tl.load(table).to(tl.uint32, bitcast=True),)
+    else:
+        return _row(table, CLASSES // 2) + _row(table + CLASSES // 2, CLASSES // 2)
+
+
+@helper
+def _threshold(row, first: tl.constexpr, shift, p0, p1, p2, p3, CLASSES: tl.constexpr):
+    """The bit above ``shift`` others of the threshold of each walker's class, which the planes name."""
+    if CLASSES == 1:
+        return _mask((row[first] >> shift) & 1)
+    else:
+        HALF: tl.constexpr = CLASSES // 2
+        low = _threshold(row, first, shift, p0, p1, p2, p3, HALF)
+        high = _threshold(row, first + HALF, shift, p0, p1, p2, p3, HALF)
+        if CLASSES == 2:
+            return _picked(p0, low, high)
+        elif CLASSES == 4:
+            return _picked(p1, low, high)
+        elif CLASSES == 8:
+            return _picked(p2, low, high)
+        else:
+            return _picked(p3, low, high)
+
+
+@triton.jit(do_not_specialize=["seed", "first_sweep", "first_group", "sweeps", "sites", "pairs"])
+def anneal_kernel(
+    spins,  # int32 (sites, groups), updated in place
+    bonds,  # int32 (sites, pairs, 2): 2 neighbour + (J > 0)
+    starts,  # int32 (sites,): 2 start + (the number of bonds is odd)
+    table,  # int32 (sweeps, 2, CLASSES)
+    groups,
+    sites,
+    pairs,
+    sweeps,
+    seed,
+    first_sweep,
+    first_group,
+    CLASSES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    group = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = group < groups
+    present = _mask(inside.to(tl.int32))
+    first = (group + first_group) * sites * PARTS
+    stride = tl.cast(groups, tl.int64)
+    for sweep in range(sweeps):
+        for i in range(sites):
+            own_at = spins + i * stride + group
+            own = tl.load(own_at, mask=inside, other=0).to(tl.uint32, bitcast=True)
+            start = tl.load(starts + i)
+            zero = tl.zeros((BLOCK,), tl.uint32)
+            p0, p1, p2 = zero | _mask((start >> 1) & 1), zero | _mask((start >> 2) & 1), zero | _mask((start >> 3) & 1)
+            p3, p4 = zero | _mask((start >> 4) & 1), zero | _mask((start >> 5) & 1)
+            for k in range(2 * pairs):
+                bond = tl.load(bonds + i * 2 * pairs + k)
+                other_at = spins + (bond >> 1) * stride + group
+                other = tl.load(other_at, mask=inside, other=0).to(tl.uint32, bitcast=True)
+                c0 = own ^ other ^ _mask(bond & 1)
+                c1 = p0 & c0
+                c2 = p1 & c1
+                c3 = p2 & c2
+                p0, p1, p2 = p0 ^ c0, p1 ^ c1, p2 ^ c2
+                if CLASSES > 4:
+                    c4 = p3 & c3
+                    p3, p4 = p3 ^ c3, p4 ^ c4
+            if CLASSES <= 4:
+                flips = p2
+            elif CLASSES == 8:
+                flips = p3
+            else:
+                flips = p4
+            undecided = present & _not(flips)
+            row = _row(table + (sweep * 2 + (start & 1)) * CLASSES, CLASSES)
+            part = 0
+            while tl.max((undecided != 0).to(tl.int32), axis=0) > 0:
+                w0, w1, w2, w3 = random_words(first + i * PARTS + part, seed, first_sweep + sweep, GLASS_SITES)
+                drawn = (w0, w1, w2, w3)
+                for j in tl.static_range(4):
+                    threshold = _threshold(row, 0, 31 - 4 * part - j, p0, p1, p2, p3, CLASSES)
+                    flips = flips | (undecided & threshold & _not(drawn[j]))
+                    undecided = undecided & _not(threshold ^ drawn[j])
+                part += 1
+                undecided = tl.where(part < PARTS, undecided, 0)
+            tl.debug_barrier()
+            tl.store(own_at, (own ^ flips).to(tl.int32, bitcast=True), mask=inside)
+            tl.debug_barrier()
+
+
+def anneal(anneal: Anneal) -> None:
+    """Update ``anneal.spins`` in place, in one launch."""
+    sites, groups = anneal.spins.shape
+    block = min(INTERPRETED, triton.next_power_of_2(groups)) if INTERPRETS else BLOCK
+    anneal_kernel[(triton.cdiv(groups, block),)](
+        anneal.spins, anneal.bonds.pairs, anneal.bonds.starts, anneal.table, groups, sites, anneal.bonds.pairs.shape[1],
+        len(anneal.table), signed_seed(anneal.seed), anneal.first_sweep, anneal.first_group,
+        CLASSES=anneal.bonds.classes, BLOCK=block, num_warps=1,
+    )  # fmt: skip
+
+
+def variants() -> Sequence[Variant]:
+    """By the number of classes."""
+    return [
+        TritonVariant(
+            name=f"{max(4, 2 * classes - 1)} bonds",
+            threads=32,
+            items=BLOCK,
+            unit="flips",
+            bytes_per_item=0.0,
+            kernel=anneal_kernel,
+            signature={
+                **dict.fromkeys(("spins", "bonds", "starts", "table"), "*i32:16"),
+                "groups": "i32:16",
+                **dict.fromkeys(("sites", "pairs", "sweeps", "first_sweep", "first_group"), "i32"),
+                "seed": "i64",
+                "CLASSES": classes,
+                "BLOCK": BLOCK,
+            },
+        )
+        for classes in CLASSES
+    ]

@@ -1,0 +1,45 @@
+"""Schedules of temperatures: known values, and what is refused."""
+
+import math
+
+import pytest
+import torch
+from boltzbench.kernels import schedules
+
+
+def test_each_schedule_begins_and_ends_where_it_is_said_to():
+    assert schedules.constant(3, 0.5).tolist() == [0.5] * 3
+    assert schedules.linear(5, 2.0, 1.0).tolist() == [2.0, 1.75, 1.5, 1.25, 1.0]
+    torch.testing.assert_close(schedules.geometric(3, 4.0, 1.0), torch.tensor([4.0, 2.0, 1.0]).double())
+    cycle = [0.9, 0.9 - 0.8 * (1 - math.cos(math.pi / 3)) / 2, 0.1 + 0.8 * (1 - math.cos(math.pi / 3)) / 2, 0.1]
+    torch.testing.assert_close(schedules.cyclic_cosine(8, 0.9, 0.1, 2), torch.tensor(2 * cycle).double())
+    assert schedules.custom([3, 1, 2]).tolist() == [3.0, 1.0, 2.0]
+    assert schedules.linear(1, 2.0, 1.0).tolist() == schedules.geometric(1, 2.0, 1.0).tolist() == [1.0]
+    given = torch.ones(2, dtype=torch.float64)
+    assert schedules.custom(given, cooling=True) is not given
+    assert all(each.dtype is torch.float64 for each in (schedules.linear(2, 1, 1), schedules.custom([1])))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: schedules.constant(0, 1.0), "steps"),
+        (lambda: schedules.constant(2, 0.0), "temperature must be positive"),
+        (lambda: schedules.linear(2, 1.0, 2.0), "end must not be above start"),
+        (lambda: schedules.geometric(2, 1.0, 2.0), "end must not be above start"),
+        (lambda: schedules.geometric(2, math.inf, 2.0), "start must be positive and finite"),
+        (lambda: schedules.linear(2, 1.0, -1.0), "end must be positive"),
+        (lambda: schedules.cyclic_cosine(8, 0.1, 0.9, 2), "cold must not be above hot"),
+        (lambda: schedules.cyclic_cosine(8, 0.9, 0.1, 3), "cycles must divide"),
+        (lambda: schedules.cyclic_cosine(8, 0.9, 0.1, 8), "cycles of two or more"),
+        (lambda: schedules.cyclic_cosine(8, 0.9, math.nan, 2), "cold must be positive"),
+        (lambda: schedules.custom([]), "at least one"),
+        (lambda: schedules.custom([[1.0]]), "one temperature for each step"),
+        (lambda: schedules.custom([1.0, 0.0]), "positive and finite, got 0.0 for step 1"),
+        (lambda: schedules.custom([1.0, math.nan]), "got nan for step 1"),
+        (lambda: schedules.custom([2.0, 1.0, 1.5], cooling=True), "must not rise .* step 2 has 1.5 after 1.0"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
