@@ -7,6 +7,7 @@
 //   constants                warp_mask, infinity(), not_a_number()
 //   dynamic shared memory    DYNAMIC_SHARED(float, name)   declares `float* const name`
 //   tensor cores             matrix_product(sum, a, b)     one mma instruction of a warp, see below
+//   clusters of blocks       CLUSTER_OF(blocks) before a kernel's name, cluster_sync<blocks>()
 //   copies to shared memory  copy_async<16>(shared, global, bytes), copy_async_commit(), copy_async_wait<groups>()
 //
 // Nothing else needs to be included: NVRTC brings float4, int4, uint4, the warp functions and the math functions
@@ -232,6 +233,16 @@ __device__ __forceinline__ void matrix_product(i32 (&sum)[4], const u32 (&a)[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// All threads of the cluster's blocks, and what they wrote to global memory before is there for all of them after it.
+// There are clusters from sm_90 on; a kernel for them is not launched on what was before.
+template <int BLOCKS> __device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" : : : "memory");
+#else
+    __trap();
+#endif
+}
+
 __device__ __forceinline__ void matrix_product(double (&sum)[2], double a, double b) {
     asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
         : "+d"(sum[0]), "+d"(sum[1])
@@ -255,4 +266,10 @@ template <int GROUPS> __device__ __forceinline__ void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" : : "n"(GROUPS) : "memory");
 }
 
+#endif
+
+#if !defined(BOLTZBENCH_EMULATOR) && __CUDA_ARCH__ >= 900
+#define CLUSTER_OF(blocks) __cluster_dims__(blocks, 1, 1)
+#else
+#define CLUSTER_OF(blocks)
 #endif

@@ -92,10 +92,13 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tup
     return c0, c1, c2, c3
 
 
-def random_words(groups: Tensor, seed: int, step: int, stream: Stream, tensor: int = 0) -> Tensor:
-    """The words of the given groups of four elements: int64 in [0, 2**32), shape ``(*groups.shape, 4)``."""
-    check_counter(seed, step, tensor)
-    third = torch.full_like(groups, step)
+def random_words(groups: Tensor, seed: int, step: int | Tensor, stream: Stream, tensor: int = 0) -> Tensor:
+    """The words of the given groups of four elements: int64 in [0, 2**32), shape ``(*groups.shape, 4)``.
+
+    ``step`` may be an int64 tensor of one element, which is not looked at: its low 32 bits count.
+    """
+    check_counter(seed, 0 if isinstance(step, Tensor) else step, tensor)
+    third = (step & _WORD).expand_as(groups) if isinstance(step, Tensor) else torch.full_like(groups, step)
     fourth = torch.full_like(groups, int(stream) | tensor << 8)
     return torch.stack(philox4x32((groups & _WORD, (groups >> 32) & _WORD, third, fourth), seed), dim=-1)
 

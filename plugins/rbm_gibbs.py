@@ -66,6 +66,7 @@ CASES = (
     _case(33, 20, 12, sweeps=5, variant="int8x3"),
     *(_case(9, 70, 33, sweeps=2, variant=precision) for precision in ("bf16", "bf16x3")),
     _case(70, 100, 17, sweeps=2, variant="packed"),
+    _case(3, 70, 560, sweeps=2, variant="int8x3"),
     _case(256, 64, 64, purpose="bench"),
     *(
         _case(8192, n, n, sweeps, dtype, purpose="bench", preset=preset)
@@ -381,7 +382,8 @@ def _law_verdicts(
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Five sweeps in one call give the states of five calls, and of the batch split in two: the same stream."""
+    """Five sweeps in one call give the states of five calls, and of the batch split in two: the same stream. The
+    number of the first sweep may lie on the device."""
     states = _states(8)[:200].to(device)
     numbers = {"beta": 1.0, "seed": seed, "first_sweep": 0, "first_chain": 0, "sweeps": 5}
     inputs = {"states": states, **_machine(8, 5, device), **numbers}
@@ -393,7 +395,16 @@ def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
         advance({**inputs, "states": states[first:end], "first_chain": first})["visible"]
         for first, end in ((0, 77), (77, 200))
     ]
-    for what, other in (("five calls of one sweep", stepped), ("two parts of the batch", torch.cat(parts))):
+    counted = torch.zeros(1, dtype=torch.int64, device=device)
+    told = states
+    for _ in range(5):
+        told = advance({**inputs, "states": told, "sweeps": 1, "first_sweep": counted})["visible"]
+        counted += 1
+    for what, other in (
+        ("five calls of one sweep", stepped),
+        ("five calls that read their number from the device", told),
+        ("two parts of the batch", torch.cat(parts)),
+    ):
         wrong = int((whole != other).sum())
         if wrong:
             return Agreement(
@@ -442,7 +453,7 @@ def register_operations(register: Callable[[Operation], None]) -> None:
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for implementation in on_each_backend("rbm_gibbs", prepare, "boltzbench.kernels.rbm_gibbs"):
+    for implementation in on_each_backend("rbm_gibbs", prepare, "boltzbench.kernels.rbm_gibbs", "binary"):
         register(implementation)
     compiled = torch_compile.prepare_gibbs
     register(Implementation("rbm_gibbs", "torch_compile", "torch", compiled, torch_compile.unavailable))

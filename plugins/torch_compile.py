@@ -139,7 +139,7 @@ def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:
         raise Unsupported("compiled for the machines that are timed, none of which has clamped units")
     tensors = (inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"])
     results = (outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
-    place = torch.tensor([inputs["first_sweep"], inputs["first_chain"]], device=inputs["states"].device)
+    place = torch.tensor([int(inputs["first_sweep"]), inputs["first_chain"]], device=inputs["states"].device)
     numbers = (inputs["sweeps"], inputs["beta"], inputs["seed"])
     return _launching(outputs, compiled(_gibbs), *tensors, *results, place, *numbers)
 

@@ -1,10 +1,11 @@
-"""Tensor-core products and asynchronous copies of `device.cuh` on the emulator."""
+"""Tensor-core products, asynchronous copies and clusters of blocks of `device.cuh` on the emulator."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from boltzbench.kernels import emulator
 from boltzbench.kernels.cuda_module import CudaModule, EmulatorError, unavailable
 
 CPU = torch.device("cpu")
@@ -12,6 +13,8 @@ MODULE = CudaModule(
     Path(__file__).parent / "cuda" / "tensor_cores.cu",
     ["product<float>", "product<i32>", "product_of_double", "copies<0>", "copies<1>"],
 )
+CLUSTERS = CudaModule(Path(__file__).parent / "cuda" / "clusters.cu", ["ring<true>", "ring<false>", "parted"])
+SHARING = CudaModule(Path(__file__).parent / "cuda" / "clusters_sharing.cu", ["sharing"])
 
 pytestmark = pytest.mark.skipif(unavailable(CPU) is not None, reason=str(unavailable(CPU)))
 
@@ -78,3 +81,28 @@ def test_copies_arrive_when_they_are_waited_for_and_not_before():
 def test_a_copy_from_an_address_that_is_not_aligned():
     with pytest.raises(EmulatorError, match=r"copy_async at .* not a multiple of 16"):
         copies(0, offset=1)
+
+
+def ring(sync, blocks=8, rounds=3, leaves=3):
+    board, out = torch.full((blocks,), -1000, dtype=torch.int32), torch.zeros(blocks, dtype=torch.int32)
+    CLUSTERS.launch(f"ring<{sync}>", (blocks,), (64,), [board, out, rounds, leaves], device=CPU)
+    return out.tolist()
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+def test_blocks_of_a_cluster_wait_for_each_other(order):
+    with emulator.schedule(order):
+        assert ring("true") == [3 * 10 * (4 * (i // 4) + (i + 1) % 4) + 3 for i in range(8)]
+        assert ring("true") != ring("false")  # who does not wait reads what was there before
+
+
+def test_what_clusters_cannot_do():
+    with pytest.raises(EmulatorError, match=r"3 blocks of a cluster of 4 wait for others that have ended"):
+        ring("true", leaves=1)
+    with pytest.raises(EmulatorError, match=r"cluster_sync at clusters.cu:\d+: a grid of 6 blocks is not of whole"):
+        ring("true", blocks=6)
+    with pytest.raises(EmulatorError, match=r"(?s)deadlock.*threads 0-31 wait in cluster_sync"):
+        CLUSTERS.launch("parted", (4,), (64,), [], device=CPU)
+    assert ring("true", blocks=4) == [33, 63, 93, 3]
+    with pytest.raises(EmulatorError, match="static shared memory is one for all blocks"):
+        SHARING.launch("sharing", (4,), (32,), [torch.empty(128, dtype=torch.int32)], device=CPU)

@@ -25,7 +25,7 @@ from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.parallel_tempering import swap_replicas
 from boltzbench.kernels.philox import Stream, normals, random_words
 from boltzbench.kernels.rbm_free_energy import free_energy
-from boltzbench.kernels.rbm_gibbs import gibbs, pack_states, prepare_weights
+from boltzbench.kernels.rbm_gibbs import gaussian_gibbs, gibbs, pack_states, prepare_weights
 from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
 from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update, update_list
 from boltzbench.kernels.spin_glass import anneal_spins, lattice_glass, random_walkers
@@ -159,6 +159,7 @@ def rbm_gibbs_scenarios():
     for precision, pack, plan in (
         ("int8x3", torch.clone, "half_sweeps"),
         ("bf16", pack_states, "half_sweeps"),
+        ("bf16", torch.clone, "cluster"),
         ("bf16x3", torch.clone, "resident"),
         ("int8x3", pack_states, "resident"),
     ):
@@ -174,6 +175,12 @@ def rbm_gibbs_scenarios():
                     )
                     if each is not None
                 ]  # fmt: skip
+    for chains, visible_units, hidden_units in ((1, 1, 1), (65, 17, 70), (3, 0, 5), (3, 5, 0)):
+        results += gaussian_gibbs(
+            _random(chains, visible_units), _random(visible_units, hidden_units), _random(visible_units),
+            _random(hidden_units), _random(visible_units).abs() + 0.1, 2, seed=2**64 - 1,
+            clamped=_random(chains, visible_units, seed=2) > 0.5, return_hidden_probability=True, backend="cupy",
+        )  # fmt: skip
     return results
 
 

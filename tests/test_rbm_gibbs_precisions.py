@@ -82,6 +82,8 @@ def test_what_cannot_be_prepared():
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             prepare_weights(value, "int8x3")
+    with pytest.raises(ValueError, match=r"^weights must have at most 16777216 units"):
+        prepare_weights(weights[:1].expand((1 << 24) + 1, 4), "bf16")
     with pytest.raises(ValueError, match=r"^precision must be one of"):
         prepare_weights(weights, "fp8")
     with pytest.raises(ValueError, match=r"^weights must lie within the range of bfloat16"):

@@ -1,26 +1,30 @@
-"""All sweeps in one launch, weights in shared memory: the states of two launches a sweep, and when it is taken."""
+"""All sweeps in one launch, with weights in shared memory or by clusters of blocks: the states of two launches a sweep,
+and when it is taken."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from unittest import mock
 
 import pytest
 import torch
 from boltzbench.kernels import dispatch, emulator
-from boltzbench.kernels.rbm_gibbs import GibbsResult, cuda_kernels, gibbs, pack_states, prepare_weights
+from boltzbench.kernels.rbm_gibbs import GibbsResult, cuda_kernels, gaussian_gibbs, gibbs, pack_states, prepare_weights
 from test_rbm_gibbs_precisions import DEVICE, NEEDS_CUPY, SPLIT, model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = [(1, 1, 1), (70, 100, 17), (17, 64, 130), (3, 150, 33), (9, 128, 128), (5, 0, 7), (5, 7, 0)]
 
+PLANS_OF = {"torch": (), "triton": (), "cupy": ("resident", "cluster")}
+
 
 @contextmanager
 def launches():
-    """Counts calls of the two kinds of launches."""
+    """Counts calls of the two kinds of launches of all sweeps, and of that of a half sweep."""
     with (
         mock.patch.object(cuda_kernels, "resident_sweeps", wraps=cuda_kernels.resident_sweeps) as one,
+        mock.patch.object(cuda_kernels, "cluster_sweeps", wraps=cuda_kernels.cluster_sweeps) as cluster,
         mock.patch.object(cuda_kernels, "half_sweep", wraps=cuda_kernels.half_sweep) as half,
     ):
-        yield lambda: (one.call_count, half.call_count)
+        yield lambda: (one.call_count, cluster.call_count, half.call_count)
 
 
 @NEEDS_CUPY
@@ -40,10 +44,31 @@ def test_one_launch_draws_as_many_do(precision, size):
             with emulator.schedule(order), launches() as count:
                 found = gibbs(visible, *given, **rest, return_hidden_probability=True)
                 packed = gibbs(pack_states(visible), *given, **rest, plan="resident")
-                assert count() == (2, 1)  # and one for the probabilities
+                assert count() == (2, 0, 1)  # and one for the probabilities
             assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
             assert torch.equal(packed.visible, pack_states(expected.visible))
             assert torch.equal(packed.hidden, pack_states(expected.hidden))
+
+
+@NEEDS_CUPY
+@pytest.mark.parametrize("size", [(66, 70, 200), (1, 1, 1), (5, 0, 7), (5, 7, 0), (0, 7, 4)], ids=str)
+@pytest.mark.parametrize("precision", SPLIT)
+def test_clusters_draw_as_half_sweeps_do(precision, size):
+    """Whatever the order of threads and blocks: a block that ran ahead would read states that are not there yet."""
+    visible, weights, b, c = model(*size)
+    prepared = prepare_weights((16 * weights).round() / 16, precision)
+    held = torch.rand(visible.shape, generator=torch.Generator().manual_seed(4)).to(DEVICE) < 0.3
+    betas = torch.linspace(0.2, 2.0, len(visible), device=DEVICE)
+    given = (prepared, b, c, 2, betas)
+    rest = {"seed": 3, "first_sweep": 2**32 - 5, "first_chain": 2**40, "clamped": held, "backend": "cupy"}
+    expected = gibbs(visible, *given, **rest, plan="half_sweeps", return_hidden_probability=True)
+    with emulator.schedule("forward"):
+        found = gibbs(visible, *given, **rest, plan="cluster", return_hidden_probability=True)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    with emulator.schedule("reverse"):
+        packed = gibbs(pack_states(visible), *given, **rest, plan="cluster")
+    assert torch.equal(packed.visible, pack_states(expected.visible))
+    assert torch.equal(packed.hidden, pack_states(expected.hidden))
 
 
 @NEEDS_CUPY
@@ -51,9 +76,10 @@ def test_digits_draw_the_same_in_either_plan_and_on_every_backend():
     visible, weights, b, c = model(70, 100, 70)
     prepared = prepare_weights(weights, "int8x3")
     whole = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="cupy", plan="resident")
-    other = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="torch")
-    assert torch.equal(whole.visible, other.visible)
-    assert torch.equal(whole.hidden, other.hidden)
+    cluster = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="cupy", plan="cluster")
+    for other in (cluster, gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="torch")):
+        assert torch.equal(whole.visible, other.visible)
+        assert torch.equal(whole.hidden, other.hidden)
     parts = [
         gibbs(visible[a:e], prepared, b, c, 4, 0.7, seed=9, first_chain=a, backend="cupy") for a, e in ((0, 9), (9, 70))
     ]
@@ -80,7 +106,9 @@ def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
         prepared = prepare_weights(torch.zeros(units, units), precision)
         assert cuda_kernels.resident_fits(prepared, False, torch.device("cpu")) is fits, (precision, units)
     prepared = prepare_weights(weights, "int8x3")
-    for sweeps, plan, expected in ((2, "auto", (1, 0)), (1, "auto", (0, 2)), (2, "half_sweeps", (0, 4))):
+    for sweeps, plan, expected in (
+        (2, "auto", (1, 0, 0)), (1, "auto", (0, 0, 2)), (2, "cluster", (0, 1, 0)), (2, "half_sweeps", (0, 0, 4)),
+    ):  # fmt: skip
         with launches() as count:
             gibbs(visible, prepared, b, c, sweeps, seed=1, backend="cupy", plan=plan)
         assert count() == expected
@@ -93,7 +121,17 @@ def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
     ):
         with pytest.raises(ValueError, match=r"^plan 'resident' needs"):
             gibbs(visible, given, *biases, 2, seed=1, backend=backend, plan="resident")
-    with pytest.raises(ValueError, match=r"^plan must be one of auto, resident, half_sweeps"):
+    for size, chains, sweeps, pays in (
+        ((192, 500), 1024, 2, True), ((192, 500), 1025, 2, False), ((192, 500), 9, 1, False), ((9, 1025), 9, 2, False),
+    ):  # fmt: skip
+        assert cuda_kernels.clusters_pay(prepare_weights(torch.zeros(size), "int8x3"), chains, sweeps) is pays
+    with launches() as count:
+        gibbs(visible, large, b, torch.zeros(500, device=DEVICE), 2, seed=1, backend="cupy")
+    assert count() == (0, 1, 0)
+    for given, backend in ((prepared, "torch"), (weights, "cupy"), (prepare_weights(weights, "float32"), "cupy")):
+        with pytest.raises(ValueError, match=r"^plan 'cluster' needs"):
+            gibbs(visible, given, b, c, 2, seed=1, backend=backend, plan="cluster")
+    with pytest.raises(ValueError, match=r"^plan must be one of auto, resident, cluster, half_sweeps"):
         gibbs(visible, prepared, b, c, 2, seed=1, plan="graph")
 
 
@@ -103,6 +141,33 @@ class NothingIsRead(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert "_local_scalar_dense" not in str(func), "a number is read from a tensor"
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", [name for name in PLANS_OF if not dispatch.unavailable(name, DEVICE)])
+def test_sweeps_are_counted_from_a_number_on_the_device_so_that_replays_go_on(backend):
+    """The same states as with the number itself, in every plan; written to in place, the next states."""
+    visible, weights, b, c = model(9, 70, 37)
+    runs = [(weights, {}, "half_sweeps")]
+    runs += [(prepare_weights(weights, "int8x3"), {}, plan) for plan in ("half_sweeps", *PLANS_OF[backend])]
+    runs += [(weights, {"sigma": torch.ones_like(b)}, None)]
+    for given, more, plan in runs:
+        start, plans = (visible.float(), {}) if more else (visible, {"plan": plan})
+        function = gaussian_gibbs if more else gibbs
+        arguments = {"weights": given, "visible_bias": b, "hidden_bias": c, **more, **plans, "backend": backend}
+        done = torch.tensor([2**32 - 9], device=DEVICE)
+        for first in (2**32 - 9, 2**32 - 4):
+            whole = function(start, **arguments, sweeps=4, seed=1, first_sweep=first)
+            with NothingIsRead() if backend != "triton" else nullcontext():
+                found = function(start, **arguments, sweeps=4, seed=1, first_sweep=done, check_values=False)
+            assert torch.equal(found.visible, whole.visible), plan
+            assert torch.equal(found.hidden, whole.hidden), plan
+            done += 5
+        for wrong in (done, torch.tensor(-1, device=DEVICE)):
+            with pytest.raises(ValueError, match=r"^first_sweep must lie in"):
+                function(start, **arguments, sweeps=4, seed=1, first_sweep=wrong)
+        for wrong, error in ((done.int(), TypeError), (done.expand(2), ValueError)):
+            with pytest.raises(error, match=r"^first_sweep must"):
+                function(start, **arguments, seed=1, first_sweep=wrong)
 
 
 @pytest.mark.parametrize("backend", [name for name in ("torch", "cupy") if not dispatch.unavailable(name, DEVICE)])

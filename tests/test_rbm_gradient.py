@@ -165,3 +165,11 @@ def test_wrong_arguments_are_named(backend):
         run(data, model, weights, bias, out=found._replace(hidden_bias=bias))
     with pytest.raises(ValueError, match=r"out\.visible_bias must have shape"):
         run(data, model, weights, bias, out=found._replace(visible_bias=bias))
+
+
+def test_more_units_than_triton_numbers_are_refused():
+    triton_kernels = pytest.importorskip("boltzbench.kernels.rbm_gradient.triton_kernels")
+    states = torch.zeros((1, triton_kernels.MOST_UNITS + 1), dtype=torch.uint8, device=DEVICE)
+    hidden = states[:, :1].contiguous()
+    with pytest.raises(ValueError, match=r"^data must have at most"):
+        log_likelihood_gradient(states, states, data_hidden=hidden, model_hidden=hidden, backend="triton")

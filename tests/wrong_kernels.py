@@ -29,6 +29,7 @@ from boltzbench.kernels.spin_glass import reference as glass_reference
 from boltzbench.plugins import annealed_langevin as annealed_plugin
 from boltzbench.plugins import boltzmann_gibbs as boltzmann_plugin
 from boltzbench.plugins import enumeration as enumeration_plugin
+from boltzbench.plugins import gaussian_rbm as gaussian_plugin
 from boltzbench.plugins import generalised_cross_entropy as cross_entropy_plugin
 from boltzbench.plugins import ising as ising_plugin
 from boltzbench.plugins import langevin, sgld_variants
@@ -44,6 +45,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 PLUGINS = {
+    "gaussian_rbm": gaussian_plugin,
     "enumeration": enumeration_plugin,
     "annealed_langevin": annealed_plugin,
     "boltzmann_gibbs": boltzmann_plugin,
@@ -64,7 +66,7 @@ PLUGINS = {
     "spin_glass": glass_plugin,
     "thermodynamics": thermodynamics_plugin,
 }
-FOLDERS = {"psgld": "sgld", "sghmc": "sgld"}
+FOLDERS = {"gaussian_rbm": "rbm_gibbs", "psgld": "sgld", "sghmc": "sgld"}
 """Where the kernels of an operation are, if not in a folder of its name."""
 KERNELS = Path(boltzbench.kernels.__file__).parent
 Prepare = Callable[[Inputs, Tensors], Launch]
@@ -609,7 +611,7 @@ LARGE_LATTICE = "lattices=2 height=64 width=128 sweeps=1 int32"
 HEAT_BATH, FIELD = f"heat-bath {ISING}", "field lattices=3 height=4 width=130 sweeps=1 int32"
 COLOURED, ALL_COUPLED = "chains=70 units=37 sweeps=1 float32", "dense chains=33 units=70 sweeps=1 float32"
 UNITS_LATTICE = "lattice chains=40 units=64 sweeps=3 float32"
-GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
+GAUSSIAN = GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
 FREE_ENERGY, FEW_TERMS = "chains=70 visible=100 hidden=17 float32", "outliers chains=40 visible=2 hidden=1 float32"
 TILES_OF_UNITS = "cold chains=65 visible=33 hidden=130 float32"
 GRADIENT, FEW_CHAINS = (
@@ -620,6 +622,7 @@ PARTS_OF_CHAINS = "data=300 model=700 visible=18 hidden=21 float32"
 SQUARE = "chains=256 visible=64 hidden=64 sweeps=1 float32"
 BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3", "int8x3"))
 PACKED = "packed chains=70 visible=100 hidden=17 sweeps=2 float32"
+CLUSTER = "int8x3 chains=3 visible=70 hidden=560 sweeps=2 float32"
 BF16_RESIDENT = "bf16 chains=9 visible=70 hidden=33 sweeps=2 float32"
 SGLD = "tensors=1 elements=5003 float32"
 STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
@@ -721,6 +724,18 @@ WRONG_KERNELS = (
              Status.WRONG_VALUES, lambda inputs: {"q": 0.7}),
             ("misses_the_ignore_index", "generalised_cross_entropy", "ignored backward rows=7 columns=512 float32",
              Status.WRONG_VALUES, lambda inputs: {"ignore_index": -1, "labels": inputs["labels"].clamp(min=0)}),
+            ("ignores_sigma", "gaussian_rbm", GAUSSIAN,
+             Status.WRONG_VALUES, lambda inputs: {"sigma": torch.ones_like(inputs["sigma"])}),
+            ("divides_by_the_square_of_sigma", "gaussian_rbm", "mixture of normals",
+             Status.WRONG_LAW, lambda inputs: {"weights": inputs["weights"] / inputs["sigma"][:, None]}),
+            ("is_a_little_too_hot", "gaussian_rbm", "mixture of normals",
+             Status.WRONG_LAW, lambda inputs: {"beta": 0.85 * inputs["beta"]}),
+            ("forgets_the_visible_bias", "gaussian_rbm", "mixture of normals",
+             Status.WRONG_LAW, lambda inputs: {"visible_bias": torch.zeros_like(inputs["visible_bias"])}),
+            ("unclamps", "gaussian_rbm", "clamped chains=65 visible=33 hidden=65 sweeps=1 float32",
+             Status.WRONG_VALUES, lambda inputs: {"clamped": None}),
+            ("reads_its_number_once", "rbm_gibbs", "composition", Status.WRONG_LAW,
+             lambda inputs: {"first_sweep": 0} if isinstance(inputs["first_sweep"], Tensor) else {}),
             ("swaps_beta_for_one", "rbm_gibbs", "hot chains=65 visible=33 hidden=65 sweeps=1 float32",
              Status.WRONG_VALUES, lambda inputs: {"beta": 1.0}),
             ("misses_a_sweep", "rbm_gibbs", "chains=33 visible=20 hidden=12 sweeps=5 float32",
@@ -928,27 +943,35 @@ MUTANTS = tuple(
         ("thermodynamics", "thermodynamics.cu", "finite(mean + moved)", "mean", SPLIT),
         ("thermodynamics", "thermodynamics.cu", "return larger(distance, ", "return larger(distance, -1 / Real(0) + ",
          "infinities rows=5 columns=512 float32"),
+        ("gaussian_rbm", "rbm_gibbs.cu", "x /= sigma", "x *= sigma", GAUSSIAN),
+        ("gaussian_rbm", "rbm_gibbs.cu", "1.0 / sqrt(", "1.0 / (",
+         "cold chains=65 visible=33 hidden=65 sweeps=1 float32"),
+        ("gaussian_rbm", "triton_kernels.py", "* drawn + offset", "* (drawn + offset)", GAUSSIAN),
+        ("gaussian_rbm", "triton_kernels.py", "state /= tl.load", "state *= tl.load", GAUSSIAN),
         ("rbm_gibbs", "rbm_gibbs.cu", "words.word[u]", "words.word[0]", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
         ("rbm_gibbs", "rbm_gibbs.cu", "        }\n        __syncthreads();", "        }\n", GIBBS),
-        ("rbm_gibbs", "tensor_cores.cu", "part < PRODUCTS; ++part)\n#pragma unroll\n                for (int j",
+        ("rbm_gibbs", "tile.cuh", "part < PRODUCTS; ++part)\n#pragma unroll\n                for (int j",
          "part < PRODUCTS - 1; ++part)\n#pragma unroll\n                for (int j", INT8X3),
-        ("rbm_gibbs", "tensor_cores.cu", "part * S::subs + sub", "sub", BF16X3),
-        ("rbm_gibbs", "tensor_cores.cu", "copy_async_wait<S::stages - 2>", "copy_async_wait<S::stages - 1>", BF16),
-        ("rbm_gibbs", "tensor_cores.cu", "__syncthreads();  // this", "// this", BF16),
-        ("rbm_gibbs", "tensor_cores.cu", "a[tile][1][half] = q.z", "a[tile][1][half] = q.x", INT8X3),
-        ("rbm_gibbs", "tensor_cores.cu", "first_unit = tile_unit + warp_unit", "first_unit = tile_unit", INT8X3),
+        ("rbm_gibbs", "tile.cuh", "part * S::subs + sub", "sub", BF16X3),
+        ("rbm_gibbs", "tile.cuh", "copy_async_wait<S::stages - 2>", "copy_async_wait<S::stages - 1>", BF16),
+        ("rbm_gibbs", "tile.cuh", "__syncthreads();  // this", "// this", BF16),
+        ("rbm_gibbs", "tile.cuh", "a[tile][1][half] = q.z", "a[tile][1][half] = q.x", INT8X3),
+        ("rbm_gibbs", "tile.cuh", "first_unit = tile_unit + warp_unit", "first_unit = tile_unit", INT8X3),
         ("rbm_gibbs", "tensor_cores.cuh", "bits >> (8 * product + 4)", "bits >> 8 * product", PACKED),
-        ("rbm_gibbs", "tensor_cores.cu", "(PACKED ? 2 : 16) * quarter", "(PACKED ? 1 : 16) * quarter", PACKED),
+        ("rbm_gibbs", "tile.cuh", "(PACKED ? 2 : 16) * quarter", "(PACKED ? 1 : 16) * quarter", PACKED),
+        ("rbm_gibbs", "clusters.cu", "cluster_sync<CLUSTER>();  // all hidden", "// all hidden", CLUSTER),
+        ("rbm_gibbs", "clusters.cu", "cluster_sync<CLUSTER>();  // all visible", "// all visible", CLUSTER),
+        ("rbm_gibbs", "clusters.cu", "++sweep, ++step", "++sweep", CLUSTER),
         ("rbm_gibbs", "resident.cu", "__syncthreads();  // all hidden", "// all hidden", PACKED),
         ("rbm_gibbs", "resident.cu", "__syncthreads();  // all visible", "// all visible", PACKED),
         ("rbm_gibbs", "resident.cu", "sweep < sweeps", "sweep < sweeps - 1", PACKED),
-        ("rbm_gibbs", "resident.cu", "first_step + (u32)sweep", "first_step", PACKED),
+        ("rbm_gibbs", "resident.cu", "step + (u32)sweep", "step", PACKED),
         ("rbm_gibbs", "resident.cu", "(first_chain + block_chain)", "first_chain", PACKED),
         ("rbm_gibbs", "resident.cu", "j % 2 ? 0x7632 : 0x5410", "0x5410", BF16_RESIDENT),
         ("rbm_gibbs", "triton_kernels.py", "bits << tl.arange(0, 32)", "bits << 31 - tl.arange(0, 32)", PACKED),
-        ("rbm_gibbs", "triton_kernels.py", "weights + part_size + part_size", "weights + part_size", INT8X3),
+        ("rbm_gibbs", "triton_kernels.py", "part + part_size + part_size", "part + part_size", INT8X3),
         ("rbm_gibbs", "triton_kernels.py", "part += part_size", "part += 0", BF16X3),
         ("rbm_gibbs", "philox.cuh", "round < 10", "round < 9", GIBBS),
         ("rbm_free_energy", "rbm_free_energy.cu", "lanes < 4; lanes *= 2", "lanes < 2; lanes *= 2", FREE_ENERGY),
@@ -1013,8 +1036,7 @@ MUTANTS = tuple(
         ("rbm_free_energy", "triton_kernels.py", "terms, 1.0", "terms, 0.75", FREE_ENERGY),
         ("rbm_free_energy", "triton_kernels.py", "for other in range(tl.num_programs(1))",
          "for other in range(tl.num_programs(1) - 1)", TILES_OF_UNITS),
-        ("rbm_gradient", "triton_kernels.py", "mask=(chain < end)[None, :]",
-         "mask=(chain < end - 1)[None, :]", GRADIENT),
+        ("rbm_gradient", "triton_kernels.py", "inside = row < end - start", "inside = row < end - start - 1", GRADIENT),
         ("rbm_gradient", "triton_kernels.py", "part * data_part, part * model_part", "part * data_part, 0",
          PARTS_OF_CHAINS),
         ("sgld", "triton_kernels.py", "NOISE + number * 256", "NOISE + step * 0",

@@ -3,7 +3,8 @@
 // Each CUDA thread is a fiber: a stack of its own, and a switch of a few instructions. A fiber runs until it waits
 // (at a block barrier or a warp exchange) or returns; the scheduler then resumes the first thread that can run.
 // "First" is the lowest warp and lane (forward) or the highest (reverse): one warp runs as far ahead of the others
-// as barriers let it, which is what makes a missing barrier show. Blocks run one after another.
+// as barriers let it, which is what makes a missing barrier show. Blocks run one after another, but those of a cluster
+// take turns: each runs until all its threads wait at the barrier of the cluster.
 //
 // The generated translation unit reads:
 //     #include "emulator.hpp"
@@ -25,6 +26,7 @@
 #include <string>
 #include <tuple>
 #include <typeinfo>
+#include <utility>
 #include <vector>
 
 #include <link.h>
@@ -151,9 +153,9 @@ struct Thread {
     int groups;                // of them that were closed
 };
 
-// Lanes of a warp as bits. Every present lane is in exactly one of the other four sets.
+// Lanes of a warp as bits. Every present lane is in exactly one of the other five sets.
 struct Warp {
-    u32 present = 0, ready = 0, at_barrier = 0, at_exchange = 0, exited = 0;
+    u32 present = 0, ready = 0, at_barrier = 0, at_cluster = 0, at_exchange = 0, exited = 0;
 };
 
 struct Block {
@@ -162,7 +164,8 @@ struct Block {
     int alive, arrived, predicates;     // threads not yet exited, at the barrier, and of those with a true predicate
     int released, released_predicates;  // the last two when the barrier last opened
     const Thread* first_arrived;
-    void* dynamic_shared;
+    int in_cluster = 0, cluster_size = 0;  // threads at the barrier of the cluster, and how many blocks that has
+    void* dynamic_shared = nullptr;
     std::function<void()> body;
     std::string error;
 };
@@ -273,6 +276,31 @@ inline void barrier(const char* operation, bool predicate, const Where& where) {
     own_warp().at_barrier |= 1u << own_lane();
     open_barrier_if_complete();
     yield();
+}
+
+// The barrier of a cluster of `size` blocks, neighbours in x. All threads of a block wait there, or have exited, before
+// the next block runs.
+inline void cluster_barrier(int size, const Where& where) {
+    Thread& thread = self();
+    thread.operation = "cluster_sync";
+    thread.where = where;
+    if (gridDim.x % static_cast<u32>(size) != 0)
+        fail(thread.operation, where, format("a grid of %u blocks is not of whole clusters of %d", gridDim.x, size));
+    block.cluster_size = size;
+    ++block.in_cluster;
+    own_warp().ready &= ~(1u << own_lane());
+    own_warp().at_cluster |= 1u << own_lane();
+    yield();
+}
+
+inline bool waits_for_cluster() { return block.error.empty() && block.alive > 0 && block.in_cluster == block.alive; }
+
+inline void open_cluster_barrier() {
+    block.in_cluster = 0;
+    for (Warp& warp : block.warps) {
+        warp.ready |= warp.at_cluster;
+        warp.at_cluster = 0;
+    }
 }
 
 // ------------------------------------------------------------------------------------------------ warp exchange
@@ -399,7 +427,7 @@ inline std::string describe_waiting() {
     for (int i = 0; i < static_cast<int>(32 * block.warps.size()); ++i) {
         const Warp& warp = block.warps[static_cast<size_t>(i / 32)];
         const u32 bit = 1u << (i % 32);
-        if (!((warp.at_barrier | warp.at_exchange) & bit)) continue;
+        if (!((warp.at_barrier | warp.at_cluster | warp.at_exchange) & bit)) continue;
         const Thread& thread = block.threads[static_cast<size_t>(i)];
         std::string wait = std::string(thread.operation) + " at " + place(thread.where);
         if (warp.at_exchange & bit) wait += format(" with mask 0x%08x", thread.mask);
@@ -410,11 +438,19 @@ inline std::string describe_waiting() {
     return text;
 }
 
-inline void run_block(bool reverse) {
+inline void run_threads(bool reverse) {
+    for (int thread = next_thread(reverse); thread >= 0 && block.error.empty(); thread = next_thread(reverse))
+        resume(thread);
+    if (block.error.empty() && block.alive > 0 && !waits_for_cluster())
+        block.error = format("block (%u, %u, %u): deadlock, no thread can go on", blockIdx.x, blockIdx.y, blockIdx.z) +
+                      describe_waiting();
+}
+
+inline void start_block() {
     const int count = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
     block.warps.assign(static_cast<size_t>((count + 31) / 32), Warp{});
     block.alive = count;
-    block.arrived = block.predicates = 0;
+    block.arrived = block.predicates = block.in_cluster = 0;
     for (int i = 0; i < count; ++i) {
         Thread& thread = block.threads[static_cast<size_t>(i)];
         const unsigned linear = static_cast<unsigned>(i);
@@ -428,11 +464,6 @@ inline void run_block(bool reverse) {
         block.warps[static_cast<size_t>(i / 32)].present |= 1u << (i % 32);
         block.warps[static_cast<size_t>(i / 32)].ready |= 1u << (i % 32);
     }
-    for (int thread = next_thread(reverse); thread >= 0 && block.error.empty(); thread = next_thread(reverse))
-        resume(thread);
-    if (block.error.empty() && block.alive > 0)
-        block.error = format("block (%u, %u, %u): deadlock, no thread can go on", blockIdx.x, blockIdx.y, blockIdx.z) +
-                      describe_waiting();
 }
 
 // ------------------------------------------------------------------------------------------------- shared memory
@@ -534,26 +565,81 @@ inline std::string check_arguments(const Kernel& kernel, const size_t* bytes, co
     return "";
 }
 
-inline std::string launch(const Kernel& kernel, size_t shared_bytes, void** arguments, bool reverse) {
-    const size_t count = static_cast<size_t>(blockDim.x) * blockDim.y * blockDim.z;
-    if (block.threads.size() < count) block.threads.resize(count);
+// Stacks, dynamic shared memory and the kernel for `block`; returns what is lacking.
+inline std::string provide(size_t threads, size_t shared_bytes, const std::function<void()>& body) {
+    if (block.threads.size() < threads) block.threads.resize(threads);
     for (Thread& thread : block.threads)
         if (!thread.stack && !(thread.stack = new_stack())) return "no memory for the threads' stacks";
     if (posix_memalign(&block.dynamic_shared, 128, shared_bytes) != 0) return "no memory for dynamic shared memory";
-    const auto [static_memory, static_bytes] = static_shared();
-    block.body = kernel.bind(arguments);
+    block.body = body;
     block.error.clear();
+    return "";
+}
+
+static std::vector<Block> cluster;  // grows to the largest seen, and keeps the stacks
+
+// The other blocks of a cluster whose first one, in `block`, waits for them; `start(k)` begins the k-th of them.
+template <class Number, class Start> std::string run_cluster(int size, bool reverse, Number number, Start start) {
+    if (cluster.size() < static_cast<size_t>(size)) cluster.resize(static_cast<size_t>(size));
+    std::string error;
+    for (bool begun = false, waiting = true; waiting && error.empty(); begun = true) {
+        int waits = 0;
+        for (int k = 0; k < size && error.empty(); ++k) {
+            if (begun || k > 0) {
+                std::swap(block, cluster[static_cast<size_t>(k)]);
+                blockIdx = number(k);
+                if (begun)
+                    open_cluster_barrier();
+                else
+                    error = start();
+                if (error.empty()) run_threads(reverse);
+            }
+            if (error.empty()) error = block.error;
+            waits += waits_for_cluster();
+            std::swap(block, cluster[static_cast<size_t>(k)]);
+        }
+        waiting = waits > 0;
+        if (error.empty() && waiting && waits < size)
+            error = format("cluster_sync: %d blocks of a cluster of %d wait for others that have ended", waits, size);
+    }
+    for (int k = 0; k < size; ++k) std::free(std::exchange(cluster[static_cast<size_t>(k)].dynamic_shared, nullptr));
+    return error;
+}
+
+inline std::string launch(const Kernel& kernel, size_t shared_bytes, void** arguments, bool reverse) {
+    const size_t count = static_cast<size_t>(blockDim.x) * blockDim.y * blockDim.z;
+    const auto [static_memory, static_bytes] = static_shared();
+    const std::function<void()> body = kernel.bind(arguments);
     const u64 blocks = static_cast<u64>(gridDim.x) * gridDim.y * gridDim.z;
-    for (u64 i = 0; i < blocks && block.error.empty(); ++i) {
+    const auto number = [&](u64 i) -> uint3 {
         const u64 linear = reverse ? blocks - 1 - i : i;
-        blockIdx = {static_cast<u32>(linear % gridDim.x), static_cast<u32>(linear / gridDim.x % gridDim.y),
-                    static_cast<u32>(linear / gridDim.x / gridDim.y)};
+        return {static_cast<u32>(linear % gridDim.x), static_cast<u32>(linear / gridDim.x % gridDim.y),
+                static_cast<u32>(linear / gridDim.x / gridDim.y)};
+    };
+    std::string error = provide(count, shared_bytes, body);
+    for (u64 i = 0; i < blocks && error.empty(); ++i) {
+        blockIdx = number(i);
         poison(block.dynamic_shared, shared_bytes);
         poison(static_memory, static_bytes);
-        run_block(reverse);
+        start_block();
+        run_threads(reverse);
+        error = block.error;
+        if (!waits_for_cluster()) continue;
+        const u64 first = i, size = static_cast<u64>(block.cluster_size);
+        if (static_bytes > 0) return "static shared memory is one for all blocks here: a cluster cannot have it";
+        error = run_cluster(
+            static_cast<int>(size), reverse, [&](int k) { return number(first + static_cast<u64>(k)); },
+            [&] {
+                std::string lacking = provide(count, shared_bytes, body);
+                poison(block.dynamic_shared, shared_bytes);
+                start_block();
+                return lacking;
+            });
+        i += size - 1;
+        if (error.empty()) error = provide(count, shared_bytes, body);
     }
-    std::free(block.dynamic_shared);
-    return block.error;
+    std::free(std::exchange(block.dynamic_shared, nullptr));
+    return error;
 }
 
 }  // namespace emulator

@@ -19,6 +19,9 @@ inline int __syncthreads_and(int predicate, BOLTZBENCH_WHERE) {
     return emulator::block.released_predicates == emulator::block.released;
 }
 
+// All blocks of the cluster; the name is this project's.
+template <int BLOCKS> void cluster_sync(BOLTZBENCH_WHERE) { emulator::cluster_barrier(BLOCKS, where); }
+
 // The lanes that have not exited: all that could be converged here. A GPU may report fewer.
 inline unsigned __activemask() { return emulator::own_warp().present & ~emulator::own_warp().exited; }
 

@@ -100,11 +100,11 @@ def rescale(total, peak, new_peak, scale):
 def within_lane(z, mask, peak, total, scale, MASKED: tl.constexpr):
     """``peak`` and ``total``, (ROWS, LANES), with ``z``, (CHUNK, ROWS, LANES, WIDTH), of the same lanes."""
     seen = tl.where(mask, z, -float("inf")) if MASKED else z
-    new_peak = tl.maximum(peak, tl.max(tl.max(seen, axis=3), axis=0))
+    new_peak = tl.maximum(peak, tl.max(tl.max(seen, axis=0), axis=2))
     terms = power_of_two((z - shift_of(new_peak)[None, :, :, None]) * scale)
     if MASKED:  # an absent element adds nothing whatever the scale: 0 * -inf would be NaN at beta = 0
         terms = tl.where(mask, terms, 0.0)
-    return new_peak, rescale(total, peak, new_peak, scale) + tl.sum(tl.sum(terms, axis=3), axis=0)
+    return new_peak, rescale(total, peak, new_peak, scale) + tl.sum(tl.sum(terms, axis=0), axis=2)
 
 
 @helper

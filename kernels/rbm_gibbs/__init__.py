@@ -9,9 +9,7 @@ The products run in float32, or on tensor cores with weights that `prepare_weigh
 Source: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14 (2002).
 """
 
-import math
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +18,24 @@ from ..dispatch import (
     backend_module,
     choose_backend,
     note_written,
-    require_output,
     require_tensor,
     running_on,
     unavailable,
 )
-from ..philox import Stream, check_counter
+from ..philox import Stream
+from .checks import (
+    GibbsResult,
+    Shapes,
+    allocate,
+    require_beta,
+    require_biases,
+    require_clamped,
+    require_no_fault,
+    require_place,
+    require_results,
+    sweep_faults,
+)
+from .gaussian import gaussian_gibbs
 from .half_sweep import HalfSweep
 from .prepared import PRECISIONS, WEIGHT_DTYPES, Operand, PreparedWeights, prepare_weights
 from .states import aligned_rows, has_aligned_rows, pack_states, padding_is_zero, unpack_states, words_of
@@ -36,6 +46,7 @@ __all__ = [
     "WEIGHT_DTYPES",
     "GibbsResult",
     "PreparedWeights",
+    "gaussian_gibbs",
     "gibbs",
     "pack_states",
     "prepare_weights",
@@ -43,19 +54,7 @@ __all__ = [
 ]
 
 
-PLANS = ("auto", "resident", "half_sweeps")
-
-
-class GibbsResult(NamedTuple):
-    """States after the last sweep: ``visible`` and ``hidden`` are uint8 0/1, of shapes (chains, visible units) and
-    (chains, hidden units), or packed as the states given were; ``hidden`` is what the last visible states were drawn
-    from. ``hidden_probability`` is float32 ``P(h = 1 | visible)``, (chains, hidden units), for the returned visible
-    states, if asked for.
-    """
-
-    visible: Tensor
-    hidden: Tensor
-    hidden_probability: Tensor | None
+PLANS = ("auto", "resident", "cluster", "half_sweeps")
 
 
 def gibbs(
@@ -67,7 +66,7 @@ def gibbs(
     beta: float | Tensor = 1.0,
     *,
     seed: int,
-    first_sweep: int = 0,
+    first_sweep: int | Tensor = 0,
     first_chain: int = 0,
     clamped: Tensor | None = None,
     return_hidden_probability: bool = False,
@@ -91,7 +90,9 @@ def gibbs(
             float32 or float64.
         seed: the key of the random stream, in [0, 2**64).
         first_sweep: the number of the first sweep in the stream. A run continued in a second call passes the number
-            of sweeps done so far, so that no random number is used twice.
+            of sweeps done so far, so that no random number is used twice. Or an int64 tensor of one element on the
+            device, which the kernels read when they run: replays of a captured graph go on in the stream if the graph,
+            or what comes between them, adds to it.
         first_chain: the number of the first chain in the stream; a batch split over calls gives the same states.
         clamped: bool, shape (visible units,) or (chains, visible units): these visible units keep their state.
         return_hidden_probability: also compute ``P(h = 1 | v)`` for the final visible states.
@@ -99,21 +100,28 @@ def gibbs(
         check_values: look for states other than 0 and 1 and for parameters that are NaN or infinite. On a GPU this
             waits for the device; a loop that calls again and again with its own states can do without.
         precision: that of ``weights``, for a caller who wants to be sure of it: a plain matrix is ``float32``.
-        plan: ``half_sweeps``, a launch for each; ``resident``, one launch for all sweeps with the weights in shared
-            memory, of CUDA C (``cupy``) and prepared weights that find room there (on an H200 up to 256 x 256 units in
-            ``bf16``, 192 x 192 in the others); or ``auto``: the second for two sweeps and more where it can be, the
-            first elsewhere. In ``int8x3`` both draw the same states.
+        plan: ``half_sweeps``, a launch for each; or one launch for all sweeps, of CUDA C (``cupy``) and prepared
+            weights: ``resident`` with the weights in shared memory, if they find room there (on an H200 up to 256 x
+            256 units in ``bf16``, 192 x 192 in the others); ``cluster`` with 8 blocks to some chains, on sm_90 and
+            later. ``auto``: for two sweeps and more ``resident`` where it can be, else ``cluster`` for up to 1024
+            chains and 2048 units (1024 where there are three products), else ``half_sweeps``. In ``int8x3`` all draw
+            the same states.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Without ``check_values`` nothing waits for the device, and a call that has run before can be captured in a CUDA
     graph: for a machine too large for ``resident`` that hides the launches of small batches. A replay draws the same
-    random numbers again, so a graph is to be of all the sweeps of a run, or of one for each ``first_sweep``.
+    random numbers again, unless ``first_sweep`` is a tensor that moves on::
+
+        with torch.cuda.graph(graph):
+            gibbs(v, prepared, b, c, 10, seed=1, first_sweep=done, out=result, check_values=False)
+            v.copy_(result.visible)
+            done += 10
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
         ValueError: shapes do not match, a state is not 0 or 1, a parameter is NaN or infinite, a number is out of
             range, prepared weights are out of date, ``precision`` is not that of ``weights``, ``backend`` is unknown
-            or cannot run here, or ``plan`` is unknown or ``resident`` and cannot be.
+            or cannot run here, or ``plan`` is unknown or cannot be had.
 
     Unit ``j`` of chain ``i`` in sweep ``t`` draws word ``j % 4`` of group ``(first_chain + i) * ceil(units / 4) +
     j // 4`` at step ``first_sweep + t`` of the stream for its layer, and is 1 if ``u < p``.
@@ -126,28 +134,21 @@ def gibbs(
         require_tensor(name, bias, (matrix.dtype,), visible.device)
     _require_shapes(visible, matrix, visible_bias, hidden_bias, prepared)
     _require_precision(prepared, precision)
-    if sweeps < 1:
-        raise ValueError(f"sweeps must be at least 1, got {sweeps}")
-    beta = _require_beta(beta, visible)
-    check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
-    last_group = (first_chain + len(visible)) * (max(matrix.shape) // 4 + 1)
-    if first_chain < 0 or last_group >= 1 << 63:
-        raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
-    if clamped is not None:
-        require_tensor("clamped", clamped, (torch.bool,), visible.device)
-        each, one = (len(visible), len(matrix)), (len(matrix),)
-        if clamped.shape not in (each, one):
-            raise ValueError(f"clamped must have shape {one} or {each}, got {tuple(clamped.shape)}")
-        clamped = clamped.expand(each)
+    first_step, counted_from = require_place(
+        seed, first_sweep, sweeps, first_chain, len(visible), max(matrix.shape), visible.device
+    )
+    beta = require_beta(beta, visible)
+    clamped = require_clamped(clamped, len(visible), len(matrix), visible.device)
     if check_values:
-        _require_values(visible, matrix, visible_bias, hidden_bias, beta)
-    chosen, resident = _choose(plan, backend, prepared, sweeps, clamped, visible.device)
+        faults = sweep_faults(counted_from, sweeps)
+        _require_values(visible, matrix, visible_bias, hidden_bias, beta, faults)
+    chosen, plan = _choose(plan, backend, prepared, len(visible), sweeps, clamped, visible.device)
     shapes = _result_shapes(visible, matrix, return_hidden_probability)
-    result = out if out is not None else _allocate(visible, shapes)
+    result = out if out is not None else allocate(visible, shapes)
     arguments = {"visible": visible, "weights": matrix, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
     arguments |= {} if clamped is None else {"clamped": clamped}
     arguments |= {"beta": beta} if isinstance(beta, Tensor) else {}
-    _require_results(result, shapes, arguments)
+    require_results(result, shapes, arguments)
     kernels = backend_module(chosen, __name__)
 
     def half_sweep(half: HalfSweep) -> None:
@@ -161,29 +162,32 @@ def gibbs(
         to_hidden_weights, to_visible_weights = prepared.to_hidden, prepared.to_visible
         hidden_bias, visible_bias = hidden_bias.to(torch.float32), visible_bias.to(torch.float32)
     in_bytes = visible.dtype is torch.uint8 and isinstance(to_hidden_weights, Operand)
-    if in_bytes and not resident:
+    if in_bytes and plan != "resident":
         current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
         last_visible, last_hidden = (
             states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
         )
     to_hidden = partial(
         HalfSweep, weights=to_hidden_weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed,
-        first_chain=first_chain, stream=Stream.HIDDEN,
+        first_step=counted_from, first_chain=first_chain, stream=Stream.HIDDEN,
     )  # fmt: skip
     to_visible = partial(
         HalfSweep, weights=to_visible_weights, bias=visible_bias.contiguous(), beta=beta, seed=seed,
-        first_chain=first_chain, stream=Stream.VISIBLE, clamped=clamped,
+        first_step=counted_from, first_chain=first_chain, stream=Stream.VISIBLE, clamped=clamped,
     )  # fmt: skip
-    if resident:
+    if plan != "half_sweeps":
+        all_sweeps = kernels.resident_sweeps if plan == "resident" else kernels.cluster_sweeps
         with running_on(visible.device):
-            kernels.resident_sweeps(
-                to_hidden(given=current, out=last_hidden, step=first_sweep),
-                to_visible(given=last_hidden, out=last_visible, step=first_sweep, previous=current),
+            all_sweeps(
+                to_hidden(given=current, out=last_hidden, step=first_step),
+                to_visible(given=last_hidden, out=last_visible, step=first_step, previous=current),
                 sweeps,
             )
-        current = aligned_rows(last_visible).copy_(last_visible) if in_bytes else last_visible
+        current = last_visible
+        if in_bytes and not has_aligned_rows(current):
+            current = aligned_rows(current).copy_(current)
     else:
-        for step in range(first_sweep, first_sweep + sweeps):
+        for step in range(first_step, first_step + sweeps):
             half_sweep(to_hidden(given=current, out=last_hidden, step=step))
             # Each new state depends on the hidden layer and, if clamped, on itself alone: it may overwrite its place.
             half_sweep(to_visible(given=last_hidden, out=last_visible, step=step, previous=current))
@@ -203,26 +207,29 @@ def _choose(
     plan: str,
     backend: str,
     prepared: PreparedWeights | None,
+    chains: int,
     sweeps: int,
     clamped: Tensor | None,
     device: torch.device,
-) -> tuple[str, bool]:
-    """The backend, and whether all sweeps go in one launch."""
+) -> tuple[str, str]:
+    """The backend and the plan."""
     if plan not in PLANS:
         raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
     chosen = choose_backend(backend, device)
     if plan == "half_sweeps" or (plan == "auto" and sweeps == 1):
-        return chosen, False
+        return chosen, "half_sweeps"
     either = backend == "auto" and device.type == "cuda" and unavailable("cupy", device) is None
-    if (
-        prepared is not None
-        and (chosen == "cupy" or either)
-        and backend_module("cupy", __name__).resident_fits(prepared, clamped is not None, device)
-    ):
-        return "cupy", True
-    if plan == "resident":
-        raise ValueError("plan 'resident' needs backend cupy, and prepared weights that fit in shared memory")
-    return chosen, False
+    if prepared is not None and (chosen == "cupy" or either):
+        kernels = backend_module("cupy", __name__)
+        if plan != "cluster" and kernels.resident_fits(prepared, clamped is not None, device):
+            return "cupy", "resident"
+        wanted = plan == "cluster" or (plan == "auto" and kernels.clusters_pay(prepared, chains, sweeps))
+        if wanted and kernels.clusters_fit(prepared, device):
+            return "cupy", "cluster"
+    if plan != "auto":
+        needs = "that fit in shared memory" if plan == "resident" else "and sm_90"
+        raise ValueError(f"plan {plan!r} needs backend cupy, and prepared weights {needs}")
+    return chosen, "half_sweeps"
 
 
 def _require_precision(prepared: PreparedWeights | None, wanted: str | None) -> None:
@@ -233,18 +240,6 @@ def _require_precision(prepared: PreparedWeights | None, wanted: str | None) -> 
         raise ValueError(f"precision must be that of the weights, {given}, got {wanted!r}; prepare_weights splits them")
     if prepared is not None and not prepared.is_current:
         raise ValueError("weights must not be written to after prepare_weights: prepare them again")
-
-
-def _require_beta(beta: float | Tensor, visible: Tensor) -> float | Tensor:
-    """A number, or float64 for each chain: the same bits in every kernel."""
-    if isinstance(beta, Tensor):
-        require_tensor("beta", beta, (torch.float32, torch.float64), visible.device)
-        if beta.shape != visible.shape[:1]:
-            raise ValueError(f"beta must be a number or have shape ({len(visible)},), got {tuple(beta.shape)}")
-        return beta.to(torch.float64).contiguous()
-    if not (math.isfinite(beta) and beta >= 0):
-        raise ValueError(f"beta must be finite and not negative, got {beta}")
-    return beta
 
 
 def _require_shapes(
@@ -269,35 +264,25 @@ def _require_shapes(
             f"weights must have shape ({visible.shape[1]}, hidden units) for {visible.shape[1]} visible units, "
             f"got {tuple(weights.shape)}"
         )
-    for name, bias, units in (
-        ("visible_bias", visible_bias, weights.shape[0]),
-        ("hidden_bias", hidden_bias, weights.shape[1]),
-    ):
-        if bias.shape != (units,):
-            raise ValueError(f"{name} must have shape ({units},), got {tuple(bias.shape)}")
+    require_biases(weights, visible_bias, hidden_bias)
 
 
 def _require_values(
-    visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor
-) -> None:
+    visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor,
+    faults: dict[str, Tensor],
+) -> None:  # fmt: skip
     if visible.dtype is torch.int64:
-        faults = {"visible must hold 0 beyond the last unit": ~padding_is_zero(visible, len(weights))}
+        faults["visible must hold 0 beyond the last unit"] = ~padding_is_zero(visible, len(weights))
     else:
-        faults = {"visible must hold only 0 and 1": (visible > 1).any()}
+        faults["visible must hold only 0 and 1"] = (visible > 1).any()
     for name, value in (("weights", weights), ("visible_bias", visible_bias), ("hidden_bias", hidden_bias)):
         faults[f"{name} must be finite"] = ~torch.isfinite(value).all()
     if isinstance(beta, Tensor):
         faults["beta must be finite and not negative"] = ~(torch.isfinite(beta) & (beta >= 0)).all()
-    # One transfer for all of them: on a GPU each would wait for the device.
-    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
-        if fault:
-            raise ValueError(message)
+    require_no_fault(faults)
 
 
-def _result_shapes(
-    visible: Tensor, weights: Tensor, with_probability: bool
-) -> dict[str, tuple[torch.Size, torch.dtype] | None]:
-    """Of each part of the result, in order: None if it is not wanted."""
+def _result_shapes(visible: Tensor, weights: Tensor, with_probability: bool) -> Shapes:
     chains, hidden = len(visible), weights.shape[1]
     columns = words_of(hidden) if visible.dtype is torch.int64 else hidden
     return {
@@ -305,20 +290,3 @@ def _result_shapes(
         "hidden": (torch.Size((chains, columns)), visible.dtype),
         "hidden_probability": (torch.Size((chains, hidden)), torch.float32) if with_probability else None,
     }
-
-
-def _allocate(visible: Tensor, shapes: dict[str, tuple[torch.Size, torch.dtype] | None]) -> GibbsResult:
-    return GibbsResult(*(each and visible.new_empty(each[0], dtype=each[1]) for each in shapes.values()))  # type: ignore[arg-type]
-
-
-def _require_results(
-    out: GibbsResult, shapes: dict[str, tuple[torch.Size, torch.dtype] | None], arguments: dict[str, Tensor]
-) -> None:
-    if (out.hidden_probability is None) != (shapes["hidden_probability"] is None):
-        raise ValueError("out.hidden_probability must be a tensor if and only if return_hidden_probability is set")
-    taken = dict(arguments)
-    for (name, wanted), value in zip(shapes.items(), out, strict=True):
-        if wanted is not None:
-            value = require_tensor(f"out.{name}", value, wanted[1:], arguments["visible"].device)
-            require_output(f"out.{name}", value, wanted[0], taken)
-            taken[f"out.{name}"] = value

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cuda_module import CudaModule
+from ..cuda_module import Argument, CudaModule
 from ..variants import CudaVariant, Variant
 from .half_sweep import HalfSweep
 from .prepared import Operand, PreparedWeights
@@ -26,6 +26,12 @@ MOST_SHARED_BYTES = 227 * 1024
 """Of a block on the emulator, as on sm_90 and sm_100."""
 
 
+GAUSSIAN = {
+    "half_sweep<float, true, false>": "half sweep float from real-valued units",
+    "half_sweep<float, false, true>": "half sweep float to real-valued units",
+}
+
+
 @dataclass(frozen=True)
 class TensorCoreTile:
     """What `Shape` of `tensor_cores.cu` says of one kernel."""
@@ -34,8 +40,8 @@ class TensorCoreTile:
     products: int
     chain_warps: int
 
-    def kernel(self, packed: bool) -> str:
-        return f"matrix_half_sweep<{self.weight}, {self.products}, {self.chain_warps}, {str(packed).lower()}>"
+    def kernel(self, packed: bool, function: str = "matrix_half_sweep") -> str:
+        return f"{function}<{self.weight}, {self.products}, {self.chain_warps}, {str(packed).lower()}>"
 
     @property
     def chains(self) -> int:
@@ -93,6 +99,10 @@ class ResidentKernel:
         return weights + RESIDENT_CHAINS * 8 * sum(words)
 
 
+CLUSTER = 8
+"""Blocks, as in the .cu."""
+CLUSTER_CHAINS = 1024
+"""16 clusters of 64 chains, a block on each of 128 multiprocessors; an H200 has 132."""
 RESIDENT_CHAINS, RESIDENT_THREADS = 64, 256
 """Of a block, as in the .cu."""
 RESIDENT = {
@@ -109,10 +119,26 @@ def module(dtype: torch.dtype) -> CudaModule:
 
 
 @functools.cache
+def gaussian_module() -> CudaModule:
+    """The kernels to and from real-valued visible units."""
+    return CudaModule(Path(__file__).with_name("rbm_gibbs.cu"), list(GAUSSIAN))
+
+
+@functools.cache
 def tensor_core_module(precision: str, packed: bool) -> CudaModule:
     """The kernels for weights prepared in ``precision``."""
     names = [tile.kernel(packed) for tile in TILES[precision]]
     return CudaModule(Path(__file__).with_name("tensor_cores.cu"), names)
+
+
+@functools.cache
+def cluster_module(precision: str, packed: bool) -> CudaModule:
+    """The kernel of many sweeps by clusters of blocks, for weights prepared in ``precision``."""
+    return CudaModule(Path(__file__).with_name("clusters.cu"), [cluster_kernel(precision, packed)])
+
+
+def cluster_kernel(precision: str, packed: bool) -> str:
+    return TILES[precision][0].kernel(packed, "cluster_sweeps")
 
 
 @functools.cache
@@ -129,15 +155,19 @@ def half_sweep(half: HalfSweep) -> None:
     if isinstance(half.weights, Operand):
         tensor_core_half_sweep(half, half.weights, tile_for(half.weights, chains))
         return
-    draws = half.out.dtype is torch.uint8
+    draws = half.out.dtype is torch.uint8 or half.draws_reals
     clamped_strides = (0, 0) if half.clamped is None else half.clamped.stride()
-    module(half.weights.dtype).launch(
-        f"half_sweep<{TYPES[half.weights.dtype]}>", (-(-chains // TILE), -(-units // TILE)), (THREADS,),
+    loaded, kernel = module(half.weights.dtype), f"half_sweep<{TYPES[half.weights.dtype]}>"
+    if half.sigma is not None:
+        loaded, kernel = gaussian_module(), list(GAUSSIAN)[half.draws_reals]
+    loaded.launch(
+        kernel, (-(-chains // TILE), -(-units // TILE)), (THREADS,),
         [
             half.given, half.weights, half.bias, half.out if draws else None, None if draws else half.out,
-            half.clamped, half.previous, *_betas(half), chains, half.given.shape[1], units, *half.weights.stride(),
-            *clamped_strides, _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream),
-            half.first_chain,
+            half.clamped, half.previous, half.sigma, *_betas(half), chains, half.given.shape[1], units,
+            *half.weights.stride(),
+            *clamped_strides, _beta(half), np.uint64(half.seed), np.uint32(half.step), half.first_step,
+            np.uint32(half.stream), half.first_chain,
         ],
         device=half.out.device,
     )  # fmt: skip
@@ -161,11 +191,25 @@ def tensor_core_half_sweep(half: HalfSweep, operand: Operand, tile: TensorCoreTi
             half.given, operand.parts, operand.scale, half.bias, half.out if draws else None,
             None if draws else half.out, half.clamped, half.previous, *_betas(half), chains, units,
             *operand.parts.shape[1:], _row_bytes(half.given), _row_bytes(half.out), previous_stride, *clamped_strides,
-            _beta(half), np.uint64(half.seed), np.uint32(half.step), np.uint32(half.stream), half.first_chain,
+            _beta(half), np.uint64(half.seed), np.uint32(half.step), half.first_step, np.uint32(half.stream),
+            half.first_chain,
         ],
         shared_bytes=tile.shared_bytes(half.packed),
         device=half.out.device,
     )  # fmt: skip
+
+
+def clusters_fit(weights: PreparedWeights, device: torch.device) -> bool:
+    """Whether there are clusters of blocks on the device, and tensor cores for the weights."""
+    has_clusters = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
+    return weights.precision in TILES and has_clusters
+
+
+def clusters_pay(weights: PreparedWeights, chains: int, sweeps: int) -> bool:
+    """Whether launches count: the chains are a wave of clusters at most, of which a block has two tiles of a layer."""
+    if weights.precision not in TILES or sweeps == 1 or chains > CLUSTER_CHAINS:
+        return False
+    return max(weights.source.shape) <= 2 * CLUSTER * TILES[weights.precision][0].units
 
 
 def resident_fits(weights: PreparedWeights, clamped: bool, device: torch.device) -> bool:
@@ -186,27 +230,48 @@ def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) ->
     ``to_hidden`` and ``to_visible`` are the half sweeps of the first of them, for prepared weights that fit. Rows of
     uint8 states may begin anywhere.
     """
-    forward, back = to_hidden.weights, to_visible.weights
-    assert isinstance(forward, Operand)
-    assert isinstance(back, Operand)
-    chains, visible, hidden = len(to_hidden.out), to_visible.units, to_hidden.units
+    chains = len(to_hidden.out)
     if chains == 0:
         return
-    kernel = RESIDENT[forward.precision]
-    clamped = to_visible.clamped
-    resident_module(forward.precision).launch(
+    precision = _operand(to_hidden).precision
+    kernel = RESIDENT[precision]
+    resident_module(precision).launch(
         kernel.kernel, (-(-chains // RESIDENT_CHAINS),), (RESIDENT_THREADS,),
-        [
-            to_hidden.given, forward.parts, back.parts, forward.scale, back.scale, to_hidden.bias, to_visible.bias,
-            to_visible.out, to_hidden.out, clamped, *_betas(to_hidden), chains, visible, hidden,
-            *forward.parts.shape[1:], *back.parts.shape[1:], _row_bytes(to_hidden.given), _row_bytes(to_visible.out),
-            _row_bytes(to_hidden.out), *((0, 0) if clamped is None else clamped.stride()), _beta(to_hidden),
-            np.uint64(to_hidden.seed), np.uint32(to_hidden.step), sweeps, to_hidden.first_chain,
-            int(to_hidden.packed),
-        ],
-        shared_bytes=kernel.shared_bytes(visible, hidden, clamped is not None),
+        [*_all_sweeps(to_hidden, to_visible, sweeps), int(to_hidden.packed)],
+        shared_bytes=kernel.shared_bytes(to_visible.units, to_hidden.units, to_visible.clamped is not None),
         device=to_hidden.out.device,
     )  # fmt: skip
+
+
+def cluster_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
+    """The same for prepared weights of any size, in L2; rows of uint8 states are those of `half_sweep`."""
+    chains = len(to_hidden.out)
+    if chains == 0:
+        return
+    precision, packed = _operand(to_hidden).precision, to_hidden.packed
+    tile = TILES[precision][0]
+    cluster_module(precision, packed).launch(
+        cluster_kernel(precision, packed), (-(-chains // tile.chains) * CLUSTER,), (tile.threads,),
+        _all_sweeps(to_hidden, to_visible, sweeps), shared_bytes=tile.shared_bytes(packed), device=to_hidden.out.device,
+    )  # fmt: skip
+
+
+def _all_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> list[Argument]:
+    """The arguments that both kernels of many sweeps take."""
+    forward, back, clamped = _operand(to_hidden), _operand(to_visible), to_visible.clamped
+    return [
+        to_hidden.given, forward.parts, back.parts, forward.scale, back.scale, to_hidden.bias, to_visible.bias,
+        to_visible.out, to_hidden.out, clamped, *_betas(to_hidden), len(to_hidden.out), to_visible.units,
+        to_hidden.units, *forward.parts.shape[1:], *back.parts.shape[1:], _row_bytes(to_hidden.given),
+        _row_bytes(to_visible.out), _row_bytes(to_hidden.out), *((0, 0) if clamped is None else clamped.stride()),
+        _beta(to_hidden), np.uint64(to_hidden.seed), np.uint32(to_hidden.step), to_hidden.first_step, sweeps,
+        to_hidden.first_chain,
+    ]  # fmt: skip
+
+
+def _operand(half: HalfSweep) -> Operand:
+    assert isinstance(half.weights, Operand)
+    return half.weights
 
 
 def _rounded(units: int, by: int) -> int:
@@ -225,7 +290,29 @@ def _beta(half: HalfSweep) -> float:
     return 0.0 if isinstance(half.beta, Tensor) else float(half.beta)
 
 
-def variants() -> Sequence[Variant]:
+def variants(*kinds: str) -> Sequence[Variant]:
+    """Of ``binary`` visible units, ``gaussian`` ones, or both."""
+    kernels = {"binary": _binary_variants, "gaussian": _gaussian_variants}
+    return [variant for kind in kinds or kernels for variant in kernels[kind]()]
+
+
+def _gaussian_variants() -> Sequence[Variant]:
+    """From real-valued units and to them."""
+    return [
+        CudaVariant(
+            name=name,
+            threads=THREADS,
+            items=TILE * TILE * TILE_GIVEN // THREADS,
+            unit="multiply-adds",
+            bytes_per_item=given_bytes / TILE,
+            module=gaussian_module(),
+            kernel=kernel,
+        )
+        for (kernel, name), given_bytes in zip(GAUSSIAN.items(), (8, 5), strict=True)
+    ]
+
+
+def _binary_variants() -> Sequence[Variant]:
     """The kernel for each dtype of the weights, and for prepared ones each tile of each precision."""
     plain = [
         CudaVariant(
@@ -257,6 +344,22 @@ def variants() -> Sequence[Variant]:
             for precision, tiles in TILES.items()
             for packed in (False, True)
             for tile in tiles
+        ]
+        + [
+            CudaVariant(
+                name=f"tensor-core sweeps {precision}, {tile.chains} chains to a cluster{', packed' if packed else ''}",
+                threads=tile.threads,
+                items=tile.chains * tile.units * STEP_GIVEN * tile.products // tile.threads,
+                unit="multiply-adds",
+                bytes_per_item=(0.125 if packed else 1) / (tile.units * tile.products)
+                + tile.weight_bytes / tile.chains,
+                access_bytes=0 if packed else 16,
+                module=cluster_module(precision, packed),
+                kernel=cluster_kernel(precision, packed),
+                shared_bytes=tile.shared_bytes(packed),
+            )
+            for precision, (tile, *_) in TILES.items()
+            for packed in (False, True)
         ]
         + [
             CudaVariant(

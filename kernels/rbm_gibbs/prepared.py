@@ -34,6 +34,8 @@ UNITS_MULTIPLE = 128
 GIVEN_MULTIPLE = 64
 LARGEST_NUMBER = 0x7F7F7F
 """What three signed digits of 8 bits reach, each at most 127."""
+MOST_UNITS = 1 << 24
+"""Where a unit lies in a tile of 128 chains is a number of 32 bits."""
 MOST_GIVEN_UNITS = 1 << 16
 """``256 sum D1 + sum D2`` of so many units stays within an int32."""
 
@@ -92,16 +94,17 @@ def prepare_weights(weights: Tensor, precision: str) -> PreparedWeights:
 
     Raises:
         TypeError: ``weights`` is no dense tensor of a supported dtype.
-        ValueError: it is no matrix, has too many units for ``int8x3`` (65536), holds NaN, an infinity or, split into
-            bfloat16, a number beyond that format's range; or ``precision`` is unknown.
+        ValueError: it is no matrix, has more than 2**24 units (``int8x3``: 2**16), holds NaN, an infinity or, split
+            into bfloat16, a number beyond that format's range; or ``precision`` is unknown.
     """
     require_tensor("weights", weights, WEIGHT_DTYPES, None)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     if weights.dim() != 2:
         raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
-    if precision == "int8x3" and max(weights.shape) > MOST_GIVEN_UNITS:
-        raise ValueError(f"weights must have at most {MOST_GIVEN_UNITS} units for int8x3, got {tuple(weights.shape)}")
+    most = {"float32": max(weights.shape), "int8x3": MOST_GIVEN_UNITS}.get(precision, MOST_UNITS)
+    if max(weights.shape) > most:
+        raise ValueError(f"weights must have at most {most} units for {precision}, got {tuple(weights.shape)}")
     matrix = weights.detach().to(torch.float32)
     if not bool(torch.isfinite(matrix).all()):
         raise ValueError("weights must be finite")

@@ -3,6 +3,8 @@
 // Bound by arithmetic: 2 * given units operations per drawn unit, against a byte for each state. Logits, probabilities
 // and uniforms stay in registers; only states are written. Per drawn unit a quarter of a Philox call and one ex2.
 //
+// Real-valued units take the same products; a normal number each, from Box and Muller, in place of the test.
+//
 // Design: a block computes 64 chains x 64 units from tiles of states and weights in shared memory; a thread owns 4
 // chains x 4 neighbouring units, so that one Philox call serves the four units of a chain.
 #include "philox.cuh"
@@ -12,17 +14,24 @@ constexpr int TILE = 64;        // chains and units of a block
 constexpr int TILE_GIVEN = 16;  // given units in one step
 constexpr int OWN = 4;          // chains and units of a thread
 
-// states: uint8 (chains, units), or probabilities: float (chains, units); exactly one of them is not null.
-// given: uint8 (chains, given_units). weights: (given_units, units) with the strides that follow. clamped: bool
-// (chains, units) with strides, or null; previous: uint8 (chains, units), what a clamped unit keeps. betas: double
-// (chains,), or null for beta.
-template <class T>
+template <bool REAL> struct Unit {
+    using type = unsigned char;
+};
+template <> struct Unit<true> {
+    using type = float;
+};
+
+// states: (chains, units), or probabilities: float (chains, units); exactly one of them is not null. given: (chains,
+// given_units). Binary states are uint8, those of real-valued units float, and sigma is of these. weights: (given_units, units) with the strides that follow. clamped: bool
+// (chains, units) with strides, or null; previous: like states, what a clamped unit keeps. betas: double
+// (chains,), or null for beta. first_step: what step is counted from, or null.
+template <class T, bool REAL_GIVEN = false, bool REAL_DRAWN = false>
 __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spills for sm_80 to save registers
-    half_sweep(const unsigned char* given, const T* weights, const T* bias, unsigned char* states,
-               float* probabilities, const unsigned char* clamped, const unsigned char* previous,
-               const double* betas, i64 chains, i64 given_units, i64 units, i64 weight_stride_given,
+    half_sweep(const typename Unit<REAL_GIVEN>::type* given, const T* weights, const T* bias,
+               typename Unit<REAL_DRAWN>::type* states, float* probabilities, const unsigned char* clamped,
+               const typename Unit<REAL_DRAWN>::type* previous, const float* sigma, const double* betas, i64 chains, i64 given_units, i64 units, i64 weight_stride_given,
                i64 weight_stride_unit, i64 clamped_stride_chain, i64 clamped_stride_unit, double beta, u64 seed,
-               u32 step, u32 stream, i64 first_chain) {
+               u32 step, const i64* first_step, u32 stream, i64 first_chain) {
     __shared__ float given_tile[TILE_GIVEN][TILE + 1];  // + 1: the transposed store would hit one bank
     __shared__ float weight_tile[TILE_GIVEN][TILE + 1];
     const i64 tile_chain = (i64)blockIdx.x * TILE, tile_unit = (i64)blockIdx.y * TILE;
@@ -33,7 +42,9 @@ __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spil
             {
                 const int k = i % TILE_GIVEN, c = i / TILE_GIVEN;
                 const bool inside = start + k < given_units && tile_chain + c < chains;
-                given_tile[k][c] = inside ? (float)given[(tile_chain + c) * given_units + start + k] : 0.0f;
+                float x = inside ? (float)given[(tile_chain + c) * given_units + start + k] : 0.0f;
+                if (REAL_GIVEN && inside) x /= sigma[start + k];
+                given_tile[k][c] = x;
             }
             // Neighbouring threads read neighbouring weights, whichever way the matrix lies.
             const bool along_units = weight_stride_unit == 1;
@@ -54,6 +65,7 @@ __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spil
     }
     const i64 first_unit = tile_unit + own_unit;
     if (first_unit >= units) return;
+    if (first_step) step += (u32)*first_step;
 #pragma unroll  // an array indexed at run time would leave the registers
     for (int c = 0; c < OWN; ++c) {
         const i64 chain = tile_chain + own_chain + c;
@@ -62,10 +74,18 @@ __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spil
         Words words = {};
         const i64 group = (first_chain + chain) * ((units + 3) / 4) + first_unit / 4;
         if (states) words = random_words(group, seed, step, stream);
+        float z[OWN];
+        if constexpr (REAL_DRAWN) normals(words, (float)(1.0 / sqrt(betas ? betas[chain] : beta)), z);
 #pragma unroll
         for (int u = 0; u < OWN; ++u) {
             const i64 unit = first_unit + u;
             if (unit >= units) continue;
+            if constexpr (REAL_DRAWN) {
+                const bool held = clamped && clamped[chain * clamped_stride_chain + unit * clamped_stride_unit];
+                const float drawn = fmaf(sigma[unit], logit[c][u] + z[u], to_float(bias[unit]));
+                states[chain * units + unit] = held ? previous[chain * units + unit] : drawn;
+                continue;
+            }
             const float p = 1.0f / (1.0f + exp2_fast(scale * (logit[c][u] + to_float(bias[unit]))));
             if (probabilities) {
                 probabilities[chain * units + unit] = p;

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..philox import Stream, random_words, uniforms
+from ..philox import Stream, normals, random_words, uniforms
 from .half_sweep import HalfSweep
 from .prepared import Operand
 from .states import pack_states, unpack_states
@@ -17,14 +17,31 @@ def probabilities(given: Tensor, weights: Tensor, bias: Tensor, beta: float | Te
 
 
 def draw_uniforms(
-    shape: torch.Size, seed: int, step: int, stream: Stream, first_chain: int, device: torch.device
+    shape: torch.Size, seed: int, step: int | Tensor, stream: Stream, first_chain: int, device: torch.device
 ) -> Tensor:
     """The float32 uniform of each unit of each chain; ``shape`` is (chains, units)."""
+    return uniforms(_words(shape, seed, step, stream, first_chain, device)).flatten(1)[:, : shape[1]]
+
+
+def draw_normals(
+    shape: torch.Size, seed: int, step: int | Tensor, stream: Stream, first_chain: int, device: torch.device
+) -> Tensor:
+    """The standard normal number of each unit of each chain: float64, from uniforms rounded to float32."""
+    return normals(_words(shape, seed, step, stream, first_chain, device)).flatten(1)[:, : shape[1]]
+
+
+def _words(
+    shape: torch.Size, seed: int, step: int | Tensor, stream: Stream, first_chain: int, device: torch.device
+) -> Tensor:
     chains, units = shape
     groups = (units + 3) // 4
     chain = torch.arange(first_chain, first_chain + chains, dtype=torch.int64, device=device)
     group = chain[:, None] * groups + torch.arange(groups, dtype=torch.int64, device=device)
-    return uniforms(random_words(group, seed, step, stream)).flatten(1)[:, :units]
+    return random_words(group, seed, step, stream)
+
+
+def step_of(half: HalfSweep) -> int | Tensor:
+    return half.step if half.first_step is None else half.first_step + half.step
 
 
 def half_sweep(half: HalfSweep) -> None:
@@ -32,17 +49,32 @@ def half_sweep(half: HalfSweep) -> None:
     if half.packed:
         _packed_half_sweep(half)
         return
+    if half.draws_reals:
+        _normal_half_sweep(half)
+        return
     logit = _logits(half)
     beta = half.beta[:, None].to(logit.dtype) if isinstance(half.beta, Tensor) else half.beta
     if half.out.dtype is not torch.uint8:
         half.out.copy_(torch.sigmoid(beta * logit))
         return
-    u = draw_uniforms(half.out.shape, half.seed, half.step, half.stream, half.first_chain, half.out.device)
+    u = draw_uniforms(half.out.shape, half.seed, step_of(half), half.stream, half.first_chain, half.out.device)
     if isinstance(half.weights, Operand):
         drawn = u.to(logit.dtype) * (1 + torch.exp(-beta * logit)) < 1  # nan, for 0 * inf, is not
     else:
         drawn = u < torch.sigmoid(beta * logit)
     states = drawn.to(torch.uint8)
+    if half.clamped is not None and half.previous is not None:
+        states = torch.where(half.clamped, half.previous, states)
+    half.out.copy_(states)
+
+
+def _normal_half_sweep(half: HalfSweep) -> None:
+    assert half.sigma is not None
+    assert isinstance(half.weights, Tensor)
+    mean = half.bias + half.sigma * (half.given.to(torch.float32) @ half.weights)
+    z = draw_normals(half.out.shape, half.seed, step_of(half), half.stream, half.first_chain, half.out.device)
+    spread = half.beta[:, None] ** -0.5 if isinstance(half.beta, Tensor) else half.beta**-0.5
+    states = mean + half.sigma * (spread * z).to(torch.float32)
     if half.clamped is not None and half.previous is not None:
         states = torch.where(half.clamped, half.previous, states)
     half.out.copy_(states)
@@ -64,7 +96,8 @@ def _logits(half: HalfSweep) -> Tensor:
     """``bias + given @ weights``: float32, of digits float64, in which their whole sum is exact."""
     bias = half.bias.to(torch.float32)
     if not isinstance(half.weights, Operand):
-        return bias + half.given.to(torch.float32) @ half.weights.to(torch.float32)
+        given = half.given / half.sigma if half.sigma is not None else half.given.to(torch.float32)
+        return bias + given @ half.weights.to(torch.float32)
     units, given_units = half.out.shape[1], half.given.shape[1]
     if half.weights.scale is None:
         given = half.given.to(torch.float32)

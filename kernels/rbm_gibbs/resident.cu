@@ -251,7 +251,7 @@ __device__ __forceinline__ void half_sweep(const States& given, const States& dr
 // to_hidden, to_visible: (PRODUCTS, rows, columns) of Weight, zero beyond the units, as they are prepared; the second
 // is read for digits alone, as the scales are: float (rows,). Biases: float (units,). visible, visible_out and
 // hidden_out: (chains, units) in rows of so many bytes, uint8 or `packed`. clamped: bool (chains, visible units) with
-// strides, or null: what the clamped keep is still there. betas: double (chains,), or null for beta.
+// strides, or null: what the clamped keep is still there. betas: double (chains,), or null for beta. first_step: what step, that of the first sweep, is counted from, or null.
 template <class Weight, int PRODUCTS>
 __global__ void __launch_bounds__(THREADS, 1)
     resident_sweeps(const unsigned char* visible, const Weight* to_hidden, const Weight* to_visible,
@@ -260,7 +260,7 @@ __global__ void __launch_bounds__(THREADS, 1)
                     const unsigned char* clamped, const double* betas, i64 chains, i64 visible_units, i64 hidden_units,
                     i64 hidden_rows, i64 hidden_columns, i64 visible_rows, i64 visible_columns, i64 visible_stride,
                     i64 visible_out_stride, i64 hidden_out_stride, i64 clamped_stride_chain, i64 clamped_stride_unit,
-                    double beta, u64 seed, u32 first_step, i64 sweeps, i64 first_chain, i64 packed) {
+                    double beta, u64 seed, u32 step, const i64* first_step, i64 sweeps, i64 first_chain, i64 packed) {
     constexpr bool digits = sizeof(Weight) == 1;
     using ToHidden = Half<Weight, PRODUCTS, false>;
     using ToVisible = Half<Weight, PRODUCTS, !digits>;
@@ -270,9 +270,9 @@ __global__ void __launch_bounds__(THREADS, 1)
                         beta};
 
     // Rows that the warps' tiles reach, and where each thing lies.
-    constexpr int step = ToHidden::warp_units;
-    const int rows = ((int)hidden_units + step - 1) / step * step;
-    const int back_rows = ((int)visible_units + step - 1) / step * step;
+    constexpr int tile = ToHidden::warp_units;
+    const int rows = ((int)hidden_units + tile - 1) / tile * tile;
+    const int back_rows = ((int)visible_units + tile - 1) / tile * tile;
     constexpr int bytes = PRODUCTS * (int)sizeof(Weight);
     unsigned char* back_weights = shared + rows * (int)hidden_columns * bytes;
     unsigned char* end_of_weights = digits ? back_weights + back_rows * (int)visible_columns * bytes : back_weights;
@@ -291,13 +291,13 @@ __global__ void __launch_bounds__(THREADS, 1)
     copy_async_wait<0>();
     __syncthreads();
     for (i64 sweep = 0; sweep < sweeps; ++sweep) {
-        const u32 number = first_step + (u32)sweep;
+        const u32 number = step + (u32)sweep;
         half_sweep<ToHidden>(v, h, nullptr, shared, rows, own,
-                             {hidden_scale, hidden_bias, hidden_units, seed, number, STREAM_HIDDEN});
+                             {hidden_scale, hidden_bias, hidden_units, seed, number, STREAM_HIDDEN, first_step});
         __syncthreads();  // all hidden states are drawn
         half_sweep<ToVisible>(h, v, clamped ? held.first : nullptr, digits ? back_weights : shared,
                               digits ? back_rows : rows, own,
-                              {visible_scale, visible_bias, visible_units, seed, number, STREAM_VISIBLE});
+                              {visible_scale, visible_bias, visible_units, seed, number, STREAM_VISIBLE, first_step});
         __syncthreads();  // all visible ones
     }
     store_states(v, visible_out + block_chain * visible_out_stride, visible_out_stride, packed != 0, own.left);

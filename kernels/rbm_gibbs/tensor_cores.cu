@@ -32,83 +32,9 @@
 //   wide multiplications and 5 LOP3 are Philox's and one is a MUFU: 0.3 clocks, hidden in part.
 // - So between 220 and 330 (bf16), 90 and 110 (bf16x3), 160 and 220 (int8x3) updates/ns, if L2 delivers: for each unit
 //   24, 64 and 40 bytes, packed 17, 50 and 26. A tile of more chains is the next thing to try.
-#include "tensor_cores.cuh"
+#include "tile.cuh"
 
-constexpr int UNIT_WARPS = 2;
-
-// How many warps' tiles of chains a block has, and what follows from the format of the weights and how many there are.
-// PACKED: states are bits, given and drawn.
-template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Shape {
-    static constexpr int unit_tiles = PRODUCTS == 1 ? 8 : 4;  // of 8 units, for a warp
-    static constexpr int chains = WARP_CHAINS * CHAIN_WARPS, units = 8 * unit_tiles * UNIT_WARPS;
-    static constexpr int threads = 32 * CHAIN_WARPS * UNIT_WARPS;
-    static constexpr int subs = sizeof(Weight);  // rows of 64 bytes that the weights of a unit in one step fill
-    static constexpr int given_row = PACKED ? 8 : ROW_BYTES;
-    static constexpr int given_bytes = chains * given_row;
-    static constexpr int stage_bytes = given_bytes + PRODUCTS * subs * units * ROW_BYTES;
-    static constexpr int stages = CHAIN_WARPS < 4 || stage_bytes > 24 * 1024 ? 2 : 3;
-};
-
-// The copies of a block's tiles, step after step: where a thread's next ones come from.
-template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Copies {
-    using S = Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>;
-    static constexpr int chunks = 4 * S::subs;         // of 16 bytes, in a step of one row of weights
-    static constexpr int width = PACKED ? 8 : 16;      // of a copy of states
-    static constexpr int pieces = S::given_row / width;  // of them, in a step of one chain
-    static constexpr int given_copies = S::chains * pieces / S::threads;
-    static constexpr int weight_copies = S::units * chunks / S::threads;
-
-    const unsigned char *given, *weights;
-    i64 given_hop, weight_hop, part_hop;  // bytes from one of the thread's rows to its next, and to the next part
-    int columns, rows;                    // bytes of states left, of the thread's first row; chains left, of the same
-    u32 given_place, weight_place;        // in a stage
-
-    __device__ __forceinline__ Copies(const unsigned char* all_given, i64 given_stride, i64 chains_left,
-                                      const Weight* parts, i64 part_rows, i64 part_columns) {
-        const int thread = threadIdx.x, row = thread / chunks, chunk = thread % chunks;
-        given = all_given + thread / pieces * given_stride + width * (thread % pieces);
-        given_hop = S::threads / pieces * given_stride;
-        given_place = thread * width;
-        rows = (int)(chains_left < S::chains ? chains_left : S::chains) - thread / pieces;
-        columns = (int)given_stride - width * (thread % pieces);
-        const i64 row_bytes = part_columns * (i64)sizeof(Weight);
-        weights = reinterpret_cast<const unsigned char*>(parts) + row * row_bytes + 16 * chunk;
-        weight_hop = S::threads / chunks * row_bytes;
-        part_hop = part_rows * row_bytes;
-        // Of a lane's 16 weights in bfloat16 the first 8 lie in one row of 64 bytes, the others in another.
-        weight_place = S::given_bytes + (chunk % S::subs * S::units + row) * ROW_BYTES + 16 * (chunk / S::subs);
-    }
-
-    // The next step's tiles to `stage`.
-    __device__ __forceinline__ void start(unsigned char* stage) {
-        if constexpr (PACKED) {
-            if (threadIdx.x < S::chains) copy_async<8>(stage + given_place, given, rows > 0 ? 8 : 0);
-        } else {
-#pragma unroll
-            for (int i = 0; i < given_copies; ++i) {
-                const bool inside = columns > 0 && rows > i * (S::threads / 4);
-                copy_async<16>(stage + given_place + i * S::threads * 16, given + i * given_hop, inside ? 16 : 0);
-            }
-            columns -= SLAB;
-        }
-#pragma unroll
-        for (int part = 0; part < PRODUCTS; ++part)
-#pragma unroll
-            for (int i = 0; i < weight_copies; ++i) {
-                const int row = part * S::subs * S::units + i * (S::threads / chunks);
-                copy_async<16>(stage + weight_place + row * ROW_BYTES, weights + part * part_hop + i * weight_hop, 16);
-            }
-        given += S::given_row;
-        weights += SLAB * sizeof(Weight);
-    }
-};
-
-// given: (chains, given units) in rows of given_stride bytes, zero beyond the units: uint8 in rows of a multiple of 16
-// bytes; or PACKED, in rows of words of 64 units. parts: (PRODUCTS, part_rows, part_columns) of Weight. scale: float
-// (part_rows,), for digits. bias: float (units,). states: (chains, units) in rows of out_stride bytes, like given,
-// written up to there; or probabilities: float (chains, units); exactly one of them is not null. clamped: bool (chains,
-// units) with strides, or null; previous: like states, in rows of previous_stride, what a clamped unit keeps. betas:
-// double (chains,), or null for beta.
+// The arguments of `draw_tile`. first_step: what step is counted from, or null.
 template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED>
 __global__ void __launch_bounds__(Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::threads,
                                   384 / Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::threads)
@@ -116,136 +42,13 @@ __global__ void __launch_bounds__(Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>::
                       unsigned char* states, float* probabilities, const unsigned char* clamped,
                       const unsigned char* previous, const double* betas, i64 chains, i64 units, i64 part_rows,
                       i64 part_columns, i64 given_stride, i64 out_stride, i64 previous_stride,
-                      i64 clamped_stride_chain, i64 clamped_stride_unit, double beta, u64 seed, u32 step, u32 stream,
-                      i64 first_chain) {
+                      i64 clamped_stride_chain, i64 clamped_stride_unit, double beta, u64 seed, u32 step,
+                      const i64* first_step, u32 stream, i64 first_chain) {
     using S = Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>;
-    using WarpSums = Sums<Weight, PRODUCTS, S::unit_tiles>;
-    constexpr int own_units = WarpSums::own_units;
     DYNAMIC_SHARED(unsigned char, shared);
-    const i64 tile_chain = (i64)blockIdx.x * S::chains, tile_unit = (i64)blockIdx.y * S::units;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row_of_8 = lane / 4, quarter = lane % 4;
-    const int warp_chain = warp / UNIT_WARPS * WARP_CHAINS, warp_unit = warp % UNIT_WARPS * (8 * S::unit_tiles);
-    WarpSums sums;
-
-    const int steps = (int)(part_columns / SLAB);
-    Copies<Weight, PRODUCTS, CHAIN_WARPS, PACKED> copies(given + tile_chain * given_stride, given_stride,
-                                                         chains - tile_chain, parts + tile_unit * part_columns,
-                                                         part_rows, part_columns);
-    int filled = 0, next = 0;  // the stages that are copied to and computed from next
-#pragma unroll
-    for (; filled < S::stages - 1; ++filled) {
-        if (filled < steps) copies.start(shared + filled * S::stage_bytes);
-        copy_async_commit();
-    }
-    for (int number = 0; number < steps; ++number) {
-        copy_async_wait<S::stages - 2>();
-        __syncthreads();  // this step's tiles are there, and all warps are done with those that are overwritten now
-        if (number + S::stages - 1 < steps) copies.start(shared + filled * S::stage_bytes);
-        copy_async_commit();  // an empty group too, so that the same number of groups is under way in every step
-        const unsigned char* stage = shared + next * S::stage_bytes;
-        filled = filled == S::stages - 1 ? 0 : filled + 1;
-        next = next == S::stages - 1 ? 0 : next + 1;
-        const unsigned char* given_rows =
-            stage + (warp_chain + row_of_8) * S::given_row + (PACKED ? 2 : 16) * quarter;
-        const unsigned char* weight_rows =
-            stage + S::given_bytes + (warp_unit + row_of_8 / 2 * own_units + row_of_8 % 2) * ROW_BYTES + 16 * quarter;
-        uint4 state[CHAIN_TILES][2];  // in x alone, if packed
-#pragma unroll
-        for (int tile = 0; tile < CHAIN_TILES; ++tile)
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const unsigned char* place = given_rows + (16 * tile + 8 * half) * S::given_row;
-                if constexpr (PACKED)
-                    state[tile][half].x = *reinterpret_cast<const unsigned short*>(place);
-                else
-                    state[tile][half] = *reinterpret_cast<const uint4*>(place);
-            }
-#pragma unroll
-        for (int sub = 0; sub < S::subs; ++sub) {
-            u32 a[CHAIN_TILES][2][4];  // the second index: the first or second product of what the lane holds
-#pragma unroll
-            for (int tile = 0; tile < CHAIN_TILES; ++tile)
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const uint4 q = state[tile][half];
-                    if constexpr (PACKED && WarpSums::digits) {
-                        fragments_of_bits(q.x, a[tile], half);
-                    } else if constexpr (PACKED) {
-                        wide_fragments_of_bits(q.x, 8 * sub, a[tile], half);
-                    } else if constexpr (WarpSums::digits) {
-                        a[tile][0][half] = q.x, a[tile][0][2 + half] = q.y;
-                        a[tile][1][half] = q.z, a[tile][1][2 + half] = q.w;
-                    } else {
-                        widen_states(sub == 0 ? q.x : q.z, a[tile][0][half], a[tile][0][2 + half]);
-                        widen_states(sub == 0 ? q.y : q.w, a[tile][1][half], a[tile][1][2 + half]);
-                    }
-                }
-#pragma unroll
-            for (int part = 0; part < PRODUCTS; ++part)
-#pragma unroll
-                for (int j = 0; j < S::unit_tiles; ++j) {
-                    const uint4 w = *reinterpret_cast<const uint4*>(
-                        weight_rows + ((part * S::subs + sub) * S::units + 2 * j) * ROW_BYTES);
-                    const u32 b[2][2] = {{w.x, w.y}, {w.z, w.w}};
-#pragma unroll
-                    for (int product = 0; product < 2; ++product)
-#pragma unroll
-                        for (int tile = 0; tile < CHAIN_TILES; ++tile)
-                            matrix_product(sums.of[WarpSums::digits ? part : 0][tile][j], a[tile][product], b[product]);
-                }
-        }
-    }
-
-    // A lane now holds rows row_of_8 and row_of_8 + 8 of each tile, of them own_units neighbouring units.
-    const i64 first_unit = tile_unit + warp_unit + quarter * own_units;
-    if (first_unit >= (probabilities ? units : PACKED ? 8 * out_stride : out_stride)) return;
-    const Layer layer = {scale, bias, units, seed, step, stream};
-    LaneChains own;
-#pragma unroll
-    for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
-        const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
-        own.number[row] = (u64)(first_chain + chain);
-        own.beta[row] = betas && chain < chains ? betas[chain] : beta;
-    }
-    if (probabilities) {
-#pragma unroll
-        for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
-            const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
-            if (chain < chains)
-                store_probabilities(sums, row, own.beta[row], first_unit, layer, probabilities + chain * units);
-        }
-        return;
-    }
-    u32 draws[2 * CHAIN_TILES];
-    draw_units(sums, own, first_unit, layer, draws);
-#pragma unroll
-    for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
-        const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
-        if (chain >= chains) continue;
-        u32 drawn = draws[row];
-        if (clamped) {
-            u32 kept = 0;
-            const unsigned char* row_kept = previous + chain * previous_stride;
-            if constexpr (PACKED && own_units == 16)
-                kept = *reinterpret_cast<const unsigned short*>(row_kept + first_unit / 8);
-            else if constexpr (PACKED)
-                kept = row_kept[first_unit / 8];
-            else
-#pragma unroll
-                for (int e = 0; e < own_units; ++e)
-                    if (first_unit + e < units) kept |= (u32)row_kept[first_unit + e] << e;
-            drawn = clamp_units<WarpSums>(drawn, kept, clamped + chain * clamped_stride_chain, clamped_stride_unit,
-                                          first_unit, units);
-        }
-        unsigned char* place = states + chain * out_stride + (PACKED ? first_unit / 8 : first_unit);
-        if constexpr (PACKED && own_units == 16)
-            *reinterpret_cast<unsigned short*>(place) = (unsigned short)drawn;
-        else if constexpr (PACKED)
-            *place = (unsigned char)drawn;
-        else if constexpr (own_units == 16)
-            *reinterpret_cast<uint4*>(place) = make_uint4(bytes_of_bits(drawn), bytes_of_bits(drawn >> 4),
-                                                          bytes_of_bits(drawn >> 8), bytes_of_bits(drawn >> 12));
-        else
-            *reinterpret_cast<uint2*>(place) = make_uint2(bytes_of_bits(drawn), bytes_of_bits(drawn >> 4));
-    }
+    draw_tile<Weight, PRODUCTS, CHAIN_WARPS, PACKED>(
+        shared, (i64)blockIdx.x * S::chains, (i64)blockIdx.y * S::units, given, parts, states, probabilities, clamped,
+        previous, betas, chains, part_rows, part_columns, given_stride, out_stride, previous_stride,
+        clamped_stride_chain, clamped_stride_unit, beta, first_chain,
+        {scale, bias, units, seed, step, stream, first_step});
 }

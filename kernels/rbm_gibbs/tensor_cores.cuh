@@ -66,12 +66,17 @@ __device__ __forceinline__ void wide_fragments_of_bits(u32 bits, int first, u32 
     }
 }
 
-// The layer that is drawn: scale (for digits) and bias of each unit, and its place in the stream.
+// The layer that is drawn: scale (for digits) and bias of each unit, and its place in the stream, of which the step is
+// counted from what first_step points to, if it is not null. That is read wherever it is wanted, not kept in a register.
 struct Layer {
     const float *scale, *bias;
     i64 units;
     u64 seed;
     u32 step, stream;
+    const i64* first_step;
+    __device__ __forceinline__ u32 own_step() const {
+        return first_step ? step + (u32)*(const volatile i64*)first_step : step;
+    }
 };
 
 // A lane's chains, of which it has a row in each half of its tiles: number in the stream and inverse temperature.
@@ -87,6 +92,7 @@ template <class S>
 __device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chains, i64 first_unit, const Layer& layer,
                                            u32 (&drawn)[2 * CHAIN_TILES]) {
     constexpr int rows = 2 * CHAIN_TILES;
+    const u32 step = layer.own_step();
     u32 near[rows] = {};
     float factor[rows];
     u64 group[rows];
@@ -107,7 +113,7 @@ __device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chai
         }
 #pragma unroll
         for (int row = 0; row < rows; ++row) {
-            const Words words = random_words(group[row] + four / 4, layer.seed, layer.step, layer.stream);
+            const Words words = random_words(group[row] + four / 4, layer.seed, step, layer.stream);
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 float logit, size = 0.0f;
@@ -142,7 +148,7 @@ __device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chai
                 near[row] &= near[row] - 1;
                 const i64 unit = first_unit + e;
                 i64 whole = 0;
-                const Words again = random_words(group[row] + e / 4, layer.seed, layer.step, layer.stream);
+                const Words again = random_words(group[row] + e / 4, layer.seed, layer.own_step(), layer.stream);
                 u32 word = 0;
 #pragma unroll  // an array indexed at run time would leave the registers
                 for (int other = 0; other < S::own_units; ++other) {

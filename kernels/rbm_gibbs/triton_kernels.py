@@ -26,7 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..philox import signed_seed
-from ..philox_triton import interleave4, random_words, uniform
+from ..philox_triton import interleave4, normals, random_words, uniform
 from ..triton_math import bits_of, exact_dot_operand, from_bits
 from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
@@ -58,12 +58,13 @@ def _inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS: tl.constexp
 
 @triton.jit(do_not_specialize=["beta_bits", "seed", "step", "first_chain"])
 def half_sweep_kernel(
-    given,  # uint8 (chains, given_units) contiguous
+    given,  # (chains, given_units) contiguous: uint8, or float32 of real-valued units
     weights,  # (given_units, units), strides weight_stride_given, weight_stride_unit
     bias,  # (units,) contiguous
-    out,  # (chains, units) contiguous: uint8 states, or float32 probabilities unless DRAW
+    out,  # (chains, units) contiguous: uint8 states, float32 ones if REALS, or float32 probabilities unless DRAW
     clamped,  # bool (chains, units), strides clamped_stride_chain, clamped_stride_unit; read if CLAMPED
-    previous,  # uint8 (chains, units) contiguous; read if CLAMPED
+    previous,  # states (chains, units) contiguous; read if CLAMPED
+    sigma,  # float32, of the given units where they are float32, of the drawn ones if REALS
     betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
     chains,
     given_units,
@@ -75,9 +76,11 @@ def half_sweep_kernel(
     beta_bits,
     seed,
     step,
+    first_step,  # int64 of one element, what `step` is counted from, or None
     first_chain,
     STREAM: tl.constexpr,
     DRAW: tl.constexpr,
+    REALS: tl.constexpr,
     CLAMPED: tl.constexpr,
     BETAS: tl.constexpr,
     BLOCK_CHAINS: tl.constexpr,
@@ -101,23 +104,34 @@ def half_sweep_kernel(
             other=0.0,
         )
         weight = exact_dot_operand(weight)
+        if given.dtype.element_ty == tl.float32:
+            state /= tl.load(sigma + k, mask=k_mask, other=1.0)[None, :]
         logit = tl.dot(state.to(weight.dtype), weight, logit, input_precision="ieee")
-    logit += tl.load(bias + unit, mask=unit_mask, other=0.0).to(tl.float32)[None, :]
+    offset = tl.load(bias + unit, mask=unit_mask, other=0.0).to(tl.float32)[None, :]
     beta = _inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS)
-    p = 1.0 / (1.0 + tl.exp(-beta.to(tl.float32) * logit))
     mask = chain_mask[:, None] & unit_mask[None, :]
     place = chain[:, None] * units + unit[None, :]
     if DRAW:
         group = tl.program_id(1).to(tl.int64) * (BLOCK_UNITS // 4) + tl.arange(0, BLOCK_UNITS // 4)
         group = (first_chain + chain)[:, None] * ((units + 3) // 4) + group[None, :]
+        if first_step is not None:
+            step += tl.load(first_step)
         w0, w1, w2, w3 = random_words(group, seed, step, STREAM)
-        drawn = (uniform(interleave4(w0, w1, w2, w3)) < p).to(tl.uint8)
+        if REALS:
+            size = (1.0 / tl.sqrt(beta)).to(tl.float32)
+            z0, z1, z2, z3 = normals(w0, w1, w2, w3, size, tl.float32)
+            drawn = logit + interleave4(z0, z1, z2, z3)
+            drawn = tl.load(sigma + unit, mask=unit_mask, other=0.0)[None, :] * drawn + offset
+        else:
+            p = 1.0 / (1.0 + tl.exp(-beta.to(tl.float32) * (logit + offset)))
+            drawn = (uniform(interleave4(w0, w1, w2, w3)) < p).to(tl.uint8)
         if CLAMPED:
             held_place = chain[:, None] * clamped_stride_chain + unit[None, :] * clamped_stride_unit
             held = tl.load(clamped + held_place, mask=mask, other=0)
             drawn = tl.where(held != 0, tl.load(previous + place, mask=mask, other=0), drawn)
         tl.store(out + place, drawn, mask=mask)
     else:
+        p = 1.0 / (1.0 + tl.exp(-beta.to(tl.float32) * (logit + offset)))
         tl.store(out + place, p, mask=mask)
 
 
@@ -154,6 +168,7 @@ def matrix_half_sweep_kernel(
     beta_bits,
     seed,
     step,
+    first_step,  # int64 of one element, what `step` is counted from, or None
     first_chain,
     STREAM: tl.constexpr,
     PRODUCTS: tl.constexpr,
@@ -173,7 +188,9 @@ def matrix_half_sweep_kernel(
     first = tl.zeros((BLOCK_CHAINS, BLOCK_UNITS), SUM)
     second, third = first, first
     k = tl.arange(0, BLOCK_GIVEN)
-    given_row = given + chain[:, None] * given_stride
+    # Rows of bytes are aligned, whatever Triton knows of the stride.
+    given_step = given_stride if PACKED else given_stride // 16 * 16
+    given_row = given + chain[:, None] * given_step
     weights = parts + unit.to(tl.int64)[None, :] * part_columns + k[:, None]
     for start in range(0, part_columns, BLOCK_GIVEN):
         if PACKED:
@@ -186,9 +203,10 @@ def matrix_half_sweep_kernel(
             if DIGITS:
                 state = state.to(tl.int8, bitcast=True)
         if DIGITS:
-            first = tl.dot(state, tl.load(weights + start), first, out_dtype=tl.int32)
-            second = tl.dot(state, tl.load(weights + part_size + start), second, out_dtype=tl.int32)
-            third = tl.dot(state, tl.load(weights + part_size + part_size + start), third, out_dtype=tl.int32)
+            part = weights + start
+            first = tl.dot(state, tl.load(part), first, out_dtype=tl.int32)
+            second = tl.dot(state, tl.load(part + part_size), second, out_dtype=tl.int32)
+            third = tl.dot(state, tl.load(part + part_size + part_size), third, out_dtype=tl.int32)
         else:
             part = weights + start
             for _ in tl.static_range(PRODUCTS):
@@ -209,10 +227,17 @@ def matrix_half_sweep_kernel(
         logit = first + offset
     e = tl.exp2(logit * (beta * -1.4426950408889634).to(tl.float32))
     mask = chain_mask[:, None] & unit_mask[None, :]
-    place = chain[:, None] * out_stride + unit[None, :]
+    # Places in a tile have 32 bits (`MOST_UNITS`): addresses of 64 for each would fill the registers.
+    out_step = tl.cast(out_stride, tl.int32) // 16 * 16 if DRAW and not PACKED else tl.cast(out_stride, tl.int32)
+    first_unit = tl.program_id(1) * BLOCK_UNITS
+    out_tile = out + tl.program_id(0).to(tl.int64) * BLOCK_CHAINS * out_step
+    out_row = tl.arange(0, BLOCK_CHAINS)[:, None] * out_step
+    out_place = out_row + tl.arange(0, BLOCK_UNITS)[None, :]
     if DRAW:
         group = tl.program_id(1).to(tl.int64) * (BLOCK_UNITS // 4) + tl.arange(0, BLOCK_UNITS // 4)
         group = (first_chain + chain)[:, None] * ((units + 3) // 4) + group[None, :]
+        if first_step is not None:
+            step += tl.load(first_step)
         w0, w1, w2, w3 = random_words(group, seed, step, STREAM)
         u = uniform(interleave4(w0, w1, w2, w3))
         test = u * (1.0 + e)
@@ -240,11 +265,11 @@ def matrix_half_sweep_kernel(
             bits = tl.reshape(drawn.to(tl.int32), (BLOCK_CHAINS, BLOCK_UNITS // 32, 32))
             words = tl.sum(bits << tl.arange(0, 32)[None, None, :], 2)
             word = tl.program_id(1) * (BLOCK_UNITS // 32) + tl.arange(0, BLOCK_UNITS // 32)[None, :]
-            tl.store(out + chain[:, None] * out_stride + word, words, mask=chain_mask[:, None] & (word < out_stride))
+            tl.store(out_tile + (out_row + word), words, mask=chain_mask[:, None] & (word < out_step))
         else:
-            tl.store(out + place, drawn, mask=chain_mask[:, None] & (unit < out_stride))
+            tl.store(out_tile + first_unit + out_place, drawn, mask=chain_mask[:, None] & (unit < out_step))
     else:
-        tl.store(out + place, 1.0 / (1.0 + e), mask=mask)
+        tl.store(out_tile + first_unit + out_place, 1.0 / (1.0 + e), mask=mask)
 
 
 def half_sweep(half: HalfSweep) -> None:
@@ -255,15 +280,17 @@ def half_sweep(half: HalfSweep) -> None:
     if isinstance(half.weights, Operand):
         _matrix_half_sweep(half, half.weights)
         return
-    draw = half.out.dtype.itemsize == 1
+    draw = half.out.dtype.itemsize == 1 or half.draws_reals
+    sigma = half.bias if half.sigma is None else half.sigma
     clamped, previous = _held(half)
     has_betas, betas, beta = _betas(half)
     grid = (triton.cdiv(chains, BLOCK_CHAINS), triton.cdiv(units, BLOCK_UNITS))
     half_sweep_kernel[grid](
-        half.given, half.weights, half.bias, half.out, clamped, previous, betas, chains, half.given.shape[1], units,
-        *half.weights.stride(), *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step,
-        half.first_chain, STREAM=int(half.stream), DRAW=draw, CLAMPED=half.clamped is not None, BETAS=has_betas,
-        BLOCK_CHAINS=BLOCK_CHAINS, BLOCK_UNITS=BLOCK_UNITS, BLOCK_GIVEN=BLOCK_GIVEN, num_warps=4,
+        half.given, half.weights, half.bias, half.out, clamped, previous, sigma, betas, chains, half.given.shape[1],
+        units, *half.weights.stride(), *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step,
+        half.first_step, half.first_chain, STREAM=int(half.stream), DRAW=draw, REALS=half.draws_reals,
+        CLAMPED=half.clamped is not None, BETAS=has_betas, BLOCK_CHAINS=BLOCK_CHAINS, BLOCK_UNITS=BLOCK_UNITS,
+        BLOCK_GIVEN=BLOCK_GIVEN, num_warps=4,
     )  # fmt: skip
 
 
@@ -296,7 +323,8 @@ def _matrix_half_sweep(half: HalfSweep, operand: Operand) -> None:
     matrix_half_sweep_kernel[grid](
         given, operand.parts, operand.scale if digits else half.bias, half.bias, out, clamped, previous,
         betas, chains, units, rows * columns, columns, given.stride(0), out.stride(0), previous.stride(0),
-        *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step, half.first_chain,
+        *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step,
+        half.first_step, half.first_chain,
         STREAM=int(half.stream), PRODUCTS=products, DIGITS=digits, DRAW=draw, PACKED=half.packed,
         CLAMPED=half.clamped is not None, BETAS=has_betas, BLOCK_CHAINS=block_chains, BLOCK_UNITS=block_units,
         BLOCK_GIVEN=MATRIX_GIVEN, num_warps=MATRIX_WARPS,
@@ -308,7 +336,48 @@ def _as_words(states: Tensor) -> Tensor:
     return states.view(torch.int32) if states.dtype is torch.int64 else states
 
 
-def variants() -> Sequence[Variant]:
+def variants(*kinds: str) -> Sequence[Variant]:
+    """Of ``binary`` visible units, ``gaussian`` ones, or both."""
+    kernels = {"binary": _binary_variants, "gaussian": _gaussian_variants}
+    return [variant for kind in kinds or kernels for variant in kernels[kind]()]
+
+
+def _gaussian_variants() -> Sequence[Variant]:
+    """From real-valued units and to them."""
+    found: list[Variant] = []
+    for what, given, out, draw in (
+        ("from real-valued units", "*fp32:16", "*u8:16", True),
+        ("probabilities from real-valued units", "*fp32:16", "*fp32:16", False),
+        ("to real-valued units", "*u8:16", "*fp32:16", True),
+    ):
+        reals = what.startswith("to")
+        found.append(
+            TritonVariant(
+                name=f"half sweep fp32, {what}",
+                threads=128,
+                items=64 * BLOCK_UNITS * BLOCK_GIVEN // 128,
+                unit="multiply-adds",
+                bytes_per_item=(1 if reals else 4) / BLOCK_UNITS + 4 / 64,
+                kernel=half_sweep_kernel,
+                signature={
+                    **_common_signature(half_sweep_kernel, draw, False),
+                    **dict.fromkeys(("chains", "given_units", "units", "weight_stride_given"), "i32:16"),
+                    **dict.fromkeys(("weights", "bias", "sigma"), "*fp32:16"),
+                    "given": given,
+                    "out": out,
+                    "previous": out,
+                    "weight_stride_unit": 1,
+                    "REALS": reals,
+                    "BLOCK_CHAINS": 64,
+                    "BLOCK_UNITS": BLOCK_UNITS,
+                    "BLOCK_GIVEN": BLOCK_GIVEN,
+                },
+            )
+        )
+    return found
+
+
+def _binary_variants() -> Sequence[Variant]:
     """States drawn, with and without clamped units, and probabilities; for each dtype of the weights, and for
     prepared ones in each precision."""
     found: list[Variant] = []
@@ -320,6 +389,8 @@ def variants() -> Sequence[Variant]:
                 **dict.fromkeys(("chains", "given_units", "units", "weight_stride_given"), "i32:16"),
                 "weights": f"*{dtype}:16",
                 "bias": f"*{dtype}:16",
+                "sigma": f"*{dtype}:16",
+                "REALS": False,
                 "weight_stride_unit": 1,
                 "BLOCK_CHAINS": 64,
                 "BLOCK_UNITS": BLOCK_UNITS,
@@ -380,6 +451,7 @@ def _common_signature(kernel: Any, draw: bool, clamped: bool) -> dict[str, Any]:
         "clamped_stride_chain": "i32:16",
         "clamped_stride_unit": 1,
         "step": "i32",
+        "first_step": None,
         "first_chain": "i32",
         "STREAM": 1,
         "DRAW": draw,

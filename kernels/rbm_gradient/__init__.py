@@ -70,7 +70,7 @@ def log_likelihood_gradient(
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
         ValueError: shapes do not match, there is no chain, a value is out of range, hidden units are to be computed
-            and there are no weights, or ``backend`` is unknown or cannot run here.
+            and there are no weights, or ``backend`` is unknown or cannot run here (``triton``: layers of 2**26 units).
 
     Sums are float32, in an order that the shapes alone settle: the same arguments give the same bits, and equal phases
     a gradient of exactly 0.

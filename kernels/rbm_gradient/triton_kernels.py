@@ -36,6 +36,9 @@ INTERPRETED = (64, 64, 256, 4)
 """Interpreted, a program costs the same few milliseconds whatever its tile."""
 TILES_WANTED = 64
 """For the larger tile; where there are fewer, chains are split, too."""
+MOST_UNITS = (1 << 31) // (INTERPRETED if INTERPRETS else TILES[0])[2] - 1
+"""Places in a block of chains have 32 bits."""
+ROWS_ADDED = tl.constexpr(64 if INTERPRETS else 32)
 
 
 @triton.jit(do_not_specialize=["beta_bits"])
@@ -82,18 +85,15 @@ def phase_sum(
 ):  # fmt: skip
     """``sum_c v_ci h_cj`` over the chains from ``first`` to ``end``; float32 (BLOCK_VISIBLE, BLOCK_HIDDEN)."""
     total = tl.zeros((BLOCK_VISIBLE, BLOCK_HIDDEN), tl.float32)
+    # Of 32 bits, and the same for every block of chains: addresses of 64 would not leave the registers for the tiles.
+    row = tl.arange(0, BLOCK_CHAINS)
+    v_place = row[None, :] * tl.cast(visible_units, tl.int32) + i.to(tl.int32)[:, None]
+    h_place = row[:, None] * tl.cast(hidden_units, tl.int32) + j.to(tl.int32)[None, :]
+    v_mask, h_mask = (i < visible_units)[:, None], (j < hidden_units)[None, :]
     for start in range(first, end, BLOCK_CHAINS):
-        chain = start + tl.arange(0, BLOCK_CHAINS).to(tl.int64)
-        v = tl.load(
-            visible + chain[None, :] * visible_units + i[:, None],
-            mask=(chain < end)[None, :] & (i < visible_units)[:, None],
-            other=0,
-        )
-        h = tl.load(
-            hidden + chain[:, None] * hidden_units + j[None, :],
-            mask=(chain < end)[:, None] & (j < hidden_units)[None, :],
-            other=0,
-        )
+        inside = row < end - start
+        v = tl.load(visible + start * visible_units + v_place, mask=inside[None, :] & v_mask, other=0)
+        h = tl.load(hidden + start * hidden_units + h_place, mask=inside[:, None] & h_mask, other=0)
         total = add_product(v, h, total)
     return total
 
@@ -102,14 +102,11 @@ def phase_sum(
 def unit_sum(states, first, end, unit, units, BLOCK_UNITS: tl.constexpr, BLOCK_CHAINS: tl.constexpr):
     """The sum over the chains from ``first`` to ``end`` of states or probabilities; float32 (BLOCK_UNITS,)."""
     total = tl.zeros((BLOCK_UNITS,), tl.float32)
+    row = tl.arange(0, BLOCK_CHAINS)
+    place = row[:, None] * tl.cast(units, tl.int32) + unit.to(tl.int32)[None, :]
     for start in range(first, end, BLOCK_CHAINS):
-        chain = start + tl.arange(0, BLOCK_CHAINS).to(tl.int64)
-        given = tl.load(
-            states + chain[:, None] * units + unit[None, :],
-            mask=(chain < end)[:, None] & (unit < units)[None, :],
-            other=0,
-        )
-        total += tl.sum(given.to(tl.float32), axis=0)
+        mask = (row < end - start)[:, None] & (unit < units)[None, :]
+        total += tl.sum(tl.load(states + start * units + place, mask=mask, other=0).to(tl.float32), axis=0)
     return total
 
 
@@ -181,12 +178,17 @@ def gradient_kernel(
         finished_before = tl.atomic_add(counter, 1, sem="acq_rel")
         if finished_before == tl.num_programs(2) - 1:
             tl.store(counter, 0)
-            # Past the first-level cache, which may hold what was there before the parts.
-            total = tl.zeros((BLOCK_VISIBLE, BLOCK_HIDDEN), tl.float32)
-            for other in range(tl.num_programs(2)):
-                given = parts + tl.cast(other, tl.int64) * whole + place
-                total += tl.load(given, mask=mask, other=0.0, cache_modifier=".cg")
-            tl.store(weights_out + place, total, mask=mask)
+            # Past the first-level cache, which may hold what was there before the parts; a few rows at a time, since
+            # addresses of a whole tile would fill the registers.
+            for row in range(0, BLOCK_VISIBLE, ROWS_ADDED):
+                own = tl.program_id(0).to(tl.int64) * BLOCK_VISIBLE + row + tl.arange(0, ROWS_ADDED)
+                added = own[:, None] * hidden_units + j[None, :]
+                inside = (own < visible_units)[:, None] & (j < hidden_units)[None, :]
+                total = tl.zeros((ROWS_ADDED, BLOCK_HIDDEN), tl.float32)
+                for other in range(tl.num_programs(2)):
+                    given = parts + tl.cast(other, tl.int64) * whole + added
+                    total += tl.load(given, mask=inside, other=0.0, cache_modifier=".cg")
+                tl.store(weights_out + added, total, mask=inside)
             if tl.program_id(1) == 0:
                 units = tl.zeros((BLOCK_VISIBLE,), tl.float32)
                 for other in range(tl.num_programs(2)):
@@ -225,6 +227,8 @@ def gradient(
         assert weights is not None
         assert hidden_bias is not None
         infer(to_infer, weights, hidden_bias, beta)
+    if max(visible_units, hidden_units) > MOST_UNITS:
+        raise ValueError(f"data must have at most {MOST_UNITS} visible and hidden units with backend 'triton'")
     large = triton.cdiv(visible_units, TILES[0][0]) * triton.cdiv(hidden_units, TILES[0][1]) >= TILES_WANTED
     block_visible, block_hidden, block_chains, warps = INTERPRETED if INTERPRETS else TILES[0 if large else 1]
     tiles = (max(1, triton.cdiv(visible_units, block_visible)), max(1, triton.cdiv(hidden_units, block_hidden)))

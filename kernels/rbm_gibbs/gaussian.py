@@ -1,0 +1,127 @@
+"""Block Gibbs with real-valued (Gaussian) visible units and binary hidden ones.
+
+Energy ``E(v, h) = sum_i (v_i - b_i)^2 / (2 sigma_i^2) - c.h - sum_ij (v_i / sigma_i) W_ij h_j``, ``p(v, h)``
+proportional to ``exp(-beta E)``. One sweep draws ``h_j ~ Bernoulli(sigmoid(beta (c_j + sum_i v_i W_ij / sigma_i)))``
+for all hidden units, then ``v_i ~ Normal(b_i + sigma_i sum_j W_ij h_j, sigma_i^2 / beta)`` for all visible ones.
+
+Source: Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313 (2006),
+supporting material. Cho, Ilin and Raiko, "Improved learning of Gaussian-Bernoulli restricted Boltzmann machines", ICANN
+2011, divide by ``sigma_i^2`` in the last term: their weights are ``sigma_i W_ij`` of these.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..dispatch import backend_module, choose_backend, note_written, require_tensor, running_on
+from ..philox import Stream
+from .checks import (
+    GibbsResult,
+    Shapes,
+    allocate,
+    require_beta,
+    require_biases,
+    require_clamped,
+    require_no_fault,
+    require_place,
+    require_results,
+    sweep_faults,
+)
+from .half_sweep import HalfSweep
+
+
+def gaussian_gibbs(
+    visible: Tensor,
+    weights: Tensor,
+    visible_bias: Tensor,
+    hidden_bias: Tensor,
+    sigma: Tensor,
+    sweeps: int = 1,
+    beta: float | Tensor = 1.0,
+    *,
+    seed: int,
+    first_sweep: int | Tensor = 0,
+    first_chain: int = 0,
+    clamped: Tensor | None = None,
+    return_hidden_probability: bool = False,
+    out: GibbsResult | None = None,
+    check_values: bool = True,
+    backend: str = "auto",
+) -> GibbsResult:
+    """Advance every chain by ``sweeps`` sweeps and return the new states: float32 ``visible``, uint8 ``hidden``.
+
+    Args:
+        visible: float32, finite, shape (chains, visible units); not modified.
+        weights: float32, shape (visible units, hidden units); any strides.
+        visible_bias, sigma: float32, one value for each visible unit; ``sigma`` positive.
+        hidden_bias: float32, one value for each hidden unit.
+        beta: the inverse temperature, finite and positive: a number, or float32 or float64 of shape (chains,).
+        sweeps, seed, first_sweep, first_chain, clamped, return_hidden_probability, out, check_values, backend: as in
+            `gibbs`; there is one plan, a launch for each half sweep.
+
+    Raises:
+        TypeError: an argument is not a dense tensor of float32 (``clamped``: bool).
+        ValueError: shapes do not match, a number is NaN or infinite or out of range, or ``backend`` cannot run here.
+
+    A hidden unit draws as it does in `gibbs`. Visible unit ``i`` of chain ``n`` in sweep ``t`` draws normal number
+    ``i % 4`` of group ``(first_chain + n) * ceil(units / 4) + i // 4`` at step ``first_sweep + t`` of the same stream.
+    """
+    require_tensor("visible", visible, (torch.float32,), None)
+    parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias, "sigma": sigma}
+    for name, value in parameters.items():
+        require_tensor(name, value, (torch.float32,), visible.device)
+    if weights.dim() != 2:
+        raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
+    if visible.dim() != 2 or visible.shape[1] != len(weights):
+        raise ValueError(f"visible must have shape (chains, {len(weights)}), got {tuple(visible.shape)}")
+    require_biases(weights, visible_bias, hidden_bias)
+    if sigma.shape != visible_bias.shape:
+        raise ValueError(f"sigma must have shape ({len(weights)},), got {tuple(sigma.shape)}")
+    first_step, counted_from = require_place(
+        seed, first_sweep, sweeps, first_chain, len(visible), max(weights.shape), visible.device
+    )
+    if not isinstance(beta, Tensor) and not beta > 0:
+        raise ValueError(f"beta must be finite and positive, got {beta}")
+    beta = require_beta(beta, visible)
+    clamped = require_clamped(clamped, len(visible), len(weights), visible.device)
+    if check_values:
+        faults = sweep_faults(counted_from, sweeps)
+        for name, value in {"visible": visible, **parameters}.items():
+            faults[f"{name} must be finite"] = ~torch.isfinite(value).all()
+        faults["sigma must be positive"] = (sigma <= 0).any()
+        if isinstance(beta, Tensor):
+            faults["beta must be finite and positive"] = ~(torch.isfinite(beta) & (beta > 0)).all()
+        require_no_fault(faults)
+    kernels = backend_module(choose_backend(backend, visible.device), __package__)
+    of_hidden = torch.Size((len(visible), weights.shape[1]))
+    shapes: Shapes = {
+        "visible": (visible.shape, torch.float32),
+        "hidden": (of_hidden, torch.uint8),
+        "hidden_probability": (of_hidden, torch.float32) if return_hidden_probability else None,
+    }
+    result = out if out is not None else allocate(visible, shapes)
+    arguments = {"visible": visible, **parameters}
+    arguments |= {} if clamped is None else {"clamped": clamped}
+    arguments |= {"beta": beta} if isinstance(beta, Tensor) else {}
+    require_results(result, shapes, arguments)
+
+    common = partial(
+        HalfSweep, beta=beta, seed=seed, first_step=counted_from, first_chain=first_chain, sigma=sigma.contiguous()
+    )
+    to_hidden = partial(common, weights=weights, bias=hidden_bias.contiguous(), stream=Stream.HIDDEN)
+    to_visible = partial(
+        common, weights=weights.t(), bias=visible_bias.contiguous(), stream=Stream.VISIBLE, clamped=clamped
+    )
+    current = visible.contiguous()
+    with running_on(visible.device):
+        for step in range(first_step, first_step + sweeps):
+            kernels.half_sweep(to_hidden(given=current, out=result.hidden, step=step))
+            kernels.half_sweep(to_visible(given=result.hidden, out=result.visible, step=step, previous=current))
+            current = result.visible
+        if result.hidden_probability is not None:
+            kernels.half_sweep(to_hidden(given=current, out=result.hidden_probability, step=0))
+    for written in result:
+        if written is not None:
+            note_written(written)
+    return result
