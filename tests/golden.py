@@ -4,9 +4,11 @@ each variant. A change of code generation shows there in review. To renew them, 
     python tests/golden.py
 
 On `FULL` every variant is read. On the others, of those of a Triton kernel that differ neither in kernel nor in the
-types of its pointers, the first is: each has to be compiled and disassembled by itself, and the suite has minutes.
+types of its pointers, the first is, and tests read only what was made from other source or by another compiler than its
+summary says: each has to be compiled and disassembled by itself, and the suite has minutes.
 """
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -16,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from boltzbench.harness.source_hash import source_hash
 
 FOLDER = Path(__file__).with_name("golden")
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers that share them
@@ -37,32 +41,38 @@ OPERATIONS = (
 )
 COMPILERS = {"triton": ("triton",), "cupy": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")}
 """The distributions that an implementation's compiler may come from."""
+MODULES = {"triton": "triton_kernels", "cupy": "cuda_kernels"}
 
 
-def inspected(arch: str) -> dict[str, list[dict[str, Any]]]:
-    """The findings for each file of ``arch``, from a process that compiles Triton kernels."""
-    run = subprocess.run([sys.executable, __file__, arch], capture_output=True, text=True, check=False)
+def names(arch: str) -> list[str]:
+    return [f"{operation}-{backend}-{arch}.txt" for operation in OPERATIONS for backend in COMPILERS]
+
+
+def changed(arch: str) -> list[str]:
+    """The files of ``arch`` that were made from other source, or by other compilers, than are here."""
+    return [name for name in names(arch) if (FOLDER / name).read_text().splitlines()[:2] != header(name)]
+
+
+def inspected(files: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The findings for each of ``files``, from a process that compiles Triton kernels."""
+    run = subprocess.run([sys.executable, __file__, *files], capture_output=True, text=True, check=False)
     if run.returncode:
         raise RuntimeError(run.stderr[-4000:])
     found: dict[str, list[dict[str, Any]]] = json.loads(run.stdout)
     return found
 
 
-def _inspect(arch: str) -> dict[str, list[dict[str, Any]]]:
+def _inspect(files: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     from boltzbench.harness.inspect_limits import architecture
     from boltzbench.harness.inspection import inspect_variants
     from boltzbench.kernels.variants import variants_of
 
-    return {
-        f"{operation}-{backend}-{arch}.txt": [
-            asdict(each)
-            for each in inspect_variants(
-                _chosen(variants_of(backend, f"boltzbench.kernels.{operation}"), arch), architecture(arch)
-            )
-        ]
-        for operation in OPERATIONS
-        for backend in COMPILERS
-    }
+    found = {}
+    for name in files:
+        operation, backend, arch = name.removesuffix(".txt").split("-")
+        chosen = _chosen(variants_of(backend, f"boltzbench.kernels.{operation}"), arch)
+        found[name] = [asdict(each) for each in inspect_variants(chosen, architecture(arch))]
+    return found
 
 
 def _chosen(variants: Sequence[Any], arch: str) -> list[Any]:
@@ -86,8 +96,15 @@ def compiler(name: str) -> str:
     return "# nothing"
 
 
+def header(name: str) -> list[str]:
+    """The first lines of a file: the compiler, and a hash of the source that its kernels were made from."""
+    operation, backend, _ = name.split("-")
+    kernels = importlib.import_module(f"boltzbench.kernels.{operation}.{MODULES[backend]}")
+    return [compiler(name), f"# source {source_hash(kernels.variants)}"]
+
+
 def summary(name: str, findings: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join([compiler(name), *map(_line, findings)]) + "\n"
+    return "\n".join([*header(name), *map(_line, findings)]) + "\n"
 
 
 def _line(found: Mapping[str, Any]) -> str:
@@ -110,7 +127,7 @@ def _line(found: Mapping[str, Any]) -> str:
 def renew() -> None:
     written = set()
     for arch in ARCHITECTURES:
-        for name, findings in inspected(arch).items():
+        for name, findings in inspected(names(arch)).items():
             (FOLDER / name).write_text(summary(name, findings))
             written.add(FOLDER / name)
     for file in set(FOLDER.glob("*.txt")) - written:
@@ -120,6 +137,6 @@ def renew() -> None:
 if __name__ == "__main__":
     if sys.argv[1:]:
         os.environ["TRITON_INTERPRET"] = "0"
-        print(json.dumps(_inspect(sys.argv[1])))
+        print(json.dumps(_inspect(sys.argv[1:])))
     else:
         renew()

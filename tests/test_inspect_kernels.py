@@ -76,7 +76,7 @@ def require_compilers():
 def test_the_machine_code_of_every_kernel(arch, subtests):
     """One test for an architecture, so that workers which share the tests compile nothing twice."""
     require_compilers()
-    found = golden.inspected(arch)
+    found = golden.inspected(golden.names(arch) if arch == golden.FULL else golden.changed(arch))
     with subtests.test("kernels spill nothing and are as wide as they promise"):
         faults = {
             (name.removesuffix(f"-{arch}.txt"), each["variant"]): each["message"]
@@ -89,15 +89,17 @@ def test_the_machine_code_of_every_kernel(arch, subtests):
     with subtests.test("two blocks of 256 threads of CUDA C and more live on a multiprocessor"):
         warps = {each["variant"]: each["warps"] for name in found if "-cupy-" in name for each in found[name]}
         on_tensor_cores = {name for name in warps if name.startswith("tensor-core")}  # their sums fill the registers
-        assert min(warps[name] for name in warps.keys() - on_tensor_cores) >= 16, warps
-        assert min(warps[name] for name in on_tensor_cores) >= 8, warps
+        assert min((warps[name] for name in warps.keys() - on_tensor_cores), default=16) >= 16, warps
+        assert min((warps[name] for name in on_tensor_cores), default=8) >= 8, warps
     for name, findings in found.items():
         with subtests.test(name):
             kept = (golden.FOLDER / name).read_text()
             here, there = golden.compiler(name)[2:], kept.splitlines()[0][2:]
             if here != there:
                 pytest.skip(f"{name} was made with {there}, here is {here}")
-            assert golden.summary(name, findings) == kept, "look at what changed; python tests/golden.py renews it"
+            # What the source was may differ where the code does not.
+            found_now, found_then = (text.splitlines()[2:] for text in (golden.summary(name, findings), kept))
+            assert found_now == found_then, "look at what changed; python tests/golden.py renews it"
 
 
 def test_summaries_are_made_with_the_pinned_compilers():
