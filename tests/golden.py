@@ -25,9 +25,9 @@ FOLDER = Path(__file__).with_name("golden")
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers that share them
 FULL = "sm_90"
 OPERATIONS = (
-    "enumeration",
     "annealed_langevin",
     "boltzmann_gibbs",
+    "enumeration",
     "generalised_cross_entropy",
     "ising",
     "logsumexp",

@@ -138,9 +138,9 @@ def test_other_forms_of_the_triton_kernels():
 @pytest.mark.parametrize(
     ("module", "modules"),
     [
-        (enumeration, [enumeration.module()]),
         (annealed_langevin, [annealed_langevin.module()]),
         (boltzmann_gibbs, [boltzmann_gibbs.module()]),
+        (enumeration, [enumeration.module()]),
         (
             generalised_cross_entropy,
             [generalised_cross_entropy.module(dtype) for dtype in generalised_cross_entropy.TYPES],
