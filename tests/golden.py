@@ -55,6 +55,8 @@ def changed(arch: str) -> list[str]:
 
 def inspected(files: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """The findings for each of ``files``, from a process that compiles Triton kernels."""
+    if not files:
+        return {}
     run = subprocess.run([sys.executable, __file__, *files], capture_output=True, text=True, check=False)
     if run.returncode:
         raise RuntimeError(run.stderr[-4000:])
