@@ -260,7 +260,9 @@ def closing_line(
         return f"{troubled}Nothing was judged{aside}{f': {reasons}' if reasons else ''}."
     lawless = sorted({row.sampler for row in found} - {each.sampler for each in claims if each.claim.startswith(LAWS)})
     unheld = f" Held to no exact law: {', '.join(lawless)}." if lawless else ""
-    parts = [f"{judged} pairs"] * bool(judged) + [f"{len(outcomes)} experiments"] * bool(outcomes)
+    parts = [f"{judged} pairs"] * bool(judged) + [f"{len(outcomes)} experiment{'s' * (len(outcomes) != 1)}"] * bool(
+        outcomes
+    )
     chance = (judged + len(outcomes)) * FALSE_ALARM
     alarm = f"if all are right, one would fail with probability {chance:.1g} at most"
     return f"{troubled}All {passed} claims hold{aside}. ({', '.join(parts)}: {alarm}.){unheld}"

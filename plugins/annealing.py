@@ -26,8 +26,8 @@ HOT, COLD = 3.0, 0.2
 CYCLES = 8
 SMALL_WAYS = (
     ("one cooling", 1, (2, 3, 4, 6, 8)),
-    ("2 cycles, last end", 2, (4, 8, 12, 16)),
-    ("2 cycles, any end", 2, (4, 8, 12)),
+    ("last of 2 cycles", 2, (4, 8, 12, 16)),
+    ("any of 2 cycles", 2, (4, 8, 12)),
 )
 """To cool a torus of 4 x 4, whose success rate is known exactly: cycles, and sweeps in all until nearly all succeed."""
 LARGE_SWEEPS = (64, 128, 256)
@@ -126,14 +126,14 @@ def small_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Est
         measured, exact = [], []
         for sweeps in budgets:
             parts = _cooling(sweeps, cycles)
-            chosen = int(name.endswith("any end"))
+            chosen = int(name.startswith("any"))
             rate, error = _mean(_successes(couplings, ground, parts, device, seed + sweeps, walkers)[chosen])
             p = _exact_successes(energies, parts)[chosen]
             measured.append((rate, error))
             exact.append(p)
-            claim = f"4 x 4 glass solved: {name}, {sweeps} sweeps"
+            claim = f"4 x 4 in {sweeps}: {name}"
             estimates.append(Estimate(claim, rate, math.sqrt(p * (1 - p) / walkers), p))
-        curves.append(Curve(f"{name}, exact", tuple(map(float, budgets)), tuple(exact), exact=True))
+        curves.append(Curve(name, tuple(map(float, budgets)), tuple(exact), exact=True))
         curves.append(_rates(name, budgets, measured))
     plot = Plot("A 4 x 4 glass: walkers in a ground state", "sweeps in all", "share", tuple(curves), x_log=True)
     return estimates, plot
@@ -143,25 +143,25 @@ def large_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Est
     """Success rates on 8 x 8 spins, over several glasses: one cooling against cycles, walker for walker and in all."""
     glasses = [lattice_glass(8, 8, torch.Generator().manual_seed(number)) for number in range(GLASSES)]
     grounds = [exact_glass.torus_ground_energy(couplings, 8, 8) for couplings in glasses]
-    rates: dict[str, list[Tensor]] = {"one cooling": [], "last end": [], "any end": []}
+    rates: dict[str, list[Tensor]] = {"one cooling": [], "last": [], "any": []}
     for sweeps in LARGE_SWEEPS:
         each: dict[str, list[Tensor]] = {name: [] for name in rates}
         for number, (couplings, ground) in enumerate(zip(glasses, grounds, strict=True)):
             of = (device, seed + 1000 * number + sweeps, walkers)
             each["one cooling"].append(_successes(couplings, ground, _cooling(sweeps, 1), *of)[0].double().mean().cpu())
             last, ever = _successes(couplings, ground, _cooling(sweeps, CYCLES), *of)
-            each["last end"].append(last.double().mean().cpu())
-            each["any end"].append(ever.double().mean().cpu())
+            each["last"].append(last.double().mean().cpu())
+            each["any"].append(ever.double().mean().cpu())
         for name, values in each.items():
             rates[name].append(torch.stack(values))
     estimates = []
-    for name in ("last end", "any end"):
+    for name in ("last", "any"):
         for sweeps, slow, cyclic in zip(LARGE_SWEEPS, rates["one cooling"], rates[name], strict=True):
             value, error = _mean(cyclic - slow)
-            claim = f"8 x 8 solved, {sweeps} sweeps: cycles, {name} - one cooling"
+            claim = f"8 x 8 in {sweeps}: {name} less slow"
             estimates.append(Estimate(claim, value, error))
     estimates += _energies_in_equilibrium(glasses[0], device, seed, 4 * walkers)
-    titles = {"one cooling": "one cooling", **{end: f"{CYCLES} cycles, {end}" for end in ("last end", "any end")}}
+    titles = {"one cooling": "one cooling", **{end: f"{end} of {CYCLES} cycles" for end in ("last", "any")}}
     curves = tuple(_rates(titles[name], LARGE_SWEEPS, [_mean(each) for each in of]) for name, of in rates.items())
     title = f"{GLASSES} glasses of 8 x 8: walkers in a ground state, error bars over glasses"
     return estimates, Plot(title, "sweeps in all", "share", curves, x_log=True)
@@ -176,7 +176,7 @@ def _energies_in_equilibrium(couplings: Tensor, device: torch.device, seed: int,
         temperatures = torch.cat((schedules.geometric(100, HOT, temperature), schedules.constant(200, temperature)))
         run = anneal_spins(spins, couplings, temperatures, seed=seed + number, backend=_backend(device))
         exact = exact_glass.torus_mean_energy(couplings, 8, 8, temperature)
-        estimates.append(Estimate(f"energy of an 8 x 8 glass, T = {temperature:g}", *_mean(run.energies), exact))
+        estimates.append(Estimate(f"energy of 8 x 8, T = {temperature:g}", *_mean(run.energies), exact))
     return estimates
 
 
@@ -193,7 +193,7 @@ def run(device: torch.device, seed: int) -> Findings:
 
 EXPERIMENT = Experiment(
     name="annealing",
-    summary="Passages over a barrier against temperature; success of one slow cooling against cycles.",
+    summary="Passage times; glasses solved in n sweeps, by cycles or one cooling.",
     source="Kramers, Physica 7 (1940); Kirkpatrick et al., Science 220 (1983); Zhang et al., ICLR 2020",
     run=run,
 )

@@ -150,7 +150,7 @@ def register_experiments(register: Callable[[Experiment], None]) -> None:
     register(
         Experiment(
             "partition_function",
-            "log Z of a 10 x 8 RBM and a 4 x 4 Ising torus by enumeration, AIS and parallel tempering.",
+            "log Z by enumeration, by annealing and by tempering.",
             "Neal, Statistics and Computing 11 (2001); Salakhutdinov and Murray, ICML 2008",
             run,
         )

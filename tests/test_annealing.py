@@ -10,7 +10,7 @@ from fakes import CPU
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(annealing, "TEMPERATURES", (0.7, 1.0))
-    monkeypatch.setattr(annealing, "SMALL_WAYS", (("one cooling", 1, (4,)), ("2 cycles, any end", 2, (8,))))
+    monkeypatch.setattr(annealing, "SMALL_WAYS", (("one cooling", 1, (4,)), ("any of 2 cycles", 2, (8,))))
     monkeypatch.setattr(annealing, "LARGE_SWEEPS", (16, 32))
     monkeypatch.setattr(annealing, "GLASSES", 2)
 
@@ -33,5 +33,5 @@ def test_annealing(small, monkeypatch):
     monkeypatch.setattr(annealing, "anneal_spins", too_cold)
     failed = {each.claim for each in conduct(annealing.EXPERIMENT, CPU, 1).failed}
     assert "mean passage time, T = 1" in failed
-    assert "4 x 4 glass solved: one cooling, 4 sweeps" in failed
+    assert "4 x 4 in 4: one cooling" in failed
     assert "energy of an 8 x 8 glass, T = 1.5" in failed

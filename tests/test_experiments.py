@@ -151,7 +151,7 @@ def test_the_command_tells_of_failures_in_full(monkeypatch, tmp_path):
 
 def test_experiments_are_chosen_by_name(monkeypatch):
     both = experiment(), experiment("more")
-    assert "(1 experiments:" in command(monkeypatch, ["-e", "more"], *both).output
+    assert "(1 experiment:" in command(monkeypatch, ["-e", "more"], *both).output
     result = command(monkeypatch, ["-e", "mor"], *both)
     assert isinstance(result.exception, UnknownName)
     assert str(result.exception) == "unknown experiment 'mor': did you mean more?"
