@@ -34,4 +34,4 @@ def test_annealing(small, monkeypatch):
     failed = {each.claim for each in conduct(annealing.EXPERIMENT, CPU, 1).failed}
     assert "mean passage time, T = 1" in failed
     assert "4 x 4 in 4: one cooling" in failed
-    assert "energy of an 8 x 8 glass, T = 1.5" in failed
+    assert "energy of 8 x 8, T = 1.5" in failed
