@@ -4,8 +4,8 @@ each variant. A change of code generation shows there in review. To renew them, 
     python tests/golden.py
 
 On `FULL` every variant is read. On the others, of those of a Triton kernel that differ neither in kernel nor in the
-types of its pointers, the first is, and tests read only what was made from other source or by another compiler than its
-summary says: each has to be compiled and disassembled by itself, and the suite has minutes.
+types of its pointers, the first is. Tests read again only what was made from other source or by another compiler than
+its summary says: each has to be compiled and disassembled by itself, and the suite has minutes.
 """
 
 import importlib
@@ -116,6 +116,7 @@ def _line(found: Mapping[str, Any]) -> str:
     parts = [
         f"registers {found['registers']}",
         *([f"spills {found['stack_bytes']}"] if found["status"] == "spills" else []),
+        *(["narrow"] if found["status"] == "narrow" else []),
         f"shared {found['static_shared_bytes']}+{found['dynamic_shared_bytes']}",
         f"warps {found['warps']}",
         f"{'loop' if found['in_loop'] else 'kernel'} of {found['items']} {found['unit']}",
