@@ -35,6 +35,8 @@ SMALLEST = 1 << 17
 """Elements of the smallest log-sum-exp, loss and Langevin update that are compiled."""
 SMALLEST_MACHINE = 1 << 12
 """Weights of the smallest machine that is compiled."""
+SMALLEST_BATCH = 64
+"""Chains of the smallest batch that is compiled."""
 
 
 def unavailable(device: torch.device) -> str | None:
@@ -135,6 +137,7 @@ def _rbm_gradient(
 
 def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:
     _require_size(inputs["weights"].numel(), SMALLEST_MACHINE, "weights")
+    _require_size(len(inputs["states"]), SMALLEST_BATCH, "chains")
     if "clamped" in inputs:
         raise Unsupported("compiled for the machines that are timed, none of which has clamped units")
     tensors = (inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"])
