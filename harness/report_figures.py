@@ -125,13 +125,14 @@ def curves(plot: Plot) -> Figure:
     A measured curve has the colour of the exact one of its name.
     """
     names = list(dict.fromkeys(curve.name for curve in plot.curves))
+    measured = {curve.name for curve in plot.curves if not curve.exact}
     traces = []
     for curve in plot.curves:
         place = names.index(curve.name)
         colour = COLOURS[place % len(COLOURS)]
         trace: Figure = {
             "type": "scatter",
-            "name": _escaped(f"{curve.name}, exact" if curve.exact else curve.name),
+            "name": _escaped(f"{curve.name}, exact" if curve.exact and curve.name in measured else curve.name),
             "x": [_finite(x) for x in curve.x],
             "y": [_finite(y) for y in curve.y],
         }

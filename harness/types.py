@@ -478,7 +478,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of a plot. An exact curve is drawn as a line, a measured one as symbols with bars of one ``stderr``."""
+    """Points of a plot. A curve that is ``exact``, or a formula, is drawn as a line, a measured one as symbols with
+    bars of one ``stderr``."""
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
 

@@ -59,14 +59,14 @@ def run(device: torch.device, seed: int) -> Findings:
     torus = f"{side} x {side} torus"
     plots = (
         Plot(
-            f"Energy of a {torus}", "temperature / J", "energy of a spin / J",
+            f"Energy, {torus}", "temperature / J", "energy of a spin / J",
             (
                 Curve("energy", fine, tuple(each.energy for each in of), exact=True),
                 Curve("energy", TEMPERATURES, means, errors),
             ),
         ),
         Plot(
-            f"Heat capacity of a {torus}", "temperature / J", "heat capacity of a spin",
+            f"Heat capacity, {torus}", "temperature / J", "heat capacity of a spin",
             (
                 Curve("heat capacity", fine, tuple(each.specific_heat for each in of), exact=True),
                 Curve("heat capacity", TEMPERATURES, heats, heat_errors),
