@@ -68,8 +68,9 @@ def inspect_variants(
 ) -> list[Findings]:
     """Compile the variants, one after the other, and read their code meanwhile; ``tell`` is called before each.
 
-    What a compiler raises is a finding; ToolMissing is raised.
+    Those that only other architectures launch are left out. What a compiler raises is a finding; ToolMissing is raised.
     """
+    variants = [each for each in variants if not each.archs or arch.name in each.archs]
     with ThreadPoolExecutor() as pool:
         codes: dict[bytes, Future[tuple[Mapping[str, Function], Mapping[str, Usage]]]] = {}
         compiled: list[Compiled | Exception | SystemExit] = []

@@ -205,6 +205,7 @@ class Variant(Protocol):
       loop as the source has it, or in the whole kernel if it has no loop.
     - ``bytes_per_item``: memory traffic, read and written.
     - ``access_bytes``: the narrowest bulk load or store promised in the inner loop; 0 promises nothing.
+    - ``archs``: the only architectures that launch it, and that it is compiled for, if any are named.
     - ``compile(arch)`` compiles for an architecture such as "sm_90", and raises what the compiler raises.
     """
 
@@ -220,6 +221,8 @@ class Variant(Protocol):
     def bytes_per_item(self) -> float: ...
     @property
     def access_bytes(self) -> int: ...
+    @property
+    def archs(self) -> Sequence[str]: ...
     def compile(self, arch: str) -> Compiled: ...
 
 

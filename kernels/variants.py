@@ -42,6 +42,7 @@ class Variant:
       where it has no loop); ``unit`` is the word for them ("elements", "parameters", "multiply-adds").
     - ``bytes_per_item``: memory traffic, read and written.
     - ``access_bytes``: the narrowest bulk load or store promised in the inner loop; 0 promises nothing.
+    - ``archs``: the only architectures ("sm_90") that launch it, if any are named.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Variant:
     bytes_per_item: float
     access_bytes: int = 0
     unit: str = "items"
+    archs: Sequence[str] = ()
 
     def compile(self, arch: str) -> Compiled:
         """The kernel for an architecture such as "sm_90". Raises what the compiler raises."""

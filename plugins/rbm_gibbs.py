@@ -42,7 +42,7 @@ BOLTZBENCH_API = 1
 BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
 PRODUCTS = {"bf16": ("bfloat16", 1), "bf16x3": ("bfloat16", 3), "int8x3": ("int8", 3)}
 """The variants that ask for weights prepared for tensor cores: dtype and number of their products."""
-PRECISIONS = {**{name: name for name in PRODUCTS}, "packed": "int8x3"}
+PRECISIONS = {**{name: name for name in PRODUCTS}, "packed": "int8x3", "clamped bf16": "bf16"}
 """The precision that a variant has; with ``packed`` the kernels are given states of 64 to a word, and return them."""
 
 
@@ -66,6 +66,8 @@ CASES = (
     _case(33, 20, 12, sweeps=5, variant="int8x3"),
     *(_case(9, 70, 33, sweeps=2, variant=precision) for precision in ("bf16", "bf16x3")),
     _case(70, 100, 17, sweeps=2, variant="packed"),
+    _case(70, 100, 17, sweeps=2, variant="clamped bf16"),
+    _case(65, 140, 150, sweeps=2, variant="bf16"),
     _case(3, 70, 560, sweeps=2, variant="int8x3"),
     _case(256, 64, 64, purpose="bench"),
     *(
@@ -102,7 +104,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         states = (random(chains, visible) < 0.3).to(torch.uint8)
     if case.variant == "outliers":
         weights[::7] *= 30.0
-    if case.variant == "bf16":
+    if case.variant.endswith("bf16"):
         weights = weights.to(torch.bfloat16).to(torch.float32)
     if case.variant == "transposed":
         weights = weights.t().contiguous().t()
@@ -120,7 +122,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "precision": PRECISIONS.get(case.variant, "float32"),
         "packed": case.variant == "packed",
     }
-    if case.variant == "clamped":
+    if case.variant.startswith("clamped"):
         inputs["clamped"] = random(visible) < -0.5
     return inputs
 

@@ -80,6 +80,8 @@ def _inspect(files: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
 def _chosen(variants: Sequence[Any], arch: str) -> list[Any]:
     chosen = {}
     for number, each in enumerate(variants):
+        if each.archs and arch not in each.archs:
+            continue
         key: Any = number
         if arch != FULL and hasattr(each, "signature"):
             types = (str(value).partition(":")[0] for value in each.signature.values())

@@ -7,22 +7,32 @@ from unittest import mock
 import pytest
 import torch
 from boltzbench.kernels import dispatch, emulator
-from boltzbench.kernels.rbm_gibbs import GibbsResult, cuda_kernels, gaussian_gibbs, gibbs, pack_states, prepare_weights
+from boltzbench.kernels.rbm_gibbs import (
+    GibbsResult,
+    cuda_kernels,
+    gaussian_gibbs,
+    gibbs,
+    pack_states,
+    prepare_weights,
+    triton_kernels,
+)
+from boltzbench.kernels.rbm_gibbs.triton_resident import MOST_UNITS
 from test_rbm_gibbs_precisions import DEVICE, NEEDS_CUPY, SPLIT, model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = [(1, 1, 1), (70, 100, 17), (17, 64, 130), (3, 150, 33), (9, 128, 128), (5, 0, 7), (5, 7, 0)]
 
-PLANS_OF = {"torch": (), "triton": (), "cupy": ("resident", "cluster")}
+PLANS_OF = {"torch": (), "triton": ("resident",), "cupy": ("resident", "cluster")}
+RESIDENT = [name for name in ("triton", "cupy") if not dispatch.unavailable(name, DEVICE)]
 
 
 @contextmanager
-def launches():
+def launches(kernels=cuda_kernels):
     """Counts calls of the two kinds of launches of all sweeps, and of that of a half sweep."""
     with (
-        mock.patch.object(cuda_kernels, "resident_sweeps", wraps=cuda_kernels.resident_sweeps) as one,
+        mock.patch.object(kernels, "resident_sweeps", wraps=kernels.resident_sweeps) as one,
         mock.patch.object(cuda_kernels, "cluster_sweeps", wraps=cuda_kernels.cluster_sweeps) as cluster,
-        mock.patch.object(cuda_kernels, "half_sweep", wraps=cuda_kernels.half_sweep) as half,
+        mock.patch.object(kernels, "half_sweep", wraps=kernels.half_sweep) as half,
     ):
         yield lambda: (one.call_count, cluster.call_count, half.call_count)
 
@@ -48,6 +58,36 @@ def test_one_launch_draws_as_many_do(precision, size):
             assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
             assert torch.equal(packed.visible, pack_states(expected.visible))
             assert torch.equal(packed.hidden, pack_states(expected.hidden))
+
+
+@pytest.mark.skipif("triton" not in RESIDENT, reason="Triton cannot run here")
+@pytest.mark.parametrize("size", [*SIZES, (0, 7, 4), (65, 129, 256), (1030, 20, 12)], ids=str)
+@pytest.mark.parametrize("precision", SPLIT)
+def test_one_launch_of_triton_draws_as_many_do(precision, size):
+    """In bytes and in bits, with clamped units where it takes them."""
+    if max(size[1:]) > MOST_UNITS[precision]:
+        pytest.skip("has no room")
+    visible, weights, b, c = model(*size)
+    prepared = prepare_weights((16 * weights).round() / 16, precision)
+    held = torch.rand(visible.shape, generator=torch.Generator().manual_seed(4)).to(DEVICE) < 0.3
+    betas = torch.linspace(0.2, 2.0, len(visible), device=DEVICE)
+    for clamped, beta in ((None, 1.3), (None, betas), (held.t().contiguous().t(), betas)):
+        given = (prepared, b, c, 3, beta)
+        rest = {"seed": 3, "first_sweep": 2**32 - 5, "first_chain": 2**40, "clamped": clamped, "backend": "triton"}
+        expected = gibbs(visible, *given, **rest, plan="half_sweeps", return_hidden_probability=True)
+        in_bits = clamped is None and 0 not in size[1:]
+        in_bytes = in_bits or (precision != "int8x3" and 0 not in size[1:])
+        with launches(triton_kernels) as count:
+            found = gibbs(visible, *given, **rest, return_hidden_probability=True)
+            assert count() == ((1, 0, 1) if in_bytes else (0, 0, 7))  # and one for the probabilities
+            packed = gibbs(pack_states(visible), *given, **rest)
+            assert count()[0] == in_bytes + in_bits
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+        assert torch.equal(packed.visible, pack_states(expected.visible))
+        assert torch.equal(packed.hidden, pack_states(expected.hidden))
+        if not in_bits:
+            with pytest.raises(ValueError, match=r"^plan 'resident' needs"):
+                gibbs(pack_states(visible), *given, **rest, plan="resident")
 
 
 @NEEDS_CUPY
@@ -76,8 +116,9 @@ def test_digits_draw_the_same_in_either_plan_and_on_every_backend():
     visible, weights, b, c = model(70, 100, 70)
     prepared = prepare_weights(weights, "int8x3")
     whole = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="cupy", plan="resident")
-    cluster = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="cupy", plan="cluster")
-    for other in (cluster, gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="torch")):
+    plans = [("cupy", "cluster"), ("torch", "auto"), *((name, "resident") for name in RESIDENT)]
+    for backend, plan in plans:
+        other = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend=backend, plan=plan)
         assert torch.equal(whole.visible, other.visible)
         assert torch.equal(whole.hidden, other.hidden)
     parts = [
@@ -86,12 +127,12 @@ def test_digits_draw_the_same_in_either_plan_and_on_every_backend():
     assert torch.equal(whole.visible, torch.cat([part.visible for part in parts]))
 
 
-@NEEDS_CUPY
-def test_nothing_around_the_results_is_written():
+@pytest.mark.parametrize("backend", RESIDENT)
+def test_nothing_around_the_results_is_written(backend):
     visible, weights, b, c = model(5, 7, 3)
     bands = [torch.full((64 + n,), 77, dtype=torch.uint8, device=DEVICE) for n in (35, 15)]
     out = GibbsResult(*(band[32:-32].view(5, -1) for band in bands), None)
-    gibbs(visible, prepare_weights(weights, "int8x3"), b, c, 2, seed=1, out=out, backend="cupy", plan="resident")
+    gibbs(visible, prepare_weights(weights, "int8x3"), b, c, 2, seed=1, out=out, backend=backend, plan="resident")
     for band in bands:
         assert (band[:32] == 77).all()
         assert (band[-32:] == 77).all()
@@ -104,7 +145,7 @@ def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
     for precision, units, fits in (("bf16", 256, True), ("bf16x3", 192, True), ("int8x3", 192, True),
                                    ("bf16x3", 193, False), ("int8x3", 193, False), ("bf16", 400, False)):  # fmt: skip
         prepared = prepare_weights(torch.zeros(units, units), precision)
-        assert cuda_kernels.resident_fits(prepared, False, torch.device("cpu")) is fits, (precision, units)
+        assert cuda_kernels.resident_fits(prepared, False, False, torch.device("cpu")) is fits, (precision, units)
     prepared = prepare_weights(weights, "int8x3")
     for sweeps, plan, expected in (
         (2, "auto", (1, 0, 0)), (1, "auto", (0, 0, 2)), (2, "cluster", (0, 1, 0)), (2, "half_sweeps", (0, 0, 4)),

@@ -4,7 +4,7 @@ Two kinds: an honest torch implementation with one thing spoiled, and a *mutant*
 changed. Each names the case (or law) that has to catch it, so that no case is there for nothing.
 """
 
-import importlib.util
+import importlib
 import shutil
 import sys
 import tempfile
@@ -563,7 +563,7 @@ rounds_by_the_noise = _with_rounding_bits(
 
 def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
     """The shipped implementation of ``operation`` whose ``file`` has ``new`` in place of ``old``."""
-    backend = "triton" if file == "triton_kernels.py" else "cupy"
+    backend = "triton" if file.startswith("triton_") else "cupy"
     module_name = "triton_kernels" if backend == "triton" else "cuda_kernels"
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
@@ -575,17 +575,22 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
         text = (folder / file).read_text()
         assert text.count(old) >= 1, f"{file} no longer holds {old!r}"
         (folder / file).write_text(text.replace(old, new))
-        package = f"boltzbench.kernels.{folder_name}"
-        spec = importlib.util.spec_from_file_location(f"{package}.{folder.name}", folder / f"{module_name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        package = importlib.import_module(f"boltzbench.kernels.{folder_name}")
+        importlib.import_module(f"{package.__name__}.{module_name}")  # so that all else is there, and is not undone
+        with (
+            mock.patch.dict(sys.modules),
+            mock.patch.dict(vars(package)),
+            mock.patch.object(package, "__path__", [str(folder)]),
+        ):
+            for source in folder.glob("triton_*.py" if backend == "triton" else "cuda_kernels.py"):
+                sys.modules.pop(f"{package.__name__}.{source.stem}", None)
+                vars(package).pop(source.stem, None)
+            module = importlib.import_module(f"{package.__name__}.{module_name}")
         launch_shipped = PLUGINS[operation].prepare(backend, inputs, outputs)
 
         def launch() -> Tensors:
             assert temporary  # the source lives as long as the launch: CUDA C is compiled when it first runs
-            with mock.patch.dict(sys.modules, {f"{package}.{module_name}": module}):
+            with mock.patch.dict(sys.modules, {f"{package.__name__}.{module_name}": module}):
                 return launch_shipped()
 
         return launch
@@ -624,6 +629,7 @@ BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3
 PACKED = "packed chains=70 visible=100 hidden=17 sweeps=2 float32"
 CLUSTER = "int8x3 chains=3 visible=70 hidden=560 sweeps=2 float32"
 BF16_RESIDENT = "bf16 chains=9 visible=70 hidden=33 sweeps=2 float32"
+CLAMPED_RESIDENT = "clamped bf16 chains=70 visible=100 hidden=17 sweeps=2 float32"
 SGLD = "tensors=1 elements=5003 float32"
 STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
 PSGLD = SGHMC = "tensors=1 elements=2051 float32"
@@ -970,7 +976,17 @@ MUTANTS = tuple(
         ("rbm_gibbs", "resident.cu", "step + (u32)sweep", "step", PACKED),
         ("rbm_gibbs", "resident.cu", "(first_chain + block_chain)", "first_chain", PACKED),
         ("rbm_gibbs", "resident.cu", "j % 2 ? 0x7632 : 0x5410", "0x5410", BF16_RESIDENT),
-        ("rbm_gibbs", "triton_kernels.py", "bits << tl.arange(0, 32)", "bits << 31 - tl.arange(0, 32)", PACKED),
+        ("rbm_gibbs", "triton_tile.py", "bits << tl.arange(0, 32)", "bits << 31 - tl.arange(0, 32)", PACKED),
+        ("rbm_gibbs", "triton_tile.py", "first * 256 + second", "first * 128 + second", INT8X3),
+        ("rbm_gibbs", "triton_tile.py", "fma(u, exponential(logit, beta), u)", "fma(u, exponential(logit, beta), 0)",
+         BF16),
+        ("rbm_gibbs", "triton_resident.py", "% 4 * 4 + place // 8 % 2 * 2", "% 4 * 2 + place // 8 % 2 * 8",
+         BF16_RESIDENT),
+        ("rbm_gibbs", "triton_resident.py", "tl.trans(exact_dot_operand(w0))", "exact_dot_operand(w0)", BF16_RESIDENT),
+        ("rbm_gibbs", "triton_resident.py", "fate & 2 != 0", "fate & 1 != 0", CLAMPED_RESIDENT),
+        ("rbm_gibbs", "triton_resident.py", "number * rows", "0 * rows", PACKED),
+        ("rbm_gibbs", "triton_resident.py", "first_chain + own", "own", BF16_RESIDENT),
+        ("rbm_gibbs", "triton_resident.py", "step + half // 2", "step", PACKED),
         ("rbm_gibbs", "triton_kernels.py", "part + part_size + part_size", "part + part_size", INT8X3),
         ("rbm_gibbs", "triton_kernels.py", "part += part_size", "part += 0", BF16X3),
         ("rbm_gibbs", "philox.cuh", "round < 10", "round < 9", GIBBS),

@@ -100,12 +100,13 @@ def gibbs(
         check_values: look for states other than 0 and 1 and for parameters that are NaN or infinite. On a GPU this
             waits for the device; a loop that calls again and again with its own states can do without.
         precision: that of ``weights``, for a caller who wants to be sure of it: a plain matrix is ``float32``.
-        plan: ``half_sweeps``, a launch for each; or one launch for all sweeps, of CUDA C (``cupy``) and prepared
-            weights: ``resident`` with the weights in shared memory, if they find room there (on an H200 up to 256 x
-            256 units in ``bf16``, 192 x 192 in the others); ``cluster`` with 8 blocks to some chains, on sm_90 and
-            later. ``auto``: for two sweeps and more ``resident`` where it can be, else ``cluster`` for up to 1024
-            chains and 2048 units (1024 where there are three products), else ``half_sweeps``. In ``int8x3`` all draw
-            the same states.
+        plan: ``half_sweeps``, a launch for each; or one launch for all sweeps, with prepared weights: ``resident``
+            with the weights in shared memory, if they find room there (on an H200 up to 256 x 256 units in ``bf16``;
+            in the others 128 x 128 in Triton and 192 x 192 in CUDA C); ``cluster`` in CUDA C (``cupy``) with 8 blocks
+            to some chains, on sm_90 and later. ``auto``: for two sweeps and more ``resident`` where it can be, else
+            ``cluster`` for up to 1024 chains and 2048 units (1024 where there are three products), else
+            ``half_sweeps``; where the backend is ``auto`` too, that of the first of them that can be, Triton before
+            CUDA C. In ``int8x3`` all draw the same states.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Without ``check_values`` nothing waits for the device, and a call that has run before can be captured in a CUDA
@@ -142,7 +143,7 @@ def gibbs(
     if check_values:
         faults = sweep_faults(counted_from, sweeps)
         _require_values(visible, matrix, visible_bias, hidden_bias, beta, faults)
-    chosen, plan = _choose(plan, backend, prepared, len(visible), sweeps, clamped, visible.device)
+    chosen, plan = _choose(plan, backend, prepared, visible, sweeps, clamped is not None)
     shapes = _result_shapes(visible, matrix, return_hidden_probability)
     result = out if out is not None else allocate(visible, shapes)
     arguments = {"visible": visible, "weights": matrix, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
@@ -162,7 +163,7 @@ def gibbs(
         to_hidden_weights, to_visible_weights = prepared.to_hidden, prepared.to_visible
         hidden_bias, visible_bias = hidden_bias.to(torch.float32), visible_bias.to(torch.float32)
     in_bytes = visible.dtype is torch.uint8 and isinstance(to_hidden_weights, Operand)
-    if in_bytes and plan != "resident":
+    if in_bytes and (chosen, plan) != ("cupy", "resident"):
         current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
         last_visible, last_hidden = (
             states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
@@ -207,28 +208,36 @@ def _choose(
     plan: str,
     backend: str,
     prepared: PreparedWeights | None,
-    chains: int,
+    visible: Tensor,
     sweeps: int,
-    clamped: Tensor | None,
-    device: torch.device,
+    clamped: bool,
 ) -> tuple[str, str]:
     """The backend and the plan."""
+    device, packed = visible.device, visible.dtype is torch.int64
     if plan not in PLANS:
         raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
     chosen = choose_backend(backend, device)
     if plan == "half_sweeps" or (plan == "auto" and sweeps == 1):
         return chosen, "half_sweeps"
-    either = backend == "auto" and device.type == "cuda" and unavailable("cupy", device) is None
-    if prepared is not None and (chosen == "cupy" or either):
-        kernels = backend_module("cupy", __name__)
-        if plan != "cluster" and kernels.resident_fits(prepared, clamped is not None, device):
-            return "cupy", "resident"
-        wanted = plan == "cluster" or (plan == "auto" and kernels.clusters_pay(prepared, chains, sweeps))
-        if wanted and kernels.clusters_fit(prepared, device):
-            return "cupy", "cluster"
+    names = [chosen]
+    if backend == "auto" and device.type == "cuda":
+        names = [name for name in ("triton", "cupy") if unavailable(name, device) is None]
+    if prepared is not None:
+        kernels = {name: backend_module(name, __name__) for name in names if name != "torch"}
+        for name, module in kernels.items():
+            if plan != "cluster" and module.resident_fits(prepared, clamped, packed, device):
+                return name, "resident"
+        if "cupy" in kernels:
+            clusters = kernels["cupy"]
+            wanted = plan == "cluster" or (plan == "auto" and clusters.clusters_pay(prepared, len(visible), sweeps))
+            if wanted and clusters.clusters_fit(prepared, device):
+                return "cupy", "cluster"
     if plan != "auto":
-        needs = "that fit in shared memory" if plan == "resident" else "and sm_90"
-        raise ValueError(f"plan {plan!r} needs backend cupy, and prepared weights {needs}")
+        needs = {
+            "resident": "backend triton or cupy, and prepared weights that fit in shared memory",
+            "cluster": "backend cupy, and prepared weights and sm_90",
+        }[plan]
+        raise ValueError(f"plan {plan!r} needs {needs}")
     return chosen, "half_sweeps"
 
 

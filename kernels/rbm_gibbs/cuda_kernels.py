@@ -212,7 +212,7 @@ def clusters_pay(weights: PreparedWeights, chains: int, sweeps: int) -> bool:
     return max(weights.source.shape) <= 2 * CLUSTER * TILES[weights.precision][0].units
 
 
-def resident_fits(weights: PreparedWeights, clamped: bool, device: torch.device) -> bool:
+def resident_fits(weights: PreparedWeights, clamped: bool, packed: bool, device: torch.device) -> bool:
     """Whether the weights and the states of a block's chains find room in a multiprocessor's shared memory."""
     kernel = RESIDENT.get(weights.precision)
     if kernel is None:
@@ -233,7 +233,7 @@ def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) ->
     chains = len(to_hidden.out)
     if chains == 0:
         return
-    precision = _operand(to_hidden).precision
+    precision = to_hidden.operand.precision
     kernel = RESIDENT[precision]
     resident_module(precision).launch(
         kernel.kernel, (-(-chains // RESIDENT_CHAINS),), (RESIDENT_THREADS,),
@@ -248,7 +248,7 @@ def cluster_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> 
     chains = len(to_hidden.out)
     if chains == 0:
         return
-    precision, packed = _operand(to_hidden).precision, to_hidden.packed
+    precision, packed = to_hidden.operand.precision, to_hidden.packed
     tile = TILES[precision][0]
     cluster_module(precision, packed).launch(
         cluster_kernel(precision, packed), (-(-chains // tile.chains) * CLUSTER,), (tile.threads,),
@@ -258,7 +258,7 @@ def cluster_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> 
 
 def _all_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> list[Argument]:
     """The arguments that both kernels of many sweeps take."""
-    forward, back, clamped = _operand(to_hidden), _operand(to_visible), to_visible.clamped
+    forward, back, clamped = to_hidden.operand, to_visible.operand, to_visible.clamped
     return [
         to_hidden.given, forward.parts, back.parts, forward.scale, back.scale, to_hidden.bias, to_visible.bias,
         to_visible.out, to_hidden.out, clamped, *_betas(to_hidden), len(to_hidden.out), to_visible.units,
@@ -267,11 +267,6 @@ def _all_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> lis
         _beta(to_hidden), np.uint64(to_hidden.seed), np.uint32(to_hidden.step), to_hidden.first_step, sweeps,
         to_hidden.first_chain,
     ]  # fmt: skip
-
-
-def _operand(half: HalfSweep) -> Operand:
-    assert isinstance(half.weights, Operand)
-    return half.weights
 
 
 def _rounded(units: int, by: int) -> int:

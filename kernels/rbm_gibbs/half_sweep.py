@@ -52,6 +52,12 @@ class HalfSweep:
     sigma: Tensor | None = None
 
     @property
+    def operand(self) -> Operand:
+        """The weights, which are prepared ones."""
+        assert isinstance(self.weights, Operand)
+        return self.weights
+
+    @property
     def packed(self) -> bool:
         """Whether states are bits of words."""
         return self.given.dtype is torch.int64

@@ -4,13 +4,13 @@ Bound by arithmetic: 2 * given units operations per drawn unit and product, agai
 probabilities and uniforms stay in registers; only states are written. Per drawn unit a quarter of a Philox call (one
 call serves four neighbouring units) and one exponential.
 
-Two kernels. `half_sweep_kernel` takes a plain matrix: products with 16-bit weights are exact in its tensor-core format
-and only the sum rounds (float32); float32 weights take the plain float32 product. `matrix_half_sweep_kernel` takes
-prepared weights, one to three products of tensor cores: parts of bfloat16 add up in one float32 sum, digits of int8 in
-an int32 sum each. Both operands lie along the given units, as wgmma wants 8-bit ones, and what is beyond the last unit
-is zero, so that no load of weights is masked. Packed states are words of 32 units, spread by shifts in registers. Its
-acceptance test needs no division, and where float32 is too near to a tie to tell what digits of int8 say (one unit in
-some 400,000, one tile in fifty), it asks float64.
+Two kernels; many sweeps in one launch are in `triton_resident.py`. `half_sweep_kernel` takes a plain matrix: products
+with 16-bit weights are exact in its tensor-core format and only the sum rounds (float32); float32 weights take the
+plain float32 product. `matrix_half_sweep_kernel` takes prepared weights, one to three products of tensor cores: parts
+of bfloat16 add up in one float32 sum, digits of int8 in an int32 sum each. Both operands lie along the given units, as
+wgmma wants 8-bit ones, and what is beyond the last unit is zero, so that no load of weights is masked. Packed states
+are words of 32 units, spread by shifts in registers. Its acceptance test needs no division, and where float32 is too
+near to a tie to tell what digits of int8 say (one unit in some 400,000, one tile in fifty), it asks float64.
 
 Prediction, nothing measured: for sm_90 the products are wgmma (HGMMA 64x128x16, IGMMA 64x64x32), which run at the full
 matrix rate, where mma.sync does not; with the documented rates and what `tensor_cores.cu` says of the rest, n = 1024
@@ -20,18 +20,31 @@ and many chains on an H200 make between 290 and 520 (bf16), 140 and 170 (bf16x3)
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..philox import signed_seed
 from ..philox_triton import interleave4, normals, random_words, uniform
-from ..triton_math import bits_of, exact_dot_operand, from_bits
+from ..triton_math import bits_of, exact_dot_operand
 from ..triton_runtime import INTERPRETS
 from ..variants import TritonVariant, Variant
+from . import triton_resident
 from .half_sweep import HalfSweep
 from .prepared import Operand
+from .triton_resident import resident_fits, resident_sweeps
+from .triton_tile import (
+    are_drawn,
+    as_words,
+    betas_of,
+    exponential,
+    inverse_temperature,
+    logit_of,
+    packed,
+    unpacked,
+)
+
+__all__ = ["half_sweep", "resident_fits", "resident_sweeps", "variants"]
 
 BLOCK_CHAINS = 1024 if INTERPRETS else 64
 """Interpreted, a program costs the same few milliseconds whatever its tile."""
@@ -45,15 +58,6 @@ MATRIX_GIVEN = 64
 MATRIX_UNITS = {("bf16", 1): 128, ("bf16", 3): 128, ("int8", 3): 64}
 """By format and number of products: three sums of int32 leave registers for half as many units."""
 MATRIX_WARPS = 8
-
-
-@triton.jit
-def _inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS: tl.constexpr):
-    """Float64: (chains, 1), or the one of all chains."""
-    if BETAS:
-        return tl.load(betas + chain, mask=chain_mask, other=0.0)[:, None]
-    else:
-        return from_bits(beta_bits, tl.float64)
 
 
 @triton.jit(do_not_specialize=["beta_bits", "seed", "step", "first_chain"])
@@ -108,7 +112,7 @@ def half_sweep_kernel(
             state /= tl.load(sigma + k, mask=k_mask, other=1.0)[None, :]
         logit = tl.dot(state.to(weight.dtype), weight, logit, input_precision="ieee")
     offset = tl.load(bias + unit, mask=unit_mask, other=0.0).to(tl.float32)[None, :]
-    beta = _inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS)
+    beta = inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS)
     mask = chain_mask[:, None] & unit_mask[None, :]
     place = chain[:, None] * units + unit[None, :]
     if DRAW:
@@ -133,17 +137,6 @@ def half_sweep_kernel(
     else:
         p = 1.0 / (1.0 + tl.exp(-beta.to(tl.float32) * (logit + offset)))
         tl.store(out + place, p, mask=mask)
-
-
-@triton.jit
-def _unpacked(words, chain_mask, words_left, CHAINS: tl.constexpr, UNITS: tl.constexpr):
-    """The states, int32 0 or 1 (chains, units), in words of 32 units that ``words`` (chains, 1) points to the first of.
-
-    ``words_left``: how many there are from there on.
-    """
-    number = tl.arange(0, UNITS // 32)[None, :]
-    word = tl.load(words + number, mask=chain_mask[:, None] & (number < words_left), other=0)
-    return tl.reshape(word[:, :, None] >> tl.arange(0, 32)[None, None, :] & 1, (CHAINS, UNITS))
 
 
 @triton.jit(do_not_specialize=["beta_bits", "seed", "step", "first_chain"])
@@ -195,7 +188,7 @@ def matrix_half_sweep_kernel(
     for start in range(0, part_columns, BLOCK_GIVEN):
         if PACKED:
             words_left = given_stride - start // 32
-            state = _unpacked(given_row + start // 32, chain_mask, words_left, BLOCK_CHAINS, BLOCK_GIVEN)
+            state = unpacked(given_row + start // 32, chain_mask, words_left, BLOCK_CHAINS, BLOCK_GIVEN)
             state = state.to(tl.int8) if DIGITS else (state * 0x3F80).to(tl.int16).to(tl.bfloat16, bitcast=True)
         else:
             inside = chain_mask[:, None] & (start + k < given_stride)[None, :]
@@ -216,16 +209,8 @@ def matrix_half_sweep_kernel(
 
     unit_mask = unit < units
     offset = tl.load(bias + unit, mask=unit_mask, other=0.0)[None, :]
-    beta = _inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS)
-    if DIGITS:
-        step_size = tl.load(scale + unit)[None, :]
-        whole = (first * 256 + second).to(tl.int64) * 256 + third
-        logit = whole.to(tl.float32) * step_size
-        size = tl.abs(logit) + tl.abs(offset)
-        logit += offset
-    else:
-        logit = first + offset
-    e = tl.exp2(logit * (beta * -1.4426950408889634).to(tl.float32))
+    beta = inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS)
+    step_size = tl.load(scale + unit)[None, :] if DIGITS else 1.0
     mask = chain_mask[:, None] & unit_mask[None, :]
     # Places in a tile have 32 bits (`MOST_UNITS`): addresses of 64 for each would fill the registers.
     out_step = tl.cast(out_stride, tl.int32) // 16 * 16 if DRAW and not PACKED else tl.cast(out_stride, tl.int32)
@@ -239,36 +224,29 @@ def matrix_half_sweep_kernel(
         if first_step is not None:
             step += tl.load(first_step)
         w0, w1, w2, w3 = random_words(group, seed, step, STREAM)
-        u = uniform(interleave4(w0, w1, w2, w3))
-        test = u * (1.0 + e)
-        drawn = (test < 1.0).to(tl.uint8)
-        if DIGITS:
-            # What float32 may be off by: 4 roundings of `size`, and 2**-22 of the exponential; here twice that. A nan,
-            # from 0 * inf, is near.
-            margin = 9.5367431640625e-07 + 4.76837158203125e-07 * beta.to(tl.float32) * size
-            near = mask & ~(tl.abs(test - 1.0) > margin)
-            if tl.max(near.to(tl.int32)) > 0:
-                exact = beta * (offset.to(tl.float64) + whole.to(tl.float64) * step_size.to(tl.float64))
-                drawn = (u.to(tl.float64) * (1.0 + tl.exp(-exact)) < 1.0).to(tl.uint8)
+        words = interleave4(w0, w1, w2, w3)
+        drawn = are_drawn(first, second, third, step_size, offset, beta, words, DIGITS)
         if CLAMPED:
             held_place = chain[:, None] * clamped_stride_chain + unit[None, :] * clamped_stride_unit
             held = tl.load(clamped + held_place, mask=mask, other=0)
             kept_row = previous + chain[:, None] * previous_stride
             if PACKED:
                 word = tl.program_id(1) * (BLOCK_UNITS // 32)
-                kept = _unpacked(kept_row + word, chain_mask, previous_stride - word, BLOCK_CHAINS, BLOCK_UNITS)
+                kept = unpacked(kept_row + word, chain_mask, previous_stride - word, BLOCK_CHAINS, BLOCK_UNITS)
             else:
                 kept = tl.load(kept_row + unit[None, :], mask=mask, other=0)
-            drawn = tl.where(held != 0, kept.to(tl.uint8), drawn)
-        drawn = tl.where(unit_mask[None, :], drawn, 0)
+            drawn = tl.where(held != 0, kept != 0, drawn)
+        drawn = drawn & unit_mask[None, :]
         if PACKED:
-            bits = tl.reshape(drawn.to(tl.int32), (BLOCK_CHAINS, BLOCK_UNITS // 32, 32))
-            words = tl.sum(bits << tl.arange(0, 32)[None, None, :], 2)
+            bits = packed(drawn, BLOCK_CHAINS, BLOCK_UNITS)
             word = tl.program_id(1) * (BLOCK_UNITS // 32) + tl.arange(0, BLOCK_UNITS // 32)[None, :]
-            tl.store(out_tile + (out_row + word), words, mask=chain_mask[:, None] & (word < out_step))
+            tl.store(out_tile + (out_row + word), bits, mask=chain_mask[:, None] & (word < out_step))
         else:
-            tl.store(out_tile + first_unit + out_place, drawn, mask=chain_mask[:, None] & (unit < out_step))
+            tl.store(
+                out_tile + first_unit + out_place, drawn.to(tl.uint8), mask=chain_mask[:, None] & (unit < out_step)
+            )
     else:
+        e = exponential(logit_of(first, second, third, step_size, offset, DIGITS), beta)
         tl.store(out_tile + first_unit + out_place, 1.0 / (1.0 + e), mask=mask)
 
 
@@ -283,7 +261,7 @@ def half_sweep(half: HalfSweep) -> None:
     draw = half.out.dtype.itemsize == 1 or half.draws_reals
     sigma = half.bias if half.sigma is None else half.sigma
     clamped, previous = _held(half)
-    has_betas, betas, beta = _betas(half)
+    has_betas, betas, beta = betas_of(half)
     grid = (triton.cdiv(chains, BLOCK_CHAINS), triton.cdiv(units, BLOCK_UNITS))
     half_sweep_kernel[grid](
         half.given, half.weights, half.bias, half.out, clamped, previous, sigma, betas, chains, half.given.shape[1],
@@ -301,20 +279,15 @@ def _held(half: HalfSweep) -> tuple[Tensor, Tensor]:
     return half.clamped, half.previous
 
 
-def _betas(half: HalfSweep) -> tuple[bool, Tensor, float]:
-    """Whether each chain has its own, a tensor to pass for them, and the one of all."""
-    return (True, half.beta, 1.0) if isinstance(half.beta, Tensor) else (False, half.bias, half.beta)
-
-
 def _matrix_half_sweep(half: HalfSweep, operand: Operand) -> None:
     chains, units, draw = len(half.out), half.units, half.out.dtype is half.given.dtype
     digits = operand.scale is not None
     products, rows, columns = operand.parts.shape
     block_units = MATRIX_UNITS["int8" if digits else "bf16", products]
-    given, out = _as_words(half.given), _as_words(half.out)
+    given, out = as_words(half.given), as_words(half.out)
     clamped, previous = _held(half)
-    previous = _as_words(previous)
-    has_betas, betas, beta = _betas(half)
+    previous = as_words(previous)
+    has_betas, betas, beta = betas_of(half)
     block_chains = MATRIX_CHAINS
     if INTERPRETS:  # one program for all chains costs least, and what it computes in vain costs most
         block_chains = min(max(triton.next_power_of_2(chains), 16), MOST_CHAINS_INTERPRETED)
@@ -329,11 +302,6 @@ def _matrix_half_sweep(half: HalfSweep, operand: Operand) -> None:
         CLAMPED=half.clamped is not None, BETAS=has_betas, BLOCK_CHAINS=block_chains, BLOCK_UNITS=block_units,
         BLOCK_GIVEN=MATRIX_GIVEN, num_warps=MATRIX_WARPS,
     )  # fmt: skip
-
-
-def _as_words(states: Tensor) -> Tensor:
-    """Words of 64 units as two of 32 each: Triton's shifts of 64 bits are two instructions and more."""
-    return states.view(torch.int32) if states.dtype is torch.int64 else states
 
 
 def variants(*kinds: str) -> Sequence[Variant]:
@@ -409,13 +377,13 @@ def _binary_variants() -> Sequence[Variant]:
             )
     for precision, dtype, products in (("bf16", "bf16", 1), ("bf16x3", "bf16", 3), ("int8x3", "int8", 3)):
         block_units = MATRIX_UNITS[dtype, products]
-        for draw, clamped, packed in (*((*kind, False) for kind in kinds), (True, False, True), (True, True, True)):
+        for draw, clamped, in_words in (*((*kind, False) for kind in kinds), (True, False, True), (True, True, True)):
             signature = {
                 **_common_signature(matrix_half_sweep_kernel, draw, clamped),
                 **dict.fromkeys(("chains", "units", "part_size", "part_columns"), "i32:16"),
                 **dict.fromkeys(("given_stride", "out_stride", "previous_stride"), "i32:16"),
-                **(dict.fromkeys(("given", "out", "previous"), "*i32:16") if packed else {}),
-                "PACKED": packed,
+                **(dict.fromkeys(("given", "out", "previous"), "*i32:16") if in_words else {}),
+                "PACKED": in_words,
                 "parts": "*i8:16" if dtype == "int8" else "*bf16:16",
                 "scale": "*fp32:16",
                 "bias": "*fp32:16",
@@ -427,17 +395,17 @@ def _binary_variants() -> Sequence[Variant]:
             }
             found.append(
                 TritonVariant(
-                    name=f"tensor-core half sweep {precision}, {_what(draw, clamped)}{', packed' if packed else ''}",
+                    name=f"tensor-core half sweep {precision}, {_what(draw, clamped)}{', packed' if in_words else ''}",
                     threads=32 * MATRIX_WARPS,
                     items=MATRIX_CHAINS * block_units * MATRIX_GIVEN * products // (32 * MATRIX_WARPS),
                     unit="multiply-adds",
-                    bytes_per_item=(0.125 if packed else 1) / (block_units * products)
+                    bytes_per_item=(0.125 if in_words else 1) / (block_units * products)
                     + (1 if dtype == "int8" else 2) / MATRIX_CHAINS,
                     kernel=matrix_half_sweep_kernel,
                     signature=signature,
                 )
             )
-    return found
+    return [*found, *triton_resident.variants()]
 
 
 def _common_signature(kernel: Any, draw: bool, clamped: bool) -> dict[str, Any]:

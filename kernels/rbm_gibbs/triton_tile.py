@@ -1,0 +1,86 @@
+"""What the Triton kernels of block Gibbs with prepared weights share: states in words, draws from sums of products."""
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from ..triton_math import from_bits
+from ..triton_runtime import helper
+from .half_sweep import HalfSweep
+
+
+@helper
+def inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS: tl.constexpr):
+    """Float64: (chains, 1), or the one of all chains."""
+    if BETAS:
+        return tl.load(betas + chain, mask=chain_mask, other=0.0)[:, None]
+    else:
+        return from_bits(beta_bits, tl.float64)
+
+
+@helper
+def unpacked(words, chain_mask, words_left, CHAINS: tl.constexpr, UNITS: tl.constexpr):
+    """The states, int32 0 or 1 (chains, units), in words of 32 units that ``words`` (chains, 1) points to the first of.
+
+    ``words_left``: how many there are from there on.
+    """
+    number = tl.arange(0, UNITS // 32)[None, :]
+    word = tl.load(words + number, mask=chain_mask[:, None] & (number < words_left), other=0)
+    return tl.reshape(word[:, :, None] >> tl.arange(0, 32)[None, None, :] & 1, (CHAINS, UNITS))
+
+
+@helper
+def packed(states, CHAINS: tl.constexpr, UNITS: tl.constexpr):
+    """Words of 32 units, int32 (chains, units / 32), of states 0 or 1."""
+    bits = tl.reshape(states.to(tl.int32), (CHAINS, UNITS // 32, 32))
+    return tl.sum(bits << tl.arange(0, 32)[None, None, :], 2)
+
+
+@helper
+def number_of(first, second, third):
+    """The whole number of the sums of three digits, int64."""
+    return (first * 256 + second).to(tl.int64) * 256 + third
+
+
+@helper
+def logit_of(first, second, third, scale, offset, DIGITS: tl.constexpr):
+    """From the sums of products: one of bfloat16, or three of digits of int8, each unit with its ``scale``."""
+    if DIGITS:
+        return number_of(first, second, third).to(tl.float32) * scale + offset
+    else:
+        return first + offset
+
+
+@helper
+def exponential(logit, beta):
+    """``exp(-beta logit)``; ``beta`` in float64."""
+    return tl.exp2(logit * (beta * -1.4426950408889634).to(tl.float32))
+
+
+@helper
+def are_drawn(first, second, third, scale, offset, beta, words, DIGITS: tl.constexpr):
+    """Whether the units of the random ``words`` are 1: the test is ``u (1 + exp(-beta logit)) < 1``, times 2**24."""
+    logit = logit_of(first, second, third, scale, offset, DIGITS)
+    u = (words >> 8).to(tl.float32)
+    test = tl.fma(u, exponential(logit, beta), u)
+    drawn = test < 16777216.0
+    if DIGITS:
+        # What float32 may be off by: 4 roundings of `size`, and 2**-22 of the exponential; here twice that. A nan,
+        # from 0 * inf, is near.
+        whole = number_of(first, second, third)
+        size = tl.abs(whole.to(tl.float32) * scale) + tl.abs(offset)
+        near = ~(tl.abs(test - 16777216.0) > 16.0 + 8.0 * beta.to(tl.float32) * size)
+        if tl.max(near.to(tl.int32)) > 0:
+            exact = beta * (offset.to(tl.float64) + whole.to(tl.float64) * scale.to(tl.float64))
+            drawn = u.to(tl.float64) * (1.0 + tl.exp(-exact)) < 16777216.0
+    return drawn
+
+
+def as_words(states: Tensor) -> Tensor:
+    """Words of 64 units as two of 32 each: Triton's shifts of 64 bits are two instructions and more."""
+    return states.view(torch.int32) if states.dtype is torch.int64 else states
+
+
+def betas_of(half: HalfSweep) -> tuple[bool, Tensor, float]:
+    """Whether each chain has its own, a tensor to pass for them, and the one of all."""
+    return (True, half.beta, 1.0) if isinstance(half.beta, Tensor) else (False, half.bias, half.beta)
