@@ -42,7 +42,7 @@ def binary_images() -> Tensor:
 
 
 @functools.cache
-def machine(epochs: int = 20, rate: float = 0.05, seed: int = 0) -> Machine:
+def machine(epochs: int = 20, rate: float = 1.0, seed: int = 0) -> Machine:
     """A machine trained by persistent contrastive divergence (Tieleman, ICML 2008) with one sweep per batch.
 
     The same for every call with the same arguments: initial weights, batches and chains all follow from ``seed``.

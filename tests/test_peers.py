@@ -60,7 +60,7 @@ def test_a_peer_on_the_wrong_device_says_so(name, monkeypatch):
 @pytest.mark.parametrize("case", cases_of(rbm_gibbs.OPERATION), ids=lambda case: case.label)
 def test_bernoulli_rbm_agrees_where_it_can(case):
     agreement = check_case(rbm_gibbs.OPERATION, PEERS["bernoulli_rbm"], case, CPU, [0, 1])
-    unmade = case.variant == "clamped" or case.dtype != "float32" or 0 in case.sizes.values()
+    unmade = case.variant.startswith("clamped") or case.dtype != "float32" or 0 in case.sizes.values()
     assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
 
 

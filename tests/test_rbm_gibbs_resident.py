@@ -139,6 +139,32 @@ def test_nothing_around_the_results_is_written(backend):
         assert band[32:-32].max() <= 1
 
 
+def test_what_fills_tiles_is_drawn_too():
+    for size, precision, triton, cuda in (
+        ((64, 16), "bf16", 128, 128), ((130, 20), "bf16", 512, 256), ((70, 100), "int8x3", 256, 224),
+    ):  # fmt: skip
+        prepared = prepare_weights(torch.zeros(size), precision)
+        assert triton_kernels.resident_units(prepared) == triton
+        assert cuda_kernels.resident_units(prepared) == cuda
+
+
+@pytest.mark.parametrize("backend", RESIDENT)
+def test_a_row_of_a_wider_tensor_is_one_chain(backend):
+    """Contiguous, whatever its stride, which says nothing of how long the row is."""
+    _, weights, b, c = model(1, 16, 32)
+    prepared = prepare_weights(weights, "bf16")
+    wide = torch.full((1, 1024), 77, dtype=torch.uint8, device=DEVICE)
+    visible, given = wide[:, 32:48], torch.full_like(wide, 200)[:, 64:80].fill_(1)
+    hidden = wide[:, 512:544]
+    expected = gibbs(given.clone(), prepared, b, c, 2, seed=1, backend="torch")
+    for plan in ("half_sweeps", *PLANS_OF[backend]):
+        wide.fill_(77)
+        gibbs(given, prepared, b, c, 2, seed=1, out=GibbsResult(visible, hidden, None), backend=backend, plan=plan)
+        assert torch.equal(visible, expected.visible)
+        assert torch.equal(hidden, expected.hidden)
+        assert int((wide != 77).sum()) == 48, plan
+
+
 @NEEDS_CUPY
 def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
     visible, weights, b, c = model(2, 192, 192)

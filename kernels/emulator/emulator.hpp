@@ -576,7 +576,21 @@ inline std::string provide(size_t threads, size_t shared_bytes, const std::funct
     return "";
 }
 
-static std::vector<Block> cluster;  // grows to the largest seen, and keeps the stacks
+static std::vector<Block> cluster;  // grows to the largest of a launch, which releases its stacks in the end
+
+// Each stack is two mappings, of which a process may have some 65,000 and a cluster has thousands.
+inline void release_cluster() {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    for (Block& each : cluster)
+        for (Thread& thread : each.threads) {
+            if (!thread.stack) continue;
+#ifdef __SANITIZE_ADDRESS__
+            __asan_unpoison_memory_region(thread.stack, stack_bytes);
+#endif
+            munmap(thread.stack - page, page + stack_bytes);
+        }
+    cluster.clear();
+}
 
 // The other blocks of a cluster whose first one, in `block`, waits for them; `start(k)` begins the k-th of them.
 template <class Number, class Start> std::string run_cluster(int size, bool reverse, Number number, Start start) {
@@ -639,6 +653,7 @@ inline std::string launch(const Kernel& kernel, size_t shared_bytes, void** argu
         if (error.empty()) error = provide(count, shared_bytes, body);
     }
     std::free(std::exchange(block.dynamic_shared, nullptr));
+    release_cluster();
     return error;
 }
 

@@ -38,7 +38,7 @@ from .checks import (
 from .gaussian import gaussian_gibbs
 from .half_sweep import HalfSweep
 from .prepared import PRECISIONS, WEIGHT_DTYPES, Operand, PreparedWeights, prepare_weights
-from .states import aligned_rows, has_aligned_rows, pack_states, padding_is_zero, unpack_states, words_of
+from .states import aligned_rows, has_aligned_rows, in_own_rows, pack_states, padding_is_zero, unpack_states, words_of
 
 __all__ = [
     "PLANS",
@@ -102,11 +102,12 @@ def gibbs(
         precision: that of ``weights``, for a caller who wants to be sure of it: a plain matrix is ``float32``.
         plan: ``half_sweeps``, a launch for each; or one launch for all sweeps, with prepared weights: ``resident``
             with the weights in shared memory, if they find room there (on an H200 up to 256 x 256 units in ``bf16``;
-            in the others 128 x 128 in Triton and 192 x 192 in CUDA C); ``cluster`` in CUDA C (``cupy``) with 8 blocks
-            to some chains, on sm_90 and later. ``auto``: for two sweeps and more ``resident`` where it can be, else
-            ``cluster`` for up to 1024 chains and 2048 units (1024 where there are three products), else
-            ``half_sweeps``; where the backend is ``auto`` too, that of the first of them that can be, Triton before
-            CUDA C. In ``int8x3`` all draw the same states.
+            in the others 128 x 128 in Triton and 192 x 192 in CUDA C; Triton runs it on sm_90 alone, and clamped units
+            neither packed nor in ``int8x3``); ``cluster`` in CUDA C (``cupy``) with 8 blocks to some chains, on sm_90
+            and later. ``auto``: for two sweeps and more ``resident`` where it can be, else ``cluster`` for up to 1024
+            chains and 2048 units (1024 where there are three products), else ``half_sweeps``. Where the backend is
+            ``auto`` too, ``resident`` is that of Triton, unless it draws more units to fill its tiles than CUDA C
+            does. In ``int8x3`` all draw the same states.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Without ``check_values`` nothing waits for the device, and a call that has run before can be captured in a CUDA
@@ -156,7 +157,7 @@ def gibbs(
         with running_on(visible.device):
             kernels.half_sweep(half)
 
-    current, last_visible, last_hidden = visible.contiguous(), result.visible, result.hidden
+    current, last_visible, last_hidden = map(in_own_rows, (visible.contiguous(), result.visible, result.hidden))
     to_hidden_weights: Tensor | Operand = matrix
     to_visible_weights: Tensor | Operand = matrix.t()
     if prepared is not None and prepared.to_hidden is not None and prepared.to_visible is not None:
@@ -196,7 +197,7 @@ def gibbs(
     if result.hidden_probability is not None:
         half_sweep(to_hidden(given=current, out=result.hidden_probability, step=0))
     for states, last in ((result.visible, last_visible), (result.hidden, last_hidden)):
-        if states is not last:
+        if states.data_ptr() != last.data_ptr():
             states.copy_(last)
     for written in result:
         if written is not None:
@@ -224,9 +225,9 @@ def _choose(
         names = [name for name in ("triton", "cupy") if unavailable(name, device) is None]
     if prepared is not None:
         kernels = {name: backend_module(name, __name__) for name in names if name != "torch"}
-        for name, module in kernels.items():
-            if plan != "cluster" and module.resident_fits(prepared, clamped, packed, device):
-                return name, "resident"
+        able = [name for name, each in kernels.items() if each.resident_fits(prepared, clamped, packed, device)]
+        if able and plan != "cluster":
+            return min(able, key=lambda name: int(kernels[name].resident_units(prepared))), "resident"
         if "cupy" in kernels:
             clusters = kernels["cupy"]
             wanted = plan == "cluster" or (plan == "auto" and clusters.clusters_pay(prepared, len(visible), sweeps))

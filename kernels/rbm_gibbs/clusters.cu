@@ -11,9 +11,9 @@
 //
 // What it saves are launches. Prediction for an H200, nothing measured: for 64 chains of 784 x 500 units in bf16 a half
 // sweep is 13 or 8 steps of a slab, of 203 instructions of a warp each (SASS for sm_90) and a wait for L2 that the two
-// stages hide in part, assumed to be 500 clocks together; and 64 draws for each lane of 34 instructions: 2200 clocks.
-// That is 3 to 4.5 us. A launch is assumed to cost 10 us from Python, 1 to 1.5 us in a CUDA graph. So a sweep of two
-// launches takes 20 us, or 10 in a graph; here it takes 8. With many chains half sweeps are long (8192 x 1024 units at
+// stages hide in part, assumed to be 500 clocks together; and 64 draws for each lane of 22 instructions: 1400 clocks.
+// That is 2.7 to 4 us. A launch is assumed to cost 10 us from Python, 1 to 1.5 us in a CUDA graph. So a sweep of two
+// launches takes 20 us, or 9 in a graph; here it takes 7. With many chains half sweeps are long (8192 x 1024 units at
 // the 300 updates/ns aimed at: 28 us), launches are a twentieth of that in a graph, and half sweeps with tiles of 128
 // chains are the better plan, since they read the weights half as often. Hence the choice of `clusters_pay`.
 #include "tile.cuh"

@@ -224,6 +224,11 @@ def resident_fits(weights: PreparedWeights, clamped: bool, packed: bool, device:
     return kernel.shared_bytes(visible, hidden, clamped) <= room
 
 
+def resident_units(weights: PreparedWeights) -> int:
+    """How many units a sweep of a chain draws, with those that fill tiles."""
+    return sum(_rounded(units, RESIDENT[weights.precision].warp_units) for units in weights.source.shape)
+
+
 def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
     """All sweeps in one launch: what as many pairs of `half_sweep` would write to their ``out``.
 

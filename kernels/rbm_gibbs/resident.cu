@@ -16,11 +16,12 @@
 // warps, and in a half sweep
 // - 512 products of 16 x 8 x 16: 2048 clocks at the documented rate, 3250 at the share of it that is assumed for
 //   mma.sync (see tensor_cores.cu);
-// - 8 steps of a slab, 323 instructions each backward (SASS for sm_90, products among them): 2600 clocks of issue;
-// - the draws, 128 for each lane of the two warps together, some 34 instructions each: 4400 clocks of issue, beside
-//   which the products of the other warp can run.
-// That is 7000 to 7700 clocks for 64 x 256 units, 550 to 610 updates/ns: the issue of the draws is the limit, and the
-// next thing to make cheaper (the goal is 1000). 10 of their 34 instructions are Philox's rounds.
+// - 8 steps of a slab, 220 instructions each forward and 328 backward (SASS for sm_90, products among them): 2190 clocks
+//   of issue on average;
+// - the draws, 128 for each lane of the two warps together, 22 instructions each: 2800 clocks of issue, beside which the
+//   products of the other warp can run.
+// With 200 for the barrier that is 5200 clocks for 64 x 256 units where issue is the limit, 6250 where products and
+// draws follow each other: 680 to 820 updates/ns (the goal is 1000). 10 of the 22 instructions are Philox's rounds.
 #include "tensor_cores.cuh"
 
 constexpr int CHAIN_WARPS = 2, UNIT_WARPS = 4, THREADS = 32 * CHAIN_WARPS * UNIT_WARPS;

@@ -51,6 +51,11 @@ def padding_is_zero(words: Tensor, units: int) -> Tensor:
     return ~(words[:, -1] >> units % WORD).any()
 
 
+def in_own_rows(states: Tensor) -> Tensor:
+    """The same memory of contiguous ``states`` in rows of their length: of a batch of one, PyTorch keeps any stride."""
+    return states.view(-1).view(states.shape)
+
+
 def has_aligned_rows(states: Tensor) -> bool:
     """Whether kernels may read and write the rows of uint8 ``states`` 16 bytes at a time."""
     return states.is_contiguous() and states.shape[1] % ROW_BYTES == 0 and states.data_ptr() % ROW_BYTES == 0

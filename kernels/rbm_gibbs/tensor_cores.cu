@@ -28,9 +28,9 @@
 // - Issue, from SASS for sm_90: a step of a warp in its loop is 203 instructions with 64 products (bf16, 2048 units),
 //   255 with 96 (bf16x3, 1024 units), 225 with 48 (int8x3, 1024 units, where most are moves that put the fragments of
 //   the states together); that is 0.4, 1.0, 0.9 clocks, beside the products. With packed states, of which fragments are
-//   made by shifts, it is 233, 277, 165: 0.45, 1.1, 0.65 clocks. Behind them some 34 for each unit (bf16), of which 5
-//   wide multiplications and 5 LOP3 are Philox's and one is a MUFU: 0.3 clocks, hidden in part.
-// - So between 220 and 330 (bf16), 90 and 110 (bf16x3), 160 and 220 (int8x3) updates/ns, if L2 delivers: for each unit
+//   made by shifts, it is 233, 277, 165: 0.45, 1.1, 0.65 clocks. Behind them some 22 for each unit (bf16), of which 5
+//   wide multiplications and 5 LOP3 are Philox's and one is a MUFU: 0.2 clocks, hidden in part.
+// - So between 260 and 330 (bf16), 100 and 110 (bf16x3), 160 and 220 (int8x3) updates/ns, if L2 delivers: for each unit
 //   24, 64 and 40 bytes, packed 17, 50 and 26. A tile of more chains is the next thing to try.
 #include "tile.cuh"
 

@@ -32,7 +32,7 @@ from ..variants import TritonVariant, Variant
 from . import triton_resident
 from .half_sweep import HalfSweep
 from .prepared import Operand
-from .triton_resident import resident_fits, resident_sweeps
+from .triton_resident import resident_fits, resident_sweeps, resident_units
 from .triton_tile import (
     are_drawn,
     as_words,
@@ -44,7 +44,7 @@ from .triton_tile import (
     unpacked,
 )
 
-__all__ = ["half_sweep", "resident_fits", "resident_sweeps", "variants"]
+__all__ = ["half_sweep", "resident_fits", "resident_sweeps", "resident_units", "variants"]
 
 BLOCK_CHAINS = 1024 if INTERPRETS else 64
 """Interpreted, a program costs the same few milliseconds whatever its tile."""

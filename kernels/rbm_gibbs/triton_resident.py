@@ -13,8 +13,8 @@ order of `_unit_of`, and biases, draws and results in that of the units.
 Prediction from the machine code for sm_90, nothing measured; one unit for each clock of a multiprocessor is 261
 updates/ns on an H200 at 1.98 GHz. Of 256 x 256 units in bf16 a half sweep's products take 2048 clocks (HGMMA 64x128x16
 at the full rate), and the draws of two warps on each scheduler 2550 (20 instructions each, the loop's share among
-them). One after the other, with 300 clocks for barriers and latency, that is 870 updates/ns; `resident.cu` makes 550
-to 610, as its draws take 34 instructions and its products are mma.sync. With 128 units in bf16 two programs share a
+them). One after the other, with 300 clocks for barriers and latency, that is 870 updates/ns (the goal is 1000);
+`resident.cu`, whose products are mma.sync, makes 680 to 820. With 128 units in bf16 two programs share a
 multiprocessor, one draws while the other multiplies, and the issue of 21 instructions for each draw is the limit: 1550.
 In bf16x3 and int8x3 (24 and 39 instructions, one program) 128 units make some 600.
 """
@@ -283,6 +283,15 @@ def resident_fits(weights: PreparedWeights, clamped: bool, packed: bool, device:
     return min(weights.source.shape) > 0 and max(weights.source.shape) <= MOST_UNITS.get(weights.precision, 0)
 
 
+def resident_units(weights: PreparedWeights) -> int:
+    """How many units a sweep of a chain draws, with those that fill tiles."""
+    return 2 * _block_units(weights.source.shape)
+
+
+def _block_units(layers: Sequence[int]) -> int:
+    return max(64, int(triton.next_power_of_2(max(layers))))
+
+
 def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
     """All sweeps in one launch: what as many pairs of `half_sweep` would write to their ``out``.
 
@@ -296,7 +305,7 @@ def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) ->
     visible, visible_out, hidden_out = (as_words(states) for states in (to_hidden.given, to_visible.out, to_hidden.out))
     clamped = visible if to_visible.clamped is None else to_visible.clamped
     has_betas, betas, beta = betas_of(to_hidden)
-    units, block_chains = max(64, triton.next_power_of_2(max(to_hidden.units, to_visible.units))), CHAINS
+    units, block_chains = _block_units((to_hidden.units, to_visible.units)), CHAINS
     if INTERPRETS:
         block_chains = min(max(triton.next_power_of_2(chains), 16), MOST_CHAINS_INTERPRETED)
     hidden_bias, visible_bias = (pad(half.bias, (0, units - half.units)) for half in (to_hidden, to_visible))
