@@ -6,8 +6,10 @@
 //   single instructions      exp2_fast(x), exp2_flushed(x), mul_wide(a, b), larger_pair<T>(a, b), store_128(to, bits)
 //   constants                warp_mask, infinity(), not_a_number()
 //   dynamic shared memory    DYNAMIC_SHARED(float, name)   declares `float* const name`
-//   tensor cores             matrix_product(sum, a, b)     one mma instruction of a warp, see below
+//   tensor cores             matrix_product(sum, a, b), load_matrices<transposed>(words, row)
+//                                                          one instruction of a warp each, see below
 //   clusters of blocks       CLUSTER_OF(blocks) before a kernel's name, cluster_sync<blocks>()
+//   parts of a block         barrier_wait(number, threads), barrier_arrive(number, threads)
 //   copies to shared memory  copy_async<16>(shared, global, bytes), copy_async_commit(), copy_async_wait<groups>()
 //
 // Nothing else needs to be included: NVRTC brings float4, int4, uint4, the warp functions and the math functions
@@ -197,6 +199,13 @@ template <> __device__ __forceinline__ double narrow<double>(double x) { return 
 // columns 2 t and 2 t + 1 of the sum.
 // Source: "Matrix Fragments for mma.m16n8k16", "mma.m16n8k32" and "mma.m8n8k4" in the PTX ISA. sm_80 and above.
 //
+// load_matrices brings four matrices of 8 rows of 16 bytes from shared memory: lane 8 i + r says where row r of the
+// i-th lies, at a multiple of 16. Lane 4 g + t has in words[i] the t-th word of row g; or, transposed, of numbers of
+// 16 bits, the g-th of the rows 2 t and 2 t + 1.
+//
+// ---- barriers 1 to 15 of a block, for `threads` of its threads, whole warps, which the last of them opens: those that
+// wait go on then, those that arrive went on before. Source: "bar", "ldmatrix" in the PTX ISA.
+//
 // ---- asynchronous copies of 8 or 16 bytes from device memory to shared memory, both aligned to as many, of which
 // `bytes` (none or all) are read and the rest is zero. commit closes a group; wait<n> returns when of the thread's own
 // groups all but the last n have arrived. What other threads copied is there after a barrier that follows their wait.
@@ -210,6 +219,9 @@ inline void matrix_product(i32 (&sum)[4], const u32 (&a)[4], const u32 (&b)[2], 
 }
 inline void matrix_product(double (&sum)[2], double a, double b, BOLTZBENCH_WHERE) {
     emulator::matrix_product_f64(sum, a, b, where);
+}
+template <bool TRANSPOSED> void load_matrices(u32 (&words)[4], const void* row, BOLTZBENCH_WHERE) {
+    emulator::load_matrices(words, row, TRANSPOSED, where);
 }
 template <int WIDTH> void copy_async(void* shared, const void* global, u32 bytes, BOLTZBENCH_WHERE) {
     emulator::copy_async(shared, global, WIDTH, bytes, where);
@@ -247,6 +259,28 @@ __device__ __forceinline__ void matrix_product(double (&sum)[2], double a, doubl
     asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
         : "+d"(sum[0]), "+d"(sum[1])
         : "d"(a), "d"(b));
+}
+
+template <bool TRANSPOSED> __device__ __forceinline__ void load_matrices(u32 (&words)[4], const void* row) {
+    const u32 from = (u32)__cvta_generic_to_shared(row);
+    if constexpr (TRANSPOSED)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                     : "r"(from)
+                     : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                     : "r"(from)
+                     : "memory");
+}
+
+__device__ __forceinline__ void barrier_wait(int number, int threads) {
+    asm volatile("bar.sync %0, %1;" : : "r"(number), "r"(threads) : "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(int number, int threads) {
+    asm volatile("bar.arrive %0, %1;" : : "r"(number), "r"(threads) : "memory");
 }
 
 // 16 bytes pass the L1 cache by, 8 cannot.

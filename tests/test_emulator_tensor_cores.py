@@ -1,4 +1,4 @@
-"""Tensor-core products, asynchronous copies and clusters of blocks of `device.cuh` on the emulator."""
+"""Tensor cores, asynchronous copies, clusters and parts of blocks of `device.cuh` on the emulator."""
 
 from pathlib import Path
 
@@ -11,7 +11,14 @@ from boltzbench.kernels.cuda_module import CudaModule, EmulatorError, unavailabl
 CPU = torch.device("cpu")
 MODULE = CudaModule(
     Path(__file__).parent / "cuda" / "tensor_cores.cu",
-    ["product<float>", "product<i32>", "product_of_double", "copies<0>", "copies<1>"],
+    [
+        *("product<float>", "product<i32>", "product_of_double"),
+        *("copies<0>", "copies<1>", "matrices<false>", "matrices<true>"),
+    ],
+)
+BARRIERS = CudaModule(
+    Path(__file__).parent / "cuda" / "barriers.cu",
+    ["turns<true>", "turns<false>", "alone", "parted", "split", "twice"],
 )
 CLUSTERS = CudaModule(Path(__file__).parent / "cuda" / "clusters.cu", ["ring<true>", "ring<false>", "parted"])
 SHARING = CudaModule(Path(__file__).parent / "cuda" / "clusters_sharing.cu", ["sharing"])
@@ -62,6 +69,20 @@ def test_a_product_needs_every_lane():
         product("product<i32>", a, b, c, lanes=31)
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_matrices_come_by_rows_or_by_columns(transposed):
+    given = torch.arange(1, 257, dtype=torch.int16)
+    matrices = given.view(32, 8).flip(0).view(4, 8, 8)
+    expected = (matrices.mT if transposed else matrices).reshape(4, 32, 2).transpose(0, 1)
+    for row_bytes in (16, 32):
+        out = torch.empty(32, 4, 2, dtype=torch.int16)
+        words = [given.view(torch.int32), out.view(torch.int32)]
+        MODULE.launch(f"matrices<{str(transposed).lower()}>", (1,), (32,), [*words, row_bytes], device=CPU)
+        assert torch.equal(out, expected)
+    with pytest.raises(EmulatorError, match=r"load_matrices at .* not a multiple of 16"):
+        MODULE.launch(f"matrices<{str(transposed).lower()}>", (1,), (32,), [*words, 24], device=CPU)
+
+
 def copies(groups, offset=0):
     given, out = torch.arange(1, 261, dtype=torch.int32), torch.empty(2, 32, 4, dtype=torch.int32)
     MODULE.launch(f"copies<{groups}>", (1,), (32,), [given, out, np.int64(offset)], device=CPU)
@@ -106,3 +127,56 @@ def test_what_clusters_cannot_do():
     assert ring("true", blocks=4) == [33, 63, 93, 3]
     with pytest.raises(EmulatorError, match="static shared memory is one for all blocks"):
         SHARING.launch("sharing", (4,), (32,), [torch.empty(128, dtype=torch.int32)], device=CPU)
+
+
+def turns(waits, rounds):
+    out = torch.zeros(1, dtype=torch.int32)
+    BARRIERS.launch(f"turns<{waits}>", (2,), (64,), [out, rounds], device=CPU)
+    return out.item()
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+def test_parts_of_a_block_wait_for_each_other(order):
+    with emulator.schedule(order):
+        assert [turns("true", rounds) for rounds in (1, 2)] == [5, 50]
+        assert turns("false", 1) == (5 if order == "forward" else 7)  # who only arrives goes on
+        with pytest.raises(EmulatorError, match=r"arrives at barrier [12] twice before it opens"):
+            turns("false", 2)
+
+
+@pytest.mark.parametrize(
+    ("waits", "number", "threads", "message"),
+    [
+        (True, 1, 64, r"(?s)deadlock.*threads 0-31 wait in barrier_wait at barriers.cu:\d+"),
+        (False, 1, 64, r"has ended, and 32 threads of 64 arrived at a barrier"),
+        (False, 0, 64, r"barrier_arrive at barriers.cu:\d+: a block has barriers 1 to 15, not 0"),
+        (True, 16, 64, r"barrier_wait at barriers.cu:\d+: a block has barriers 1 to 15, not 16"),
+        (True, 1, 48, "48 threads are not whole warps of a block of 64"),
+        (True, 1, 96, "96 threads are not whole warps of a block of 64"),
+    ],
+)
+def test_what_barriers_of_parts_cannot_do(waits, number, threads, message):
+    with pytest.raises(EmulatorError, match=message):
+        BARRIERS.launch("alone", (1,), (64,), [int(waits), number, threads, 32], device=CPU)
+    BARRIERS.launch("alone", (1,), (64,), [1, 15, 32, 32], device=CPU)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_half_a_warp_is_not_at_a_barrier(waits):
+    with pytest.raises(
+        EmulatorError, match=r"barrier_(wait|arrive) at barriers.cu:\d+: .* lane 1[56], which has exited"
+    ):
+        BARRIERS.launch("alone", (1,), (64,), [int(waits), 1, 32, 16], device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("parted", r"others wait for (32|64) threads at barrier 1, not for (64|32)"),
+        ("split", "lanes name different barriers or numbers of threads"),
+        ("twice", "arrives at barrier 1 twice before it opens"),
+    ],
+)
+def test_parts_of_a_block_agree(kernel, message):
+    with pytest.raises(EmulatorError, match=message):
+        BARRIERS.launch(kernel, (1,), (64,), [], device=CPU)

@@ -1,6 +1,7 @@
 """All sweeps in one launch, with weights in shared memory or by clusters of blocks: the states of two launches a sweep,
 and when it is taken."""
 
+import itertools
 from contextlib import contextmanager, nullcontext
 from unittest import mock
 
@@ -20,7 +21,7 @@ from boltzbench.kernels.rbm_gibbs.triton_resident import MOST_UNITS
 from test_rbm_gibbs_precisions import DEVICE, NEEDS_CUPY, SPLIT, model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SIZES = [(1, 1, 1), (70, 100, 17), (17, 64, 130), (3, 150, 33), (9, 128, 128), (5, 0, 7), (5, 7, 0)]
+SIZES = [(1, 1, 1), (70, 100, 17), (40, 64, 130), (3, 150, 33), (9, 128, 128), (5, 0, 7), (5, 7, 0)]
 
 PLANS_OF = {"torch": (), "triton": ("resident",), "cupy": ("resident", "cluster")}
 RESIDENT = [name for name in ("triton", "cupy") if not dispatch.unavailable(name, DEVICE)]
@@ -38,8 +39,11 @@ def launches(kernels=cuda_kernels):
 
 
 @NEEDS_CUPY
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("precision", SPLIT)
+@pytest.mark.parametrize(
+    ("precision", "size"),
+    [*itertools.product(SPLIT, SIZES), ("bf16", (34, 20, 270)), ("bf16", (3, 270, 20))],
+    ids=str,
+)
 def test_one_launch_draws_as_many_do(precision, size):
     """Whatever the order of threads, in bytes and in bits; sums of weights of few bits are exact in each precision."""
     visible, weights, b, c = model(*size)
@@ -55,9 +59,11 @@ def test_one_launch_draws_as_many_do(precision, size):
                 found = gibbs(visible, *given, **rest, return_hidden_probability=True)
                 packed = gibbs(pack_states(visible), *given, **rest, plan="resident")
                 assert count() == (2, 0, 1)  # and one for the probabilities
+                once = gibbs(visible, prepared, b, c, 1, beta, **rest, plan="resident")
             assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
             assert torch.equal(packed.visible, pack_states(expected.visible))
             assert torch.equal(packed.hidden, pack_states(expected.hidden))
+            assert torch.equal(once.visible, gibbs(visible, prepared, b, c, 1, beta, **rest).visible)
 
 
 @pytest.mark.skipif("triton" not in RESIDENT, reason="Triton cannot run here")
@@ -141,7 +147,8 @@ def test_nothing_around_the_results_is_written(backend):
 
 def test_what_fills_tiles_is_drawn_too():
     for size, precision, triton, cuda in (
-        ((64, 16), "bf16", 128, 128), ((130, 20), "bf16", 512, 256), ((70, 100), "int8x3", 256, 224),
+        ((64, 16), "bf16", 128, 512), ((130, 20), "bf16", 512, 512), ((70, 100), "int8x3", 256, 256),
+        ((9, 130), "bf16x3", 512, 384),
     ):  # fmt: skip
         prepared = prepare_weights(torch.zeros(size), precision)
         assert triton_kernels.resident_units(prepared) == triton
@@ -167,11 +174,14 @@ def test_a_row_of_a_wider_tensor_is_one_chain(backend):
 
 @NEEDS_CUPY
 def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
-    visible, weights, b, c = model(2, 192, 192)
-    for precision, units, fits in (("bf16", 256, True), ("bf16x3", 192, True), ("int8x3", 192, True),
-                                   ("bf16x3", 193, False), ("int8x3", 193, False), ("bf16", 400, False)):  # fmt: skip
-        prepared = prepare_weights(torch.zeros(units, units), precision)
-        assert cuda_kernels.resident_fits(prepared, False, False, torch.device("cpu")) is fits, (precision, units)
+    visible, weights, b, c = model(2, 128, 192)
+    for precision, size, fits in (
+        ("bf16", (256, 256), True), ("bf16", (257, 256), False), ("bf16x3", (192, 128), True),
+        ("bf16x3", (192, 129), False), ("int8x3", (128, 192), True), ("int8x3", (160, 160), True),
+        ("int8x3", (160, 161), False),
+    ):  # fmt: skip
+        prepared = prepare_weights(torch.zeros(size), precision)
+        assert cuda_kernels.resident_fits(prepared, True, False, torch.device("cpu")) is fits, (precision, size)
     prepared = prepare_weights(weights, "int8x3")
     for sweeps, plan, expected in (
         (2, "auto", (1, 0, 0)), (1, "auto", (0, 0, 2)), (2, "cluster", (0, 1, 0)), (2, "half_sweeps", (0, 0, 4)),
@@ -179,7 +189,7 @@ def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
         with launches() as count:
             gibbs(visible, prepared, b, c, sweeps, seed=1, backend="cupy", plan=plan)
         assert count() == expected
-    large = prepare_weights(torch.zeros(192, 500, device=DEVICE), "int8x3")
+    large = prepare_weights(torch.zeros(128, 500, device=DEVICE), "int8x3")
     for given, biases, backend in (
         (prepared, (b, c), "torch"),
         (weights, (b, c), "cupy"),

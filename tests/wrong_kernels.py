@@ -629,6 +629,12 @@ BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3
 PACKED = "packed chains=70 visible=100 hidden=17 sweeps=2 float32"
 CLUSTER = "int8x3 chains=3 visible=70 hidden=560 sweeps=2 float32"
 BF16_RESIDENT = "bf16 chains=9 visible=70 hidden=33 sweeps=2 float32"
+BF16X3_RESIDENT = "bf16x3 chains=9 visible=70 hidden=33 sweeps=2 float32"
+NO_TURNS = (
+    "barrier_wait(1 + group, THREADS); }\n__device__ __forceinline__ void give_turn(int group, bool last) {\n"
+    "    if (group == 0 || !last) barrier_arrive(2 - group, THREADS);",
+    "}\n__device__ __forceinline__ void give_turn(int, bool) {",
+)
 CLAMPED_RESIDENT = "clamped bf16 chains=70 visible=100 hidden=17 sweeps=2 float32"
 SGLD = "tensors=1 elements=5003 float32"
 STOCHASTIC = "stochastic tensors=1 elements=5003 bfloat16"
@@ -970,12 +976,17 @@ MUTANTS = tuple(
         ("rbm_gibbs", "clusters.cu", "cluster_sync<CLUSTER>();  // all hidden", "// all hidden", CLUSTER),
         ("rbm_gibbs", "clusters.cu", "cluster_sync<CLUSTER>();  // all visible", "// all visible", CLUSTER),
         ("rbm_gibbs", "clusters.cu", "++sweep, ++step", "++sweep", CLUSTER),
-        ("rbm_gibbs", "resident.cu", "__syncthreads();  // all hidden", "// all hidden", PACKED),
-        ("rbm_gibbs", "resident.cu", "__syncthreads();  // all visible", "// all visible", PACKED),
-        ("rbm_gibbs", "resident.cu", "sweep < sweeps", "sweep < sweeps - 1", PACKED),
-        ("rbm_gibbs", "resident.cu", "step + (u32)sweep", "step", PACKED),
-        ("rbm_gibbs", "resident.cu", "(first_chain + block_chain)", "first_chain", PACKED),
-        ("rbm_gibbs", "resident.cu", "j % 2 ? 0x7632 : 0x5410", "0x5410", BF16_RESIDENT),
+        ("rbm_gibbs", "resident.cu", *NO_TURNS, BF16_RESIDENT),
+        ("rbm_gibbs", "resident.cu", "number = 0;", "number = 2;", PACKED),
+        ("rbm_gibbs", "resident.cu", "first_sweep + (u32)(number / 2)", "first_sweep", PACKED),
+        ("rbm_gibbs", "resident.cu", "first_chain + block_chain", "first_chain", PACKED),
+        ("rbm_gibbs", "resident.cu", "weights += K::products * part_bytes", "weights += part_bytes", PACKED),
+        ("rbm_gibbs", "resident.cu", "load_matrices<true>", "load_matrices<false>", BF16_RESIDENT),
+        ("rbm_gibbs", "resident.cu", "unit % SLAB / 8 + 2 * m", "2 * m", BF16X3_RESIDENT),
+        ("rbm_gibbs", "resident.cu", "unit % 4 / 2 * 8 + unit % 16 / 4 * 2", "unit % 4 / 2 * 2 + unit % 16 / 4 * 4",
+         BF16_RESIDENT),
+        ("rbm_gibbs", "resident.cu", "S::unit(0, e) & 1", "e & 1", CLAMPED_RESIDENT),
+        ("rbm_gibbs", "tensor_cores.cuh", "group_step = S::group_step / 4", "group_step = 1", BF16_RESIDENT),
         ("rbm_gibbs", "triton_tile.py", "bits << tl.arange(0, 32)", "bits << 31 - tl.arange(0, 32)", PACKED),
         ("rbm_gibbs", "triton_tile.py", "first * 256 + second", "first * 128 + second", INT8X3),
         ("rbm_gibbs", "triton_tile.py", "fma(u, exponential(logit, beta), u)", "fma(u, exponential(logit, beta), 0)",

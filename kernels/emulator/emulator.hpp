@@ -153,9 +153,18 @@ struct Thread {
     int groups;                // of them that were closed
 };
 
-// Lanes of a warp as bits. Every present lane is in exactly one of the other five sets.
+// Lanes of a warp as bits. Every present lane is in exactly one of the other six sets.
 struct Warp {
-    u32 present = 0, ready = 0, at_barrier = 0, at_cluster = 0, at_exchange = 0, exited = 0;
+    u32 present = 0, ready = 0, at_barrier = 0, at_partial = 0, at_cluster = 0, at_exchange = 0, exited = 0;
+};
+
+// A barrier of some of a block's warps: how many threads it wants and has, whose warps, and which of them wait; and how
+// often it has opened.
+struct PartialBarrier {
+    int threads = 0, arrived = 0;
+    u32 warps = 0;
+    std::vector<int> waiting;
+    u64 opened = 0;
 };
 
 struct Block {
@@ -164,6 +173,7 @@ struct Block {
     int alive, arrived, predicates;     // threads not yet exited, at the barrier, and of those with a true predicate
     int released, released_predicates;  // the last two when the barrier last opened
     const Thread* first_arrived;
+    PartialBarrier partial[16];
     int in_cluster = 0, cluster_size = 0;  // threads at the barrier of the cluster, and how many blocks that has
     void* dynamic_shared = nullptr;
     std::function<void()> body;
@@ -375,6 +385,44 @@ template <class Combine> u64 reduce(const char* operation, u32 mask, u64 value, 
     });
 }
 
+// Every lane of a warp arrives at a barrier of part of its block, or also waits there.
+inline void partial_barrier(const char* operation, int number, int threads, bool waits, const Where& where) {
+    const int all = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
+    if (number < 1 || number > 15) fail(operation, where, format("a block has barriers 1 to 15, not %d", number));
+    if (threads < 32 || threads % 32 || threads > all)
+        fail(operation, where, format("%d threads are not whole warps of a block of %d", threads, all));
+    PartialBarrier& barrier = block.partial[number];
+    const u64 own = static_cast<u64>(number) << 32 | static_cast<u64>(threads);
+    const u64 joined = exchange(operation, 0xffffffffu, own, own_lane(), where, [&](Thread* lanes) {
+        for (int lane = 0; lane < 32; ++lane) {
+            if (lanes[lane].value != own) fail(operation, where, "lanes name different barriers or numbers of threads");
+            lanes[lane].result = barrier.opened;
+        }
+        if (barrier.arrived > 0 && barrier.threads != threads)
+            fail(operation, where,
+                 format("others wait for %d threads at barrier %d, not for %d", barrier.threads, number, threads));
+        const u32 warp = 1u << current / 32;
+        if (barrier.warps & warp) fail(operation, where, format("arrives at barrier %d twice before it opens", number));
+        barrier.threads = threads;
+        barrier.arrived += 32;
+        barrier.warps |= warp;
+        if (barrier.arrived < threads) return;
+        for (int thread : barrier.waiting) {
+            Warp& other = block.warps[static_cast<size_t>(thread / 32)];
+            other.ready |= 1u << thread % 32;
+            other.at_partial &= ~(1u << thread % 32);
+        }
+        barrier = {threads, 0, 0, {}, barrier.opened + 1};
+    });
+    if (!waits || barrier.opened != joined) return;
+    self().operation = operation;
+    self().where = where;
+    barrier.waiting.push_back(current);
+    own_warp().ready &= ~(1u << own_lane());
+    own_warp().at_partial |= 1u << own_lane();
+    yield();
+}
+
 // -------------------------------------------------------------------------------------------------- the scheduler
 
 // Where every fiber starts. It never returns: the scheduler does not resume a thread that has exited.
@@ -427,7 +475,7 @@ inline std::string describe_waiting() {
     for (int i = 0; i < static_cast<int>(32 * block.warps.size()); ++i) {
         const Warp& warp = block.warps[static_cast<size_t>(i / 32)];
         const u32 bit = 1u << (i % 32);
-        if (!((warp.at_barrier | warp.at_cluster | warp.at_exchange) & bit)) continue;
+        if (!((warp.at_barrier | warp.at_partial | warp.at_cluster | warp.at_exchange) & bit)) continue;
         const Thread& thread = block.threads[static_cast<size_t>(i)];
         std::string wait = std::string(thread.operation) + " at " + place(thread.where);
         if (warp.at_exchange & bit) wait += format(" with mask 0x%08x", thread.mask);
@@ -441,6 +489,10 @@ inline std::string describe_waiting() {
 inline void run_threads(bool reverse) {
     for (int thread = next_thread(reverse); thread >= 0 && block.error.empty(); thread = next_thread(reverse))
         resume(thread);
+    for (const PartialBarrier& barrier : block.partial)
+        if (block.error.empty() && block.alive == 0 && barrier.arrived > 0)
+            block.error = format("block (%u, %u, %u): has ended, and %d threads of %d arrived at a barrier", blockIdx.x,
+                                 blockIdx.y, blockIdx.z, barrier.arrived, barrier.threads);
     if (block.error.empty() && block.alive > 0 && !waits_for_cluster())
         block.error = format("block (%u, %u, %u): deadlock, no thread can go on", blockIdx.x, blockIdx.y, blockIdx.z) +
                       describe_waiting();
@@ -451,6 +503,7 @@ inline void start_block() {
     block.warps.assign(static_cast<size_t>((count + 31) / 32), Warp{});
     block.alive = count;
     block.arrived = block.predicates = block.in_cluster = 0;
+    for (PartialBarrier& barrier : block.partial) barrier = {};
     for (int i = 0; i < count; ++i) {
         Thread& thread = block.threads[static_cast<size_t>(i)];
         const unsigned linear = static_cast<unsigned>(i);

@@ -75,6 +75,30 @@ inline void matrix_product_f64(double* sum, double a, double b, const Where& whe
     });
 }
 
+struct Rows {
+    const void* own;
+    u32* words;
+};
+
+// Every lane brings the address of a row, and the last to arrive loads for all.
+inline void load_matrices(u32* words, const void* row, bool transposed, const Where& where) {
+    if (reinterpret_cast<u64>(row) % 16) fail("load_matrices", where, "an address is not a multiple of 16");
+    const Rows own{row, words};
+    exchange("load_matrices", 0xffffffffu, reinterpret_cast<u64>(&own), own_lane(), where, [=](Thread* lanes) {
+        const auto of = [lanes](int lane) -> const Rows& { return *reinterpret_cast<const Rows*>(lanes[lane].value); };
+        for (int lane = 0; lane < 32; ++lane)
+            for (int matrix = 0; matrix < 4; ++matrix) {
+                const int g = lane / 4, t = lane % 4;
+                unsigned short pair[2];
+                for (int i = 0; i < 2; ++i) {
+                    const int of_row = transposed ? 2 * t + i : g, place = transposed ? g : 2 * t + i;
+                    std::memcpy(&pair[i], static_cast<const char*>(of(8 * matrix + of_row).own) + 2 * place, 2);
+                }
+                of(lane).words[matrix] = pair[0] | static_cast<u32>(pair[1]) << 16;
+            }
+    });
+}
+
 // Nothing is copied before the wait that it must have arrived by: who reads earlier finds what was there before.
 inline void copy_async(void* to, const void* from, u32 width, u32 bytes, const Where& where) {
     if (bytes != 0 && bytes != width) fail("copy_async", where, format("reads %u bytes, not 0 or %u", bytes, width));

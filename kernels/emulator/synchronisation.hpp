@@ -19,6 +19,14 @@ inline int __syncthreads_and(int predicate, BOLTZBENCH_WHERE) {
     return emulator::block.released_predicates == emulator::block.released;
 }
 
+// Of parts of a block; the names are this project's.
+inline void barrier_wait(int number, int threads, BOLTZBENCH_WHERE) {
+    emulator::partial_barrier("barrier_wait", number, threads, true, where);
+}
+inline void barrier_arrive(int number, int threads, BOLTZBENCH_WHERE) {
+    emulator::partial_barrier("barrier_arrive", number, threads, false, where);
+}
+
 // All blocks of the cluster; the name is this project's.
 template <int BLOCKS> void cluster_sync(BOLTZBENCH_WHERE) { emulator::cluster_barrier(BLOCKS, where); }
 

@@ -102,12 +102,13 @@ def gibbs(
         precision: that of ``weights``, for a caller who wants to be sure of it: a plain matrix is ``float32``.
         plan: ``half_sweeps``, a launch for each; or one launch for all sweeps, with prepared weights: ``resident``
             with the weights in shared memory, if they find room there (on an H200 up to 256 x 256 units in ``bf16``;
-            in the others 128 x 128 in Triton and 192 x 192 in CUDA C; Triton runs it on sm_90 alone, and clamped units
+            in the others 128 x 128 in Triton and 128 x 192 in CUDA C; Triton runs it on sm_90 alone, and clamped units
             neither packed nor in ``int8x3``); ``cluster`` in CUDA C (``cupy``) with 8 blocks to some chains, on sm_90
             and later. ``auto``: for two sweeps and more ``resident`` where it can be, else ``cluster`` for up to 1024
             chains and 2048 units (1024 where there are three products), else ``half_sweeps``. Where the backend is
-            ``auto`` too, ``resident`` is that of Triton, unless it draws more units to fill its tiles than CUDA C
-            does. In ``int8x3`` all draw the same states.
+            ``auto`` too, ``resident`` is that of CUDA C, unless it draws more units to fill its tiles than Triton
+            does: tiles have 256 units in ``bf16`` and 128 in the others, and in Triton 64, 128 or 256. In ``int8x3``
+            all draw the same states.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Without ``check_values`` nothing waits for the device, and a call that has run before can be captured in a CUDA
@@ -222,7 +223,7 @@ def _choose(
         return chosen, "half_sweeps"
     names = [chosen]
     if backend == "auto" and device.type == "cuda":
-        names = [name for name in ("triton", "cupy") if unavailable(name, device) is None]
+        names = [name for name in ("cupy", "triton") if unavailable(name, device) is None]
     if prepared is not None:
         kernels = {name: backend_module(name, __name__) for name in names if name != "torch"}
         able = [name for name, each in kernels.items() if each.resident_fits(prepared, clamped, packed, device)]

@@ -76,7 +76,7 @@ multiprocessor: three parts of 2 bytes fill the shared memory."""
 
 @dataclass(frozen=True)
 class ResidentKernel:
-    """What `Half` of `resident.cu` says of one kernel."""
+    """What `Kind` of `resident.cu` says of one kernel."""
 
     weight: str
     products: int
@@ -87,23 +87,29 @@ class ResidentKernel:
 
     @property
     def warp_units(self) -> int:
-        return 32 if self.weight == "signed char" else 64
+        return 64 if self.products == 1 else 32
 
     def shared_bytes(self, visible: int, hidden: int, clamped: bool = True) -> int:
-        """Both matrices of digits, one of bfloat16; and states, of the visible units also which are clamped."""
-        size = self.products * (1 if self.weight == "signed char" else 2)
-        weights = _rounded(hidden, self.warp_units) * _rounded(visible, STEP_GIVEN) * size
-        if self.weight == "signed char":
-            weights += _rounded(visible, self.warp_units) * _rounded(hidden, STEP_GIVEN) * size
-        words = [-(-units // STEP_GIVEN) | 1 for units in (visible, hidden, *([visible] if clamped else []))]
-        return weights + RESIDENT_CHAINS * 8 * sum(words)
+        """Both matrices of digits, with scales, one of bfloat16; biases; and states, and which of them are clamped."""
+        digits = self.weight == "signed char"
+        given_visible, given_hidden = _rounded(visible, STEP_GIVEN), _rounded(hidden, STEP_GIVEN)
+        if digits:
+            drawn_visible, drawn_hidden = _rounded(visible, self.warp_units), _rounded(hidden, self.warp_units)
+            weights = drawn_hidden * given_visible + drawn_visible * given_hidden
+        else:
+            weights = given_hidden * given_visible
+        numbers = (2 if digits else 1) * (given_visible + given_hidden)
+        state = 1 if digits else 2
+        states = RESIDENT_CHAINS * (state * (given_visible + given_hidden) + 2 * 16)
+        held = RESIDENT_CHAINS * given_visible // 8 if clamped else 0
+        return self.products * state * weights + 4 * numbers + states + held
 
 
 CLUSTER = 8
 """Blocks, as in the .cu."""
 CLUSTER_CHAINS = 1024
 """16 clusters of 64 chains, a block on each of 128 multiprocessors; an H200 has 132."""
-RESIDENT_CHAINS, RESIDENT_THREADS = 64, 256
+RESIDENT_CHAINS, RESIDENT_THREADS, RESIDENT_UNIT_WARPS = 64, 256, 4
 """Of a block, as in the .cu."""
 RESIDENT = {
     "bf16": ResidentKernel("bfloat16", 1),
@@ -225,8 +231,9 @@ def resident_fits(weights: PreparedWeights, clamped: bool, packed: bool, device:
 
 
 def resident_units(weights: PreparedWeights) -> int:
-    """How many units a sweep of a chain draws, with those that fill tiles."""
-    return sum(_rounded(units, RESIDENT[weights.precision].warp_units) for units in weights.source.shape)
+    """How many units a sweep of a chain draws, with those that fill tiles of all warps: one that has none waits."""
+    block_units = RESIDENT_UNIT_WARPS * RESIDENT[weights.precision].warp_units
+    return sum(_rounded(units, block_units) for units in weights.source.shape)
 
 
 def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
@@ -373,7 +380,7 @@ def _binary_variants() -> Sequence[Variant]:
                 shared_bytes=kernel.shared_bytes(visible, hidden),
             )
             for (precision, kernel), (visible, hidden) in zip(
-                RESIDENT.items(), ((256, 256), (128, 192), (128, 128)), strict=True
-            )
+                RESIDENT.items(), ((192, 192), (128, 128), (128, 128)), strict=True
+            )  # which all architectures have room for
         ]
     )

@@ -13,18 +13,28 @@ template <> struct Sum<signed char> {
     using type = i32;
 };
 
-// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES neighbouring units of a
-// row, two columns of each tile: they are neighbours, or BY_COLUMN those of the first come before those of the second.
-template <class Weight, int PRODUCTS, int UNIT_TILES, bool BY_COLUMN = false> struct Sums {
-    static constexpr bool digits = sizeof(Weight) == 1;
+// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES units of a row, two columns
+// of each tile, in groups of four that share a call of Philox. They are neighbours, and their draws bits of one word;
+// or SPREAD: the groups of the four lanes of a row take turns, and draws are states as operands of the next product.
+template <class Weight, int PRODUCTS, int UNIT_TILES, bool SPREAD = false> struct Sums {
+    static constexpr bool digits = sizeof(Weight) == 1, spread = SPREAD;
     static constexpr int parts = digits ? PRODUCTS : 1, own_units = 2 * UNIT_TILES;
+    static constexpr int group_step = SPREAD ? 16 : 4;  // units from a group to the lane's next
+    static constexpr int word_units = SPREAD ? 4 / sizeof(Weight) : own_units;  // whose draws are in one word
+    static constexpr int draw_words = own_units / word_units;
     using Number = typename Sum<Weight>::type;
     Number of[parts][CHAIN_TILES][UNIT_TILES][4] = {};
 
     // Of the lane's unit e in `row` of its 2 * CHAIN_TILES.
     __device__ __forceinline__ Number at(int part, int row, int e) const {
-        const int j = BY_COLUMN ? e % UNIT_TILES : e / 2, column = BY_COLUMN ? e / UNIT_TILES : e % 2;
-        return of[part][row / 2][j][row % 2 * 2 + column];
+        return of[part][row / 2][e / 2][row % 2 * 2 + e % 2];
+    }
+    static __device__ __forceinline__ i64 unit(i64 first_unit, int e) {
+        return first_unit + e / 4 * group_step + e % 4;
+    }
+    // What the state 1 of unit e is in its word: a bit, a byte, or 1 in bfloat16.
+    static __device__ __forceinline__ constexpr u32 one(int e) {
+        return SPREAD ? (digits ? 1u : 0x3f80u) << 32 / word_units * (e % word_units) : 1u << e;
     }
     // What three digits stand for, summed: the first two fit an int32 for as many units as weights are prepared for.
     __device__ __forceinline__ i64 whole_number(int row, int e) const {
@@ -56,6 +66,9 @@ __device__ __forceinline__ void fragments_of_bits(u32 bits, u32 (&a)[2][4], int 
     }
 }
 
+// The lowest two bits as two bfloat16.
+__device__ __forceinline__ u32 pair_of_bits(u32 bits) { return ((bits | bits << 15) & 0x00010001u) * 0x3f80u; }
+
 // And 8 of them, from bit `first` on, as two fragments of bfloat16.
 __device__ __forceinline__ void wide_fragments_of_bits(u32 bits, int first, u32 (&a)[2][4], int half) {
     const u32 pairs = bits | bits << 15;  // the second of a pair lies 16 bits above the first
@@ -66,8 +79,9 @@ __device__ __forceinline__ void wide_fragments_of_bits(u32 bits, int first, u32 
     }
 }
 
-// The layer that is drawn: scale (for digits) and bias of each unit, and its place in the stream, of which the step is
-// counted from what first_step points to, if it is not null. That is read wherever it is wanted, not kept in a register.
+// The layer that is drawn: scale (for digits) and bias of each unit, where sums are SPREAD to the end of the tiles, and
+// its place in the stream, of which the step is counted from what first_step points to, if it is not null. That is read
+// wherever it is wanted, not kept in a register.
 struct Layer {
     const float *scale, *bias;
     i64 units;
@@ -79,87 +93,105 @@ struct Layer {
     }
 };
 
-// A lane's chains, of which it has a row in each half of its tiles: number in the stream and inverse temperature.
+// A lane's chains, of which it has a row in each half of its tiles, 8 apart: the number of the first in the stream;
+// inverse temperatures, from that of the first on of `left` chains, or `beta` where they are null; and these times
+// -log2(e).
 struct LaneChains {
-    u64 number[2 * CHAIN_TILES];
-    double beta[2 * CHAIN_TILES];
+    u64 first;
+    const double* betas;
+    double beta;
+    int left;
+    float factor[2 * CHAIN_TILES];
+
+    __device__ __forceinline__ LaneChains(u64 first, const double* betas, i64 left, double beta)
+        : first(first), betas(betas), beta(beta), left(left < WARP_CHAINS ? (int)left : WARP_CHAINS) {
+#pragma unroll
+        for (int row = 0; row < 2 * CHAIN_TILES; ++row) factor[row] = (float)(own_beta(row) * -1.4426950408889634);
+    }
+    __device__ __forceinline__ double own_beta(int row) const {
+        return betas && 8 * row < left ? betas[8 * row] : beta;
+    }
 };
 
-// The draws of the lane's units, for each row a bit for each unit, 0 beyond the last one.
+// The draws of the lane's units, in words for each row. Where they are bits, they are 0 beyond the last unit.
 //
 // u (1 + exp(-x)) < 1 is one fused multiplication of the 24 bits of u: u 2**24 + u 2**24 exp(-x) < 2**24.
 template <class S>
 __device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chains, i64 first_unit, const Layer& layer,
-                                           u32 (&drawn)[2 * CHAIN_TILES]) {
-    constexpr int rows = 2 * CHAIN_TILES;
+                                           u32 (&drawn)[2 * CHAIN_TILES][S::draw_words]) {
+    constexpr int rows = 2 * CHAIN_TILES, group_step = S::group_step / 4;
     const u32 step = layer.own_step();
+    const u64 groups = (u64)(layer.units + 3) / 4, first_group = chains.first * groups + (u64)first_unit / 4;
     u32 near[rows] = {};
-    float factor[rows];
-    u64 group[rows];
-#pragma unroll
-    for (int row = 0; row < rows; ++row) {
-        drawn[row] = 0;
-        factor[row] = (float)(chains.beta[row] * -1.4426950408889634);
-        group[row] = chains.number[row] * (u64)((layer.units + 3) / 4) + (u64)first_unit / 4;
-    }
 #pragma unroll
     for (int four = 0; four < S::own_units; four += 4) {
         float offset[4], step_size[4];
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-            const i64 unit = first_unit + four + e;
-            offset[e] = unit < layer.units ? layer.bias[unit] : 0.0f;
+            const i64 unit = S::unit(first_unit, four + e);
+            offset[e] = S::spread || unit < layer.units ? layer.bias[unit] : 0.0f;
             if constexpr (S::digits) step_size[e] = layer.scale[unit];
         }
 #pragma unroll
         for (int row = 0; row < rows; ++row) {
-            const Words words = random_words(group[row] + four / 4, layer.seed, step, layer.stream);
+            const u64 group = first_group + 8 * row * groups + four / 4 * group_step;
+            const Words words = random_words(group, layer.seed, step, layer.stream);
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 float logit, size = 0.0f;
                 if constexpr (S::digits) {
                     logit = sums.near_number(row, four + e) * step_size[e];
                     size = fabsf(logit) + fabsf(offset[e]);
-                    logit += offset[e];
                 } else {
-                    logit = sums.at(0, row, four + e) + offset[e];
+                    logit = sums.at(0, row, four + e);
                 }
                 const float u = (float)(words.word[e] >> 8);
-                const float test = fmaf(u, exp2_flushed(logit * factor[row]), u);
-                if (test < 16777216.0f) drawn[row] |= 1u << (four + e);
+                const float test = fmaf(u, exp2_flushed((logit + offset[e]) * chains.factor[row]), u);
+                u32& word = drawn[row][(four + e) / S::word_units];
+                if constexpr (S::word_units == 2) {
+                    const u32 state = __float_as_uint(test < 16777216.0f ? 1.0f : 0.0f);
+                    word = e % 2 ? __byte_perm(word, state, 0x7632) : state;
+                } else {
+                    if ((four + e) % S::word_units == 0) word = 0;
+                    if (test < 16777216.0f) word |= S::one(four + e);
+                }
                 if constexpr (S::digits) {
-                    // What float32 may be off by: 5 roundings of `size`, and 2**-22 of the exponential; here 8, and
-                    // 2**-20; times 2**24. A nan, from 0 * infinity, is near.
-                    const float margin = 16.0f + 8.0f * (float)chains.beta[row] * size;
+                    // What float32 may be off by: 5 roundings of beta * `size`, and 2**-22 of the exponential; here 8,
+                    // for which 8 log(2) is rounded up, and 2**-20; times 2**24. A nan, from 0 * infinity, is near.
+                    const float margin = fmaf(fabsf(chains.factor[row]) * size, 5.6f, 16.0f);
                     if (!(fabsf(test - 16777216.0f) > margin)) near[row] |= 1u << (four + e);
                 }
             }
         }
     }
-    const i64 left = layer.units - first_unit;
-    const u32 inside = left >= S::own_units ? ~0u : left > 0 ? (1u << left) - 1u : 0u;
 #pragma unroll
     for (int row = 0; row < rows; ++row) {
-        drawn[row] &= inside;
+        if constexpr (!S::spread) {
+            const i64 left = layer.units - first_unit;
+            drawn[row][0] &= left >= S::own_units ? ~0u : left > 0 ? (1u << left) - 1u : 0u;
+        }
         if constexpr (S::digits) {
-            near[row] &= inside;
             while (near[row]) {  // for one unit in some 400,000
                 const int e = __ffs((int)near[row]) - 1;
                 near[row] &= near[row] - 1;
-                const i64 unit = first_unit + e;
+                const i64 unit = S::unit(first_unit, e);
+                if (unit >= layer.units) continue;
                 i64 whole = 0;
-                const Words again = random_words(group[row] + e / 4, layer.seed, layer.own_step(), layer.stream);
-                u32 word = 0;
+                const u64 group = first_group + 8 * row * groups + e / 4 * group_step;
+                const Words again = random_words(group, layer.seed, layer.own_step(), layer.stream);
+                u32 random = 0;
 #pragma unroll  // an array indexed at run time would leave the registers
                 for (int other = 0; other < S::own_units; ++other) {
                     if (other != e) continue;
                     whole = sums.whole_number(row, other);
-                    word = again.word[other % 4];
+                    random = again.word[other % 4];
                 }
-                const double x =
-                    chains.beta[row] * ((double)layer.bias[unit] + (double)whole * (double)layer.scale[unit]);
-                const u32 exact = (double)uniform(word) * (1.0 + exp(-x)) < 1.0;
-                drawn[row] = (drawn[row] & ~(1u << e)) | exact << e;
+                const double x = chains.own_beta(row) *
+                                 ((double)layer.bias[unit] + (double)whole * (double)layer.scale[unit]);
+                const u32 state = (double)uniform(random) * (1.0 + exp(-x)) < 1.0 ? S::one(e) : 0u;
+#pragma unroll
+                for (int word = 0; word < S::draw_words; ++word)
+                    if (e / S::word_units == word) drawn[row][word] = (drawn[row][word] & ~S::one(e)) | state;
             }
         }
     }

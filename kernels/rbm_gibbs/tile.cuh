@@ -166,29 +166,25 @@ __device__ __forceinline__ void draw_tile(unsigned char* shared, i64 tile_chain,
     // A lane now holds rows row_of_8 and row_of_8 + 8 of each tile, of them own_units neighbouring units.
     const i64 first_unit = tile_unit + warp_unit + quarter * own_units;
     if (first_unit >= (probabilities ? units : PACKED ? 8 * out_stride : out_stride)) return;
-    LaneChains own;
-#pragma unroll
-    for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
-        const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
-        own.number[row] = (u64)(first_chain + chain);
-        own.beta[row] = betas && chain < chains ? betas[chain] : beta;
-    }
+    const i64 own_chain = tile_chain + warp_chain + row_of_8;
     if (probabilities) {
 #pragma unroll
         for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
-            const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
+            const i64 chain = own_chain + 8 * row;
             if (chain < chains)
-                store_probabilities(sums, row, own.beta[row], first_unit, layer, probabilities + chain * units);
+                store_probabilities(sums, row, betas ? betas[chain] : beta, first_unit, layer,
+                                    probabilities + chain * units);
         }
         return;
     }
-    u32 draws[2 * CHAIN_TILES];
+    const LaneChains own((u64)(first_chain + own_chain), betas ? betas + own_chain : nullptr, chains - own_chain, beta);
+    u32 draws[2 * CHAIN_TILES][1];
     draw_units(sums, own, first_unit, layer, draws);
 #pragma unroll
     for (int row = 0; row < 2 * CHAIN_TILES; ++row) {
-        const i64 chain = tile_chain + warp_chain + 8 * row + row_of_8;
+        const i64 chain = own_chain + 8 * row;
         if (chain >= chains) continue;
-        u32 drawn = draws[row];
+        u32 drawn = draws[row][0];
         if (clamped) {
             u32 kept = 0;
             const unsigned char* row_kept = previous + chain * previous_stride;

@@ -14,7 +14,7 @@ Prediction from the machine code for sm_90, nothing measured; one unit for each 
 updates/ns on an H200 at 1.98 GHz. Of 256 x 256 units in bf16 a half sweep's products take 2048 clocks (HGMMA 64x128x16
 at the full rate), and the draws of two warps on each scheduler 2550 (20 instructions each, the loop's share among
 them). One after the other, with 300 clocks for barriers and latency, that is 870 updates/ns (the goal is 1000);
-`resident.cu`, whose products are mma.sync, makes 680 to 820. With 128 units in bf16 two programs share a
+in `resident.cu`, whose products are mma.sync, they overlap: 1140. With 128 units in bf16 two programs share a
 multiprocessor, one draws while the other multiplies, and the issue of 21 instructions for each draw is the limit: 1550.
 In bf16x3 and int8x3 (24 and 39 instructions, one program) 128 units make some 600.
 """

@@ -1,4 +1,4 @@
-// One warp: a matrix product by one instruction, and asynchronous copies to shared memory.
+// One warp: a matrix product by one instruction, matrices and asynchronous copies from and to shared memory.
 #include "device.cuh"
 
 // out = c + a b. a: 16 rows of K, b: 8 columns of K, both packed in words of 4 bytes, K being `words` of them.
@@ -19,6 +19,17 @@ __global__ void product_of_double(const double* a, const double* b, const double
     double sum[2] = {c[8 * g + 2 * t], c[8 * g + 2 * t + 1]};
     matrix_product(sum, a[4 * g + t], b[4 * g + t]);
     for (int i = 0; i < 2; ++i) out[8 * g + 2 * t + i] = sum[i];
+}
+
+// Four matrices of 8 rows of 16 bytes, of which the last rows come first. Rows are `row_bytes` apart.
+template <bool TRANSPOSED> __global__ void matrices(const u32* in, u32* out, i64 row_bytes) {
+    __shared__ __align__(16) unsigned char rows[32 * 32];
+    const int lane = threadIdx.x;
+    for (int i = 0; i < 4; ++i) reinterpret_cast<u32*>(rows + lane * row_bytes)[i] = in[4 * lane + i];
+    __syncwarp();
+    u32 words[4];
+    load_matrices<TRANSPOSED>(words, rows + (31 - lane) * row_bytes);
+    for (int i = 0; i < 4; ++i) out[4 * lane + i] = words[i];
 }
 
 // Two groups of 16 bytes for each thread; GROUPS of them are not waited for. Every second thread's are zeros.
