@@ -37,6 +37,7 @@ _SANITIZER_FLAGS = (
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
     "-g",
+    "-O0",  # most of the time goes into compiling, and half of that into optimizing
 )
 _MESSAGE_BYTES = 64 * 1024
 
