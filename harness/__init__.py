@@ -4,36 +4,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .hookspecs import hookimpl
-    from .laws import all_of, chi_square, within
-    from .sampling import Dynamics, ExactLaw, Projection, Sampler, Target, Temperature, temperature_at
-    from .types import (
+    from .api.ceilings import RESOURCES, Ceiling
+    from .api.experiments import Curve, Estimate, Experiment, Findings, Picture, Plot
+    from .api.hookspecs import hookimpl
+    from .api.operations import (
         API_VERSION,
-        RESOURCES,
         Advance,
         Agreement,
         Case,
-        Ceiling,
-        Claim,
+        CaseOptions,
         Compiled,
         Cost,
-        Curve,
-        Estimate,
         Expected,
-        Experiment,
-        Findings,
         Implementation,
         Inputs,
         Launch,
         Law,
         Operation,
-        Picture,
-        Plot,
         Status,
         Tensors,
         Unsupported,
         Variant,
     )
+    from .api.records import Claim
+    from .api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, Temperature, temperature_at
+    from .api.statistics import all_of, chi_square, within
 
 __all__ = [
     "API_VERSION",
@@ -41,6 +36,7 @@ __all__ = [
     "Advance",
     "Agreement",
     "Case",
+    "CaseOptions",
     "Ceiling",
     "Claim",
     "Compiled",
@@ -76,12 +72,18 @@ __all__ = [
 
 
 _MODULES = {
-    "hookimpl": ".hookspecs",
-    **dict.fromkeys(("all_of", "chi_square", "within"), ".laws"),
-    **dict.fromkeys(("Dynamics", "ExactLaw", "Projection", "Sampler", "Target"), ".sampling"),
-    **dict.fromkeys(("Temperature", "temperature_at"), ".sampling"),
+    name: module
+    for module, names in {
+        "ceilings": ("RESOURCES", "Ceiling"),
+        "experiments": ("Curve", "Estimate", "Experiment", "Findings", "Picture", "Plot"),
+        "hookspecs": ("hookimpl",),
+        "records": ("Claim",),
+        "samplers": ("Dynamics", "ExactLaw", "Projection", "Sampler", "Target", "Temperature", "temperature_at"),
+        "statistics": ("all_of", "chi_square", "within"),
+    }.items()
+    for name in names
 }
-"""Where a name of ``__all__`` is defined; all others are in `types`."""
+"""The module of `api` that defines a name of ``__all__``; all others are in `api.operations`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -89,4 +91,4 @@ def __getattr__(name: str) -> Any:
     no scipy."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES.get(name, ".types"), __name__), name)
+    return getattr(importlib.import_module(f".api.{_MODULES.get(name, 'operations')}", __name__), name)

@@ -15,7 +15,7 @@ def main() -> NoReturn:
     faulthandler.enable()  # a plugin that crashes on import takes this process along, but not without its traceback
     gc.disable()
     try:
-        from . import cli
+        from .cli import app as cli
 
         gc.freeze()
         gc.enable()

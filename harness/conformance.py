@@ -1,10 +1,10 @@
 """What a plugin's own tests call: the judgement of `boltzbench validate` as an assertion."""
 
-from .environment import resolve_device
-from .process import prepare_process_for
-from .registry import load_registry
-from .types import Status
-from .wording import unknown_beside
+from .api.messages import unknown_beside
+from .api.operations import Status
+from .discovery.registry import load_registry
+from .execution.process import prepare_process_for
+from .results.environment import resolve_device
 
 LAWS = ("law of ", "mean of ", "spread of ")
 """How claims begin that hold a sampler to an exact law."""
@@ -18,7 +18,7 @@ def require_sound(sampler: str, *, device: str = "cpu", seed: int = 0, laws: boo
     """
     place = resolve_device(device)
     prepare_process_for(place)
-    from .validation import validate  # here, so that kernels are interpreted or compiled as the device asks
+    from .validation.judge import validate  # here, so that kernels are interpreted or compiled as the device asks
 
     registry = load_registry()
     chosen = registry.samplers.get(sampler)

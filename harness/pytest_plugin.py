@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .plan import Mode
-    from .types import Measurement
+    from .api.records import Measurement
+    from .execution.plan import Mode
 
 TimeCase = Callable[..., "Measurement | None"]
 
@@ -54,12 +54,12 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
     benchmark = request.getfixturevalue("benchmark")
 
     def time_case(operation: str, implementation: str, case: str, mode: "Mode" = "cold") -> "Measurement | None":
-        from .ceilings import cache_bytes, ceilings_of, with_share
-        from .environment import describe
-        from .session import INTERPRETED
-        from .trial import Failed, Trial
-        from .types import Case, Status
-        from .wording import unknown
+        from .api.messages import unknown
+        from .api.operations import Case, Status
+        from .execution.session import INTERPRETED
+        from .execution.trial import Failed, Trial
+        from .results.environment import describe
+        from .timing.roofline import cache_bytes, ceilings_of, with_share
 
         if mode not in ("cold", "hot"):
             raise unknown("mode", mode, ("cold", "hot"))
@@ -101,9 +101,9 @@ _KEY = pytest.StashKey[tuple[Any, Any]]()
 def _loaded(config: pytest.Config) -> tuple[Any, Any]:
     """The device and the registry, once for all tests."""
     if _KEY not in config.stash:
-        from .environment import resolve_device
-        from .process import prepare_process_for
-        from .registry import load_registry
+        from .discovery.registry import load_registry
+        from .execution.process import prepare_process_for
+        from .results.environment import resolve_device
 
         device = resolve_device(config.getoption("--boltzbench-device"))
         prepare_process_for(device)
@@ -112,8 +112,8 @@ def _loaded(config: pytest.Config) -> tuple[Any, Any]:
 
 
 def _step(registry: Any, operation: str, implementation: str, label: str) -> Any:
-    from .plan import Step
-    from .wording import unknown
+    from .api.messages import unknown
+    from .execution.plan import Step
 
     ((found, (chosen,)),) = registry.select([operation], [implementation])
     for case in found.cases:

@@ -41,7 +41,8 @@ __all__ = [
 
 Argument = torch.Tensor | None | int | float | np.generic | ctypes.Structure
 
-_INCLUDES = Path(__file__).resolve().parent
+_KERNELS = Path(__file__).resolve().parent
+_INCLUDES = (_KERNELS / "common", _KERNELS)  # "philox.cuh" and "rows/rows.cuh" name headers of the suite
 _MAX_GRID = (2**31 - 1, 65535, 65535)
 _MAX_BLOCK = (1024, 1024, 64)
 _MAX_THREADS = 1024
@@ -140,7 +141,7 @@ class CudaModule:
         """Compiles `kernels` (default: all) for an arch such as "sm_90", without a GPU. Raises CudaCompileError."""
         names = tuple(self.kernels if kernels is None else kernels)
         nvrtc = _nvrtc()
-        options = ("-std=c++17", f"-arch={arch}", f"-I{_INCLUDES}", f"-I{self.source.parent}")
+        options = ("-std=c++17", f"-arch={arch}", *(f"-I{folder}" for folder in (*_INCLUDES, self.source.parent)))
         identity = json.dumps([self.source_hash, str(self.source), names, options, nvrtc.getVersion()])
         stem = f"{self.source.stem}-{arch}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
         path = emulator.cache_directory("cubin") / f"{stem}.cubin"
@@ -167,7 +168,7 @@ class CudaModule:
         with self._lock:
             if self._emulated is None:
                 self._emulated = emulator.EmulatedModule(
-                    self.source, self.kernels, (_INCLUDES, self.source.parent), self.source_hash
+                    self.source, self.kernels, (*_INCLUDES, self.source.parent), self.source_hash
                 )
             return self._emulated
 
@@ -252,7 +253,7 @@ def _with_includes(source: Path) -> list[Path]:
             continue
         found.append(path)
         for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(), re.MULTILINE):
-            candidates = [folder / name for folder in (path.parent, _INCLUDES, source.parent)]
+            candidates = [folder / name for folder in (path.parent, *_INCLUDES, source.parent)]
             pending += [candidate.resolve() for candidate in candidates if candidate.is_file()][:1]
     return found
 

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from boltzbench.harness import Ceiling, hookimpl
 from boltzbench.kernels.ceilings import Prepared, cuda_kernels, torch_kernels
-from boltzbench.kernels.dispatch import unavailable
+from boltzbench.kernels.common.dispatch import unavailable
 
 BOLTZBENCH_API = 1
 

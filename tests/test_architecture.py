@@ -1,67 +1,265 @@
-"""Who may import whom: kernels know nothing of the suite, the harness nothing of kernels, plugins what all may."""
+"""The rooms of the tree: who may import whom, how full a folder may be, and that imports go round in no circle."""
 
 import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("harness", "kernels", "plugins")
+MOST_FILES = 14
+"""Source files in a folder, besides its README."""
+
+PUBLIC_KERNELS = ("philox", "schedules", "cuda_module")
+"""Modules at the top of kernels/ that anybody's kernels may import."""
+COMPOSITIONS = ("kernels/ais", "kernels/parallel_tempering", "kernels/rbm_training")
+"""Algorithms made of several operations: they call the public functions of those."""
+TOPS = ("harness/__main__", "harness/conformance", "harness/pytest_plugin")
+"""Modules at the top of harness/ that start the rest: like the command line, they may import every room."""
+
+OPERATION = ("kernels", "kernels/common", "kernels/rows", "kernels/machines")
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "harness/api": (),
+    "harness/agreement": ("harness/api",),
+    "harness/discovery": ("harness/api",),
+    "harness/inspection": ("harness/api",),
+    "harness/results": ("harness/api",),
+    "harness/timing": ("harness/api", "harness/agreement", "harness/results"),
+    "harness/validation": ("harness/api", "harness/discovery"),
+    "harness/execution": (
+        *("harness/api", "harness/discovery", "harness/agreement", "harness/timing", "harness/results"),
+        "harness/validation",
+    ),
+    "harness/report": ("harness/api", "harness/results"),
+    "kernels/emulator": (),
+    "kernels": ("kernels/emulator",),
+    "kernels/common": ("kernels", "kernels/emulator"),
+    "kernels/rows": ("kernels", "kernels/common", "kernels/emulator"),
+    "kernels/machines": ("kernels", "kernels/common"),
+    "plugins/exact": ("harness",),
+    "plugins/support": ("harness", "kernels", "plugins/exact"),
+    "plugins/operations": ("harness", "kernels", "plugins/exact", "plugins/support"),
+    "plugins/samplers": ("harness", "kernels", "plugins/exact", "plugins/support"),
+    "plugins/targets": ("harness", "kernels", "plugins/exact", "plugins/support"),
+    "plugins/experiments": ("harness", "kernels", "plugins/exact", "plugins/support"),
+    "plugins/baselines": ("harness", "kernels", "plugins/support"),
+    "plugins": ("harness", "kernels"),
+}
+"""What each room imports of the suite, besides itself. A folder of kernels/ that is not named here is an operation."""
 
 
-def imported(path: Path, source: str) -> list[str]:
-    """The full dotted names that a file imports, also inside functions; relative ones resolved."""
-    package = ["boltzbench", *path.relative_to(ROOT).parent.parts]
-    names = []
-    for node in ast.walk(ast.parse(source)):
+def room_of(path: Path) -> str:
+    """The room of a file or module of the tree, given below the root: ``harness/timing``, ``kernels/sgld``."""
+    parts = path.parts
+    if len(parts) > 2:
+        return "/".join(parts[:2])
+    return parts[0] if parts[0] != "harness" else path.with_suffix("").as_posix()
+
+
+def imports(path: Path, source: str) -> Iterator[tuple[str, bool]]:
+    """The full dotted names that a file imports, and whether it does so when it is loaded; relative ones resolved."""
+    package = ["boltzbench", *path.parent.parts]
+    tree = ast.parse(source)
+    later = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.FunctionDef)
+        or (isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING")
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            yield from ((alias.name, id(node) not in later) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = [*package[: len(package) + 1 - node.level]] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            names += [f"{module}.{alias.name}" for alias in node.names]
-    return names
+            yield from ((f"{module}.{alias.name}", id(node) not in later) for alias in node.names)
 
 
-def offences(folder: str, names: list[str]) -> list[str]:
-    forbidden = {"kernels": ("harness", "plugins"), "harness": ("kernels", "plugins"), "plugins": ()}[folder]
-    found = [name for name in names if name.startswith(tuple(f"boltzbench.{other}" for other in forbidden))]
-    if folder == "plugins":  # boltzbench.harness.Case is public; boltzbench.harness.types.Case is not
-        public = ast.parse((ROOT / "harness" / "__init__.py").read_text())
-        listed = next(
-            ast.literal_eval(node.value)
-            for node in public.body
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+def file_of(name: str) -> Path | None:
+    """The file, below the root, of a dotted name or of the module that defines it; None if it is not the suite's."""
+    parts = name.split(".")
+    if parts[0] != "boltzbench":
+        return None
+    for end in range(len(parts), 1, -1):
+        path = Path(*parts[1:end])
+        if (ROOT / path.with_suffix(".py")).is_file():
+            return path.with_suffix(".py")
+        if (ROOT / path / "__init__.py").is_file():
+            return path / "__init__.py"
+    return None
+
+
+def allowed_from(room: str) -> tuple[str, ...]:
+    if room in ALLOWED:
+        return ALLOWED[room]
+    if room.startswith("kernels/"):
+        return OPERATION
+    return FOLDERS[:1]  # the command line and what starts the rest: every room of the harness
+
+
+def offences(path: Path, source: str) -> list[str]:
+    """A sentence for each import of the file that its room does not allow."""
+    room, found = room_of(path), []
+    for name, _ in imports(path, source):
+        if name.split(".")[0] in FOLDERS:
+            found.append(f"{path} imports {name}: import it as boltzbench.{name}")
+            continue
+        file = file_of(name)
+        if file is None:
+            continue
+        other = room_of(file)
+        if other == room or _is_allowed(room, other, name):
+            continue
+        places = ", ".join(allowed_from(room)) or "nothing of the suite"
+        found.append(
+            f"{path} imports {name}, which stands in {other}/. {room}/ may import {places}: "
+            f"move what both need to one of these, or the import to a room that may have it."
         )
-        allowed = {"boltzbench.harness", *(f"boltzbench.harness.{name}" for name in listed)}
-        found += [name for name in names if name.startswith("boltzbench.harness") and name not in allowed]
-    return found + [name for name in names if name.split(".")[0] in FOLDERS]
+    return found
 
 
-FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+def _is_allowed(room: str, other: str, name: str) -> bool:
+    top = other.split("/")[0]
+    if room.split("/")[0] == "plugins" and top in ("harness", "kernels"):
+        return _is_public(name)
+    if room in COMPOSITIONS and top == "kernels" and other not in ALLOWED:
+        return _is_public(name)
+    allowed = allowed_from(room)
+    return other in allowed or (top == "harness" and top in allowed)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_one_way(path):
-    folder = path.relative_to(ROOT).parts[0]
-    assert offences(folder, imported(path, path.read_text())) == []
+def _is_public(name: str) -> bool:
+    """Whether a plugin may import this name of the harness or of the kernels."""
+    parts = name.split(".")[1:]
+    if parts[0] == "kernels" and len(parts) > 1 and parts[1] in (*PUBLIC_KERNELS, "common"):
+        return True
+    package = ROOT / parts[0] if parts[0] == "harness" else ROOT.joinpath(*parts[:2])
+    return len(parts) <= (2 if parts[0] == "harness" else 3) and (
+        parts[-1] in _listed(package / "__init__.py") or len(parts) == (1 if parts[0] == "harness" else 2)
+    )
+
+
+def _listed(init: Path) -> tuple[str, ...]:
+    """``__all__`` of a package."""
+    for node in ast.parse(init.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return tuple(ast.literal_eval(node.value))
+    return ()
+
+
+FILES = [path.relative_to(ROOT) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_imports_what_its_room_may(path):
+    assert offences(path, (ROOT / path).read_text()) == []
 
 
 @pytest.mark.parametrize(
-    ("path", "source", "wrong"),
+    ("path", "source", "words"),
     [
-        ("kernels/sgld/update.py", "from boltzbench.harness import Case", ["boltzbench.harness.Case"]),
-        ("kernels/sgld/update.py", "from ...harness import Case", ["boltzbench.harness.Case"]),
-        ("kernels/sgld/update.py", "from ..philox import words", []),
-        ("kernels/philox.py", "import boltzbench.plugins.sgld", ["boltzbench.plugins.sgld"]),
-        ("harness/cli.py", "def f():\n    from boltzbench import kernels", ["boltzbench.kernels"]),
-        ("harness/cli.py", "from .types import Case", []),
-        ("plugins/sgld.py", "from boltzbench.harness import Case, hookimpl", []),
-        ("plugins/sgld.py", "from boltzbench.kernels.sgld import sgld", []),
-        ("plugins/sgld.py", "from boltzbench.harness.types import Case", ["boltzbench.harness.types.Case"]),
-        ("plugins/sgld.py", "from ..harness.registry import Plugin", ["boltzbench.harness.registry.Plugin"]),
-        ("plugins/sgld.py", "import kernels.sgld", ["kernels.sgld"]),
+        (
+            "kernels/sgld/update.py",
+            "from boltzbench.harness import Case",
+            "kernels/sgld/ may import kernels, kernels/c",
+        ),
+        ("kernels/sgld/update.py", "from ...harness import Case", "boltzbench.harness.Case, which stands in harness"),
+        ("kernels/sgld/update.py", "from ..philox import words", ""),
+        ("kernels/sgld/update.py", "from ..common.dispatch import unavailable", ""),
+        (
+            "kernels/sgld/update.py",
+            "from ..ising import energy",
+            "boltzbench.kernels.ising.energy, which stands in ker",
+        ),
+        ("kernels/ais/__init__.py", "from ..ising import energy", ""),
+        ("kernels/ais/__init__.py", "from ..ising.reference import sweep", "which stands in kernels/ising/"),
+        ("kernels/philox.py", "import boltzbench.plugins.ceilings", "which stands in plugins"),
+        ("kernels/common/dispatch.py", "from ..sgld import SGLD", "kernels/common/ may import kernels, kernels/emul"),
+        ("harness/cli/app.py", "def f():\n    from boltzbench import kernels", "which stands in kernels"),
+        ("harness/cli/app.py", "from ..timing.clocks import Clock", ""),
+        ("harness/api/operations.py", "from ..timing.clocks import Clock", "may import nothing of the suite"),
+        ("harness/report/page.py", "from ..timing.clocks import Clock", "harness/report/ may import harness/api, harn"),
+        ("plugins/operations/rows/logsumexp.py", "from boltzbench.harness import Case, hookimpl", ""),
+        ("plugins/operations/rows/logsumexp.py", "from boltzbench import harness", ""),
+        ("plugins/operations/rows/logsumexp.py", "from boltzbench.kernels.logsumexp import logsumexp", ""),
+        ("plugins/operations/rows/logsumexp.py", "from boltzbench.kernels.logsumexp.reference import f", "stands in"),
+        ("plugins/operations/rows/logsumexp.py", "from boltzbench.harness.api.operations import Case", "stands in"),
+        ("plugins/operations/rows/logsumexp.py", "from boltzbench.plugins.samplers.langevin import sgld", "stands in"),
+        ("plugins/operations/rows/logsumexp.py", "import kernels.sgld", "import it as boltzbench.kernels.sgld"),
     ],
 )
-def test_the_rule_itself(path, source, wrong):
-    assert offences(path.split("/")[0], imported(ROOT / path, source)) == wrong
+def test_the_rule_itself(path, source, words):
+    found = offences(Path(path), source)
+    assert [words in sentence for sentence in found] == [True] * bool(words), found
+
+
+def test_every_room_of_the_table_exists():
+    assert [room for room in ALLOWED if not (ROOT / room / "__init__.py").is_file() and room not in FOLDERS] == []
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes of one circle of the graph; none if it has none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_imports_between_rooms_go_round_in_no_circle():
+    rooms: dict[str, set[str]] = {}
+    for path in FILES:
+        for name, _ in imports(path, (ROOT / path).read_text()):
+            file = file_of(name)
+            # kernels/__init__.py loads one module of common/ first, for its effect on Triton.
+            if file is not None and path != Path("kernels/__init__.py") and room_of(file) != room_of(path):
+                rooms.setdefault(room_of(path), set()).add(room_of(file))
+    assert circle(rooms) == []
+
+
+def test_modules_load_in_an_order():
+    modules: dict[str, set[str]] = {}
+    for path in FILES:
+        for name, at_once in imports(path, (ROOT / path).read_text()):
+            file = file_of(name)
+            if at_once and file is not None and file != path and file not in [path.parent / "__init__.py"]:
+                modules.setdefault(str(path), set()).add(str(file))
+    assert circle(modules) == []
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    assert not circle({"a": {"b", "c"}, "b": {"c"}})
+
+
+SOURCES = (".py", ".cu", ".cuh", ".hpp", ".cpp")
+
+
+def crowded(root: Path) -> list[str]:
+    """A sentence for each folder with too many source files."""
+    found = []
+    for folder in sorted(
+        {path.parent for top in FOLDERS for path in (root / top).rglob("*") if path.suffix in SOURCES}
+    ):
+        count = sum(path.suffix in SOURCES for path in folder.iterdir())
+        if count > MOST_FILES:
+            name = folder.relative_to(root)
+            found.append(f"{name}/ holds {count} source files, more than {MOST_FILES}: divide it into rooms")
+    return found
+
+
+def test_no_folder_is_crowded(tmp_path):
+    assert crowded(ROOT) == []
+    for number in range(15):
+        (tmp_path / "harness").mkdir(exist_ok=True)
+        (tmp_path / "harness" / f"m{number}.py").write_text("")
+    assert crowded(tmp_path) == ["harness/ holds 15 source files, more than 14: divide it into rooms"]
+
+
+def test_every_room_has_a_door():
+    """A README that says what is inside, what it may import, and where a new thing goes."""
+    rooms = [room for room in ALLOWED if (ROOT / room).is_dir()] + ["harness", "kernels", "plugins", "tests"]
+    assert [room for room in rooms if not (ROOT / room / "README.md").is_file()] == []

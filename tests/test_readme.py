@@ -1,9 +1,10 @@
 """What the README shows works as written."""
 
 import re
-from pathlib import Path
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+from support import ROOT
+
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_kernels_can_be_used_as_shown() -> None:

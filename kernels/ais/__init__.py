@@ -15,16 +15,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import require_tensor
+from ..common.dispatch import require_tensor
 from ..ising import energy, ising_sweeps, unpack_spins, words_of
 from ..philox import Stream, random_words, uniforms
 from ..rbm_free_energy import free_energy
 from ..rbm_gibbs import WEIGHT_DTYPES, gibbs
 
-__all__ = ["Estimate", "annealed_importance_sampling", "ising_annealed_importance_sampling"]
+__all__ = ["LogPartitionEstimate", "annealed_importance_sampling", "ising_annealed_importance_sampling"]
 
 
-class Estimate(NamedTuple):
+class LogPartitionEstimate(NamedTuple):
     """``log_z``, its standard error and the weights' effective sample size, of the chains whose weights these are.
 
     ``log_weights``: float64 (chains,), the logarithm of the known partition function included, so that ``log_z`` is
@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
     log_weights: Tensor
 
     @classmethod
-    def of(cls, log_weights: Tensor) -> "Estimate":
+    def of(cls, log_weights: Tensor) -> "LogPartitionEstimate":
         """From the weights of at least two chains, which may come from several calls."""
         if len(log_weights) < 2:
             raise ValueError(f"an error needs the weights of at least 2 chains, got {len(log_weights)}")
@@ -66,7 +66,7 @@ def annealed_importance_sampling(
     first_chain: int = 0,
     check_values: bool = True,
     backend: str = "auto",
-) -> Estimate:
+) -> LogPartitionEstimate:
     """log Z of a restricted Boltzmann machine at inverse temperature ``schedule[-1]``.
 
     The laws between are ``p_k(v)`` proportional to ``exp((1 - beta_k / beta_K) a.v - beta_k F(v))`` with the free
@@ -82,7 +82,7 @@ def annealed_importance_sampling(
             good choice.
         seed: the key of the random stream, in [0, 2**64).
         first_chain: the number of the first chain in the stream; a batch split over calls has the same weights, which
-            `Estimate.of` joins.
+            `LogPartitionEstimate.of` joins.
         check_values: look for parameters that are not finite. On a GPU this waits for the device.
         backend: of the sweeps and free energies, ``auto``, ``torch``, ``triton`` or ``cupy``.
 
@@ -136,7 +136,7 @@ def annealed_importance_sampling(
                 visible, weights, bias, hidden_bias, sweeps, betas[number], seed=seed,
                 first_sweep=1 + (number - 1) * sweeps, first_chain=first_chain, check_values=False, backend=backend,
             ).visible  # fmt: skip
-    return Estimate.of(log_weights)
+    return LogPartitionEstimate.of(log_weights)
 
 
 def ising_annealed_importance_sampling(
@@ -153,7 +153,7 @@ def ising_annealed_importance_sampling(
     first_lattice: int = 0,
     device: torch.device | str = "cpu",
     backend: str = "auto",
-) -> Estimate:
+) -> LogPartitionEstimate:
     """log Z of an Ising model on a torus at inverse temperature ``schedule[-1]``, from independent spins.
 
     The other arguments are those of `boltzbench.kernels.ising.ising_sweeps`. Sweep ``t`` draws step ``1 + t``, the
@@ -171,7 +171,7 @@ def ising_annealed_importance_sampling(
                 spins, width, sweeps, betas[number], coupling=coupling, field=field, rule=rule, seed=seed,
                 first_sweep=1 + (number - 1) * sweeps, first_lattice=first_lattice, backend=backend,
             )  # fmt: skip
-    return Estimate.of(log_weights)
+    return LogPartitionEstimate.of(log_weights)
 
 
 def random_spins(

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import check_counter
 from ..schedules import require_schedule
-from .walk import Walk
+from .request import LaunchRequest
 
 __all__ = ["AnnealedWalkers", "annealed_langevin"]
 
@@ -108,7 +108,7 @@ def annealed_langevin(
     if walkers:
         scales = torch.sqrt(step_size * temperatures).float().to(x.device)
         level = float(torch.tensor(threshold or 0.0, dtype=torch.float32))  # what positions are compared with
-        walk = Walk(result, passed, scales, step_size, level, seed, first_step, first_walker)
+        walk = LaunchRequest(result, passed, scales, step_size, level, seed, first_step, first_walker)
         with running_on(x.device):
             backend_module(chosen, __name__).walk(walk)
     note_written(result)

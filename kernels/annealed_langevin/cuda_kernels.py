@@ -5,10 +5,10 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
-from ..variants import CudaVariant, Variant
-from .walk import GROUP, Walk
+from .request import GROUP, LaunchRequest
 
 THREADS = 256
 
@@ -29,7 +29,7 @@ class Settings(ctypes.Structure):
     )
 
     @classmethod
-    def of(cls, walk: Walk) -> "Settings":
+    def of(cls, walk: LaunchRequest) -> "Settings":
         low, high = zip(*round_keys(walk.seed), strict=True)
         return cls(
             (*low, *high), len(walk.x), walk.groups, walk.first_group, walk.offset, walk.first_step, len(walk.scales),
@@ -42,7 +42,7 @@ def module() -> CudaModule:
     return CudaModule(Path(__file__).with_name("annealed_langevin.cu"), ["walk<false>", "walk<true>"])
 
 
-def walk(walk: Walk) -> None:
+def walk(walk: LaunchRequest) -> None:
     """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
     kernel = "walk<false>" if walk.passages is None else "walk<true>"
     module().launch(
@@ -51,7 +51,7 @@ def walk(walk: Walk) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Without passages and with them; an item is a step of a walker."""
     return [
         CudaVariant(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..philox import Stream, normals, random_words
-from .walk import Walk
+from .request import LaunchRequest
 
 
 def noise(walkers: int, seed: int, step: int, first_walker: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,7 @@ def noise(walkers: int, seed: int, step: int, first_walker: int, device: torch.d
     return z.flatten()[first : first + walkers], radii[first : first + walkers]
 
 
-def walk(walk: Walk) -> None:
+def walk(walk: LaunchRequest) -> None:
     """Update ``walk.x`` and ``walk.passages`` in place."""
     x, factor = walk.x, -2.0 * walk.step_size
     for number, scale in enumerate(walk.scales):

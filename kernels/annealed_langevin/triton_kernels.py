@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
+from ..common.philox_triton import WALKERS, normals, words_of
+from ..common.triton_math import bits_of, from_bits
+from ..common.triton_runtime import INTERPRETS, helper
+from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from ..philox_triton import WALKERS, normals, words_of
-from ..triton_math import bits_of, from_bits
-from ..triton_runtime import INTERPRETS, helper
-from ..variants import TritonVariant, Variant
-from .walk import Walk
+from .request import LaunchRequest
 
 BLOCK = 128
 """Groups of a program."""
@@ -81,7 +81,7 @@ def walk_kernel(
         tl.store(passages + first + 3, p3, inside3)
 
 
-def walk(walk: Walk) -> None:
+def walk(walk: LaunchRequest) -> None:
     """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
     block = min(INTERPRETED, triton.next_power_of_2(walk.groups)) if INTERPRETS else BLOCK
     walk_kernel[(triton.cdiv(walk.groups, block),)](
@@ -91,7 +91,7 @@ def walk(walk: Walk) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Without passages and with them; an item is a step of a walker."""
     return [
         TritonVariant(

@@ -14,10 +14,10 @@ import math
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import check_counter
 from .prepared import PreparedMachine, prepare_spins, prepare_units
-from .sweeps import Sweeps
+from .request import LaunchRequest
 
 __all__ = ["PreparedMachine", "boltzmann_gibbs", "prepare_spins", "prepare_units"]
 
@@ -94,7 +94,7 @@ def boltzmann_gibbs(
     require_output("out", result, states.shape, inputs)
     if chains and units:
         given = states.contiguous().view(torch.uint8)
-        work = Sweeps(
+        work = LaunchRequest(
             given, result.view(torch.uint8), machine, sweeps, each, seed, first_sweep, first_chain, clamped
         )  # fmt: skip
         with running_on(states.device):

@@ -1,4 +1,4 @@
-"""Sweeps of a Boltzmann machine in CUDA C: launching `boltzmann_gibbs.cu`."""
+"""LaunchRequest of a Boltzmann machine in CUDA C: launching `boltzmann_gibbs.cu`."""
 
 import ctypes
 import functools
@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
-from ..variants import CudaVariant, Variant
 from .prepared import PreparedMachine
-from .sweeps import Sweeps
+from .request import LaunchRequest
 
 WARPS, QUAD, CHAINS = 8, 4, 32
 """Warps of a block, units that share a Philox call, chains of a block; as in the .cu."""
@@ -42,7 +42,7 @@ class Settings(ctypes.Structure):
     )
 
     @classmethod
-    def of(cls, work: Sweeps) -> "Settings":
+    def of(cls, work: LaunchRequest) -> "Settings":
         low, high = zip(*round_keys(work.seed), strict=True)
         strides = (0, 0) if work.clamped is None else work.clamped.stride()
         return cls(
@@ -65,7 +65,7 @@ def shares_units(machine: PreparedMachine) -> bool:
     return quads < WARPS * len(machine.sizes) and len(machine.links) >= LONG_LIST * machine.units
 
 
-def run(work: Sweeps) -> None:
+def run(work: LaunchRequest) -> None:
     """Write ``work.out``. There is at least one chain and one unit."""
     machine = work.machine
     shared = shares_units(machine)
@@ -93,7 +93,7 @@ def run(work: Sweeps) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Both kernels: for a lattice of 64 x 64, and for 1024 units that are all coupled."""
     return [
         CudaVariant(

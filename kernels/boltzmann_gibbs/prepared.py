@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..dispatch import require_tensor
-from ..ising.machine import require_bonds, units_of
+from ..common.dispatch import require_tensor
+from ..machines.spins_and_units import require_bonds, units_of
 
 DTYPES = (torch.float32, torch.float64)
 LINKS_OF_A_STEP = 4

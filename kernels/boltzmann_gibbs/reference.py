@@ -1,4 +1,4 @@
-"""Sweeps of a Boltzmann machine in torch: the ``torch`` backend, and the random numbers that all backends draw.
+"""LaunchRequest of a Boltzmann machine in torch: the ``torch`` backend, and the random numbers that all backends draw.
 
 One sweep draws, colour by colour, ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij x_j)))`` for each unit.
 """
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..philox import Stream, random_words, uniforms
-from .sweeps import Sweeps
+from .request import LaunchRequest
 
 
 def draw_uniforms(shape: torch.Size, seed: int, step: int, first_chain: int, device: torch.device) -> Tensor:
@@ -19,7 +19,7 @@ def draw_uniforms(shape: torch.Size, seed: int, step: int, first_chain: int, dev
     return uniforms(random_words(group, seed, step, Stream.BOLTZMANN_UNITS)).flatten(1)[:, :units]
 
 
-def run(sweeps: Sweeps) -> None:
+def run(sweeps: LaunchRequest) -> None:
     """Write ``sweeps.out``. Sums are float32. There is at least one chain and one unit."""
     machine = sweeps.machine
     x = sweeps.in_order().to(torch.float32)

@@ -1,4 +1,4 @@
-"""Sweeps of a Boltzmann machine by colours in Triton, all of them in one launch; see reference.py for the model.
+"""LaunchRequest of a Boltzmann machine by colours in Triton, all of them in one launch; see reference.py for the model.
 
 Bound by the loads of states: of each link a byte for each chain, from the cache, where the states of all chains (a byte
 each, the chains of a unit side by side) stay as long as they fit. Links, sums and random numbers stay in registers.
@@ -15,12 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..common.philox_triton import BOLTZMANN_UNITS, interleave4, random_words, uniform
+from ..common.triton_math import bits_of, from_bits
+from ..common.triton_runtime import INTERPRETS
+from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from ..philox_triton import BOLTZMANN_UNITS, interleave4, random_words, uniform
-from ..triton_math import bits_of, from_bits
-from ..triton_runtime import INTERPRETS
-from ..variants import TritonVariant, Variant
-from .sweeps import Sweeps
+from .request import LaunchRequest
 
 BLOCK_CHAINS = 64
 WARPS = 4
@@ -101,7 +101,7 @@ def sweeps_kernel(
             tl.debug_barrier()  # all of a colour before the next
 
 
-def run(work: Sweeps) -> None:
+def run(work: LaunchRequest) -> None:
     """Write ``work.out``. There is at least one chain and one unit."""
     machine, chains = work.machine, len(work.out)
     state = work.in_order().t().contiguous().view(torch.uint8)
@@ -122,7 +122,7 @@ def run(work: Sweeps) -> None:
     work.put(state.t())
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Sixteen units at a time, and one."""
     return [
         TritonVariant(

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, require_tensor, running_on
-from ..ising.machine import require_bonds
+from ..common.dispatch import backend_module, choose_backend, require_tensor, running_on
+from ..machines.spins_and_units import require_bonds
 
 __all__ = ["MOST_UNITS", "log_partition", "rbm_log_partition"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
-from ..variants import CudaVariant, Variant
 from .tables import combine, machine_tables, product_tables
 
 THREADS = 256
@@ -54,7 +54,7 @@ def machine_sum(w: Tensor, b: Tensor) -> Tensor:
     return combine(parts, tables.offset)
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Both kernels. Of a restricted machine a pass of the inner loop is 2 factors of 32 states."""
     return [
         CudaVariant(

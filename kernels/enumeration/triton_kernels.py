@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_runtime import INTERPRETS, helper
-from ..variants import TritonVariant, Variant
+from ..common.triton_runtime import INTERPRETS, helper
+from ..common.variants import KernelVariant, TritonVariant
 from .tables import GROUP, combine, machine_tables, product_tables
 
 MOST_PROGRAMS = 132 * 16
@@ -172,7 +172,7 @@ def machine_sum(w: Tensor, b: Tensor) -> Tensor:
     return combine(parts, tables.offset)
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Both kernels. Of a restricted machine a pass of the loop is 8 factors of 32 states."""
     return [
         TritonVariant(

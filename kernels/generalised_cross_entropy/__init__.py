@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..dispatch import (
+from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
     choose_backend,

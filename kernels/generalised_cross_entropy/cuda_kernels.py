@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..common.variants import KernelVariant
 from ..cuda_module import CudaModule
 from ..logsumexp.cuda_kernels import TYPES, map_rows, reduce_rows, row_variants, templates
-from ..variants import Variant
 
 __all__ = ["TYPES", "backward", "forward", "module", "variants"]
 
@@ -33,7 +33,7 @@ def backward(
     map_rows(module(logits.dtype), "backward", logits, dim, (grad, labels, lse), out, q, ignore_index)
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Every kernel that `forward` and `backward` choose from."""
     return [
         variant

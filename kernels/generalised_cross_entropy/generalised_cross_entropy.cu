@@ -12,7 +12,7 @@
 //
 // Design: as log-sum-exp. The label's logit is read by itself, since no thread knows while it sums whether it has it;
 // it lies in lines that the row has brought into the cache, or will.
-#include "logsumexp/softmax.cuh"
+#include "rows/softmax.cuh"
 
 __device__ __forceinline__ float minus_expm1(float x) { return -expm1f(x); }
 __device__ __forceinline__ double minus_expm1(double x) { return -expm1(x); }

@@ -10,15 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..logsumexp.rows import as_rows, is_wide
-from ..logsumexp.shapes import (
-    THREADS,
-    Plan,
-    counters,
-    plans,
-    shape_class,
-    split_rows,
-)
+from ..common.triton_math import bits_of, from_bits, round_to
+from ..common.variants import KernelVariant
 from ..logsumexp.triton_kernels import (
     accumulator,
     levels,
@@ -31,9 +24,9 @@ from ..logsumexp.triton_kernels import (
     tile_of,
     tile_of_rows,
 )
-from ..logsumexp.tuning import run_best
-from ..triton_math import bits_of, from_bits, round_to
-from ..variants import Variant
+from ..rows.layout import as_rows, is_wide
+from ..rows.shapes import THREADS, Plan, counters, plans, shape_class, split_rows
+from ..rows.tuning import run_best
 
 LOG2E = math.log2(math.e)
 
@@ -218,7 +211,7 @@ def backward(
     run_best(key, plans(view, itemsize, wide, False), launch, x.device)
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """The kernels for some shapes of rows."""
     numbers = {"labels": "*i64:16", "q_bits": "i64", "ignore_index": "i32", "scale_bits": "i64"}
     return row_variants(

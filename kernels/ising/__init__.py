@@ -14,11 +14,11 @@ import math
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..machines.spins_and_units import SpinMachine, UnitMachine, lattice_couplings, spins_of, units_of
 from ..philox import check_counter
 from .acceptance import RULES, thresholds
-from .half_sweep import PARTS, HalfSweep
-from .machine import SpinMachine, UnitMachine, lattice_couplings, spins_of, units_of
+from .request import PARTS, LaunchRequest
 from .states import energy, pack_spins, unpack_spins, words_of
 
 __all__ = [
@@ -124,8 +124,8 @@ def ising_sweeps(
     result.copy_(spins)
     if lattices:
 
-        def half(sweep: int, colour: int) -> HalfSweep:
-            return HalfSweep(
+        def half(sweep: int, colour: int) -> LaunchRequest:
+            return LaunchRequest(
                 result, width, table, 1 if coupling >= 0 else -1, colour, seed, first_sweep + sweep, first_lattice
             )
 

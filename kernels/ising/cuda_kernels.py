@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
-from ..variants import CudaVariant, Variant
-from .half_sweep import HalfSweep
+from .request import LaunchRequest
 
 THREADS = 256
 MOST_THREADS = 1024
@@ -43,7 +43,7 @@ class Settings(ctypes.Structure):
     )
 
     @classmethod
-    def of(cls, half: HalfSweep, sweeps: int) -> "Settings":
+    def of(cls, half: LaunchRequest, sweeps: int) -> "Settings":
         lattices, _, height, words = half.spins.shape
         low, high = zip(*round_keys(half.seed), strict=True)
         unsatisfied = (1 << 32) - 1 if half.satisfied > 0 else 0
@@ -72,7 +72,7 @@ def block_of(cells: int, bytes_of_a_lattice: int, most_threads: int) -> tuple[in
     return across, max(1, min(THREADS // across, SHARED_BYTES // bytes_of_a_lattice))
 
 
-def half_sweep(half: HalfSweep) -> None:
+def half_sweep(half: LaunchRequest) -> None:
     """Update ``half.spins`` in place. There is at least one lattice."""
     lattices, _, height, words = half.spins.shape
     classes, cells = half.thresholds.shape[1], height * words
@@ -105,7 +105,7 @@ def resident_pays(spins: Tensor) -> bool:
     return spins.shape[2] * spins.shape[3] <= MOST_THREADS or len(spins) >= 128
 
 
-def resident_sweeps(half: HalfSweep, sweeps: int) -> None:
+def resident_sweeps(half: LaunchRequest, sweeps: int) -> None:
     """All sweeps in one launch: what as many pairs of `half_sweep` would make of ``half.spins``, the first of them."""
     lattices, _, height, words = half.spins.shape
     classes, cells = half.thresholds.shape[1], height * words
@@ -117,7 +117,7 @@ def resident_sweeps(half: HalfSweep, sweeps: int) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Each kernel for each number of classes; the resident one for a lattice of 256 x 256."""
     found = []
     for classes, what in ((2, "Metropolis"), (5, "heat bath"), (10, "field")):

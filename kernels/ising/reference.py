@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from ..philox import random_words
-from .half_sweep import PARTS, STREAMS, HalfSweep
+from .request import PARTS, STREAMS, LaunchRequest
 from .states import WORD, pack_spins, unpack_spins
 
 
-def draw_numbers(half: HalfSweep) -> Tensor:
+def draw_numbers(half: LaunchRequest) -> Tensor:
     """The 32-bit random number of each site of the colour: int64 (lattices, height, width / 2).
 
     Its bits are bit k of 32 successive random words, the most significant first, for the spin at bit k of its word.
@@ -25,7 +25,7 @@ def draw_numbers(half: HalfSweep) -> Tensor:
     return numbers
 
 
-def half_sweep(half: HalfSweep) -> None:
+def half_sweep(half: LaunchRequest) -> None:
     """Update ``half.spins`` in place."""
     spins = unpack_spins(half.spins, half.width)
     lattices, height, width = spins.shape

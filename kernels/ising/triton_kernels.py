@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
+from ..common.philox_triton import EVEN_SITES, random_words
+from ..common.triton_runtime import INTERPRETS, helper
+from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from ..philox_triton import EVEN_SITES, random_words
-from ..triton_runtime import INTERPRETS, helper
-from ..variants import TritonVariant, Variant
-from .half_sweep import HalfSweep
+from .request import LaunchRequest
 
 BLOCK = 128
 """Words of a program."""
@@ -125,7 +125,7 @@ def _class(count, own, KIND: tl.constexpr, CLASSES: tl.constexpr):
         return count[KIND - 5] & own
 
 
-def half_sweep(half: HalfSweep) -> None:
+def half_sweep(half: LaunchRequest) -> None:
     """Update ``half.spins`` in place. There is at least one lattice."""
     lattices, _, height, words = half.spins.shape
     total = lattices * height * words
@@ -137,7 +137,7 @@ def half_sweep(half: HalfSweep) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """The kernel for each number of classes."""
     return [
         TritonVariant(

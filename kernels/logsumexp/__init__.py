@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..dispatch import (
+from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
     choose_backend,

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import Argument, CudaModule
-from ..variants import CudaVariant, Variant
-from .rows import Layout, Rows, as_rows, is_wide
-from .shapes import (
+from ..rows.layout import Layout, Rows, as_rows, is_wide
+from ..rows.shapes import (
     LANES_WHERE_CLOSER,
     NARROW_LANES,
     THREADS,
@@ -24,7 +24,7 @@ from .shapes import (
     shape_class,
     split_rows,
 )
-from .tuning import run_best
+from ..rows.tuning import run_best
 
 TYPES = {torch.float64: "double", torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
@@ -146,7 +146,7 @@ def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: T
     map_rows(module(x.dtype), "backward", x, dim, (grad, lse), out, beta)
 
 
-def row_variants(kernels: CudaModule, name: str, dtype: torch.dtype, traffic: int) -> list[Variant]:
+def row_variants(kernels: CudaModule, name: str, dtype: torch.dtype, traffic: int) -> list[KernelVariant]:
     """The kernels ``name`` of a module for all shapes of rows; ``traffic``: how often each element is moved."""
     return [
         CudaVariant(
@@ -159,7 +159,7 @@ def row_variants(kernels: CudaModule, name: str, dtype: torch.dtype, traffic: in
     ]  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Every kernel that `forward` and `backward` choose from."""
     return [
         variant

@@ -18,7 +18,7 @@
 // (float64: 48), each with 64 B in flight: 128 KB, where bandwidth times latency asks for about 25 KB.
 // No cluster per row: a row that a block cannot read fast enough alone is split over blocks, whose sums are two numbers
 // each; distributed shared memory would save the one exchange per 64 KB read, and bound the parts of a row to 16.
-#include "softmax.cuh"
+#include "rows/softmax.cuh"
 
 // y: (rows,); exact: (rows,) in the wide type, or null; parts: (rows, splits) and counters, 0, or null for whole rows.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>

@@ -23,12 +23,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_math import bits_of, from_bits, round_to
-from ..triton_runtime import INTERPRETS, helper
-from ..variants import TritonVariant, Variant
-from .rows import Layout, Rows, as_rows, is_wide
-from .shapes import LANES_WHERE_CLOSER, THREADS, Plan, Shape, chunk_of, counters, plans, shape_class, split_rows
-from .tuning import run_best
+from ..common.triton_math import bits_of, from_bits, round_to
+from ..common.triton_runtime import INTERPRETS, helper
+from ..common.variants import KernelVariant, TritonVariant
+from ..rows.layout import Layout, Rows, as_rows, is_wide
+from ..rows.shapes import LANES_WHERE_CLOSER, THREADS, Plan, Shape, chunk_of, counters, plans, shape_class, split_rows
+from ..rows.tuning import run_best
 
 _INTERPRETS = tl.constexpr(INTERPRETS)
 
@@ -422,13 +422,13 @@ def row_variants(
     arguments: Mapping[str, object],
     split: Mapping[str, object],
     split_note: str,
-) -> Sequence[Variant]:
+) -> Sequence[KernelVariant]:
     """A few lanes, a warp, a block with wide loads and with narrow ones, rows that are neighbours, and split rows.
 
     ``elements`` and ``sums`` are the pointers to the dtype of rows and to that of accumulation, ``arguments`` are
     alike for both; ``split`` are those that split rows have otherwise.
     """
-    found: list[Variant] = []
+    found: list[KernelVariant] = []
     shapes = [(lanes, 16, "") for lanes in (8, 32, THREADS)]
     shapes += [(THREADS, 0, ", any strides"), (LANES_WHERE_CLOSER, 0, "")]
     for dtype, itemsize in (("fp64", 8), ("fp32", 4), ("fp16", 2), ("bf16", 2)):
@@ -462,7 +462,7 @@ def row_variants(
     return found
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """The kernels for some shapes of rows."""
     return row_variants(
         forward_kernel, backward_kernel, ("x", "y", "grad", "dx"), ("exact", "peaks", "totals", "lse"),
@@ -470,7 +470,9 @@ def variants() -> Sequence[Variant]:
     )  # fmt: skip
 
 
-def _variant(kernel: triton.JITFunction, name: str, bytes_per_item: int, known: dict[str, object], **more) -> Variant:
+def _variant(
+    kernel: triton.JITFunction, name: str, bytes_per_item: int, known: dict[str, object], **more
+) -> KernelVariant:
     signature = {parameter: known[parameter] for parameter in kernel.arg_names}
     return TritonVariant(
         name=name, threads=THREADS, unit="elements", bytes_per_item=bytes_per_item, kernel=kernel,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
-from ..variants import CudaVariant, Variant
-from .swap import Swap
+from .request import LaunchRequest
 
 THREADS = 256
 
@@ -18,7 +18,7 @@ def module() -> CudaModule:
     return CudaModule(Path(__file__).with_name("parallel_tempering.cu"), ["swap"])
 
 
-def swap(given: Swap) -> None:
+def swap(given: LaunchRequest) -> None:
     """Write ``given.new_replica_at`` and ``given.accepted``. There is at least one rung."""
     total, rungs = given.replica_at.numel(), given.replica_at.shape[1]
     module().launch(
@@ -31,7 +31,7 @@ def swap(given: Swap) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """The one kernel."""
     return [
         CudaVariant(

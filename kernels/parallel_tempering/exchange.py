@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import check_counter
-from .swap import Swap
+from .request import LaunchRequest
 
 
 class SwapResult(NamedTuple):
@@ -74,7 +74,7 @@ def swap_replicas(
         require_output(f"out.{name}", tensor, replica_at.shape, given)
         given[f"out.{name}"] = tensor
     if replica_at.numel():
-        swap = Swap(
+        swap = LaunchRequest(
             replica_at.contiguous(),
             energies.contiguous(),
             betas.contiguous(),

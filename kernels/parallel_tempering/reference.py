@@ -3,10 +3,10 @@
 import torch
 
 from ..philox import Stream, random_words, uniforms
-from .swap import Swap
+from .request import LaunchRequest
 
 
-def swap(given: Swap) -> None:
+def swap(given: LaunchRequest) -> None:
     """Write ``given.new_replica_at`` and ``given.accepted``."""
     ladders, rungs = given.replica_at.shape
     device = given.replica_at.device

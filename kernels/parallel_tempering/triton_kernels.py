@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
+from ..common.philox_triton import SWAP, random_words, uniform
+from ..common.triton_runtime import INTERPRETS
+from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from ..philox_triton import SWAP, random_words, uniform
-from ..triton_runtime import INTERPRETS
-from ..variants import TritonVariant, Variant
-from .swap import Swap
+from .request import LaunchRequest
 
 BLOCK = 256
 INTERPRETED = 1 << 16
@@ -51,7 +51,7 @@ def swap_kernel(
     tl.store(accepted + place, (exchanged & is_lower).to(tl.int32), mask=inside)
 
 
-def swap(given: Swap) -> None:
+def swap(given: LaunchRequest) -> None:
     """Write ``given.new_replica_at`` and ``given.accepted``. There is at least one rung."""
     total, rungs = given.replica_at.numel(), given.replica_at.shape[1]
     block = min(INTERPRETED, triton.next_power_of_2(total)) if INTERPRETS else BLOCK
@@ -61,7 +61,7 @@ def swap(given: Swap) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """The one kernel."""
     return [
         TritonVariant(

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
-from .checks import require_beta, require_bias, require_states, require_values, require_weights
+from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..machines.rbm_checks import require_beta, require_bias, require_states, require_values, require_weights
 
 __all__ = ["free_energy"]
 

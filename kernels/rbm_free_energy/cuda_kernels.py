@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
-from ..logsumexp.shapes import counters
-from ..variants import CudaVariant, Variant
+from ..rows.shapes import counters
 
 TYPES = {torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 THREADS = 256
@@ -43,7 +43,7 @@ def forward(
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """The kernel for each dtype of the weights."""
     return [
         CudaVariant(

@@ -17,12 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..binary_product_triton import fields
-from ..logsumexp.shapes import counters
+from ..common.binary_product_triton import fields
+from ..common.triton_math import bits_of, from_bits, log2_of_product
+from ..common.triton_runtime import INTERPRETS
+from ..common.variants import KernelVariant, TritonVariant
 from ..logsumexp.triton_kernels import power_of_two
-from ..triton_math import bits_of, from_bits, log2_of_product
-from ..triton_runtime import INTERPRETS
-from ..variants import TritonVariant, Variant
+from ..rows.shapes import counters
 
 LARGE, LARGE_OF_PARTS = (128, 128, 64, 8), (128, 64, 32, 8)
 """Chains, hidden units and visible units of a tile, and warps; the second for weights that are products of parts."""
@@ -127,9 +127,9 @@ def forward(
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """The largest tile for each dtype of the weights; the smaller ones, and a beta for each chain, for float32."""
-    found: list[Variant] = []
+    found: list[KernelVariant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
         kinds = [(LARGE_OF_PARTS if size == 4 else LARGE, False)]
         if dtype == "fp32":

@@ -14,14 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..dispatch import (
-    backend_module,
-    choose_backend,
-    note_written,
-    require_tensor,
-    running_on,
-    unavailable,
-)
+from ..common.dispatch import backend_module, choose_backend, note_written, require_tensor, running_on, unavailable
 from ..philox import Stream
 from .checks import (
     GibbsResult,
@@ -36,8 +29,8 @@ from .checks import (
     sweep_faults,
 )
 from .gaussian import gaussian_gibbs
-from .half_sweep import HalfSweep
 from .prepared import PRECISIONS, WEIGHT_DTYPES, Operand, PreparedWeights, prepare_weights
+from .request import LaunchRequest
 from .states import aligned_rows, has_aligned_rows, in_own_rows, pack_states, padding_is_zero, unpack_states, words_of
 
 __all__ = [
@@ -154,7 +147,7 @@ def gibbs(
     require_results(result, shapes, arguments)
     kernels = backend_module(chosen, __name__)
 
-    def half_sweep(half: HalfSweep) -> None:
+    def half_sweep(half: LaunchRequest) -> None:
         with running_on(visible.device):
             kernels.half_sweep(half)
 
@@ -171,11 +164,11 @@ def gibbs(
             states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
         )
     to_hidden = partial(
-        HalfSweep, weights=to_hidden_weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed,
+        LaunchRequest, weights=to_hidden_weights, bias=hidden_bias.contiguous(), beta=beta, seed=seed,
         first_step=counted_from, first_chain=first_chain, stream=Stream.HIDDEN,
     )  # fmt: skip
     to_visible = partial(
-        HalfSweep, weights=to_visible_weights, bias=visible_bias.contiguous(), beta=beta, seed=seed,
+        LaunchRequest, weights=to_visible_weights, bias=visible_bias.contiguous(), beta=beta, seed=seed,
         first_step=counted_from, first_chain=first_chain, stream=Stream.VISIBLE, clamped=clamped,
     )  # fmt: skip
     if plan != "half_sweeps":

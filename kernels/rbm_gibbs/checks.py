@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import require_output, require_tensor
+from ..common.dispatch import require_output, require_tensor
 from ..philox import STEP_LIMIT, check_counter
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import Argument, CudaModule
-from ..variants import CudaVariant, Variant
-from .half_sweep import HalfSweep
 from .prepared import Operand, PreparedWeights
+from .request import LaunchRequest
 
 TYPES = {torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 THREADS = 256
@@ -153,7 +153,7 @@ def resident_module(precision: str) -> CudaModule:
     return CudaModule(Path(__file__).with_name("resident.cu"), [RESIDENT[precision].kernel])
 
 
-def half_sweep(half: HalfSweep) -> None:
+def half_sweep(half: LaunchRequest) -> None:
     """Write ``half.out``."""
     chains, units = len(half.out), half.units
     if chains == 0 or units == 0:
@@ -185,7 +185,7 @@ def tile_for(operand: Operand, chains: int) -> TensorCoreTile:
     return next((tile for tile in tiles if tile.chains >= chains), tiles[-1])
 
 
-def tensor_core_half_sweep(half: HalfSweep, operand: Operand, tile: TensorCoreTile) -> None:
+def tensor_core_half_sweep(half: LaunchRequest, operand: Operand, tile: TensorCoreTile) -> None:
     """Write ``half.out``, which is not empty."""
     chains, units = len(half.out), half.units
     draws = half.out.dtype is half.given.dtype
@@ -236,7 +236,7 @@ def resident_units(weights: PreparedWeights) -> int:
     return sum(_rounded(units, block_units) for units in weights.source.shape)
 
 
-def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
+def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps: int) -> None:
     """All sweeps in one launch: what as many pairs of `half_sweep` would write to their ``out``.
 
     ``to_hidden`` and ``to_visible`` are the half sweeps of the first of them, for prepared weights that fit. Rows of
@@ -255,7 +255,7 @@ def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) ->
     )  # fmt: skip
 
 
-def cluster_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
+def cluster_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps: int) -> None:
     """The same for prepared weights of any size, in L2; rows of uint8 states are those of `half_sweep`."""
     chains = len(to_hidden.out)
     if chains == 0:
@@ -268,7 +268,7 @@ def cluster_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> 
     )  # fmt: skip
 
 
-def _all_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> list[Argument]:
+def _all_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps: int) -> list[Argument]:
     """The arguments that both kernels of many sweeps take."""
     forward, back, clamped = to_hidden.operand, to_visible.operand, to_visible.clamped
     return [
@@ -289,21 +289,21 @@ def _row_bytes(states: Tensor) -> int:
     return states.stride(0) * states.element_size()
 
 
-def _betas(half: HalfSweep) -> tuple[Tensor | None]:
+def _betas(half: LaunchRequest) -> tuple[Tensor | None]:
     return (half.beta if isinstance(half.beta, Tensor) else None,)
 
 
-def _beta(half: HalfSweep) -> float:
+def _beta(half: LaunchRequest) -> float:
     return 0.0 if isinstance(half.beta, Tensor) else float(half.beta)
 
 
-def variants(*kinds: str) -> Sequence[Variant]:
+def variants(*kinds: str) -> Sequence[KernelVariant]:
     """Of ``binary`` visible units, ``gaussian`` ones, or both."""
     kernels = {"binary": _binary_variants, "gaussian": _gaussian_variants}
     return [variant for kind in kinds or kernels for variant in kernels[kind]()]
 
 
-def _gaussian_variants() -> Sequence[Variant]:
+def _gaussian_variants() -> Sequence[KernelVariant]:
     """From real-valued units and to them."""
     return [
         CudaVariant(
@@ -319,7 +319,7 @@ def _gaussian_variants() -> Sequence[Variant]:
     ]
 
 
-def _binary_variants() -> Sequence[Variant]:
+def _binary_variants() -> Sequence[KernelVariant]:
     """The kernel for each dtype of the weights, and for prepared ones each tile of each precision."""
     plain = [
         CudaVariant(

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_tensor, running_on
+from ..common.dispatch import backend_module, choose_backend, note_written, require_tensor, running_on
 from ..philox import Stream
 from .checks import (
     GibbsResult,
@@ -28,7 +28,7 @@ from .checks import (
     require_results,
     sweep_faults,
 )
-from .half_sweep import HalfSweep
+from .request import LaunchRequest
 
 
 def gaussian_gibbs(
@@ -107,7 +107,7 @@ def gaussian_gibbs(
     require_results(result, shapes, arguments)
 
     common = partial(
-        HalfSweep, beta=beta, seed=seed, first_step=counted_from, first_chain=first_chain, sigma=sigma.contiguous()
+        LaunchRequest, beta=beta, seed=seed, first_step=counted_from, first_chain=first_chain, sigma=sigma.contiguous()
     )
     to_hidden = partial(common, weights=weights, bias=hidden_bias.contiguous(), stream=Stream.HIDDEN)
     to_visible = partial(

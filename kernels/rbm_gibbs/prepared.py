@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..dispatch import require_tensor
+from ..common.dispatch import require_tensor
 
 PRECISIONS = ("float32", "bf16", "bf16x3", "int8x3")
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)

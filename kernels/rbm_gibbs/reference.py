@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..philox import Stream, normals, random_words, uniforms
-from .half_sweep import HalfSweep
 from .prepared import Operand
+from .request import LaunchRequest
 from .states import pack_states, unpack_states
 
 
@@ -40,11 +40,11 @@ def _words(
     return random_words(group, seed, step, stream)
 
 
-def step_of(half: HalfSweep) -> int | Tensor:
+def step_of(half: LaunchRequest) -> int | Tensor:
     return half.step if half.first_step is None else half.first_step + half.step
 
 
-def half_sweep(half: HalfSweep) -> None:
+def half_sweep(half: LaunchRequest) -> None:
     """Write ``half.out``. 16-bit weights are summed in float32, digits of int8 exactly."""
     if half.packed:
         _packed_half_sweep(half)
@@ -68,7 +68,7 @@ def half_sweep(half: HalfSweep) -> None:
     half.out.copy_(states)
 
 
-def _normal_half_sweep(half: HalfSweep) -> None:
+def _normal_half_sweep(half: LaunchRequest) -> None:
     assert half.sigma is not None
     assert isinstance(half.weights, Tensor)
     mean = half.bias + half.sigma * (half.given.to(torch.float32) @ half.weights)
@@ -80,7 +80,7 @@ def _normal_half_sweep(half: HalfSweep) -> None:
     half.out.copy_(states)
 
 
-def _packed_half_sweep(half: HalfSweep) -> None:
+def _packed_half_sweep(half: LaunchRequest) -> None:
     operand = half.weights
     assert isinstance(operand, Operand)
     given = unpack_states(half.given, operand.given_units)
@@ -92,7 +92,7 @@ def _packed_half_sweep(half: HalfSweep) -> None:
         half.out.copy_(pack_states(out))
 
 
-def _logits(half: HalfSweep) -> Tensor:
+def _logits(half: LaunchRequest) -> Tensor:
     """``bias + given @ weights``: float32, of digits float64, in which their whole sum is exact."""
     bias = half.bias.to(torch.float32)
     if not isinstance(half.weights, Operand):

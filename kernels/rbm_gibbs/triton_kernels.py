@@ -24,14 +24,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..common.philox_triton import interleave4, normals, random_words, uniform
+from ..common.triton_math import bits_of, exact_dot_operand
+from ..common.triton_runtime import INTERPRETS
+from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from ..philox_triton import interleave4, normals, random_words, uniform
-from ..triton_math import bits_of, exact_dot_operand
-from ..triton_runtime import INTERPRETS
-from ..variants import TritonVariant, Variant
 from . import triton_resident
-from .half_sweep import HalfSweep
 from .prepared import Operand
+from .request import LaunchRequest
 from .triton_resident import resident_fits, resident_sweeps, resident_units
 from .triton_tile import (
     are_drawn,
@@ -250,7 +250,7 @@ def matrix_half_sweep_kernel(
         tl.store(out_tile + first_unit + out_place, 1.0 / (1.0 + e), mask=mask)
 
 
-def half_sweep(half: HalfSweep) -> None:
+def half_sweep(half: LaunchRequest) -> None:
     """Write ``half.out``."""
     chains, units = len(half.out), half.units
     if chains == 0 or units == 0:
@@ -272,14 +272,14 @@ def half_sweep(half: HalfSweep) -> None:
     )  # fmt: skip
 
 
-def _held(half: HalfSweep) -> tuple[Tensor, Tensor]:
+def _held(half: LaunchRequest) -> tuple[Tensor, Tensor]:
     """The clamped units and what they keep, or tensors to pass for them."""
     if half.clamped is None or half.previous is None:
         return half.out, half.out
     return half.clamped, half.previous
 
 
-def _matrix_half_sweep(half: HalfSweep, operand: Operand) -> None:
+def _matrix_half_sweep(half: LaunchRequest, operand: Operand) -> None:
     chains, units, draw = len(half.out), half.units, half.out.dtype is half.given.dtype
     digits = operand.scale is not None
     products, rows, columns = operand.parts.shape
@@ -304,15 +304,15 @@ def _matrix_half_sweep(half: HalfSweep, operand: Operand) -> None:
     )  # fmt: skip
 
 
-def variants(*kinds: str) -> Sequence[Variant]:
+def variants(*kinds: str) -> Sequence[KernelVariant]:
     """Of ``binary`` visible units, ``gaussian`` ones, or both."""
     kernels = {"binary": _binary_variants, "gaussian": _gaussian_variants}
     return [variant for kind in kinds or kernels for variant in kernels[kind]()]
 
 
-def _gaussian_variants() -> Sequence[Variant]:
+def _gaussian_variants() -> Sequence[KernelVariant]:
     """From real-valued units and to them."""
-    found: list[Variant] = []
+    found: list[KernelVariant] = []
     for what, given, out, draw in (
         ("from real-valued units", "*fp32:16", "*u8:16", True),
         ("probabilities from real-valued units", "*fp32:16", "*fp32:16", False),
@@ -345,10 +345,10 @@ def _gaussian_variants() -> Sequence[Variant]:
     return found
 
 
-def _binary_variants() -> Sequence[Variant]:
+def _binary_variants() -> Sequence[KernelVariant]:
     """States drawn, with and without clamped units, and probabilities; for each dtype of the weights, and for
     prepared ones in each precision."""
-    found: list[Variant] = []
+    found: list[KernelVariant] = []
     kinds = ((True, False), (True, True), (False, False))
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
         for draw, clamped in kinds:

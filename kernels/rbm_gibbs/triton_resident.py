@@ -26,13 +26,13 @@ import triton
 import triton.language as tl
 from torch.nn.functional import pad
 
+from ..common.philox_triton import interleave4, words_of
+from ..common.triton_math import bits_of, exact_dot_operand
+from ..common.triton_runtime import INTERPRETS, helper
+from ..common.variants import KernelVariant, TritonVariant
 from ..philox import Stream, signed_seed
-from ..philox_triton import interleave4, words_of
-from ..triton_math import bits_of, exact_dot_operand
-from ..triton_runtime import INTERPRETS, helper
-from ..variants import TritonVariant, Variant
-from .half_sweep import HalfSweep
 from .prepared import PreparedWeights
+from .request import LaunchRequest
 from .triton_tile import are_drawn, as_words, betas_of, inverse_temperature, packed
 
 CHAINS = 64
@@ -292,7 +292,7 @@ def _block_units(layers: Sequence[int]) -> int:
     return max(64, int(triton.next_power_of_2(max(layers))))
 
 
-def resident_sweeps(to_hidden: HalfSweep, to_visible: HalfSweep, sweeps: int) -> None:
+def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps: int) -> None:
     """All sweeps in one launch: what as many pairs of `half_sweep` would write to their ``out``.
 
     ``to_hidden`` and ``to_visible`` are the half sweeps of the first of them, for prepared weights that fit.
@@ -328,9 +328,9 @@ def _options(products: int, units: int, clamped: bool) -> dict[str, int]:
     return options
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Each precision for the largest machines that fit; in bf16 smaller ones too, and those with clamped units."""
-    found: list[Variant] = []
+    found: list[KernelVariant] = []
     for precision, units, clamped, is_packed in (
         ("bf16", 64, False, False), ("bf16", 128, False, False), ("bf16", 256, False, False),
         ("bf16", 256, True, False), ("bf16", 256, False, True), ("bf16x3", 128, False, False),

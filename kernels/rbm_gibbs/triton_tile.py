@@ -4,9 +4,9 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_math import from_bits
-from ..triton_runtime import helper
-from .half_sweep import HalfSweep
+from ..common.triton_math import from_bits
+from ..common.triton_runtime import helper
+from .request import LaunchRequest
 
 
 @helper
@@ -81,6 +81,6 @@ def as_words(states: Tensor) -> Tensor:
     return states.view(torch.int32) if states.dtype is torch.int64 else states
 
 
-def betas_of(half: HalfSweep) -> tuple[bool, Tensor, float]:
+def betas_of(half: LaunchRequest) -> tuple[bool, Tensor, float]:
     """Whether each chain has its own, a tensor to pass for them, and the one of all."""
     return (True, half.beta, 1.0) if isinstance(half.beta, Tensor) else (False, half.bias, half.beta)

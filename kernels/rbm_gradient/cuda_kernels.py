@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
-from ..logsumexp.shapes import counters
-from ..variants import CudaVariant, Variant
+from ..rows.shapes import counters
 from .shapes import split_chains
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ def gradient(
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Inference for each dtype of the weights; the gradient from states and probabilities in each phase."""
-    found: list[Variant] = []
+    found: list[KernelVariant] = []
     for dtype, name in TYPES.items():
         module = infer_module(dtype)
         traffic = 1 / COLUMNS + dtype.itemsize / ROWS

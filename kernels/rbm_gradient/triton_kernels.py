@@ -19,12 +19,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..binary_product_triton import add_product, fields
-from ..logsumexp.shapes import counters
+from ..common.binary_product_triton import add_product, fields
+from ..common.triton_math import bits_of, from_bits, rounded_product
+from ..common.triton_runtime import INTERPRETS
+from ..common.variants import KernelVariant, TritonVariant
 from ..rbm_free_energy.triton_kernels import LARGE, LARGE_OF_PARTS, tile_of
-from ..triton_math import bits_of, from_bits, rounded_product
-from ..triton_runtime import INTERPRETS
-from ..variants import TritonVariant, Variant
+from ..rows.shapes import counters
 from .shapes import split_chains
 
 if TYPE_CHECKING:
@@ -245,9 +245,9 @@ def gradient(
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Inference for each dtype of the weights; the gradient from probabilities and from states, with each tile."""
-    found: list[Variant] = []
+    found: list[KernelVariant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
         block_chains, block_hidden, block_visible, warps = LARGE_OF_PARTS if size == 4 else LARGE
         signature = {

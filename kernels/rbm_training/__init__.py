@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..machines.rbm_checks import require_states
 from ..philox import Stream, normals, random_words
-from ..rbm_free_energy.checks import require_states
 from ..rbm_gibbs import gibbs
 from ..rbm_gradient import Gradient, log_likelihood_gradient
 from .enumeration import ENUMERABLE, Machine, exact_gradient, log_likelihood, log_partition, model_statistics

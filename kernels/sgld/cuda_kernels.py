@@ -5,10 +5,10 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
-from ..variants import CudaVariant, Variant
-from .update_list import CODES, KINDS, Numbers, Place, UpdateList, access_bytes, bytes_per_parameter, variant_name
+from .request import CODES, KINDS, LaunchRequest, Numbers, Place, access_bytes, bytes_per_parameter, variant_name
 
 THREADS = 256
 BLOCK = 4096
@@ -49,7 +49,7 @@ class Settings(ctypes.Structure):
         return cls(factors, factors, (*low, *high), place.step, address)
 
 
-def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:
+def update(updates: LaunchRequest, numbers: Numbers, place: Place) -> None:
     """Update every parameter, and its state, in place, in one launch."""
     tensors, blocks = updates.table(BLOCK)
     codes = set(updates.codes)
@@ -60,7 +60,7 @@ def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:
     )  # fmt: skip
 
 
-def variants(*kinds: str) -> Sequence[Variant]:
+def variants(*kinds: str) -> Sequence[KernelVariant]:
     """What the formulas (default: all) are compiled to: by dtype, with noise and without."""
     return [
         CudaVariant(

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .request import computing_dtype
 from .update import psgld_update, sghmc_update, sgld_update
-from .update_list import computing_dtype
 
 STATES = {"sgld": None, "psgld": "square", "sghmc": "momentum"}
 """The methods, and what each keeps for a parameter."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..philox import Stream, halves, normals, random_words
-from .update_list import Numbers, Place, UpdateList, computing_dtype
+from .request import LaunchRequest, Numbers, Place, computing_dtype
 
 
 def noise(elements: int, dtype: torch.dtype, seed: int, step: int, number: int, device: torch.device) -> Tensor:
@@ -49,7 +49,7 @@ def updated(x: Tensor, g: Tensor, state: Tensor, xi: Tensor, numbers: Numbers) -
     return (x + scale * xi if scale else x), state
 
 
-def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:
+def update(updates: LaunchRequest, numbers: Numbers, place: Place) -> None:
     """Update every parameter, and its state, in place."""
     step = place.step if place.device_step is None else int(place.device_step)
     states = updates.states or updates.parameters  # any tensors where there are none: they are not looked at

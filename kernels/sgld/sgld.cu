@@ -20,7 +20,7 @@ constexpr int BLOCK = 4096;  // elements of a block
 
 enum Kind { LANGEVIN, PRECONDITIONED, HAMILTONIAN };
 
-// A row of the table of tensors and one of the table of blocks: see update_list.py.
+// A row of the table of tensors and one of the table of blocks: see request.py.
 struct Tensor {
     i64 parameter, gradient, state, elements, dtype, number;
 };

@@ -18,21 +18,12 @@ import torch
 import triton
 import triton.language as tl
 
+from ..common.philox_triton import NOISE, ROUNDING, interleave4, interleave8, normals, words_of
+from ..common.triton_math import bits_of, from_bits, round_stochastically, round_to
+from ..common.triton_runtime import helper
+from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from ..philox_triton import NOISE, ROUNDING, interleave4, interleave8, normals, words_of
-from ..triton_math import bits_of, from_bits, round_stochastically, round_to
-from ..triton_runtime import helper
-from ..variants import TritonVariant, Variant
-from .update_list import (
-    CODES,
-    STOCHASTIC,
-    Numbers,
-    Place,
-    UpdateList,
-    access_bytes,
-    bytes_per_parameter,
-    variant_name,
-)
+from .request import CODES, STOCHASTIC, LaunchRequest, Numbers, Place, access_bytes, bytes_per_parameter, variant_name
 
 WARPS = 4
 BLOCKS = {"langevin": 2048, "preconditioned": 1024, "hamiltonian": 1024}
@@ -162,7 +153,7 @@ def _update_block(
 
 @triton.jit(do_not_specialize=["drift_bits", "noise_bits", "keep_bits", "take_bits", "damping_bits", "seed", "step"])
 def update_kernel(
-    tensors,  # int64 (tensors, 6): addresses of parameter, gradient and state, elements, code, number: update_list.py
+    tensors,  # int64 (tensors, 6): addresses of parameter, gradient and state, elements, code, number: request.py
     blocks,  # int64 (programs, 2): tensor, first element
     drift_bits,  # this and the next four: see `Numbers`
     noise_bits,
@@ -196,7 +187,7 @@ def update_kernel(
         )
 
 
-def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:
+def update(updates: LaunchRequest, numbers: Numbers, place: Place) -> None:
     """Update every parameter, and its state, in place, in one launch."""
     block = BLOCKS[numbers.kind]
     tensors, blocks = updates.table(block)
@@ -209,7 +200,7 @@ def update(updates: UpdateList, numbers: Numbers, place: Place) -> None:
     )  # fmt: skip
 
 
-def variants(*kinds: str) -> Sequence[Variant]:
+def variants(*kinds: str) -> Sequence[KernelVariant]:
     """What the formulas (default: all) are compiled to: by dtype, with noise; some of them without, for comparison."""
     bits = {name: "i64" for name in update_kernel.arg_names if name.endswith("_bits")}
     return [

@@ -7,7 +7,7 @@ from dataclasses import astuple
 import torch
 from torch import Tensor
 
-from ..dispatch import (
+from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
     choose_backend,
@@ -18,7 +18,7 @@ from ..dispatch import (
     span,
 )
 from ..philox import SEED_LIMIT, TENSOR_LIMIT, check_counter, signed_seed
-from .update_list import DTYPES, Numbers, Place, UpdateList, computing_dtype
+from .request import DTYPES, LaunchRequest, Numbers, Place, computing_dtype
 
 ROUNDINGS = ("nearest", "stochastic")
 SMALLEST_DAMPING = 1e-12
@@ -222,7 +222,7 @@ def _run(
         if device_step.numel() != 1:
             raise ValueError(f"step must have one element, got shape {tuple(device_step.shape)}")
     chosen = choose_backend(backend, device)
-    updates = UpdateList.of(parameters, gradients, states, tensor_numbers, rounding == "stochastic")
+    updates = LaunchRequest.of(parameters, gradients, states, tensor_numbers, rounding == "stochastic")
     if numbers.drift == 0 or updates.elements == 0:
         return
     with running_on(device):

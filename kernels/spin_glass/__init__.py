@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import check_counter
 from ..schedules import require_schedule
-from .anneal import PARTS, Anneal
 from .bonds import MOST_TOTAL, Bonds, bonds_of, lattice_glass, thresholds
+from .request import PARTS, LaunchRequest
 from .states import WORD, energies, pack_walkers, random_walkers, unpack_walkers
 
 __all__ = [
@@ -104,7 +104,9 @@ def anneal_spins(
     if spins.numel():
         table = thresholds(temperatures, bonds.classes).to(spins.device)
         with running_on(spins.device):
-            kernels.anneal(Anneal(result, bonds.on(spins.device), table, seed, first_sweep, first_walker // WORD))
+            kernels.anneal(
+                LaunchRequest(result, bonds.on(spins.device), table, seed, first_sweep, first_walker // WORD)
+            )
     note_written(result)
     found = energies(result, bonds.couplings)
     best = found.amin() if groups else torch.zeros((), dtype=torch.int32, device=spins.device)

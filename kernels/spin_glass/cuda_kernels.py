@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
-from ..variants import CudaVariant, Variant
-from .anneal import Anneal
 from .bonds import CLASSES
+from .request import LaunchRequest
 
 MOST_THREADS, FEWEST_THREADS = 128, 32
 BITS = 32
@@ -35,7 +35,7 @@ class Settings(ctypes.Structure):
     )
 
     @classmethod
-    def of(cls, anneal: Anneal) -> "Settings":
+    def of(cls, anneal: LaunchRequest) -> "Settings":
         low, high = zip(*round_keys(anneal.seed), strict=True)
         sites, groups = anneal.spins.shape
         pairs, sweeps = anneal.bonds.pairs.shape[1], len(anneal.table)
@@ -52,7 +52,7 @@ def shared_bytes(sites: int, pairs: int, classes: int, threads: int) -> int:
     return 2 * BITS * classes * 4 + sites * pairs * 8 + sites * 4 + sites * threads * 4
 
 
-def anneal(anneal: Anneal) -> None:
+def anneal(anneal: LaunchRequest) -> None:
     """Update ``anneal.spins`` in place, in one launch. Raises ValueError where the glass is too large for it."""
     sites, groups = anneal.spins.shape
     pairs, classes = anneal.bonds.pairs.shape[1], anneal.bonds.classes
@@ -73,7 +73,7 @@ def anneal(anneal: Anneal) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """By the number of classes: for a torus of 8 x 8, and for glasses of more bonds; the last has 32 spins."""
     return [
         CudaVariant(

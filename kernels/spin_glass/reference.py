@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..philox import Stream, random_words
-from .anneal import PARTS, Anneal
+from .request import PARTS, LaunchRequest
 from .states import WORD, pack_walkers, unpack_walkers
 
 
@@ -22,7 +22,7 @@ def draw_numbers(groups: Tensor, sites: int, seed: int, sweep: int) -> Tensor:
     return numbers.flatten(0, 1)
 
 
-def anneal(anneal: Anneal) -> None:
+def anneal(anneal: LaunchRequest) -> None:
     """Update ``anneal.spins`` in place."""
     sites, count = anneal.spins.shape
     device = anneal.spins.device

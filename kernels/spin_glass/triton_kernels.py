@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
+from ..common.philox_triton import GLASS_SITES, random_words
+from ..common.triton_runtime import INTERPRETS, helper
+from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from ..philox_triton import GLASS_SITES, random_words
-from ..triton_runtime import INTERPRETS, helper
-from ..variants import TritonVariant, Variant
-from .anneal import Anneal
 from .bonds import CLASSES
+from .request import LaunchRequest
 
 BLOCK = 64
 """Words of a program."""
@@ -132,7 +132,7 @@ def anneal_kernel(
             tl.debug_barrier()
 
 
-def anneal(anneal: Anneal) -> None:
+def anneal(anneal: LaunchRequest) -> None:
     """Update ``anneal.spins`` in place, in one launch."""
     sites, groups = anneal.spins.shape
     block = min(INTERPRETED, triton.next_power_of_2(groups)) if INTERPRETS else BLOCK
@@ -143,7 +143,7 @@ def anneal(anneal: Anneal) -> None:
     )  # fmt: skip
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """By the number of classes."""
     return [
         TritonVariant(

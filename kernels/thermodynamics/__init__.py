@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..logsumexp import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
 
 __all__ = ["Thermodynamics", "thermodynamics"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..common.variants import KernelVariant
 from ..cuda_module import CudaModule
 from ..logsumexp.cuda_kernels import TYPES, reduce_rows, row_variants, templates
-from ..variants import Variant
 
 __all__ = ["TYPES", "forward", "module", "variants"]
 
@@ -26,6 +26,6 @@ def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, var
     reduce_rows(module(x.dtype), "forward", x, dim, 4, (log_z, energy, variance), beta)
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """Every kernel that `forward` chooses from."""
     return [variant for dtype in TYPES for variant in row_variants(module(dtype), "forward", dtype, 1)]

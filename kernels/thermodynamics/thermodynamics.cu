@@ -9,7 +9,7 @@
 //
 // Design: as log-sum-exp. A chunk of a thread's loads becomes moments around its own mean, by one division, and joins
 // the thread's by the formula of Chan, Golub, LeVeque: no difference of large sums of squares is ever taken.
-#include "logsumexp/rows.cuh"
+#include "rows/rows.cuh"
 
 // What is known of elements x, with z = sign * x: the largest z; the sum of weights 2^((z - shift) |scale|), where
 // shift is finite_or_zero(peak); the weighted mean of z - shift; the weighted sum of squares around it.

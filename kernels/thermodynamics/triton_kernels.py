@@ -12,18 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..logsumexp.rows import as_rows, is_wide
-from ..logsumexp.shapes import (
-    LANES_WHERE_CLOSER,
-    THREADS,
-    Plan,
-    Shape,
-    chunk_of,
-    counters,
-    plans,
-    shape_class,
-    split_rows,
-)
+from ..common.triton_math import bits_of, from_bits
+from ..common.triton_runtime import helper
+from ..common.variants import KernelVariant, TritonVariant
 from ..logsumexp.triton_kernels import (
     accumulator,
     part_of_rows,
@@ -32,10 +23,9 @@ from ..logsumexp.triton_kernels import (
     strides_of,
     tile_of,
 )
-from ..logsumexp.tuning import run_best
-from ..triton_math import bits_of, from_bits
-from ..triton_runtime import helper
-from ..variants import TritonVariant, Variant
+from ..rows.layout import as_rows, is_wide
+from ..rows.shapes import LANES_WHERE_CLOSER, THREADS, Plan, Shape, chunk_of, counters, plans, shape_class, split_rows
+from ..rows.tuning import run_best
 
 
 @helper
@@ -231,7 +221,7 @@ def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, var
     run_best(key, plans(view, itemsize, wide, True), launch, x.device)
 
 
-def variants() -> Sequence[Variant]:
+def variants() -> Sequence[KernelVariant]:
     """A few lanes and a block with wide loads, split rows, and rows that are neighbours."""
     return [
         _variant(dtype, itemsize, lanes, access, split)
@@ -242,7 +232,7 @@ def variants() -> Sequence[Variant]:
     ]  # fmt: skip
 
 
-def _variant(dtype: str, itemsize: int, lanes: int, access: int, split: bool) -> Variant:
+def _variant(dtype: str, itemsize: int, lanes: int, access: int, split: bool) -> KernelVariant:
     width = max(1, access // itemsize)
     shape = Shape(lanes, width, chunk_of(width, itemsize))
     signature: dict[str, object] = {"x": f"*{dtype}:16", "counters": "*i32:16", "size1": 1}

@@ -4,10 +4,10 @@ Agreement is checked first. Under xdist, as in `make test`, nothing is timed.
 """
 
 import pytest
-from boltzbench.harness.environment import resolve_device
-from boltzbench.harness.plan import plan
-from boltzbench.harness.process import prepare_process_for
-from boltzbench.harness.registry import load_registry
+from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.harness.execution.plan import plan
+from boltzbench.harness.execution.process import prepare_process_for
+from boltzbench.harness.results.environment import resolve_device
 
 DEVICE = resolve_device("auto")
 prepare_process_for(DEVICE)

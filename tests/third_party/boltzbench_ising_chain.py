@@ -89,7 +89,7 @@ def two_pass(inputs: Inputs, outputs: Tensors) -> Launch:
 def register_operations(register: Callable[[Operation], None]) -> None:
     cases = (
         Case(NAME, {"chains": 5, "sites": 7}, "float32"),
-        Case(NAME, {"chains": 1, "sites": 1}, "float32", variant="one site"),
+        Case(NAME, {"chains": 1, "sites": 1}, "float32", scenario="one site"),
         Case(NAME, {"chains": 256, "sites": 1024}, "float32", purpose="bench"),
     )
     register(

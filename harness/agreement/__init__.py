@@ -1,0 +1,1 @@
+"""Judges an implementation against the reference and the exact laws of its operation."""

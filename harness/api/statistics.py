@@ -1,0 +1,121 @@
+"""Tests of hypotheses for authors of laws: each turns draws and an exact answer into a verdict.
+
+``false_alarm`` is the probability of rejecting an implementation that is right. A law that makes n tests divides it
+by n (Bonferroni) and joins the verdicts by `all_of`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import chdtrc, chdtri, ndtr, ndtri
+
+from .operations import Agreement, Status
+
+FEWEST_EXPECTED = 5.0
+"""Cells expected less often than this are pooled: below it the chi-square law is a poor guide (Cochran 1954)."""
+
+
+def chi_square(observed_counts: ArrayLike, probabilities: ArrayLike, *, false_alarm: float = 1e-6) -> Agreement:
+    """Pearson's test of independent draws against an exact discrete law.
+
+    ``observed_counts[i]`` draws fell into cell i, whose exact probability is ``probabilities[i]``. A draw in a cell of
+    probability 0 fails outright. ``error`` is the statistic, ``bound`` its critical value. Raises ValueError where the
+    arguments are no counts, no probabilities, or too few draws to test anything. ``false_alarm`` is that of the
+    chi-square law, which counts follow in the limit of many draws.
+    """
+    _require_false_alarm(false_alarm)
+    counts = np.asarray(observed_counts, dtype=np.float64)
+    chances = np.asarray(probabilities, dtype=np.float64)
+    if counts.shape != chances.shape or counts.ndim != 1:
+        raise ValueError(f"counts have shape {counts.shape}, probabilities {chances.shape}: want one list each")
+    if not (np.isfinite(counts) & (counts >= 0) & (counts == np.round(counts))).all() or not counts.sum():
+        raise ValueError("counts must be whole numbers, none negative and not all 0")
+    if not (chances >= 0).all() or not math.isclose(chances.sum(), 1.0, abs_tol=1e-6):
+        raise ValueError(f"probabilities must be at least 0 and sum to 1; their sum is {chances.sum()}")
+
+    impossible = np.flatnonzero((chances == 0) & (counts > 0))
+    if impossible.size:
+        cell = impossible[0]
+        message = f"cell {cell} has probability 0 and was drawn {counts[cell]:.0f} times of {counts.sum():.0f}"
+        return Agreement(Status.WRONG_LAW, message, error=math.inf, bound=0.0, p_value=0.0)
+    expected = chances / chances.sum() * counts.sum()
+    names, observed, expected = _pool(counts, expected)
+    freedom = len(names) - 1
+    if not freedom:
+        if np.count_nonzero(chances) > 1:
+            raise ValueError(f"{counts.sum():.0f} draws are too few to tell {np.count_nonzero(chances)} cells apart")
+        return Agreement(Status.PASSED, "the only possible cell was drawn", error=0.0, bound=0.0, p_value=1.0)
+
+    statistic = float(((observed - expected) ** 2 / expected).sum())
+    critical = float(chdtri(freedom, false_alarm))
+    p_value = float(chdtrc(freedom, statistic))
+    deviations = (observed - expected) / np.sqrt(expected * (1 - expected / counts.sum()))
+    worst = int(np.abs(deviations).argmax())
+    message = (
+        f"chi-square {statistic:.4g} over {freedom} degrees of freedom, critical {critical:.4g}, p = {p_value:.2g}; "
+        f"furthest {names[worst]}: drawn {observed[worst]:.0f} times, expected {expected[worst]:.1f} "
+        f"({deviations[worst]:+.1f} standard deviations)"
+    )
+    status = Status.PASSED if statistic <= critical else Status.WRONG_LAW
+    return Agreement(status, message, error=statistic, bound=critical, p_value=p_value)
+
+
+def _pool(counts: np.ndarray, expected: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The possible cells by name, the rarest of them joined into one that is expected often enough."""
+    rarest_first = [cell for cell in np.argsort(expected, kind="stable") if expected[cell] > 0]
+    pooled = sum(1 for cell in rarest_first if expected[cell] < FEWEST_EXPECTED)
+    while pooled and pooled < len(rarest_first) and expected[rarest_first[:pooled]].sum() < FEWEST_EXPECTED:
+        pooled += 1
+    rare, common = rarest_first[:pooled], sorted(rarest_first[pooled:])
+    names = [f"cell {cell}" for cell in common]
+    observed, wanted = list(counts[common]), list(expected[common])
+    if rare:
+        names.append(f"the pool of the {len(rare)} rarest cells")
+        observed.append(counts[rare].sum())
+        wanted.append(expected[rare].sum())
+    return names, np.asarray(observed), np.asarray(wanted)
+
+
+def within(measured: float, exact: float, stderr: float, *, false_alarm: float = 1e-6, what: str = "") -> Agreement:
+    """A two-sided z-test: ``measured``, whose standard error is ``stderr``, against the exact value.
+
+    ``error`` is the absolute z, ``bound`` its critical value; ``what`` names the quantity in the message. A measured
+    value or standard error of NaN fails: broken draws make it. A standard error of 0 allows no deviation at all.
+    """
+    _require_false_alarm(false_alarm)
+    if not math.isfinite(exact):
+        raise ValueError(f"the exact value must be finite, not {exact}")
+    if stderr < 0:
+        raise ValueError(f"a standard error cannot be negative: {stderr}")
+    critical = float(-ndtri(false_alarm / 2))
+    deviation = measured - exact
+    z = deviation / stderr if stderr else math.copysign(math.inf, deviation) if deviation else 0.0
+    p_value = float(2 * ndtr(-abs(z)))
+    name = f"{what}: " if what else ""
+    message = f"{name}measured {measured:.9g} ± {stderr:.2g}, exact {exact:.9g}, z = {z:+.2f}, p = {p_value:.2g}"
+    if math.isnan(z):
+        return Agreement(Status.WRONG_LAW, message, error=math.inf, bound=critical, p_value=0.0)
+    status = Status.PASSED if abs(z) <= critical else Status.WRONG_LAW
+    return Agreement(status, message, error=abs(z), bound=critical, p_value=p_value)
+
+
+def all_of(agreements: Sequence[Agreement]) -> Agreement:
+    """The worst of several verdicts: a failure before any pass, then the largest error in units of its bound."""
+    if not agreements:
+        raise ValueError("all_of needs at least one verdict")
+    return max(agreements, key=lambda verdict: (not verdict.passed, _severity(verdict)))
+
+
+def _severity(verdict: Agreement) -> float:
+    if verdict.error is None or verdict.bound is None:
+        return 0.0 if verdict.passed else math.inf
+    if verdict.bound == 0:
+        return math.inf if verdict.error else 0.0
+    return verdict.error / verdict.bound
+
+
+def _require_false_alarm(false_alarm: float) -> None:
+    if not 0 < false_alarm < 1:
+        raise ValueError(f"false_alarm is a probability between 0 and 1, not {false_alarm}")

@@ -1,0 +1,120 @@
+"""The command `list`: what the plugins bring, and where it can run."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from ..api.messages import describe_error
+from ..api.operations import Implementation
+from ..api.samplers import Sampler
+from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
+from ..discovery.time_limit import TookTooLong, limited_to
+from ..execution.process import prepare_process_for
+from ..report.tables import all_problems
+from ..report.terminal import outputs
+from ..results.environment import cuda_unusable, describe, resolve_device
+from ..results.file import SCHEMA
+from .list_tables import SAMPLER, Reasons, operations_list
+
+Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON to FILE, or to - (stdout).")]
+
+
+def list_(json_file: Json = None) -> None:
+    """Show operations, implementations, targets and samplers, where each comes from, and where it can run."""
+    with outputs(json_file) as (console, write_json):
+        prepare_process_for(resolve_device("auto"))
+        registry = load_registry()
+        reasons = _reasons_by_device(registry)
+        console.print(operations_list(registry, reasons))
+        console.print(all_problems(registry.problems))
+        write_json(json.dumps(_listing(registry, reasons), indent=1) + "\n")
+    raise typer.Exit(1 if registry.problems else 0)
+
+
+def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, str | None]]:
+    """Why each implementation and sampler cannot run on the CPU and on the GPU of this machine."""
+    no_cuda = cuda_unusable()
+    reasons: dict[tuple[str, str], dict[str, str | None]] = {}
+    for device in (torch.device("cpu"), torch.device("cuda", 0)):
+        if device.type == "cpu" or no_cuda is None:
+            prepare_process_for(device)
+        things: list[tuple[tuple[str, str], Implementation | Sampler]] = [
+            *[((each.operation, each.name), each) for each in registry.implementations],
+            *[((SAMPLER, name), each) for name, each in registry.samplers.items()],
+        ]
+        for key, each in things:
+            reason = no_cuda if device.type == "cuda" and no_cuda else _reason(each, device)
+            reasons.setdefault(key, {})[device.type] = reason
+    return reasons
+
+
+def _reason(thing: Implementation | Sampler, device: torch.device) -> str | None:
+    try:
+        with limited_to(LOADING_SECONDS):
+            return thing.unavailable(device)
+    except (Exception, SystemExit, TookTooLong) as error:
+        return f"unavailable() raised {describe_error(error)}"
+
+
+def _listing(registry: Registry, reasons: Reasons) -> dict[str, Any]:
+    """What `list` writes as JSON."""
+    device = resolve_device("auto")
+    definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
+    operations = [
+        {
+            "name": each.name,
+            "summary": each.summary,
+            "formula": each.formula,
+            "source": each.source,
+            "kind": each.kind,
+            "plugin": definers[each.name],
+            "cases": [{"label": case.label, "purpose": case.purpose} for case in each.cases],
+            "laws": [{"name": law.name, "statement": law.statement} for law in each.laws],
+        }
+        for each in registry.operations.values()
+    ]
+    records = []
+    for each in registry.implementations:
+        unavailable = reasons[each.operation, each.name]
+        here = unavailable[device.type]
+        records.append(
+            {
+                "operation": each.operation,
+                "implementation": each.name,
+                "backend": each.backend,
+                "case": "",
+                "plugin": each.plugin,
+                "note": each.note,
+                "status": "available" if here is None else "unavailable",
+                "message": here or "",
+                "unavailable": unavailable,
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "status": "complete",
+        "environment": describe(device),
+        "operations": operations,
+        "records": records,
+        "targets": [
+            {
+                name: getattr(each, name)
+                for name in ("name", "summary", "formula", "source", "kind", "shape", "dtype", "temperatures", "plugin")
+            }
+            for each in registry.targets.values()
+        ],
+        "samplers": [
+            {name: getattr(each, name) for name in ("name", "summary", "source", "backend", "plugin")}
+            | {"unavailable": reasons[SAMPLER, each.name]}
+            for each in registry.samplers.values()
+        ],
+        "experiments": [
+            {name: getattr(each, name) for name in ("name", "summary", "source", "plugin")}
+            for each in registry.experiments.values()
+        ],
+        "plugins": [asdict(plugin) for plugin in registry.plugins],
+        "problems": registry.problems,
+    }

@@ -1,0 +1,1 @@
+"""Finds plugins and judges what they register."""

@@ -1,0 +1,1 @@
+"""Carries out a plan: one trial for each step, in worker processes."""

@@ -1,0 +1,51 @@
+"""What a command will do: its steps, in order."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..api.operations import PRESETS, Case, Implementation, Law, Operation
+
+Purpose = Literal["check", "bench", "real", "law"]
+Mode = Literal["cold", "hot"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One implementation, the case or the law to judge it by, and the seed of its (first) data."""
+
+    operation: Operation
+    implementation: Implementation
+    subject: Case | Law
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"law: {self.subject.name}" if isinstance(self.subject, Law) else self.subject.label
+
+    @property
+    def purpose(self) -> Purpose:
+        return "law" if isinstance(self.subject, Law) else self.subject.purpose
+
+
+def plan(
+    selection: Sequence[tuple[Operation, Sequence[Implementation]]],
+    purposes: Collection[Purpose],
+    preset: str = PRESETS[-1],
+    seed: int | None = None,
+) -> list[Step]:
+    """The steps for the cases (and laws) of these purposes that ``preset`` contains.
+
+    Where ``seed`` is None each case has its own, and a law 0. The implementations of an operation take turns on each
+    case, so that what is found out about it stands together.
+    """
+    presets = PRESETS[: PRESETS.index(preset) + 1]
+    steps: list[Step] = []
+    for operation, implementations in selection:
+        cases = [case for case in operation.cases if case.purpose in purposes and case.preset in presets]
+        subjects: list[Case | Law] = [*cases, *(operation.laws if "law" in purposes else ())]
+        for subject in subjects:
+            own = subject.seed if isinstance(subject, Case) else 0
+            first = own if seed is None else seed
+            steps += [Step(operation, each, subject, first) for each in implementations]
+    return steps

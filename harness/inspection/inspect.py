@@ -1,0 +1,177 @@
+"""What the machine code of a kernel says of its speed, and whether it keeps what its variant promises.
+
+Nothing is run. The counts are exact; the share of the memory limit is a prediction, and the best case: all pipes are
+taken to overlap perfectly and to wait for nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from ..api.messages import describe_error
+from ..api.operations import Compiled, Variant
+from .architectures import RESERVED_SHARED_BYTES, THREADS, WARP, Architecture, warps_resident
+from .pipes import clocks, mix
+from .sass import GLOBAL_LOADS, GLOBAL_STORES, Function, Instruction, Path
+from .tools import ToolMissing, Usage, disassemble
+
+COMPLETE = 0.99
+"""The share of the promised bytes that has to move as wide as promised: bytes per item are given in rounded numbers."""
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """The machine code of one variant for one architecture.
+
+    - ``status``: ``passed``, ``spills`` (local memory is used), ``narrow`` (accesses narrower than promised) or
+      ``error`` (it does not compile); ``message`` says more.
+    - ``stack_bytes`` of local memory for a thread, and how many instructions use it: ``local_accesses``.
+    - ``static_shared_bytes`` and ``dynamic_shared_bytes`` of a block; ``warps`` resident on a multiprocessor at once,
+      and ``occupancy``, their share of the most there can be.
+    - ``loads`` and ``stores``: on the inner loop's path (see `Function.hot_path`), how many there are of each width in
+      bytes; ``mix``: how many instructions of each kind; ``in_loop`` is false where the whole kernel was counted.
+    - ``items``: what a thread handles on that path. ``passes`` times as many as the variant says for one pass of the
+      source's loop: so often does the path move the bytes of one, as the compiler unrolled it, or bytes move twice.
+    - ``bytes_in_flight``: what all resident threads load from global memory in one pass.
+    - ``clocks_per_item``: of a multiprocessor, by pipe; ``memory`` is the memory limit's.
+    - ``limit``: the pipe that takes longest, and ``memory_share``: the predicted share of the memory limit, at best.
+      None with matrix products, for which no rate is known here.
+    """
+
+    variant: str
+    arch: str
+    status: str
+    message: str = ""
+    unit: str = "items"
+    registers: int = 0
+    stack_bytes: int = 0
+    local_accesses: int = 0
+    static_shared_bytes: int = 0
+    dynamic_shared_bytes: int = 0
+    warps: int = 0
+    occupancy: float = 0.0
+    in_loop: bool = False
+    passes: int = 1
+    items: int = 0
+    loads: Mapping[int, int] = field(default_factory=dict)
+    stores: Mapping[int, int] = field(default_factory=dict)
+    bytes_in_flight: int = 0
+    mix: Mapping[str, int] = field(default_factory=dict)
+    clocks_per_item: Mapping[str, float] = field(default_factory=dict)
+    limit: str = ""
+    memory_share: float | None = None
+
+
+def inspect_variants(
+    variants: Sequence[Variant], arch: Architecture, tell: Callable[[Variant], None] = lambda variant: None
+) -> list[KernelReport]:
+    """Compile the variants, one after the other, and read their code meanwhile; ``tell`` is called before each.
+
+    Those that only other architectures launch are left out. What a compiler raises is a finding; ToolMissing is raised.
+    """
+    variants = [each for each in variants if not each.archs or arch.name in each.archs]
+    with ThreadPoolExecutor() as pool:
+        codes: dict[bytes, Future[tuple[Mapping[str, Function], Mapping[str, Usage]]]] = {}
+        compiled: list[Compiled | Exception | SystemExit] = []
+        for variant in variants:
+            tell(variant)
+            try:
+                one = variant.compile(arch.name)
+                if one.elf not in codes:  # kernels of one file share a cubin
+                    codes[one.elf] = pool.submit(disassemble, one.elf)
+                compiled.append(one)
+            except (Exception, SystemExit) as error:
+                compiled.append(error)
+        found = []
+        for variant, result in zip(variants, compiled, strict=True):
+            try:
+                if isinstance(result, BaseException):
+                    raise result
+                functions, usages = codes[result.elf].result()
+                found.append(_report_of(variant, arch, result, functions[result.symbol], usages[result.symbol]))
+            except ToolMissing:
+                raise
+            except (Exception, SystemExit) as error:
+                found.append(KernelReport(variant.name, arch.name, "error", describe_error(error), variant.unit))
+        return found
+
+
+def _report_of(
+    variant: Variant, arch: Architecture, compiled: Compiled, function: Function, usage: Usage
+) -> KernelReport:
+    path = function.hot_path()
+    passes = _passes(variant, path)
+    items = variant.items * passes
+    shared = usage.shared
+    if shared >= RESERVED_SHARED_BYTES and arch.generation > 0:  # from Hopper on the code's own figure includes it
+        shared -= RESERVED_SHARED_BYTES
+    warps = warps_resident(arch, variant.threads, usage.registers, shared + compiled.dynamic_shared_bytes)
+    per_item = {"memory": variant.bytes_per_item / arch.bytes_per_clock}
+    pipes = clocks(path.instructions, arch.rates, arch.wide_products)
+    per_item |= {pipe: each / items for pipe, each in pipes.items()}
+    limit = max(per_item, key=per_item.__getitem__)
+    unknown = any(each.is_matrix_product for each in path.instructions)
+    status, message = _verdict(variant, path, passes, function, usage, warps)
+    return KernelReport(
+        variant=variant.name,
+        arch=arch.name,
+        status=status,
+        message=message,
+        unit=variant.unit,
+        registers=usage.registers,
+        stack_bytes=usage.stack + usage.local,
+        local_accesses=function.local_accesses,
+        static_shared_bytes=shared,
+        dynamic_shared_bytes=compiled.dynamic_shared_bytes,
+        warps=warps,
+        occupancy=warps * WARP / THREADS,
+        in_loop=path.in_loop,
+        passes=passes,
+        items=items,
+        loads=_widths(path.accesses, GLOBAL_LOADS),
+        stores=_widths(path.accesses, GLOBAL_STORES),
+        bytes_in_flight=warps * WARP * sum(each.access_bytes for each in path.accesses if each.opcode in GLOBAL_LOADS),
+        mix=mix(path.instructions),
+        clocks_per_item=per_item,
+        limit="matrix" if unknown else limit,
+        memory_share=None if unknown else per_item["memory"] / per_item[limit],
+    )
+
+
+def _passes(variant: Variant, path: Path) -> int:
+    """How often the path moves the bytes of one pass: in accesses as wide as promised, or else in all of them.
+
+    Only a loop can be unrolled; and if it leads through other loops, nobody knows how often those move their bytes.
+    """
+    if not path.in_loop or path.nested:
+        return 1
+    moved = sum(each.access_bytes for each in path.accesses if each.access_bytes >= variant.access_bytes)
+    expected = variant.items * variant.bytes_per_item
+    return max(1, round(moved / expected)) if expected else 1
+
+
+def _verdict(
+    variant: Variant, path: Path, passes: int, function: Function, usage: Usage, warps: int
+) -> tuple[str, str]:
+    if usage.stack or usage.local or function.local_accesses:
+        used = f"{usage.stack + usage.local} bytes of local memory for each thread, {function.local_accesses} accesses"
+        return "spills", used
+    wide = sum(each.access_bytes for each in path.accesses if each.access_bytes >= variant.access_bytes)
+    expected = variant.items * variant.bytes_per_item * passes
+    if variant.access_bytes and wide < COMPLETE * expected:
+        narrow = Counter(each.name for each in path.accesses if each.access_bytes < variant.access_bytes)
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(narrow.items())) or "none narrower"
+        return "narrow", (
+            f"promises accesses of {variant.access_bytes} bytes for the {expected:g} bytes of a pass; {wide} move so "
+            f"({listed})"
+        )
+    if warps == 0:
+        return "error", "not one block fits on a multiprocessor"
+    return "passed", ""
+
+
+def _widths(accesses: Sequence[Instruction], opcodes: frozenset[str]) -> dict[int, int]:
+    """How many accesses there are of each width, widest first."""
+    counted = Counter(each.access_bytes for each in accesses if each.opcode in opcodes)
+    return {width: counted[width] for width in sorted(counted, reverse=True)}

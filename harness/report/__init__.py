@@ -1,0 +1,1 @@
+"""Tables, terminal output and the HTML page."""

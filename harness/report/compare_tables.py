@@ -1,0 +1,109 @@
+"""A comparison of two runs as people read it: the regressions first, and one closing line."""
+
+from collections import Counter
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ..api.records import Measurement
+from ..results.compare import REGRESSIONS, Comparison, Pair, Verdict
+from .tables import si
+
+STYLES = {
+    Verdict.FAILED: "bold red",
+    Verdict.SLOWER: "bold red",
+    Verdict.FASTER: "bold green",
+    Verdict.PASSES: "bold green",
+    Verdict.UNCLEAR: "bold yellow",
+}
+
+
+def comparison_tables(comparison: Comparison) -> RenderableType:
+    """The pairs by verdict, the worst first; then in what else the runs differ, and how it came out."""
+    parts: list[RenderableType] = []
+    for verdict in Verdict:
+        pairs = comparison.having(verdict)
+        if not pairs:
+            continue
+        if verdict in (Verdict.ONLY_NEW, Verdict.ONLY_BASE):
+            parts.append(Text(f"{verdict}: {_counts(pairs)}", style="yellow"))
+            continue
+        parts.append(Text(_heading(verdict, comparison), style=STYLES.get(verdict, "bold")))
+        timed = [pair for pair in pairs if pair.ratio is not None]
+        if timed:
+            parts.append(Padding(_rows(timed, comparison.alpha), (0, 0, 0, 2), expand=False))
+        parts += [Padding(_untimed(pair), (0, 0, 0, 2), expand=False) for pair in pairs if pair.ratio is None]
+    parts += [Text(note, style="yellow") for note in comparison.notes]
+    failed = comparison.having(*REGRESSIONS)
+    return Group(*parts, Text(_closing(comparison), style="bold red" if failed else "green"))
+
+
+def _heading(verdict: Verdict, comparison: Comparison) -> str:
+    if verdict in (Verdict.SLOWER, Verdict.FASTER):
+        return f"{verdict}, beyond noise and {_percent(comparison.bound)}"
+    if verdict is Verdict.SAME:
+        return f"{verdict} beyond noise and {_percent(comparison.bound)}"
+    return str(verdict)
+
+
+def _rows(pairs: list[Pair], alpha: float) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("time", width=8, justify="right")
+    table.add_column(f"{_percent(1 - alpha)} interval", width=17, justify="right", overflow="fold")
+    table.add_column("base", width=8, justify="right")
+    table.add_column("new", width=8, justify="right")
+    table.add_column("of", overflow="fold")
+    for pair in pairs:
+        table.add_row(
+            Text(f"{_change(pair.ratio)} %"),
+            Text(f"{_change(pair.low)}..{_change(pair.high)} %"),
+            Text(_median(pair.base)),
+            Text(_median(pair.new)),
+            Text.assemble(f"{pair.operation} {pair.implementation} {pair.mode}\n{pair.case}", *_notes(pair)),
+        )
+    return table
+
+
+def _untimed(pair: Pair) -> Text:
+    name = " ".join([pair.operation, pair.implementation, *([pair.mode] if pair.mode else [])])
+    return Text.assemble(f"{name}, {pair.case}", *_notes(pair))
+
+
+def _notes(pair: Pair) -> list[tuple[str, str]]:
+    return [(f"\n{note}", "yellow") for note in pair.notes]
+
+
+def _median(measurement: Measurement | None) -> str:
+    return si(measurement.median, "s") if measurement else ""
+
+
+def _change(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    change = 100 * (ratio - 1)
+    return f"{change:+.1f}" if abs(change) < 1000 else f"{change:+.0e}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
+
+
+def _counts(pairs: list[Pair]) -> str:
+    counts = Counter(f"{pair.operation} {pair.implementation}" for pair in pairs)
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())
+
+
+def _closing(comparison: Comparison) -> str:
+    counts = Counter(pair.verdict for pair in comparison.pairs)
+    compared = sum(pair.ratio is not None for pair in comparison.pairs)
+    parts = []
+    if compared:
+        words = [f"{counts[Verdict.SLOWER]} slower", f"{counts[Verdict.FASTER]} faster"]
+        parts.append(f"{compared} compared in time: {', '.join(words)}, {counts[Verdict.SAME]} without a difference")
+    if counts[Verdict.FAILED] or counts[Verdict.PASSES] or not compared:
+        words = [f"{counts[Verdict.FAILED]} that passed before", f"{counts[Verdict.PASSES]} pass now"]
+        parts.append(f"{words[0]} fail now, {words[1]} that did not, {comparison.agreeing} pass in both")
+    ended = "Regression" if comparison.having(*REGRESSIONS) else "No regression"
+    return f"{ended} beyond noise and {_percent(comparison.bound)}. {'; '.join(parts)}."

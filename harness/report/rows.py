@@ -1,0 +1,190 @@
+"""What a report says of a record: its measurement, its warnings, its ratios to the baseline and an earlier run."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..api.operations import Status
+from ..api.records import Measurement, Record, Run
+from .tables import si
+
+BASELINE = "torch"
+"""The implementation that others are compared with in the same case and mode."""
+
+NOISY = 0.005
+"""The noise at which the sampling of `bench` is content to stop."""
+
+CPU_RUN = (
+    "measured on a CPU: no figure of it says anything about a GPU. Triton and CUDA C kernels were interpreted or "
+    "emulated there, which checks their results and has no figure."
+)
+"""What every form of a report says of a run without a GPU."""
+
+Timed = tuple[str, str, str, str]
+"""What two figures must share to be compared: operation, implementation, case, mode."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement with its record, or a record that has none. ``run`` is the run's label, ``number`` its place.
+
+    ``over_torch`` is the baseline's median over this one: 2 is twice as fast. ``time_ratio`` is this median over the
+    earlier run's: 2 is twice as slow. Each is None where there is nothing to compare with.
+    """
+
+    number: int
+    run: str
+    record: Record
+    measurement: Measurement | None = None
+    over_torch: float | None = None
+    time_ratio: float | None = None
+
+    @property
+    def mode(self) -> str:
+        return self.measurement.mode if self.measurement else ""
+
+    @property
+    def throttled(self) -> tuple[str, ...]:
+        """The reasons for a lowered clock, each once."""
+        states = self.measurement.states if self.measurement else ()
+        return tuple(dict.fromkeys(reason for state in states for reason in state.throttled))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Reasons to distrust the figure."""
+        if self.measurement is None:
+            return []
+        found = [f"suspect: {words}" for words in self.measurement.suspicions]
+        if self.throttled:
+            found.append(f"throttled: {', '.join(self.throttled)}")
+        if self.measurement.stopped == "limit" and self.measurement.noise > NOISY:
+            found.append(f"still noisy at the time limit: ±{percent(self.measurement.noise)}")
+        return found
+
+    @property
+    def remark(self) -> str:
+        """Why there is no figure, or what the check found."""
+        return " ".join(words for words in (self.record.message, self.record.untimed) if words)
+
+
+@dataclass
+class Score:
+    """How one implementation of one operation fared: how many records passed, failed and could not run."""
+
+    passed: int = 0
+    failed: int = 0
+    unavailable: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        tried = self.passed + self.failed
+        if not tried:
+            return "unavailable"
+        return f"{self.passed}/{tried}" + (f" ({self.unavailable} unavailable)" if self.unavailable else "")
+
+
+def rows(runs: Sequence[tuple[str, Run]], earlier: Run | None = None) -> list[Row]:
+    """One row for each measurement of ``runs``, and one for each record without."""
+    earlier_medians = medians(earlier) if earlier else {}
+    found = []
+    for number, (label, run) in enumerate(runs):
+        own = medians(run)
+        for record in run.records:
+            for each in record.measurements:
+                key = (record.operation, record.implementation, record.case, each.mode)
+                over_torch = ratio(own.get((record.operation, BASELINE, record.case, each.mode)), each.median)
+                time_ratio = ratio(each.median, earlier_medians.get(key))
+                found.append(Row(number, label, record, each, over_torch, time_ratio))
+            if not record.measurements:
+                found.append(Row(number, label, record))
+    return found
+
+
+def medians(run: Run) -> dict[Timed, float]:
+    return {
+        (record.operation, record.implementation, record.case, each.mode): each.median
+        for record in run.records
+        for each in record.measurements
+    }
+
+
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """The quotient, or None where it would say nothing: one of them is missing, zero or not finite."""
+    if not numerator or not denominator or not math.isfinite(numerator) or not math.isfinite(denominator):
+        return None
+    return numerator / denominator
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
+
+
+def scores(records: Iterable[Record]) -> dict[str, dict[str, Score]]:
+    """For each operation and implementation how it fared, in the order in which they appear."""
+    table: dict[str, dict[str, Score]] = {}
+    for record in records:
+        score = table.setdefault(record.operation, {}).setdefault(record.implementation, Score())
+        if record.status is Status.PASSED:
+            score.passed += 1
+        elif record.status is Status.UNAVAILABLE:
+            score.unavailable += 1
+            if record.message not in score.reasons:
+                score.reasons.append(record.message)
+        else:
+            score.failed += 1
+    return table
+
+
+def environment(run: Run) -> dict[str, str]:
+    """Where and how the run took place, flat: ``gpu name``, ``driver``, ``commit``, ``command preset`` ..."""
+    facts = _flat({**run.environment, "gpu": run.environment.get("gpu") or "none"})
+    if facts.pop("dirty", "") == "True":
+        facts["commit"] = f"{facts.get('commit', 'unknown')} with uncommitted changes"
+    facts.update(_flat(asdict(run.command) if run.command else {}, "command "))
+    facts.update({f"overhead {name}": si(seconds, "s") for name, seconds in run.overheads.items()})
+    facts.update({f"time in {name}": si(seconds, "s") for name, seconds in run.seconds.items()})
+    return facts
+
+
+def is_cpu(run: Run) -> bool:
+    return str(run.environment.get("device", "")).startswith("cpu")
+
+
+def device_name(run: Run) -> str:
+    gpu = run.environment.get("gpu")
+    name = gpu.get("name") if isinstance(gpu, Mapping) else run.environment.get("cpu")
+    device = str(run.environment.get("device", "unknown device"))
+    return f"{name} ({device})" if name else device
+
+
+def percent(share: float) -> str:
+    """Three significant digits, never a power of ten: ``87.5 %``, ``0.0312 %``."""
+    if not math.isfinite(share):
+        return f"{share:g}"
+    value = 100 * share
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{min(max(digits, 0), 6)}f} %"
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, trailing zeros kept: ``1.00``, ``24.5``, ``318``."""
+    return "" if value is None else f"{value:#.3g}".rstrip(".")
+
+
+def items_rate(measurement: Measurement) -> str:
+    """``320 G unit updates/s``: the unit is a word, so the prefix stands apart from it."""
+    return f"{si(measurement.items_per_second)} {measurement.unit}/s"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name} "))
+        elif isinstance(value, list | tuple):
+            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) or "none"
+        else:
+            flat[f"{prefix}{name}"] = "unknown" if value is None else str(value)
+    return flat

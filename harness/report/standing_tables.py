@@ -1,0 +1,100 @@
+"""How samplers stand and what experiments found, for people to read: figures of a line, tables of a terminal."""
+
+import math
+from collections.abc import Callable, Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..api.experiments import Estimate
+from ..api.operations import Status
+from ..api.records import Claim, Outcome, Standing
+from .tables import si
+
+COLUMNS = {
+    "T": 6, "claims": 7, "worst p": 8, "worst z": 7, "ESS/s": 6, "steps": 6, "taken": 5, "R-hat": 5,
+}  # fmt: skip
+"""What `figures` gives and how wide it is. ``steps`` is the autocorrelation time, ``taken`` the acceptance."""
+
+
+def figures(standing: Standing) -> list[str]:
+    """The cells of `COLUMNS`; "-" for what is not known."""
+    tried = standing.tried
+    p_values = [each.p_value for each in tried if each.p_value is not None]
+    zs = [each.z for each in tried if each.z is not None]
+
+    def of_efficiency(name: str, form: Callable[[float], str]) -> str:
+        value = getattr(standing.efficiency, name, None)
+        return "-" if value is None else form(value)
+
+    return [
+        f"{standing.temperature:.4g}",
+        f"{len(tried) - len(standing.failed)}/{len(tried)}" if tried else "-",
+        f"{min(p_values):.2g}" if p_values else "-",
+        f"{max(zs, key=abs):+.2f}" if zs else "-",
+        of_efficiency("ess_per_second", si),
+        of_efficiency("autocorrelation_time", "{:.3g}".format),
+        of_efficiency("acceptance", "{:.0%}".format),
+        of_efficiency(
+            "r_hat", lambda value: f"{value:.3f}" if value < 10 else f"{value:.1f}" if value < 100 else ">99"
+        ),
+    ]
+
+
+def claim_figures(claim: Claim | Estimate) -> list[str]:
+    """Claim, exact value, measured value with its error, z, p-value and verdict."""
+    measured = ""
+    if claim.measured is not None:
+        measured = f"{claim.measured:.6g}" + (f" ± {claim.stderr:.2g}" if claim.stderr is not None else "")
+    return [
+        claim.claim,
+        "" if claim.exact is None else f"{claim.exact:.6g}",
+        measured,
+        "" if claim.z is None or not math.isfinite(claim.z) else f"{claim.z:+.2f}",
+        "" if claim.p_value is None else f"{claim.p_value:.2g}",
+        "" if claim.status is None else claim.status.value.replace("_", " "),
+    ]
+
+
+def summary(standings: Iterable[Standing]) -> RenderableType:
+    """For each sampler a line for each target and temperature; fits 80 columns."""
+    tables: dict[str, Table] = {}
+    for each in standings:
+        if each.sampler not in tables:
+            table = tables[each.sampler] = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+            table.add_column("  target", width=20, overflow="fold")
+            for name, width in COLUMNS.items():
+                table.add_column(name, width=width, no_wrap=True, justify="right")
+        style = "bold red" if each.failed else "green" if each.tried else "yellow"
+        cells = [
+            Text(cell, style=style if name == "claims" else "")
+            for name, cell in zip(COLUMNS, figures(each), strict=True)
+        ]
+        tables[each.sampler].add_row(Text(f"  {each.target}"), *cells)
+    return Group(*(part for name, table in tables.items() for part in (Text(name, style="bold"), table)))
+
+
+def findings(outcomes: Iterable[Outcome]) -> RenderableType:
+    """For each experiment a line for each estimate; what is not judged has no verdict. Fits 80 columns."""
+    parts: list[RenderableType] = []
+    for outcome in outcomes:
+        parts.append(Text.assemble((outcome.experiment, "bold"), (f"  {outcome.summary}", "dim")))
+        if outcome.findings is None:
+            continue
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        table.add_column("  claim", width=32, overflow="fold")
+        for name, width in (("exact", 10), ("measured", 21), ("z", 5)):
+            table.add_column(name, width=width, no_wrap=True, justify="right")
+        table.add_column("verdict", width=7, overflow="fold")
+        for each in outcome.findings.estimates:
+            claim, exact, measured, z, _, verdict = claim_figures(each)
+            style = "green" if each.status is Status.PASSED else "bold red"
+            table.add_row(Text(f"  {claim}"), exact, measured, z, Text(verdict, style=style))
+        parts.append(table)
+    return Group(*parts)
+
+
+def refused(standing: Standing) -> bool:
+    """True where the sampler was not tried on the target at all."""
+    return all(each.status is Status.UNAVAILABLE for each in standing.claims)

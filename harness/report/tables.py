@@ -1,0 +1,246 @@
+"""What people read on a terminal: renderables for rich, each of which fits 80 columns by folding, never by cutting."""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ..api.ceilings import RESOURCES
+from ..api.operations import Status
+from ..api.records import Measurement, Record, Run
+
+PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def si(value: float, unit: str = "") -> str:
+    """Three significant digits with an SI prefix: ``12.3 µs``."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g} {unit}".rstrip()
+    rounded = float(f"{value:.2e}")  # first, so that 999.9 becomes 1.00 k and not 1000
+    exponent = math.floor(math.log10(abs(rounded)) / 3 + 1e-9) * 3
+    exponent = min(max(exponent, min(PREFIXES)), max(PREFIXES))
+    scaled = rounded / 10.0**exponent
+    digits = min(max(2 - math.floor(math.log10(abs(scaled)) + 1e-9), 0), 3)
+    return f"{scaled:.{digits}f} {PREFIXES[exponent]}{unit}".rstrip()
+
+
+def share_of_bound(record: Record) -> float | None:
+    """The record's error as a fraction of its bound: at most 1 where it agrees. None where nothing was compared."""
+    if record.error is None or record.bound is None:
+        return None
+    if record.error <= record.bound:
+        return record.error / record.bound if record.bound else 0.0
+    return record.error / record.bound if record.bound else math.inf
+
+
+def failed(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record.status not in (Status.PASSED, Status.UNAVAILABLE)]
+
+
+def check_summary(records: Sequence[Record]) -> RenderableType:
+    """For each implementation how many cases and laws it passed, and the case whose error is most of its bound."""
+    table = new_table("operation", "implementation", "cases", "laws", "error/bound", "worst case")
+    for (operation, implementation), own in _grouped(records, lambda r: (r.operation, r.implementation)).items():
+        cases = [record for record in own if record.purpose != "law"]
+        laws = [record for record in own if record.purpose == "law"]
+        shares = [(share, record.case) for record in cases if (share := share_of_bound(record)) is not None]
+        share, worst = max(shares, key=lambda pair: pair[0], default=(None, ""))
+        table.add_row(
+            Text(operation),
+            Text(implementation),
+            _score(cases),
+            _score(laws),
+            Text("" if share is None else f"{share:.3g}", style="red" if share is not None and share > 1 else ""),
+            Text(worst if share else "every case exact" if share == 0 else ""),
+        )
+    return Group(table, *_laws(records), *_unavailable(records))
+
+
+def _laws(records: Iterable[Record]) -> list[Text]:
+    """What was found of each law: the words of the implementation that came nearest to breaking it."""
+    passed = [record for record in records if record.purpose == "law" and record.status is Status.PASSED]
+    lines = []
+    for (operation, law), own in _grouped(passed, lambda r: (r.operation, r.case)).items():
+        nearest = max(own, key=lambda record: share_of_bound(record) or 0.0)
+        if nearest.message:
+            lines.append(Text(f"{operation}, {law} ({nearest.implementation}): {nearest.message}"))
+    return lines
+
+
+def bench_tables(records: Sequence[Record]) -> RenderableType:
+    """For each operation and case: the verdict on each implementation and, where it was timed, what the clock said.
+
+    Those that are unavailable are named once, below.
+    """
+    parts: list[RenderableType] = []
+    for operation, own in _grouped(records, lambda r: r.operation).items():
+        measurements = [each for record in own for each in record.measurements]
+        modes = sorted({each.mode for each in measurements})
+        units = sorted({each.unit for each in measurements})
+        title = Text.assemble((operation, "bold"), f" ({' or '.join(units)}; {' and '.join(modes)})" if units else "")
+        parts += [title, indented(_bench_rows([]))]
+        for case, rows in _grouped(own, lambda r: r.case).items():
+            tried = [record for record in rows if record.status is not Status.UNAVAILABLE]
+            torch_first = sorted(tried, key=lambda r: (r.backend != "torch", r.implementation))
+            parts += [Text(case), indented(_bench_rows(torch_first, name_modes=len(modes) > 1))]
+        parts += [*_untimed(own), *_unavailable(own), *_suspicions(own), Text()]
+    return Group(*parts)
+
+
+def limits(run: Run) -> RenderableType:
+    """What measuring costs, what the device can do at most, and where the time of the run went."""
+    lines = []
+    if run.overheads:
+        costs = ", ".join(f"{name} {si(value, 's')}" for name, value in run.overheads.items())
+        lines.append(Text(f"measuring costs: {costs}"))
+    if run.ceilings:
+        rates = ", ".join(f"{name} {si(rate, RESOURCES.get(name, ''))}" for name, rate in run.ceilings.items())
+        lines.append(Text(f"limits of this device: {rates}"))
+    if run.seconds:
+        spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
+        lines.append(Text(f"time spent: {spent}"))
+    return Group(*lines)
+
+
+def failures(records: Iterable[Record]) -> RenderableType:
+    """Every failure in full."""
+    parts: list[RenderableType] = []
+    for record in failed(records):
+        where = f"{record.operation} {record.implementation}, {record.case}"
+        parts += [Text(f"{record.status}: {where}", style="bold red"), indented(Text(record.message))]
+        if record.error is not None and record.bound is not None:
+            p_value = "" if record.p_value is None else f", p = {record.p_value:.3g}"
+            parts.append(indented(Text(f"error {record.error:.6g}, bound {record.bound:.6g}{p_value}")))
+    return Group(*parts)
+
+
+def all_problems(problems: Sequence[str]) -> RenderableType:
+    return Group(*[Text(f"problem: {problem}", style="red") for problem in problems])
+
+
+def verdict(records: Sequence[Record], problems: Sequence[str]) -> str:
+    """One closing line that says how the run came out and what to do next."""
+    wrong = failed(records)
+    passed = sum(record.status is Status.PASSED for record in records)
+    skipped = len(records) - passed - len(wrong)
+    aside = f" ({skipped} skipped: unavailable here)" if skipped else ""
+    troubled = f"{_count(len(problems), 'problem')}, see above. " if problems else ""
+    if wrong:
+        command = "bench" if wrong[0].purpose in ("bench", "real") else "check"
+        again = f"boltzbench {command} -o {wrong[0].operation} -i {wrong[0].implementation}"
+        return f"{troubled}{len(wrong)} of {_count(passed + len(wrong), 'check')} failed{aside}. Look closer: {again}"
+    if not passed:
+        return f"{troubled}Nothing was checked{aside}. See what is installed: boltzbench list"
+    return f"{troubled}All agree: {_count(passed, 'check')} passed{aside}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def new_table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        narrow = name in ("cases", "laws", "cpu", "cuda", "version", "error/bound")
+        table.add_column(name, overflow="fold", no_wrap=narrow)
+    return table
+
+
+def indented(what: RenderableType) -> Padding:
+    return Padding(what, (0, 0, 0, 2), expand=False)
+
+
+def _grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:
+    groups: dict[Key, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
+
+
+def _score(records: Sequence[Record]) -> Text:
+    tried = [record for record in records if record.status is not Status.UNAVAILABLE]
+    passed = sum(record.status is Status.PASSED for record in tried)
+    if not tried:
+        return Text("-", style="yellow") if records else Text()
+    return Text(f"{passed}/{len(tried)}", style="green" if passed == len(tried) else "bold red")
+
+
+def _bench_rows(records: Sequence[Record], *, name_modes: bool = False) -> Table:
+    """Rows under one case; without records, the header. Fixed widths keep the rows of all cases in line."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=not records, header_style="dim")
+    table.add_column("implementation", width=14, overflow="fold")
+    table.add_column("agreement", width=12, overflow="fold")
+    table.add_column("median", width=8, justify="right")
+    table.add_column("p10..p90", width=14, justify="right")
+    table.add_column("items/s", width=7, justify="right")
+    table.add_column("GB/s", width=6, justify="right")
+    table.add_column("of limit", width=10, overflow="fold")
+    for record in records:
+        style = {Status.PASSED: "green", Status.UNAVAILABLE: "yellow"}.get(record.status, "bold red")
+        for measurement in record.measurements or (None,):
+            words = f"{record.status}, {measurement.mode}" if measurement and name_modes else str(record.status)
+            table.add_row(Text(record.implementation), Text(words, style=style), *_figures(measurement))
+    return table
+
+
+def _figures(measurement: Measurement | None) -> list[Text]:
+    if measurement is None:
+        return [Text("-")] * 4
+    share = measurement.roofline_share
+    cells = [
+        si(measurement.median, "s"),
+        _range(measurement.p10, measurement.p90),
+        si(measurement.items_per_second),
+        _gigabytes(measurement.bytes_per_second),
+        "" if share is None else f"{share:.0%} {measurement.limit}",
+    ]
+    return [Text(cell, style="yellow" if measurement.suspicions else "") for cell in cells]
+
+
+def _range(low: float, high: float) -> str:
+    """``841..1020 µs``: both in the unit of the larger one."""
+    if not math.isfinite(high):
+        return f"{si(low, 's')}..{si(high, 's')}"
+    number, _, unit = si(high, "s").rpartition(" ")
+    scale = 10.0 ** round(math.log10(high / float(number))) if float(number) else 1.0
+    digits = len(number.partition(".")[2])
+    return f"{low / scale:.{digits}f}..{number} {unit}"
+
+
+def _gigabytes(bytes_per_second: float) -> str:
+    value = bytes_per_second / 1e9
+    if value < 0.001:
+        return "<0.001"
+    return f"{value:.3f}" if value < 1 else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _untimed(records: Iterable[Record]) -> list[Text]:
+    return _by_reason("not timed", [record for record in records if record.untimed], lambda r: r.untimed)
+
+
+def _suspicions(records: Iterable[Record]) -> list[Text]:
+    return [
+        Text(f"suspect: {record.implementation}, {record.case}, {measurement.mode}: {words}", style="yellow")
+        for record in records
+        for measurement in record.measurements
+        for words in measurement.suspicions
+    ]
+
+
+def _unavailable(records: Iterable[Record]) -> list[Text]:
+    skipped = [record for record in records if record.status is Status.UNAVAILABLE]
+    return _by_reason("unavailable", skipped, lambda r: r.message)
+
+
+def _by_reason(what: str, records: Iterable[Record], reason: Callable[[Record], str]) -> list[Text]:
+    lines = []
+    for words, own in _grouped(records, reason).items():
+        names = ", ".join(dict.fromkeys(record.implementation for record in own))
+        lines.append(Text(f"{what}: {names} ({_count(len(own), 'check')}): {words}", style="yellow"))
+    return lines

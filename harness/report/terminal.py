@@ -1,0 +1,50 @@
+"""Where a command's words, progress and JSON go: a terminal, a pipe or a file."""
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from ..results.file import require_writable, write_text
+
+
+@contextlib.contextmanager
+def outputs(json_file: str | None) -> Iterator[tuple[Console, Callable[[str], None]]]:
+    """A console for people and a function that takes the JSON text, of which ``-`` is standard output, None nowhere.
+
+    A file that cannot be written is refused here, before anything runs.
+    """
+    if json_file == "-":
+        with _clean_standard_output() as stream:
+            yield plain_console(stderr=True), lambda text: print(text, end="", file=stream)
+    elif json_file:
+        path = Path(json_file)
+        require_writable(path)
+        yield plain_console(), lambda text: write_text(path, text)
+    else:
+        yield plain_console(), lambda text: None
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """No markup: the labels and messages of plugins may hold brackets and colons that are not rich's."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+@contextlib.contextmanager
+def _clean_standard_output() -> Iterator[TextIO]:
+    """The true standard output; meanwhile all else that is written to it, by Python, C or a child, goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr), open(kept, "w", encoding="utf-8", closefd=False) as stream:
+            yield stream
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what a kernel's printf still holds back must not follow the JSON
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,1 @@
+"""The results file, the environment and source that it names, and comparison of two runs."""

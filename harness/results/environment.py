@@ -1,0 +1,180 @@
+"""Where a run took place: the device, the software and the source it was measured with."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..api.messages import UnknownName, unknown
+from .source_hash import files_hash
+
+CUPY_DISTRIBUTIONS = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
+"""The names under which CuPy is distributed; a machine should have one of them."""
+
+IDENTITY = (
+    *("device", "gpu uuid", "gpu driver", "gpu cuda", "cpu", "cores", "threads"),
+    *("python", "torch", "triton", "cupy", "nvrtc", "harness"),
+)
+"""The fields that one run's figures share; "gpu uuid" is ``uuid`` inside ``gpu``. The commit and whether the checkout
+was changed are not among them: each record has the hash of its own source."""
+
+
+class UnknownDevice(UnknownName):
+    """A device that this machine does not have. The message gives the nearest names or the driver's reason."""
+
+
+def resolve_device(text: str | None) -> torch.device:
+    """The device that ``text`` names: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` or None takes a usable GPU, else the CPU.
+
+    A GPU is returned with its index. Raises UnknownDevice.
+    """
+    if text in (None, "auto"):
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    if text == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", text or "")
+    if match is None:
+        raise UnknownDevice(str(unknown("device", text or "", ["auto", "cpu", "cuda", *_gpu_names()])))
+    reason = cuda_unusable()
+    if reason is not None:
+        raise UnknownDevice(f"device {text!r} cannot be used: {reason}")
+    index = int(match[1] or 0)
+    if index >= torch.cuda.device_count():
+        raise UnknownDevice(f"unknown device {text!r}: this machine has {', '.join(_gpu_names())}")
+    return torch.device("cuda", index)
+
+
+def cuda_unusable() -> str | None:
+    """Why torch cannot use a CUDA device, in the driver's own words; None if it can."""
+    if torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (AssertionError, RuntimeError) as error:  # torch built without CUDA; no driver, no device, a version clash
+        return " ".join(str(error).split())
+    return "torch.cuda.is_available() is False, and the driver gives no reason"
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Everything about this machine that the figures of a run depend on, as plain values for the results file."""
+    commit, dirty = _source_state(Path(__file__).resolve().parents[2])
+    cupy = [f"{name} {found}" for name in CUPY_DISTRIBUTIONS if (found := _version(name))]
+    return {
+        "boltzbench": _version("boltzbench") or "not installed",
+        "commit": commit,
+        "dirty": dirty,
+        "device": str(device),
+        "gpu": _gpu(device) if device.type == "cuda" else None,
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": _version("triton") or "not installed",
+        "cupy": ", ".join(cupy) or "not installed",
+        "nvrtc": _version("nvidia-cuda-nvrtc") or _version("nvidia-cuda-nvrtc-cu12") or "not installed",
+        "harness": harness_hash(),
+    }
+
+
+JUDGING_AND_TIMING = ("api", "agreement", "timing", "execution")
+"""The rooms of the harness whose source decides what a figure means."""
+
+
+def harness_hash() -> str:
+    """16 hexadecimal digits for the source of what judges and times."""
+    harness = Path(__file__).parents[1]
+    files = [path for room in JUDGING_AND_TIMING for path in (harness / room).glob("*.py")]
+    return files_hash({path.relative_to(harness).as_posix(): path for path in files})
+
+
+def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `IDENTITY` of a run's environment; None for what it lacks."""
+    found = {}
+    for field in IDENTITY:
+        of_gpu = field.startswith("gpu ")
+        holder = (environment.get("gpu") or {}) if of_gpu else environment
+        found[field] = holder.get(field.removeprefix("gpu "))
+    return found
+
+
+def _gpu_names() -> list[str]:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [f"cuda:{index}" for index in range(count)]
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(device)
+    uuid = str(properties.uuid)
+    return {
+        "name": properties.name,
+        "uuid": uuid,
+        "cuda": torch.version.cuda,
+        **_driver_says(uuid),
+        "multiprocessors": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+        "l2_bytes": properties.L2_cache_size,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+    }
+
+
+def _driver_says(uuid: str) -> dict[str, Any]:
+    """The driver's version, the newest CUDA that it runs, and the card's limits; None for what it does not tell."""
+    identifier = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+    query = "driver_version,clocks.max.sm,clocks.max.memory,power.limit"
+    line = _output_of("nvidia-smi", f"--id={identifier}", f"--query-gpu={query}", "--format=csv,noheader,nounits") or ""
+    driver, sm, memory, power = [part.strip() for part in line.split(",")] if line.count(",") == 3 else [""] * 4
+    cuda = re.search(r"CUDA Version\s*:\s*([\d.]+)", _output_of("nvidia-smi", "--version") or "")
+    return {
+        "driver": driver or None,
+        "driver_cuda": cuda[1] if cuda else None,
+        "max_sm_clock_mhz": _number(sm),
+        "max_memory_clock_mhz": _number(memory),
+        "power_limit_w": _number(power),
+    }
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None  # "[N/A]" where a card does not tell
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1] if match else platform.processor() or platform.machine()
+
+
+def _source_state(root: Path) -> tuple[str | None, bool | None]:
+    """The commit of the source tree at ``root`` and whether it was changed since; (None, None) if not a checkout."""
+    if not (root / ".git").exists():
+        return None, None
+    commit = _output_of("git", "-C", str(root), "rev-parse", "HEAD")
+    # Without the optional locks, so that looking never disturbs a git command of the user.
+    status = _output_of("git", "-C", str(root), "--no-optional-locks", "status", "--porcelain")
+    return commit, None if commit is None or status is None else bool(status)
+
+
+def _output_of(*command: str) -> str | None:
+    """What a command prints, or None if it is not there, fails, or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

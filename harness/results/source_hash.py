@@ -1,0 +1,188 @@
+"""Which source an implementation was made from: a hash that changes when that source does, and not with other source.
+
+The modules are found and read, never imported: what an implementation imports only when it runs counts too.
+"""
+
+import ast
+import functools
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import Any
+
+HARNESS = __package__.rpartition(".")[0]
+"""Left out: how a kernel is judged and timed is not what it was made from. `environment` has its hash."""
+
+SUITE = HARNESS.partition(".")[0]
+DEVICE_SOURCES = ("*.cu", "*.cuh", "*.hpp")
+
+
+def source_hash(*functions: Callable[..., Any]) -> str:
+    """16 hexadecimal digits for the source that ``functions`` were made from, such as an implementation's ``prepare``.
+
+    A `functools.partial` stands for its function, and for those of its arguments that are functions of the same
+    distribution. The file of a function counts whole. Of what that file imports, only what the function can reach by
+    name: the implementations of several operations may stand in one file. From there on all imports are followed, also
+    those inside functions, into the function's top-level package and into boltzbench (its harness excepted).
+
+    A package from which more than modules are imported counts whole, since it may load its modules by name; so do CUDA
+    C files beside any module that counts. A module without a file stands for its name. What a module was when it was
+    first asked about is kept.
+    """
+    behind = sorted(set().union(*map(_functions_behind, functions)))
+    return _combined((f"{module} {name}", _function_hash(module, name)) for module, name in behind)
+
+
+def files_hash(files: Mapping[str, Path]) -> str:
+    """16 hexadecimal digits for the contents of ``files`` and the names that they are given, not for where they lie."""
+    return _combined((name, hashlib.sha256(files[name].read_bytes()).hexdigest()) for name in sorted(files))
+
+
+def _combined(parts: Iterable[tuple[str, str]]) -> str:
+    return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in parts).encode()).hexdigest()[:16]
+
+
+def _functions_behind(function: Any) -> set[tuple[str, str]]:
+    """The module and the name at its top level of a function, or of those that make up a `functools.partial`."""
+    if not isinstance(function, functools.partial):
+        inner = inspect.unwrap(function)
+        named = inner if hasattr(inner, "__qualname__") else type(inner)
+        return {(named.__module__ or type(named).__module__, named.__qualname__.partition(".")[0])}
+    found = _functions_behind(function.func)
+    tops = {module.partition(".")[0] for module, _ in found}
+    for argument in (*function.args, *function.keywords.values()):
+        if callable(argument):
+            found |= {each for each in _functions_behind(argument) if each[0].partition(".")[0] in tops}
+    return found
+
+
+@functools.cache
+def _function_hash(module: str, name: str) -> str:
+    files = _files_behind(module, name)
+    return files_hash(files) if files else module
+
+
+def _files_behind(module: str, function: str) -> dict[str, Path]:
+    """The files that ``function`` of ``module`` stands for, by names that do not depend on where they are installed."""
+    followed = {module.partition(".")[0], SUITE}
+    files: dict[str, Path] = {}
+    seen: set[tuple[str, bool, str]] = set()
+    todo = [(module, True, function)]
+    while todo:
+        place = name, whole, start = todo.pop()
+        if place in seen or name.partition(".")[0] not in followed or f"{name}.".startswith(f"{HARNESS}."):
+            continue
+        seen.add(place)
+        todo.append((name.rpartition(".")[0], False, ""))  # importing a module runs the packages that it lies in
+        spec = _find(name)
+        if spec is None or not spec.has_location or spec.origin is None:
+            continue
+        path, is_package = Path(spec.origin), spec.submodule_search_locations is not None
+        package = name if is_package else name.rpartition(".")[0]
+        for each in (path, *(each for pattern in DEVICE_SOURCES for each in path.parent.glob(pattern))):
+            files[f"{package}/{each.name}"] = each
+        if is_package and whole:
+            todo += [(f"{name}.{each.stem}", True, "") for each in path.parent.glob("*.py") if each != path]
+        if path.suffix == ".py":
+            imports = [each for each in _imports(path, package, start) if each[0].partition(".")[0] in followed]
+            todo += [(_module_of(*each), True, "") for each in imports]
+    return files
+
+
+def _module_of(base: str, name: str) -> str:
+    """The module that ``from base import name`` needs: a module of that name, unless ``base`` has made it another's."""
+    inside = _find(f"{base}.{name}") if name else None
+    if inside is None or not inside.has_location:
+        return base
+    spec = _find(base)
+    made = any(name in each.binds for each in _parts(Path(spec.origin))) if spec and spec.origin else False
+    return base if made else f"{base}.{name}"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A statement at the top of a file, or one name of an import there: which names it makes and needs."""
+
+    is_definition: bool
+    binds: frozenset[str]
+    needs: frozenset[str]
+    imports: tuple[ast.Import | ast.ImportFrom, ...]
+
+
+@functools.cache
+def _parts(path: Path) -> tuple[_Part, ...]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except SyntaxError:  # whoever imports it is told; its bytes are in the hash
+        return ()
+    return tuple(_part(each) for statement in tree.body for each in _one_by_one(statement))
+
+
+def _one_by_one(statement: ast.stmt) -> list[ast.stmt]:
+    if isinstance(statement, ast.Import):
+        return [ast.Import([alias]) for alias in statement.names]
+    if isinstance(statement, ast.ImportFrom):
+        return [ast.ImportFrom(statement.module, [alias], statement.level) for alias in statement.names]
+    return [statement]
+
+
+def _part(statement: ast.stmt) -> _Part:
+    nodes = list(ast.walk(statement))
+    is_definition = False
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        is_definition, binds = True, {statement.name}
+    else:
+        binds = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        binds |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        binds |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
+    needs = {node.id for node in nodes if isinstance(node, ast.Name)}
+    imports = tuple(node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+    return _Part(is_definition, frozenset(binds), frozenset(needs), imports)
+
+
+@functools.cache
+def _imports(path: Path, package: str, start: str) -> frozenset[tuple[str, str]]:
+    """What a file imports: (module, "") or, from a module, (module, name). With ``start``, what that name reaches."""
+    found: set[tuple[str, str]] = set()
+    for part in _reached(_parts(path), start):
+        for node in part.imports:
+            if isinstance(node, ast.Import):
+                found |= {(alias.name, "") for alias in node.names}
+            else:
+                relative = "." * node.level + (node.module or "")
+                base = resolve_name(relative, package) if node.level else relative
+                found |= {(base, alias.name) for alias in node.names}
+    return frozenset(found)
+
+
+def _reached(parts: tuple[_Part, ...], start: str) -> tuple[_Part, ...]:
+    """The parts that ``start`` needs, and the statements whose names nobody needs: they are there for their effect."""
+    if not any(start in part.binds for part in parts):
+        return parts
+    named = frozenset().union(*(part.needs for part in parts), {start})
+    reached = [part for part in parts if not (part.is_definition or part.binds & named)]
+    wanted = {start}.union(*(part.needs for part in reached))
+    while more := [part for part in parts if part.binds & wanted and part not in reached]:
+        reached += more
+        wanted = wanted.union(*(part.needs for part in more))
+    return tuple(reached)
+
+
+@functools.cache
+def _find(name: str) -> ModuleSpec | None:
+    """Where a module lies; None if there is none. `importlib.util.find_spec` would import the packages around it."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__spec__", None)
+    parent, path = name.rpartition(".")[0], None
+    if parent:
+        around = _find(parent)
+        if around is None or around.submodule_search_locations is None:
+            return None
+        path = list(around.submodule_search_locations)
+    specs = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    return next((spec for spec in specs if spec is not None), None)

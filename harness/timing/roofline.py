@@ -1,0 +1,216 @@
+"""The limits of a device, measured on it and kept, and how near to the one that binds a measurement came."""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..api.ceilings import RESOURCES, Ceiling
+from ..api.messages import describe_error
+from ..api.operations import INTERPRETED_ON_CPU, Cost
+from ..api.records import Measurement
+from ..results.environment import identity
+from ..results.file import ResultsError, write_text
+from ..results.source_hash import source_hash
+from .clocks import Clock, Work, clock_for, last_level_cache
+
+WARM_UP_LAUNCHES = 3
+FEWEST_SAMPLES = 10
+SHORTEST_SECONDS = 0.3
+"""A ceiling has at least so many samples, and takes at least so long."""
+
+IMPOSSIBLE = 1.02
+"""Beyond this share of a limit a figure is suspect: more than the noise of either."""
+
+
+class WorkNotDone(Exception):
+    """What a ceiling timed was not the work that it stands for."""
+
+
+def ceilings_of(
+    ceilings: Sequence[Ceiling], device: torch.device, environment: Mapping[str, Any]
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """``(rates, problems)`` as of `measure_ceilings`, or from the cache.
+
+    ``environment`` is what `describe` says of the device. The cache, in ``$XDG_CACHE_HOME`` or ``~/.cache``, has a
+    file for each device, driver, software, source of the ceilings and choice of those available. A file that cannot
+    be read, or says what cannot be, counts as none; that none can be written is no error. Rates that came with
+    problems are not kept.
+    """
+    key = _key(ceilings, device, environment)
+    path = _cache_file(key)
+    if (kept := _kept(path, key)) is not None:
+        return kept, ()
+    rates, problems = measure_ceilings(ceilings, device)
+    if rates and not problems:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps({"key": key, "rates": rates}, indent=1) + "\n")
+        except (OSError, ResultsError):  # a cache saves time; without it all is as right
+            pass
+    return rates, problems
+
+
+def measure_ceilings(
+    ceilings: Sequence[Ceiling], device: torch.device, *, clock: Clock | None = None
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The best rate for each resource, in the units of `RESOURCES`, and in words what went wrong.
+
+    A ceiling that is not available on the device, or whose kernel would be interpreted there, is left out. One that
+    raises, or whose check finds that work was left out, is a problem, and gives no rate.
+    """
+    clock = clock or clock_for(device)
+    rates: dict[str, float] = {}
+    problems: list[str] = []
+    for ceiling in ceilings:
+        try:
+            if _why_not(ceiling, device) is None:
+                rate = _rate(ceiling, device, clock)
+                rates[ceiling.resource] = max(rate, rates.get(ceiling.resource, 0.0))
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()  # the next one, and whoever comes after the last, needs the memory
+        except (Exception, SystemExit) as error:
+            problems.append(f"ceiling {ceiling.name!r} of {ceiling.resource} by {ceiling.plugin}: {_words(error)}")
+    return {resource: rates[resource] for resource in RESOURCES if resource in rates}, tuple(problems)
+
+
+def binding(cost: Cost, rates: Mapping[str, float]) -> tuple[str, float] | None:
+    """The resource that takes longest at its limit, and the seconds that it takes; None if no limit is known.
+
+    Everything else may overlap with it, so that no implementation can be faster. Bytes both read and written go at
+    the rate of ``copy``, the rest at that of ``read`` or ``write``; for one that is not known the next best stands in.
+    """
+    read, written = cost.bytes_read, cost.bytes_written
+    both = ("copy", "read", "write"), 2 * min(read, written)
+    rest = ("read", "copy", "write") if read >= written else ("write", "copy", "read"), abs(read - written)
+    transfers: dict[str, float] = {}
+    for resources, amount in (both, rest):
+        known = next((resource for resource in resources if resource in rates), None)
+        if known is not None:
+            transfers[known] = transfers.get(known, 0.0) + amount / rates[known]
+
+    seconds = {max(transfers, key=transfers.__getitem__): sum(transfers.values())} if transfers else {}
+    for resource, amount in (
+        ("fma", cost.flops - cost.matrix_flops),
+        (f"{cost.matrix_dtype} matrix", cost.matrix_flops),
+        ("exp2", cost.special_calls),
+        ("philox", cost.random_words),
+    ):
+        if resource in rates:
+            seconds[resource] = amount / rates[resource]
+    return max(seconds.items(), key=lambda item: item[1]) if any(seconds.values()) else None
+
+
+def cache_bytes(environment: Mapping[str, Any]) -> int:
+    """The size of the cache that stands before the memory of the device that ``environment`` describes."""
+    gpu = environment.get("gpu")
+    return int(gpu["l2_bytes"]) if gpu else last_level_cache()
+
+
+def with_share(measurement: Measurement, cost: Cost, rates: Mapping[str, float], cache_bytes: int) -> Measurement:
+    """``measurement`` with the limit that binds and its share of it: the least seconds over the median.
+
+    A share above 1 need not be wrong. The limits of bandwidth are those of memory, and what a cache of
+    ``cache_bytes`` holds need not come from there (unless ``cold``) nor get there before the launch ends. A figure
+    that would be beyond a limit even so is suspect.
+    """
+    bound = binding(cost, rates)
+    if bound is None or measurement.median <= 0:
+        return measurement
+    resource, seconds = bound
+    share = seconds / measurement.median
+    suspicions = measurement.suspicions
+    cached_reads = 0 if measurement.mode == "cold" else cache_bytes
+    inevitable = replace(
+        cost,
+        bytes_read=max(0, cost.bytes_read - cached_reads),
+        bytes_written=max(0, cost.bytes_written - cache_bytes),
+    )
+    beyond = binding(inevitable, rates)
+    if beyond is not None and beyond[1] / measurement.median > IMPOSSIBLE:
+        percent = 100 * beyond[1] / measurement.median
+        suspicions += (f"{percent:.0f} % of the {beyond[0]} limit: above the roofline",)
+    return replace(measurement, limit=resource, roofline_share=share, suspicions=suspicions)
+
+
+def _rate(ceiling: Ceiling, device: torch.device, clock: Clock) -> float:
+    launch, check = ceiling.prepare(device)
+    launch()
+    _require_done(check)  # before the samples, in which it could be one of many that did it
+    seconds = _median_seconds(launch, clock)
+    _require_done(check)
+    if seconds <= 0:
+        raise WorkNotDone("the clock saw no time pass")
+    return ceiling.amount / seconds
+
+
+def _median_seconds(launch: Callable[[], object], clock: Clock) -> float:
+    """Of many launches, cold. The median, as of every measurement: a share compares like with like."""
+    work = Work(launch)
+    clock.sample(work, WARM_UP_LAUNCHES)
+    begin = clock.now()
+    samples: list[float] = []
+    while len(samples) < FEWEST_SAMPLES or clock.now() - begin < SHORTEST_SECONDS:
+        samples += clock.sample(work, FEWEST_SAMPLES)
+    return float(np.median(samples))
+
+
+def _require_done(check: Callable[[], str | None]) -> None:
+    wrong = check()
+    if wrong is not None:
+        raise WorkNotDone(str(wrong))
+
+
+def _why_not(ceiling: Ceiling, device: torch.device) -> str | None:
+    if device.type == "cpu" and ceiling.backend in INTERPRETED_ON_CPU:
+        return "interpreted on the CPU"
+    return ceiling.unavailable(device)
+
+
+def _words(error: BaseException) -> str:
+    return str(error) if isinstance(error, WorkNotDone) else describe_error(error)
+
+
+def _key(ceilings: Sequence[Ceiling], device: torch.device, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the rates depend on, as plain values."""
+    digest = hashlib.sha256()
+    for ceiling in ceilings:
+        try:
+            available = _why_not(ceiling, device) is None
+        except (Exception, SystemExit):  # it becomes a problem when it is measured
+            available = True
+        what = (ceiling.resource, ceiling.name, ceiling.amount, ceiling.plugin, available)
+        digest.update(repr((*what, source_hash(ceiling.prepare))).encode())
+    return {**identity(environment), "ceilings": digest.hexdigest()[:16]}
+
+
+def _cache_file(key: Mapping[str, Any]) -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "boltzbench"
+    device, driver = (key.get(name) for name in ("gpu uuid", "gpu driver"))
+    readable = f"{device}-{driver}" if device else key.get("cpu") or "cpu"
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / f"ceilings-{re.sub(r'[^A-Za-z0-9.]+', '-', str(readable))}-{digest}.json"
+
+
+def _kept(path: Path, key: Mapping[str, Any]) -> dict[str, float] | None:
+    """The rates in a cache file; None if there is none that is whole and sound."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    rates = content.get("rates") if isinstance(content, dict) and content.get("key") == key else None
+    if not isinstance(rates, dict) or not rates:
+        return None
+    sound = all(
+        resource in RESOURCES and isinstance(rate, float) and math.isfinite(rate) and rate > 0
+        for resource, rate in rates.items()
+    )
+    return rates if sound else None

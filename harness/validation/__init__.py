@@ -1,0 +1,1 @@
+"""Judges samplers and experiments by exact laws."""

@@ -1,0 +1,60 @@
+"""Running an experiment and holding what it measured to the exact answers.
+
+A right experiment fails with probability `claims.FALSE_ALARM` at most: it is divided by the number of its estimates
+that are judged by a standard error (Bonferroni).
+"""
+
+from dataclasses import replace
+from time import perf_counter
+
+import torch
+
+from ..api.experiments import Estimate, Experiment, Findings
+from ..api.messages import describe_error
+from ..api.operations import Status
+from ..api.records import Outcome
+from ..api.statistics import within
+from ..discovery.faults import findings_faults
+from .claims import FALSE_ALARM
+
+
+def conduct(experiment: Experiment, device: torch.device, seed: int) -> Outcome:
+    """Run ``experiment`` and judge its estimates. Never raises for what it does."""
+    begun = perf_counter()
+
+    def outcome(status: Status, message: str = "", findings: Findings | None = None) -> Outcome:
+        of = experiment.name, experiment.summary, experiment.source, experiment.plugin
+        return Outcome(*of, status, message, perf_counter() - begun, findings)
+
+    threads = torch.get_num_threads()
+    try:
+        if device.type == "cpu":  # what an experiment has time for there is small: threads would wait more than work
+            torch.set_num_threads(1)
+        findings = experiment.run(device, seed)
+    except (Exception, SystemExit) as error:
+        return outcome(Status.ERROR, describe_error(error))
+    finally:
+        torch.set_num_threads(threads)
+    if faults := "; ".join(findings_faults(findings)):
+        return outcome(Status.ERROR, faults)
+    tests = sum(each.exact is not None and each.bound is None for each in findings.estimates)
+    level = FALSE_ALARM / max(tests, 1)
+    judged = replace(findings, estimates=tuple(_judged(each, level) for each in findings.estimates))
+    right = all(each.status in (Status.PASSED, None) for each in judged.estimates)
+    return outcome(Status.PASSED if right else Status.WRONG_LAW, findings=judged)
+
+
+def _judged(estimate: Estimate, level: float) -> Estimate:
+    exact, measured = estimate.exact, estimate.measured
+    if exact is None:
+        return estimate
+    if estimate.bound is not None:
+        right = abs(measured - exact) <= estimate.bound  # false for NaN
+        words = f"measured {measured:.9g}, exact {exact:.9g}, bound {estimate.bound:.2g}"
+        return replace(estimate, status=Status.PASSED if right else Status.WRONG_VALUES, message=words)
+    assert estimate.stderr is not None  # by findings_faults
+    verdict = within(measured, exact, estimate.stderr, false_alarm=level)
+    z = (measured - exact) / estimate.stderr if estimate.stderr else None
+    return replace(
+        estimate, status=verdict.status, message=verdict.message, z=z, p_value=verdict.p_value, false_alarm=level
+    )

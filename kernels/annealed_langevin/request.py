@@ -1,0 +1,39 @@
+"""What the backends are asked for: all steps of all walkers."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+GROUP = 4
+"""Walkers that share a Philox call in each step."""
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """``x`` float32 (walkers,), not empty, and ``passages`` int32 (walkers,) or None, contiguous, updated in place.
+
+    ``scales``: ``sqrt(eps T)`` of each step, float32 (steps,), contiguous.
+    """
+
+    x: Tensor
+    passages: Tensor | None
+    scales: Tensor
+    step_size: float
+    threshold: float
+    seed: int
+    first_step: int
+    first_walker: int
+
+    @property
+    def first_group(self) -> int:
+        """Of four walkers, in the stream."""
+        return self.first_walker // GROUP
+
+    @property
+    def offset(self) -> int:
+        """Walkers of the first group that belong to another call."""
+        return self.first_walker % GROUP
+
+    @property
+    def groups(self) -> int:
+        return -(-(self.offset + len(self.x)) // GROUP)

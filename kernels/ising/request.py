@@ -1,0 +1,29 @@
+"""What the backends are asked for: an update of all spins of one colour."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..philox import Stream
+
+STREAMS = (Stream.EVEN_SITES, Stream.ODD_SITES)
+"""Of each colour."""
+PARTS = 8
+"""Groups of four random words that a word of spins may draw: 32 bits for each spin."""
+
+
+@dataclass(frozen=True)
+class LaunchRequest:
+    """``spins``: packed, contiguous, updated in place. ``thresholds``: see `acceptance.thresholds`, contiguous.
+
+    ``satisfied``: the sign of the coupling, which says whether a bond wants its spins alike.
+    """
+
+    spins: Tensor
+    width: int
+    thresholds: Tensor
+    satisfied: int
+    colour: int
+    seed: int
+    step: int
+    first_lattice: int

@@ -1,0 +1,1 @@
+"""Spins, units and their couplings."""

@@ -1,0 +1,65 @@
+"""What the functions of a restricted Boltzmann machine ask of their arguments."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..common.dispatch import require_tensor
+
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def require_states(name: str, states: Tensor, device: torch.device | None) -> Tensor:
+    """uint8 of shape (chains, units)."""
+    require_tensor(name, states, (torch.uint8,), device)
+    if states.dim() != 2:
+        raise ValueError(f"{name} must have shape (chains, units), got {tuple(states.shape)}")
+    return states
+
+
+def require_weights(weights: Tensor, units: int, device: torch.device) -> Tensor:
+    """One of `WEIGHT_DTYPES`, of shape (visible units, hidden units), for ``units`` visible ones."""
+    require_tensor("weights", weights, WEIGHT_DTYPES, device)
+    if weights.dim() != 2 or weights.shape[0] != units:
+        raise ValueError(
+            f"weights must have shape ({units}, hidden units) for {units} visible units, got {tuple(weights.shape)}"
+        )
+    return weights
+
+
+def require_bias(name: str, bias: Tensor, units: int, weights: Tensor) -> Tensor:
+    """One value for each of ``units`` units, in the dtype of ``weights``."""
+    require_tensor(name, bias, (weights.dtype,), weights.device)
+    if bias.shape != (units,):
+        raise ValueError(f"{name} must have shape ({units},), got {tuple(bias.shape)}")
+    return bias
+
+
+def require_beta(beta: float | Tensor, states: Tensor) -> float | Tensor:
+    """A positive number, or float64 (chains,), contiguous."""
+    if isinstance(beta, Tensor):
+        require_tensor("beta", beta, (torch.float32, torch.float64), states.device)
+        if beta.shape != states.shape[:1]:
+            raise ValueError(f"beta must be a number or have shape ({len(states)},), got {tuple(beta.shape)}")
+        return beta.to(torch.float64).contiguous()
+    if not (math.isfinite(beta) and beta > 0):
+        raise ValueError(f"beta must be finite and positive, got {beta}")
+    return float(beta)
+
+
+def require_values(
+    states: dict[str, Tensor], parameters: dict[str, Tensor], positive: dict[str, float | Tensor]
+) -> None:
+    """Raise ValueError for a state that is not 0 or 1, a parameter that is not finite, a tensor not positive."""
+    faults = {f"{name} must hold only 0 and 1": (value > 1).any() for name, value in states.items()}
+    faults |= {f"{name} must be finite": ~torch.isfinite(value).all() for name, value in parameters.items()}
+    faults |= {
+        f"{name} must be finite and positive": ~((value > 0) & torch.isfinite(value)).all()
+        for name, value in positive.items()
+        if isinstance(value, Tensor)
+    }
+    # One transfer for all of them: on a GPU each would wait for the device.
+    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
+        if fault:
+            raise ValueError(message)

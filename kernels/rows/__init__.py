@@ -1,0 +1,1 @@
+"""What kernels that reduce or map rows share."""

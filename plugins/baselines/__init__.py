@@ -1,0 +1,1 @@
+"""torch.compile and other libraries, timed beside the suite's kernels."""

@@ -1,0 +1,239 @@
+"""The baseline ``torch_compile`` of every operation: torch code that ``torch.compile`` turns into fused kernels.
+
+What is compiled is written for the compiler: samplers take the suite's random stream, each element computing the words
+that it needs, so that nothing but states and parameters passes through memory. The seed is a constant of the compiled
+code; the place in the stream comes in a tensor, without which the compiler would try to fold the random words as
+expressions of their index, for half a minute.
+
+To compile takes seconds, so small cases are not: a baseline is for sizes that are timed.
+"""
+
+import importlib.util
+import math
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import torch
+from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
+from boltzbench.kernels.generalised_cross_entropy import reference as cross_entropy_reference
+from boltzbench.kernels.logsumexp import reference as logsumexp_reference
+from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
+from boltzbench.kernels.rbm_free_energy import reference as free_energy_reference
+from boltzbench.kernels.rbm_gibbs.reference import probabilities
+from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, statistics
+from boltzbench.kernels.sgld.reference import updated
+from boltzbench.kernels.sgld.request import Numbers, computing_dtype
+from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+SMALLEST = 1 << 17
+"""Elements of the smallest log-sum-exp, loss and Langevin update that are compiled."""
+SMALLEST_MACHINE = 1 << 12
+"""Weights of the smallest machine that is compiled."""
+SMALLEST_BATCH = 64
+"""Chains of the smallest batch that is compiled."""
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Why nothing can be compiled for ``device``, or None. What is compiled on a GPU is launched by C code, too."""
+    if not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
+        return "torch.compile needs a C++ compiler, and there is none on the path: install g++"
+    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    if not header.exists():
+        return f"torch.compile needs Python's headers, and there is no {header}: install python3-dev"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "torch.compile needs triton, which is not installed"
+    return None
+
+
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """``function`` compiled as a whole, by itself.
+
+    Dynamo keeps what it compiled with the code object, eight times at most; then it runs that code uncompiled. So each
+    call here compiles a code object of its own, and ``fullgraph`` makes an error of what cannot be compiled.
+    """
+    copy = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
+    optimised: Callable[..., None] = torch.compile(copy, fullgraph=True)
+    return optimised
+
+
+def _launching(outputs: Tensors, function: Callable[..., None], *arguments: Any) -> Launch:
+    """Compiles by a first call, as whoever times a launch wants it."""
+
+    def launch() -> Tensors:
+        function(*arguments)
+        return outputs
+
+    launch()
+    return launch
+
+
+def _require_size(size: int, smallest: int, what: str) -> None:
+    if size < smallest:
+        raise Unsupported(f"compiled for the sizes that are timed, from {smallest} {what}")
+
+
+def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
+    x, dim, beta = inputs["x"], inputs["dim"], inputs["beta"]
+    _require_size(x.numel(), SMALLEST, "elements")
+    if "grad" in inputs:
+        backward = compiled(logsumexp_reference.backward)
+        return _launching(outputs, backward, inputs["grad"], x, inputs["lse"], dim, beta, outputs["dx"])
+    return _launching(outputs, compiled(logsumexp_reference.forward), x, dim, beta, outputs["y"], None)
+
+
+def prepare_thermodynamics(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["x"].numel(), SMALLEST, "elements")
+    arguments = (inputs["x"], inputs["dim"], inputs["beta"], outputs["log_z"], outputs["energy"], outputs["variance"])
+    return _launching(outputs, compiled(thermodynamics_reference.forward), *arguments)
+
+
+def prepare_generalised_cross_entropy(inputs: Inputs, outputs: Tensors) -> Launch:
+    logits, labels = inputs["logits"], inputs["labels"]
+    _require_size(logits.numel(), SMALLEST, "elements")
+    numbers = (1, inputs["q"], inputs["ignore_index"])
+    if "grad" in inputs:
+        backward, rows = compiled(cross_entropy_reference.backward), (logits, labels, inputs["lse"])
+        return _launching(outputs, backward, inputs["grad"], *rows, *numbers, outputs["dlogits"])
+    forward = compiled(cross_entropy_reference.forward)
+    return _launching(outputs, forward, logits, labels, *numbers, outputs["loss"], outputs["lse"])
+
+
+def prepare_free_energy(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["weights"].numel(), SMALLEST_MACHINE, "weights")
+    names = ("states", "weights", "visible_bias", "hidden_bias", "beta")
+    arguments = (inputs[name] for name in names)
+    return _launching(outputs, compiled(free_energy_reference.forward), *arguments, outputs["free_energy"])
+
+
+def prepare_rbm_gradient(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["weights"].numel(), SMALLEST_MACHINE, "weights")
+    tensors = (inputs["data"], inputs["model"], inputs.get("data_hidden"), inputs.get("model_hidden"))
+    return _launching(
+        outputs, compiled(_rbm_gradient), *tensors, inputs["weights"], inputs["hidden_bias"], inputs["beta"],
+        *outputs.values(),
+    )  # fmt: skip
+
+
+def _rbm_gradient(
+    data: Tensor, model: Tensor, data_hidden: Tensor | None, model_hidden: Tensor | None, weights: Tensor,
+    hidden_bias: Tensor, beta: float, weights_out: Tensor, visible_out: Tensor, hidden_out: Tensor,
+) -> None:  # fmt: skip
+    found = []
+    for visible, given in ((data, data_hidden), (model, model_hidden)):
+        if given is None:
+            hidden = hidden_probabilities(visible, weights.to(torch.float32), hidden_bias.to(torch.float32), beta)
+        else:
+            hidden = given.to(torch.float32)
+        found.append(statistics(visible, hidden))
+    for tensor, of_data, of_model in zip((weights_out, visible_out, hidden_out), *found, strict=True):
+        tensor.copy_(of_data - of_model)
+
+
+def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:
+    _require_size(inputs["weights"].numel(), SMALLEST_MACHINE, "weights")
+    _require_size(len(inputs["states"]), SMALLEST_BATCH, "chains")
+    if "clamped" in inputs:
+        raise Unsupported("compiled for the machines that are timed, none of which has clamped units")
+    tensors = (inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"])
+    results = (outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
+    place = torch.tensor([int(inputs["first_sweep"]), inputs["first_chain"]], device=inputs["states"].device)
+    numbers = (inputs["sweeps"], inputs["beta"], inputs["seed"])
+    return _launching(outputs, compiled(_gibbs), *tensors, *results, place, *numbers)
+
+
+def _gibbs(
+    states: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor,
+    visible_out: Tensor, hidden_out: Tensor, probability_out: Tensor,
+    place: Tensor, sweeps: int, beta: float, seed: int,
+) -> None:  # fmt: skip
+    """``place`` holds the numbers of the first sweep and the first chain."""
+    wide, b, c = (part.to(torch.float32) for part in (weights, visible_bias, hidden_bias))
+    visible = states
+    for sweep in range(sweeps):
+        p = probabilities(visible, wide, c, beta)
+        hidden = (_unit_uniforms(p, place, sweep, Stream.HIDDEN, seed) < p).to(torch.uint8)
+        p = probabilities(hidden, wide.t(), b, beta)
+        visible = (_unit_uniforms(p, place, sweep, Stream.VISIBLE, seed) < p).to(torch.uint8)
+    hidden_out.copy_(hidden)
+    visible_out.copy_(visible)
+    probability_out.copy_(probabilities(visible, wide, c, beta))
+
+
+def _unit_uniforms(like: Tensor, place: Tensor, sweep: int, stream: Stream, seed: int) -> Tensor:
+    """What ``rbm_gibbs.reference.draw_uniforms`` gives, element by element; of the shape of ``like``."""
+    chains, units = like.shape
+    chain = torch.arange(chains, device=like.device)[:, None] + place[1]
+    unit = torch.arange(units, device=like.device)
+    w = philox4x32(_counter(chain * ((units + 3) // 4) + (unit >> 2), place[0] + sweep, int(stream)), seed)
+    odd, second = (unit & 1) != 0, (unit & 2) != 0
+    return uniforms(torch.where(second, torch.where(odd, w[3], w[2]), torch.where(odd, w[1], w[0])))
+
+
+def _counter(group: Tensor, step: Tensor, purpose: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four words of the counter of `boltzbench.kernels.philox`."""
+    zero = torch.zeros_like(group)
+    return group & 0xFFFFFFFF, (group >> 32) & 0xFFFFFFFF, zero + step, zero + purpose
+
+
+def prepare_langevin(inputs: Inputs, outputs: Tensors) -> Launch:
+    """One kernel for each tensor, compiled once for all of a dtype: sizes are dynamic where there are several."""
+    count = len(outputs)
+    if inputs.get("rounding", "nearest") != "nearest":
+        raise Unsupported("compiled with rounding to nearest")
+    _require_size(sum(x.numel() for x in outputs.values()), SMALLEST, "elements")
+    update, noise_scale = compiled(_langevin), math.sqrt(inputs["step_size"] * inputs["temperature"])
+    updates = []
+    for number in range(count):
+        x, g = outputs[f"parameter_{number}"], inputs[f"gradient_{number}"]
+        if not g.is_contiguous():
+            raise Unsupported("compiled for contiguous gradients")
+        flat = (x.view(-1), g.view(-1))
+        if count > 1:
+            for tensor in flat:
+                torch._dynamo.mark_dynamic(tensor, 0)
+        place = torch.tensor([inputs["step"], int(Stream.NOISE) | number << 8, 0], device=x.device)
+        updates.append((*flat, place, inputs["seed"], inputs["step_size"], noise_scale))
+
+    def all_of_them() -> None:
+        for arguments in updates:
+            update(*arguments)
+
+    return _launching(outputs, all_of_them)
+
+
+def _langevin(x: Tensor, g: Tensor, place: Tensor, seed: int, step_size: float, noise_scale: float) -> None:
+    """``place`` holds the step, the stream with the tensor's number, and the number of the first element."""
+    wide = computing_dtype(x.dtype)
+    index = torch.arange(x.numel(), device=x.device) + place[2]
+    w = philox4x32(_counter(index >> 2, place[0], place[1]), seed)
+    second = (index & 2) != 0
+    first_word, second_word = torch.where(second, w[2], w[0]), torch.where(second, w[3], w[1])
+    radius, angle = polar(fractions(first_word, wide), second_word)
+    xi = radius * torch.where((index & 1) != 0, torch.sin(angle), torch.cos(angle))
+    numbers = Numbers("langevin", 0.5 * step_size, noise_scale)
+    x.copy_(updated(x.to(wide), g.to(wide), x, xi, numbers)[0])
+
+
+PREPARE = {
+    "generalised_cross_entropy": prepare_generalised_cross_entropy,
+    "logsumexp": prepare_logsumexp,
+    "rbm_free_energy": prepare_free_energy,
+    "rbm_gibbs": prepare_gibbs,
+    "rbm_gradient": prepare_rbm_gradient,
+    "sgld": prepare_langevin,
+    "thermodynamics": prepare_thermodynamics,
+}
+
+
+@hookimpl
+def register_implementations(register: Callable[[Implementation], None]) -> None:
+    for operation, prepare in PREPARE.items():
+        register(Implementation(operation, "torch_compile", "torch", prepare, unavailable))

@@ -1,0 +1,205 @@
+"""The experiment ``annealing``: passages over a barrier, and whether a glass is found in its ground state.
+
+Walkers in the double well ``(x^2 - 1)^2`` pass from -1 to 1; Ising glasses on tori are cooled once, slowly, or in
+cycles of a cosine with as many sweeps in all. Success is a ground state: at the end of any cycle, or of the last one.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from boltzbench.harness import Curve, Estimate, Experiment, Findings, Plot, hookimpl
+from boltzbench.kernels import schedules
+from boltzbench.kernels.annealed_langevin import annealed_langevin
+from boltzbench.kernels.common.dispatch import unavailable
+from boltzbench.kernels.spin_glass import anneal_spins, bonds_of, lattice_glass, random_walkers
+from boltzbench.plugins.exact import double_well as exact_double_well
+from boltzbench.plugins.exact import glass as exact_glass
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+TEMPERATURES = (0.3, 0.4, 0.5, 0.7, 1.0)
+STEP_SIZE = 0.1
+LATE = 8.0
+"""Passages later than so many times the continuum's mean are cut off there, in theory as in the experiment."""
+HOT, COLD = 3.0, 0.2
+CYCLES = 8
+SMALL_WAYS = (
+    ("one cooling", 1, (2, 3, 4, 6, 8)),
+    ("last of 2 cycles", 2, (4, 8, 12, 16)),
+    ("any of 2 cycles", 2, (4, 8, 12)),
+)
+"""To cool a torus of 4 x 4, whose success rate is known exactly: cycles, and sweeps in all until nearly all succeed."""
+LARGE_SWEEPS = (64, 128, 256)
+"""Of 8 x 8, whose ground states alone are known. Multiples of cycles of two sweeps and more."""
+GLASSES = 12
+"""Of 8 x 8."""
+
+
+def _backend(device: torch.device) -> str:
+    """On a CPU the emulator, where there is one: some ten times as fast as torch here."""
+    return "cupy" if device.type == "cpu" and unavailable("cupy", device) is None else "auto"
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """And its standard error."""
+    return float(values.double().mean()), float(values.double().std()) / math.sqrt(len(values))
+
+
+def passages(device: torch.device, seed: int, walkers: int) -> tuple[list[Estimate], Plot]:
+    """Mean first passages from -1 to 1, at most `LATE` times the continuum's, in units of its time: eps / 2 a step."""
+    estimates, measured, errors, chain = [], [], [], []
+    for number, temperature in enumerate(TEMPERATURES):
+        most = math.ceil(LATE * exact_double_well.continuum_passage(temperature) / (STEP_SIZE / 2))
+        _, mean = exact_double_well.mean_passage(temperature, STEP_SIZE, most)
+        start = torch.full((walkers,), -1.0, device=device)
+        found = annealed_langevin(
+            start, schedules.constant(most, temperature), STEP_SIZE, threshold=1.0, seed=seed + number,
+            backend=_backend(device),
+        ).passages  # fmt: skip
+        assert found is not None
+        value, error = _mean(torch.where(found < 0, most, found) * (STEP_SIZE / 2))
+        claim = f"mean passage time, T = {temperature:g}"
+        estimates.append(Estimate(claim, value, error, mean * STEP_SIZE / 2))
+        measured.append(value)
+        errors.append(error)
+        chain.append(mean * STEP_SIZE / 2)
+    fine = torch.linspace(0.28, 1.05, 60, dtype=torch.float64).tolist()
+    curves = (
+        Curve("continuum", tuple(fine), tuple(map(exact_double_well.continuum_passage, fine)), exact=True),
+        Curve("Kramers' formula", tuple(fine), tuple(map(exact_double_well.kramers, fine)), exact=True),
+        Curve(f"chain of step size {STEP_SIZE:g}", TEMPERATURES, tuple(chain), exact=True),
+        Curve("measured", TEMPERATURES, tuple(measured), tuple(errors)),
+    )
+    plot = Plot("First passage from -1 to 1 in the double well", "temperature", "mean time", curves, y_log=True)
+    return estimates, plot
+
+
+def _cooling(sweeps: int, cycles: int) -> list[Tensor]:
+    """Temperatures for one slow cooling, or for each of the cycles."""
+    if cycles == 1:
+        return [schedules.geometric(sweeps, HOT, COLD)]
+    return list(schedules.cyclic_cosine(sweeps, HOT, COLD, cycles).chunk(cycles))
+
+
+def _successes(
+    couplings: Tensor, ground: float, parts: list[Tensor], device: torch.device, seed: int, walkers: int
+) -> tuple[Tensor, Tensor]:
+    """For each walker whether it ended in a ground state, and whether it was in one at the end of any part."""
+    bonds = bonds_of(couplings)
+    generator = torch.Generator(device).manual_seed(seed)
+    spins, first, ever = random_walkers(len(couplings), walkers, generator, device), 0, None
+    for temperatures in parts:
+        run = anneal_spins(spins, bonds, temperatures, seed=seed, first_sweep=first, backend=_backend(device))
+        spins, first = run.spins, first + len(temperatures)
+        last = run.energies == ground
+        ever = last if ever is None else ever | last
+    assert ever is not None
+    return last, ever
+
+
+def _exact_successes(energies: Tensor, parts: list[Tensor]) -> tuple[float, float]:
+    """The probabilities of both, from the law of all states; for the second, without those that were there before."""
+    ground = energies == energies.min()
+    law = torch.full_like(energies, 1 / len(energies))
+    new, found = law, 0.0
+    for temperatures in parts:
+        for temperature in temperatures.tolist():
+            law = exact_glass.after_sweep(law, energies, temperature)
+            new = exact_glass.after_sweep(new, energies, temperature) if len(parts) > 1 else law
+        found += float(new[ground].sum())
+        new = torch.where(ground, 0.0, new)
+    return float(law[ground].sum()), found
+
+
+def _rates(name: str, sweeps: tuple[int, ...], rates: list[tuple[float, float]]) -> Curve:
+    return Curve(name, tuple(map(float, sweeps)), tuple(p for p, _ in rates), tuple(error for _, error in rates))
+
+
+def small_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Estimate], Plot]:
+    """Success rates on 4 x 4 spins against the number of sweeps, held to the exact ones."""
+    couplings = lattice_glass(4, 4, torch.Generator().manual_seed(4))
+    energies = exact_glass.state_energies(couplings)
+    ground = float(energies.min())
+    curves, estimates = [], []
+    for name, cycles, budgets in SMALL_WAYS:
+        measured, exact = [], []
+        for sweeps in budgets:
+            parts = _cooling(sweeps, cycles)
+            chosen = int(name.startswith("any"))
+            rate, error = _mean(_successes(couplings, ground, parts, device, seed + sweeps, walkers)[chosen])
+            p = _exact_successes(energies, parts)[chosen]
+            measured.append((rate, error))
+            exact.append(p)
+            claim = f"4 x 4 in {sweeps}: {name}"
+            estimates.append(Estimate(claim, rate, math.sqrt(p * (1 - p) / walkers), p))
+        curves.append(Curve(name, tuple(map(float, budgets)), tuple(exact), exact=True))
+        curves.append(_rates(name, budgets, measured))
+    plot = Plot("A 4 x 4 glass: walkers in a ground state", "sweeps in all", "share", tuple(curves), x_log=True)
+    return estimates, plot
+
+
+def large_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Estimate], Plot]:
+    """Success rates on 8 x 8 spins, over several glasses: one cooling against cycles, walker for walker and in all."""
+    glasses = [lattice_glass(8, 8, torch.Generator().manual_seed(number)) for number in range(GLASSES)]
+    grounds = [exact_glass.torus_ground_energy(couplings, 8, 8) for couplings in glasses]
+    rates: dict[str, list[Tensor]] = {"one cooling": [], "last": [], "any": []}
+    for sweeps in LARGE_SWEEPS:
+        each: dict[str, list[Tensor]] = {name: [] for name in rates}
+        for number, (couplings, ground) in enumerate(zip(glasses, grounds, strict=True)):
+            of = (device, seed + 1000 * number + sweeps, walkers)
+            each["one cooling"].append(_successes(couplings, ground, _cooling(sweeps, 1), *of)[0].double().mean().cpu())
+            last, ever = _successes(couplings, ground, _cooling(sweeps, CYCLES), *of)
+            each["last"].append(last.double().mean().cpu())
+            each["any"].append(ever.double().mean().cpu())
+        for name, values in each.items():
+            rates[name].append(torch.stack(values))
+    estimates = []
+    for name in ("last", "any"):
+        for sweeps, slow, cyclic in zip(LARGE_SWEEPS, rates["one cooling"], rates[name], strict=True):
+            value, error = _mean(cyclic - slow)
+            claim = f"8 x 8 in {sweeps}: {name} less slow"
+            estimates.append(Estimate(claim, value, error))
+    estimates += _energies_in_equilibrium(glasses[0], device, seed, 4 * walkers)
+    titles = {"one cooling": "one cooling", **{end: f"{end} of {CYCLES} cycles" for end in ("last", "any")}}
+    curves = tuple(_rates(titles[name], LARGE_SWEEPS, [_mean(each) for each in of]) for name, of in rates.items())
+    title = f"{GLASSES} glasses of 8 x 8: walkers in a ground state, error bars over glasses"
+    return estimates, Plot(title, "sweeps in all", "share", curves, x_log=True)
+
+
+def _energies_in_equilibrium(couplings: Tensor, device: torch.device, seed: int, walkers: int) -> list[Estimate]:
+    """Mean energies after slow cooling to a temperature at which 8 x 8 spins forget within some ten sweeps."""
+    estimates = []
+    for number, temperature in enumerate((2.0, 1.5)):
+        generator = torch.Generator(device).manual_seed(seed + number)
+        spins = random_walkers(len(couplings), walkers, generator, device)
+        temperatures = torch.cat((schedules.geometric(100, HOT, temperature), schedules.constant(200, temperature)))
+        run = anneal_spins(spins, couplings, temperatures, seed=seed + number, backend=_backend(device))
+        exact = exact_glass.torus_mean_energy(couplings, 8, 8, temperature)
+        estimates.append(Estimate(f"energy of 8 x 8, T = {temperature:g}", *_mean(run.energies), exact))
+    return estimates
+
+
+def run(device: torch.device, seed: int) -> Findings:
+    on_gpu = device.type == "cuda"
+    found = (
+        passages(device, seed, 1_000_000 if on_gpu else 6000),
+        small_torus(device, seed, 1 << 20 if on_gpu else 4096),
+        large_torus(device, seed, 1 << 20 if on_gpu else 1024),
+    )
+    estimates = tuple(estimate for each, _ in found for estimate in each)
+    return Findings(estimates, tuple(plot for _, plot in found))
+
+
+EXPERIMENT = Experiment(
+    name="annealing",
+    summary="Passage times; glasses solved in n sweeps, by cycles or one cooling.",
+    source="Kramers, Physica 7 (1940); Kirkpatrick et al., Science 220 (1983); Zhang et al., ICLR 2020",
+    run=run,
+)
+
+
+@hookimpl
+def register_experiments(register: Callable[[Experiment], None]) -> None:
+    register(EXPERIMENT)

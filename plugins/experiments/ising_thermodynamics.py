@@ -1,0 +1,88 @@
+"""Energy and heat capacity of the Ising model against temperature, beside Kaufman's exact partition function.
+
+Lattices begin with all spins up below the critical temperature and at random above it, where either is near: from a
+random start a cold lattice may stay striped for long. After sweeps enough to forget the start each lattice is one
+independent draw.
+
+Source: Kaufman, Phys. Rev. 76 (1949).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from boltzbench.harness import Curve, Estimate, Experiment, Findings, Plot, hookimpl
+from boltzbench.kernels.common.dispatch import unavailable
+from boltzbench.kernels.ising import energy, ising_sweeps, pack_spins, unpack_spins
+from boltzbench.plugins.exact.ising import CRITICAL_BETA, kaufman
+
+BOLTZBENCH_API = 1
+
+TEMPERATURES = (1.6, 2.0, 2.2, 2.3, 2.5, 3.0, 4.0)
+SIDE, LATTICES = 8, 300
+GPU_SIDE, GPU_LATTICES = 32, 4000
+RELAXATION = 2.17
+"""Sweeps to forget a start at the critical temperature grow as the side to this power (Nightingale and Blöte, Phys.
+Rev. Lett. 76, 1996: 2.1665); here it is five times that."""
+
+
+def run(device: torch.device, seed: int) -> Findings:
+    on_gpu = device.type == "cuda"
+    side, lattices = (GPU_SIDE, GPU_LATTICES) if on_gpu else (SIDE, LATTICES)
+    sweeps = math.ceil(5 * side**RELAXATION)
+    generator = torch.Generator().manual_seed(seed)
+    spins = (
+        2 * torch.randint(0, 2, (len(TEMPERATURES), lattices, side, side), generator=generator, dtype=torch.int8) - 1
+    )
+    cold = torch.tensor([1 / temperature > CRITICAL_BETA for temperature in TEMPERATURES])
+    spins[cold] = 1
+    beta = torch.tensor(TEMPERATURES, dtype=torch.float64).reciprocal().repeat_interleave(lattices).to(device)
+    # On a CPU the compiled CUDA C is many times faster than one operation of torch after another.
+    backend = "cupy" if unavailable("cupy", device) is None else "auto"
+    start = pack_spins(spins.flatten(0, 1)).to(device)
+    result = ising_sweeps(start, side, sweeps, beta, seed=seed, backend=backend)
+    energies = energy(unpack_spins(result, side)).cpu().double().view(len(TEMPERATURES), lattices) / side**2
+    estimates, points = [], []
+    for temperature, drawn in zip(TEMPERATURES, energies, strict=True):
+        exact = kaufman(side, side, 1 / temperature)
+        apart = drawn - drawn.mean()
+        m2, m4 = float(apart.square().mean()), float(apart.pow(4).mean())
+        scale = side**2 / temperature**2
+        heat, heat_error = scale * m2 * lattices / (lattices - 1), scale * math.sqrt((m4 - m2**2) / lattices)
+        mean, error = float(drawn.mean()), math.sqrt(m2 / lattices)
+        estimates.append(Estimate(f"energy of a spin, T = {temperature:g}", mean, error, exact.energy))
+        estimates.append(Estimate(f"heat capacity, T = {temperature:g}", heat, heat_error, exact.specific_heat))
+        points.append((mean, error, heat, heat_error))
+    fine = tuple(1.5 + 0.1 * i for i in range(27))
+    of = [kaufman(side, side, 1 / temperature) for temperature in fine]
+    means, errors, heats, heat_errors = (tuple(column) for column in zip(*points, strict=True))
+    torus = f"{side} x {side} torus"
+    plots = (
+        Plot(
+            f"Energy, {torus}", "temperature / J", "energy of a spin / J",
+            (
+                Curve("energy", fine, tuple(each.energy for each in of), exact=True),
+                Curve("energy", TEMPERATURES, means, errors),
+            ),
+        ),
+        Plot(
+            f"Heat capacity, {torus}", "temperature / J", "heat capacity of a spin",
+            (
+                Curve("heat capacity", fine, tuple(each.specific_heat for each in of), exact=True),
+                Curve("heat capacity", TEMPERATURES, heats, heat_errors),
+            ),
+        ),
+    )  # fmt: skip
+    return Findings(tuple(estimates), plots)
+
+
+@hookimpl
+def register_experiments(register: Callable[[Experiment], None]) -> None:
+    register(
+        Experiment(
+            name="ising_thermodynamics",
+            summary="Energy and heat capacity of the Ising model.",
+            source="Kaufman, Phys. Rev. 76 (1949)",
+            run=run,
+        )
+    )

@@ -1,0 +1,1 @@
+"""One file for each operation, in folders by family."""

@@ -1,0 +1,253 @@
+"""The operation ``gaussian_rbm``: block Gibbs with real-valued visible units, judged by number and by exact laws."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Unpack
+
+import torch
+from boltzbench import harness
+from boltzbench.harness import (
+    Advance,
+    Agreement,
+    Case,
+    CaseOptions,
+    Cost,
+    Expected,
+    Inputs,
+    Launch,
+    Law,
+    Operation,
+    Tensors,
+)
+from boltzbench.kernels.philox import Stream
+from boltzbench.kernels.rbm_gibbs import GibbsResult, gaussian_gibbs
+from boltzbench.kernels.rbm_gibbs.reference import draw_normals, draw_uniforms
+from boltzbench.plugins.support import draws
+from boltzbench.plugins.support.operations import operation_hooks
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+U = 2.0**-24
+CELLS = 32
+BETAS = {"hot": 0.25, "cold": 4.0}
+
+
+def _case(
+    chains: int, visible: int, hidden: int, sweeps: int = 1, scenario: str = "", **more: Unpack[CaseOptions]
+) -> Case:
+    sizes = {"chains": chains, "visible": visible, "hidden": hidden, "sweeps": sweeps}
+    return Case("gaussian_rbm", sizes, "float32", scenario, **more)
+
+
+CASES = (
+    _case(70, 100, 17),
+    *(_case(65, 33, 65, scenario=scenario) for scenario in (*BETAS, "betas", "clamped", "transposed", "outliers")),
+    _case(33, 20, 12, sweeps=3),
+    _case(5, 1, 1),
+    _case(0, 6, 3),
+    _case(256, 64, 64, purpose="bench"),
+    *(_case(8192, n, n, sweeps, purpose="bench", preset="quick") for n, sweeps in ((256, 10), (1024, 10))),
+)
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Weights of scale 1/sqrt(units), and data some sigmas wide."""
+    chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
+    generator = torch.Generator(device).manual_seed(case.seed)
+    random = partial(torch.randn, generator=generator, device=device)
+    sigma = torch.exp(0.5 * random(visible))
+    bias = random(visible)
+    weights = 2.0 / math.sqrt(max(visible, hidden, 1)) * random(visible, hidden)
+    if case.scenario == "outliers":
+        weights[::7] *= 30.0
+    if case.scenario == "transposed":
+        weights = weights.t().contiguous().t()
+    inputs: dict[str, Any] = {
+        "states": bias + sigma * random(chains, visible),
+        "weights": weights,
+        "visible_bias": bias,
+        "hidden_bias": random(hidden),
+        "sigma": sigma,
+        "sweeps": case.sizes["sweeps"],
+        "beta": BETAS.get(case.scenario, 1.0),
+        "seed": case.seed + (1 << 63),
+        "first_sweep": 3,
+        "first_chain": 1 << 31,
+    }
+    if case.scenario == "betas":
+        inputs["beta"] = torch.linspace(0.25, 4.0, chains, device=device)
+    if case.scenario == "clamped":
+        inputs["clamped"] = random(visible) < -0.5
+    return inputs
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    states, hidden = inputs["states"], inputs["weights"].shape[1]
+    return {
+        "visible": torch.empty_like(states),
+        "hidden": states.new_empty((len(states), hidden), dtype=torch.uint8),
+        "hidden_probability": states.new_empty((len(states), hidden)),
+    }
+
+
+class _Reference:
+    """The two half sweeps in float64, and how far a kernel may be from them; ``u = 2**-24``."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        names = ("weights", "visible_bias", "hidden_bias", "sigma")
+        self.weights, self.visible_bias, self.hidden_bias, self.sigma = (inputs[name].double() for name in names)
+        self.inputs, beta = inputs, inputs["beta"]
+        self.beta: Tensor | float = beta.double()[:, None] if isinstance(beta, Tensor) else beta
+        clamped = inputs.get("clamped")
+        self.clamped = torch.zeros_like(self.sigma, dtype=torch.bool) if clamped is None else clamped
+
+    def probabilities(self, visible: Tensor, error: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        """Of the hidden units, and its bound. ``error``: that of ``visible``.
+
+        A sum of K products with quotients of 2 ulp at most rounds to ``(K + 6) u`` of its magnitudes; the slope of the
+        logistic function is at most 1/4, and its own arithmetic is off by ``4u``.
+        """
+        given, size = visible.double() / self.sigma, self.weights.abs()
+        p = torch.sigmoid(self.beta * (self.hidden_bias + given @ self.weights))
+        logit_error = (len(size) + 6) * U * (self.hidden_bias.abs() + given.abs() @ size)
+        return p, self.beta * (logit_error + (error / self.sigma).expand_as(given) @ size) / 4 + 4 * U
+
+    def hidden(self, visible: Tensor, sweep: int, error: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+        """The states, float64, and whether each is so near to a tie that either value is right."""
+        p, width = self.probabilities(visible, error)
+        u = draw_uniforms(p.shape, *self._place(sweep, Stream.HIDDEN), p.device).double()
+        return (u < p).double(), (u - p).abs() <= width
+
+    def visible(self, hidden: Tensor, sweep: int) -> tuple[Tensor, Tensor]:
+        """The reals, and their bound: a sum of K weights, ``K u``; a normal number, 12 u of its radius; four roundings
+        of what is added, and of the temperature's root."""
+        start = self.inputs["states"].double()
+        mean, size = hidden.double() @ self.weights.t(), hidden.double() @ self.weights.t().abs()
+        groups_of_four = torch.Size((len(start), -(-start.shape[1] // 4) * 4))
+        z = draw_normals(groups_of_four, *self._place(sweep, Stream.VISIBLE), start.device) / self.beta**0.5
+        radius = z.view(len(start), z.shape[1] // 2, 2).norm(dim=2).repeat_interleave(2, 1)[:, : start.shape[1]]
+        x = self.visible_bias + self.sigma * (mean + z[:, : start.shape[1]])
+        error = U * (self.weights.shape[1] * size + 12 * radius + 4 * (size + radius)) * self.sigma
+        error = error + 2 * U * (self.visible_bias.abs() + x.abs())
+        return torch.where(self.clamped, start, x), torch.where(self.clamped, 0.0, error)
+
+    def _place(self, sweep: int, stream: Stream) -> tuple[int, int, Stream, int]:
+        return self.inputs["seed"], self.inputs["first_sweep"] + sweep, stream, self.inputs["first_chain"]
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """Each layer given what the implementation itself returned for the other, as in ``rbm_gibbs``: so is a chain there
+    held to the reference's until its first near-tie."""
+    reference, visible = _Reference(inputs), inputs["states"].double()
+    uncertain = torch.zeros((len(visible), 1), dtype=torch.bool, device=visible.device)
+    hidden, near = reference.hidden(visible, 0)
+    for sweep in range(1, inputs["sweeps"]):
+        uncertain = uncertain | near.any(1, keepdim=True)
+        visible, error = reference.visible(hidden, sweep - 1)
+        hidden, near = reference.hidden(visible, sweep, error)
+    return {
+        "hidden": Expected(hidden, (near | uncertain).double()),
+        "visible": Expected(*reference.visible(outputs["hidden"], inputs["sweeps"] - 1)),
+        "hidden_probability": Expected(*reference.probabilities(outputs["visible"])),
+    }
+
+
+def cost(case: Case) -> Cost:
+    chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
+    units = chains * (visible + hidden) * sweeps
+    flops = 2 * chains * visible * hidden * (2 * sweeps + 1)  # the last one for the probabilities
+    return Cost(
+        items=units,
+        unit="unit updates",
+        bytes_read=4 * (chains * visible + visible * hidden + 2 * visible + hidden),
+        bytes_written=chains * (4 * visible + 5 * hidden),
+        flops=flops,
+        random_words=units,
+        special_calls=units + chains * (hidden + visible * sweeps),
+    )
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    out = GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
+
+    def launch() -> Tensors:
+        gaussian_gibbs(
+            inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"], inputs["sigma"],
+            inputs["sweeps"], inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+            first_chain=inputs["first_chain"], clamped=inputs.get("clamped"), return_hidden_probability=True,
+            out=out, check_values=False, backend=backend,
+        )  # fmt: skip
+        return outputs
+
+    return launch
+
+
+CHAINS, CPU_CHAINS = 107_000, 8_000
+
+
+def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """At each of three temperatures: hidden states by enumeration, and the visible ones as a mixture of normals.
+
+    With ``x = v / sigma``, summed over the visible units, ``p(h)`` is proportional to ``exp(beta (c.h + (b / sigma).W
+    h + |W h|^2 / 2))``; given ``h``, ``x`` is normal with mean ``b / sigma + W h`` and variance ``1 / beta``. Chains
+    begin as exact draws, so they are exact draws after two sweeps.
+    """
+    visible, hidden, betas = 5, 3, (0.5, 1.0, 2.0)
+    i, j = torch.arange(visible, dtype=torch.float64), torch.arange(hidden, dtype=torch.float64)
+    machine = {
+        "weights": 0.8 * torch.sin(1.7 * i[:, None] + 0.9 * j + 0.3),
+        "visible_bias": 0.5 * torch.cos(i),
+        "hidden_bias": -0.4 * torch.sin(j + 1),
+        "sigma": 1 + 0.6 * torch.sin(2 * i),
+    }
+    machine = {name: value.float() for name, value in machine.items()}
+    weights, b, c, sigma = (value.double() for value in machine.values())
+    chains, one = CHAINS if device.type == "cuda" else CPU_CHAINS, 1e-6 / len(betas) / (3 + visible)
+    every = (torch.arange(1 << hidden)[:, None] >> torch.arange(hidden) & 1).double()
+    fields = every @ weights.t()
+    verdicts = []
+    for number, beta in enumerate(betas):
+        law = torch.softmax(beta * (every @ c + fields @ (b / sigma) + fields.square().sum(1) / 2), 0)
+        generator = torch.Generator().manual_seed(seed + number)
+        start = torch.multinomial(law, chains, replacement=True, generator=generator)
+        noise = torch.randn((chains, visible), dtype=torch.float64, generator=generator) / beta**0.5
+        states = (b + sigma * (fields[start] + noise)).float()
+        result = advance(
+            {
+                "states": states.to(device), **{name: value.to(device) for name, value in machine.items()},
+                "sweeps": 2, "beta": beta, "seed": seed + (number << 32), "first_sweep": 0, "first_chain": 0,
+            }
+        )  # fmt: skip
+        h, x = result["hidden"].cpu().long(), (result["visible"].cpu().double() - b) / sigma
+        index = (h << torch.arange(hidden)).sum(1)
+        verdicts.append(harness.chi_square(torch.bincount(index, minlength=len(law)), law, false_alarm=one))
+        scores = (x - fields[index]) * beta**0.5
+        others = {"their field": fields[index]}
+        verdicts += draws.normal_scores(scores, "visible draws", one, width=visible, unrelated_to=others)
+        for unit in range(visible):  # its distribution function, a mixture, makes it uniform
+            uniform = torch.special.ndtr((x[:, unit, None] - fields[:, unit]) * beta**0.5) @ law
+            counts = torch.bincount((uniform * CELLS).long().clamp(0, CELLS - 1), minlength=CELLS)
+            verdicts.append(harness.chi_square(counts, [1 / CELLS] * CELLS, false_alarm=one))
+    return harness.all_of(verdicts)
+
+
+OPERATION = Operation(
+    name="gaussian_rbm",
+    summary="Sweeps of block Gibbs sampling of a restricted Boltzmann machine with real-valued visible units.",
+    formula="h ~ Bernoulli(sigmoid(beta (c + (v / sigma) W))), v ~ Normal(b + sigma W h, sigma^2 / beta)",
+    source="Hinton and Salakhutdinov, Science 313 (2006)",
+    kind="sampler",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+    laws=(Law("mixture of normals", "two sweeps keep the exact law at three temperatures", keeps_the_law),),
+)
+
+
+register_operations, register_implementations = operation_hooks(
+    OPERATION, prepare, "boltzbench.kernels.rbm_gibbs", "gaussian"
+)

@@ -1,0 +1,213 @@
+"""The operation ``rbm_free_energy``: the free energy of each chain, and its implementations."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Unpack
+
+import torch
+from boltzbench.harness import (
+    Advance,
+    Agreement,
+    Case,
+    CaseOptions,
+    Cost,
+    Expected,
+    Inputs,
+    Launch,
+    Law,
+    Operation,
+    Status,
+    Tensors,
+)
+from boltzbench.kernels.rbm_free_energy import free_energy, reference
+from boltzbench.plugins.support import digits
+from boltzbench.plugins.support.operations import operation_hooks
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+BETAS = {"hot": 0.25, "cold": 3.0}
+PARTS = {"float32": 3, "float16": 2, "bfloat16": 1}
+"""bfloat16 numbers that a weight is the exact sum of: products on tensor cores, and roundings, for each weight."""
+NOTE = "float32 weights as three bfloat16 parts on tensor cores; states that are not contiguous are copied"
+
+
+def _case(
+    chains: int, visible: int, hidden: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]
+) -> Case:
+    sizes = {"chains": chains, "visible": visible, "hidden": hidden}
+    return Case("rbm_free_energy", sizes, dtype, scenario, **more)
+
+
+CASES = (
+    *(_case(70, 100, 17, dtype) for dtype in PARTS),
+    *(_case(65, 33, 130, scenario=scenario) for scenario in (*BETAS, "betas", "transposed", "sliced", "outliers")),
+    *(_case(40, 130, 70, dtype, "outliers") for dtype in ("float16", "bfloat16")),
+    _case(40, 2, 1, scenario="outliers"),  # so few terms that the last part of a weight counts
+    _case(5, 1, 1),
+    _case(17, 64, 64, "bfloat16", "betas"),
+    _case(4, 6, 0),
+    _case(4, 0, 6),
+    _case(0, 6, 3),
+    _case(520, 12, 40),
+    _case(256, 64, 64, purpose="bench"),
+    *(_case(64, 784, 500, dtype, purpose="bench", preset="quick") for dtype in ("float32", "bfloat16")),
+    *(
+        _case(8192, n, n, dtype, purpose="bench", preset=preset)
+        for n, dtype, preset in (
+            (1024, "float32", "quick"),
+            (1024, "bfloat16", "quick"),
+            (1024, "float16", "full"),
+            (256, "bfloat16", "full"),
+            (4096, "float32", "full"),
+            (4096, "bfloat16", "full"),
+        )
+    ),
+    _case(digits.IMAGES, digits.PIXELS, digits.HIDDEN_UNITS, scenario="digits", purpose="real", preset="quick"),
+)
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Weights of scale 1/sqrt(units), so that fields of both signs count; with outliers some are in the hundreds."""
+    chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
+    generator = torch.Generator(device).manual_seed(case.seed)
+    random = partial(torch.randn, generator=generator, device=device)
+    if case.scenario == "digits":
+        weights, visible_bias, hidden_bias = (part.to(device) for part in digits.machine())
+        states = digits.binary_images().to(device)
+    else:
+        weights = 4.0 / math.sqrt(max(visible, hidden, 1)) * random(visible, hidden)
+        visible_bias, hidden_bias = random(visible), random(hidden)
+        states = (random(chains, visible) < 0.3).to(torch.uint8)
+    if case.scenario == "outliers":
+        weights[:, ::7] *= 100.0
+    if case.scenario == "transposed":
+        weights = weights.t().contiguous().t()
+    if case.scenario == "sliced":
+        weights, states = torch.cat((weights, weights), 1)[:, ::2], torch.cat((states, states), 1)[:, ::2]
+    dtype = case.torch_dtype
+    beta: float | Tensor = BETAS.get(case.scenario, 1.0)
+    if case.scenario == "betas":
+        beta = torch.linspace(0.1, 3.0, chains, dtype=torch.float64, device=device)
+    return {
+        "states": states,
+        "weights": weights.to(dtype),
+        "visible_bias": visible_bias.to(dtype),
+        "hidden_bias": hidden_bias.to(dtype),
+        "beta": beta,
+    }
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    states = inputs["states"]
+    return {"free_energy": states.new_empty(len(states), dtype=torch.float32)}
+
+
+def field_error(magnitude: Tensor, terms: int, parts: int) -> Tensor:
+    """Of a sum of ``terms`` products whose magnitudes add up to ``magnitude``: each of the parts of each term is added
+    once, with an error of 2u of what is there, since tensor cores cut where others round; the parts after the first add
+    a hundredth of the magnitude."""
+    return 2 * 2.0**-24 * (parts * terms + 2) * 1.01 * magnitude
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """With u = 2**-24, x the fields, off by ``e`` (`field_error`), and s the softplus of z = beta x:
+
+        sum_j sigmoid(z_j) (e_j + 3u |x_j|) + 16 u hidden / beta + u (hidden + 8) sum_j s_j / beta
+        + u (visible + 8) sum_i v_i |b_i|
+
+    The slope of the softplus is the logistic function, taken where the field is largest within its error, and z comes
+    of two roundings. A unit's own arithmetic is an ex2 (2 ulp of at most 1), a sum, a product and its share in one lg2:
+    16u, of 1/beta. Then the units are added, in any order, and the biases.
+    """
+    states, beta, u = inputs["states"].double(), inputs["beta"], 2.0**-24
+    weights, visible_bias, hidden_bias = (inputs[name].double() for name in ("weights", "visible_bias", "hidden_bias"))
+    value = reference.free_energy(states, weights, visible_bias, hidden_bias, beta)
+    scale = beta[:, None] if isinstance(beta, Tensor) else torch.tensor([[beta]], dtype=torch.float64)
+    scale = scale.to(states.device)
+    x, parts = hidden_bias + states @ weights, PARTS[str(inputs["weights"].dtype).removeprefix("torch.")]
+    e = field_error(hidden_bias.abs() + states @ weights.abs(), weights.shape[0], parts) + 3 * u * x.abs()
+    softplus = torch.nn.functional.softplus(scale * x, threshold=100.0)
+    hidden = weights.shape[1]
+    bound = (
+        (torch.sigmoid(scale * (x + e)) * e).sum(1)
+        + (16 * u * hidden + u * (hidden + 8) * softplus.sum(1)) / scale[:, 0]
+        + u * (len(weights) + 8) * (states @ visible_bias.abs())
+    )
+    return {"free_energy": Expected(value, bound)}
+
+
+def cost(case: Case) -> Cost:
+    """On tensor cores, where a float32 weight takes three bfloat16 products."""
+    chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
+    flops = 2 * chains * visible * hidden * PARTS[case.dtype]
+    parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
+    return Cost(
+        items=chains,
+        unit="chains",
+        bytes_read=chains * visible + parameters,
+        bytes_written=4 * chains,
+        flops=flops,
+        matrix_flops=flops,
+        matrix_dtype="bfloat16",
+        special_calls=chains * hidden,
+    )
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    run = partial(
+        free_energy, inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"],
+        inputs["beta"], out=outputs["free_energy"], check_values=False, backend=backend,
+    )  # fmt: skip
+
+    def launch() -> Tensors:
+        run()
+        return outputs
+
+    return launch
+
+
+def sums_to_the_partition_function(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """``sum_v exp(-beta F(v))`` over all visible states is Z, whose logarithm is known for this machine."""
+    log_z, machine = 15.116010115197419, fixture()
+    states = torch.arange(1 << 10)[:, None] >> torch.arange(10) & 1
+    inputs: dict[str, Any] = {name: part.float().to(device) for name, part in machine.items()}
+    found = advance({**inputs, "states": states.to(torch.uint8).to(device), "beta": 1.0})["free_energy"]
+    error = abs(float(torch.logsumexp(-found.double().cpu(), 0)) - log_z)
+    # Parameters rounded to float32, and fields and sums of at most 20 of them: F is within 100 u of 16.
+    bound = 100 * 2.0**-24 * 16
+    if not error <= bound:
+        message = f"log Z is off by {error:.3g}, bound {bound:.3g}"
+        return Agreement(Status.WRONG_LAW, message, error=error, bound=bound)
+    return Agreement(Status.PASSED, error=error, bound=bound)
+
+
+def fixture() -> dict[str, Tensor]:
+    """A machine of 10 x 8 units whose log Z was enumerated in extended precision; float64."""
+    i, j = torch.arange(10, dtype=torch.float64), torch.arange(8, dtype=torch.float64)
+    return {
+        "weights": torch.sin(1.7 * i[:, None] + 0.9 * j + 0.3),
+        "visible_bias": 0.3 * torch.cos(i),
+        "hidden_bias": -0.2 * torch.sin(j + 1),
+    }
+
+
+OPERATION = Operation(
+    name="rbm_free_energy",
+    summary="The free energy of each chain of a restricted Boltzmann machine.",
+    formula="F(v) = -b.v - (1/beta) sum_j log(1 + exp(beta (c_j + sum_i v_i W_ij)))",
+    source="Hinton, UTML TR 2010-003",
+    kind="map",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+    laws=(Law("partition function", "exp(-F) over all states adds up to Z", sums_to_the_partition_function),),
+)
+
+
+register_operations, register_implementations = operation_hooks(
+    OPERATION, prepare, "boltzbench.kernels.rbm_free_energy", note=NOTE
+)

@@ -1,0 +1,458 @@
+"""The operation ``rbm_gibbs``: sweeps of block Gibbs, judged draw by draw and against enumeration."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from boltzbench import harness
+from boltzbench.harness import (
+    Advance,
+    Agreement,
+    Case,
+    CaseOptions,
+    Cost,
+    Expected,
+    Inputs,
+    Launch,
+    Law,
+    Operation,
+    Status,
+    Tensors,
+)
+from boltzbench.kernels.philox import Stream
+from boltzbench.kernels.rbm_gibbs import (
+    GibbsResult,
+    PreparedWeights,
+    gibbs,
+    pack_states,
+    prepare_weights,
+    unpack_states,
+)
+from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms, probabilities
+from boltzbench.plugins.support import digits, draws
+from boltzbench.plugins.support.operations import operation_hooks
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
+PRODUCTS = {"bf16": ("bfloat16", 1), "bf16x3": ("bfloat16", 3), "int8x3": ("int8", 3)}
+"""The variants that ask for weights prepared for tensor cores: dtype and number of their products."""
+PRECISIONS = {**{name: name for name in PRODUCTS}, "packed": "int8x3", "clamped bf16": "bf16"}
+"""The precision that a scenario has; with ``packed`` the kernels are given states of 64 to a word, and return them."""
+
+
+def _case(
+    chains: int,
+    visible: int,
+    hidden: int,
+    sweeps: int = 1,
+    dtype: str = "float32",
+    scenario: str = "",
+    **more: Unpack[CaseOptions],
+) -> Case:
+    sizes = {"chains": chains, "visible": visible, "hidden": hidden, "sweeps": sweeps}
+    return Case("rbm_gibbs", sizes, dtype, scenario, **more)
+
+
+CASES = (
+    *(_case(70, 100, 17, dtype=dtype) for dtype in ("float32", "float16", "bfloat16")),
+    *(_case(65, 33, 65, scenario=scenario) for scenario in (*BETAS, "clamped", "transposed", "outliers")),
+    _case(5, 1, 1),
+    _case(9, 17, 4),
+    _case(4, 6, 0),
+    _case(0, 6, 3),
+    _case(33, 20, 12, sweeps=5),
+    _case(1030, 64, 64, scenario="clamped"),
+    *(_case(70, 100, 17, scenario=precision) for precision in PRODUCTS),
+    _case(33, 20, 12, sweeps=5, scenario="int8x3"),
+    *(_case(9, 70, 33, sweeps=2, scenario=precision) for precision in ("bf16", "bf16x3")),
+    _case(70, 100, 17, sweeps=2, scenario="packed"),
+    _case(70, 100, 17, sweeps=2, scenario="clamped bf16"),
+    _case(60, 140, 150, sweeps=2, scenario="bf16"),
+    _case(3, 70, 560, sweeps=2, scenario="int8x3"),
+    _case(256, 64, 64, purpose="bench"),
+    *(
+        _case(8192, n, n, sweeps, dtype, purpose="bench", preset=preset)
+        for dtype, preset in (("float32", "quick"), ("bfloat16", "quick"), ("float16", "full"))
+        for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
+    ),
+    *(
+        _case(8192, n, n, sweeps, scenario=precision, purpose="bench", preset="quick")
+        for precision in PRODUCTS
+        for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
+    ),
+    _case(64, 784, 500, 10, purpose="bench", preset="quick"),
+    _case(64, 784, 500, 10, scenario="int8x3", purpose="bench", preset="quick"),
+    _case(digits.IMAGES, digits.PIXELS, digits.HIDDEN_UNITS, 1, scenario="digits", purpose="real"),
+)
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Weights of scale 1/sqrt(units), so that probabilities lie all over (0, 1).
+
+    For ``bf16`` they are numbers of bfloat16, so that its check is as sharp as the others: its bound holds for any
+    weights, but is a hundredth of a probability wide where they are rounded.
+    """
+    chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
+    generator = torch.Generator(device).manual_seed(case.seed)
+    random = partial(torch.randn, generator=generator, device=device)
+    if case.scenario == "digits":
+        weights, visible_bias, hidden_bias = (part.to(device) for part in digits.machine())
+        states = digits.binary_images().to(device)
+    else:
+        weights = 4.0 / math.sqrt(max(visible, hidden, 1)) * random(visible, hidden)
+        visible_bias, hidden_bias = random(visible), random(hidden)
+        states = (random(chains, visible) < 0.3).to(torch.uint8)
+    if case.scenario == "outliers":
+        weights[::7] *= 30.0
+    if case.scenario.endswith("bf16"):
+        weights = weights.to(torch.bfloat16).to(torch.float32)
+    if case.scenario == "transposed":
+        weights = weights.t().contiguous().t()
+    dtype = case.torch_dtype
+    inputs: dict[str, Any] = {
+        "states": states,
+        "weights": weights.to(dtype),
+        "visible_bias": visible_bias.to(dtype),
+        "hidden_bias": hidden_bias.to(dtype),
+        "sweeps": case.sizes["sweeps"],
+        "beta": BETAS.get(case.scenario, 1.0),
+        "seed": case.seed + (1 << 63),
+        "first_sweep": 3,
+        "first_chain": 1 << 31,
+        "precision": PRECISIONS.get(case.scenario, "float32"),
+        "packed": case.scenario == "packed",
+    }
+    if case.scenario.startswith("clamped"):
+        inputs["clamped"] = random(visible) < -0.5
+    return inputs
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    states, hidden = inputs["states"], inputs["weights"].shape[1]
+    return {
+        "visible": torch.empty_like(states),
+        "hidden": states.new_empty((len(states), hidden)),
+        "hidden_probability": states.new_empty((len(states), hidden), dtype=torch.float32),
+    }
+
+
+class _Layer:
+    """The draws of one layer given the other, in float64, with how near to a tie each of them is."""
+
+    def __init__(self, inputs: Inputs, stream: Stream) -> None:
+        to_hidden = stream is Stream.HIDDEN
+        self.inputs, self.stream = inputs, stream
+        self.weights: Tensor = inputs["weights"].double() if to_hidden else inputs["weights"].double().t()
+        self.bias: Tensor = inputs["hidden_bias" if to_hidden else "visible_bias"].double()
+
+    def probabilities(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        """``p`` and how far a kernel may be from it: ``beta / 4`` times its logit's error, and ``4u``.
+
+        The slope of the logistic function is at most 1/4, and its own arithmetic is off by a few u = 2**-24; so is the
+        test ``u (1 + exp(-x)) < 1``, which rounds thrice.
+        """
+        beta = self.inputs["beta"]
+        width = beta * self._logit_error(given.double()) / 4 + 4 * 2.0**-24
+        return probabilities(given, self.weights, self.bias, beta), width
+
+    def _logit_error(self, given: Tensor) -> Tensor:
+        """By precision, with K units given; the sums are over the weights of the units at 1.
+
+        - ``float32``: K terms are summed in any order, each rounding to u of at most the sum of magnitudes:
+          ``(K + 3) u (|bias| + sum|w|)``.
+        - ``bf16``: the weights' own rounding, ``sum|w - bfloat16(w)|``, and sums that tensor cores may cut where a
+          float32 sum rounds, 2u: ``(2K + 3) u (|bias| + (1 + 2**-8) sum|w|)``.
+        - ``bf16x3``: three parts hold a float32 exactly; of their 3K terms the sum of magnitudes is within
+          ``1 + 2**-6`` of ``sum|w|``: ``(6K + 3) u (|bias| + (1 + 2**-6) sum|w|)``.
+        - ``int8x3``: 23 bits below the largest weight of the unit drawn, rounded: at most ``1.004 * 2**-23`` of it for
+          each unit at 1; sums exact; then a conversion and two roundings, ``3u (|bias| + sum|w|)``.
+        """
+        u, terms, precision = 2.0**-24, len(self.weights), self.inputs.get("precision", "float32")
+        total, bias = given @ self.weights.abs(), self.bias.abs()
+        if precision == "bf16":
+            lost = (self.weights - self.weights.to(torch.bfloat16).double()).abs()
+            return given @ lost + (2 * terms + 3) * u * (bias + (1 + 2.0**-8) * total)
+        if precision == "bf16x3":
+            return (6 * terms + 3) * u * (bias + (1 + 2.0**-6) * total)
+        if precision == "int8x3":
+            largest = self.weights.abs().amax(0) if terms else torch.zeros_like(self.bias)
+            return given.sum(1, keepdim=True) * (1.004 * 2.0**-23 * largest) + 3 * u * (bias + total)
+        return (terms + 3) * u * (bias + total)
+
+    def draws(self, given: Tensor, sweep: int) -> tuple[Tensor, Tensor]:
+        """The states (0 or 1, float64), and whether each is near a tie, so that either value is right."""
+        p, width = self.probabilities(given)
+        step, inputs = inputs_step(self.inputs, sweep), self.inputs
+        u = draw_uniforms(p.shape, inputs["seed"], step, self.stream, inputs["first_chain"], p.device).double()
+        return (u < p).double(), (u - p).abs() <= width
+
+
+def inputs_step(inputs: Inputs, sweep: int) -> int:
+    step: int = inputs["first_sweep"] + sweep
+    return step
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """Each layer given the states that the implementation itself returned for the other, so that a near-tie does not
+    spread. The hidden states of a later sweep follow from states that are not returned: there a chain is held to the
+    reference's until its first near-tie."""
+    hidden_layer, visible_layer = _Layer(inputs, Stream.HIDDEN), _Layer(inputs, Stream.VISIBLE)
+    start, clamped = inputs["states"].double(), inputs.get("clamped")
+    sweeps, visible = inputs["sweeps"], start
+    uncertain = torch.zeros((len(start), 1), dtype=torch.bool, device=start.device)
+    hidden, near = hidden_layer.draws(visible, 0)
+    for sweep in range(1, sweeps):
+        uncertain = uncertain | near.any(1, keepdim=True)
+        visible, near = visible_layer.draws(hidden, sweep - 1)
+        visible = visible if clamped is None else torch.where(clamped, start, visible)
+        uncertain = uncertain | near.any(1, keepdim=True)
+        hidden, near = hidden_layer.draws(visible, sweep)
+    near = near | uncertain
+    last, last_near = visible_layer.draws(outputs["hidden"], sweeps - 1)
+    if clamped is not None:
+        last, last_near = torch.where(clamped, start, last), last_near & ~clamped
+    p, width = hidden_layer.probabilities(outputs["visible"])
+    return {
+        "hidden": Expected(hidden, near.double()),
+        "visible": Expected(last, last_near.double()),
+        "hidden_probability": Expected(p, width),
+    }
+
+
+def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
+    """The law of the draws, for a sampler with a stream of its own: false alarm 1e-6.
+
+    The visible states are judged given the hidden ones, and these, if there was one sweep, given the start. After
+    several sweeps they follow from states that are not returned; there `keeps_the_law` must serve.
+    """
+    hidden, visible, start = outputs["hidden"], outputs["visible"], inputs["states"]
+    for name, states in (("hidden", hidden), ("visible", visible)):
+        if bool((states > 1).any()):
+            return Agreement(Status.WRONG_VALUES, f"{name} holds a state other than 0 and 1", error=math.inf, bound=0.0)
+    free = torch.ones_like(visible, dtype=torch.bool)
+    if "clamped" in inputs:
+        free &= ~inputs["clamped"]
+        if bool(((visible != start) & ~free).any()):
+            return Agreement(Status.WRONG_VALUES, "a clamped visible unit has moved", error=math.inf, bound=0.0)
+    hidden_layer, visible_layer = _Layer(inputs, Stream.HIDDEN), _Layer(inputs, Stream.VISIBLE)
+    p, tolerance = hidden_layer.probabilities(visible)
+    error = (outputs["hidden_probability"].double() - p).abs().nan_to_num(nan=math.inf)
+    if bool((error > tolerance).any()):
+        worst = int((error / tolerance).argmax())
+        far, bound = float(error.flatten()[worst]), float(tolerance.flatten()[worst])
+        return Agreement(Status.WRONG_VALUES, f"hidden_probability is off by {far:.3g}, bound {bound:.3g}", far, bound)
+
+    generator = np.random.Generator(np.random.SFC64(20))
+    p, _ = visible_layer.probabilities(hidden)
+    seen, field, width = draws.bernoulli_scores(visible, p, generator), p - 0.5, max(visible.shape[1], 1)
+    scores = seen
+    if "clamped" in inputs:
+        scores, field, width = seen[free], field[free], 1
+    verdicts = draws.normal_scores(scores, "visible draws", 0.5e-6, width=width, unrelated_to={"their field": field})
+    if inputs["sweeps"] == 1:
+        p, _ = hidden_layer.probabilities(start)
+        mine = draws.bernoulli_scores(hidden, p, generator)
+        beside, common = torch.zeros_like(mine), min(mine.shape[1], seen.shape[1])
+        beside[:, :common] = torch.where(free, seen, 0.0)[:, :common]
+        others = {"their field": p - 0.5, "visible draws of the chain": beside}
+        width = max(hidden.shape[1], 1)
+        verdicts += draws.normal_scores(mine, "hidden draws", 0.5e-6, width=width, unrelated_to=others)
+    return harness.all_of(verdicts)
+
+
+def cost(case: Case) -> Cost:
+    chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
+    units = chains * (visible + hidden) * sweeps
+    parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
+    dtype, parts = PRODUCTS.get(PRECISIONS.get(case.scenario, ""), (case.dtype, 1))
+    products = parts * (2 * sweeps + 1)  # the last one for the probabilities
+    flops = 2 * chains * visible * hidden * products
+    return Cost(
+        items=units,
+        unit="unit updates",
+        bytes_read=chains * visible + parameters,
+        bytes_written=chains * (visible + 5 * hidden),
+        flops=flops,
+        matrix_flops=flops,
+        matrix_dtype=dtype,
+        random_words=units,
+        special_calls=units + chains * hidden,
+    )
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    weights: Tensor | PreparedWeights = inputs["weights"]
+    precision = inputs.get("precision", "float32")
+    if precision != "float32":
+        weights = prepare_weights(inputs["weights"], precision)
+
+    out = GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
+    packed = bool(inputs.get("packed", False))
+
+    def launch() -> Tensors:
+        nonlocal weights
+        if isinstance(weights, PreparedWeights) and not weights.is_current:
+            weights = prepare_weights(inputs["weights"], precision)
+        states = inputs["states"]
+        result = gibbs(
+            pack_states(states) if packed else states, weights, inputs["visible_bias"], inputs["hidden_bias"],
+            inputs["sweeps"], inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+            first_chain=inputs["first_chain"], clamped=inputs.get("clamped"), return_hidden_probability=True,
+            check_values=False, precision=precision, backend=backend, out=None if packed else out,
+        )  # fmt: skip
+        if packed and result.hidden_probability is not None:
+            out.visible.copy_(unpack_states(result.visible, out.visible.shape[1]))
+            out.hidden.copy_(unpack_states(result.hidden, out.hidden.shape[1]))
+            outputs["hidden_probability"].copy_(result.hidden_probability)
+        return outputs
+
+    return launch
+
+
+def _machine(visible: int, hidden: int, device: torch.device) -> dict[str, Any]:
+    i, j = torch.arange(visible, dtype=torch.float64), torch.arange(hidden, dtype=torch.float64)
+    return {
+        "weights": torch.sin(1.7 * i[:, None] + 0.9 * j + 0.3).float().to(device),
+        "visible_bias": (0.3 * torch.cos(i)).float().to(device),
+        "hidden_bias": (-0.2 * torch.sin(j + 1)).float().to(device),
+    }
+
+
+def _states(units: int) -> Tensor:
+    return (torch.arange(1 << units)[:, None] >> torch.arange(units) & 1).to(torch.uint8)
+
+
+def joint_law(machine: Mapping[str, Any], beta: float) -> Tensor:
+    """``p(v, h)`` by enumeration: float64, (2**visible, 2**hidden); unit i of a state is bit i of its index."""
+    weights, b, c = (machine[name].double().cpu() for name in ("weights", "visible_bias", "hidden_bias"))
+    v, h = _states(len(b)).double(), _states(len(c)).double()
+    log_weight = beta * ((v @ b)[:, None] + (h @ c)[None, :] + v @ weights @ h.t())
+    return torch.softmax(log_weight.flatten(), 0).view(len(v), len(h))
+
+
+CHAINS = 107_000
+"""For 16 states: false alarm 1e-6, power 0.999 at a chi-distance of 0.03."""
+CPU_CHAINS = 48_000
+MANY_CHAINS = 500_000
+"""The same for 1024 states."""
+
+
+def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Chains that start as exact draws of the visible states are exact draws after any number of sweeps, and their
+    hidden states, drawn from the visible ones before, too."""
+    return harness.all_of(_law_verdicts((4, 3), CHAINS, sweeps, beta, advance, device, seed, "float32", 1e-6))
+
+
+def keeps_the_laws(
+    units: tuple[int, int], chains: int, precisions: Sequence[str], advance: Advance, device: torch.device, seed: int
+) -> Agreement:
+    """One sweep at each of three temperatures in each of ``precisions``, as `keeps_the_law` has it.
+
+    ``chains`` have the power of that. On a CPU, where most kernels are interpreted, `CPU_CHAINS` are shared out.
+    """
+    betas = (0.5, 1.0, 2.0)
+    trials = [(precision, beta) for precision in precisions for beta in betas]
+    each = chains if device.type == "cuda" else CPU_CHAINS // len(trials)
+    verdicts = []
+    for number, (precision, beta) in enumerate(trials):
+        first = seed + (number << 32)
+        verdicts += _law_verdicts(units, each, 1, beta, advance, device, first, precision, 1e-6 / len(trials))
+    return harness.all_of(verdicts)
+
+
+def _law_verdicts(
+    units: tuple[int, int], chains: int, sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int,
+    precision: str, false_alarm: float,
+) -> list[Agreement]:  # fmt: skip
+    machine = _machine(*units, device)
+    if precision == "bf16":  # the law of the machine that it has: other weights have another
+        machine["weights"] = machine["weights"].to(torch.bfloat16).to(torch.float32)
+    law = joint_law(machine, beta)
+    start = torch.multinomial(law.sum(1), chains, replacement=True, generator=torch.Generator().manual_seed(seed))
+    numbers = {"sweeps": sweeps, "beta": beta, "seed": seed, "first_sweep": 0, "first_chain": 0}
+    result = advance({"states": _states(units[0])[start].to(device), **machine, **numbers, "precision": precision})
+    verdicts = []
+    for name, exact in (("visible", law.sum(1)), ("hidden", law.sum(0))):
+        states = result[name].cpu().long()
+        if not bool(((states == 0) | (states == 1)).all()):
+            wrong = f"{name} holds a state other than 0 and 1"
+            return [Agreement(Status.WRONG_LAW, wrong, error=math.inf, bound=0.0)]
+        index = (states << torch.arange(states.shape[1])).sum(1)
+        counts = torch.bincount(index, minlength=len(exact))
+        verdicts.append(harness.chi_square(counts, exact, false_alarm=false_alarm / 2))
+    return verdicts
+
+
+def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Five sweeps in one call give the states of five calls, and of the batch split in two: the same stream. The
+    number of the first sweep may lie on the device."""
+    states = _states(8)[:200].to(device)
+    numbers = {"beta": 1.0, "seed": seed, "first_sweep": 0, "first_chain": 0, "sweeps": 5}
+    inputs = {"states": states, **_machine(8, 5, device), **numbers}
+    whole = advance(inputs)["visible"]
+    stepped = states
+    for sweep in range(5):
+        stepped = advance({**inputs, "states": stepped, "sweeps": 1, "first_sweep": sweep})["visible"]
+    parts = [
+        advance({**inputs, "states": states[first:end], "first_chain": first})["visible"]
+        for first, end in ((0, 77), (77, 200))
+    ]
+    counted = torch.zeros(1, dtype=torch.int64, device=device)
+    told = states
+    for _ in range(5):
+        told = advance({**inputs, "states": told, "sweeps": 1, "first_sweep": counted})["visible"]
+        counted += 1
+    for what, other in (
+        ("five calls of one sweep", stepped),
+        ("five calls that read their number from the device", told),
+        ("two parts of the batch", torch.cat(parts)),
+    ):
+        wrong = int((whole != other).sum())
+        if wrong:
+            return Agreement(
+                Status.WRONG_LAW, f"{what}: {wrong} of {whole.numel()} states differ", error=float(wrong), bound=0.0
+            )
+    return Agreement(Status.PASSED, error=0.0, bound=0.0)
+
+
+OPERATION = Operation(
+    name="rbm_gibbs",
+    summary="Sweeps of block Gibbs sampling of a restricted Boltzmann machine.",
+    formula="h ~ Bernoulli(sigmoid(beta (c + v W))), v ~ Bernoulli(sigmoid(beta (b + W h)))",
+    source="Hinton, Neural Computation 14 (2002)",
+    kind="sampler",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+    judge_draws=judge_draws,
+    laws=(
+        Law("enumeration beta=0.5", "two sweeps keep the law of a 4 x 3 machine", partial(keeps_the_law, 2, 0.5)),
+        Law("enumeration beta=2", "one sweep keeps the law of a 4 x 3 machine", partial(keeps_the_law, 1, 2.0)),
+        *(
+            Law(
+                f"enumeration {precision}",
+                "a sweep on tensor cores keeps the law of a 4 x 3 machine at three temperatures",
+                partial(keeps_the_laws, (4, 3), CHAINS, (precision,)),
+            )
+            for precision in PRODUCTS
+        ),
+        Law(
+            "enumeration 10 x 8",
+            "a sweep keeps the law of a 10 x 8 machine in each precision at three temperatures",
+            partial(keeps_the_laws, (10, 8), MANY_CHAINS, ("float32", *PRODUCTS)),
+        ),
+        Law("composition", "splitting sweeps or chains over calls changes no state", composes, shared_stream=True),
+    ),
+)
+
+
+register_operations, register_implementations = operation_hooks(
+    OPERATION, prepare, "boltzbench.kernels.rbm_gibbs", "binary"
+)

@@ -1,0 +1,217 @@
+"""The operation ``generalised_cross_entropy``, forward and backward, and its three implementations."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Unpack
+
+import torch
+from boltzbench.harness import (
+    Case,
+    CaseOptions,
+    Cost,
+    Expected,
+    Inputs,
+    Launch,
+    Operation,
+    Tensors,
+)
+from boltzbench.kernels.generalised_cross_entropy import (
+    generalised_cross_entropy_backward,
+    generalised_cross_entropy_forward,
+    reference,
+)
+from boltzbench.kernels.logsumexp import accumulation_dtype
+from boltzbench.plugins.operations.rows.logsumexp import ACCESS, rows_of
+from boltzbench.plugins.support.operations import operation_hooks
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+QS = {"cross-entropy": 0.0, "tiny": 1e-6, "half": 0.5, "absolute": 1.0}
+"""Variants that differ by q; all others have q = 0.7, the authors' choice."""
+IGNORED = -100
+
+SHAPES = ((1 << 23, 8), (1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 9, 128256))
+"""Rows of a few classes to those of a vocabulary: several rows to a warp, a warp, or a block to a row."""
+
+
+def _case(rows: int, columns: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
+    sizes = {"rows": rows, "columns": columns}
+    return Case("generalised_cross_entropy", sizes, dtype, scenario, **more)
+
+
+CASES = (
+    *(_case(37, 1031, dtype, scenario) for dtype in DTYPES for scenario in ("", "backward")),
+    *(_case(70, 128, dtype, scenario) for dtype in ("float32", "bfloat16") for scenario in ("", "backward")),
+    *(_case(33, 300, scenario=f"{q}{pass_}") for q in QS for pass_ in ("", " backward")),
+    *(
+        _case(7, 512, scenario=f"{data}{pass_}")
+        for data in ("outliers", "shifted", "infinities", "nan", "ignored", "expanded")
+        for pass_ in ("", " backward")
+    ),
+    *(
+        _case(67, 300, scenario=f"{data}{pass_}")
+        for data in ("transposed", "sliced", "unaligned")
+        for pass_ in ("", " backward")
+    ),
+    _case(7, 512, scenario="cross-entropy infinities"),
+    _case(7, 512, scenario="cross-entropy infinities backward"),
+    _case(3, 70001, scenario="split"),
+    _case(2, 70000, "float16", "split"),
+    _case(2, 70000, "bfloat16", "split backward"),
+    _case(1, 4103, scenario="remainder"),
+    _case(2001, 3, scenario="short"),
+    _case(2001, 3, scenario="short backward"),
+    _case(3, 1),
+    _case(3, 1, scenario="backward"),
+    _case(0, 7),
+    _case(0, 7, scenario="backward"),
+    *(_case(3, columns) for columns in (31, 33, 255, 257, 4095, 4097)),
+    _case(1024, 1024, purpose="bench"),
+    _case(1024, 1024, "float32", "backward", purpose="bench"),
+    *(
+        _case(rows, columns, dtype, scenario, purpose="bench", preset=preset)  # about 256 MB each in float32
+        for dtype, scenario, preset in (
+            ("float32", "", "quick"),
+            ("bfloat16", "", "quick"),
+            ("float32", "backward", "quick"),
+            ("bfloat16", "backward", "quick"),
+            ("float32", "cross-entropy", "full"),
+            ("float32", "cross-entropy backward", "full"),
+            ("float16", "", "full"),
+            ("float64", "", "full"),
+        )
+        for rows, columns in SHAPES
+    ),
+)
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Rows as log-sum-exp has them. Every other label is the likeliest class: the power of a random one's probability
+    is small, and then the loss hardly depends on the logits."""
+    x, words = rows_of(case, device), case.scenario.split()
+    rows, columns = x.shape
+    generator = torch.Generator(device).manual_seed(case.seed + 1)
+    labels = torch.randint(0, max(columns, 1), (rows,), generator=generator, device=device)
+    if rows:
+        labels[::2] = x[::2].nan_to_num().argmax(1)
+    if "infinities" in words:
+        x[3, labels[3]], x[4, labels[4]] = -torch.inf, torch.inf
+        x[5, (labels[5] + 1) % columns] = torch.inf
+    if "ignored" in words:
+        x[0, 1], x[1, 2] = torch.nan, torch.inf
+        labels[:3] = IGNORED
+    inputs = {"logits": x, "labels": labels, "q": QS.get(words[0] if words else "", 0.7), "ignore_index": IGNORED}
+    if "backward" in words:
+        wide = accumulation_dtype(x.dtype)
+        inputs["lse"] = torch.logsumexp(x.double(), 1).to(wide)
+        inputs["grad"] = torch.randn(rows, generator=generator, device=device).to(wide)
+    return inputs
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    logits = inputs["logits"]
+    if "grad" in inputs:
+        return {"dlogits": torch.empty_like(logits, memory_format=torch.contiguous_format)}
+    wide = accumulation_dtype(logits.dtype)
+    return {name: logits.new_empty(len(logits), dtype=wide) for name in ("loss", "lse")}
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """With u the unit roundoff of the accumulation, L the loss, w = p_y**q and n classes:
+
+    ``lse``: ``2u (|lse| + |max| + ln n + 1)``, as in log-sum-exp.
+    ``loss``: log p_y may be taken from it, as a difference, and so be off by e = ``2u (|lse| + |max| + |log p_y| + ln n
+    + 1)``; times q, which is rounded too, three roundings more. The exponential takes that as w of it, and expm1, of up
+    to four functions and quotients of 2 ulp, loses 16 u of the loss: ``w (e + 3u |log p_y|) + 16 u L``.
+    ``dlogits``: p_i is off by ``a_i = u (2 (|z_i| + |lse|) + 8)`` of itself, as the gradient of log-sum-exp is; w by
+    ``u (q (2 (|z_y| + |lse|) + 4 |log p_y|) + 8)`` of itself, for its exponent is a difference, a product with a
+    rounded q, and one with log2(e); then three roundings: of a difference and two products. What is less than the
+    smallest normal number may be flushed.
+    """
+    x, labels, q = inputs["logits"].double(), inputs["labels"], inputs["q"]
+    dtype = inputs["logits"].dtype
+    wide = accumulation_dtype(dtype)
+    u = torch.finfo(wide).eps / 2
+    if not x.numel():
+        return {name: Expected(tensor.double()) for name, tensor in make_outputs(inputs).items()}
+    chosen = x.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    if "grad" not in inputs:
+        loss, lse = reference.losses(x, labels, 1, q, inputs["ignore_index"])
+        peak, log_n = x.amax(1), math.log(x.shape[1])
+        power, log_p = _power(q, chosen - lse)
+        off = 2 * u * (_finite(lse) + _finite(peak) + log_p + log_n + 1) + 3 * u * log_p
+        return {
+            "loss": Expected(loss, power * off + 16 * u * _finite(loss)),
+            "lse": Expected(lse, 2 * u * (_finite(lse) + _finite(peak) + log_n + 1)),
+        }
+    grad, lse = inputs["grad"].double()[:, None], inputs["lse"].double()
+    slope = reference.gradient(inputs["grad"].double(), x, labels, lse, 1, q, inputs["ignore_index"])
+    power, log_p = _power(q, (chosen - lse)[:, None])
+    p = torch.exp(x - lse[:, None]).nan_to_num()
+    level = _finite(lse)[:, None]
+    p_off = p * u * (2 * (_finite(x) + level) + 8)
+    power_off = u * (q * (2 * (_finite(chosen)[:, None] + level) + 4 * log_p) + 8)
+    finfo = torch.finfo(dtype)
+    u_out = finfo.eps / 2 if dtype != wide else 0.0
+    smallest = finfo.smallest_normal * (finfo.eps if dtype is torch.float16 else 1.0)
+    bound = (grad * power).abs() * p_off + _finite(slope) * (power_off + 3 * u + u_out)
+    return {"dlogits": Expected(slope, bound + smallest * (1.0 + grad.abs()))}
+
+
+def _finite(x: Tensor) -> Tensor:
+    """``|x|``, and 0 where x is infinite or NaN: nothing is rounded there."""
+    return x.abs().nan_to_num(0.0, 0.0, 0.0)
+
+
+def _power(q: float, log_p: Tensor) -> tuple[Tensor, Tensor]:
+    """``p**q`` and ``|log p|``; 0 where that is infinite or NaN."""
+    return (torch.exp(q * log_p) if q else torch.ones_like(log_p)).nan_to_num(), _finite(log_p)
+
+
+def cost(case: Case) -> Cost:
+    """A row's logit of the label is part of the row that is read."""
+    elements, rows = math.prod(case.sizes.values()), case.sizes["rows"]
+    size, wide = case.torch_dtype.itemsize, accumulation_dtype(case.torch_dtype).itemsize
+    if "backward" in case.scenario:
+        read = elements * size + rows * (8 + 2 * wide)
+        return Cost(elements, "elements", read, elements * size, 5 * elements, special_calls=elements)
+    return Cost(elements, "elements", elements * size + 8 * rows, 2 * rows * wide, 4 * elements, special_calls=elements)
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    logits, labels, q = inputs["logits"], inputs["labels"], inputs["q"]
+    run: Callable[..., object]
+    if "grad" in inputs:
+        arguments = (inputs["grad"], logits, labels, inputs["lse"], q)
+        run = partial(generalised_cross_entropy_backward, *arguments, out=outputs["dlogits"])
+    else:
+        out = (outputs["loss"], outputs["lse"])
+        run = partial(generalised_cross_entropy_forward, logits, labels, q, out=out)
+
+    def launch() -> Tensors:
+        run(ignore_index=inputs["ignore_index"], backend=backend)
+        return outputs
+
+    return launch
+
+
+OPERATION = Operation(
+    name="generalised_cross_entropy",
+    summary="A loss of softmax probabilities that bears wrong labels, and its gradient.",
+    formula="L = (1 - p_y^q) / q with p = softmax(z); dL/dz_i = p_y^q (p_i - delta_iy); q = 0: cross-entropy",
+    source="Z. Zhang, M. Sabuncu, NeurIPS 2018",
+    kind="map",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+)
+
+
+register_operations, register_implementations = operation_hooks(
+    OPERATION, prepare, "boltzbench.kernels.generalised_cross_entropy", note=ACCESS
+)

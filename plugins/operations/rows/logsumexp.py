@@ -1,0 +1,212 @@
+"""The operation ``logsumexp``, forward and backward, and its three implementations."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Unpack
+
+import torch
+from boltzbench.harness import (
+    Case,
+    CaseOptions,
+    Cost,
+    Expected,
+    Inputs,
+    Launch,
+    Operation,
+    Tensors,
+)
+from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
+from boltzbench.plugins.support import digits
+from boltzbench.plugins.support.operations import operation_hooks
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+ACCESS = (
+    "loads of 128 bits where rows lie in one piece and begin at multiples of 16 bytes, else narrower ones, more of them"
+)
+BETAS = {"hot": 0.25, "cold": 3.0, "negative": -0.7, "beta-zero": 0.0}
+"""Variants that differ by the inverse temperature; all others have beta = 1."""
+
+SHAPES = ((1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 10, 1 << 17), (1, 1 << 27))
+LARGE_SHAPES = ((1 << 12, 1 << 17), (1, 1 << 30))
+"""Many short rows to one long one: several rows to a warp, a warp, a block, or several blocks to a row."""
+
+
+def _case(rows: int, columns: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
+    return Case("logsumexp", {"rows": rows, "columns": columns}, dtype, scenario, **more)
+
+
+CASES = (
+    *(_case(37, 1031, dtype) for dtype in DTYPES),
+    *(_case(37, 1031, dtype, "backward") for dtype in DTYPES),
+    *(
+        _case(5, 512, scenario=scenario)
+        for scenario in (*BETAS, "outliers", "shifted", "infinities", "nan", "expanded")
+    ),
+    *(
+        _case(67, 300, scenario=scenario)
+        for scenario in ("transposed", "sliced", "unaligned", "transposed backward", "cold backward")
+    ),
+    _case(3, 70001, scenario="split"),
+    _case(2, 70000, "float16", "split"),
+    _case(1, 70003, scenario="split remainder"),
+    _case(1, 4103, scenario="remainder"),
+    *(_case(70, 128, dtype, scenario) for dtype in ("float32", "bfloat16") for scenario in ("", "backward")),
+    _case(2001, 3, scenario="short"),
+    _case(1, 1),
+    _case(4, 0),
+    _case(0, 7),
+    *(_case(3, columns) for columns in (31, 33, 255, 257, 4095, 4097)),
+    _case(1024, 1024, purpose="bench"),
+    _case(1024, 1024, "float32", "backward", purpose="bench"),
+    *(
+        _case(rows, columns, dtype, scenario, purpose="bench", preset=preset)  # at least 256 MB each
+        for dtype, scenario, preset in (
+            ("float32", "", "quick"),
+            ("bfloat16", "", "quick"),
+            ("float32", "backward", "quick"),
+            ("float16", "", "full"),
+            ("float64", "", "full"),
+            ("bfloat16", "backward", "full"),
+            ("float64", "backward", "full"),
+        )
+        for rows, columns in SHAPES
+    ),
+    *(
+        _case(rows, columns, dtype, scenario, purpose="bench", preset="full")
+        for dtype in ("float32", "bfloat16")
+        for scenario in ("", "backward")
+        for rows, columns in LARGE_SHAPES
+        if columns < 1 << 30 or not scenario  # the reference of a gradient holds many tensors, 8 GB each there
+    ),
+    _case(2048, 65536, "float32", "transposed", purpose="bench", preset="full"),
+    _case(1, 1 << digits.HIDDEN_UNITS, "float32", "digits log Z", purpose="real"),
+    _case(10, digits.IMAGES // 10, "float32", "digits free energies", purpose="real"),
+)
+
+
+def rows_of(case: Case, device: torch.device) -> Tensor:
+    """Rows of different scale and level: the result of plain uniform noise hardly depends on the data."""
+    rows, columns = case.sizes["rows"], case.sizes["columns"]
+    words = case.scenario.split()
+    generator = torch.Generator(device).manual_seed(case.seed)
+    random = partial(torch.randn, generator=generator, device=device)
+    if case.scenario == "digits log Z":
+        x = -digits.hidden_free_energies().to(device)[None, :]
+    elif case.scenario == "digits free energies":
+        x = -digits.image_free_energies().to(device)[: rows * columns].view(rows, columns)
+    else:
+        x = random(rows, columns)
+        x = x.mul_(torch.exp(random(rows, 1))).add_(20.0 * random(rows, 1))
+    if "outliers" in words or "far" in words:
+        x[:, columns // 3] += 60.0 if "outliers" in words else 3000.0
+    if "shifted" in words:
+        x += 1.0e4
+    x = x.to(case.torch_dtype)
+    if "infinities" in words:
+        x[0], x[1, ::2], x[2, -1] = -torch.inf, -torch.inf, torch.inf
+    if "nan" in words:
+        x[0, 7] = torch.nan
+        x[1, 3], x[1, 5] = torch.inf, torch.nan
+    if "transposed" in words:
+        x = x.t().contiguous().t()
+    elif "sliced" in words:
+        x = torch.cat((x, x), dim=1)[:, ::2]
+    elif "unaligned" in words:
+        x = torch.cat((x[:, :1], x), dim=1)[:, 1:]
+    elif "expanded" in words:
+        x = x[:, :1].expand(rows, columns)
+    return x
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    x, words = rows_of(case, device), case.scenario.split()
+    inputs: dict[str, Any] = {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
+    if "backward" in words:
+        generator = torch.Generator(device).manual_seed(case.seed + 1)
+        inputs["lse"] = reference.logsumexp(x.double(), 1, inputs["beta"]).to(accumulation_dtype(x.dtype))
+        inputs["grad"] = torch.randn(len(x), generator=generator, device=device).to(x.dtype)
+    return inputs
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    x = inputs["x"]
+    if "grad" in inputs:
+        return {"dx": torch.empty_like(x, memory_format=torch.contiguous_format)}
+    return {"y": x.new_empty(x.shape[0])}
+
+
+def _roundoffs(dtype: torch.dtype) -> tuple[float, float]:
+    """Unit roundoff of the accumulation, and of rounding to a 16-bit output (0 where there is none)."""
+    wide = accumulation_dtype(dtype)
+    return torch.finfo(wide).eps / 2, torch.finfo(dtype).eps / 2 if dtype != wide else 0.0
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """Forward: ``2u (|y| + |max| + ln n + 1)``: the maximum is scaled, the sum's logarithm added, each rounded.
+
+    Backward: the exponent is off by ``u (|beta x| + |lse|)``, twice (products and difference), which is a relative
+    error of the result; eight more roundings. Numbers below the smallest normal one may be flushed.
+    """
+    x, beta = inputs["x"].double(), inputs["beta"]
+    u, u_out = _roundoffs(inputs["x"].dtype)
+    if "grad" not in inputs:
+        y = reference.logsumexp(x, 1, beta)
+        n = x.shape[1]
+        largest = ((x.amax(1) if beta > 0 else x.amin(1)) * beta).abs() if n else torch.zeros_like(y)
+        bound = 2 * u * (y.abs() + largest + math.log(max(n, 1)) + 1) + u_out * y.abs()
+        return {"y": Expected(y, torch.nan_to_num(bound, nan=0.0, posinf=0.0))}
+    grad, lse = inputs["grad"].double(), inputs["lse"].double()
+    dx = reference.gradient(grad, x, lse, 1, beta)
+    relative = u * (2 * ((x * beta).abs() + lse.abs()[:, None]) + 8) + u_out
+    finfo = torch.finfo(inputs["x"].dtype)
+    smallest = finfo.smallest_normal * (finfo.eps if inputs["x"].dtype is torch.float16 else 1.0)
+    return {"dx": Expected(dx, dx.abs() * relative + smallest * (1.0 + grad.abs()[:, None]))}
+
+
+def cost(case: Case) -> Cost:
+    elements, rows = math.prod(case.sizes.values()), case.sizes["rows"]
+    size = case.torch_dtype.itemsize
+    if "backward" in case.scenario:
+        row_bytes = rows * (size + accumulation_dtype(case.torch_dtype).itemsize)
+        return Cost(
+            elements, "elements", elements * size + row_bytes, elements * size, 4 * elements, special_calls=elements
+        )
+    return Cost(elements, "elements", elements * size, rows * size, 4 * elements, special_calls=elements)
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    x, dim, beta = inputs["x"], inputs["dim"], inputs["beta"]
+    run: Callable[[], Tensor]
+    if "grad" in inputs:
+        run = partial(logsumexp_backward, inputs["grad"], x, inputs["lse"], dim, beta, out=outputs["dx"])
+    else:
+        run = partial(logsumexp, x, dim, beta, out=outputs["y"])
+
+    def launch() -> Tensors:
+        run(backend=backend)
+        return outputs
+
+    return launch
+
+
+OPERATION = Operation(
+    name="logsumexp",
+    summary="The logarithm of a partition function for each row, and its gradient.",
+    formula="y = log sum_i exp(beta x_i); dy/dx_i = beta exp(beta x_i - y)",
+    source="Blanchard, Higham, Higham, IMA J. Numer. Anal. 41 (2021)",
+    kind="map",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+)
+
+
+register_operations, register_implementations = operation_hooks(
+    OPERATION, prepare, "boltzbench.kernels.logsumexp", note=ACCESS
+)

@@ -1,0 +1,273 @@
+"""The operation ``ising``: checkerboard sweeps of Ising lattices, judged spin by spin and against exact answers."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Unpack
+
+import torch
+from boltzbench import harness
+from boltzbench.harness import (
+    Advance,
+    Agreement,
+    Case,
+    CaseOptions,
+    Cost,
+    Expected,
+    Inputs,
+    Launch,
+    Law,
+    Operation,
+    Status,
+    Tensors,
+)
+from boltzbench.kernels.ising import energy, ising_sweeps, pack_spins, unpack_spins, words_of
+from boltzbench.kernels.ising.request import STREAMS
+from boltzbench.kernels.philox import random_words
+from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
+from boltzbench.plugins.support.operations import operation_hooks
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+FIELDS = {"field": 0.3, "heat-bath-field": -0.3}
+BETAS = {"beta-zero": 0.0, "beta-infinite": math.inf}
+DRAWN_BITS = 12
+"""Of a spin's number, in the cost: a warp's 1024 spins are decided after log2(1024) + 1.3 bits, in groups of four."""
+
+
+def _case(
+    lattices: int, height: int, width: int, sweeps: int = 1, scenario: str = "", **more: Unpack[CaseOptions]
+) -> Case:
+    sizes = {"lattices": lattices, "height": height, "width": width, "sweeps": sweeps}
+    return Case("ising", sizes, "int32", scenario, **more)
+
+
+CASES = (
+    _case(5, 6, 70),
+    _case(5, 6, 70, scenario="heat-bath"),
+    _case(3, 10, 66, scenario="antiferromagnet"),
+    *(_case(3, 4, 130, scenario=scenario) for scenario in (*FIELDS, *BETAS)),
+    _case(70, 4, 4, sweeps=3),
+    _case(9, 2, 2, sweeps=2, scenario="heat-bath"),
+    _case(2, 64, 128),
+    _case(2, 64, 128, sweeps=2),
+    _case(0, 4, 6),
+    _case(4, 64, 64, purpose="bench"),
+    *(
+        _case(lattices, side, side, sweeps, scenario, purpose="bench", preset=preset)
+        for scenario, preset in (("", "quick"), ("heat-bath", "quick"), ("field", "full"))
+        for lattices, side, sweeps in ((1, 16384, 4), (1, 4096, 16), (256, 512, 16), (65536, 32, 16))
+    ),
+)
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Spins at random and betas of 0.2 to 0.7, one for each lattice."""
+    lattices, height, width = (case.sizes[name] for name in ("lattices", "height", "width"))
+    words = words_of(width)
+    generator = torch.Generator(device).manual_seed(case.seed)
+    bits = torch.randint(
+        -(1 << 31), 1 << 31, (lattices, 2, height, words), generator=generator, device=device, dtype=torch.int64
+    )
+    present = torch.full((words,), (1 << 32) - 1, device=device)
+    present[-1] >>= 32 * words - width // 2
+    if case.scenario in BETAS:
+        beta = torch.full((lattices,), BETAS[case.scenario], dtype=torch.float64, device=device)
+    else:
+        beta = 0.2 + 0.5 * torch.rand(lattices, generator=generator, device=device, dtype=torch.float64)
+    return {
+        "spins": (bits & present).to(torch.int32),
+        "beta": beta,
+        "width": width,
+        "sweeps": case.sizes["sweeps"],
+        "coupling": -0.8 if case.scenario == "antiferromagnet" else 1.0,
+        "field": FIELDS.get(case.scenario, 0.0),
+        "rule": "heat_bath" if case.scenario.startswith("heat-bath") else "metropolis",
+        "seed": case.seed + (1 << 63),
+        "first_sweep": 3,
+        "first_lattice": 1 << 31,
+    }
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    return {"advanced": torch.empty_like(inputs["spins"])}
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """Every spin by itself, its flip's probability in float64 from the change of energy. Spins are equal or wrong."""
+    width, rule = inputs["width"], inputs["rule"]
+    spins = unpack_spins(inputs["spins"], width).double()
+    lattices, height, _ = spins.shape
+    device, beta = spins.device, inputs["beta"][:, None, None]
+    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    site = (column // 2).to(device)
+    words = words_of(width)
+    lattice = torch.arange(lattices, device=device)[:, None, None] + inputs["first_lattice"]
+    word = lattice * height * words + row.to(device) * words + site // 32
+    for sweep in range(inputs["sweeps"]):
+        for colour in (0, 1):
+            around = spins.roll(1, 1) + spins.roll(-1, 1) + spins.roll(1, 2) + spins.roll(-1, 2)
+            change = 2 * spins * (inputs["coupling"] * around + inputs["field"])
+            exponent = torch.where(change.abs() < 1e-9, 0.0, beta * change)
+            p = torch.exp(-exponent) if rule == "metropolis" else 1 / (1 + torch.exp(exponent))
+            number = torch.zeros_like(word)
+            for part in range(8):
+                drawn = random_words(word * 8 + part, inputs["seed"], inputs["first_sweep"] + sweep, STREAMS[colour])
+                for each in drawn.unbind(-1):
+                    number = number << 1 | each >> site % 32 & 1
+            flips = (number.double() < (p * 2.0**32).round()) & ((row + column) % 2 == colour).to(device)
+            spins = torch.where(flips, -spins, spins)
+    return {"advanced": Expected(pack_spins(spins).double())}
+
+
+def cost(case: Case) -> Cost:
+    lattices, height, width, sweeps = (case.sizes[name] for name in ("lattices", "height", "width", "sweeps"))
+    spins = lattices * height * width
+    return Cost(
+        items=spins * sweeps,
+        unit="flips",
+        bytes_read=spins // 8,
+        bytes_written=spins // 8,
+        random_words=spins * sweeps * DRAWN_BITS // 32,
+    )
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    def launch() -> Tensors:
+        ising_sweeps(
+            inputs["spins"], inputs["width"], inputs["sweeps"], inputs["beta"], coupling=inputs["coupling"],
+            field=inputs["field"], rule=inputs["rule"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+            first_lattice=inputs["first_lattice"], out=outputs["advanced"], backend=backend,
+        )  # fmt: skip
+        return outputs
+
+    return launch
+
+
+def _numbers(width: int, seed: int, **given: Any) -> dict[str, Any]:
+    numbers = {"width": width, "coupling": 1.0, "field": 0.0, "rule": "metropolis", "seed": seed}
+    return {**numbers, "sweeps": 1, "first_sweep": 0, "first_lattice": 0, **given}
+
+
+LATTICES = 260_000
+"""For the 80 or so values that energy and magnetisation take together; see `keeps_the_law`."""
+CPU_LATTICES = 12_000
+
+
+def keeps_the_law(rule: str, field: float, advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Lattices of 4 x 4 that start as exact draws are exact draws after two sweeps, at three temperatures in one call.
+
+    Judged by energy and magnetisation together, and by the spins of a row, which tell one place from another.
+    """
+    betas = (0.2, 0.44, 0.6)
+    each = (LATTICES if device.type == "cuda" else CPU_LATTICES) // len(betas)
+    states = all_states(4, 4)
+    energies, magnetisation = energy(states, field=field), states.sum((1, 2), dtype=torch.int64)
+    cells, cell = torch.unique(torch.stack((energies, magnetisation.double())), dim=1, return_inverse=True)
+    generator = torch.Generator().manual_seed(seed)
+    laws = [torch.softmax(-beta * energies, 0) for beta in betas]
+    start = torch.cat([torch.multinomial(law, each, replacement=True, generator=generator) for law in laws])
+    beta = torch.tensor(betas, dtype=torch.float64, device=device).repeat_interleave(each)
+    numbers = _numbers(4, seed, sweeps=2, rule=rule, field=field)
+    result = advance({"spins": pack_spins(states[start]).to(device), "beta": beta, **numbers})["advanced"]
+    up = (unpack_spins(result, 4).cpu() > 0).long().flatten(1)
+    index = (up << torch.arange(16)).sum(1).view(len(betas), each)
+    row = torch.arange(1 << 16) & 15
+    verdicts = []
+    for law, drawn in zip(laws, index, strict=True):
+        for of, count in ((cell, cells.shape[1]), (row, 16)):
+            exact = torch.zeros(count, dtype=torch.float64).index_add_(0, of, law)
+            counts = torch.bincount(of[drawn], minlength=count)
+            verdicts.append(harness.chi_square(counts, exact, false_alarm=1e-6 / 6))
+    return harness.all_of(verdicts)
+
+
+TORI = ((8, 0.3, 20, 400), (32, 0.4, 1500, 2000), (128, 0.4, 1500, 500), (8, CRITICAL_BETA, 2500, 20_000))
+"""Side, beta, sweeps and lattices. The slowest mode takes about the smaller of side and correlation length (1.6 sites
+at 0.3, 6.0 at 0.4), to the power 2.17, in sweeps: seven times that and more leave less of a random start than there is
+noise.
+"""
+
+
+def agrees_with_kaufman(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Energy and specific heat of independent lattices, from a random start, within their standard errors.
+
+    The variance's is ``sqrt((m4 - m2**2) / lattices)``, with the moments of the energies drawn. On a CPU, where most
+    kernels are interpreted, the first torus alone.
+    """
+    tori = TORI if device.type == "cuda" else TORI[:1]
+    verdicts = []
+    for number, (side, beta, sweeps, lattices) in enumerate(tori):
+        generator = torch.Generator().manual_seed(seed + number)
+        spins = 2 * torch.randint(0, 2, (lattices, side, side), generator=generator, dtype=torch.int8) - 1
+        betas = torch.full((lattices,), beta, dtype=torch.float64, device=device)
+        numbers = _numbers(side, seed + (number << 32), sweeps=sweeps)
+        result = advance({"spins": pack_spins(spins).to(device), "beta": betas, **numbers})["advanced"]
+        drawn = energy(unpack_spins(result, side)).cpu() / side**2
+        exact, apart = kaufman(side, side, beta), drawn - drawn.mean()
+        scale = beta**2 * side**2
+        m2, m4 = float(apart.square().mean()), float(apart.pow(4).mean())
+        rate, what = 1e-6 / (2 * len(tori)), f"of a {side} x {side} torus at beta {beta:.3f}"
+        verdicts += [
+            harness.within(
+                float(drawn.mean()), exact.energy, math.sqrt(m2 / lattices), what=f"energy {what}", false_alarm=rate
+            ),
+            harness.within(
+                scale * m2 * lattices / (lattices - 1), exact.specific_heat,
+                scale * math.sqrt((m4 - m2**2) / lattices), what=f"specific heat {what}", false_alarm=rate,
+            ),
+        ]  # fmt: skip
+    return harness.all_of(verdicts)
+
+
+def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Three sweeps in one call give the spins of three calls, and of the batch split in two: the same stream."""
+    generator = torch.Generator().manual_seed(seed)
+    spins = 2 * torch.randint(0, 2, (50, 6, 10), generator=generator, dtype=torch.int8) - 1
+    packed, beta = pack_spins(spins).to(device), torch.linspace(0.1, 0.8, 50, dtype=torch.float64, device=device)
+
+    def run(first: int, end: int, **given: Any) -> Tensor:
+        inputs = {"spins": packed[first:end], "beta": beta[first:end], "first_lattice": first}
+        return advance({**_numbers(10, seed), **inputs, **given})["advanced"]
+
+    whole = run(0, 50, sweeps=3)
+    stepped = packed
+    for sweep in range(3):
+        stepped = run(0, 50, spins=stepped, first_sweep=sweep)
+    parts = torch.cat([run(first, end, sweeps=3) for first, end in ((0, 17), (17, 50))])
+    for what, other in (("three calls of one sweep", stepped), ("two parts of the batch", parts)):
+        wrong = int((whole != other).sum())
+        if wrong:
+            message = f"{what}: {wrong} of {whole.numel()} words differ"
+            return Agreement(Status.WRONG_LAW, message, error=float(wrong), bound=0.0)
+    return Agreement(Status.PASSED, error=0.0, bound=0.0)
+
+
+OPERATION = Operation(
+    name="ising",
+    summary="Checkerboard sweeps of many Ising lattices on a torus, a bit for each spin.",
+    formula="s -> -s with probability min(1, exp(-beta dE)) or 1 / (1 + exp(beta dE)), E = -J sum s s' - h sum s",
+    source="Metropolis et al., J. Chem. Phys. 21 (1953); Kaufman, Phys. Rev. 76 (1949)",
+    kind="sampler",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+    laws=(
+        *(
+            Law(
+                f"enumeration {rule}{' field' if field else ''}",
+                "two sweeps keep the law of a 4 x 4 torus at three temperatures",
+                partial(keeps_the_law, rule, field),
+            )
+            for rule, field in (("metropolis", 0.0), ("heat_bath", 0.0), ("metropolis", 0.3))
+        ),
+        Law("Kaufman", "energy and specific heat of tori are Kaufman's", agrees_with_kaufman),
+        Law("composition", "splitting sweeps or lattices over calls changes no spin", composes, shared_stream=True),
+    ),
+)
+
+
+register_operations, register_implementations = operation_hooks(OPERATION, prepare, "boltzbench.kernels.ising")

@@ -1,0 +1,170 @@
+"""The operation ``parallel_tempering``: exchanges of replicas, judged one by one and by their law."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Unpack
+
+import torch
+from boltzbench import harness
+from boltzbench.harness import (
+    Advance,
+    Agreement,
+    Case,
+    CaseOptions,
+    Cost,
+    Expected,
+    Inputs,
+    Launch,
+    Law,
+    Operation,
+    Status,
+    Tensors,
+)
+from boltzbench.kernels.parallel_tempering import SwapResult, swap_replicas
+from boltzbench.kernels.philox import Stream, random_words
+from boltzbench.plugins.support.operations import operation_hooks
+
+BOLTZBENCH_API = 1
+
+
+def _case(ladders: int, rungs: int, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
+    sizes = {"ladders": ladders, "rungs": rungs}
+    return Case("parallel_tempering", sizes, "float64", scenario, **more)
+
+
+CASES = (
+    _case(300, 12),
+    _case(301, 7, "odd round"),
+    _case(5, 2, "odd round"),
+    _case(1000, 1),
+    _case(40, 300, "far"),
+    _case(0, 4),
+    _case(64, 16, purpose="bench"),
+    _case(4096, 32, purpose="bench", preset="quick"),
+    _case(1 << 20, 32, purpose="bench", preset="full"),
+)
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Energies about what their rungs would have, of replicas in any order; ``far`` ones differ by hundreds."""
+    ladders, rungs = case.sizes["ladders"], case.sizes["rungs"]
+    generator = torch.Generator(device).manual_seed(case.seed)
+    order = torch.rand((ladders, rungs), generator=generator, device=device).argsort(1)
+    noise = torch.randn((ladders, rungs), generator=generator, device=device, dtype=torch.float64)
+    return {
+        "replica_at": order.to(torch.int32),
+        "energies": (300.0 if case.scenario == "far" else 2.0) * noise,
+        "betas": torch.linspace(0, 2, rungs, dtype=torch.float64, device=device),
+        "seed": case.seed + (1 << 63),
+        "round_number": 7 if case.scenario == "odd round" else 4,
+        "first_ladder": 1 << 31,
+    }
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    return {name: torch.empty_like(inputs["replica_at"]) for name in SwapResult._fields}
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """Pair by pair, from energies in the order of rungs. A replica is where it belongs or it is not."""
+    at, betas = inputs["replica_at"].long(), inputs["betas"]
+    energy = inputs["energies"].gather(1, at)
+    ladders, rungs = at.shape
+    found, accepted = at.clone(), torch.zeros_like(at)
+    ladder = inputs["first_ladder"] + torch.arange(ladders, device=at.device)
+    for k in range(inputs["round_number"] % 2, rungs - 1, 2):
+        place = ladder * rungs + k
+        words = random_words(place // 4, inputs["seed"], inputs["round_number"], Stream.SWAP)
+        u = (words.gather(1, place[:, None] % 4)[:, 0] // 256).double() / (1 << 24)
+        cost = (betas[k + 1] - betas[k]) * (energy[:, k + 1] - energy[:, k])
+        # Where the pair gains, no number is too large.
+        swapped = torch.where(cost >= 0, True, u < torch.exp(cost))
+        accepted[:, k] = swapped
+        found[:, k] = torch.where(swapped, at[:, k + 1], at[:, k])
+        found[:, k + 1] = torch.where(swapped, at[:, k], at[:, k + 1])
+    return {"replica_at": Expected(found.double()), "accepted": Expected(accepted.double())}
+
+
+def cost(case: Case) -> Cost:
+    replicas = case.sizes["ladders"] * case.sizes["rungs"]
+    return Cost(
+        items=replicas, unit="replicas", bytes_read=12 * replicas, bytes_written=8 * replicas,
+        random_words=replicas // 2, special_calls=replicas // 2,
+    )  # fmt: skip
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    run = partial(
+        swap_replicas, inputs["replica_at"], inputs["energies"], inputs["betas"], seed=inputs["seed"],
+        round_number=inputs["round_number"], first_ladder=inputs["first_ladder"], backend=backend,
+        out=SwapResult(*(outputs[name] for name in SwapResult._fields)),
+    )  # fmt: skip
+
+    def launch() -> Tensors:
+        run()
+        return outputs
+
+    return launch
+
+
+LEVELS = (0.0, 0.7, 2.0)
+LADDERS = 107_000
+"""With so many draws a chi-distance of 0.03 between 27 cells shows."""
+
+
+def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Three rungs of a system of three levels, each drawn exactly: after an even and an odd round they still are."""
+    betas, levels = torch.tensor((0.0, 0.8, 2.5), dtype=torch.float64), torch.tensor(LEVELS, dtype=torch.float64)
+    laws = torch.softmax(-betas[:, None] * levels, 1)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.stack([torch.multinomial(law, LADDERS, replacement=True, generator=generator) for law in laws], 1)
+    at = torch.arange(3, dtype=torch.int32).expand(LADDERS, 3).contiguous().to(device)
+    for number in (0, 1):
+        inputs = {
+            "replica_at": at, "energies": levels[drawn].to(device), "betas": betas.to(device), "seed": seed,
+            "round_number": number, "first_ladder": 0,
+        }  # fmt: skip
+        at = advance(inputs)["replica_at"].clone()
+    a, b, c = drawn.gather(1, at.long().cpu()).unbind(1)
+    exact = laws[0][:, None, None] * laws[1][:, None] * laws[2]
+    return harness.chi_square(torch.bincount(a * 9 + b * 3 + c, minlength=27), exact.flatten())
+
+
+def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Ladders split over two calls exchange as they do in one, and what is accepted is what has moved."""
+    case = _case(500, 9)
+    inputs = {**make_inputs(case, device), "seed": seed}
+    whole = {name: tensor.clone() for name, tensor in advance(inputs).items()}
+    parts = []
+    for first, end in ((0, 123), (123, 500)):
+        cut = {name: inputs[name][first:end] for name in ("replica_at", "energies")}
+        parts.append({k: v.clone() for k, v in advance({**inputs, **cut, "first_ladder": (1 << 31) + first}).items()})
+    for name, tensor in whole.items():
+        wrong = int((tensor != torch.cat([part[name] for part in parts])).sum())
+        if wrong:
+            message = f"{wrong} of {tensor.numel()} entries of {name} differ between one call and two"
+            return Agreement(Status.WRONG_LAW, message, error=float(wrong), bound=0.0)
+    return Agreement(Status.PASSED, error=0.0, bound=0.0)
+
+
+OPERATION = Operation(
+    name="parallel_tempering",
+    summary="Exchanges of replicas between neighbouring temperatures of many ladders.",
+    formula="k <-> k + 1 with probability min(1, exp((beta_k - beta_(k+1)) (E_k - E_(k+1))))",
+    source="Swendsen and Wang, Phys. Rev. Lett. 57 (1986); Syed et al., J. R. Stat. Soc. B 84 (2022)",
+    kind="sampler",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+    laws=(
+        Law("product law", "two rounds keep the law of three rungs that were drawn exactly", keeps_the_law),
+        Law("composition", "splitting ladders over calls changes no exchange", composes, shared_stream=True),
+    ),
+)
+
+
+register_operations, register_implementations = operation_hooks(
+    OPERATION, prepare, "boltzbench.kernels.parallel_tempering"
+)

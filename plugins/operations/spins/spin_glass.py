@@ -1,0 +1,272 @@
+"""The operation ``spin_glass``: annealed Ising spin glasses, judged spin by spin and against exact laws."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+import torch
+from boltzbench import harness
+from boltzbench.harness import (
+    Advance,
+    Agreement,
+    Case,
+    CaseOptions,
+    Cost,
+    Expected,
+    Inputs,
+    Launch,
+    Law,
+    Operation,
+    Status,
+    Tensors,
+)
+from boltzbench.kernels import schedules
+from boltzbench.kernels.philox import Stream, random_words
+from boltzbench.kernels.spin_glass import (
+    anneal_spins,
+    bonds_of,
+    lattice_glass,
+    pack_walkers,
+    random_walkers,
+    unpack_walkers,
+)
+from boltzbench.plugins.exact import glass as exact
+from boltzbench.plugins.support.operations import operation_hooks
+from torch import Tensor
+
+BOLTZBENCH_API = 1
+
+DRAWN_BITS = 12
+"""Of a spin's number, in the cost: a warp's 1024 are decided after log2(1024) + 1.3 bits, in groups of four."""
+
+
+def _case(spins: int, walkers: int, sweeps: int, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
+    return Case("spin_glass", {"spins": spins, "walkers": walkers, "sweeps": sweeps}, "int32", scenario, **more)
+
+
+CASES = (
+    _case(9, 4128, 1),
+    _case(3, 96, 4, "cyclic"),
+    *(_case(4, 96, 1, scenario) for scenario in ("cold", "hot")),
+    _case(6, 1056, 1, "dense"),
+    _case(9, 96, 1, "dense"),
+    _case(11, 96, 1, "strong"),
+    _case(1, 32, 2),
+    _case(9, 0, 2),
+    _case(9, 64, 1, purpose="bench"),
+    *(
+        _case(spins, walkers, 20, scenario, purpose="bench", preset=preset)
+        for spins, walkers, scenario, preset in (
+            (64, 1 << 22, "", "quick"),
+            (256, 1 << 20, "", "full"),
+            (30, 1 << 22, "dense", "full"),
+        )
+    ),
+)
+
+
+def couplings_of(case: Case) -> Tensor:
+    """Of a square torus, -1 or 1; or between all pairs, of magnitude 1, or up to 2. Of a case, whatever its seed."""
+    n = case.sizes["spins"]
+    generator = torch.Generator().manual_seed(n)
+    if not case.scenario:
+        return lattice_glass(math.isqrt(n), math.isqrt(n), generator)
+    pairs = torch.randint(0, 4 if case.scenario == "strong" else 2, (n, n), generator=generator)
+    upper = torch.tensor([-1, 1, -2, 2], dtype=torch.float64)[pairs].triu(1)
+    return upper + upper.t()
+
+
+def make_inputs(case: Case, device: torch.device) -> Inputs:
+    """Spins at random, cooled from T = 4 to 0.5."""
+    sweeps = case.sizes["sweeps"]
+    generator = torch.Generator(device).manual_seed(case.seed)
+    temperatures = schedules.geometric(sweeps, 4.0, 0.5)
+    if case.scenario == "cyclic":
+        temperatures = schedules.cyclic_cosine(sweeps, 3.0, 0.3, cycles=2)
+    if case.scenario in ("cold", "hot"):
+        temperatures = schedules.constant(sweeps, 1e-9 if case.scenario == "cold" else 1e30)
+    return {
+        "spins": random_walkers(case.sizes["spins"], case.sizes["walkers"], generator, device),
+        "couplings": couplings_of(case),
+        "temperatures": temperatures.to(device),
+        "seed": case.seed + (1 << 63),
+        "first_sweep": 3,
+        "first_walker": 1 << 36,
+    }
+
+
+def make_outputs(inputs: Inputs) -> Tensors:
+    spins = inputs["spins"]
+    found = torch.empty(32 * spins.shape[1], dtype=torch.int32, device=spins.device)
+    return {"annealed": torch.empty_like(spins), "energies": found}
+
+
+def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
+    """Every spin by itself, its flip's probability in float64 from the change of energy. Spins are equal or wrong."""
+    spins, device = unpack_walkers(inputs["spins"]).double(), inputs["spins"].device
+    couplings = inputs["couplings"].to(device, torch.float64)
+    walkers, n = spins.shape
+    group = inputs["first_walker"] // 32 + torch.arange(walkers // 32, device=device)
+    part, bit = torch.arange(8, device=device), torch.arange(32, device=device)
+    for sweep, temperature in enumerate(inputs["temperatures"]):
+        for i in range(n):
+            change = 2 * spins[:, i] * (spins @ couplings[i])
+            groups = (group * n + i)[:, None] * 8 + part
+            drawn = random_words(groups, inputs["seed"], inputs["first_sweep"] + sweep, Stream.GLASS_SITES)
+            number = torch.zeros((len(group), 32), dtype=torch.int64, device=device)
+            for each in drawn.flatten(1).unbind(1):
+                number = number << 1 | each[:, None] >> bit & 1
+            threshold = (torch.exp(-change / temperature) * 2.0**32).round().clamp(max=2.0**32 - 1)
+            flips = (change <= 0) | (number.flatten().double() < threshold)
+            spins[:, i] = torch.where(flips, -spins[:, i], spins[:, i])
+    final = -0.5 * ((spins @ couplings) * spins).sum(1)
+    return {"annealed": Expected(pack_walkers(spins).double()), "energies": Expected(final)}
+
+
+def cost(case: Case) -> Cost:
+    spins, walkers, sweeps = (case.sizes[name] for name in ("spins", "walkers", "sweeps"))
+    flips = spins * walkers * sweeps
+    return Cost(
+        items=flips,
+        unit="flips",
+        bytes_read=spins * walkers // 8,
+        bytes_written=spins * walkers // 8 + 4 * walkers,
+        random_words=flips * DRAWN_BITS // 32,
+    )
+
+
+def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    bonds = bonds_of(inputs["couplings"]).on(inputs["spins"].device)
+
+    def launch() -> Tensors:
+        result = anneal_spins(
+            inputs["spins"], bonds, inputs["temperatures"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+            first_walker=inputs["first_walker"], out=outputs["annealed"], backend=backend,
+        )  # fmt: skip
+        outputs["energies"].copy_(result.energies)
+        return outputs
+
+    return launch
+
+
+def _numbers(seed: int, **given: Any) -> dict[str, Any]:
+    return {"seed": seed, "first_sweep": 0, "first_walker": 0, **given}
+
+
+WALKERS, CPU_WALKERS = 1 << 19, 8192
+
+
+def _walkers(device: torch.device) -> int:
+    return WALKERS if device.type == "cuda" else CPU_WALKERS
+
+
+def torus() -> Tensor:
+    """Couplings -1 and 1 of 3 x 4 spins."""
+    return lattice_glass(3, 4, torch.Generator().manual_seed(1))
+
+
+def graph() -> Tensor:
+    """Of 9 spins, all of which are bound, by up to 2."""
+    upper = torch.randint(-2, 3, (9, 9), generator=torch.Generator().manual_seed(0)).double().triu(1)
+    return upper + upper.t()
+
+
+def _judge(states: Tensor, law: Tensor, energies: Tensor, false_alarm: float) -> list[Agreement]:
+    """Draws of states by their energies, and by half of their spins, which tells one place from another."""
+    levels, level = torch.unique(energies, return_inverse=True)
+    verdicts = []
+    for of, count in ((level, len(levels)), (torch.arange(len(law)) & 31, 32)):
+        exact_law = torch.zeros(count, dtype=torch.float64).index_add_(0, of, law)
+        counts = torch.bincount(of[states], minlength=count)
+        verdicts.append(harness.chi_square(counts, exact_law, false_alarm=false_alarm / 2))
+    return verdicts
+
+
+def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Walkers that start as exact draws at T = 1.5 are exact draws after a sweep."""
+    couplings, temperature = graph(), 1.5
+    each = exact.state_energies(couplings)
+    law = torch.softmax(-each / temperature, 0)
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.multinomial(law, _walkers(device), replacement=True, generator=generator)
+    inputs = {
+        "spins": pack_walkers(exact.spins_of_states(start, len(couplings))).to(device),
+        "couplings": couplings,
+        "temperatures": schedules.constant(1, temperature).to(device),
+        **_numbers(seed),
+    }
+    final = unpack_walkers(advance(inputs)["annealed"]).cpu()
+    return harness.all_of(_judge(exact.states_of(final), law, each, 1e-6))
+
+
+def follows_a_schedule(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Walkers that start at random, cooled from 3 to 0.5 in 2 sweeps: distributed as the transition matrices have it.
+
+    That includes how many of them end in a ground state, and that the energies told are those of the spins.
+    """
+    couplings, temperatures = torus(), schedules.geometric(2, 3.0, 0.5)
+    each = exact.state_energies(couplings)
+    law, walkers = exact.law_after(each, temperatures), _walkers(device)
+    generator = torch.Generator().manual_seed(seed)
+    start = random_walkers(len(couplings), walkers, generator, torch.device("cpu")).to(device)
+    result = advance(
+        {"spins": start, "couplings": couplings, "temperatures": temperatures.to(device), **_numbers(seed)}
+    )
+    states = exact.states_of(unpack_walkers(result["annealed"]).cpu())
+    found = result["energies"].cpu().double()
+    wrong = int((found != each[states]).sum())
+    if wrong:
+        message = f"{wrong} of {walkers} energies are not those of the spins"
+        return Agreement(Status.WRONG_LAW, message, error=float(wrong), bound=0.0)
+    p = float(law[each == each.min()].sum())
+    rate = float((found == each.min()).double().mean())
+    error = math.sqrt(p * (1 - p) / walkers)
+    success = harness.within(rate, p, error, what="share of ground states", false_alarm=5e-7)
+    return harness.all_of([success, *_judge(states, law, each, 5e-7)])
+
+
+def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """A schedule in one call ends where two calls do, and the walkers in two parts: the same stream."""
+    generator = torch.Generator().manual_seed(seed)
+    couplings = torch.ones(4, 4) - torch.eye(4)
+    start = random_walkers(4, 320, generator, torch.device("cpu")).to(device)
+    temperatures = schedules.geometric(2, 3.0, 0.5).to(device)
+
+    def run(spins: Tensor, sweeps: slice, first_walker: int = 0) -> Tensor:
+        inputs = {"spins": spins, "couplings": couplings, "temperatures": temperatures[sweeps]}
+        numbers = _numbers(seed, first_sweep=sweeps.start, first_walker=first_walker)
+        return advance({**inputs, **numbers})["annealed"].clone()
+
+    whole = run(start, slice(0, 2))
+    stepped = start
+    for sweep in range(2):
+        stepped = run(stepped, slice(sweep, sweep + 1))
+    parts = torch.cat((run(start[:, :3], slice(0, 2)), run(start[:, 3:], slice(0, 2), 96)), dim=1)
+    for what, other in (("two calls of one sweep", stepped), ("two parts of the walkers", parts)):
+        wrong = int((whole != other).sum())
+        if wrong:
+            message = f"{what}: {wrong} of {whole.numel()} words differ"
+            return Agreement(Status.WRONG_LAW, message, error=float(wrong), bound=0.0)
+    return Agreement(Status.PASSED, error=0.0, bound=0.0)
+
+
+OPERATION = Operation(
+    name="spin_glass",
+    summary="Simulated annealing of Ising spin glasses, all walkers through a whole schedule in one launch.",
+    formula="for each t and i: s_i -> -s_i with probability min(1, exp(-dE / T_t)), E = -sum_{i<j} J_ij s_i s_j",
+    source="Edwards and Anderson, J. Phys. F 5 (1975); Kirkpatrick, Gelatt and Vecchi, Science 220 (1983)",
+    kind="sampler",
+    cases=CASES,
+    make_inputs=make_inputs,
+    make_outputs=make_outputs,
+    reference=expected,
+    cost=cost,
+    laws=(
+        Law("enumeration", "a sweep keeps the law of a small glass", keeps_the_law),
+        Law("schedule", "after cooling walkers are where the transition matrices say", follows_a_schedule),
+        Law("composition", "splitting sweeps or walkers over calls changes no spin", composes, shared_stream=True),
+    ),
+)
+
+
+register_operations, register_implementations = operation_hooks(OPERATION, prepare, "boltzbench.kernels.spin_glass")

@@ -1,0 +1,173 @@
+"""The tests that laws are made of: right laws are kept, wrong ones rejected, at the stated rate of false alarms."""
+
+import math
+
+import numpy as np
+import pytest
+from boltzbench.harness.api.operations import Agreement, Status
+from boltzbench.harness.api.statistics import all_of, chi_square, within
+
+BOLTZMANN = np.exp(-np.linspace(0.0, 3.0, 16))
+BOLTZMANN /= BOLTZMANN.sum()
+
+
+def alarms_are_about(alarms: int, draws: int, rate: float) -> bool:
+    return abs(alarms - draws * rate) < 5 * math.sqrt(draws * rate * (1 - rate))
+
+
+# chi_square -------------------------------------------------------------------------------------------------
+
+
+def test_chi_square_agrees_with_the_textbook() -> None:
+    """Mendel's peas: 315, 101, 108, 32 against 9:3:3:1 give 0.470 over 3 degrees of freedom, p = 0.925."""
+    agreement = chi_square([315, 101, 108, 32], np.array([9, 3, 3, 1]) / 16, false_alarm=0.05)
+    assert agreement.status is Status.PASSED
+    assert agreement.error == pytest.approx(0.470, abs=5e-4)
+    assert agreement.bound == pytest.approx(7.815, abs=5e-4)
+    assert agreement.p_value == pytest.approx(0.925, abs=5e-4)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.02])
+def test_chi_square_raises_false_alarms_at_the_stated_rate(rate: float) -> None:
+    draws = np.random.default_rng(1).multinomial(5_000, BOLTZMANN, size=2_000)
+    alarms = sum(not chi_square(counts, BOLTZMANN, false_alarm=rate).passed for counts in draws)
+    assert alarms_are_about(alarms, len(draws), rate)
+
+
+def test_chi_square_keeps_its_rate_where_it_pools() -> None:
+    rare = np.concatenate([np.full(4, 0.24), np.full(40, 0.001)])
+    draws = np.random.default_rng(2).multinomial(500, rare, size=2_000)
+    alarms = sum(not chi_square(counts, rare, false_alarm=0.1).passed for counts in draws)
+    assert alarms_are_about(alarms, len(draws), 0.1)
+
+
+def test_chi_square_rejects_a_law_of_another_temperature() -> None:
+    hotter = BOLTZMANN**0.95 / (BOLTZMANN**0.95).sum()
+    agreement = chi_square(np.random.default_rng(3).multinomial(400_000, hotter), BOLTZMANN)
+    assert agreement.status is Status.WRONG_LAW
+    assert agreement.error is not None
+    assert agreement.bound is not None
+    assert agreement.error > agreement.bound
+    assert agreement.p_value is not None
+    assert agreement.p_value < 1e-6
+
+
+def test_chi_square_names_the_cell_that_is_furthest_off() -> None:
+    agreement = chi_square([1000, 1000, 1300], [1 / 3, 1 / 3, 1 / 3])
+    assert agreement.status is Status.WRONG_LAW
+    assert "furthest cell 2: drawn 1300 times, expected 1100.0 (+7.4 standard deviations)" in agreement.message
+
+
+def test_chi_square_pools_rare_cells_and_tells_so() -> None:
+    lopsided = chi_square([500, 440, 20, 40], [0.5, 0.494, 0.003, 0.003])
+    assert lopsided.status is Status.WRONG_LAW
+    assert "over 2 degrees of freedom" in lopsided.message
+    assert "furthest the pool of the 2 rarest cells: drawn 60 times, expected 6.0" in lopsided.message
+
+
+def test_chi_square_enlarges_a_pool_that_is_itself_too_rare() -> None:
+    agreement = chi_square([500, 300, 198, 2], [0.5, 0.3, 0.198, 0.002])
+    assert agreement.passed
+    assert "over 2 degrees of freedom" in agreement.message
+
+
+def test_one_draw_in_an_impossible_cell_fails_outright() -> None:
+    agreement = chi_square([10**6, 1], [1.0, 0.0])
+    assert (agreement.status, agreement.p_value) == (Status.WRONG_LAW, 0.0)
+    assert agreement.message == "cell 1 has probability 0 and was drawn 1 times of 1000001"
+
+
+def test_a_law_with_one_possible_cell_holds_when_it_is_drawn() -> None:
+    assert chi_square([7, 0], [1.0, 0.0]).passed
+
+
+@pytest.mark.parametrize(
+    ("counts", "probabilities", "words"),
+    [
+        ([1, 2], [0.5, 0.25, 0.25], "want one list each"),
+        ([[1, 2]], [[0.5, 0.5]], "want one list each"),
+        ([0, 0], [0.5, 0.5], "not all 0"),
+        ([-1, 2], [0.5, 0.5], "none negative"),
+        ([0.5, 2], [0.5, 0.5], "whole numbers"),
+        ([math.nan, 2], [0.5, 0.5], "whole numbers"),
+        ([10, 20], [0.5, 0.4], "sum to 1"),
+        ([10, 20], [1.5, -0.5], "at least 0"),
+        ([10, 20], [math.nan, 1.0], "at least 0"),
+        ([2, 2], [0.5, 0.5], "4 draws are too few to tell 2 cells apart"),
+    ],
+)
+def test_chi_square_refuses_what_it_cannot_test(counts: list[float], probabilities: list[float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        chi_square(counts, probabilities)
+
+
+# within -----------------------------------------------------------------------------------------------------
+
+
+def test_within_reports_z_and_p() -> None:
+    agreement = within(1.3, 1.0, 0.1, what="<x^2>")
+    assert agreement.status is Status.PASSED
+    assert agreement.error == pytest.approx(3.0)
+    assert agreement.bound == pytest.approx(4.8916, abs=1e-4)
+    assert agreement.p_value == pytest.approx(0.0026998, abs=1e-7)
+    assert agreement.message == "<x^2>: measured 1.3 ± 0.1, exact 1, z = +3.00, p = 0.0027"
+
+
+@pytest.mark.parametrize("measured", [1.5, 0.5])
+def test_within_rejects_on_both_sides(measured: float) -> None:
+    assert within(measured, 1.0, 0.1).status is Status.WRONG_LAW
+
+
+def test_within_raises_false_alarms_at_the_stated_rate() -> None:
+    measured = np.random.default_rng(4).normal(2.0, 0.5, size=5_000)
+    alarms = sum(not within(float(m), 2.0, 0.5, false_alarm=0.1).passed for m in measured)
+    assert alarms_are_about(alarms, len(measured), 0.1)
+
+
+@pytest.mark.parametrize(("measured", "stderr"), [(math.nan, 0.1), (1.0, math.nan), (math.inf, 0.1), (1.1, 0.0)])
+def test_within_rejects_broken_draws_and_draws_that_never_vary(measured: float, stderr: float) -> None:
+    agreement = within(measured, 1.0, stderr)
+    assert (agreement.status, agreement.p_value, agreement.error) == (Status.WRONG_LAW, 0.0, math.inf)
+
+
+def test_within_keeps_an_exact_value_without_error() -> None:
+    assert within(1.0, 1.0, 0.0).passed
+
+
+@pytest.mark.parametrize(("exact", "stderr"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, -1.0)])
+def test_within_refuses_what_it_cannot_test(exact: float, stderr: float) -> None:
+    with pytest.raises(ValueError, match=r"exact value must be finite|standard error cannot be negative"):
+        within(1.0, exact, stderr)
+
+
+@pytest.mark.parametrize("false_alarm", [0.0, 1.0, -0.1, math.nan])
+def test_a_false_alarm_rate_is_a_probability(false_alarm: float) -> None:
+    with pytest.raises(ValueError, match="false_alarm"):
+        within(1.0, 1.0, 1.0, false_alarm=false_alarm)
+    with pytest.raises(ValueError, match="false_alarm"):
+        chi_square([10, 10], [0.5, 0.5], false_alarm=false_alarm)
+
+
+# all_of -----------------------------------------------------------------------------------------------------
+
+
+def test_all_of_gives_a_failure_before_any_pass_and_then_the_worst() -> None:
+    near = Agreement(Status.PASSED, error=0.9, bound=1.0)
+    far = Agreement(Status.PASSED, error=5.0, bound=100.0)
+    exact = Agreement(Status.PASSED, error=0.0, bound=0.0)
+    silent = Agreement(Status.PASSED)
+    wrong = Agreement(Status.WRONG_LAW, error=2.0, bound=1.0)
+    broken = Agreement(Status.ERROR, "raised")
+    low = Agreement(Status.WRONG_LAW, error=0.1, bound=1.0)  # of a law whose statistic is too small
+
+    assert all_of([exact, far, near, silent]) is near
+    assert all_of([near, wrong, far]) is wrong
+    assert all_of([wrong, broken]) is broken
+    assert all_of([near, low]) is low
+    assert all_of([exact]) is exact
+    assert all_of([exact, Agreement(Status.WRONG_VALUES, error=1e-9, bound=0.0), wrong]).bound == 0.0
+
+
+def test_all_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one verdict"):
+        all_of([])

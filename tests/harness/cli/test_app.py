@@ -1,0 +1,553 @@
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from boltzbench.harness.api.records import Measurement
+from boltzbench.harness.cli import app as cli
+from boltzbench.harness.cli import progress
+from boltzbench.harness.cli.progress import Display
+from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
+from boltzbench.harness.execution import process, session, trial, worker
+from boltzbench.harness.execution.plan import plan
+from boltzbench.harness.execution.trial import Block
+from boltzbench.harness.results.file import SCHEMA, read_run
+from rich.console import Console
+from support import TESTS
+from support.fakes import case, implementation, install, operation
+
+SOUND = """
+    @hookimpl
+    def register_operations(register):
+        register(fakes.operation("double", laws=(fakes.law(),)))
+        register(fakes.operation("lonely"))
+
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("torch"))
+        register(fakes.implementation("triton", backend="triton"))
+        register(fakes.implementation("gone", unavailable=lambda device: "needs a wand"))
+    """
+
+WRONG = """
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("wrong", factor=2.1))
+    """
+
+INTERRUPTING = """
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.interrupting())
+    """
+
+NOISY = """
+    import os, sys, ctypes
+    print("imported")
+
+    def prepare(inputs, outputs):
+        print("python")
+        os.write(1, b"descriptor")
+        os.system("echo child")
+        ctypes.CDLL(None).puts(b"C library")
+        def launch():
+            outputs["y"].copy_(2 * inputs["x"])
+            return outputs
+        return launch
+
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("noisy", prepare=prepare))
+    """
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The working directory, with four plugins installed in it; which are used is said by the environment."""
+    install(
+        tmp_path,
+        {
+            "sound": SOUND,
+            "wrong": WRONG,
+            "interrupting": INTERRUPTING,
+            "broken": "import no_such_module",
+            "noisy": NOISY,
+        },
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that what main does to it is undone afterwards
+    use(monkeypatch, "sound")
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("fake_samplers_")]:
+        del sys.modules[name]
+
+
+class Stopwatch:
+    """Is done after one block, and always says the same."""
+
+    samples, noise = (1.0,), 0.0
+
+    def __init__(self, operation, implementation, case, device, *, mode):
+        self.mode = mode
+
+    def warm_up(self):
+        pass
+
+    def take_block(self):
+        return False
+
+    def finish(self):
+        return Measurement("cpu", self.mode, (1.0,), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
+
+
+class Here:
+    """In place of workers: trials in this process, on a device whose limits are known."""
+
+    def __init__(self, device, announce, time_limit, plugins):
+        self.device, self.announce = device, announce
+
+    def limits(self):
+        return {"timer": 4e-8}, {"copy": 1e10}, ()
+
+    def trial(self, step):
+        return trial.Trial(step, self.device, self.announce)
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    monkeypatch.setattr(trial, "Stopwatch", Stopwatch)
+    monkeypatch.setattr(worker, "Workers", Here)
+
+
+def use(monkeypatch, *plugins):
+    monkeypatch.setenv(PLUGINS_VARIABLE, ",".join(plugins))
+
+
+@pytest.fixture
+def run(capfd):
+    def run(*arguments):
+        """The exit status of the command, and what it wrote to standard output and standard error."""
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        return caught.value.code, *capfd.readouterr()
+
+    return run
+
+
+def in_a_process(folder, *arguments, code="from boltzbench.harness.cli.app import main; main()", **environment):
+    paths = os.pathsep.join([str(folder), str(TESTS)])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_version(run):
+    assert run("--version") == (0, "boltzbench 0.1.0\n", "")
+
+
+@pytest.mark.parametrize("command", ["list", "check", "bench"])
+def test_help(run, command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert "--json" in out
+
+
+def test_list(run):
+    status, out, _ = run("list")
+    assert status == 0
+    for words in (
+        "y = 2 x",
+        "sound (fake-samplers 1.2)",
+        "not on cpu: gone: needs a wand",
+        "no implementation is installed",
+    ):
+        assert words in out
+    if not torch.cuda.is_available():
+        assert "not on cuda: gone, torch, triton: " in out.replace("\n", " ")
+
+
+def test_list_as_json(run):
+    status, out, err = run("list", "--json", "-")
+    content = json.loads(out)
+    assert status == 0
+    assert "Twice the input." in err
+    assert [each["name"] for each in content["operations"]] == ["double", "lonely"]
+    assert content["operations"][0]["plugin"] == "sound (fake-samplers 1.2)"
+    assert content["operations"][0]["laws"] == [{"name": "doubles one", "statement": "Twice one is two."}]
+    gone, torch_, triton = content["records"]
+    assert gone["unavailable"]["cpu"] == "needs a wand"
+    assert torch_["unavailable"]["cpu"] is None
+    assert (triton["operation"], triton["implementation"], triton["backend"]) == ("double", "triton", "triton")
+    assert content["plugins"][0]["distribution"] == "fake-samplers"
+    assert content["problems"] == []
+    assert content["schema"] == SCHEMA
+    assert content["environment"]["boltzbench"] == "0.1.0"
+
+
+def test_check_that_agrees(run):
+    status, out, err = run("check", "--device", "cpu")
+    assert status == 0
+    assert err == ""
+    assert out.endswith("All agree: 8 checks passed (4 skipped: unavailable here).\n")
+    assert "unavailable: gone (4 checks): needs a wand" in out
+    assert "\x1b" not in out, "plain text, as this is no terminal"
+
+
+def test_check_that_does_not_agree(run, monkeypatch):
+    use(monkeypatch, "sound", "wrong")
+    status, out, _ = run("check", "--device", "cpu")
+    assert status == 1
+    assert "wrong_values: double wrong, outliers n=7 float32" in out
+    assert out.endswith("Look closer: boltzbench check -o double -i wrong\n")
+    status, out, _ = run("check", "--device", "cpu", "-o", "double", "-i", "torch", "-i", "triton")
+    assert status == 0
+    assert "wrong" not in out
+
+
+def test_check_as_json(run, monkeypatch):
+    use(monkeypatch, "sound", "wrong")
+    status, out, err = run("check", "--device", "cpu", "--seed", "3", "--json", "-")
+    content = json.loads(out)
+    assert status == 1
+    assert "Look closer" in err
+    assert list(content)[:5] == ["schema", "status", "environment", "records", "problems"]
+    assert (content["schema"], content["status"], content["problems"]) == (SCHEMA, "complete", [])
+    verdicts = {(record["implementation"], record["case"]): record for record in content["records"]}
+    assert len(verdicts) == len(content["records"]) == 16
+    right, wrong = verdicts["triton", "n=3 float32"], verdicts["wrong", "n=3 float32"]
+    assert (right["status"], right["error"], right["bound"], right["seed"]) == ("passed", 0.0, 1e-6, 3)
+    assert (wrong["status"], wrong["plugin"]) == ("wrong_values", "wrong (fake-samplers 1.2)")
+    assert wrong["error"] > wrong["bound"]
+    assert verdicts["gone", "n=3 float32"]["message"] == "needs a wand"
+    assert verdicts["torch", "law: doubles one"]["p_value"] == 0.1
+
+
+def test_json_to_a_file(run, folder):
+    status, out, _ = run("check", "--device", "cpu", "--json", "out.json")
+    assert status == 0
+    assert "All agree" in out
+    assert len(read_run(folder / "out.json").records) == 12
+
+
+def test_json_to_standard_output_is_all_that_goes_there(folder):
+    done = in_a_process(
+        folder, "check", "--device", "cpu", "-i", "noisy", "--json", "-", BOLTZBENCH_PLUGINS="sound,noisy"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["records"]) == 4
+    for words in ("imported", "python", "descriptor", "child", "C library", "All agree"):
+        assert words in done.stderr
+
+
+def test_a_broken_plugin_is_named_and_all_else_runs(run, monkeypatch):
+    use(monkeypatch, "sound", "broken")
+    for command in ("list", "check", "bench"):
+        status, out, _ = run(command)
+        assert status == 1
+        problem = "problem: broken (fake-samplers 1.2): cannot be imported from fake_samplers_1_2_broken"
+        assert problem in " ".join(out.split())
+        assert "double" in out
+    assert "1 problem, see above. All agree" in out
+    (path,) = Path("runs").iterdir()
+    assert "no_such_module" in read_run(path).problems[0]
+
+
+@pytest.mark.parametrize("selection", [("-i", "gone"), ("-o", "lonely")])
+def test_nothing_checked_is_no_agreement(run, selection):
+    status, out, _ = run("check", "--device", "cpu", *selection)
+    assert status == 1
+    assert "Nothing was checked" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("check", "-o", "duble"), "unknown operation 'duble': did you mean double?"),
+        (("check", "-i", "trito"), "unknown implementation 'trito': did you mean triton?"),
+        (("bench", "-o", "lonely", "-i", "torch"), "unknown implementation of lonely 'torch'"),
+        (("check", "--device", "cud"), "unknown device 'cud': did you mean cuda"),
+        (("bench", "--device", "cpu", "--preset", "smoked"), "unknown preset 'smoked': did you mean smoke?"),
+        (("check", "--json", "no/such/folder/out.json"), "cannot write no/such/folder/out.json: No such file"),
+        (("list", "--json", "."), "cannot write .: it is a folder"),
+        (("bench", "--device", "cpu", "--mode", "hto"), "unknown mode 'hto': did you mean hot?"),
+        (("bench", "--out", "a_file/inside"), "cannot write results to the folder a_file/inside: Not a directory"),
+        (("bench", "--out", "a_file"), "cannot write results to the folder a_file: File exists"),
+        (("check", "--seed", "-1"), "--seed"),
+        (("bench", "--frobnicate"), "--frobnicate"),
+        (("chekc",), "chekc"),
+    ],
+)
+def test_usage_errors_run_nothing(run, monkeypatch, folder, arguments, words):
+    def never(*arguments, **named):
+        raise AssertionError("it ran")
+
+    (folder / "a_file").touch()
+    monkeypatch.setattr(session, "carry_out", never)
+    before = sorted(folder.iterdir())
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert words in err
+    assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == [
+        path for path in before if path.name != "__pycache__"
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a usable GPU")
+def test_cuda_without_a_gpu_gives_the_drivers_reason(run):
+    status, out, err = run("bench", "--device", "cuda")
+    assert (status, out) == (2, "")
+    assert err.startswith("boltzbench: device 'cuda' cannot be used: ")
+
+
+def test_an_unknown_plugin_in_the_environment(run, monkeypatch):
+    use(monkeypatch, "sond")
+    assert run("list") == (2, "", "boltzbench: unknown plugin in BOLTZBENCH_PLUGINS 'sond': did you mean sound?\n")
+
+
+def test_bench(run):
+    status, out, _ = run("bench", "--device", "cpu", "--out", "new/folder")
+    assert status == 0
+    assert "12.3 µs  11.0..14.0 µs" in out
+    assert "measuring costs: timer 40.0 ns" in out
+    assert "limits of this device: copy 10.0 GB/s" in out
+    assert "not timed: triton (2 checks): interpreted on the CPU: correctness only" in out
+    (path,) = Path("new/folder").iterdir()
+    assert out.endswith(f"Results file: {path}\n")
+    found = read_run(path)
+    assert found.status == "complete"
+    assert {record.case for record in found.records} == {"n=64 float32", "digits n=32 float32"}, "smoke, on a CPU"
+    timed = {record.implementation for record in found.records if record.measurements}
+    assert timed == {"torch"}
+
+
+def test_bench_modes(run):
+    status, out, _ = run("bench", "--device", "cpu", "--mode", "both")
+    assert status == 0
+    (path,) = Path("runs").iterdir()
+    modes = {tuple(each.mode for each in record.measurements) for record in read_run(path).records}
+    assert modes == {(), ("cold", "hot")}
+    assert "passed, hot" in out
+
+
+def test_bench_presets(run):
+    status, out, _ = run("bench", "--device", "cpu", "--preset", "full", "--json", "-")
+    cases = [record["case"] for record in json.loads(out)["records"] if record["implementation"] == "torch"]
+    assert status == 0
+    assert cases == ["n=64 float32", "n=128 float32", "digits n=32 float32"]
+
+
+def test_bench_as_json_is_what_the_results_file_holds(run):
+    _, out, _ = run("bench", "--device", "cpu", "--json", "-")
+    (path,) = Path("runs").iterdir()
+    assert path.read_text() == out
+
+
+def test_ctrl_c_keeps_what_was_found(run, monkeypatch):
+    use(monkeypatch, "sound", "interrupting")
+    status, out, err = run("bench", "--device", "cpu", "--json", "-")
+    assert status == 130
+    assert "Interrupted after 1 of 8 checks; what is above is kept." in err
+    content = json.loads(out)
+    assert content["status"] == "incomplete"
+    assert [record["implementation"] for record in content["records"]] == ["gone"], "torch was not timed yet"
+    (path,) = Path("runs").iterdir()
+    assert read_run(path).status == "incomplete"
+    assert len(read_run(path).records) == 1
+
+    status, out, _ = run("check", "--device", "cpu", "--json", "checked.json")
+    assert status == 130
+    assert "Interrupted after 2 of 16 checks" in out
+    assert read_run(Path("checked.json")).status == "incomplete"
+
+
+def interrupted_run(run, monkeypatch):
+    """The results file of a run that Ctrl-C ended after two of four implementations of the first case."""
+    use(monkeypatch, "sound", "interrupting")
+    status, _, _ = run("bench", "--device", "cpu", "--preset", "full", "--mode", "hot", "--seed", "3")
+    assert status == 130
+    (path,) = Path("runs").iterdir()
+    return path
+
+
+def test_a_resumed_run_completes_as_it_was_asked_for(run, monkeypatch):
+    path = interrupted_run(run, monkeypatch)
+    before = read_run(path)
+    use(monkeypatch, "sound")
+    status, out, _ = run("bench", "--device", "cpu", "--resume", str(path))
+    assert status == 0, out
+    assert f"Resumed {path}: {len(before.records)} of 9 checks are kept." in out
+    after = read_run(path)
+    assert after.status == "complete"
+    assert after.records[: len(before.records)] == before.records
+    asked = {(record.implementation, record.case) for record in after.records}
+    assert len(asked) == len(after.records) == 9, "three implementations, three cases of the preset full"
+    assert {record.seed for record in after.records} == {3}
+    assert {each.mode for record in after.records for each in record.measurements} == {"hot"}
+    assert after.command.preset == "full"
+    assert after.seconds["harness"] > before.seconds["harness"]
+    assert list(Path("runs").iterdir()) == [path]
+    status, _, err = run("bench", "--device", "cpu", "--resume", str(path))
+    assert (status, err) == (2, f"boltzbench: cannot resume {path}: the run is complete\n")
+
+
+@pytest.mark.parametrize("option", [("--preset", "smoke"), ("-i", "torch"), ("--out", "there"), ("--seed", "1")])
+def test_a_resumed_run_takes_no_other_wishes(run, monkeypatch, option):
+    path = interrupted_run(run, monkeypatch)
+    status, out, err = run("bench", "--device", "cpu", "--resume", str(path), *option)
+    assert (status, out) == (2, "")
+    assert "cannot be given with --resume: the run goes on as it was asked for" in err
+
+
+def test_report_and_compare(run):
+    for _ in range(2):
+        assert run("bench", "--device", "cpu")[0] == 0
+    base, new = map(str, sorted(Path("runs").iterdir()))
+    Path("damaged.json").write_text(Path(base).read_text()[:-100])
+    status, out, err = run("report", base, new, "--markdown", "r.md", "--csv", "r.csv", "--against", base)
+    assert (status, out) == (0, "")
+    assert "Written: r.md" in err
+    assert "double" in Path("r.md").read_text()
+    assert Path("r.csv").read_text().startswith("run,operation")
+    assert not Path("report.html").exists()
+    status, _, err = run("report", base, "damaged.json")
+    assert status == 1
+    assert "damaged.json is damaged" in err
+    page = Path("report.html").read_text()
+    assert "damaged.json is damaged" in page
+    assert "plotly" in page
+    status, _, err = run("report", "damaged.json", "missing.json")
+    assert status == 2
+    assert "cannot read missing.json" in err
+    status, out, err = run("compare", base, new)
+    assert (status, err) == (0, "")
+    assert "torch" in out
+
+
+def test_a_report_never_overwrites_what_it_reads(run):
+    run("bench", "--device", "cpu")
+    (path,) = map(str, Path("runs").iterdir())
+    before = Path(path).read_text()
+    status, _, err = run("report", path, "--html", path)
+    assert (status, Path(path).read_text()) == (2, before)
+    assert "it would be overwritten" in err
+    status, _, err = run("report", path, "--html", "a", "--markdown", "a")
+    assert status == 2
+    assert "two outputs have one name" in err
+
+
+def test_what_check_wrote_cannot_be_resumed(run):
+    run("check", "--device", "cpu", "--json", "checked.json")
+    status, _, err = run("bench", "--device", "cpu", "--resume", "checked.json")
+    assert (status, err) == (2, "boltzbench: cannot resume checked.json: it is no run of bench\n")
+
+
+def test_ctrl_c_before_the_first_step_leaves_a_run_to_go_on_with(run, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Here, "limits", interrupted)
+        status, out, _ = run("bench", "--device", "cpu")
+    assert status == 130
+    assert "Interrupted after 0 of 6 checks" in out
+    (path,) = Path("runs").iterdir()
+    assert f"Go on with it: boltzbench bench --resume {path}" in out
+    assert run("bench", "--device", "cpu", "--resume", str(path))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("compare", "a.json", "b.json"), "cannot read a.json"),
+        (("compare", "a.json", "b.json", "--fail-over", "much"), "--fail-over takes a percentage"),
+        (("report",), "RUN"),
+        (("bench", "--resume", "a.json"), "cannot read a.json"),
+    ],
+)
+def test_files_that_are_not_there(run, arguments, words):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert words in err
+
+
+@pytest.mark.parametrize("command", ["list", "check", "bench"])
+def test_80_columns(run, monkeypatch, command):
+    use(monkeypatch, "sound", "wrong", "broken")
+    _, out, _ = run(command)
+    long = [line for line in out.splitlines() if len(line) > 80]
+    assert [line for line in long if not ("Look closer" in line or "Results file" in line)] == []
+    assert "…" not in out
+
+
+def test_triton_is_interpreted_for_the_cpu_and_compiled_for_the_gpu(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET")
+    process.prepare_process_for(torch.device("cpu"))
+    assert os.environ["TRITON_INTERPRET"] == "1"
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(process, "cuda_unusable", lambda: None)
+    process.prepare_process_for(torch.device("cuda", 1))
+    assert "TRITON_INTERPRET" not in os.environ
+    assert chosen == [torch.device("cuda", 1)]
+
+
+def test_list_imports_nothing_heavy_but_torch(folder):
+    code = """
+import atexit, sys
+atexit.register(lambda: print("HEAVY", [m for m in ("scipy", "sklearn", "triton", "cupy") if m in sys.modules]))
+from boltzbench.harness.cli.app import main
+main()
+"""
+    done = in_a_process(folder, "list", code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("HEAVY []\n")
+
+
+def watched(steps, *, terminal):
+    """What a Display shows of a session over ``steps``, and the Display."""
+    file = io.StringIO()
+    with Display(Console(file=file, width=80, force_terminal=terminal, markup=False), steps) as watch:
+        for step in steps:
+            watch.step(step)
+            watch.phase("compile")
+            watch.phase("sampling")
+            watch.block(Block(True, 40, 0.0123))
+            watch.phase("harness")
+            watch.done()
+    return file.getvalue(), watch
+
+
+def test_progress_on_a_terminal_shows_step_phase_samples_and_noise():
+    steps = plan([(operation(cases=[case(3, scenario="[odd]")]), [implementation("mine")])], ("check",))
+    shown, _ = watched(steps * 2, terminal=True)
+    for words in ("double mine [odd] n=3", "compile", "sampling 40, noise 1.2%", "0/2", "1/2", "0:00:00 left"):
+        assert words in shown
+
+
+def test_progress_elsewhere_is_a_line_for_each_operation():
+    steps = plan([(operation(), [implementation("a"), implementation("b")])], ("check",))
+    assert watched(steps, terminal=None)[0] == "double: 4 checks\n"
+
+
+def test_the_seconds_of_each_phase_add_up(monkeypatch):
+    times = itertools.count()
+    monkeypatch.setattr(progress, "perf_counter", lambda: next(times))
+    steps = plan([(operation(), [implementation("a")])], ("check",))
+    _, watch = watched(steps, terminal=None)
+    assert watch.seconds == {"harness": 3, "compile": 2, "sampling": 2}

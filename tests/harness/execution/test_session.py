@@ -1,0 +1,199 @@
+"""Who is judged, who is timed, and in which order: with trials that only write down what is asked of them."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from boltzbench.harness import Agreement, Status
+from boltzbench.harness.api.records import Measurement
+from boltzbench.harness.execution.plan import plan
+from boltzbench.harness.execution.session import INTERPRETED, carry_out
+from boltzbench.harness.execution.trial import Block, Failed, record_of
+from boltzbench.harness.timing.roofline import with_share
+from support.fakes import CPU, case, implementation, law, operation
+
+MEASUREMENT = Measurement("cpu", "cold", (1.0,), 1.0, 1.0, 1.0, 5.0, "elements", 8.0, 9.0)
+
+
+def unshared(measurement, cost):
+    return measurement
+
+
+class Scripted:
+    """A trial that takes ``blocks`` blocks, lasts ``seconds`` and fails when asked for ``failing``."""
+
+    def __init__(self, step, log, blocks=1, seconds=1.0, verdict=Status.PASSED, failing=""):
+        self.step, self.log, self.blocks, self.seconds = step, log, blocks, seconds
+        self.verdict, self.failing = verdict, failing
+
+    def note(self, what):
+        self.log.append(f"{self.step.implementation.name} {what}")
+        if what.split()[0] == self.failing:
+            raise Failed(record_of(self.step, Agreement(Status.TIMEOUT, f"slow in {what}")))
+
+    def judge(self, draws):
+        self.note("judge")
+        return record_of(self.step, Agreement(self.verdict))
+
+    def start(self, mode):
+        self.note(f"start {mode}")
+        self.mode, self.left = mode, self.blocks
+
+    def take_block(self):
+        self.note("block")
+        self.left -= 1
+        return Block(self.left > 0, 10 * (self.blocks - self.left), 0.1)
+
+    def finish(self):
+        self.note("finish")
+        return replace(MEASUREMENT, mode=self.mode, median=self.seconds)
+
+
+class Display:
+    def __init__(self):
+        self.steps, self.blocks, self.count = [], [], 0
+
+    def step(self, step):
+        self.steps.append(step.implementation.name)
+
+    def block(self, block):
+        self.blocks.append(block.samples)
+
+    def done(self):
+        self.count += 1
+
+
+def bench(scripts, *, modes=("cold",), cases=None, share=unshared, backends=()):
+    """The log, the records and the display of a session in which each implementation follows its script."""
+    log, records, display = [], [], Display()
+    backends = dict(backends)
+    one = operation(cases=cases or [case(64, purpose="bench")])
+    steps = plan(
+        [(one, [implementation(name, backend=backends.get(name, "torch")) for name in scripts])], ("check", "bench")
+    )
+    carry_out(
+        steps,
+        CPU,
+        lambda step: Scripted(step, log, **scripts[step.implementation.name]),
+        draws=1,
+        modes=modes,
+        share=share,
+        keep=records.append,
+        display=display,
+    )
+    return log, records, display
+
+
+def test_implementations_of_a_case_take_turns_block_by_block():
+    log, records, display = bench({"a": {"blocks": 3}, "b": {"blocks": 1}, "c": {"blocks": 2}})
+    assert log == [
+        *("a judge", "b judge", "c judge"),
+        *("a start cold", "b start cold", "c start cold"),
+        *("a block", "b block", "c block", "a block", "c block", "a block"),
+        *("a finish", "b finish", "c finish"),
+    ]
+    assert [len(record.measurements) for record in records] == [1, 1, 1]
+    assert display.blocks == [10, 10, 10, 20, 20, 30]
+    assert display.count == 3
+
+
+def test_each_mode_has_its_measurement():
+    log, (record,), _ = bench({"a": {}}, modes=("cold", "hot"))
+    assert [each.mode for each in record.measurements] == ["cold", "hot"]
+    assert log == ["a judge", "a start cold", "a block", "a finish", "a start hot", "a block", "a finish"]
+
+
+def test_who_fails_the_check_is_not_timed_and_others_are():
+    log, records, display = bench({"a": {"verdict": Status.WRONG_VALUES}, "b": {}})
+    assert log == ["a judge", "b judge", "b start cold", "b block", "b finish"]
+    assert [(record.status, len(record.measurements)) for record in records] == [
+        (Status.WRONG_VALUES, 0),
+        (Status.PASSED, 1),
+    ]
+    assert display.count == 2
+
+
+@pytest.mark.parametrize("failing", ["start", "block", "finish"])
+def test_who_fails_while_timed_has_no_measurement_and_others_go_on(failing):
+    _, records, display = bench({"a": {"failing": failing, "blocks": 2}, "b": {"blocks": 2}}, modes=("cold", "hot"))
+    assert [(record.implementation, record.status) for record in records] == [
+        ("a", Status.TIMEOUT),
+        ("b", Status.PASSED),
+    ]
+    assert records[0].measurements == ()
+    assert len(records[1].measurements) == 2
+    assert display.count == 2
+
+
+def test_a_failure_in_the_second_mode_takes_the_first_measurement_along():
+    log = []
+
+    class FailsHot(Scripted):
+        def start(self, mode):
+            self.failing = "start" if mode == "hot" else ""
+            super().start(mode)
+
+    records = []
+    steps = plan([(operation(cases=[case(64, purpose="bench")]), [implementation("a")])], ("bench",))
+    carry_out(
+        steps, CPU, lambda step: FailsHot(step, log), draws=1, modes=("cold", "hot"), share=unshared,
+        keep=records.append, display=Display(),
+    )  # fmt: skip
+    assert [(record.status, record.measurements) for record in records] == [(Status.TIMEOUT, ())]
+
+
+@pytest.mark.parametrize("backend", ["triton", "cupy"])
+def test_what_is_interpreted_is_not_timed(backend):
+    log, (record,), _ = bench({"a": {}}, backends={"a": backend})
+    assert log == ["a judge"]
+    assert (record.status, record.untimed, record.measurements) == (Status.PASSED, INTERPRETED, ())
+
+
+def test_without_modes_nothing_is_timed():
+    log, (record,), _ = bench({"a": {}}, modes=())
+    assert log == ["a judge"]
+    assert (record.measurements, record.untimed) == ((), "")
+
+
+def test_check_cases_and_laws_are_not_timed():
+    log, records = [], []
+    steps = plan([(operation(laws=(law(),)), [implementation("a")])], ("check", "law"))
+    carry_out(
+        steps, CPU, lambda step: Scripted(step, log), draws=1, modes=("cold",), share=unshared, keep=records.append,
+        display=Display(),
+    )  # fmt: skip
+    assert log == ["a judge"] * 3
+    assert [record.purpose for record in records] == ["check", "check", "law"]
+
+
+def test_cases_come_one_after_the_other():
+    cases = [case(64, purpose="bench"), case(128, purpose="bench")]
+    log, records, _ = bench({"a": {}, "b": {}}, cases=cases)
+    one = ["a judge", "b judge", "a start cold", "b start cold", "a block", "b block", "a finish", "b finish"]
+    assert log == one * 2
+    assert [record.case for record in records] == ["n=64 float32"] * 2 + ["n=128 float32"] * 2
+
+
+def test_a_measurement_gets_its_share_of_the_limit():
+    share = partial(with_share, rates={"copy": 1024.0, "fma": 1.0e9}, cache_bytes=0)
+    _, (record,), _ = bench({"a": {"seconds": 2.0}}, share=share)
+    # 256 bytes read and 256 written at 1024 B/s take half a second
+    assert record.measurements[0].roofline_share == pytest.approx(0.25)
+    assert record.measurements[0].limit == "copy"
+
+
+def test_ten_times_the_best_baseline_is_suspect():
+    scripts = {
+        "torch": {"seconds": 1.1},
+        "torch_compile": {"seconds": 1.0},
+        "fair": {"seconds": 0.11},
+        "magic": {"seconds": 0.09},
+    }
+    _, records, _ = bench(scripts)  # all of the backend torch, as a plugin of torch code is too
+    suspicions = {record.implementation: record.measurements[0].suspicions for record in records}
+    assert suspicions == {
+        "torch": (),
+        "torch_compile": (),
+        "fair": (),
+        "magic": ("11 times as fast as the best of torch and torch_compile",),
+    }

@@ -1,0 +1,183 @@
+"""A step in this process: the verdict, and what becomes of one that fails while it is timed."""
+
+import pytest
+import torch
+from boltzbench.harness import Agreement, Status
+from boltzbench.harness.execution import trial
+from boltzbench.harness.execution.plan import Step
+from boltzbench.harness.execution.trial import Failed, Trial
+from boltzbench.harness.timing.launch_audit import AgreementLost
+from support.fakes import CPU, case, implementation, interrupting, law, operation
+
+BENCH = case(64, purpose="bench")
+
+
+def step(implementation, subject=BENCH, *, of=None, seed=0):
+    return Step(of or operation(), implementation, subject, seed)
+
+
+def judge(*arguments, draws=1, device=CPU, **named):
+    return Trial(step(*arguments, **named), device).judge(draws)
+
+
+def raising(error):
+    def function(*arguments, **named):
+        raise error
+
+    return function
+
+
+def test_the_record_says_what_was_judged():
+    record = judge(implementation(plugin="p (d 1)"), case(3), seed=4)
+    assert record.status is Status.PASSED
+    assert (record.operation, record.implementation, record.backend, record.plugin) == (
+        "double",
+        "torch",
+        "torch",
+        "p (d 1)",
+    )
+    assert (record.case, record.purpose, record.sizes, record.dtype, record.seed) == (
+        "n=3 float32",
+        "check",
+        {"n": 3},
+        "float32",
+        4,
+    )
+    assert record.error <= record.bound
+    assert len(record.source_hash) == 16
+    assert (record.measurements, record.untimed) == ((), "")
+
+
+def test_what_does_not_agree_says_so():
+    record = judge(implementation(factor=2.1))
+    assert record.status is Status.WRONG_VALUES
+    assert record.error > record.bound
+    assert "y: 64 of 64 elements are off" in record.message
+
+
+def test_unavailable_says_why():
+    record = judge(implementation(unavailable=lambda device: f"needs more than a {device.type}"))
+    assert (record.status, record.message) == (Status.UNAVAILABLE, "needs more than a cpu")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit("broken")])
+def test_unavailable_that_raises_is_an_error(error):
+    record = judge(implementation(unavailable=raising(error)))
+    assert record.status is Status.ERROR
+    assert f"unavailable() raised {type(error).__name__}: broken (test_trial.py:" in record.message
+
+
+@pytest.mark.parametrize("part", ["make_inputs", "make_outputs", "reference"])
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit("broken")])
+def test_an_operation_that_raises_spoils_only_its_own_case(part, error):
+    record = judge(implementation(), of=operation(**{part: raising(error)}))
+    assert record.status is Status.ERROR
+    assert f"the check of operation double itself raised {type(error).__name__}: broken" in record.message
+
+
+def test_an_implementation_that_raises_is_an_error():
+    record = judge(implementation(prepare=raising(RuntimeError("no luck"))))
+    assert record.status is Status.ERROR
+    assert "RuntimeError: no luck" in record.message
+    assert "itself" not in record.message
+
+
+def test_laws():
+    record = judge(implementation(), law(), seed=2)
+    assert (record.status, record.case, record.purpose) == (Status.PASSED, "law: doubles one", "law")
+    assert (record.error, record.bound, record.p_value, record.seed) == (0.0, 0.5, 0.1, 2)
+    assert (record.sizes, record.dtype, record.measurements, record.untimed) == ({}, "", (), "")
+    record = judge(implementation(factor=3.0), law())
+    assert (record.status, record.message) == (Status.WRONG_LAW, "got 3.0")
+
+
+def test_data_are_drawn_from_consecutive_seeds(monkeypatch):
+    seen = []
+
+    def check_case(operation, implementation, case, device, seeds):
+        seen.extend(seeds)
+        return Agreement(Status.PASSED)
+
+    monkeypatch.setattr(trial, "check_case", check_case)
+    judge(implementation(), seed=7, draws=3)
+    assert seen == [7, 8, 9]
+    judge(implementation(backend="triton"), seed=7, draws=3)
+    assert seen == [7, 8, 9, 7], "once where it is interpreted"
+
+
+@pytest.mark.parametrize("subject", [BENCH, law()])
+def test_ctrl_c_passes_through(subject):
+    with pytest.raises(KeyboardInterrupt):
+        judge(interrupting(), subject)
+
+
+def test_the_device_is_passed_on_as_it_was_given():
+    record = judge(implementation(unavailable=lambda device: str(device)), device=torch.device("cuda", 1))
+    assert record.message == "cuda:1"
+
+
+def test_phases_are_announced():
+    phases = []
+    trying = Trial(step(implementation()), CPU, phases.append)
+    trying.judge(draws=1)
+    assert phases == ["check", "compile", "check"]
+    trying.start("hot")
+    assert phases[3:] == ["compile", "warm-up"]
+    blocks = [trying.take_block()]
+    while blocks[-1].more:
+        blocks.append(trying.take_block())
+    measurement = trying.finish()
+    assert set(phases[5:-1]) == {"sampling"}
+    assert phases[-1] == "check"
+    counts = [block.samples for block in blocks]
+    assert counts == sorted(set(counts))
+    assert len(measurement.samples) == counts[-1]
+    assert (measurement.mode, measurement.unit) == ("hot", "elements")
+    assert measurement.items_per_second == pytest.approx(64 / measurement.median)
+
+
+def timed(trying):
+    trying.start("cold")
+    trying.take_block()
+    return trying.finish()
+
+
+@pytest.mark.parametrize("part", ["start", "take_block", "finish"])
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (RuntimeError("out of memory"), Status.ERROR, "agrees, but timing it raised RuntimeError: out of memory"),
+        (
+            AgreementLost(Agreement(Status.WRONG_VALUES, "y is off", 3.0, 1.0)),
+            Status.WRONG_VALUES,
+            "while timed: y is off",
+        ),
+    ],
+)
+def test_who_fails_while_timed_has_a_record_of_it(monkeypatch, part, error, status, words):
+    class Stopwatch:
+        samples, noise = (1.0,), 0.1
+
+        def __init__(self, *arguments, **named):
+            if part == "start":
+                raise error
+
+        def warm_up(self):
+            pass
+
+        def take_block(self):
+            if part == "take_block":
+                raise error
+            return False
+
+        def finish(self):
+            raise error
+
+    monkeypatch.setattr(trial, "Stopwatch", Stopwatch)
+    trying = Trial(step(implementation()), CPU)
+    trying.judge(draws=1)
+    with pytest.raises(Failed) as caught:
+        timed(trying)
+    assert caught.value.record.status is status
+    assert words in caught.value.record.message
+    assert caught.value.record.measurements == ()

@@ -1,0 +1,238 @@
+"""Crashes, hangs and exits in a worker are the status of who caused them, and the rest goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from boltzbench.harness import Status
+from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, load_registry
+from boltzbench.harness.execution.plan import Step
+from boltzbench.harness.execution.trial import Failed
+from boltzbench.harness.execution.worker import Workers
+from support import TESTS
+from support.fakes import CPU, install
+
+PLUGIN = """
+    import ctypes, os, signal, subprocess, sys, time
+
+    def prepared(act, only_when_timed=False):
+        def prepare(inputs, outputs):
+            launches = 0
+            def launch():
+                nonlocal launches
+                launches += 1
+                if not only_when_timed or launches > 2:
+                    act()
+                outputs["y"].copy_(2 * inputs["x"])
+                return outputs
+            return launch
+        return prepare
+
+    def leave_a_child():
+        child = subprocess.Popen(["sleep", "1000"])
+        with open("child", "w") as file:
+            file.write(str(child.pid))
+        time.sleep(1000)
+
+    def run_out_of_memory():
+        raise MemoryError("no room")
+
+    ACTS = {
+        "crash": lambda: ctypes.string_at(0),
+        "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "leave": lambda: os._exit(3),
+        "leave_well": lambda: os._exit(0),
+        "exit": lambda: sys.exit("enough"),
+        "memory": run_out_of_memory,
+        "hang": leave_a_child,
+        "print": lambda: print("noise"),
+    }
+
+    @hookimpl
+    def register_operations(register):
+        register(fakes.operation("double"))
+        register(fakes.operation("other"))
+
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("sound"))
+        register(fakes.implementation("sound", of="other"))
+        for name, act in ACTS.items():
+            register(fakes.implementation(name, prepare=prepared(act)))
+            register(fakes.implementation(f"{name}_later", prepare=prepared(act, only_when_timed=True)))
+    """
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    install(tmp_path, {"misbehaving": PLUGIN})
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(PLUGINS_VARIABLE, "misbehaving")
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("fake_samplers_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def workers():
+    workers = Workers(CPU, lambda phase: None, time_limit=20, plugins=["misbehaving"])
+    yield workers
+    workers.close()
+
+
+def step(name, *, of="double", label="n=64 float32"):
+    ((operation, (implementation,)),) = load_registry().select([of], [name])
+    (case,) = (case for case in operation.cases if case.label == label)
+    return Step(operation, implementation, case, 0)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_sound_implementation_is_judged_and_timed(workers):
+    phases = []
+    workers._announce = phases.append
+    trial = workers.trial(step("sound"))
+    record = trial.judge(draws=1)
+    assert record.status is Status.PASSED
+    assert record.plugin == "misbehaving (fake-samplers 1.2)"
+    trial.start("hot")
+    block = trial.take_block()
+    assert block.samples > 0
+    while block.more:
+        block = trial.take_block()
+    measurement = trial.finish()
+    assert len(measurement.samples) == block.samples
+    assert measurement.mode == "hot"
+    assert set(phases) == {"start", "compile", "check", "warm-up", "sampling", "harness"}
+    assert phases[-1] == "harness"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("crash", "its process crashed: SIGSEGV, Segmentation fault"),
+        ("killed", "its process crashed: SIGKILL, Killed (out of memory?)"),
+        ("leave", "its process exited with status 3"),
+        ("leave_well", "its process exited with status 0"),
+        ("exit", "SystemExit: enough"),
+        ("memory", "MemoryError: no room"),
+    ],
+)
+def test_what_ends_a_process_is_the_status_of_who_did_it(workers, name, words):
+    record = workers.trial(step(name)).judge(draws=1)
+    assert record.status is Status.ERROR
+    assert words in record.message
+    assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
+    assert workers.trial(step(name)).judge(draws=1).status is Status.ERROR, "it has a worker again"
+
+
+def timed(trial):
+    trial.start("hot")
+    while trial.take_block().more:
+        pass
+    return trial.finish()
+
+
+@pytest.mark.parametrize("name", ["crash_later", "exit_later"])
+def test_what_ends_a_process_while_it_is_timed(workers, name):
+    trial = workers.trial(step(name))
+    assert trial.judge(draws=1).status is Status.PASSED
+    with pytest.raises(Failed) as caught:
+        timed(trial)
+    assert caught.value.record.status is Status.ERROR
+    assert ("SIGSEGV" if name == "crash_later" else "enough") in caught.value.record.message
+
+
+def test_who_hangs_is_stopped_with_its_children(workers, folder):
+    workers._time_limit = 2.0
+    record = workers.trial(step("hang")).judge(draws=1)
+    assert (record.status, record.message) == (Status.TIMEOUT, "no answer within 2 s: stopped")
+    child = int((folder / "child").read_text())
+    deadline = time.monotonic() + 5
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(child)
+
+
+def test_workers_of_another_operation_end(workers):
+    workers.trial(step("sound")).judge(draws=1)
+    (first,) = workers._workers.values()
+    workers.trial(step("sound", of="other")).judge(draws=1)
+    assert list(workers._workers) == [("other", "sound")]
+    with pytest.raises(ValueError, match="closed"):
+        _ = first._process.exitcode
+
+
+def test_an_error_on_a_gpu_costs_the_worker(workers):
+    trial = workers.trial(step("memory"))
+    record = trial.judge(draws=1)
+    assert len(workers._workers) == 1
+    workers._device = type("Device", (), {"type": "cuda"})()
+    workers.distrust_after(record)
+    assert workers._workers == {}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a usable GPU")
+def test_a_device_that_is_gone_is_the_status_of_every_step():
+    workers = Workers(torch.device("cuda", 0), lambda phase: None, time_limit=20, plugins=["misbehaving"])
+    for _ in range(2):
+        record = workers.trial(step("sound")).judge(draws=1)
+        assert record.status is Status.ERROR
+        assert record.message.startswith("its process broke down: RuntimeError: cuda:0 cannot be used: ")
+    _, ceilings, (problem,) = workers.limits()
+    assert ceilings == {}
+    assert "the limits of cuda:0 could not be measured: its process broke down" in problem
+    workers.close()
+
+
+def test_the_limits_of_the_device_are_measured_in_a_worker(workers):
+    overheads, ceilings, problems = workers.limits()
+    assert overheads["timer"] > 0
+    assert (ceilings, problems) == ({}, ()), "the plugin brings none"
+    assert workers._workers == {}
+
+
+def test_no_worker_outlives_a_killed_parent(folder):
+    code = textwrap.dedent("""
+        from boltzbench.harness.execution.worker import Workers
+        from harness.execution.test_worker import CPU, step
+        if __name__ == "__main__":
+            workers = Workers(CPU, lambda phase: None, 100, ["misbehaving"])
+            workers.trial(step("sound")).judge(1)
+            (worker,) = workers._workers.values()
+            print(worker._process.pid, flush=True)
+            workers.trial(step("hang")).judge(1)
+        """)
+    (folder / "parent.py").write_text(code)
+    paths = os.pathsep.join([str(folder), str(TESTS)])
+    with subprocess.Popen(
+        [sys.executable, "parent.py"], cwd=folder, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE
+    ) as parent:
+        worker = int(parent.stdout.readline())
+        assert alive(worker)
+        deadline = time.monotonic() + 60
+        while not ((folder / "child").exists() and (folder / "child").read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        child = int((folder / "child").read_text())
+        hanging = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+        assert alive(hanging)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while (alive(worker) or alive(hanging)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    assert not alive(worker)
+    assert not alive(hanging)

@@ -1,0 +1,279 @@
+"""The report's page in headless Chromium, cut off from the network: it draws, filters, sorts, shows samples, prints."""
+
+import base64
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from boltzbench.harness import Status
+from boltzbench.harness.api.records import Measurement, Record, Run
+from boltzbench.harness.report import page as report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+WANTING = [
+    what
+    for what, found in (
+        ("chromium", CHROMIUM),
+        ("chromedriver (Debian: apt-get install chromium-driver)", DRIVER),
+        ("selenium", importlib.util.find_spec("selenium")),
+    )
+    if not found
+]
+pytestmark = pytest.mark.skipif(bool(WANTING), reason=f"needs {', '.join(WANTING)}")
+
+ARGUMENTS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+
+
+def synthetic():
+    """Made-up figures in an order that no column sorts: three sizes, two implementations, a failure, a warning."""
+    records = []
+    for n, milliseconds in ((1 << 20, 9), (1 << 10, 10), (1 << 15, 1)):
+        for name, factor in (("torch", 4), ("a_rather_long_implementation", 1)):
+            label = f"chains={n} visible=4096 hidden=4096 sweeps=10 bfloat16"
+            measurements = []
+            for mode in ("cold", "hot"):
+                median = factor * milliseconds * 1e-3 * (1.1 if mode == "cold" else 1)
+                samples = tuple(median * (1 + 0.001 * (i * 37 % 11)) for i in range(40))
+                rates = (n / median, "unit updates", 8 * n / median, 4 * n / median)
+                warned = ("made up",) if n == 1 << 15 and mode == "hot" and factor == 1 else ()
+                measurements.append(
+                    Measurement("Synthetic", mode, samples, median, median, 1.01 * median, *rates, suspicions=warned)
+                )
+            case = {"case": label, "purpose": "bench", "sizes": {"chains": n}, "dtype": "bfloat16"}
+            records.append(
+                Record("gibbs", name, "torch", "p", status=Status.PASSED, measurements=tuple(measurements), **case)
+            )
+    records.append(Record("lse", "torch", "torch", "p", "n=3", "check", Status.ERROR, "boom " * 40 + "x" * 300))
+    ceilings = {"read": 4e9, "copy": 3e9, "fma": 1e10, "bfloat16 matrix": 1e12}
+    environment = {"device": "cuda:0", "gpu": {"name": "Synthetic GPU", "uuid": "GPU-" + "0" * 80}}
+    return Run(2, "complete", environment, tuple(records), ceilings=ceilings)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(report.html([("now", synthetic())], against=("then", synthetic())), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def driver():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ARGUMENTS:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Browser:
+    """The page as it is shown at one width and in one colour scheme, and what the browser logged meanwhile."""
+
+    def __init__(self, driver, file, width, scheme):
+        self.driver = driver
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for kind in ("browser", "performance"):
+            driver.get_log(kind)
+        driver.get(Path(file).as_uri())
+        # Two frames, in which plotly.js finishes what it put off.
+        driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+    def js(self, code, *arguments):
+        return self.driver.execute_script(code, *arguments)
+
+    def all(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def one(self, selector):
+        return self.driver.find_element("css selector", selector)
+
+    def choose(self, selector, value):
+        self.js(
+            "const e = document.querySelector(arguments[0]); e.value = arguments[1];"
+            "for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}))",
+            selector,
+            value,
+        )
+
+    def column(self, title):
+        """The texts of the visible cells under a heading."""
+        return self.js(
+            "const heads = [...document.querySelectorAll('#table thead th')];"
+            "const at = heads.findIndex((head) => head.textContent.trim() === arguments[0]);"
+            "return [...document.querySelectorAll('#table tbody tr:not([hidden])')]"
+            ".map((row) => row.cells[at].textContent.trim())",
+            title,
+        )
+
+    def head(self, title):
+        (head,) = (each for each in self.all("#table thead th") if each.text.strip(" ↑↓↕") == title)
+        return head
+
+    def requested(self):
+        """The addresses of all that was asked for since the page was opened."""
+        messages = [json.loads(each["message"])["message"] for each in self.driver.get_log("performance")]
+        return [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+
+
+@pytest.fixture
+def browse(driver, file):
+    return lambda width=1280, scheme="light", page=file: Browser(driver, page, width, scheme)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_loads_draws_everything_and_asks_for_nothing(browse, file, width, scheme):
+    page = browse(width, scheme)
+    assert page.driver.get_log("browser") == []
+    plots = page.all("[data-figure]")
+    assert len(plots) == 3
+    for plot in plots:
+        assert plot.find_elements("css selector", ".main-svg .trace .point")
+    assert page.requested() == [file.as_uri()]
+    assert page.js("return document.documentElement.scrollWidth") <= width
+
+
+def test_a_page_that_asks_or_throws_is_noticed(browse, file, tmp_path):
+    broken = tmp_path / "broken.html"
+    text = file.read_text()
+    broken.write_text(
+        text.replace("default-src 'none';", "img-src http: data:;").replace("; img-src data: blob:", "")
+        + "<img src='http://nowhere.invalid/x.png'><script>throw new Error('seen')</script>"
+    )
+    page = browse(page=broken)
+    assert any("seen" in each["message"] for each in page.driver.get_log("browser"))
+    assert "http://nowhere.invalid/x.png" in page.requested()
+
+
+def test_the_policy_of_the_page_lets_nothing_out(browse, file, tmp_path):
+    leaking = tmp_path / "leaking.html"
+    leaking.write_text(file.read_text() + "<img src='http://nowhere.invalid/x.png'>")
+    page = browse(page=leaking)
+    assert any("Content Security Policy" in each["message"] for each in page.driver.get_log("browser"))
+
+
+def test_filters_narrow_the_rows_and_reset_brings_them_back(browse):
+    page = browse()
+    assert len(page.column("case")) == 13
+    assert page.one("#count").text == "13 of 13 rows"
+    page.choose("[data-field=implementation]", "torch")
+    assert page.column("implementation") == ["torch"] * 7
+    page.choose("[data-field=mode]", "hot")
+    assert page.column("median") == ["36.0 ms", "40.0 ms", "4.00 ms"]
+    assert page.one("#count").text == "3 of 13 rows"
+    page.one("#filters [type=reset]").click()
+    page.driver.execute_async_script("setTimeout(arguments[0])")
+    assert page.one("#count").text == "13 of 13 rows"
+    page.one("#search").send_keys("CHAINS=32768 hot")
+    assert page.column("median") == ["4.00 ms", "1.00 ms"]
+    page.one("#search").clear()
+    page.choose("[data-field=status]", "error")
+    assert page.column("operation") == ["lse"]
+    page.choose("[data-field=status]", "")
+    page.one("#warned").click()
+    assert page.column("median") == ["1.00 ms"]
+
+
+def test_headings_sort_by_value_with_the_keyboard_too(browse):
+    from selenium.webdriver.common.keys import Keys
+
+    page = browse()
+    page.choose("[data-field=mode]", "hot")
+    head = page.head("median")
+    head.find_element("tag name", "button").click()
+    ascending = ["1.00 ms", "4.00 ms", "9.00 ms", "10.0 ms", "36.0 ms", "40.0 ms"]
+    assert page.column("median") == ascending
+    assert head.get_attribute("aria-sort") == "ascending"
+    head.find_element("tag name", "button").send_keys(Keys.ENTER)
+    assert page.column("median") == ascending[::-1]
+    assert head.get_attribute("aria-sort") == "descending"
+    page.head("case").find_element("tag name", "button").click()
+    assert head.get_attribute("aria-sort") == "none"
+    sizes = [int(case.split("=")[1].split()[0]) for case in page.column("case")]
+    assert sizes == sorted(sizes)
+
+
+def test_rows_without_a_value_stay_last(browse):
+    page = browse()
+    for _ in range(2):
+        page.head("median").find_element("tag name", "button").click()
+        assert page.column("operation")[-1] == "lse"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_samples_are_drawn_on_demand(browse, width):
+    page = browse(width)
+    assert not page.one("#samples").is_displayed()
+    button = page.all("button.samples")[3]
+    page.js("arguments[0].scrollIntoView({block: 'center', inline: 'center'})", button)
+    button.click()
+    assert page.one("#samples").is_displayed()
+    assert page.one("#samples-title").text == "gibbs, a_rather_long_implementation, hot"
+    assert "9.00 ms" in page.one("#samples-facts").text
+    assert len(page.all("#samples-plot .scatterlayer .point")) == 40
+    assert page.all("#samples-plot .barlayer .point")
+    box = page.one("#samples").rect
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    page.one("#samples form button").click()
+    assert not page.one("#samples").is_displayed()
+    assert page.driver.get_log("browser") == []
+
+
+def test_throughput_can_be_counted_otherwise(browse):
+    page = browse()
+    read = "return document.querySelector('.throughput [data-figure]').data[0].y"
+    items = page.js(read)
+    page.choose("select.quantity", "bytes")
+    assert page.js(read) == pytest.approx([8 * rate for rate in items])
+    assert page.one(".throughput .ytitle").get_attribute("textContent") == "B/s"
+    page.choose("select.quantity", "")
+    assert page.js(read) == items
+
+
+def luminance(colour):
+    red, green, blue = (int(part) for part in colour.split("(")[1].rstrip(")").split(",")[:3])
+    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_page_and_plots_follow_the_colour_scheme(browse, scheme, dark):
+    page = browse(scheme=scheme)
+    ground = page.js("return getComputedStyle(document.body).backgroundColor")
+    assert (luminance(ground) < 0.2) is dark
+    for selector in (".xtick text", ".ytick text", ".legendtext", ".xtitle"):
+        ink = page.js(f"return getComputedStyle(document.querySelector('.plot {selector}')).fill")
+        assert abs(luminance(ink) - luminance(ground)) > 0.6, selector
+    grid = page.js("return getComputedStyle(document.querySelector('.plot .gridlayer path')).stroke")
+    assert 0.05 < abs(luminance(grid) - luminance(ground)) < 0.3
+
+
+def test_print_is_light_whole_and_without_controls(browse):
+    page = browse(scheme="dark")
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert luminance(page.js("return getComputedStyle(document.body).backgroundColor")) > 0.9
+    assert luminance(page.js("return getComputedStyle(document.querySelector('.plot .xtick text')).fill")) < 0.2
+    assert not page.one("#filters").is_displayed()
+    assert page.one("#table").is_displayed()
+    page.js("dispatchEvent(new Event('beforeprint'))")
+    assert page.js("return document.querySelector('.plot .main-svg').getBoundingClientRect().width") == 660
+    page.js("dispatchEvent(new Event('afterprint'))")
+    assert page.js("return document.querySelector('.plot .main-svg').getBoundingClientRect().width") != 660
+    pdf = page.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
+    assert base64.b64decode(pdf).startswith(b"%PDF")
+    assert page.driver.get_log("browser") == []

@@ -1,0 +1,269 @@
+import io
+import math
+from dataclasses import replace
+
+import pytest
+from boltzbench.harness import Status
+from boltzbench.harness.api.records import Measurement, Record, Run
+from boltzbench.harness.cli import list_tables
+from boltzbench.harness.discovery.registry import Plugin, Registry
+from boltzbench.harness.report import tables
+from rich.console import Console
+from support.fakes import implementation, operation
+from support.wrong_samplers import gaussian, langevin
+
+LONG = "outliers_transposed_noncontiguous batch=1024 rows=100003 columns=65537 bfloat16"
+
+
+def text(what, width=80):
+    file = io.StringIO()
+    Console(file=file, width=width, markup=False, highlight=False, emoji=False).print(what)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines), default=0) <= width
+    assert "…" not in file.getvalue(), "nothing is cut"
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def record(
+    name="torch",
+    status=Status.PASSED,
+    case="n=3 float32",
+    purpose="check",
+    operation="double",
+    backend="torch",
+    **fields,
+):
+    return Record(operation, name, backend, "p (d 1)", case, purpose, status, **fields)
+
+
+def measurement(median=1.23e-5, rate=5.2e6, throughput=3.35e12, unit="rows"):
+    return Measurement("cpu", "cold", (median,), median, median * 0.9, median * 1.1, rate, unit, throughput, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0, "0 s"),
+        (1.0, "1.00 s"),
+        (12.3e-6, "12.3 µs"),
+        (0.123e-3, "123 µs"),
+        (999.9e-6, "1.00 ms"),
+        (99.96e-6, "100 µs"),
+        (1e-15, "0.001 ps"),
+        (5.2e6, "5.20 Ms"),
+        (1e18, "1000 Ps"),
+        (-2.5e-3, "-2.50 ms"),
+        (math.inf, "inf s"),
+        (math.nan, "nan s"),
+    ],
+)
+def test_si(value, words):
+    assert tables.si(value, "s") == words
+
+
+def test_si_of_a_plain_number():
+    assert tables.si(12345) == "12.3 k"
+    assert tables.si(12) == "12.0"
+
+
+@pytest.mark.parametrize(
+    ("error", "bound", "share"),
+    [
+        (1.0, 4.0, 0.25),
+        (8.0, 4.0, 2.0),
+        (0.0, 0.0, 0.0),
+        (1.0, 0.0, math.inf),
+        (math.inf, 1.0, math.inf),
+        (None, 1.0, None),
+    ],
+)
+def test_share_of_bound(error, bound, share):
+    assert tables.share_of_bound(record(error=error, bound=bound)) == share
+
+
+def test_check_summary_counts_and_names_the_worst_case():
+    shown = text(
+        tables.check_summary(
+            [
+                record(error=1.0, bound=4.0),
+                record("bad", Status.WRONG_VALUES, error=8.0, bound=4.0),
+                record(case="n=7 float32", error=3.0, bound=4.0),
+                record("bad", case="n=7 float32", error=0.0, bound=4.0),
+                record("gone", Status.UNAVAILABLE, message="no [GPU] here"),
+                record(case="law: one", purpose="law", error=99.0, bound=100.0),
+                record("exact", error=0.0, bound=0.0),
+            ]
+        )
+    )
+    rows = {line.split()[1]: line.split()[2:] for line in shown.splitlines() if line.startswith("double")}
+    assert rows["torch"] == ["2/2", "1/1", "0.75", "n=7", "float32"]
+    assert rows["bad"] == ["1/2", "2", "n=3", "float32"]
+    assert rows["gone"] == ["-"]
+    assert rows["exact"] == ["1/1", "0", "every", "case", "exact"]
+    assert "unavailable: gone (1 check): no [GPU] here" in shown
+
+
+def test_bench_tables_show_times_rates_or_why_not():
+    odd = measurement(1.0, 3.0, 1e5)
+    odd = replace(odd, mode="hot", limit="copy", roofline_share=0.832, suspicions=("too good",))
+    shown = text(
+        tables.bench_tables(
+            [
+                record(measurements=(measurement(),), purpose="bench"),
+                record("triton", backend="triton", untimed="interpreted on the CPU: correctness only", purpose="bench"),
+                record("cupy", Status.WRONG_VALUES, backend="cupy", purpose="bench"),
+                record("mine", Status.UNAVAILABLE, message="needs a GPU", purpose="bench"),
+                record(case="n=9 float32", measurements=(odd,), purpose="bench"),
+            ]
+        )
+    )
+    lines = shown.splitlines()
+    assert lines[0] == "double (rows; cold and hot)"
+    assert lines[1].split() == ["implementation", "agreement", "median", "p10..p90", "items/s", "GB/s", "of", "limit"]
+    assert lines[2] == "n=3 float32"
+    found = {line.split()[0]: line.split() for line in lines[3:6]}
+    assert list(found) == ["torch", "cupy", "triton"], "that of torch comes first"
+    assert found["torch"] == ["torch", "passed,", "cold", "12.3", "µs", "11.1..13.5", "µs", "5.20", "M", "3350"]
+    assert found["triton"] == ["triton", "passed", "-", "-", "-", "-"]
+    assert found["cupy"] == ["cupy", "wrong_values", "-", "-", "-", "-"]
+    assert lines[6] == "n=9 float32"
+    assert lines[7].split() == [
+        "torch",
+        "passed,",
+        "hot",
+        "1.00",
+        "s",
+        "0.90..1.10",
+        "s",
+        "3.00",
+        "<0.001",
+        "83%",
+        "copy",
+    ]
+    assert "not timed: triton (1 check): interpreted on the CPU: correctness only" in shown
+    assert "unavailable: mine (1 check): needs a GPU" in shown
+    assert "suspect: torch, n=9 float32, hot: too good" in shown
+    assert lines[3].index("12.3") + len("12.3 µs") == lines[7].index("1.00 s") + len("1.00 s"), "cases line up"
+
+
+@pytest.mark.parametrize("unit", ["unit updates", "parameters", "spin flips or more"])
+def test_long_names_fold_at_80_columns(unit):
+    name = "a_sampler_with_a_very_long_name_indeed"
+    records = [
+        record(name, status, LONG, "bench", name, message="why " * 50, error=1.23456789e-300, bound=9.87654321e300)
+        for status in Status
+    ]
+    records.append(
+        record("torch", case=LONG, purpose="bench", measurements=(measurement(0.98765, 9.99e14, 9.9e14, unit),))
+    )
+    records.append(record("torch", case=LONG, purpose="real", measurements=(measurement(1.0, unit="other units"),)))
+    assert "why" in text(tables.check_summary(records))
+    assert "990000" in text(tables.bench_tables(records))
+    shown = text(tables.failures(records))
+    assert shown.count("why") == 50 * (len(Status) - 2)
+
+
+def test_failures_are_shown_in_full():
+    shown = text(
+        tables.failures(
+            [
+                record(),
+                record("gone", Status.UNAVAILABLE),
+                record("bad", Status.WRONG_VALUES, "outliers n=3 float32", message="y[0] is off", error=2.0, bound=1.0),
+                record("bad", Status.WRONG_LAW, "law: one", message="chi", error=2.0, bound=1.0, p_value=1e-9),
+                record("bad", Status.ERROR, message="[red]no markup[/red] :smile:"),
+            ]
+        )
+    )
+    assert shown.splitlines() == [
+        "wrong_values: double bad, outliers n=3 float32",
+        "  y[0] is off",
+        "  error 2, bound 1",
+        "wrong_law: double bad, law: one",
+        "  chi",
+        "  error 2, bound 1, p = 1e-09",
+        "error: double bad, n=3 float32",
+        "  [red]no markup[/red] :smile:",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("records", "problems", "line"),
+    [
+        ([record()], [], "All agree: 1 check passed."),
+        (
+            [record(), record(), record("gone", Status.UNAVAILABLE)],
+            ["oh"],
+            "1 problem, see above. All agree: 2 checks passed (1 skipped: unavailable here).",
+        ),
+        (
+            [record(), record("bad", Status.ERROR)],
+            [],
+            "1 of 2 checks failed. Look closer: boltzbench check -o double -i bad",
+        ),
+        (
+            [record("bad", Status.ERROR, purpose="real")],
+            ["a", "b"],
+            "2 problems, see above. 1 of 1 check failed. Look closer: boltzbench bench -o double -i bad",
+        ),
+        ([], [], "Nothing was checked. See what is installed: boltzbench list"),
+        (
+            [record("gone", Status.UNAVAILABLE)],
+            [],
+            "Nothing was checked (1 skipped: unavailable here). See what is installed: boltzbench list",
+        ),
+    ],
+)
+def test_the_closing_line(records, problems, line):
+    assert tables.verdict(records, problems) == line
+
+
+def test_the_list_of_operations():
+    implementations = (
+        implementation(plugin="fake (d 1)"),
+        implementation("cupy", backend="cupy", plugin="fake (d 1)", note="slower where strides are odd"),
+    )
+    plugin = Plugin("fake", "fake_module", "distribution", "1.2", ("oh",), ("double", "lonely"))
+    registry = Registry(
+        {"double": operation(), "lonely": operation("lonely")}, implementations, (plugin,),
+        targets={"gaussian": replace(gaussian(), plugin="fake (d 1)")},
+        samplers={"mine": replace(langevin("mine"), plugin="fake (d 1)")},
+    )  # fmt: skip
+    reasons = {
+        (list_tables.SAMPLER, "mine"): {"cpu": None, "cuda": "no GPU"},
+        ("double", "torch"): {"cpu": None, "cuda": "no GPU"},
+        ("double", "cupy"): {"cpu": "no compiler", "cuda": "no GPU"},
+    }
+    shown = text(list_tables.operations_list(registry, reasons))
+    for line in (
+        "y = 2 x",
+        "map defined by fake (distribution 1.2); source: arithmetic",
+        "cases: 2 check, 2 bench, 1 real",
+        "not on cpu: cupy: no compiler",
+        "not on cuda: torch, cupy: no GPU",
+        "cupy: slower where strides are odd",
+        "not on cuda: mine: no GPU",
+        "no implementation is installed",
+    ):
+        assert line in shown
+    words = [line.split() for line in shown.splitlines()]
+    assert ["torch", "torch", "fake", "(d", "1)", "yes", "no"] in words
+    assert ["cupy", "cupy", "fake", "(d", "1)", "no", "no"] in words
+    assert ["gaussian", "gaussian", "2", "0.5,", "2", "fake", "(d", "1)"] in words
+    assert ["mine", "torch", "fake", "(d", "1)", "yes", "no"] in words
+    assert ["fake", "distribution", "1.2", "fake_module"] in words
+
+
+def test_limits_overheads_and_where_the_time_went():
+    run = Run(
+        2, "complete", {}, (),
+        ceilings={"copy": 1.03e10, "philox": 2e9},
+        overheads={"timer": 4.1e-8},
+        seconds={"check": 1.25, "sampling": 61.0},
+    )  # fmt: skip
+    assert text(tables.limits(run)).splitlines() == [
+        "measuring costs: timer 41.0 ns",
+        "limits of this device: copy 10.3 GB/s, philox 2.00 Gwords/s",
+        "time spent: check 1.2 s, sampling 61.0 s",
+    ]
+    assert text(tables.limits(Run(2, "complete", {}, ()))) == ""

@@ -1,0 +1,302 @@
+import dataclasses
+import io
+import math
+
+import numpy as np
+import pytest
+from boltzbench.harness.api.operations import Status
+from boltzbench.harness.api.records import DeviceState, Measurement, Record, Run
+from boltzbench.harness.report.compare_tables import comparison_tables
+from boltzbench.harness.results import compare as module
+from boltzbench.harness.results.compare import (
+    DifferentDevices,
+    NothingInCommon,
+    Verdict,
+    compare,
+    exit_status,
+    parse_bound,
+)
+from boltzbench.harness.results.file import SCHEMA, ResultsError
+from rich.console import Console
+
+CPU = {"device": "cpu", "cpu": "EPYC", "cores": 4, "threads": 4}
+TIGHT = (1.0, 1.001, 0.999, 1.002, 0.998) * 4
+
+
+def measurement(samples=TIGHT, mode="hot", **fields):
+    return Measurement(
+        "EPYC", mode, tuple(samples), float(np.median(samples)), 0.9, 1.1, 1.0, "rows", 1.0, 1.0, **fields
+    )
+
+
+def record(*measurements, implementation="torch", case="n=3", status=Status.PASSED, purpose="bench", message=""):
+    return Record(
+        "double", implementation, "torch", "p (d 1)", case, purpose, status, message, measurements=measurements
+    )
+
+
+def run(*records, status="complete", **environment):
+    return Run(SCHEMA, status, {**CPU, **environment}, records)
+
+
+def times(factor, samples=TIGHT):
+    return measurement([factor * sample for sample in samples])
+
+
+def only(comparison):
+    (pair,) = comparison.pairs
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "status"),
+    [
+        (1.10, Verdict.SLOWER, 1),
+        (1.03, Verdict.SAME, 0),
+        (1.0, Verdict.SAME, 0),
+        (0.97, Verdict.SAME, 0),
+        (0.90, Verdict.FASTER, 0),
+        (0.01, Verdict.FASTER, 0),
+    ],
+)
+def test_a_clear_ratio(factor, verdict, status):
+    found = compare(run(record(times(1.0))), run(record(times(factor))), bound=0.05)
+    pair = only(found)
+    assert (pair.verdict, pair.mode, exit_status(found)) == (verdict, "hot", status)
+    assert pair.ratio == pytest.approx(factor)
+    assert pair.low < factor < pair.high < 1.03 * pair.low
+    assert pair.notes == ()
+
+
+def test_the_bound_counts():
+    slower = run(record(times(1.10)))
+    assert exit_status(compare(run(record(times(1.0))), slower, bound=0.2)) == 0
+    assert exit_status(compare(run(record(times(1.0))), slower, bound=0.0)) == 1
+
+
+def test_noise_hides_a_slowdown_and_says_so():
+    noisy = (0.6, 1.7, 0.8, 1.3, 1.0, 0.7, 1.2, 1.9)
+    found = compare(run(record(times(1.0, noisy))), run(record(times(1.1, noisy))), bound=0.05)
+    assert only(found).verdict is Verdict.SAME
+    assert only(found).notes == ("may be slower by more than 5 %",)
+
+
+def test_recorded_noise_and_the_difference_of_runs_widen_the_interval():
+    constant = [2.0] * 50
+    plain = only(compare(run(record(measurement(constant))), run(record(measurement(constant))), bound=0.05))
+    assert plain.high - 1 == pytest.approx(1.96 * math.sqrt(2) * module.BETWEEN_RUNS, rel=0.02)
+    noisy = run(record(measurement(constant, noise=0.03)))
+    assert only(compare(noisy, noisy, bound=0.05)).high > 1.08
+
+
+def test_each_mode_by_itself():
+    base = run(record(times(1.0), dataclasses.replace(times(2.0), mode="cold")))
+    new = run(record(times(1.0), dataclasses.replace(times(4.0), mode="cold")))
+    assert [(p.mode, p.verdict) for p in compare(base, new, bound=0.05).pairs] == [
+        ("cold", Verdict.SLOWER),
+        ("hot", Verdict.SAME),
+    ]
+    found = compare(base, run(record(times(1.0))), bound=0.05)
+    assert [(p.mode, p.verdict) for p in found.pairs] == [("hot", Verdict.SAME), ("cold", Verdict.ONLY_BASE)]
+    assert exit_status(found) == 0
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.PASSED])
+def test_what_passed_and_does_not_now_is_a_regression(status):
+    new = run(record(status=status, message="why"))
+    found = compare(run(record(times(1.0))), new, bound=0.05)
+    assert (only(found).verdict, only(found).notes) == (Verdict.FAILED, (f"{status}: why",))
+    assert exit_status(found) == 1
+    better = compare(new, run(record(times(1.0))), bound=0.05)
+    assert (only(better).verdict, only(better).notes) == (Verdict.PASSES, (f"before: {status}: why",))
+    assert exit_status(better) == 0
+
+
+def test_cases_of_one_run_only_are_told():
+    base = run(record(times(1.0)), record(times(1.0), case="n=4"))
+    new = run(record(times(1.0)), record(times(1.0), implementation="triton"))
+    found = compare(base, new, bound=0.05)
+    assert [(p.implementation, p.case, p.verdict) for p in found.pairs] == [
+        ("torch", "n=3", Verdict.SAME),
+        ("triton", "n=3", Verdict.ONLY_NEW),
+        ("torch", "n=4", Verdict.ONLY_BASE),
+    ]
+    assert exit_status(found) == 0
+
+
+def test_runs_with_nothing_in_common_are_refused():
+    base = run(record(times(1.0)))
+    for other in (run(), run(record(times(1.0), case="n=4")), run(record(times(1.0), purpose="real"))):
+        with pytest.raises(NothingInCommon, match="no case in common") as caught:
+            compare(base, other, bound=0.05)
+        assert isinstance(caught.value, ResultsError)
+    with pytest.raises(NothingInCommon, match="no measurement in common"):
+        compare(run(record(times(1.0)), record(case="c")), run(record(case="c")), bound=0.05)
+    bad = run(record(status=Status.ERROR))
+    with pytest.raises(NothingInCommon):
+        compare(bad, bad, bound=0.05)
+
+
+def test_runs_of_check_alone_are_compared_by_agreement():
+    found = compare(run(record(purpose="check")), run(record(purpose="check")), bound=0.05)
+    assert (found.pairs, found.agreeing, exit_status(found)) == ((), 1, 0)
+
+
+GPU = {"name": "H200", "uuid": "1", "driver": "580"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cpu": "Xeon"}, {"threads": 8}, {"cores": 2}, {"gpu": GPU, "device": "cuda:0"}],
+    ids=str,
+)
+def test_different_devices_are_refused_unless_asked_for(change):
+    base, new = run(record(times(1.0))), run(record(times(1.0)), **change)
+    with pytest.raises(DifferentDevices, match=r"base ran on the CPU EPYC .*--any-device"):
+        compare(base, new, bound=0.05)
+    assert any(note.startswith(next(iter(change)).replace("gpu", "device")) for note in
+               compare(base, new, bound=0.05, any_device=True).notes)  # fmt: skip
+
+
+def test_another_card_of_the_same_kind_is_told_and_not_refused():
+    base = run(record(times(1.0)), gpu=GPU)
+    new = run(record(times(1.0)), gpu={**GPU, "uuid": "2", "driver": "581"}, cpu="Xeon", torch="3", status="incomplete")
+    assert compare(base, new, bound=0.05).notes == (
+        "new is incomplete",
+        "gpu uuid: 1 in base, 2 in new (two cards of one kind)",
+        "gpu driver: 580 in base, 581 in new",
+        "cpu: EPYC in base, Xeon in new",
+        "torch: None in base, 3 in new",
+    )
+    with pytest.raises(DifferentDevices, match="base ran on H200, new on B200"):
+        compare(base, run(record(times(1.0)), gpu={**GPU, "name": "B200"}), bound=0.05)
+
+
+def test_doubtful_measurements_are_marked():
+    hot = measurement(states=(DeviceState(0), DeviceState(9, throttled=("too hot", "power"))))
+    odd = measurement(suspicions=("above the limit",))
+    found = compare(run(record(hot)), run(record(odd)), bound=0.05)
+    assert only(found).notes == ("base throttled: too hot, power", "new suspect: above the limit")
+
+
+@pytest.mark.parametrize("samples", [(1.0,), (1.0, math.inf), (1.0, 0.0), (1.0, math.nan)])
+def test_samples_that_are_not_times_are_not_compared(samples):
+    found = compare(run(record(times(1.0))), run(record(measurement(samples))), bound=0.05)
+    assert only(found).verdict is Verdict.UNCLEAR
+    assert exit_status(found) == 0
+
+
+def test_holm():
+    assert module._holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert module._holm([0.9, 0.8]) == [1.0, 1.0]
+    assert module._holm([]) == []
+
+
+def synthetic(generator, cases, *, factor=1.0, drift=0.0, samples=30, sigma=0.1, alike=0.0):
+    """Lognormal samples, neighbours correlated by ``alike``, the whole of a case off by up to ``drift``."""
+    records = []
+    for case in range(cases):
+        normal = generator.standard_normal(samples)
+        for place in range(1, samples):
+            normal[place] = alike * normal[place - 1] + math.sqrt(1 - alike**2) * normal[place]
+        level = (1 + drift * generator.uniform(-1, 1)) * (factor if case == 0 else 1.0)
+        records.append(record(measurement(1e-4 * level * np.exp(sigma * normal)), case=f"n={case}"))
+    return run(*records)
+
+
+@pytest.mark.parametrize(
+    ("bound", "noise"),
+    [
+        pytest.param(0.0, {}, id="no bound"),
+        pytest.param(0.0, {"alike": 0.6}, id="no bound, neighbours alike"),
+        pytest.param(0.05, {"drift": 0.024, "sigma": 0.02}, id="drift below the bound"),
+    ],
+)
+def test_false_alarms_of_200_comparisons_of_the_same_code(bound, noise):
+    """At most the stated 5 % of them exit with 1, each over four cases."""
+    generator = np.random.default_rng(5)
+    runs = [[synthetic(generator, 4, **noise) for _ in range(2)] for _ in range(200)]
+    alarms = sum(exit_status(compare(base, new, bound=bound)) for base, new in runs)
+    assert alarms <= 10
+
+
+def test_a_tenth_slower_is_found():
+    generator = np.random.default_rng(6)
+    found = [
+        compare(synthetic(generator, 6, sigma=0.03), synthetic(generator, 6, sigma=0.03, factor=1.10), bound=0.05)
+        for _ in range(50)
+    ]
+    assert sum(exit_status(each) for each in found) >= 45
+    assert all(each.pairs[0].case == "n=0" for each in found if exit_status(each))
+
+
+def test_an_improvement_is_never_a_regression():
+    generator = np.random.default_rng(7)
+    for factor in (0.9, 0.5, 0.99):
+        found = compare(synthetic(generator, 1), synthetic(generator, 1, factor=factor, sigma=0.02), bound=0.0)
+        assert exit_status(found) == 0
+        assert only(found).ratio == pytest.approx(factor, rel=0.1)
+
+
+@pytest.mark.parametrize(("text", "bound"), [("5%", 0.05), (" 2.5 % ", 0.025), ("0%", 0.0), ("200%", 2.0)])
+def test_a_bound(text, bound):
+    assert parse_bound(text) == pytest.approx(bound)
+
+
+@pytest.mark.parametrize("text", ["5", "0.05", "-1%", "%", "", "x%", "5%%", "nan%", "inf%"])
+def test_a_bound_that_is_none(text):
+    with pytest.raises(ValueError, match="--fail-over takes a percentage of at least 0, such as 5%: got '") as caught:
+        parse_bound(text)
+    assert repr(text) in str(caught.value)
+
+
+def printed(comparison):
+    console = Console(file=io.StringIO(), width=80, markup=False, highlight=False)
+    console.print(comparison_tables(comparison))
+    return console.file.getvalue()
+
+
+def test_the_table_fits_and_begins_with_the_regressions():
+    label = "digits log Z rows=1048576 columns=134217728 bfloat16"
+    base = run(*(record(times(1.0), case=f"{label} {i}") for i in range(4)), record(times(1.0), case="gone"))
+    new = run(
+        record(times(1.0), case=f"{label} 0"),
+        record(times(1.25), case=f"{label} 1"),
+        record(times(0.5), case=f"{label} 2"),
+        record(status=Status.WRONG_VALUES, message="y[3] is off", case=f"{label} 3"),
+        record(times(1.0), case="come"),
+        torch="3",
+    )
+    text = printed(compare(base, new, bound=0.05))
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    places = [
+        text.index(words)
+        for words in (
+            *("failed now\n", "wrong_values: y[3] is off", "slower, beyond noise and 5 %", "+25.0 %"),
+            *("faster, beyond noise and 5 %", "-50.0 %", "no difference beyond noise and 5 %", "+0.0 %"),
+            *("only in new: double torch (1)", "only in base: double torch (1)", "torch: None in base, 3 in new"),
+        )
+    ]
+    assert places == sorted(places)
+    assert " ".join(text[text.index("Regression") :].split()) == (
+        "Regression beyond noise and 5 %. 3 compared in time: 1 slower, 1 faster, 1 without a difference; "
+        "1 that passed before fail now, 0 pass now that did not, 0 pass in both."
+    )
+
+
+def test_the_closing_line_without_a_regression():
+    same = run(record(times(1.0)))
+    assert " ".join(printed(compare(same, same, bound=0.0)).split()).endswith(
+        "No regression beyond noise and 0 %. 1 compared in time: 0 slower, 0 faster, 1 without a difference."
+    )
+    checked = run(record(purpose="check"))
+    assert " ".join(printed(compare(checked, checked, bound=0.05)).split()) == (
+        "No regression beyond noise and 5 %. 0 that passed before fail now, 0 pass now that did not, 1 pass in both."
+    )
+
+
+def test_a_ratio_of_any_size_fits():
+    wide = run(record(measurement([1e-3, 1e3])), record(times(1.0), case="other"))
+    text = printed(compare(run(record(times(1e-9)), record(times(1.0), case="other")), wide, bound=0.05))
+    assert max(map(len, text.splitlines())) <= 80

@@ -1,0 +1,216 @@
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from boltzbench.harness.api.messages import UnknownName
+from boltzbench.harness.results import environment
+from boltzbench.harness.results.environment import (
+    UnknownDevice,
+    cuda_unusable,
+    describe,
+    harness_hash,
+    identity,
+    resolve_device,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    def init():
+        raise RuntimeError("Found no NVIDIA driver on your system.\nPlease check.")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    properties = SimpleNamespace(
+        name="NVIDIA H200",
+        uuid="1234-abcd",
+        multi_processor_count=132,
+        total_memory=150_000_000_000,
+        L2_cache_size=52_428_800,
+        major=9,
+        minor=0,
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.version, "cuda", "12.9")
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = "--id=GPU-1234-abcd" ] && echo "580.65.06, 1980, 3201, [N/A]"\n'
+        '[ "$1" = "--version" ] && echo "NVIDIA-SMI version  : 580.65.06" && echo "CUDA Version        : 13.0"\n'
+        "exit 0\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+def test_auto_is_the_gpu_if_there_is_one(two_gpus):
+    assert resolve_device(None) == resolve_device("auto") == torch.device("cuda:0")
+
+
+def test_auto_is_the_cpu_if_there_is_none(no_gpu):
+    assert resolve_device(None) == resolve_device("auto") == CPU
+
+
+@pytest.mark.parametrize(("text", "device"), [("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
+def test_a_device_by_name(two_gpus, text, device):
+    assert str(resolve_device(text)) == device
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cuda:2", "unknown device 'cuda:2': this machine has cuda:0, cuda:1"),
+        ("cud", "unknown device 'cud': did you mean cuda"),
+        ("cuda:", "unknown device 'cuda:': did you mean cuda"),
+        ("cuda:-1", "unknown device 'cuda:-1': did you mean cuda:1"),
+        ("gpu", "unknown device 'gpu': did you mean cpu?"),
+        ("", "unknown device '': choose from auto, cpu, cuda, cuda:0, cuda:1"),
+        ("meta", "unknown device 'meta'"),
+    ],
+)
+def test_an_unknown_device(two_gpus, text, words):
+    with pytest.raises(UnknownDevice) as caught:
+        resolve_device(text)
+    assert words in str(caught.value)
+    assert isinstance(caught.value, UnknownName)
+
+
+@pytest.mark.parametrize("text", ["cuda", "cuda:0", "cuda:7"])
+def test_cuda_without_a_gpu_quotes_the_driver(no_gpu, text):
+    words = f"device '{text}' cannot be used: Found no NVIDIA driver on your system. Please check."
+    with pytest.raises(UnknownDevice) as caught:
+        resolve_device(text)
+    assert str(caught.value) == words
+
+
+def test_a_driver_that_gives_no_reason(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    assert "the driver gives no reason" in cuda_unusable()
+
+
+def test_a_usable_gpu_has_no_reason_against_it(two_gpus):
+    assert cuda_unusable() is None
+
+
+def test_description_of_a_cpu():
+    found = describe(CPU)
+    assert found["device"] == "cpu"
+    assert found["gpu"] is None
+    assert found["torch"] == torch.__version__
+    assert found["cores"] >= 1
+    assert found["cpu"]
+    assert json.loads(json.dumps(found)) == found, "plain values only"
+
+
+def test_description_of_a_gpu(two_gpus, nvidia_smi):
+    assert describe(torch.device("cuda:1"))["gpu"] == {
+        "name": "NVIDIA H200",
+        "uuid": "1234-abcd",
+        "cuda": "12.9",
+        "driver": "580.65.06",
+        "driver_cuda": "13.0",
+        "max_sm_clock_mhz": 1980.0,
+        "max_memory_clock_mhz": 3201.0,
+        "power_limit_w": None,
+        "multiprocessors": 132,
+        "memory_bytes": 150_000_000_000,
+        "l2_bytes": 52_428_800,
+        "compute_capability": "9.0",
+    }
+
+
+def test_a_gpu_without_nvidia_smi(two_gpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = describe(torch.device("cuda:0"))
+    assert found["gpu"]["driver"] is found["gpu"]["driver_cuda"] is found["gpu"]["max_sm_clock_mhz"] is None
+    assert found["commit"] is found["dirty"] is None, "nor git"
+
+
+def test_versions_or_that_they_are_missing(monkeypatch):
+    versions = {"triton": "3.7.1", "cupy-cuda12x": "13.6"}
+    monkeypatch.setattr(environment, "_version", versions.get)
+    found = describe(CPU)
+    assert (found["triton"], found["cupy"], found["boltzbench"]) == ("3.7.1", "cupy-cuda12x 13.6", "not installed")
+    versions.clear()
+    found = describe(CPU)
+    assert (found["triton"], found["cupy"]) == ("not installed", "not installed")
+
+
+def test_a_distribution_that_is_not_installed():
+    assert environment._version("no-such-distribution-of-ours") is None
+
+
+GPU = {"name": "NVIDIA H200", "uuid": "1234", "driver": "580", "cuda": "12.9", "l2_bytes": 1}
+RUN = {"device": "cuda:0", "gpu": GPU, "cpu": "EPYC", "cores": 8, "threads": 8, "python": "3.12", "torch": "2.11",
+       "triton": "3.7", "cupy": "14", "nvrtc": "13", "harness": "abc", "commit": "c0ffee", "dirty": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"gpu": {**GPU, field: "other"}} for field in ("uuid", "driver", "cuda")),
+        *({field: "other"} for field in ("device", "cpu", "cores", "threads", "python", "torch", "triton", "cupy")),
+        *({field: "other"} for field in ("nvrtc", "harness")),
+        {"gpu": None},
+    ],
+    ids=str,
+)
+def test_the_identity_changes_with_what_figures_depend_on(change):
+    assert identity({**RUN, **change}) != identity(RUN)
+
+
+def test_the_identity_leaves_out_commit_and_dirt():
+    assert identity({**RUN, "commit": None, "dirty": True}) == identity(RUN)
+    assert identity(dict(reversed(RUN.items()))) == identity(RUN)
+
+
+def test_a_description_has_every_field_of_its_identity(two_gpus, nvidia_smi):
+    assert None not in identity(describe(torch.device("cuda:0"))).values()
+    assert describe(CPU)["harness"] == harness_hash()
+
+
+def test_the_harness_hash_changes_with_its_source(tmp_path, monkeypatch):
+    shutil.copytree(Path(environment.__file__).parents[1], tmp_path / "harness")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "harness" / "results" / "environment.py"))
+    before = harness_hash()
+    (tmp_path / "harness" / "report" / "page.py").write_text("a")
+    assert harness_hash() == before, "how figures are shown does not change them"
+    (tmp_path / "harness" / "timing" / "clocks.py").write_text("b")
+    assert harness_hash() != before
+
+
+def git(folder, *command):
+    name = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *name, *command], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_commit_and_dirt_of_a_checkout(tmp_path):
+    assert environment._source_state(tmp_path) == (None, None), "not a checkout"
+    git(tmp_path, "init")
+    assert environment._source_state(tmp_path)[0] is None, "no commit yet"
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-m", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert environment._source_state(tmp_path) == (commit, False)
+    (tmp_path / "a").write_text("2")
+    assert environment._source_state(tmp_path) == (commit, True)

@@ -1,0 +1,127 @@
+"""The fixture time_case, in pytest runs of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from boltzbench.harness.results.file import read_run
+from support import TESTS as FOLDER
+from support.fakes import install
+
+PLUGIN = """
+    import os, time
+
+    def lasting(seconds):
+        def prepare(inputs, outputs):
+            def launch():
+                time.sleep(seconds)
+                outputs["y"].copy_(2 * inputs["x"])
+                return outputs
+            return launch
+        return prepare
+
+    @hookimpl
+    def register_operations(register):
+        register(fakes.operation("double", cases=[fakes.case(64, purpose="bench")]))
+
+    @hookimpl
+    def register_implementations(register):
+        seconds = float(os.environ.get("LASTING", 0.01))
+        register(fakes.implementation("torch", prepare=lasting(seconds)))
+        register(fakes.implementation("wrong", factor=2.1))
+        register(fakes.implementation("gone", unavailable=lambda device: "needs a wand"))
+        register(fakes.implementation("triton", backend="triton"))
+    """
+
+SOURCE = """
+    import pytest
+
+    @pytest.mark.parametrize("name", ["torch", "wrong", "gone", "triton", "trito"])
+    def test_double(time_case, name):
+        with pytest.raises(ValueError, match="unknown mode 'warm'"):
+            time_case("double", name, "n=64 float32", mode="warm")
+        measurement = time_case("double", name, "n=64 float32", mode="hot")
+        assert measurement is None or measurement.mode == "hot"
+    """
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lasting")
+    install(folder, {"lasting": PLUGIN})
+    (folder / "test_double.py").write_text("\n".join(line[4:] for line in SOURCE.splitlines()))
+    return folder
+
+
+def run(folder, *command, **environment):
+    paths = os.pathsep.join([str(folder), str(FOLDER)])
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**inherited, "PYTHONPATH": paths, "BOLTZBENCH_PLUGINS": "lasting", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def pytest_run(folder, *arguments, **environment):
+    return run(
+        folder, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "--boltzbench-device=cpu", *arguments, **environment
+    )
+
+
+@pytest.fixture(scope="module")
+def first(folder):
+    """What a first pytest run printed, and its JSON, which is also saved as the base of comparisons."""
+    done = pytest_run(folder, "--benchmark-json=out.json", "--benchmark-save=base", "--benchmark-storage=saved")
+    (benchmark,) = json.loads((folder / "out.json").read_text())["benchmarks"]
+    return done.stdout, benchmark
+
+
+def test_verdicts_times_and_rates_in_the_json(first):
+    out, benchmark = first
+    assert "2 failed, 1 passed, 2 skipped" in out
+    assert "wrong_values: double wrong, n=64 float32: y: 64 of 64 elements are off" in out
+    assert "gone: needs a wand" in out
+    assert "triton: agrees; interpreted on the CPU: correctness only" in out
+    assert "unknown implementation of double 'trito': did you mean triton" in out
+    stats, info = benchmark["stats"], benchmark["extra_info"]
+    assert stats["rounds"] >= 10
+    assert 0.01 <= stats["median"] < 0.03
+    assert (info["agreement"], info["mode"], info["unit"]) == ("passed", "hot", "elements")
+    assert info["error"] <= info["bound"]
+    assert info["items_per_second"] == pytest.approx(64 / stats["median"], rel=1e-6)
+    assert info["bytes_per_second"] == pytest.approx(512 / stats["median"], rel=1e-6)
+    assert benchmark["group"] == "double n=64 float32 hot"
+
+
+@pytest.mark.usefixtures("first")
+def test_a_regression_fails_the_comparison(folder):
+    compare = (
+        *("-k", "torch", "--benchmark-storage=saved"),
+        *("--benchmark-compare=0001", "--benchmark-compare-fail=median:40%"),
+    )
+    same = pytest_run(folder, *compare)
+    assert same.returncode == 0, same.stdout
+    slower = pytest_run(folder, *compare, LASTING="0.02")
+    assert slower.returncode != 0
+    assert "Performance has regressed" in slower.stdout + slower.stderr
+
+
+def test_it_agrees_with_bench(folder, first):
+    command = ("bench", "--device", "cpu", "-i", "torch", "--mode", "hot", "--out", "runs")
+    done = run(folder, "-c", "from boltzbench.harness.cli.app import main; main()", *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (folder / "runs").glob("*.json")
+    (record,) = read_run(path).records
+    assert record.measurements[0].median == pytest.approx(first[1]["stats"]["median"], rel=0.1)
+
+
+def test_under_xdist_agreement_alone_is_checked(folder):
+    done = pytest_run(folder, "-n1", "-k", "torch or wrong")
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    assert "wrong_values: double wrong" in done.stdout

@@ -1,0 +1,79 @@
+"""A plugin of another distribution is listed, checked and timed as soon as it is installed; so is the README's."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import TESTS
+
+OPERATION = "ising_chain_energy"
+LABEL = "ising_chain (boltzbench-ising-chain 0.3.1)"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder into which pip has installed the plugin, from a copy so that setuptools leaves the tree clean."""
+    folder = tmp_path_factory.mktemp("third_party")
+    source = shutil.copytree(TESTS / "third_party", folder / "source")
+    site = folder / "site"
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *offline, "--target", site, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+def boltzbench(site, folder, *arguments):
+    """The JSON that the console script writes, run in ``folder`` with the plugin importable. It must exit with 0."""
+    script = Path(sys.executable).with_name("boltzbench")
+    environment = os.environ | {"PYTHONPATH": str(site), "BOLTZBENCH_PLUGINS": "operations.rows.logsumexp,ising_chain"}
+    command = [script, *arguments, "--json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_it_is_listed_with_its_distribution_and_version(site, tmp_path):
+    listing = boltzbench(site, tmp_path, "list")
+    assert {each["name"]: each["plugin"] for each in listing["operations"]}[OPERATION] == LABEL
+    found = {
+        (each["operation"], each["implementation"], each["status"])
+        for each in listing["records"]
+        if each["plugin"] == LABEL
+    }
+    assert found == {
+        (OPERATION, "rolled", "available"),
+        (OPERATION, "domain-walls", "available"),
+        ("logsumexp", "two-pass", "available"),
+    }
+    (plugin,) = (each for each in listing["plugins"] if each["name"] == "ising_chain")
+    assert (plugin["distribution"], plugin["version"]) == ("boltzbench-ising-chain", "0.3.1")
+    assert listing["problems"] == []
+
+
+def test_it_is_checked(site, tmp_path):
+    run = boltzbench(site, tmp_path, "check", "-o", OPERATION, "--device", "cpu")
+    assert len(run["records"]) == 4  # two implementations, two check cases
+    for record in run["records"]:
+        assert (record["plugin"], record["status"], record["error"]) == (LABEL, "passed", 0.0)
+
+
+def test_its_implementation_of_a_built_in_operation_is_checked_on_every_case(site, tmp_path):
+    run = boltzbench(site, tmp_path, "check", "-o", "logsumexp", "-i", "two-pass", "--device", "cpu")
+    assert len(run["records"]) > 20
+    assert {(record["plugin"], record["status"]) for record in run["records"]} == {(LABEL, "passed")}
+
+
+def test_it_is_timed(site, tmp_path):
+    run = boltzbench(site, tmp_path, "bench", "-o", OPERATION, "--device", "cpu", "--preset", "smoke")
+    assert [record["status"] for record in run["records"]] == ["passed", "passed"]
+    for record in run["records"]:
+        assert record["plugin"] == LABEL
+        assert record["measurements"][0]["unit"] == "chains"
+        assert record["measurements"][0]["median"] > 0
+    (file,) = (tmp_path / "runs").glob("*.json")
+    assert json.loads(file.read_text()) == run

@@ -1,0 +1,91 @@
+"""What a GPU says of itself, from an NVML that is a fake: most machines have none."""
+
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from boltzbench.harness.api.records import DeviceState
+from boltzbench.harness.timing import nvml as device_state
+from boltzbench.harness.timing.nvml import read_device_state, throttling
+
+GPU = torch.device("cuda", 0)
+
+
+class NVMLError(Exception):
+    pass
+
+
+def refuse(*_: object) -> None:
+    raise NVMLError("not supported")
+
+
+class Nvml(SimpleNamespace):
+    """Two devices of one machine; the second is hot."""
+
+    NVMLError = NVMLError
+
+    def __init__(self, **replaced: Any) -> None:
+        super().__init__(
+            nvmlInit=lambda: None,
+            nvmlDeviceGetHandleByUUID=["GPU-cool", "GPU-hot"].index,
+            nvmlDeviceGetClockInfo=lambda handle, which: {1: 1980, 2: 3201}[which] - 100 * handle,
+            nvmlDeviceGetTemperature=lambda handle, sensor: (41, 88)[handle],
+            nvmlDeviceGetPowerUsage=lambda handle: (120_500, 699_000)[handle],
+            nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: (0x1, 0x4 | 0x20)[handle],
+        )
+        self.__dict__.update(replaced)
+
+
+@pytest.fixture(autouse=True)
+def _no_handle_is_kept() -> Iterator[None]:
+    device_state._nvml_handle.cache_clear()
+    yield
+    device_state._nvml_handle.cache_clear()
+
+
+def read(monkeypatch: pytest.MonkeyPatch, nvml: Any, uuid: str = "hot") -> DeviceState:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid))
+    return read_device_state(GPU, 30)
+
+
+@pytest.mark.parametrize("uuid", ["hot", "GPU-hot"])
+def test_the_device_is_found_by_its_uuid_and_not_by_its_number(monkeypatch: pytest.MonkeyPatch, uuid: str) -> None:
+    assert read(monkeypatch, Nvml(), uuid) == DeviceState(
+        30, 1880, 3101, 88, 699.0, ("power cap", "thermal slowdown by software")
+    )
+    assert read(monkeypatch, Nvml(), "cool") == DeviceState(30, 1980, 3201, 41, 120.5, ())
+
+
+def test_what_is_no_throttling_is_not_called_so() -> None:
+    assert throttling(0x1 | 0x2 | 0x10 | 0x100) == ()
+    assert throttling(0) == ()
+    assert throttling(0x1FF) == tuple(device_state.THROTTLING.values())
+    assert throttling(0x8 | 0x40 | 0x80) == ("hardware slowdown", "thermal slowdown by hardware", "power brake")
+
+
+def test_a_reading_that_the_device_refuses_is_none_and_the_others_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml(nvmlDeviceGetPowerUsage=refuse, nvmlDeviceGetCurrentClocksThrottleReasons=refuse)
+    del nvml.nvmlDeviceGetTemperature
+    assert read(monkeypatch, nvml) == DeviceState(30, 1880, 3101)
+
+
+@pytest.mark.parametrize(
+    "nvml",
+    [None, Nvml(nvmlInit=refuse), Nvml(nvmlDeviceGetHandleByUUID=refuse), SimpleNamespace()],
+    ids=["not installed", "no driver", "unknown device", "another package of that name"],
+)
+def test_without_nvml_all_readings_are_none(monkeypatch: pytest.MonkeyPatch, nvml: Any) -> None:
+    assert read(monkeypatch, nvml) == DeviceState(30)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_real_device_says_how_warm_it_is() -> None:
+    pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    state = read_device_state(GPU, 0)
+    assert state.temperature_c is not None
+    assert 0 < state.temperature_c < 120
+    assert state.sm_clock_mhz

@@ -1,0 +1,317 @@
+"""Every seeded bug is caught by the claim that should, and right samplers pass at every seed."""
+
+import math
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+import typer
+from boltzbench.harness.api.operations import Status, Unsupported
+from boltzbench.harness.api.samplers import Dynamics, ExactLaw, Projection, Target
+from boltzbench.harness.cli import validate as cli_validate
+from boltzbench.harness.discovery.registry import Registry, UnknownName
+from boltzbench.harness.report.page import html, markdown
+from boltzbench.harness.results.file import read_run
+from boltzbench.harness.validation import judge as validation
+from boltzbench.harness.validation.claims import FALSE_ALARM
+from boltzbench.harness.validation.efficiency import effective_sample_size, efficiency, split_r_hat
+from boltzbench.harness.validation.judge import validate
+from boltzbench.harness.validation.standing import standings
+from support.fakes import CPU
+from support.wrong_samplers import RIGHT, WRONG, ar1, four_states, gaussian, gibbs, langevin, metropolis, rbm
+from typer.testing import CliRunner
+
+FRESH = range(1000, 1020)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The chains are few: threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def failed(claims):
+    return [claim for claim in claims if claim.status not in (Status.PASSED, Status.UNAVAILABLE)]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.sampler.name)
+def test_a_bug_is_caught_by_the_claim_that_names_it(wrong):
+    claims = failed(validate(wrong.sampler, wrong.target(), CPU, 3, chains=wrong.chains))
+    named = [each for each in claims if each.claim.startswith(wrong.claim) and each.status is wrong.status]
+    assert named, f"failed instead: {[(each.claim, each.status, each.message) for each in claims]}"
+    assert named[0].message.startswith(wrong.message)
+    assert named[0].message
+
+
+def test_there_are_twenty_bugs_and_more():
+    assert len({wrong.sampler.name for wrong in WRONG}) >= 20
+
+
+@pytest.mark.parametrize(("sampler", "target"), RIGHT, ids=lambda each: getattr(each, "name", ""))
+def test_right_samplers_raise_no_false_alarm_at_twenty_seeds(sampler, target):
+    for seed in FRESH:
+        claims = validate(sampler, target(), CPU, seed, chains=6000)
+        assert failed(claims) == []
+        assert not [each for each in claims if each.status is Status.UNAVAILABLE]
+
+
+def test_what_a_claim_tells():
+    claims = validate(langevin(), gaussian(), CPU, 1, chains=4000)
+    assert {each.temperature for each in claims} == {0.5, 2.0}
+    tests = [each for each in claims if each.p_value is not None]
+    assert {each.false_alarm for each in tests} == {FALSE_ALARM / len(tests)}
+    mean = next(each for each in claims if each.claim == "mean of x_0^2 after 4 steps")
+    assert mean.exact == pytest.approx(0.5 / (1 - 0.8 / 4))
+    assert mean.z == pytest.approx((mean.measured - mean.exact) / mean.stderr)
+    assert mean.stderr == pytest.approx(mean.exact * (2 / 4000) ** 0.5, rel=0.2)
+    assert "any split of steps" in [each.claim for each in claims if each.p_value is None]
+
+
+def test_p_values_are_uniform():
+    """Else the stated false alarm would be somebody's guess: a tenth of them lies below a tenth."""
+    claims = [each for seed in FRESH for each in validate(langevin(), gaussian(), CPU, seed, chains=2000)]
+    p_values = [each.p_value for each in claims if each.p_value is not None]
+    assert len(p_values) > 1000
+    assert 0.05 < sum(p < 0.1 for p in p_values) / len(p_values) < 0.15
+
+
+def test_a_sampler_that_refuses_is_unavailable_with_its_reason():
+    (claim,) = validate(gibbs(), gaussian(), CPU, 0)
+    assert (claim.status, claim.message) == (Status.UNAVAILABLE, "made for rbm")
+    (claim,) = validate(replace(gibbs(), unavailable=lambda device: "needs a GPU"), rbm(), CPU, 0)
+    assert (claim.status, claim.message) == (Status.UNAVAILABLE, "needs a GPU")
+
+
+def test_without_an_exact_law_the_rest_is_judged():
+    target = replace(gaussian(), law=lambda temperature, dynamics: None)
+    claims = validate(langevin(), target, CPU, 0)
+    assert failed(claims) == []
+    unknown = [each for each in claims if each.status is Status.UNAVAILABLE]
+    assert [each.temperature for each in unknown] == [0.5, 2.0]
+    assert {each.message for each in unknown} == {"no exact law is known for langevin"}
+    assert {"form", "independent streams", "moves"} <= {each.claim for each in claims}
+    wrong = next(each for each in WRONG if each.sampler.name == "seed + step")
+    assert [each.claim for each in failed(validate(wrong.sampler, target, CPU, 0))] == ["independent streams"]
+
+
+def test_the_ratio_of_partition_functions_is_judged_against_log_z():
+    """In a well of known log Z and nothing else, a sampler that is too hot fails by that ratio alone."""
+
+    def law(temperature, dynamics):
+        log_z = 0.5 * math.log(2 * math.pi * temperature)
+        return ExactLaw(lambda n, g: temperature**0.5 * torch.randn(n, 1, generator=g), (), log_z)
+
+    target = replace(one_well(), law=law)
+    right, hot = ar1("right", 0.5, 0.0, Clock()), ar1("hot", 0.5, 0.0, Clock())
+    hot = replace(hot, advance=lambda state, steps, t: right.advance(state, steps, 1.3 * t))
+    claims = validate(right, target, CPU, 1, chains=4000)
+    (last,) = [each for each in claims if each.claim == "mean of Z(T = 1.1) / Z(T = 1) after 15 steps"]
+    assert failed(claims) == []
+    assert last.exact == pytest.approx(1.1**0.5)
+    assert abs(last.measured - last.exact) < 6 * last.stderr < 0.05
+    assert {each.claim.partition(" / ")[0] for each in failed(validate(hot, target, CPU, 1, chains=4000))} == {
+        "mean of Z(T = 1.1)"
+    }
+
+
+def test_a_target_whose_draws_are_not_its_law_is_told_from_a_wrong_sampler():
+    def law(temperature, dynamics):
+        right = gaussian().law(temperature, dynamics)
+        return replace(right, draw=lambda chains, generator: 1.1 * right.draw(chains, generator))
+
+    claims = failed(validate(langevin(), replace(gaussian(), law=law), CPU, 0, chains=20_000))
+    assert any(each.claim.endswith("of the target's own draws") for each in claims)
+
+
+def test_draws_of_another_shape_and_cells_that_do_not_exist():
+    def flat(temperature, dynamics):
+        return replace(gaussian().law(temperature, dynamics), draw=lambda chains, generator: torch.zeros(chains))
+
+    claims = failed(validate(langevin(), replace(gaussian(), law=flat), CPU, 0))
+    assert [each.message for each in claims] == ["target gaussian: its law draws (64,), not (64, 2)"] * 2
+
+    def shifted(temperature, dynamics):
+        right = four_states().law(temperature, dynamics)
+        state = right.projections[0]
+        return ExactLaw(right.draw, (replace(state, of=lambda x: state.of(x) + 1),))
+
+    claims = failed(validate(metropolis(), replace(four_states(), law=shifted), CPU, 0, chains=1000))
+    assert {each.message for each in claims} == {"cell 1..4 was drawn; there are 4"}
+
+
+def test_a_sampler_may_refuse_temperatures_for_each_chain():
+    right = langevin()
+
+    def advance(state, steps, temperature):
+        if isinstance(temperature, torch.Tensor):
+            raise Unsupported("one temperature for all chains")
+        return right.advance(state, steps, temperature)
+
+    claims = validate(replace(right, advance=advance), gaussian(), CPU, 0, chains=6000)
+    assert failed(claims) == []
+    refused = [each for each in claims if each.status is Status.UNAVAILABLE]
+    assert [(each.claim, each.message) for each in refused] == [
+        ("a temperature for each chain", "one temperature for all chains"),
+        ("a temperature for each step", "one temperature for all chains"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"init": lambda *a: 1 / 0}, "init raised ZeroDivisionError: division by zero (test_judge.py:"),
+        ({"advance": lambda *a: 1 / 0}, "step 1: advance raised ZeroDivisionError"),
+        ({"advance": lambda *a: None}, 'step 1: the state has no "x"'),
+        ({"advance": lambda *a: {}}, 'step 1: the state has no "x"'),
+        ({"advance": lambda *a: {"x": [1.0]}}, 'step 1: state["x"] is no tensor but a list'),
+        ({"advance": lambda *a: {"x": torch.zeros(64, 2, device="meta")}}, "step 1: the state lies on meta, not cpu"),
+        ({"dynamics": lambda target: 1 / 0}, "ZeroDivisionError"),
+        ({"refuses": lambda target: 1 / 0}, "ZeroDivisionError"),
+    ],
+)
+def test_a_sampler_that_breaks_is_an_error_and_not_a_crash(changes, words):
+    claims = failed(validate(replace(langevin(), **changes), gaussian(), CPU, 0))
+    assert {each.status for each in claims} == {Status.ERROR}
+    assert claims[0].message.startswith(words)
+
+
+def test_a_modified_target_is_put_back():
+    target = gaussian()
+    wrong = next(each for each in WRONG if each.sampler.name == "target modified")
+    validate(wrong.sampler, target, CPU, 0)
+    assert target.parameters["stiffness"].tolist() == [1.0, 1.5]
+
+
+def test_a_target_whose_energy_is_changed_elsewhere():
+    target, hidden = gaussian(), torch.ones(())
+    spoilt = replace(target, energy=lambda x: target.energy(x) * hidden)
+    right = langevin()
+
+    def advance(state, steps, temperature):
+        hidden.mul_(1.5)
+        return right.advance(state, steps, temperature)
+
+    claims = failed(validate(replace(right, advance=advance), spoilt, CPU, 0, chains=1000))
+    assert [each.claim for each in claims] == ["target unchanged"]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def one_well() -> Target:
+    def law(temperature, dynamics):
+        x = Projection("x", lambda x: x[:, 0], mean=0.0)
+        return ExactLaw(lambda n, g: temperature**0.5 * torch.randn(n, 1, generator=g), (x,))
+
+    return Target("well", "", "", "", "continuous", (1,), "float32", {}, lambda x: x[:, 0] ** 2 / 2, law)
+
+
+def test_twice_as_fast_a_step_and_three_times_as_correlated_loses():
+    clock = Clock()
+    slow = ar1("slow", 0.5, seconds=2.0, clock=clock)  # autocorrelation time (1 + a) / (1 - a) = 3
+    fast = ar1("fast", 0.8, seconds=1.0, clock=clock)  # and 9
+    one, two = (efficiency(each, one_well(), 1.0, CPU, 5, clock=clock, steps=2000) for each in (slow, fast))
+    assert two.steps_per_second == 2 * one.steps_per_second == 16.0
+    assert one.autocorrelation_time == pytest.approx(3, rel=0.1)
+    assert two.autocorrelation_time == pytest.approx(9, rel=0.15)
+    assert two.ess_per_second < one.ess_per_second
+    for each in (one, two):
+        assert each.ess_per_second == pytest.approx(each.steps_per_second / each.autocorrelation_time)
+        assert each.r_hat == pytest.approx(1.0, abs=0.02)
+        assert each.energy_mean == pytest.approx(0.5, rel=0.15)
+        assert each.quantity == "x"
+        assert each.acceptance is None
+        assert len(each.energy_trace) == 2000
+
+
+def test_chains_that_stay_apart_show_in_r_hat():
+    clock = Clock()
+    still = ar1("still", 1.0 - 1e-9, seconds=1.0, clock=clock)
+    found = efficiency(still, one_well(), 1.0, CPU, 5, clock=clock)
+    assert found.r_hat > 5
+    assert found.ess_per_second < 1
+
+
+def test_acceptance_and_a_law_that_nobody_knows():
+    sampler = replace(metropolis(), accepted=lambda state: torch.full((len(state["x"]),), 0.25))
+    target = replace(four_states(), law=lambda temperature, dynamics: None)
+    found = efficiency(sampler, target, 1.0, CPU, 0, steps=64)
+    assert found.acceptance == 0.25
+    assert found.quantity == "energy"
+
+
+def test_what_never_changes_is_worth_one_draw():
+    import numpy as np
+
+    assert effective_sample_size(np.ones((2, 8))) == 1.0
+    assert split_r_hat(np.ones((2, 8))) == float("inf")
+
+
+def test_the_default_dynamics_are_exact():
+    assert gibbs().dynamics(rbm()) == Dynamics()
+
+
+def command(monkeypatch, arguments, samplers):
+    targets = {each.name: each for each in (gaussian(), rbm())}
+    registry = Registry({}, (), (), (), targets, {each.name: each for each in samplers})
+    monkeypatch.setattr(cli_validate, "load_registry", lambda: registry)
+
+    @contextmanager
+    def judged_here(registry, device, time_limit, announce):
+        yield lambda sampler, target, seed: standings(sampler, target, device, seed, announce), None
+
+    monkeypatch.setattr(cli_validate, "_judges", judged_here)
+    monkeypatch.setattr(validation, "CHAINS", 6000)
+    app = typer.Typer()
+    app.command()(cli_validate.validate)
+    return CliRunner().invoke(app, ["--device", "cpu", *arguments])
+
+
+def test_the_command(monkeypatch, tmp_path):
+    file = tmp_path / "claims.json"
+    result = command(monkeypatch, ["-t", "small_rbm", "--json", str(file)], [gibbs(), langevin()])
+    assert result.exit_code == 0, result.output
+    assert "claims hold, 1 pairs of sampler and target refused. (1 pairs: if all are right, " in result.output
+    assert max(map(len, result.output.splitlines()[1:4])) <= 80
+    run = read_run(file)
+    judged, *_, refused = run.standings
+    assert (judged.sampler, judged.target, judged.temperature) == ("gibbs", "small_rbm", 1.0)
+    assert {each.status for each in judged.claims} == {Status.PASSED}
+    assert judged.efficiency.ess_per_second > 0
+    assert refused.claims[0].message == "made for gaussian"
+    page, text = html([("a", run)]), markdown([("a", run)])
+    assert "gibbs" in page
+    assert "langevin" not in text
+    for words in ("<h2>Samplers</h2>", "All claims about samplers on small_rbm", "Mean energy of the chains on small"):
+        assert words in page
+    assert '<section id="agreement">' not in page
+    assert f"| gibbs | small\\_rbm | 1 | {len(judged.claims)}/{len(judged.claims)} |" in text
+
+
+def test_the_command_tells_of_failures_in_full_and_of_nothing_judged(monkeypatch, tmp_path):
+    file = tmp_path / "claims.json"
+    result = command(monkeypatch, ["-s", "wrong", "--json", str(file)], [gibbs("wrong", sign=-1.0)])
+    assert result.exit_code == 1
+    assert "wrong_law: wrong on small_rbm, T = 1: law of state after 1 steps: chi-square" in result.output
+    run = read_run(file)
+    for report in (html([("a", run)]), markdown([("a", run)])):
+        assert "law of state after 1 steps" in report
+        assert "chi-square" in report
+    result = command(monkeypatch, ["-t", "gaussian"], [gibbs()])
+    assert result.exit_code == 1
+    assert "Nothing was judged, 1 pairs of sampler and target refused: made for rbm." in result.output
+
+
+@pytest.mark.parametrize(("option", "words"), [("-s", "unknown sampler 'gibs'"), ("-t", "unknown target 'gibs'")])
+def test_the_command_refuses_unknown_names(monkeypatch, option, words):
+    result = command(monkeypatch, [option, "gibs"], [gibbs()])
+    assert isinstance(result.exception, UnknownName)
+    assert str(result.exception).startswith(words)

@@ -1,0 +1,180 @@
+"""log Z by enumeration: known answers, every backend, states that tiles do not fill, and what is refused."""
+
+import math
+
+import pytest
+import torch
+from boltzbench.kernels.common import dispatch
+from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
+from boltzbench.kernels.enumeration.tables import machine_tables, product_tables
+from boltzbench.kernels.ising import lattice_couplings, units_of
+from boltzbench.kernels.rbm_training import Machine
+from boltzbench.kernels.rbm_training import log_partition as by_pieces
+from boltzbench.plugins.exact.ising import kaufman
+from boltzbench.plugins.operations.machines import enumeration as plugin
+from boltzbench.plugins.operations.machines.rbm_free_energy import fixture
+
+CPU = torch.device("cpu")
+BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
+
+
+def random(*shape, seed=0, scale=1.0):
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def bonds(n, seed=0, scale=1.0):
+    above = random(n, n, seed=seed, scale=scale).triu(1)
+    return above + above.t()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_fixture_has_its_known_log_z_whichever_layer_is_smaller(backend):
+    weights, b, c = fixture().values()
+    for machine in ((weights, b, c), (weights.t(), c, b)):
+        found = rbm_log_partition(*machine, backend=backend)
+        assert found.dtype is torch.float64
+        assert float(found) == pytest.approx(15.116010115197419, abs=1e-12 if backend == "torch" else 2e-6)
+
+
+def test_torch_agrees_with_the_training_package():
+    machine = Machine(random(11, 14), random(11, seed=1), random(14, seed=2))
+    for beta in (0.3, 1.0):
+        assert float(rbm_log_partition(*machine, beta)) == pytest.approx(by_pieces(machine, beta), abs=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_machine_of_two_layers_is_a_machine_of_any_couplings(backend):
+    weights, b, c = fixture().values()
+    whole = torch.zeros(18, 18, dtype=torch.float64)
+    whole[:10, 10:], whole[10:, :10] = weights, weights.t()
+    found = log_partition(whole, torch.cat((b, c)), backend=backend)
+    assert float(found) == pytest.approx(15.116010115197419, abs=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_spins_by_their_units(backend):
+    machine = units_of(lattice_couplings(4, 4), torch.zeros(16, dtype=torch.float64))
+    found = float(log_partition(machine.weights, machine.biases, 0.44, backend=backend)) - 0.44 * machine.constant
+    assert float(found) == pytest.approx(kaufman(4, 4, 0.44).log_z, abs=1e-11)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("units", [0, 1, 8, 15, 16, 17])
+def test_without_bonds_every_unit_counts_by_itself(backend, units):
+    biases = random(units, scale=3.0)
+    exact = float(torch.nn.functional.softplus(biases).sum())
+    assert float(log_partition(torch.zeros(units, units).double(), biases, backend=backend)) == pytest.approx(exact)
+    found = rbm_log_partition(random(units, 0), biases, random(0), backend=backend)
+    assert float(found) == pytest.approx(exact, abs=4e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_at_beta_zero_all_states_weigh_the_same(backend):
+    found = rbm_log_partition(random(9, 20), random(9), random(20), 0.0, backend=backend)
+    assert float(found) == pytest.approx(29 * math.log(2), abs=1e-6)
+    assert float(log_partition(bonds(9), random(9), 0.0, backend=backend)) == pytest.approx(9 * math.log(2), abs=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_field_that_shifts_all_energies_shifts_log_z(backend):
+    """A unit of the larger layer without weights multiplies Z by 1 + e^c, however far from 1 that is."""
+    weights, b, c = random(9, 12), random(9), random(12)
+    alone = float(rbm_log_partition(weights, b, c, backend="torch"))
+    for far in (-300.0, 0.0, 300.0):
+        wider = torch.cat((weights, torch.zeros(9, 1)), 1), b, torch.cat((c, c.new_tensor([far])))
+        exact = alone + float(torch.nn.functional.softplus(torch.tensor(far, dtype=torch.float64)))
+        assert float(rbm_log_partition(*wider, backend=backend)) == pytest.approx(exact, abs=1e-5)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
+def test_a_block_that_has_many_tiles_and_batches(backend, monkeypatch):
+    """As for machines that have more of them than a device has blocks."""
+    kernels = dispatch.backend_module(backend, "boltzbench.kernels.enumeration")
+    monkeypatch.setattr(kernels, "MOST_BLOCKS" if backend == "cupy" else "MOST_PROGRAMS", 1)
+    machine = random(18, 18), random(18, seed=1), random(18, seed=2)
+    exact = float(rbm_log_partition(*machine))
+    assert float(rbm_log_partition(*machine, backend=backend)) == pytest.approx(exact, abs=8e-6)
+    blocks = torch.block_diag(bonds(11), bonds(11, seed=1))
+    exact = sum(float(log_partition(blocks[part, part], machine[1][:11])) for part in (slice(11), slice(11, 22)))
+    found = log_partition(blocks, machine[1][:11].repeat(2), backend=backend)
+    assert float(found) == pytest.approx(exact, abs=1e-11)
+
+
+@pytest.mark.parametrize("backend", ["triton", "cupy"])
+def test_what_exponents_cannot_hold_is_refused_or_nan_and_torch_takes_it(backend):
+    if backend not in BACKENDS:
+        pytest.skip(str(dispatch.unavailable(backend, CPU)))
+    machine = random(8, 9, scale=40.0), random(8), random(9)
+    with pytest.raises(ValueError, match=r"weights .* too large"):
+        rbm_log_partition(*machine, backend=backend)
+    assert rbm_log_partition(*machine, backend=backend, check_values=False).isnan()
+    assert float(rbm_log_partition(*machine)) == pytest.approx(by_pieces(Machine(*machine)), rel=1e-12)
+    with pytest.raises(ValueError, match="too large"):
+        log_partition(bonds(18, scale=40.0), random(18), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"weights": torch.zeros(3)}, ValueError, "weights must have shape"),
+        ({"weights": torch.zeros(3, 2).int()}, TypeError, "weights must have dtype"),
+        ({"visible_bias": torch.zeros(2)}, ValueError, "visible_bias must have shape"),
+        ({"hidden_bias": torch.zeros(2).double()}, TypeError, "hidden_bias must have dtype"),
+        ({"hidden_bias": torch.tensor([0.0, math.inf])}, ValueError, "hidden_bias must be finite"),
+        ({"beta": -1.0}, ValueError, "beta"),
+        ({"beta": math.inf}, ValueError, "beta"),
+        ({"backend": "fortran"}, ValueError, "backend"),
+    ],
+)
+def test_bad_arguments_of_a_restricted_machine_are_named(changed, error, words):
+    given = {"weights": torch.zeros(3, 2), "visible_bias": torch.zeros(3), "hidden_bias": torch.zeros(2), **changed}
+    with pytest.raises(error, match=words):
+        rbm_log_partition(**given)
+
+
+@pytest.mark.parametrize(
+    ("weights", "biases", "words"),
+    [
+        (torch.tensor([[0.0, 1.0], [0.5, 0.0]]), torch.zeros(2), "weights must be symmetric"),
+        (torch.eye(2), torch.zeros(2), "weights must be 0 on the diagonal"),
+        (torch.zeros(2, 3), torch.zeros(2), "weights must be a square"),
+        (torch.zeros(2, 2), torch.zeros(3), "biases must have shape"),
+        (torch.zeros(2, 2), torch.tensor([0.0, math.nan]), "biases must be finite"),
+    ],
+)
+def test_bad_machines_are_named(weights, biases, words):
+    with pytest.raises(ValueError, match=words):
+        log_partition(weights, biases)
+
+
+def test_more_than_forty_units_are_refused_with_the_cost():
+    with pytest.raises(ValueError, match=r"41 units takes 2\*\*41 states, 9.9e\+13 terms, 9.9 s .* force=True"):
+        rbm_log_partition(torch.zeros(45, 41), torch.zeros(45), torch.zeros(41))
+    with pytest.raises(ValueError, match=r"2\*\*50 states, 1.1e\+15 terms, 1.1e\+02 s"):
+        log_partition(torch.zeros(50, 50), torch.zeros(50))
+
+
+def test_exponents_are_looked_at_often_only_where_they_have_to_be():
+    def every(scale):
+        return int(product_tables(random(8, 16, scale=scale), random(8), random(16), 64, 128).every)
+
+    assert every(1.0) == 0
+    assert every(8.0) == 1
+
+
+def test_tables_make_up_a_state():
+    """Of a machine of 20 units the factors of one state are looked up one by one."""
+    w, b = bonds(20, scale=0.3), random(20)
+    tables = machine_tables(w, b)
+    x = (random(20, seed=5) > 0).double()
+    number = (x.long() << torch.arange(20)).sum().item()
+    a, low, middle = number & 15, number >> 4 & 15, number >> 8 & 255
+    top = x[16:]
+    log = torch.log(tables.pair[a, low] * tables.first[middle, a] * tables.second[middle, low])
+    log += top @ tables.fields @ x[:16] + top @ tables.top @ top + tables.offset
+    assert float(log) == pytest.approx(float(0.5 * x @ w @ x + b @ x), abs=1e-12)
+
+
+def test_the_cost_counts_terms():
+    cost = plugin.cost(next(case for case in plugin.CASES if case.sizes == {"visible": 30, "hidden": 32}))
+    assert (cost.items, cost.flops) == (32 << 30, 96 << 30)

@@ -1,0 +1,190 @@
+"""The Ising model: packed spins, the same sweeps on every backend, Kaufman's answers, the map to units and back."""
+
+import math
+
+import pytest
+import torch
+from boltzbench.kernels.common import dispatch
+from boltzbench.kernels.ising import (
+    energy,
+    ising_sweeps,
+    lattice_couplings,
+    pack_spins,
+    spins_of,
+    units_of,
+    unpack_spins,
+)
+from boltzbench.kernels.ising.acceptance import CERTAIN, thresholds
+from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
+from boltzbench.plugins.operations.spins import ising as plugin
+
+CPU = torch.device("cpu")
+BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
+
+
+def random_spins(*shape, seed=0):
+    return 2 * torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8) - 1
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2), (2, 4, 64), (2, 6, 66), (1, 10, 130), (0, 4, 4)])
+def test_packing_is_undone_by_unpacking(shape):
+    spins = random_spins(*shape)
+    words = pack_spins(spins)
+    assert words.shape == (shape[0], 2, shape[1], -(-shape[2] // 64))
+    assert torch.equal(unpack_spins(words, shape[2]), spins)
+
+
+def test_a_bit_is_where_it_is_said_to_be():
+    spins = torch.full((1, 4, 70), -1)
+    spins[0, 3, 66] = 1  # 3 + 66 is odd; the site is number 33 of its colour in its row
+    words = pack_spins(spins)
+    assert words.nonzero().tolist() == [[0, 1, 3, 1]]
+    assert words[0, 1, 3, 1] == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("rule", "coupling", "field"), [("metropolis", 1.0, 0.0), ("heat_bath", -0.7, 0.4)])
+def test_every_backend_and_plan_gives_the_same_spins(backend, rule, coupling, field):
+    for shape in ((3, 4, 4), (2, 6, 66)):
+        spins = pack_spins(random_spins(*shape))
+        beta = torch.linspace(0, 1, shape[0])
+        numbers = {"coupling": coupling, "field": field, "rule": rule, "seed": 2**64 - 1, "first_lattice": 5}
+        wanted = ising_sweeps(spins, shape[2], 2, beta, backend="torch", **numbers)
+        for plan in ("half_sweeps", "resident") if backend == "cupy" else ("auto",):
+            assert torch.equal(ising_sweeps(spins, shape[2], 2, beta, backend=backend, plan=plan, **numbers), wanted)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_at_infinite_beta_no_sweep_costs_energy_and_at_zero_metropolis_flips_all(backend):
+    spins = random_spins(3, 8, 8)
+    cold = ising_sweeps(pack_spins(spins), 8, 1, math.inf, seed=1, backend=backend)
+    assert bool((energy(unpack_spins(cold, 8)) <= energy(spins)).all())
+    hot = ising_sweeps(pack_spins(spins), 8, 1, 0.0, seed=1, backend=backend)
+    assert torch.equal(unpack_spins(hot, 8), -spins)
+
+
+def test_thresholds_are_the_probabilities_of_a_flip():
+    beta = torch.tensor([0.0, 0.5, math.inf], dtype=torch.float64)
+    metropolis = thresholds(beta, -2.0, 0.0, "metropolis").tolist()
+    assert metropolis == [[CERTAIN] * 2, [round(math.exp(-x) * CERTAIN) for x in (4, 8)], [0, 0]]
+    heat_bath = thresholds(beta, 1.0, 0.0, "heat_bath")
+    assert heat_bath[0].tolist() == [CERTAIN // 2] * 5
+    assert heat_bath[2].tolist() == [CERTAIN, CERTAIN, CERTAIN // 2, 0, 0]
+    assert (heat_bath + heat_bath.flip(1) == CERTAIN).all()  # a flip and the one that undoes it
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.2, CRITICAL_BETA, 0.6, 1.5])
+def test_kaufman_agrees_with_enumeration(beta):
+    states = all_states(4, 4)
+    energies = energy(states)
+    law = torch.softmax(-beta * energies, 0)
+    mean = law @ energies
+    exact = kaufman(4, 4, beta)
+    assert exact.log_z == pytest.approx(float(torch.logsumexp(-beta * energies, 0)), rel=1e-12)
+    assert exact.energy == pytest.approx(float(mean) / 16, abs=1e-10)
+    assert exact.specific_heat == pytest.approx(float(beta**2 * (law @ (energies - mean) ** 2)) / 16, abs=1e-10)
+
+
+def test_kaufman_at_the_critical_point():
+    assert kaufman(4, 4, CRITICAL_BETA).energy == pytest.approx(-1.5656238, abs=5e-8)
+    assert kaufman(8, 8, CRITICAL_BETA).energy == pytest.approx(-1.4915891, abs=5e-8)
+    assert kaufman(128, 128, CRITICAL_BETA).energy == pytest.approx(-math.sqrt(2), abs=6e-3)  # Onsager, and 0.62 / L
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_spins_and_units_have_the_same_energy_up_to_the_constant(n):
+    generator = torch.Generator().manual_seed(n)
+    matrix = torch.randn(n, n, generator=generator, dtype=torch.float64).triu(1)
+    couplings, fields = matrix + matrix.t(), torch.randn(n, generator=generator, dtype=torch.float64)
+    units = torch.arange(1 << n)[:, None] >> torch.arange(n) & 1
+    machine = units_of(couplings, fields)
+    by_spins = -((2 * units - 1).double() @ couplings * (2 * units - 1)).sum(1) / 2 - (2 * units - 1).double() @ fields
+    torch.testing.assert_close(machine.energy(units) + machine.constant, by_spins, rtol=0, atol=1e-12)
+    back = spins_of(machine.weights, machine.biases)
+    torch.testing.assert_close(back.couplings, couplings, rtol=0, atol=0)
+    torch.testing.assert_close(back.fields, fields, rtol=0, atol=1e-14)
+    torch.testing.assert_close(back.constant, -machine.constant, rtol=0, atol=1e-13)
+    torch.testing.assert_close(back.energy(2 * units - 1) + back.constant, machine.energy(units), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 4), (4, 6)])
+def test_the_lattice_is_one_of_these_machines(shape):
+    spins = random_spins(20, *shape)
+    couplings = lattice_couplings(*shape, coupling=0.5)
+    machine = units_of(couplings, torch.full((len(couplings),), 0.25, dtype=torch.float64))
+    units = ((spins.flatten(1) + 1) // 2).long()
+    torch.testing.assert_close(machine.energy(units) + machine.constant, energy(spins, 0.5, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("couplings", "fields", "words"),
+    [
+        (torch.eye(2), torch.zeros(2), "diagonal"),
+        (torch.tensor([[0.0, 1.0], [0.5, 0.0]]), torch.zeros(2), "symmetric"),
+        (torch.zeros(2, 3), torch.zeros(2), "square"),
+        (torch.full((2, 2), math.nan), torch.zeros(2), "finite"),
+        (torch.zeros(2, 2), torch.tensor([0.0, math.inf]), "finite"),
+        (torch.zeros(2, 2), torch.zeros(3), "shape"),
+        (torch.zeros(2, 2), torch.zeros(2, dtype=torch.float64), "dtype"),
+    ],
+)
+def test_couplings_that_are_no_bonds_are_refused(couplings, fields, words):
+    for convert in (units_of, spins_of):
+        with pytest.raises(ValueError, match=words):
+            convert(couplings, fields)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"width": 5}, ValueError, "width must be even"),
+        ({"width": 66}, ValueError, "spins must have shape"),
+        ({"spins": torch.zeros(2, 2, 3, 1, dtype=torch.int32)}, ValueError, "height must be even"),
+        ({"spins": torch.zeros(2, 2, 4, 1)}, TypeError, "spins must have dtype"),
+        ({"sweeps": 0}, ValueError, "sweeps"),
+        ({"beta": -0.1}, ValueError, "beta"),
+        ({"beta": torch.tensor([0.1, math.nan])}, ValueError, "beta"),
+        ({"beta": torch.ones(3)}, ValueError, "beta"),
+        ({"coupling": math.inf}, ValueError, "coupling"),
+        ({"field": math.nan}, ValueError, "field"),
+        ({"rule": "wolff"}, ValueError, "rule"),
+        ({"plan": "fast"}, ValueError, "plan"),
+        ({"plan": "resident", "backend": "torch"}, ValueError, "resident"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"first_sweep": 2**32}, ValueError, "first_sweep"),
+        ({"first_lattice": 2**60}, ValueError, "first_lattice"),
+        ({"out": torch.zeros(2, 2, 4, 2, dtype=torch.int32)[..., :1]}, ValueError, "out must be contiguous"),
+    ],
+)
+def test_bad_arguments_are_named(changed, error, words):
+    given = {"spins": torch.zeros(2, 2, 4, 1, dtype=torch.int32), "width": 4, "seed": 0, **changed}
+    with pytest.raises(error, match=words):
+        ising_sweeps(given.pop("spins"), given.pop("width"), **given)
+
+
+@pytest.mark.parametrize("sides", [(3, 4), (4, 5), (0, 4)])
+def test_odd_sides_cannot_be_packed(sides):
+    with pytest.raises(ValueError, match="even"):
+        pack_spins(torch.ones(1, *sides))
+
+
+def test_the_input_is_kept_and_strided_spins_are_right():
+    spins = pack_spins(random_spins(4, 6, 8))
+    before = spins.clone()
+    every_other = ising_sweeps(spins[::2], 8, 2, 0.4, seed=3)
+    assert torch.equal(spins, before)
+    assert torch.equal(every_other, ising_sweeps(spins[::2].contiguous(), 8, 2, 0.4, seed=3))
+
+
+def test_the_cost_counts_spins_twice_in_bits():
+    (case,) = (each for each in plugin.CASES if each.sizes["width"] == 16384 and not each.scenario)
+    cost = plugin.cost(case)
+    assert (cost.items, cost.bytes_read) == (4 * 16384**2, 16384**2 // 8)
+
+
+def test_a_unit_is_drawn_in_either_form_with_the_same_probability():
+    spins = random_spins(50, 4, 6).flatten(1).double()
+    couplings, fields = lattice_couplings(4, 6, -0.7), torch.full((24,), 0.3, dtype=torch.float64)
+    machine = units_of(couplings, fields)
+    of_units = torch.sigmoid(machine.biases + (spins + 1) / 2 @ machine.weights)
+    torch.testing.assert_close(of_units, torch.sigmoid(2 * (fields + spins @ couplings)), rtol=0, atol=1e-14)

@@ -1,0 +1,197 @@
+"""How rows are shared out among threads and blocks: the choice, the search for the best, the counters of split rows."""
+
+import json
+
+import pytest
+import torch
+from boltzbench.kernels.common import dispatch
+from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
+from boltzbench.kernels.rows import shapes, tuning
+from boltzbench.kernels.rows.layout import as_rows, is_wide
+from boltzbench.kernels.rows.shapes import BLOCKS_WANTED, PART_BYTES, THREADS, choose, plans, split_rows
+
+CPU = torch.device("cpu")
+
+
+def _backend(name):
+    reason = dispatch.unavailable(name, CPU)
+    return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
+
+
+@pytest.fixture(params=[_backend(name) for name in ("triton", "cupy")])
+def backend(request):
+    return request.param
+
+
+def view_of(rows, columns, dtype=torch.float32):
+    x = torch.empty((rows, columns), dtype=dtype, device="meta")
+    return as_rows(1, x)[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "dtype", "lanes"),
+    [
+        (1 << 20, 128, torch.float32, 8),
+        (1 << 20, 128, torch.bfloat16, 4),
+        (1 << 16, 2048, torch.float32, 32),
+        (1024, 1024, torch.float32, THREADS),
+        (1 << 12, 1 << 17, torch.float32, THREADS),
+        (1, 1 << 30, torch.float32, THREADS),
+        (10, 3, torch.float32, 2),
+    ],
+)
+def test_lanes_follow_the_shape(rows, columns, dtype, lanes):
+    view = view_of(rows, columns, dtype)
+    assert choose(view, dtype.itemsize, columns % 8 == 0).lanes == lanes
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "columns"), [(1 << 20, 128), (1 << 12, 1 << 17), (1 << 10, 1 << 17), (1, 1 << 30)])
+def test_the_device_is_full_and_scratch_is_small(rows, columns, dtype):
+    view, size = view_of(rows, columns, dtype), dtype.itemsize
+    for plan in plans(view, size, True, True):
+        groups, step = -(-rows // plan.shape.rows), plan.shape.step
+        splits, steps = split_rows(view, groups, step, size, plan.blocks)
+        assert (splits - 1) * steps * step < columns <= splits * steps * step
+        assert groups * splits >= BLOCKS_WANTED // 4
+        if splits > 1:
+            assert groups * splits <= 2 * max(plan.blocks, groups)
+            assert steps * step * size >= PART_BYTES
+            assert rows * splits * 16 * 4 < rows * columns * size / 256
+
+
+def test_what_has_128_bit_access():
+    x = torch.zeros(1 << 16)
+    cases = {
+        "contiguous": (x.view(64, 1024), True),
+        "rows apart": (x.view(64, 1024)[:, 4:1000], True),
+        "one odd row": (x[: (1 << 16) - 3][None], True),
+        "odd offset": (x[1:1025][None], False),
+        "odd rows": (x[: 64 * 1023].view(64, 1023), False),
+        "strided": (x.view(64, 1024)[:, ::2], False),
+        "transposed": (x.view(64, 1024).t(), False),
+    }
+    for name, (tensor, wide) in cases.items():
+        given, view = as_rows(1, tensor)
+        assert is_wide(view, given) is wide, name
+
+
+# ---- every plan is right
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 2048), (2, 70_000)])
+def test_every_plan_gives_the_same_result(backend, rows, columns, monkeypatch):
+    x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+    expected = torch.logsumexp(x.double(), 1)
+    number = len(plans(as_rows(1, x)[1], 4, True, True))
+    assert number > 1
+    for place in range(number):
+        monkeypatch.setattr(tuning, "choice", lambda key, plans, *_, place=place: min(place, len(plans) - 1))
+        y = logsumexp(x, backend=backend)
+        torch.testing.assert_close(y.double(), expected, rtol=1e-6, atol=0)
+        slope = logsumexp_backward(torch.ones(rows), x, y, backend=backend)
+        torch.testing.assert_close(slope.double(), torch.softmax(x.double(), 1), rtol=2e-5, atol=0)
+
+
+# ---- counters
+
+
+@pytest.mark.parametrize("shape", [(3, 70_001), (1, 70_000)])
+def test_counters_are_zero_again(backend, shape, monkeypatch):
+    given = []
+    module = dispatch.backend_module(backend, "boltzbench.kernels.logsumexp")
+
+    def one_for_all(count, device):
+        if not given:
+            given.append(torch.zeros(64, dtype=torch.int32))
+        return given[0]
+
+    monkeypatch.setattr(module, "counters", one_for_all)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    first, second = logsumexp(x, backend=backend), logsumexp(x, backend=backend)
+    assert torch.equal(first, second)
+    assert not given[0].any()
+    torch.testing.assert_close(first.double(), torch.logsumexp(x.double(), 1), rtol=1e-6, atol=0)
+
+
+def test_a_stream_has_counters_of_its_own_and_a_captured_launch_too(monkeypatch):
+    state = {"capturing": False, "stream": 7}
+    device = torch.device("cuda", 0)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state["capturing"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("S", (), {"cuda_stream": state["stream"]}))
+    monkeypatch.setattr(torch, "zeros", lambda count, dtype, device: zeros(count, dtype=dtype))
+    monkeypatch.setattr(shapes, "_counters", {})
+    first = shapes.counters(5, device)
+    assert shapes.counters(9, device) is first, "launches of one stream follow each other"
+    assert len(shapes.counters(len(first) + 1, device)) > len(first)
+    state["stream"] = 8
+    assert shapes.counters(5, device) is not first
+    state["capturing"] = True
+    captured = shapes.counters(5, device)
+    assert captured is not shapes.counters(5, device)
+    assert len(captured) == 5
+
+
+# ---- the search
+
+
+class Clock:
+    """Stands in for a GPU: plans are their own times, and launches are counted."""
+
+    def __init__(self):
+        self.launched = []
+        self.timed = 0
+
+    def launch(self, plan):
+        self.launched.append(plan)
+
+    def seconds(self, launch):
+        launch()
+        self.timed += 1
+        return self.launched[-1]
+
+
+@pytest.fixture
+def clock(monkeypatch, tmp_path):
+    clock = Clock()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("BOLTZBENCH_TUNE", raising=False)
+    monkeypatch.setattr(tuning, "_has_a_clock", lambda device: True)
+    monkeypatch.setattr(tuning, "_device_name", lambda device: "Some GPU 80GB")
+    monkeypatch.setattr(tuning, "_seconds", clock.seconds)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    tuning._known.cache_clear()
+    yield clock
+    tuning._known.cache_clear()
+
+
+def test_the_fastest_is_found_once_and_kept_on_disk(clock):
+    tuning.run_best("a", [3.0, 1.0, 2.0], clock.launch, CPU)
+    assert clock.launched == [3.0, 1.0, 2.0, 1.0]
+    tuning.run_best("a", [3.0, 1.0, 2.0], clock.launch, CPU)
+    tuning._known.cache_clear()  # as in another process
+    tuning.run_best("a", [3.0, 1.0, 2.0], clock.launch, CPU)
+    assert clock.launched[4:] == [1.0, 1.0]
+    assert clock.timed == 3
+    path = tuning._path("Some GPU 80GB")
+    assert json.loads(path.read_text()) == {"a, 3 plans": 1}
+    tuning.run_best("b", [5.0, 6.0], clock.launch, CPU)
+    assert json.loads(path.read_text()) == {"a, 3 plans": 1, "b, 2 plans": 0}
+    path.write_text("[not json")
+    tuning._known.cache_clear()
+    tuning.run_best("a", [3.0, 1.0, 2.0], clock.launch, CPU)
+    assert clock.launched[-1] == 1.0
+
+
+def test_nothing_is_searched_where_there_is_no_choice_or_no_clock(clock, monkeypatch):
+    tuning.run_best("a", [3.0], clock.launch, CPU)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    tuning.run_best("a", [3.0, 1.0], clock.launch, CPU)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setenv("BOLTZBENCH_TUNE", "0")
+    tuning.run_best("a", [3.0, 1.0], clock.launch, CPU)
+    monkeypatch.undo()
+    tuning.run_best("a", [3.0, 1.0], clock.launch, CPU)  # the CPU as it is
+    assert clock.launched == [3.0] * 4
+    assert clock.timed == 0

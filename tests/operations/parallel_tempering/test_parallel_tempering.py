@@ -1,0 +1,159 @@
+"""Parallel tempering: exchanges, rates, and log Z by integrating the energy against exact answers."""
+
+import math
+
+import pytest
+import torch
+from boltzbench.kernels.common import dispatch
+from boltzbench.kernels.parallel_tempering import (
+    IsingReplicas,
+    RbmReplicas,
+    integrate,
+    parallel_tempering,
+    swap_replicas,
+)
+from boltzbench.plugins.exact.ising import kaufman
+from boltzbench.plugins.operations.machines.rbm_free_energy import fixture
+
+CPU = torch.device("cpu")
+BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
+LOG_Z = 15.116010115197419
+MACHINE = tuple(part.float() for part in fixture().values())
+BETAS = torch.linspace(0, 1, 7, dtype=torch.float64)
+
+
+def identity(ladders, rungs):
+    return torch.arange(rungs, dtype=torch.int32).expand(ladders, rungs).contiguous()
+
+
+class Levels:
+    """Replicas that are drawn anew each round, exactly: a system of three levels."""
+
+    energies = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)
+    log_states = math.log(3)
+    device = CPU
+
+    def __init__(self, count):
+        self.count, self.generator = count, torch.Generator().manual_seed(0)
+
+    def advance(self, betas, round_number):
+        p = torch.softmax(-betas[:, None] * self.energies, 1)
+        return self.energies[torch.multinomial(p, 1, generator=self.generator)[:, 0]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_energies_that_rise_with_beta_are_always_exchanged(backend):
+    at, betas = identity(3, 6), torch.linspace(0, 1, 6, dtype=torch.float64)
+    rising = torch.linspace(0, 9, 6, dtype=torch.float64).expand(3, 6)
+    even = swap_replicas(at, rising, betas, seed=1, round_number=0, backend=backend)
+    assert even.replica_at.tolist() == [[1, 0, 3, 2, 5, 4]] * 3
+    assert even.accepted.tolist() == [[1, 0, 1, 0, 1, 0]] * 3
+    odd = swap_replicas(at, rising, betas, seed=1, round_number=1, backend=backend)
+    assert odd.replica_at.tolist() == [[0, 2, 1, 4, 3, 5]] * 3
+    falling = swap_replicas(at, -1e4 * rising, betas, seed=1, round_number=0, backend=backend)
+    assert torch.equal(falling.replica_at, at)
+    assert not falling.accepted.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_exchanges_are_as_frequent_as_their_probability(backend):
+    at, betas = identity(40_000, 2), torch.tensor([0.0, 0.5], dtype=torch.float64)
+    energies = torch.tensor([2.0, 0.0], dtype=torch.float64).expand(40_000, 2)
+    found = swap_replicas(at, energies, betas, seed=2, round_number=0, backend=backend).accepted[:, 0].double().mean()
+    p = math.exp(-1)
+    assert abs(float(found) - p) < 5 * math.sqrt(p * (1 - p) / 40_000)
+
+
+def test_integration_is_exact_where_the_energy_is_a_cubic_of_beta():
+    betas = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    mean, variance = 2 - betas**3, 3 * betas**2  # d<E>/dbeta = -Var
+    log_z, stderr = integrate(betas, mean.expand(4, 3), variance.expand(4, 3), 1.5)
+    assert log_z == pytest.approx(1.5 - 2 + 0.25, abs=1e-14)
+    assert stderr == 0
+
+
+def test_a_system_of_levels_gives_its_log_z_within_the_error_told():
+    ladders = 400
+    betas = torch.linspace(0, 2, 9, dtype=torch.float64)
+    found = parallel_tempering(Levels(9 * ladders), betas, 60, burn_in=5, seed=1)
+    exact = float(torch.logsumexp(-2 * Levels.energies, 0))
+    assert abs(found.log_z - exact) < 5 * found.stderr < 0.05
+    p = torch.softmax(-betas[:, None] * Levels.energies, 1)
+    ratio = torch.exp((betas[:-1] - betas[1:])[:, None, None] * (Levels.energies[:, None] - Levels.energies))
+    rates = (p[:-1, :, None] * p[1:, None, :] * ratio.clamp(max=1)).sum((1, 2))
+    torch.testing.assert_close(found.swap_rates, rates, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_restricted_machine(backend):
+    ladders, rounds = (64, 40) if backend == "torch" else (32, 12)
+    replicas = RbmReplicas(*MACHINE, 7 * ladders, seed=1, backend=backend)
+    found = parallel_tempering(replicas, BETAS, rounds, burn_in=8, seed=1, backend=backend)
+    assert abs(found.log_z - LOG_Z) < 5 * found.stderr < 0.5
+    assert found.swap_rates.shape == (6,)
+    assert ((found.swap_rates > 0.3) & (found.swap_rates < 1)).all()
+
+
+def test_an_ising_model():
+    backend = "cupy" if "cupy" in BACKENDS else "torch"
+    replicas = IsingReplicas(4, 4, 6 * 64, seed=2, backend=backend)
+    betas = torch.linspace(0, 0.4, 6, dtype=torch.float64)
+    found = parallel_tempering(replicas, betas, 40, burn_in=8, seed=2)
+    assert abs(found.log_z - kaufman(4, 4, 0.4).log_z) < 5 * found.stderr < 0.3
+
+
+def test_a_run_that_never_exchanges_or_mistakes_the_energy_shows(monkeypatch):
+    """Wrong sweeps, seen by the law of energies at the rungs: half the temperature, and the sign of the energy."""
+    honest = Levels.advance
+    for spoil in (lambda self, b, t: honest(self, 1.2 * b, t), lambda self, b, t: 3 - honest(self, b, t)):
+        monkeypatch.setattr(Levels, "advance", spoil)
+        found = parallel_tempering(Levels(9 * 400), torch.linspace(0, 2, 9), 60, burn_in=5, seed=1)
+        assert abs(found.log_z - float(torch.logsumexp(-2 * Levels.energies, 0))) > 5 * found.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"betas": []}, "betas must be at least two"),
+        ({"betas": [0.1, 1.0]}, "betas must begin at 0"),
+        ({"betas": [0.0, 1.0, 0.5]}, "betas must increase"),
+        ({"betas": [0.0, 0.5, math.inf]}, "betas must increase"),
+        ({"replicas": Levels(3)}, "two ladders"),
+        ({"replicas": Levels(7)}, "replicas must be 3 for each"),
+        ({"rounds": 1}, "rounds"),
+        ({"burn_in": -1}, "burn_in"),
+    ],
+)
+def test_bad_runs_are_named(changed, words):
+    given = {"replicas": Levels(6), "betas": [0.0, 0.5, 1.0], "rounds": 4, "burn_in": 0, "seed": 0, **changed}
+    with pytest.raises(ValueError, match=words):
+        parallel_tempering(given.pop("replicas"), given.pop("betas"), given.pop("rounds"), **given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"replica_at": torch.zeros(4, dtype=torch.int32)}, ValueError, "replica_at must have shape"),
+        ({"replica_at": torch.zeros(2, 3)}, TypeError, "replica_at must have dtype"),
+        ({"replica_at": torch.full((2, 3), 3, dtype=torch.int32)}, ValueError, "replica_at must lie"),
+        ({"energies": torch.zeros(2, 3)}, TypeError, "energies must have dtype"),
+        ({"energies": torch.zeros(3, 3).double()}, ValueError, "energies must have shape"),
+        ({"betas": torch.zeros(2).double()}, ValueError, "betas must have shape"),
+        ({"seed": 2**64}, ValueError, "seed"),
+        ({"round_number": -1}, ValueError, "round_number"),
+        ({"first_ladder": -1}, ValueError, "first_ladder"),
+        ({"backend": "fortran"}, ValueError, "backend"),
+    ],
+)
+def test_bad_exchanges_are_named(changed, error, words):
+    energies, betas = torch.zeros(2, 3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    given = {
+        "replica_at": identity(2, 3),
+        "energies": energies,
+        "betas": betas,
+        "seed": 0,
+        "round_number": 0,
+        **changed,
+    }
+    with pytest.raises(error, match=words):
+        swap_replicas(**given)

@@ -1,0 +1,159 @@
+"""Annealed spin glasses: packed walkers, the same spins on every backend, exact energies, what is refused."""
+
+import pytest
+import torch
+from boltzbench.kernels import schedules
+from boltzbench.kernels.common import dispatch
+from boltzbench.kernels.ising import SpinMachine
+from boltzbench.kernels.spin_glass import (
+    anneal_spins,
+    bonds_of,
+    energies,
+    lattice_glass,
+    pack_walkers,
+    random_walkers,
+    unpack_walkers,
+)
+from boltzbench.plugins.exact import glass as exact
+from boltzbench.plugins.operations.spins import spin_glass as plugin
+
+CPU = torch.device("cpu")
+BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
+COOLING = schedules.geometric(2, 3.0, 0.5)
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def graph(n, strength):
+    upper = torch.randint(-strength, strength + 1, (n, n), generator=generator()).double().triu(1)
+    return upper + upper.t()
+
+
+def test_packing_is_undone_by_unpacking_and_a_bit_is_where_it_is_said_to_be():
+    spins = 2 * torch.randint(0, 2, (96, 5), generator=generator()) - 1
+    assert torch.equal(unpack_walkers(pack_walkers(spins)), spins.to(torch.int8))
+    one = torch.full((64, 3), -1)
+    one[33, 2] = 1
+    assert pack_walkers(one).tolist() == [[0, 0], [0, 0], [0, 2]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("couplings", [graph(5, 1), graph(5, 3), torch.tensor([[0, 3], [3, 0]])])
+def test_every_backend_gives_the_same_spins(backend, couplings):
+    spins = random_walkers(len(couplings), 160, generator(), CPU)
+    numbers = {"seed": 2**64 - 1, "first_sweep": 2**32 - 2, "first_walker": 64}
+    found = anneal_spins(spins, bonds_of(couplings), COOLING, backend=backend, **numbers)
+    wanted = anneal_spins(spins, couplings, COOLING, backend="torch", **numbers)
+    assert torch.equal(found.spins, wanted.spins)
+    machine = SpinMachine(couplings.double(), torch.zeros(len(couplings)).double(), torch.zeros(()))
+    assert torch.equal(found.energies.double(), machine.energy(unpack_walkers(found.spins)))
+    assert found.best == found.energies.min()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cold_sweeps_cost_no_energy_and_free_spins_always_flip(backend):
+    couplings = lattice_glass(2, 3, generator())
+    spins = random_walkers(6, 64, generator(), CPU)
+    cold = anneal_spins(spins, couplings, schedules.constant(1, 1e-9), seed=1, backend=backend)
+    assert bool((cold.energies <= energies(spins, couplings)).all())
+    free = anneal_spins(spins, torch.zeros(6, 6), schedules.constant(1, 1.0), seed=1, backend=backend)
+    assert torch.equal(unpack_walkers(free.spins), -unpack_walkers(spins))
+
+
+def test_enumeration_and_transfer_from_row_to_row_agree():
+    couplings = lattice_glass(4, 3, generator())
+    each = exact.state_energies(couplings)
+    states = exact.spins_of_states(torch.arange(1 << 12), 12)
+    assert torch.equal(energies(pack_walkers(states), couplings).double(), each)
+    assert torch.equal(exact.states_of(states), torch.arange(1 << 12))
+    assert exact.torus_ground_energy(couplings, 4, 3) == float(each.min())
+    law = torch.softmax(-each / 1.3, 0)
+    assert exact.torus_mean_energy(couplings, 4, 3, 1.3) == pytest.approx(float(law @ each), abs=1e-10)
+    torch.testing.assert_close(exact.after_sweep(law, each, 1.3), law, rtol=0, atol=1e-15)
+
+
+def test_long_cooling_finds_the_ground_state_of_a_torus():
+    couplings = lattice_glass(6, 6, generator())
+    backend = BACKENDS[-1] if BACKENDS[-1] != "triton" else "torch"
+    spins = random_walkers(36, 256, generator(), CPU)
+    found = anneal_spins(spins, couplings, schedules.geometric(200, 3.0, 0.2), seed=0, backend=backend)
+    assert float(found.best) == exact.torus_ground_energy(couplings, 6, 6)
+
+
+@pytest.mark.parametrize("strength", [1, 2])
+@pytest.mark.parametrize("n", [2, 6, 9])
+def test_the_bonds_add_up_to_the_couplings(n, strength):
+    couplings = graph(n, strength)
+    bonds = bonds_of(couplings)
+    rebuilt = torch.zeros(n, n, dtype=torch.float64)
+    for i, row in enumerate(bonds.pairs.flatten(1).tolist()):
+        for bond in row:
+            rebuilt[i, bond // 2] += 2 * (bond % 2) - 1 if bond // 2 != i else 0
+    assert torch.equal(rebuilt, couplings)
+
+
+@pytest.mark.parametrize(
+    ("couplings", "words"),
+    [
+        (torch.eye(2), "diagonal"),
+        (torch.tensor([[0.0, 1.0], [2.0, 0.0]]), "symmetric"),
+        (torch.zeros(2, 3), "square"),
+        (torch.zeros(0, 0), "at least one spin"),
+        (torch.tensor([[0.0, 0.5], [0.5, 0.0]]), "whole numbers"),
+        (torch.tensor([[0, 32], [32, 0]]), "add up to 31, got 32 for spin 0"),
+        (torch.zeros(3, 3), "2 spins"),
+    ],
+)
+def test_couplings_that_are_no_bonds_are_refused(couplings, words):
+    with pytest.raises(ValueError, match=words):
+        anneal_spins(torch.zeros(2, 1, dtype=torch.int32), couplings, COOLING, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"spins": torch.zeros(2, 1)}, TypeError, "spins must have dtype"),
+        ({"spins": torch.zeros(2, dtype=torch.int32)}, ValueError, "spins must have shape"),
+        ({"temperatures": COOLING[:0]}, ValueError, "temperatures must have one"),
+        ({"temperatures": 0 * COOLING}, ValueError, "temperatures must be positive"),
+        ({"temperatures": COOLING.float()}, TypeError, "temperatures must have dtype"),
+        ({"first_walker": 16}, ValueError, "first_walker must be a multiple of 32"),
+        ({"first_sweep": 2**32 - 1}, ValueError, "first_sweep"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"out": torch.zeros(2, 2, dtype=torch.int32)[:, :1]}, ValueError, "out must be contiguous"),
+        ({"backend": "numpy"}, ValueError, "backend"),
+    ],
+)
+def test_bad_arguments_are_named(changed, error, words):
+    given = {"spins": torch.zeros(2, 1, dtype=torch.int32), "temperatures": COOLING, "seed": 0, **changed}
+    with pytest.raises(error, match=words):
+        anneal_spins(given.pop("spins"), torch.zeros(2, 2), given.pop("temperatures"), **given)
+
+
+def test_walkers_come_in_words():
+    with pytest.raises(ValueError, match="multiple of 32"):
+        pack_walkers(torch.ones(33, 2))
+    with pytest.raises(ValueError, match="multiple of 32"):
+        random_walkers(2, 33, generator(), CPU)
+
+
+@pytest.mark.skipif("cupy" not in BACKENDS, reason="no CUDA C here")
+def test_a_glass_beyond_shared_memory_is_refused():
+    with pytest.raises(ValueError, match="2000 of them take"):
+        anneal_spins(torch.zeros(2000, 1, dtype=torch.int32), torch.zeros(2000, 2000), COOLING, seed=0, backend="cupy")
+
+
+def test_the_input_is_kept_and_strided_spins_are_right():
+    couplings = graph(4, 1)
+    spins = random_walkers(4, 128, generator(), CPU)
+    before = spins.clone()
+    every_other = anneal_spins(spins[:, ::2], couplings, COOLING, seed=3)
+    assert torch.equal(spins, before)
+    assert torch.equal(every_other.spins, anneal_spins(spins[:, ::2].contiguous(), couplings, COOLING, seed=3).spins)
+
+
+def test_the_cost_counts_flips():
+    cost = plugin.cost(next(case for case in plugin.CASES if case.sizes["walkers"] == 1 << 22))
+    assert (cost.items, cost.bytes_read) == (64 * 20 << 22, 8 << 22)

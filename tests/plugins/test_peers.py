@@ -1,0 +1,202 @@
+"""Other libraries' kernels: unavailable with a reason where they cannot run, judged like any other where they can."""
+
+import sys
+from dataclasses import replace
+from importlib import metadata
+from types import ModuleType
+
+import pytest
+import torch
+from boltzbench.harness import Status, Unsupported
+from boltzbench.harness.agreement.agreement import check_case, check_law
+from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.plugins.baselines import cross_entropy as peers_cross_entropy
+from boltzbench.plugins.baselines import logsumexp as peers_logsumexp
+from boltzbench.plugins.baselines import samplers as peers_samplers
+from boltzbench.plugins.operations.langevin import sgld
+from boltzbench.plugins.operations.machines import rbm_gibbs
+from boltzbench.plugins.operations.rows import generalised_cross_entropy as cross_entropy
+from boltzbench.plugins.operations.rows import logsumexp
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+ROOMS = ("operations", "baselines")
+REGISTRY = load_registry([metadata.EntryPoint(room, f"boltzbench.plugins.{room}", "boltzbench") for room in ROOMS])
+BASELINES = [each for each in REGISTRY.implementations if each.plugin.startswith("baselines.")]
+ALL_PEERS = [each for each in BASELINES if each.name != "torch_compile"]
+PEERS = {each.name: each for each in ALL_PEERS if each.operation != "generalised_cross_entropy"}
+CROSS_ENTROPIES = {each.name: each for each in ALL_PEERS if each.operation == "generalised_cross_entropy"}
+MODULES = {
+    "cupyx": "cupyx", "quack": "quack", "liger": "liger_kernel",
+    "bernoulli_rbm": "sklearn", "thrml": "thrml", "torchebm": "torchebm",
+}  # fmt: skip
+
+
+def cases_of(operation):
+    return [case for case in operation.cases if case.preset == "smoke" and case.purpose != "real"]
+
+
+def test_all_peers_are_registered():
+    assert REGISTRY.problems == ()
+    assert PEERS.keys() == MODULES.keys()
+    assert CROSS_ENTROPIES.keys() == {"quack", "liger"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_peer_that_is_not_installed_says_so(name, monkeypatch):
+    find = peers_samplers.importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda module, *more: None if module == MODULES[name] else find(module, *more)
+    )
+    for device in (CPU, GPU):
+        assert PEERS[name].unavailable(device).endswith(" is not installed")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_peer_on_the_wrong_device_says_so(name, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda module, *more: object())
+    wrong = {"bernoulli_rbm": GPU, "thrml": GPU, "cupyx": CPU, "quack": CPU, "liger": CPU}
+    reason = PEERS[name].unavailable(wrong.get(name, GPU))
+    words = None if name == "torchebm" else "run on the CPU alone" if wrong[name] is GPU else "needs a GPU"
+    assert reason is None if words is None else words in reason
+
+
+@pytest.mark.parametrize("case", cases_of(rbm_gibbs.OPERATION), ids=lambda case: case.label)
+def test_bernoulli_rbm_agrees_where_it_can(case):
+    agreement = check_case(rbm_gibbs.OPERATION, PEERS["bernoulli_rbm"], case, CPU, [0, 1])
+    unmade = case.scenario.startswith("clamped") or case.dtype != "float32" or 0 in case.sizes.values()
+    assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
+
+
+def test_bernoulli_rbm_keeps_the_laws():
+    found = [check_law(PEERS["bernoulli_rbm"], rbm_gibbs.OPERATION, law, CPU, 0) for law in rbm_gibbs.OPERATION.laws]
+    assert [each.status for each in found] == [Status.PASSED] * 6 + [Status.UNAVAILABLE], found
+
+
+def test_bernoulli_rbm_with_the_wrong_bias_is_rejected():
+    def prepare(inputs, outputs):
+        return peers_samplers.prepare_bernoulli_rbm({**inputs, "hidden_bias": -inputs["hidden_bias"]}, outputs)
+
+    case = rbm_gibbs._case(256, 64, 64)
+    agreement = check_case(rbm_gibbs.OPERATION, replace(PEERS["bernoulli_rbm"], prepare=prepare), case, CPU, [0])
+    assert agreement.status in (Status.WRONG_LAW, Status.WRONG_VALUES)
+
+
+def fake(monkeypatch, name, **members):
+    """A module of this dotted name, and the packages around it, with these members."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(".".join(parts[:end])))
+    for key, value in members.items():
+        setattr(sys.modules[name], key, value)
+
+
+class EulerMaruyama:
+    """As torchebm's: ``x + step drift + sqrt(2 step) s xi``."""
+
+    spread = 2.0
+
+    def __init__(self, device, dtype):
+        self.dtype = dtype
+
+    def step(self, state, step_size, *, drift, noise_scale=None, generator=None):
+        x = state["x"]
+        moved = x + drift(x, torch.zeros(len(x))) * step_size
+        if noise_scale is not None:
+            xi = torch.randn(x.shape, dtype=self.dtype, generator=generator)
+            moved = moved + (self.spread * noise_scale**2) ** 0.5 * xi * step_size**0.5
+        return {"x": moved}
+
+
+class TooWide(EulerMaruyama):
+    spread = 3.0
+
+
+@pytest.mark.parametrize("case", cases_of(sgld.OPERATION), ids=lambda case: case.label)
+def test_torchebm_is_used_rightly(case, monkeypatch):
+    fake(monkeypatch, "torchebm.integrators", EulerMaruyamaIntegrator=EulerMaruyama)
+    agreement = check_case(sgld.OPERATION, PEERS["torchebm"], case, CPU, [0])
+    unmade = case.scenario == "mixed" or "16" in case.dtype or 0 in case.sizes.values()
+    assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
+
+
+def test_a_torchebm_that_is_wrong_is_rejected(monkeypatch):
+    fake(monkeypatch, "torchebm.integrators", EulerMaruyamaIntegrator=TooWide)
+    agreement = check_case(sgld.OPERATION, PEERS["torchebm"], sgld.OPERATION.cases[0], CPU, [0])
+    assert agreement.status is Status.WRONG_LAW
+
+
+def cross_entropy_fwd(x, target, return_lse, ignore_index=-100):
+    assert return_lse
+    lse = torch.logsumexp(x.float(), 1)
+    loss = lse - x.float().gather(1, target.clamp(min=0)[:, None])[:, 0]
+    return torch.where(target == ignore_index, 0.0, loss), lse
+
+
+def cross_entropy_bwd_out(x, target, dloss, lse, dx, ignore_index):
+    slope = torch.exp(x.float() - lse[:, None]) - torch.nn.functional.one_hot(target.clamp(min=0), x.shape[1])
+    dx.copy_(torch.where(target == ignore_index, 0.0, dloss)[:, None] * slope)
+
+
+class LigerFunction:
+    @staticmethod
+    def apply(x, target, weight, ignored, z_loss, smoothing, reduction):
+        assert (weight, ignored, z_loss, smoothing, reduction) == (None, -100, 0.0, 0.0, "none")
+        return torch.nn.functional.cross_entropy(x, target, reduction="none"), None, None, None
+
+
+@pytest.mark.parametrize("case", cases_of(logsumexp.OPERATION), ids=lambda case: case.label)
+@pytest.mark.parametrize("name", ["quack", "liger"])
+def test_a_cross_entropy_gives_the_log_sum_exp(name, case, monkeypatch):
+    fake(monkeypatch, "quack.cross_entropy", cross_entropy_fwd=cross_entropy_fwd)
+    fake(monkeypatch, "liger_kernel.ops", LigerCrossEntropyFunction=LigerFunction)
+    agreement = check_case(logsumexp.OPERATION, PEERS[name], case, CPU, [0])
+    # A float32 loss of many rows, or of a row far from its first element, may be rounded beyond the bound.
+    rounded = name == "liger" and case.scenario in ("short", "split")
+    assert agreement.status in (Status.PASSED, Status.UNAVAILABLE) or rounded, agreement.message
+    if case.purpose == "bench" and not case.scenario:
+        assert agreement.passed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"beta": 0.5}, "no inverse temperature"),
+        ({"grad": torch.ones(3)}, "gradient is that of a loss"),
+        ({"x": torch.ones(3, 4, dtype=torch.float64)}, "no float64 result"),
+        ({"x": torch.ones(4, 3).t()}, "not contiguous"),
+        ({"x": torch.ones(3, 0)}, "no empty input"),
+    ],
+)
+def test_what_a_cross_entropy_lacks_is_named(change, words):
+    inputs = {"x": torch.ones(3, 4), "beta": 1.0, "dim": 1, **change}
+    with pytest.raises(Unsupported, match=words):
+        peers_logsumexp.prepare_quack(inputs, {"y": torch.empty(3)})
+
+
+@pytest.mark.parametrize("name", ["quack", "liger"])
+def test_a_cross_entropy_is_that_at_q_0(name, monkeypatch):
+    members = {"cross_entropy_fwd": cross_entropy_fwd, "cross_entropy_bwd_out": cross_entropy_bwd_out}
+    fake(monkeypatch, "quack.cross_entropy", **members)
+    fake(monkeypatch, "liger_kernel.ops", LigerCrossEntropyFunction=LigerFunction)
+    for dtype in ("float32", "bfloat16"):
+        for scenario in ("cross-entropy", "cross-entropy backward", ""):
+            case = cross_entropy._case(64, 128, dtype, scenario)
+            agreement = check_case(cross_entropy.OPERATION, CROSS_ENTROPIES[name], case, CPU, [0])
+            unmade = not scenario or (name == "liger" and (dtype != "float32" or "backward" in scenario))
+            assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"q": 0.7}, "cross-entropy alone"),
+        ({"logits": torch.ones(3, 4, dtype=torch.float64)}, "no float64 loss"),
+        ({"logits": torch.ones(4, 3).t()}, "not contiguous"),
+        ({"logits": torch.ones(0, 4)}, "no empty input"),
+        ({"logits": torch.ones(1, peers_logsumexp.LONGEST_QUACK_ROW + 1)}, "columns at most"),
+    ],
+)
+def test_what_a_cross_entropy_lacks_beside_the_generalised_one_is_named(change, words):
+    inputs = {"logits": torch.ones(3, 4), "labels": torch.zeros(3, dtype=torch.int64), "q": 0.0, **change}
+    with pytest.raises(Unsupported, match=words):
+        peers_cross_entropy.prepare_quack(inputs, {})

@@ -1,0 +1,117 @@
+"""The compiled baselines compute what the operations ask, each by itself, and say where they are not made for."""
+
+import sysconfig
+
+import pytest
+import torch
+from boltzbench.harness import Case, Implementation, Status
+from boltzbench.harness.agreement.agreement import check_case
+from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.plugins.baselines import torch_compile
+from boltzbench.plugins.operations.langevin import sgld
+from boltzbench.plugins.operations.machines import rbm_free_energy, rbm_gibbs, rbm_gradient
+from boltzbench.plugins.operations.rows import logsumexp
+from torch._dynamo.exc import FailOnRecompileLimitHit
+
+CPU = torch.device("cpu")
+OPERATIONS = (
+    logsumexp.OPERATION,
+    rbm_free_energy.OPERATION,
+    rbm_gibbs.OPERATION,
+    rbm_gradient.OPERATION,
+    sgld.OPERATION,
+)
+SMALL = [
+    pytest.param(operation, case, id=f"{operation.name} {case.label}")
+    for operation in OPERATIONS
+    for case in operation.cases
+    if case.purpose == "check"
+]
+
+
+def judge(operation, case: Case):
+    implementation = Implementation(operation.name, "torch_compile", "torch", torch_compile.PREPARE[operation.name])
+    return check_case(operation, implementation, case, CPU, [0])
+
+
+def test_every_operation_lists_it_beside_eager():
+    found = {(each.operation, each.name, each.backend) for each in load_registry().implementations}
+    for operation in OPERATIONS:
+        assert {(operation.name, name, "torch") for name in ("torch", "torch_compile")} <= found
+
+
+@pytest.mark.parametrize(("operation", "case"), SMALL)
+def test_what_is_compiled_agrees_uncompiled(operation, case, monkeypatch):
+    """The functions themselves, on every case; that the compiler keeps their meaning is checked before each timing."""
+    monkeypatch.setattr(torch_compile, "compiled", lambda function: function)
+    monkeypatch.setattr(torch_compile, "SMALLEST", 0)
+    monkeypatch.setattr(torch_compile, "SMALLEST_MACHINE", 0)
+    monkeypatch.setattr(torch_compile, "SMALLEST_BATCH", 0)
+    agreement = judge(operation, case)
+    unmade = "clamped" in case.label or (operation is sgld.OPERATION and case.scenario in ("expanded", "stochastic"))
+    assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
+
+
+def test_a_compiled_case_agrees():
+    if reason := torch_compile.unavailable(CPU):
+        pytest.skip(reason)
+    agreement = judge(logsumexp.OPERATION, Case("logsumexp", {"rows": 128, "columns": 1024}, "float32"))
+    assert agreement.status is Status.PASSED, agreement.message
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_a_small_case_is_unavailable_with_the_reason(operation):
+    agreement = judge(operation, operation.cases[0])
+    assert agreement.status is Status.UNAVAILABLE
+    assert "compiled for the sizes that are timed, from " in agreement.message
+
+
+def traced(shapes, monkeypatch):
+    """How often dynamo traced a function that was compiled for each of the shapes, and whose calls were seen."""
+    graphs = []
+
+    def backend(graph, examples):
+        graphs.append(graph)
+        return graph.forward
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, backend=backend, **options))
+    for n in shapes:
+        y = torch.empty(n)
+        torch_compile.compiled(double)(torch.ones(n), y, n)
+        assert bool((y == 2).all())
+    return len(graphs)
+
+
+def double(x, y, number):
+    y.copy_(x * 2 + 0 * number)
+
+
+def test_more_cases_than_dynamo_keeps_are_each_compiled(monkeypatch):
+    assert traced(range(2, 2 + 2 * torch._dynamo.config.recompile_limit), monkeypatch) == (
+        2 * torch._dynamo.config.recompile_limit
+    )
+
+
+def test_what_outgrows_the_limit_is_an_error_and_not_run_uncompiled(monkeypatch):
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, backend="eager", **options))
+    compiled = torch_compile.compiled(double)
+
+    def call_with_ever_more_dimensions():
+        for number in range(3 * torch._dynamo.config.recompile_limit):
+            x = torch.ones((1,) * number, dtype=torch.float64)
+            compiled(x, torch.empty_like(x), 1.0)
+
+    with pytest.raises(FailOnRecompileLimitHit):
+        call_with_ever_more_dimensions()
+
+
+def test_missing_tools_are_named(monkeypatch):
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    assert torch_compile.unavailable(CPU) == (
+        "torch.compile needs Python's headers, and there is no /nowhere/Python.h: install python3-dev"
+    )
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert "C++ compiler" in torch_compile.unavailable(CPU)
