@@ -27,6 +27,7 @@ import torch
 
 from . import emulator
 from .emulator import CompilerNotFoundError, CudaCompileError, EmulatorError
+from .philox import Stream
 
 __all__ = [
     "Argument",
@@ -43,6 +44,7 @@ Argument = torch.Tensor | None | int | float | np.generic | ctypes.Structure
 
 _KERNELS = Path(__file__).resolve().parent
 _INCLUDES = (_KERNELS / "common", _KERNELS)  # "philox.cuh" and "rows/rows.cuh" name headers of the suite
+_STREAMS = tuple(f"-DSTREAM_{stream.name}={stream.value}u" for stream in Stream)
 _MAX_GRID = (2**31 - 1, 65535, 65535)
 _MAX_BLOCK = (1024, 1024, 64)
 _MAX_THREADS = 1024
@@ -141,7 +143,7 @@ class CudaModule:
         """Compiles `kernels` (default: all) for an arch such as "sm_90", without a GPU. Raises CudaCompileError."""
         names = tuple(self.kernels if kernels is None else kernels)
         nvrtc = _nvrtc()
-        options = ("-std=c++17", f"-arch={arch}", *(f"-I{folder}" for folder in (*_INCLUDES, self.source.parent)))
+        options = ("-std=c++17", f"-arch={arch}", *self._options())
         identity = json.dumps([self.source_hash, str(self.source), names, options, nvrtc.getVersion()])
         stem = f"{self.source.stem}-{arch}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
         path = emulator.cache_directory("cubin") / f"{stem}.cubin"
@@ -167,10 +169,12 @@ class CudaModule:
     def _emulate(self) -> emulator.EmulatedModule:
         with self._lock:
             if self._emulated is None:
-                self._emulated = emulator.EmulatedModule(
-                    self.source, self.kernels, (*_INCLUDES, self.source.parent), self.source_hash
-                )
+                self._emulated = emulator.EmulatedModule(self.source, self.kernels, self._options(), self.source_hash)
             return self._emulated
+
+    def _options(self) -> tuple[str, ...]:
+        """Definitions and include folders, the same for NVRTC and for the host's compiler."""
+        return (*_STREAMS, *(f"-I{folder}" for folder in (*_INCLUDES, self.source.parent)))
 
     def _launch_cuda(
         self,

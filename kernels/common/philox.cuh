@@ -7,18 +7,9 @@
 #pragma once
 #include "device.cuh"
 
-enum Stream : u32 {
-    STREAM_HIDDEN = 1,
-    STREAM_VISIBLE = 2,
-    STREAM_NOISE = 3,
-    STREAM_ROUNDING = 4,
-    STREAM_EVEN_SITES = 5,
-    STREAM_ODD_SITES = 6,
-    STREAM_SWAP = 7,
-    STREAM_WALKERS = 9,
-    STREAM_GLASS_SITES = 10,
-    STREAM_BOLTZMANN_UNITS = 13
-};
+#ifndef STREAM_NOISE
+#error "the compile command defines STREAM_<NAME> for each member of philox.Stream"
+#endif
 
 struct Words {
     u32 word[4];

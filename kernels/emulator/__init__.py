@@ -164,10 +164,13 @@ def sanitizer_environment() -> dict[str, str]:
 class EmulatedModule:
     """The kernels of one .cu file, compiled for the host."""
 
-    def __init__(self, source: Path, kernels: Sequence[str], includes: Sequence[Path], source_hash: str) -> None:
-        """Compiles, or takes the shared object from the cache. Raises CudaCompileError, CompilerNotFoundError."""
+    def __init__(self, source: Path, kernels: Sequence[str], options: Sequence[str], source_hash: str) -> None:
+        """Compiles with `options` (include folders, definitions), or takes the shared object from the cache.
+
+        Raises CudaCompileError, CompilerNotFoundError.
+        """
         self._index = {kernel: i for i, kernel in enumerate(kernels)}
-        self._library = ctypes.CDLL(str(_shared_object(source, kernels, includes, source_hash)))
+        self._library = ctypes.CDLL(str(_shared_object(source, kernels, options, source_hash)))
 
     def launch(
         self,
@@ -203,8 +206,9 @@ class EmulatedModule:
             raise EmulatorError(f"kernel {kernel}: {message.value.decode()}")
 
 
-def _shared_object(source: Path, kernels: Sequence[str], includes: Sequence[Path], source_hash: str) -> Path:
-    command = [compiler(), *_FLAGS, *(_SANITIZER_FLAGS if is_sanitizing() else ())]
+def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str], source_hash: str) -> Path:
+    sanitizers = _SANITIZER_FLAGS if is_sanitizing() else ()
+    command = [compiler(), *_FLAGS, *sanitizers, f"-I{_HEADERS}", *options]
     headers = [path.read_text() for path in sorted(_HEADERS.glob("*.hpp"))]
     identity = [source_hash, str(source), *kernels, *command, _compiler_version(command[0]), *headers]
     name = f"{source.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}"
@@ -216,7 +220,6 @@ def _shared_object(source: Path, kernels: Sequence[str], includes: Sequence[Path
         unit = Path(scratch) / "unit.cpp"
         unit.write_text(_translation_unit(source, kernels))
         built = Path(scratch) / "unit.so"
-        command += [f"-I{folder}" for folder in (_HEADERS, *includes)]
         run = _run_compiler([*command, str(unit), "-o", str(built)])
         if run.returncode != 0:
             raise CudaCompileError(source, "emulator", run.stdout + run.stderr)

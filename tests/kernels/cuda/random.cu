@@ -21,16 +21,3 @@ template <class Real> __global__ void normals_of(const i64* words, Real* out, i6
     for (int j = 0; j < 4; ++j) given.word[j] = (u32)words[4 * i + j];
     normals(given, (Real)1, out + 4 * i);
 }
-
-__global__ void streams(i64* out) {
-    out[0] = STREAM_HIDDEN;
-    out[1] = STREAM_VISIBLE;
-    out[2] = STREAM_NOISE;
-    out[3] = STREAM_ROUNDING;
-    out[4] = STREAM_EVEN_SITES;
-    out[5] = STREAM_ODD_SITES;
-    out[6] = STREAM_SWAP;
-    out[7] = STREAM_WALKERS;
-    out[8] = STREAM_GLASS_SITES;
-    out[9] = STREAM_BOLTZMANN_UNITS;
-}
