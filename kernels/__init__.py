@@ -1,3 +1,3 @@
-"""Tensors in, tensors out: the kernels themselves. This package knows nothing of the suite around it."""
+"""The kernels: functions of tensors, usable without the harness."""
 
-from .common import triton_runtime as triton_runtime  # first: it settles how Triton runs before anything imports Triton
+from .common import triton_runtime as triton_runtime  # first: it decides how Triton runs before anything imports Triton

@@ -1,11 +1,11 @@
-"""Loads a CUDA C file: NVRTC and CuPy for CUDA tensors, the emulator for CPU tensors, one way to launch.
+"""Loads a CUDA C file and launches its kernels: by NVRTC and CuPy on CUDA tensors, by the emulator on CPU tensors.
 
     module = CudaModule(Path(__file__).with_name("add.cu"), ["add<float>", "add<float16>"])
     module.launch("add<float>", (blocks,), (256,), [x, y, x.numel()], device=x.device)
 
-For CUDA the file is compiled here, by CuPy's NVRTC binding, and CuPy's RawModule loads the resulting cubin; CuPy's
-own compilation would flush subnormal floats to zero, has no arch-specific targets such as sm_90a, and keeps a cache
-that does not see edits of included headers. What `cubin` returns for inspection is therefore what runs.
+For CUDA, this module compiles the file by CuPy's NVRTC binding, and CuPy's RawModule loads the cubin. CuPy's own
+compiler would flush subnormal floats to zero, lacks arch-specific targets such as sm_90a, and caches without seeing
+edits of included headers. `cubin` therefore returns for inspection what also runs.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _MAX_GRID = (2**31 - 1, 65535, 65535)
 _MAX_BLOCK = (1024, 1024, 64)
 _MAX_THREADS = 1024
 _MAX_SHARED_BYTES = 227 * 1024
-_STATIC_LIMIT_BYTES = 48 * 1024  # above it a kernel has to ask for more dynamic shared memory
+_STATIC_LIMIT_BYTES = 48 * 1024  # a launch with more dynamic shared memory must request it
 
 
 @dataclass(frozen=True)
 class Cubin:
-    """Machine code for one arch. `names` maps each name expression to its symbol in `data`, an ELF file."""
+    """Machine code for one architecture. `names` maps name expressions to symbols in `data`, an ELF file."""
 
     arch: str
     data: bytes
@@ -63,7 +63,7 @@ class Cubin:
 
 
 def unavailable(device: torch.device) -> str | None:
-    """Why CUDA C kernels cannot run on tensors of this device, or None if they can."""
+    """Why CUDA C kernels cannot run on tensors of `device`, or None if they can."""
     if device.type == "cpu":
         try:
             emulator.compiler()
@@ -71,7 +71,7 @@ def unavailable(device: torch.device) -> str | None:
             return str(error)
         return None
     if device.type != "cuda":
-        return f"CUDA C kernels run on CUDA tensors, and on CPU tensors by emulation, not on {device.type}"
+        return f"CUDA C kernels run on CUDA tensors, or emulated on CPU tensors, not on {device.type} tensors"
     try:
         _nvrtc().getVersion()
     except (ImportError, OSError, RuntimeError) as error:
@@ -80,10 +80,10 @@ def unavailable(device: torch.device) -> str | None:
 
 
 class CudaModule:
-    """The kernels of one .cu file. Nothing is compiled before the first launch on a kind of device.
+    """The kernels of one .cu file, compiled on the first launch on a kind of device.
 
-    A launch may come from any thread. On CUDA it is asynchronous, on torch's current stream of the device, and can
-    be captured in a CUDA graph once the same kernel has run outside of one; on the CPU it has finished on return.
+    Any thread may launch. On CUDA, a launch is asynchronous, on torch's current stream of the device; it can be
+    captured in a CUDA graph once the same kernel has run outside of one. On the CPU, a launch has finished on return.
     """
 
     def __init__(self, source: Path, kernels: Sequence[str]) -> None:
@@ -96,7 +96,7 @@ class CudaModule:
 
     @functools.cached_property
     def source_hash(self) -> str:
-        """SHA-256 of the file and of all that it includes, for caches and results."""
+        """SHA-256 of the file and of the files that it includes, for caches and results."""
         digest = hashlib.sha256()
         for path in _with_includes(self.source):
             content = path.read_bytes()
@@ -115,12 +115,12 @@ class CudaModule:
     ) -> None:
         """Runs `kernel` on a grid of blocks (one to three dimensions each).
 
-        A tensor is passed as the address of its first element (contiguity is the caller's business), None as a null
-        pointer, a Python int as long long, a Python float as double, a NumPy scalar as its own type, and a
-        ctypes.Structure by value. `shared_bytes` is dynamic shared memory per block.
+        Passes a tensor as the address of its first element (the caller checks contiguity), None as a null pointer, a
+        Python int as long long, a Python float as double, a NumPy scalar as its own type, and a ctypes.Structure by
+        value. `shared_bytes` is dynamic shared memory per block.
 
         Raises ValueError (a tensor on another device, a grid or block beyond CUDA's limits, an int beyond 64 bits),
-        TypeError (a bool, or a type not named above), CudaCompileError, and on the CPU EmulatorError.
+        TypeError (a bool, or a type not listed above), CudaCompileError, and on the CPU EmulatorError.
         """
         if kernel not in self.kernels:
             raise ValueError(f"{self.source.name} was loaded with the kernels {list(self.kernels)}, not {kernel!r}")
@@ -156,14 +156,14 @@ class CudaModule:
                 nvrtc.addNameExpression(program, name)
             nvrtc.compileProgram(program, options)
             lowered = {name: nvrtc.getLoweredName(program, name) for name in names}
-            data = nvrtc.getCUBIN(program) + b"\0"  # CuPy cuts the last byte, as if a cubin were text
+            data = nvrtc.getCUBIN(program) + b"\0"  # CuPy drops the last byte, as if a cubin were text
         except nvrtc.NVRTCError as error:
             log = nvrtc.getProgramLog(program)
             raise CudaCompileError(self.source, arch, f"{error}\n{log}") from error
         finally:
             nvrtc.destroyProgram(program)
         emulator.write_atomically(symbols, json.dumps(lowered).encode())
-        emulator.write_atomically(path, data)  # last: whoever finds the cubin finds its symbols
+        emulator.write_atomically(path, data)  # last: a process that finds the cubin then finds its symbols
         return Cubin(arch, data, lowered, path)
 
     def _emulate(self) -> emulator.EmulatedModule:
@@ -208,7 +208,7 @@ class CudaModule:
 
 
 def _pack(index: int, argument: object, kernel: str, device: torch.device) -> tuple[str, bytes]:
-    """The parameter's bytes, and their kind: p pointer, i integer, f floating point, s struct."""
+    """Kind and bytes of a parameter: p pointer, i integer, f floating point, s struct."""
     if argument is None:
         return "p", bytes(ctypes.c_void_p(None))
     if isinstance(argument, torch.Tensor):
@@ -241,14 +241,14 @@ def _dimensions(what: str, given: tuple[int, ...], limits: tuple[int, int, int])
 
 
 def _as_tensors_name_it(device: torch.device) -> torch.device:
-    """cuda with the index of the current device, cpu without one: as `tensor.device` has it."""
+    """The device as `tensor.device` spells it: cuda with the index of the current device, cpu without one."""
     if device == torch.device("cuda"):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu") if device.type == "cpu" else device
 
 
 def _with_includes(source: Path) -> list[Path]:
-    """The file and what it includes by `#include "..."`, each once, in the order of a first encounter."""
+    """The file and the files that it includes by `#include "..."`, each once, in the order of first encounter."""
     found: list[Path] = []
     pending = [source]
     while pending:
@@ -269,24 +269,23 @@ def _nvrtc() -> Any:
 
 
 def arch_of(capability: tuple[int, int]) -> str:
-    """The target for a device: its own, with arch-specific instructions from Hopper on (wgmma exists on sm_90a only).
+    """The compile target for a device, with arch-specific instructions from Hopper on (wgmma needs sm_90a).
 
-    A device newer than NVRTC takes the newest target of its generation, whose code it can run.
+    For a device newer than NVRTC, the newest target of its generation, whose code the device runs.
     """
     major, minor = capability
     number = 10 * major + minor
     supported = [arch for arch in _nvrtc().getSupportedArchs() if arch // 10 == major and arch <= number]
     if not supported:
-        raise CudaCompileError(
-            Path(), f"sm_{number}", "this version of NVRTC does not know the device; install a newer one"
-        )
+        hint = "this version of NVRTC does not support the device; install a newer nvidia-cuda-nvrtc"
+        raise CudaCompileError(Path(), f"sm_{number}", hint)
     if max(supported) < number:
         return f"sm_{max(supported)}"
     return f"sm_{number}a" if major >= 9 else f"sm_{number}"
 
 
 def cupy_stream(device: torch.device) -> Any:
-    """CuPy's view of torch's current stream, as a context manager."""
+    """A context manager that makes torch's current stream CuPy's."""
     import cupy
 
     stream = torch.cuda.current_stream(device)

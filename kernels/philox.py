@@ -1,6 +1,7 @@
-"""The one random stream of all kernels: Philox4x32-10, here in torch.
+"""The random stream that all kernels share, Philox4x32-10, in torch.
 
-A draw is named by what it is for, never by how it is computed. The key is the 64-bit seed; the counter holds
+The counter of a draw names what the draw is for, never how it is computed. The key is the 64-bit seed; the counter
+holds
 
 ====== =============================================================================
 word   holds
@@ -10,11 +11,11 @@ c2     step (sweep, iteration)
 c3     `Stream` in the low 8 bits, the tensor's number in the high 24
 ====== =============================================================================
 
-(in the stream ``ROUNDING`` of groups of eight: an element needs 16 bits, which `halves` takes from the words; in those
-of the sites of an Ising lattice 32 sites share eight groups, which `ising` numbers; in that of a spin glass 32 walkers)
+so the draws are the same for every block size, launch count, sharding and backend. Three streams count differently: an
+element of ``ROUNDING`` needs 16 bits, so eight elements share a group (see `halves`); 32 sites of an Ising lattice, and
+32 walkers of a spin glass, share eight groups, numbered by their kernels.
 
-so the same draws come out for every block size, launch count, sharding and backend. `philox.cuh` and
-`philox_triton.py` are the same function in CUDA C and Triton.
+`common/philox.cuh` and `common/philox_triton.py` are the same function in CUDA C and Triton.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -36,9 +37,9 @@ TENSOR_LIMIT = 1 << 24
 
 
 class Stream(IntEnum):
-    """What a draw is for. Two purposes never share a number; `philox.cuh` and `philox_triton.py` repeat them.
+    """What a draw is for; no two purposes share a number. CUDA C knows the members as ``STREAM_<NAME>``.
 
-    ``ROUNDING`` decides on which side a number is rounded; see `halves`.
+    ``ROUNDING`` decides whether a number is rounded up or down; see `halves`.
     """
 
     HIDDEN = 1
@@ -54,7 +55,7 @@ class Stream(IntEnum):
 
 
 def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1, step_name: str = "step") -> None:
-    """Raise ValueError, naming the argument, unless all fit the counter: ``steps`` steps from ``step`` on."""
+    """Raise ValueError, naming the argument, unless all fit the counter, with ``steps`` steps from ``step`` on."""
     if not 0 <= seed < SEED_LIMIT:
         raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
     if not 0 <= step <= STEP_LIMIT - steps:
@@ -64,12 +65,12 @@ def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1, step_na
 
 
 def signed_seed(seed: int) -> int:
-    """The 64 bits of ``seed`` as a signed integer, which is what a kernel's ``long long`` parameter takes."""
+    """The 64 bits of ``seed`` as a signed integer, for a kernel's ``long long`` parameter."""
     return seed - SEED_LIMIT if seed >= SEED_LIMIT // 2 else seed
 
 
 def round_keys(seed: int) -> list[tuple[int, int]]:
-    """The keys of the rounds, low and high word: the same for every counter."""
+    """Low and high word of the key of each round. They do not depend on the counter."""
     low, high = seed & _WORD, seed >> 32
     return [((low + i * _KEY_STEPS[0]) & _WORD, (high + i * _KEY_STEPS[1]) & _WORD) for i in range(_ROUNDS)]
 
@@ -77,11 +78,11 @@ def round_keys(seed: int) -> list[tuple[int, int]]:
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four random words for each counter.
 
-    ``counter`` is four int64 tensors of values in [0, 2**32), broadcast against each other; so are the results.
+    ``counter`` holds four int64 tensors with values in [0, 2**32), which broadcast; the results are like them.
     """
     c0, c1, c2, c3 = counter
     for k0, k1 in round_keys(seed):
-        # A product may pass 2**63 and wrap, but its 64 bits stay right, so shifting and masking recovers both halves.
+        # A product may wrap at 2**63, but its 64 bits are right: shifting and masking recovers both halves.
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
             ((product1 >> 32) & _WORD) ^ c1 ^ k0,
@@ -95,7 +96,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tup
 def random_words(groups: Tensor, seed: int, step: int | Tensor, stream: Stream, tensor: int = 0) -> Tensor:
     """The words of the given groups of four elements: int64 in [0, 2**32), shape ``(*groups.shape, 4)``.
 
-    ``step`` may be an int64 tensor of one element, which is not looked at: its low 32 bits count.
+    ``step`` may be an int64 tensor of one element, whose low 32 bits count; its value is not checked.
     """
     check_counter(seed, 0 if isinstance(step, Tensor) else step, tensor)
     third = (step & _WORD).expand_as(groups) if isinstance(step, Tensor) else torch.full_like(groups, step)
@@ -125,7 +126,7 @@ def polar(fraction: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
     """Radius and angle of Box and Muller, in the dtype of ``fraction``: two normals are ``r cos(a)`` and ``r sin(a)``.
 
     The radius is ``sqrt(-2 log fraction)``. The angle is ``2 pi (word * 2**-32 + 2**-33)`` brought to [-pi/2, pi/2]
-    by dropping half turns, which are bits of the word; an odd number of them gives the radius a minus sign.
+    by dropping half turns, which are bits of the word; an odd number of half turns negates the radius.
     """
     radius = torch.sqrt(-2.0 * torch.log(fraction))
     quarters = word >> 30
@@ -137,8 +138,8 @@ def polar(fraction: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
 def normals(words: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Four normal numbers from four words (last dimension) by Box and Muller; float64 values, |z| <= 6.76.
 
-    The uniform of the radius is rounded to ``dtype``, the precision in which a kernel computes; all else is float64,
-    so that this is the reference for kernels of either precision.
+    The uniform of the radius is rounded to ``dtype``, the precision of the kernel; the rest is float64, so that this is
+    the reference for kernels of either precision.
     """
     radius, angle = polar(fractions(words[..., 0::2], dtype).to(torch.float64), words[..., 1::2])
     pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)

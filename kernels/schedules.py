@@ -1,7 +1,7 @@
-"""Temperatures for annealing, one for each step: float64 tensors (steps,) on the CPU, all positive and finite.
+"""Annealing schedules, one temperature per step: float64 tensors (steps,) on the CPU, positive and finite.
 
 Sources: Kirkpatrick, Gelatt and Vecchi, Science 220 (1983), geometric cooling; Loshchilov and Hutter, ICLR 2017, and
-Zhang et al., ICLR 2020, cycles of a cosine.
+Zhang et al., ICLR 2020, cosine cycles.
 """
 
 import math
@@ -19,9 +19,9 @@ def constant(steps: int, temperature: float) -> Tensor:
 
 
 def linear(steps: int, start: float, end: float) -> Tensor:
-    """Cooling from ``start`` to ``end``, both included, by the same difference each step; a single step is at ``end``.
+    """Cooling from ``start`` to ``end``, both included, by equal differences; a single step has ``end``.
 
-    Raises ValueError where ``end`` is above ``start``.
+    Raises ValueError if ``end`` exceeds ``start``.
     """
     _require_steps(steps)
     _require_cooling(start, end)
@@ -29,9 +29,9 @@ def linear(steps: int, start: float, end: float) -> Tensor:
 
 
 def geometric(steps: int, start: float, end: float) -> Tensor:
-    """Cooling from ``start`` to ``end``, both included, by the same factor each step; a single step is at ``end``.
+    """Cooling from ``start`` to ``end``, both included, by equal factors; a single step has ``end``.
 
-    Raises ValueError where ``end`` is above ``start``.
+    Raises ValueError if ``end`` exceeds ``start``.
     """
     _require_steps(steps)
     _require_cooling(start, end)
@@ -39,14 +39,15 @@ def geometric(steps: int, start: float, end: float) -> Tensor:
 
 
 def cyclic_cosine(steps: int, hot: float, cold: float, cycles: int) -> Tensor:
-    """``T = cold + (hot - cold) (1 + cos(pi phi)) / 2`` with phi from 0 to 1, both included, in each of the cycles.
+    """``T = cold + (hot - cold) (1 + cos(pi phi)) / 2`` with phi from 0 to 1, both included, in each cycle.
 
-    Raises ValueError where ``cold`` is above ``hot``, or the steps do not make so many cycles of two steps or more.
+    Raises ValueError if ``cold`` exceeds ``hot``, or unless ``cycles`` divides ``steps`` into cycles of two or more
+    steps.
     """
     _require_steps(steps)
     _require_positive(hot=hot, cold=cold)
     if cold > hot:
-        raise ValueError(f"cold must not be above hot, got {cold} above {hot}")
+        raise ValueError(f"cold must not exceed hot, got cold={cold}, hot={hot}")
     if cycles < 1 or steps % cycles or steps // cycles < 2:
         raise ValueError(f"cycles must divide steps into cycles of two or more, got {cycles} for {steps} steps")
     phase = math.pi * _fractions(steps // cycles)
@@ -54,9 +55,9 @@ def cyclic_cosine(steps: int, hot: float, cold: float, cycles: int) -> Tensor:
 
 
 def custom(temperatures: Sequence[float] | Tensor, cooling: bool = False) -> Tensor:
-    """The given temperatures, checked. ``cooling`` promises that none is above the one before it.
+    """The given temperatures. ``cooling`` requires that they never rise.
 
-    Raises ValueError where there are none, one is not positive and finite, or the promise is broken.
+    Raises ValueError if there are none, if one is not positive and finite, or if one rises although ``cooling`` is set.
     """
     values = torch.as_tensor(temperatures, dtype=torch.float64, device="cpu").clone()
     require_schedule("temperatures", values)
@@ -64,14 +65,14 @@ def custom(temperatures: Sequence[float] | Tensor, cooling: bool = False) -> Ten
     if cooling and len(rising):
         step = int(rising[0])
         pair = f"step {step + 1} has {float(values[step + 1])} after {float(values[step])}"
-        raise ValueError(f"temperatures must not rise where cooling is promised; {pair}")
+        raise ValueError(f"temperatures must not rise with cooling=True; {pair}")
     return values
 
 
 def require_schedule(name: str, temperatures: Tensor) -> None:
     """Raise ValueError, naming the argument, unless it is (steps,), not empty, positive and finite.
 
-    The values are looked at on a CPU alone, so that nothing waits for a GPU.
+    Values on a GPU are not checked, since that would wait for the GPU.
     """
     if temperatures.ndim != 1 or not len(temperatures):
         raise ValueError(
@@ -85,7 +86,7 @@ def require_schedule(name: str, temperatures: Tensor) -> None:
 
 
 def _fractions(steps: int) -> Tensor:
-    """From 0 to 1, both included; 1 alone for a single step."""
+    """From 0 to 1, both included; for a single step 1."""
     return torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
 
 
@@ -103,4 +104,4 @@ def _require_positive(**temperatures: float) -> None:
 def _require_cooling(start: float, end: float) -> None:
     _require_positive(start=start, end=end)
     if end > start:
-        raise ValueError(f"end must not be above start, which is where cooling begins; got {end} above {start}")
+        raise ValueError(f"end must not exceed start, since a schedule cools; got start={start}, end={end}")

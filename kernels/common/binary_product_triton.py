@@ -1,7 +1,7 @@
-"""Products of 0/1 states with real numbers on tensor cores, in Triton: what the kernels of a Boltzmann machine share.
+"""Products of 0/1 states with real numbers on tensor cores, in Triton, for kernels of Boltzmann machines.
 
-States are exact in every format of a tensor core. A float32 number is the exact sum of three bfloat16 ones of 8 bits
-each, so that three products take the place of the float32 one, at a third of the bfloat16 rate; sums are float32.
+States are exact in every format of a tensor core. A float32 number is the exact sum of three bfloat16 numbers, so three
+products replace one in float32, at a third of the bfloat16 rate; sums are float32.
 """
 
 import triton
@@ -12,7 +12,7 @@ from .triton_runtime import INTERPRETS
 
 _INTERPRETS = tl.constexpr(INTERPRETS)
 
-# Four neighbouring states at a time: a zero above each byte, and then the bits of 1 in its place where it is 1.
+# Four neighbouring states at a time: each byte is widened to 16 bits, then multiplied by the bits of 1.0.
 _STATES = """{{
     .reg .b32 low, high;
     prmt.b32 low, $2, 0, 0x4140;
@@ -26,7 +26,7 @@ _BFLOAT16_STATES = tl.constexpr(_STATES.format(one="0x3f80"))
 
 @triton.jit
 def state_operand(states, DTYPE: tl.constexpr):
-    """uint8 states 0 and 1 as numbers of 16 bits: their bits times those of 1, two states in one multiplication."""
+    """uint8 states 0 and 1 as 16-bit floats: multiplied by the bits of 1.0, two states in one multiplication."""
     if _INTERPRETS:
         ONE: tl.constexpr = 0x3C00 if tl.float16 == DTYPE else 0x3F80
         return (states.to(tl.uint16) * ONE).to(DTYPE, bitcast=True).to(tl.float32)
@@ -38,19 +38,19 @@ def state_operand(states, DTYPE: tl.constexpr):
 
 @triton.jit
 def leading_bits(x):
-    """float32 without the lower half of its bits: a bfloat16 number, never one that overflows."""
+    """float32 truncated to the upper half of its bits: a bfloat16 number, which cannot overflow."""
     return (x.to(tl.uint32, bitcast=True) & 0xFFFF0000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def value_operand(x):
-    """float32 as bfloat16, for numbers that are."""
+    """float32 as bfloat16, for numbers that are exact in it."""
     return exact_dot_operand(x.to(tl.bfloat16))
 
 
 @triton.jit
 def add_product(states, values, total):
-    """``total + states @ values``: uint8 ``states``, and ``values`` in float32 or 16 bits, or uint8 states too."""
+    """``total + states @ values`` for uint8 ``states``; ``values`` are float32, 16-bit floats, or uint8 states."""
     if values.dtype == tl.float32:
         operand = state_operand(states, tl.bfloat16)
         high = leading_bits(values)
@@ -70,7 +70,7 @@ def add_product(states, values, total):
 @triton.jit
 def fields(
     visible,  # uint8 (chains, visible_units) contiguous
-    weights,  # (visible_units, hidden_units), strides that follow
+    weights,  # (visible_units, hidden_units), strides below
     bias,  # (hidden_units,) contiguous
     chain,
     unit,

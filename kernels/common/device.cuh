@@ -1,23 +1,23 @@
-// What every kernel file of this project includes first: the same names under NVRTC and under the host emulator.
+// Included first by every kernel file of this project: the same names under NVRTC and under the host emulator.
 //
-//   fixed-width integers     i32 u32 i64 u64 (i64 and u64 are the long long types, as CUDA's atomics want them)
+//   fixed-width integers     i32 u32 i64 u64 (i64 and u64 are long long, for CUDA's atomics)
 //   16-bit storage types     float16, bfloat16; to_float(x), from_float<T>(x) round to nearest even, NaN becomes 0x7fff
 //   any storage type         Wide<T>, widen(x), narrow<T>(x): as above, and double stays double
 //   single instructions      exp2_fast(x), exp2_flushed(x), mul_wide(a, b), larger_pair<T>(a, b), store_128(to, bits)
 //   constants                warp_mask, infinity(), not_a_number()
 //   dynamic shared memory    DYNAMIC_SHARED(float, name)   declares `float* const name`
 //   tensor cores             matrix_product(sum, a, b), load_matrices<transposed>(words, row)
-//                                                          one instruction of a warp each, see below
+//                                                          one warp-wide instruction each, see below
 //   clusters of blocks       CLUSTER_OF(blocks) before a kernel's name, cluster_sync<blocks>()
 //   parts of a block         barrier_wait(number, threads), barrier_arrive(number, threads)
 //   copies to shared memory  copy_async<16>(shared, global, bytes), copy_async_commit(), copy_async_wait<groups>()
 //
-// Nothing else needs to be included: NVRTC brings float4, int4, uint4, the warp functions and the math functions
-// with it, the emulator brings its own. Alignment of a shared array: `__shared__ __align__(16) float tile[64];`.
+// No other include is needed: NVRTC provides float4, int4, uint4, the warp functions and the math functions, and the
+// emulator has its own. Alignment of a shared array: `__shared__ __align__(16) float tile[64];`.
 #pragma once
 
 #if !defined(__CUDACC_RTC__) && !defined(BOLTZBENCH_EMULATOR)
-#error "device.cuh is compiled by NVRTC or by the emulator, through boltzbench.kernels.cuda_module"
+#error "compile device.cuh through boltzbench.kernels.cuda_module: by NVRTC or by the emulator"
 #endif
 
 using i32 = int;
@@ -25,7 +25,7 @@ using u32 = unsigned int;
 using i64 = long long;
 using u64 = unsigned long long;
 
-static_assert(sizeof(i32) == 4 && sizeof(i64) == 8, "the names promise these widths");
+static_assert(sizeof(i32) == 4 && sizeof(i64) == 8, "i32 has 32 bits and i64 has 64");
 
 // All 32 lanes of a warp, for the mask of the *_sync functions.
 constexpr u32 warp_mask = 0xffffffffu;
@@ -33,7 +33,7 @@ constexpr u32 warp_mask = 0xffffffffu;
 __device__ __forceinline__ float infinity() { return __int_as_float(0x7f800000); }
 __device__ __forceinline__ float not_a_number() { return __int_as_float(0x7fffffff); }
 
-// Bits in memory, not arithmetic: compute in float, store in these.
+// Storage types without arithmetic: compute in float.
 struct __align__(2) float16 {
     unsigned short bits;
 };
@@ -59,9 +59,9 @@ inline float to_float(float16 x) {
     return __uint_as_float(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-// Rounds to nearest even in two cases. A normal half keeps 10 of the 23 fraction bits: adding just under half of
-// the last kept bit, plus that bit itself, carries into it exactly when it must. A subnormal half is a multiple of
-// 2^-24: adding 0.5, whose last bit is 2^-24, lets the float addition do the rounding.
+// Rounds to nearest even in two cases. A normal half keeps 10 of the 23 fraction bits: adding just under half of the
+// last kept bit, plus that bit itself, carries exactly when rounding must. A subnormal half is a multiple of 2^-24:
+// adding 0.5, whose last bit is 2^-24, makes the float addition round.
 inline float16 to_float16(float x) {
     const u32 bits = __float_as_uint(x), magnitude = bits & 0x7fffffffu;
     const unsigned short sign = static_cast<unsigned short>((bits ^ magnitude) >> 16);
@@ -81,26 +81,26 @@ inline bfloat16 to_bfloat16(float x) {
 
 #else
 
-// 128 bytes: the strictest alignment that any copy into shared memory asks for.
+// 128 bytes: the strictest alignment that any copy into shared memory requires.
 #define DYNAMIC_SHARED(type, name)                                      \
     extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[]; \
     type* const name = reinterpret_cast<type*>(dynamic_shared_bytes)
 
-// A MUFU within 2 ulp, and two instructions that keep subnormal results.
+// A MUFU, accurate to 2 ulp, and two instructions that keep subnormal results.
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
     asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-// The MUFU alone: results below the smallest normal number are zero.
+// The MUFU alone, which flushes subnormal results to zero.
 __device__ __forceinline__ float exp2_flushed(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-// One store. The compiler splits some of those that are written as an assignment.
+// One 128-bit store; the compiler may split an assignment into several.
 __device__ __forceinline__ void store_128(void* to, uint4 bits) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(bits.x),
                  "r"(bits.y), "r"(bits.z), "r"(bits.w)
@@ -145,7 +145,7 @@ template <> __device__ __forceinline__ float from_float<float>(float x) { return
 template <> __device__ __forceinline__ float16 from_float<float16>(float x) { return to_float16(x); }
 template <> __device__ __forceinline__ bfloat16 from_float<bfloat16>(float x) { return to_bfloat16(x); }
 
-// The larger and the smaller of two pairs of 16-bit numbers in 32 bits, each half by itself; a number wins over NaN.
+// Maximum and minimum of two pairs of 16-bit floats, half by half; a number wins over NaN.
 #ifdef BOLTZBENCH_EMULATOR
 template <class T, class Choose> u32 choose_in_pair(u32 a, u32 b, Choose choose) {
     u32 chosen = 0;
@@ -176,7 +176,7 @@ BOLTZBENCH_PAIR(bfloat16, larger_pair, "max.bf16x2")
 BOLTZBENCH_PAIR(bfloat16, smaller_pair, "min.bf16x2")
 #endif
 
-// The precision in which a storage type is computed: double for double, float for all others.
+// The type that computations on a storage type use: double for double, float for all others.
 template <class T> struct Computation {
     using type = float;
 };
@@ -190,25 +190,26 @@ template <class T> __device__ __forceinline__ float widen(T x) { return to_float
 template <class T> __device__ __forceinline__ T narrow(Wide<T> x) { return from_float<T>(x); }
 template <> __device__ __forceinline__ double narrow<double>(double x) { return x; }
 
-// ---- tensor cores: sum += a b by one instruction of a whole warp, whose lane 4 g + t holds of
-//   a, 16 x K row by row:    rows g and g + 8 (in a[0] and a[1] the first half of K, in a[2] and a[3] the second),
-//   b, K x 8:                column g (b[0] the first half of K, b[1] the second),
-//   sum, 16 x 8:             row g in sum[0] and sum[1], row g + 8 in sum[2] and sum[3], columns 2 t and 2 t + 1;
-// and of each half of K the t-th quarter, packed in a word: two of 8 bfloat16, or four of 16 signed bytes.
-// The one of double is smaller, 8 x 4 by 4 x 8: lane 4 g + t holds row g, column t of a; row t, column g of b; and row g,
+// ---- tensor cores: one warp-wide instruction computes sum += a b. Lane 4 g + t holds these fragments:
+//   a, 16 x K row-major:     rows g and g + 8 (a[0], a[1]: first half of K; a[2], a[3]: second half),
+//   b, K x 8:                column g (b[0]: first half of K; b[1]: second half),
+//   sum, 16 x 8:             row g in sum[0] and sum[1], row g + 8 in sum[2] and sum[3], columns 2 t and 2 t + 1.
+// Of each half of K a lane holds the t-th quarter, packed into a word: two of 8 bfloat16, or four of 16 signed bytes.
+// The product of doubles is 8 x 4 by 4 x 8: lane 4 g + t holds row g, column t of a; row t, column g of b; and row g,
 // columns 2 t and 2 t + 1 of the sum.
 // Source: "Matrix Fragments for mma.m16n8k16", "mma.m16n8k32" and "mma.m8n8k4" in the PTX ISA. sm_80 and above.
 //
-// load_matrices brings four matrices of 8 rows of 16 bytes from shared memory: lane 8 i + r says where row r of the
-// i-th lies, at a multiple of 16. Lane 4 g + t has in words[i] the t-th word of row g; or, transposed, of numbers of
-// 16 bits, the g-th of the rows 2 t and 2 t + 1.
+// load_matrices loads four matrices of 8 rows of 16 bytes from shared memory. Lane 8 i + r passes the address of row r
+// of matrix i, a multiple of 16. Lane 4 g + t receives in words[i] the t-th word of row g; if TRANSPOSED, the g-th
+// 16-bit numbers of rows 2 t and 2 t + 1.
 //
-// ---- barriers 1 to 15 of a block, for `threads` of its threads, whole warps, which the last of them opens: those that
-// wait go on then, those that arrive went on before. Source: "bar", "ldmatrix" in the PTX ISA.
+// ---- named barriers 1 to 15 of a block, for `threads` threads in whole warps. The barrier opens when that many
+// threads have called; barrier_wait blocks until then, barrier_arrive does not block. Source: "bar", "ldmatrix" in the
+// PTX ISA.
 //
-// ---- asynchronous copies of 8 or 16 bytes from device memory to shared memory, both aligned to as many, of which
-// `bytes` (none or all) are read and the rest is zero. commit closes a group; wait<n> returns when of the thread's own
-// groups all but the last n have arrived. What other threads copied is there after a barrier that follows their wait.
+// ---- asynchronous copies of 8 or 16 bytes, aligned to their size, from device memory to shared memory. `bytes` is 0
+// or the size: how many are read; the rest is zero. commit closes a group; wait<n> returns when all but the last n
+// groups of the calling thread have arrived. Data that other threads copied is visible after their wait and a barrier.
 #ifdef BOLTZBENCH_EMULATOR
 
 inline void matrix_product(float (&sum)[4], const u32 (&a)[4], const u32 (&b)[2], BOLTZBENCH_WHERE) {
@@ -245,8 +246,8 @@ __device__ __forceinline__ void matrix_product(i32 (&sum)[4], const u32 (&a)[4],
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// All threads of the cluster's blocks, and what they wrote to global memory before is there for all of them after it.
-// There are clusters from sm_90 on; a kernel for them is not launched on what was before.
+// A barrier for all threads of the cluster, which also makes their earlier global writes visible to all of them.
+// Clusters exist from sm_90 on; kernels for clusters are not launched on older devices.
 template <int BLOCKS> __device__ __forceinline__ void cluster_sync() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" : : : "memory");
@@ -283,9 +284,9 @@ __device__ __forceinline__ void barrier_arrive(int number, int threads) {
     asm volatile("bar.arrive %0, %1;" : : "r"(number), "r"(threads) : "memory");
 }
 
-// 16 bytes pass the L1 cache by, 8 cannot.
+// Copies of 16 bytes bypass the L1 cache, copies of 8 cannot.
 template <int WIDTH> __device__ __forceinline__ void copy_async(void* shared, const void* global, u32 bytes) {
-    static_assert(WIDTH == 8 || WIDTH == 16, "a width of cp.async that is used here");
+    static_assert(WIDTH == 8 || WIDTH == 16, "copy_async copies 8 or 16 bytes");
     const u32 to = (u32)__cvta_generic_to_shared(shared);
     const u64 from = __cvta_generic_to_global(global);
     if constexpr (WIDTH == 16)

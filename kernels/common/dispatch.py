@@ -1,4 +1,4 @@
-"""Choosing the backend of a public function, and the checks that all of them share."""
+"""Chooses the backend of a public function, and checks arguments that all public functions have."""
 
 import importlib
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,7 @@ from .. import cuda_module
 from . import triton_runtime
 
 NO_GRAPH = (torch.Tag.cudagraph_unsafe,)
-"""For operators that keep tables or counters between calls: torch.compile is not to put them into graphs of its own."""
+"""Tag of operators that keep tables or counters between calls: torch.compile must not capture them in its graphs."""
 
 BACKENDS = ("torch", "triton", "cupy")
 
@@ -26,7 +26,7 @@ def unavailable(backend: str, device: torch.device) -> str | None:
 
 
 def choose_backend(backend: str, device: torch.device) -> str:
-    """The backend to use: ``auto`` takes torch on a CPU and the first of triton, cupy, torch that runs on a GPU.
+    """The backend to use. ``auto`` is torch on a CPU, and on a GPU the first of triton, cupy, torch that runs there.
 
     Raises ValueError, naming the argument, if the backend is unknown or cannot run on ``device``.
     """
@@ -43,13 +43,13 @@ def choose_backend(backend: str, device: torch.device) -> str:
 
 
 def backend_module(backend: str, package: str) -> ModuleType:
-    """The module of ``package`` that holds the kernels of ``backend``, imported on first use."""
+    """The module of ``package`` with the kernels of ``backend``, imported on first use."""
     name = {"torch": "reference", "triton": "triton_kernels", "cupy": "cuda_kernels"}[backend]
     return importlib.import_module(f"{package}.{name}")
 
 
 def overlaps(a: Tensor, b: Tensor) -> bool:
-    """True if the memory that ``a`` spans meets the memory that ``b`` spans."""
+    """True if the memory ranges of ``a`` and ``b`` intersect."""
     if a.numel() == 0 or b.numel() == 0 or a.device != b.device:
         return False
     (a_first, a_end), (b_first, b_end) = span(a), span(b)
@@ -57,14 +57,14 @@ def overlaps(a: Tensor, b: Tensor) -> bool:
 
 
 def span(x: Tensor) -> tuple[int, int]:
-    """First address and the one after the last that the elements of ``x`` (not empty) lie between."""
+    """First address of the memory of ``x`` (not empty), and the address after its last byte."""
     first = x.data_ptr()
     last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
     return first, first + (last + 1) * x.element_size()
 
 
 def require_tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...], device: torch.device | None) -> Tensor:
-    """``value`` itself if it is a dense tensor of one of ``dtypes`` on ``device``; else TypeError or ValueError."""
+    """Return ``value``. Raise TypeError or ValueError unless it is dense, of one of ``dtypes`` and on ``device``."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}")
     if value.layout is not torch.strided:
@@ -75,12 +75,12 @@ def require_tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...], de
     if device is not None and value.device != device:
         raise ValueError(f"{name} must be on {device}, got {value.device}")
     if not torch.compiler.is_compiling() and value.is_neg():
-        raise ValueError(f"{name} must not be negated lazily, as the imaginary part of a conjugate is: resolve_neg()")
+        raise ValueError(f"{name} must not be a lazily negated view (x.conj().imag is one): call resolve_neg()")
     return value
 
 
 def running_on(device: torch.device) -> AbstractContextManager[object]:
-    """Makes ``device`` the current one, on whose current stream a kernel then runs."""
+    """Makes ``device`` current, so that a kernel runs on its current stream."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -96,6 +96,6 @@ def require_output(name: str, value: Tensor, shape: torch.Size, inputs: dict[str
 
 
 def note_written(x: Tensor) -> None:
-    """Tell autograd that a kernel has written to ``x``, so that it refuses a gradient through the old values."""
+    """Tell autograd that a kernel has written to ``x``: it then refuses a gradient through the old values."""
     if not x.is_inference():
         torch.autograd.graph.increment_version(x)

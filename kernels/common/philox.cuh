@@ -1,9 +1,8 @@
-// The one random stream in CUDA C: Philox4x32-10. See philox.py for what the counter holds.
-//
-// Per word 5 wide multiplications (32 x 32 -> 64) and 5 LOP3 (three operands, the key being one), or less: the keys of
-// the rounds and what the first two rounds make of the constant words of the counter are the same for a whole block.
-// Per normal number another 10 fused multiply-adds, 5 integer operations, a conversion, half a logarithm and half a
-// square root of the special function unit. No branch, no table, no slow path.
+// The random stream in CUDA C, Philox4x32-10. philox.py explains the counter.  A word costs at most 5 wide
+// multiplications (32 x 32 -> 64) and 5 LOP3 (the key is one of three operands): the round keys, and the part of the
+// first two rounds that depends on constant words of the counter, are the same for a whole block. A normal number costs
+// another 10 fused multiply-adds, 5 integer operations, a conversion, and half a logarithm and half a square root of
+// the special function unit. There is no branch, no table, no slow path.
 #pragma once
 #include "device.cuh"
 
@@ -15,7 +14,7 @@ struct Words {
     u32 word[4];
 };
 
-// The keys of the ten rounds. As part of a kernel's argument they are constants, which a LOP3 reads for nothing.
+// The keys of the ten rounds. As part of a kernel's argument they lie in constant memory, which a LOP3 reads for free.
 struct Keys {
     u32 low[10], high[10];
 };
@@ -58,7 +57,8 @@ __device__ __forceinline__ float uniform(u32 word) { return (float)(word >> 8) *
 inline float log2_approximate(float x) { return log2f(x); }
 inline float sqrt_approximate(float x) { return sqrtf(x); }
 #else
-// One MUFU instruction each. PTX: log2 within 2^-22 of a value in (1/2, 2), relatively below that; sqrt 2^-23 relatively.
+// One MUFU instruction each. Errors by the PTX ISA: log2 2^-22 absolute in (1/2, 2), else relative; sqrt 2^-23
+// relative.
 __device__ __forceinline__ float log2_approximate(float x) {
     float y;
     asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -78,11 +78,11 @@ __device__ __forceinline__ Real polynomial(Real x, Real c0, Real c1, More... mor
     return fma(x, polynomial(x, c1, more...), c0);
 }
 
-// sqrt(-2 log f) of the uniform f of a word, within 9 u of itself (u = 2^-24). Above 3/4, where the error of the
-// special function unit would grow beyond that, -log2 f is (1 - f) times a polynomial; 1 - f is exact there.
-//
-// The 9 u: log2 2^-22 of at least log2(4/3), halved by the root, 4.8; product 0.9; root 2; rounded up. With sine or
-// cosine, 2 u, and the last product, 1 u, a normal number is within 12 u of the radius.
+// sqrt(-2 log f) for the uniform f of a word, with a relative error of 9 u (u = 2^-24). Above 3/4 the error of the
+// special function unit would exceed that, so -log2 f is computed as (1 - f) times a polynomial; 1 - f is exact there.
+// The 9 u: log2 has 2^-22 of at least log2(4/3), which the root halves to 4.8; the product adds 0.9, the root 2;
+// rounded up. Sine or cosine adds 2 u and the last product 1 u: the error of a normal number is at most 12 u times the
+// radius.
 __device__ __forceinline__ float radius_of(u32 word, float) {
     const float f = fma((float)word, 2.3283064365386963e-10f, 1.1641532182693481e-10f), rest = 1.0f - f;
     const float near = rest * polynomial(rest, 1.442694987f, 0.7213626719f, 0.4802106442f, 0.3719259494f,
@@ -93,8 +93,8 @@ __device__ __forceinline__ double radius_of(u32 word, double) {
     return sqrt(-2.0 * log(fma((double)word, 2.3283064365386963e-10, 1.1641532182693481e-10)));
 }
 
-// sin(pi t) / t and cos(pi t) as polynomials of t^2, |t| <= 1/2: minimax, within 0.06 u and 0.004 u before rounding
-// (in double 0.002 u and less).
+// sin(pi t) / t and cos(pi t) for |t| <= 1/2 as minimax polynomials of t^2: errors 0.06 u and 0.004 u before rounding,
+// in double below 0.002 u.
 __device__ __forceinline__ float sine_of_half_turns(float t2) {
     return polynomial(t2, 3.14159258057f, -5.16770690021f, 2.55003164095f, -0.598046450795f, 0.0772222496608f);
 }
@@ -119,10 +119,9 @@ __device__ __forceinline__ double with_sign_flipped_by(double x, u32 bit31) {
     return __longlong_as_double(__double_as_longlong(x) ^ (i64)((u64)(bit31 & 0x80000000u) << 32));
 }
 
-// Two normal numbers, times `scale`, from two words by Box and Muller; |z| <= 6.76 scale.
-//
-// The angle is 2 pi (word1 + 1/2) / 2^32. All but its top bit, as a signed number t of half turns in [-1/2, 1/2), is
-// taken exactly by a shift; the multiple of a half turn that is left over flips the signs of both, hence of the radius.
+// Two normal numbers, times `scale`, from two words by Box and Muller; |z| <= 6.76 scale.  The angle is 2 pi (word1 +
+// 1/2) / 2^32. A shift gives all but its top bit exactly, as a signed number t of half turns in [-1/2, 1/2). An odd
+// number of remaining half turns negates both results, hence the radius.
 template <class Real> __device__ __forceinline__ void normal_pair(u32 word0, u32 word1, Real scale, Real* z) {
     const u32 doubled = word1 << 1;
     const Real radius = with_sign_flipped_by(scale * radius_of(word0, Real()), word1 ^ doubled);

@@ -1,4 +1,4 @@
-"""The one random stream in Triton: see `philox.py` for what the counter holds, and `philox.cuh` for what it costs."""
+"""The random stream in Triton. `philox.py` explains the counter, `philox.cuh` the cost."""
 
 import triton.language as tl
 
@@ -17,7 +17,7 @@ WALKERS = tl.constexpr(int(Stream.WALKERS))
 GLASS_SITES = tl.constexpr(int(Stream.GLASS_SITES))
 BOLTZMANN_UNITS = tl.constexpr(int(Stream.BOLTZMANN_UNITS))
 
-# Of -log2(1 - x) / x, sin(pi t) / t and (cos(pi t) - 1) / t^2, the latter two in t^2: as in philox.cuh.
+# Coefficients of -log2(1 - x) / x in x, of sin(pi t) / t and (cos(pi t) - 1) / t^2 in t^2: as in philox.cuh.
 LOGARITHM = tl.constexpr((1.442694987, 0.7213626719, 0.4802106442, 0.3719259494, 0.207625575, 0.4902241794))
 SINE = tl.constexpr((3.14159258057, -5.16770690021, 2.55003164095, -0.598046450795, 0.0772222496608))
 COSINE = tl.constexpr((-4.93480215625, 4.058709605, -1.33521616097, 0.234954171213, -0.0244210786439))
@@ -45,9 +45,9 @@ def random_words(group, seed, step, stream_and_tensor):
 
 @helper
 def words_of(low, high, seed, step, stream_and_tensor):
-    """Four uint32 words for each group, given in two words, ``low`` a block of numbers and ``high`` one or a block.
+    """Four uint32 words for each group, its number given as two words: ``low`` a block, ``high`` a scalar or a block.
 
-    The compiler finds that what the first rounds make of single numbers need not be computed for each group.
+    The compiler computes the part of the first rounds that depends on scalars alone only once.
     """
     zero = tl.zeros_like(low)
     c0, c1 = low, zero + high
@@ -88,7 +88,7 @@ def _radius(word, DTYPE: tl.constexpr):
 @helper
 def _normal_pair(word0, word1, scale, DTYPE: tl.constexpr):
     doubled = word1 << 1
-    odd = (word1 ^ doubled) & 0x80000000  # half turns dropped: they flip the signs of both, hence of the radius
+    odd = (word1 ^ doubled) & 0x80000000  # an odd number of dropped half turns negates both, hence the radius
     radius = scale * _radius(word0, DTYPE)
     unit = tl.full((), 2.3283064365386963e-10, DTYPE)
     t = doubled.to(tl.int32, bitcast=True).to(DTYPE) * unit + unit
@@ -120,5 +120,5 @@ def interleave4(a, b, c, d):
 
 @helper
 def interleave8(a, b, c, d, e, f, g, h):
-    """As `interleave4`, for what belongs to groups of eight."""
+    """As `interleave4`, for groups of eight."""
     return tl.interleave(interleave4(a, c, e, g), interleave4(b, d, f, h))

@@ -1,4 +1,4 @@
-"""Small functions that several Triton kernels share: arguments in double precision, rounding, polynomials."""
+"""Functions that several Triton kernels call: arguments in double precision, rounding, polynomials."""
 
 import struct
 
@@ -11,13 +11,13 @@ _INTERPRETS = tl.constexpr(INTERPRETS)
 
 
 def bits_of(value: float) -> int:
-    """A number as the 64 bits of a double, for `from_bits`: a plain float argument would arrive in float32."""
+    """The 64 bits of ``value`` as a double, for `from_bits`: Triton passes a plain float argument as float32."""
     return int(struct.unpack("<q", struct.pack("<d", value))[0])
 
 
 @helper
 def from_bits(bits, DTYPE: tl.constexpr):
-    """The number whose bits an integer argument holds, rounded to ``DTYPE``."""
+    """The double with these bits, rounded to ``DTYPE``."""
     return bits.to(tl.int64).to(tl.float64, bitcast=True).to(DTYPE)
 
 
@@ -25,7 +25,7 @@ def from_bits(bits, DTYPE: tl.constexpr):
 def round_to(value, DTYPE: tl.constexpr):
     """``value`` rounded to the nearest ``DTYPE``, ties to even.
 
-    Triton's interpreter cuts float32 to bfloat16 instead of rounding it, so there the bits are rounded here.
+    Triton's interpreter truncates float32 to bfloat16, so this rounds the bits there.
     """
     if _INTERPRETS and tl.bfloat16 == DTYPE:
         bits = value.to(tl.float32).to(tl.uint32, bitcast=True)
@@ -48,11 +48,11 @@ def _from_last(coefficients, i):
 
 @helper
 def round_stochastically(value, random):
-    """float32 as bfloat16: away from zero if the lower 16 bits carry when 16 random ones are added to them.
+    """float32 to bfloat16, unbiased: adds 16 random bits to the 16 bits that are dropped, and truncates.
 
-    That happens so often that the mean is right. ``random`` is a uint32 word for each two neighbours, given twice: the
-    first takes its low half, the second the high one. Infinity has no lower bits, and stays. A NaN must not carry into
-    a zero: where kernels run, arithmetic makes but one, 0x7fffffff, the only number's bits beyond 0x7fff0000.
+    ``random`` holds a uint32 word for each pair of neighbours, given twice: the first takes the low half, the second
+    the high half. Infinity has no lower bits and stays. A NaN must not carry into a zero: the GPU's arithmetic produces
+    only the NaN 0x7fffffff, so clamping the bits to 0x7fff0000 keeps it a NaN.
     """
     if _INTERPRETS:
         high = tl.arange(0, value.shape[0]) & 1
@@ -60,7 +60,7 @@ def round_stochastically(value, random):
         half = (random >> (high * 16).to(tl.uint32)) & 0xFFFF
         bits = tl.where(value == value, bits + half, 0x7FFF0000)
         return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
-    else:  # two neighbours at a time; a half is picked by a product with 1 and 0
+    else:  # two neighbours at a time; a dot product with 1 and 0 picks a half
         return tl.inline_asm_elementwise(
             """{
             .reg .b32 low, high;
@@ -89,7 +89,7 @@ def polynomial(x, C: tl.constexpr):
 
 @helper
 def mul_wide(x, FACTOR: tl.constexpr):
-    """The uint64 product of uint32 numbers, in one instruction: the compiler would take one for each half."""
+    """The uint64 product of uint32 numbers in one instruction; the compiler would use one for each half."""
     if _INTERPRETS:
         return x.to(tl.uint64) * FACTOR
     else:
@@ -101,7 +101,7 @@ def mul_wide(x, FACTOR: tl.constexpr):
 
 @helper
 def log2_approximate(x):
-    """Base-2 logarithm of a normal float32, one instruction: within 2**-22 in (1/2, 2), relatively outside of it."""
+    """Base-2 logarithm of a normal float32 in one instruction: absolute error 2**-22 in (1/2, 2), else relative."""
     if _INTERPRETS:
         return tl.log2(x)
     else:
@@ -112,10 +112,7 @@ def log2_approximate(x):
 
 @helper
 def exact_dot_operand(value):
-    """``value`` in a dtype whose products `tl.dot` computes: as it is, but float32 for bfloat16 in the interpreter.
-
-    Triton's interpreter multiplies the bits of bfloat16 operands as if they were integers.
-    """
+    """``value`` as an operand of `tl.dot`; float32 in the interpreter, which would multiply the bits of bfloat16."""
     if _INTERPRETS:
         return value.to(tl.float32)
     else:
@@ -124,7 +121,7 @@ def exact_dot_operand(value):
 
 @triton.jit
 def rounded_product(a, b):
-    """``a * b`` in float32, rounded: the compiler would fuse a product with a sum that follows."""
+    """``a * b`` in float32, rounded: keeps the compiler from fusing it with an addition that follows."""
     if _INTERPRETS:
         return a * b
     else:
@@ -139,9 +136,9 @@ def _times(a, b):
 
 @triton.jit
 def log2_of_product(x):
-    """``log2`` of the product over the last dimension of (rows, n), one logarithm for each row.
+    """``log2`` of the product over the last dimension of (rows, n), with one logarithm per row.
 
-    Triton's interpreter calls the function of a reduction for each pair of elements, so there logarithms are summed.
+    Triton's interpreter would call the reduction's function for each pair of elements, so there logarithms are summed.
     """
     if _INTERPRETS:
         return tl.sum(tl.log2(x), axis=1)

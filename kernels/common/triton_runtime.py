@@ -1,8 +1,9 @@
-"""Where Triton kernels can run in this process: compiled on a GPU, or interpreted on the CPU.
+"""Decides where Triton kernels run in this process: compiled on a GPU, or interpreted on the CPU.
 
-Triton decides when it is imported: under ``TRITON_INTERPRET=1`` every kernel is interpreted with numpy, otherwise
-every kernel is compiled. So a process does one or the other. Unless the variable is set, a machine without a usable
-GPU interprets, and one with a GPU compiles. The interpreter checks correctness; it hides races and int32 overflow.
+Triton decides on import: under ``TRITON_INTERPRET=1`` it interprets every kernel with numpy, otherwise it compiles
+every kernel. A process therefore does one or the other. Unless the variable is set, a process interprets on a machine
+without a usable GPU and compiles on one with a GPU. The interpreter checks correctness; it hides races and int32
+overflow.
 """
 
 import importlib.util
@@ -18,7 +19,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _choose() -> bool:
-    """Settle, once, whether this process interprets; True if so. Too late for it once Triton has been imported."""
+    """Decide, before Triton is imported, whether this process interprets; True if it does."""
     chosen = os.environ.get("TRITON_INTERPRET")
     if chosen is None and not torch.cuda.is_available() and "triton" not in sys.modules:
         os.environ["TRITON_INTERPRET"] = chosen = "1"
@@ -28,13 +29,13 @@ def _choose() -> bool:
 INTERPRETS = _choose()
 """True if the Triton kernels of this process are interpreted."""
 
-if INTERPRETS:  # exp(-inf), log(0) and the like are meant, and numpy would warn of each
+if INTERPRETS:  # kernels compute exp(-inf) and log(0) on purpose
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"triton\.runtime\.interpreter")
 
 
 def helper(function: Function) -> Function:
-    """``triton.jit`` for what kernels call. Interpreted it is ``function`` itself: the interpreter would patch Triton's
-    language anew at each call, which takes longer than most helpers do."""
+    """``triton.jit`` for functions that kernels call. Interpreted, it returns ``function`` unchanged: the interpreter
+    would patch Triton's language at each call, which takes longer than most helpers."""
     if INTERPRETS:
         return function
     import triton
@@ -50,11 +51,11 @@ def unavailable(device: torch.device) -> str | None:
     if not _INSTALLED:
         return "triton is not installed"
     if device.type == "cuda":
-        return "Triton interprets in this process: TRITON_INTERPRET is set" if INTERPRETS else None
+        return "this process interprets Triton kernels, because TRITON_INTERPRET is set" if INTERPRETS else None
     if device.type == "cpu":
         return (
             None
             if INTERPRETS
-            else "Triton compiles for the GPU in this process; to interpret, start it with TRITON_INTERPRET=1"
+            else "this process compiles Triton kernels for the GPU; start it with TRITON_INTERPRET=1 to interpret them"
         )
     return f"there are no Triton kernels for {device.type} tensors"

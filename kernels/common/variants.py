@@ -1,4 +1,4 @@
-"""A kernel as it is compiled for one class of shapes: how to compile it without a GPU, and what it promises.
+"""A kernel variant: a kernel as compiled for one class of shapes, with what its launcher promises of it.
 
     CudaVariant(
         name="forward float32, block per row", threads=256, items=16, bytes_per_item=4, access_bytes=16,
@@ -9,7 +9,7 @@
         kernel=forward_kernel, signature={"x": "*fp32:16", "n": "i32:16", "stride": 1, "BLOCK_N": 4096, ...},
     )
 
-`boltzbench inspect` reads the machine code of the variants that an implementation names.
+`boltzbench inspect` compiles the variants of an implementation, without a GPU, and reads their machine code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .dispatch import backend_module
 
 @dataclass(frozen=True)
 class MachineCode:
-    """Machine code: ``elf`` is a cubin that holds the kernel ``symbol``, launched with so much dynamic memory."""
+    """``elf`` is a cubin with the kernel ``symbol``; its launch adds ``dynamic_shared_bytes`` of shared memory."""
 
     elf: bytes
     symbol: str
@@ -35,14 +35,14 @@ class MachineCode:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelVariant:
-    """What is said of every variant, whatever it is compiled by.
+    """What every variant states, whichever compiler it is for.
 
-    - ``threads``: of a block.
-    - ``items``: what one thread handles in one pass of the inner loop as the source has it (in the whole kernel,
-      where it has no loop); ``unit`` is the word for them ("elements", "parameters", "multiply-adds").
-    - ``bytes_per_item``: memory traffic, read and written.
+    - ``threads``: threads of a block.
+    - ``items``: items that one thread handles in one iteration of the inner loop, as written in the source (in the
+      whole kernel if it has no loop); ``unit`` names them ("elements", "parameters", "multiply-adds").
+    - ``bytes_per_item``: memory traffic, reads and writes.
     - ``access_bytes``: the narrowest bulk load or store promised in the inner loop; 0 promises nothing.
-    - ``archs``: the only architectures ("sm_90") that launch it, if any are named.
+    - ``archs``: the architectures ("sm_90") that launch it; empty means all.
     """
 
     name: str
@@ -62,8 +62,7 @@ class KernelVariant:
 class CudaVariant(KernelVariant):
     """``kernel``, a name expression of ``module``, launched with ``shared_bytes`` of dynamic shared memory.
 
-    It is compiled as a launch on a device of the architecture would compile it: for "sm_90" with the instructions of
-    sm_90a.
+    It is compiled as for a launch on such a device: for "sm_90" with the instructions of sm_90a.
     """
 
     module: CudaModule
@@ -79,16 +78,15 @@ class CudaVariant(KernelVariant):
 
 @dataclass(frozen=True, kw_only=True)
 class TritonVariant(KernelVariant):
-    """``kernel``, a ``triton.jit`` function, as its launcher would specialise it for some arguments.
+    """``kernel``, a ``triton.jit`` function, as Triton's launcher specializes it for some arguments.
 
     ``signature`` has an entry for each parameter, in the notation of Triton's ``tools/compile.py``: a type
-    (``"*fp32"``, ``"i64"``), with ``":16"`` if the launch would find the address or the number divisible by 16, or
-    the value of a constant. The launcher makes constants of ``tl.constexpr`` parameters and of integers that are 1,
-    takes ``i32`` for integers that fit, ``i64`` for others, and looks at nothing of a parameter that the kernel names
-    in ``do_not_specialize``. A PyTorch allocation begins at a multiple of 16.
+    (``"*fp32"``, ``"i64"``), with ``":16"`` where the address or the integer is divisible by 16, or the value of a
+    constant. The launcher turns ``tl.constexpr`` parameters and integers equal to 1 into constants, passes integers as
+    ``i32`` if they fit, else ``i64``, and does not specialize parameters in ``do_not_specialize``. A PyTorch allocation
+    begins at a multiple of 16.
 
-    ``warps`` follows from ``threads``; ``options`` are Triton's own (``num_stages``, ``maxnreg``), its defaults
-    otherwise.
+    The number of warps follows from ``threads``; ``options`` are Triton's own (``num_stages``, ``maxnreg``).
     """
 
     kernel: Any
@@ -96,7 +94,7 @@ class TritonVariant(KernelVariant):
     options: Mapping[str, Any] | None = None
 
     def compile(self, arch: str) -> MachineCode:
-        """Raises RuntimeError in a process that interprets Triton kernels, ValueError for a wrong signature."""
+        """Raises RuntimeError if this process interprets Triton kernels, ValueError for a wrong signature."""
         import triton
         from triton.backends.compiler import GPUTarget
         from triton.compiler import ASTSource
@@ -110,11 +108,11 @@ class TritonVariant(KernelVariant):
         return MachineCode(compiled.asm["cubin"], compiled.metadata.name, compiled.metadata.shared)
 
     def _specialisation(self) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list[list[Any]]]]:
-        """Types, values of constants, and attributes by place, as `ASTSource` takes them."""
+        """Types, values of constants, and attributes by position, for `ASTSource`."""
         given, wanted = set(self.signature), set(self.kernel.arg_names)
         if given != wanted:
             raise ValueError(
-                f"{self.name}: signature lacks {sorted(wanted - given)}, and has {sorted(given - wanted)} too many"
+                f"{self.name}: signature lacks {sorted(wanted - given)} and has unknown {sorted(given - wanted)}"
             )
         types: dict[str, str] = {}
         constants: dict[str, Any] = {}
@@ -129,11 +127,11 @@ class TritonVariant(KernelVariant):
                 raise ValueError(f"{self.name}: {parameter.name} cannot be {value!r}")
             if divisible:
                 if parameter.do_not_specialize or parameter.do_not_specialize_on_alignment:
-                    raise ValueError(f"{self.name}: {parameter.name} is not specialised, so it cannot be {value!r}")
+                    raise ValueError(f"{self.name}: {parameter.name} is not specialized, so it cannot be {value!r}")
                 attributes[(parameter.num,)] = [["tt.divisibility", 16]]
         return types, constants, attributes
 
 
 def variants_of(backend: str, package: str, *kinds: str) -> Sequence[KernelVariant]:
-    """What ``variants(*kinds)`` names in ``package``'s module of kernels for ``backend``; torch has none."""
+    """``variants(*kinds)`` of the module of ``package`` with the kernels of ``backend``; torch has none."""
     return () if backend == "torch" else backend_module(backend, package).variants(*kinds)

@@ -1,8 +1,8 @@
 """Runs CUDA C kernels on the host: compiles a `.cu` file with a C++ compiler against `emulator.hpp`.
 
-`README.md` beside this file says what the emulator finds and what it does not. Kernel authors use it through
-`boltzbench.kernels.cuda_module.CudaModule`; this module holds what is particular to the host: the compiler, the
-cache of shared objects, the order in which threads run, and the environment for sanitizer builds.
+README.md says which mistakes the emulator finds. Authors of kernels use it through
+`boltzbench.kernels.cuda_module.CudaModule`. This module holds the host's part: the compiler, the cache of shared
+objects, the order in which threads run, and the environment for sanitizer builds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FLAGS = (
     "-O1",
     "-fPIC",
     "-shared",
-    "-ffp-contract=off",  # a * b + c rounds twice, as the source says; fmaf rounds once
+    "-ffp-contract=off",  # a * b + c rounds twice, as written; fmaf rounds once
     "-fno-strict-aliasing",  # kernels read floats through float4 pointers
     "-fvisibility=hidden",  # two modules may hold a template of the same name
     "-w",
@@ -37,18 +37,18 @@ _SANITIZER_FLAGS = (
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
     "-g",
-    "-O0",  # most of the time goes into compiling, and half of that into optimizing
+    "-O0",  # compiling takes most of the time, and optimizing half of that
 )
 _MESSAGE_BYTES = 64 * 1024
 
-# One launch at a time: the emulator's state is global to a shared object, which several modules may have in common.
+# One launch at a time: the emulator's state is global to a shared object, which several modules may share.
 _running = threading.Lock()
 
 _schedule: ContextVar[str | None] = ContextVar("boltzbench_emulator_schedule", default=None)
 
 
 class EmulatorError(RuntimeError):
-    """A kernel did on the emulator what CUDA does not define, or what can never end. Names kernel, block and thread."""
+    """A kernel did something that CUDA leaves undefined, or deadlocked. The message names kernel, block and thread."""
 
 
 class CudaCompileError(RuntimeError):
@@ -70,10 +70,10 @@ class CompilerNotFoundError(RuntimeError):
 
 @contextmanager
 def schedule(order: str) -> Iterator[None]:
-    """Within the block, threads run in this order: "forward" (lowest warp and lane first) or "reverse".
+    """Runs threads in this order within the `with` block: "forward" (lowest warp and lane first) or "reverse".
 
-    A kernel that needs no particular order gives the same bits in both. Outside, the environment variable
-    BOLTZBENCH_EMULATOR_SCHEDULE decides, and without it "forward". Raises ValueError for another word.
+    A correct kernel gives the same bits in both orders. Outside of the block the environment variable
+    BOLTZBENCH_EMULATOR_SCHEDULE decides; the default is "forward". Raises ValueError for another word.
     """
     token = _schedule.set(_checked_order(order))
     try:
@@ -113,13 +113,13 @@ def _compiler_version(path: str) -> str:
 
 
 def _run_compiler(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Runs it without LD_PRELOAD: the compiler itself must not run under the sanitizer."""
+    """Run the compiler without LD_PRELOAD, so that it does not itself run under the sanitizer."""
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def cache_directory(kind: str) -> Path:
-    """The user's cache folder for compiled kernels of this kind ($XDG_CACHE_HOME or ~/.cache), made if need be."""
+    """The user's cache folder for compiled kernels of this kind ($XDG_CACHE_HOME or ~/.cache), created if missing."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     directory = Path(root) / "boltzbench" / kind
     directory.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def cache_directory(kind: str) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Whoever opens `path` finds all of `data` or no file, however many processes write it at once."""
+    """Write a file that readers find complete or not at all, even if several processes write it at once."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
@@ -142,15 +142,15 @@ def is_sanitizing() -> bool:
 def sanitizer_environment() -> dict[str, str]:
     """The environment for a Python subprocess in which the emulator finds memory errors and undefined behaviour.
 
-    There a kernel that reads or writes outside a tensor or a shared array, or overflows a signed integer, ends the
-    process with a report on standard error. The sanitizer's library has to be loaded before everything else, hence
-    LD_PRELOAD and a process of its own. Needs g++. Raises CompilerNotFoundError.
+    A kernel that accesses memory outside a tensor or a shared array, or overflows a signed integer, ends that process
+    with a report on standard error. The sanitizer's library must be loaded first, hence LD_PRELOAD and a separate
+    process. Needs g++. Raises CompilerNotFoundError.
     """
     libraries = []
-    for name in ("libasan.so", "libstdc++.so.6"):  # libstdc++: or the sanitizer finds no __cxa_throw to wrap
+    for name in ("libasan.so", "libstdc++.so.6"):  # libstdc++: without it the sanitizer finds no __cxa_throw to wrap
         found = _run_compiler([compiler(), f"-print-file-name={name}"]).stdout.strip()
         if not os.path.isabs(found):
-            raise CompilerNotFoundError(f"{compiler()} comes without {name}: the sanitizers need g++ with libasan")
+            raise CompilerNotFoundError(f"{compiler()} has no {name}; the sanitizers need g++ with libasan")
         libraries.append(found)
     return {
         **os.environ,
@@ -181,8 +181,8 @@ class EmulatedModule:
         kinds: str,
         shared_bytes: int,
     ) -> None:
-        """Runs the grid to its end. `arguments` are the parameters' bytes, `kinds` one letter for each:
-        p pointer, i integer, f floating point, s struct. Raises EmulatorError."""
+        """Runs the whole grid. `arguments` are the bytes of the parameters, `kinds` has a letter for each: p pointer,
+        i integer, f floating point, s struct. Raises EmulatorError."""
         count = len(arguments)
         buffers = [ctypes.create_string_buffer(argument, len(argument)) for argument in arguments]
         pointers = (ctypes.c_void_p * count)(*(ctypes.addressof(buffer) for buffer in buffers))

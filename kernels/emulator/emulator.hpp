@@ -1,10 +1,10 @@
 // CUDA's execution model on one host thread, so that a kernel file can be compiled by g++ and run on a CPU.
 //
-// Each CUDA thread is a fiber: a stack of its own, and a switch of a few instructions. A fiber runs until it waits
-// (at a block barrier or a warp exchange) or returns; the scheduler then resumes the first thread that can run.
-// "First" is the lowest warp and lane (forward) or the highest (reverse): one warp runs as far ahead of the others
-// as barriers let it, which is what makes a missing barrier show. Blocks run one after another, but those of a cluster
-// take turns: each runs until all its threads wait at the barrier of the cluster.
+// Each CUDA thread is a fiber with its own stack; a switch takes a few instructions. A fiber runs until it waits (at a
+// block barrier or a warp exchange) or returns; the scheduler then resumes the first thread that can run. "First" is
+// the lowest warp and lane (forward) or the highest (reverse): one warp runs as far ahead of the others as barriers
+// allow, which exposes missing barriers. Blocks run one after another; blocks of a cluster take turns at the cluster's
+// barrier.
 //
 // The generated translation unit reads:
 //     #include "emulator.hpp"
@@ -13,7 +13,7 @@
 //     const std::vector<emulator::Kernel> kernels = {emulator::make_kernel("name", &name), ...};
 //     }
 //     BOLTZBENCH_EMULATOR_ENTRY
-// An error ends the launch and comes back as text; the fibers of that block are left as they are.
+// An error ends the launch and is returned as text; the fibers of that block are abandoned.
 #pragma once
 #define BOLTZBENCH_EMULATOR 1
 
@@ -52,8 +52,8 @@ constexpr size_t stack_bytes = 256 * 1024;
 
 #if defined(__x86_64__) && !defined(BOLTZBENCH_EMULATOR_UCONTEXT)
 
-// Saves what the calling convention asks a function to preserve, and changes stacks. swapcontext does this too, and
-// two system calls for the signal mask besides.
+// Saves the registers that the calling convention preserves, and switches stacks. swapcontext does this too, with two
+// system calls for the signal mask.
 struct Context {
     void* stack_pointer;
 };
@@ -120,7 +120,7 @@ inline char* new_stack() {
 
 // ----------------------------------------------------------------------------------- the state of one block
 
-// A place in the kernel file, taken where the default argument is evaluated: at the call.
+// A position in the kernel file: the default argument is evaluated at the call.
 struct Where {
     const char* file;
     int line;
@@ -130,7 +130,7 @@ struct Where {
     bool operator==(const Where& other) const { return line == other.line && std::strcmp(file, other.file) == 0; }
 };
 
-// An asynchronous copy of `width` bytes to shared memory, of which so many are read and the others zero.
+// An asynchronous copy of `width` bytes to shared memory: `bytes` are read, the rest is zero.
 struct Copy {
     void* to;
     const void* from;
@@ -143,14 +143,14 @@ struct Thread {
     char* stack = nullptr;
     void* fake_stack = nullptr;  // AddressSanitizer's
     uint3 index;
-    // What the thread waits for, and what it brought to a warp exchange.
+    // What the thread waits for, and its values in a warp exchange.
     const char* operation;
     Where where;
     u32 mask;
     u64 value, result;
     u32 source;
-    std::vector<Copy> copies;  // that have not arrived
-    int groups;                // of them that were closed
+    std::vector<Copy> copies;  // not yet arrived
+    int groups;                // groups closed so far
 };
 
 // Lanes of a warp as bits. Every present lane is in exactly one of the other six sets.
@@ -158,8 +158,8 @@ struct Warp {
     u32 present = 0, ready = 0, at_barrier = 0, at_partial = 0, at_cluster = 0, at_exchange = 0, exited = 0;
 };
 
-// A barrier of some of a block's warps: how many threads it wants and has, whose warps, and which of them wait; and how
-// often it has opened.
+// A named barrier: how many threads it expects and has, from which warps, which of them wait, and how often it has
+// opened.
 struct PartialBarrier {
     int threads = 0, arrived = 0;
     u32 warps = 0;
@@ -170,11 +170,11 @@ struct PartialBarrier {
 struct Block {
     std::vector<Thread> threads;  // grows to the largest block seen, and keeps the stacks
     std::vector<Warp> warps;
-    int alive, arrived, predicates;     // threads not yet exited, at the barrier, and of those with a true predicate
+    int alive, arrived, predicates;     // threads not yet exited, at the barrier, and of these with a true predicate
     int released, released_predicates;  // the last two when the barrier last opened
     const Thread* first_arrived;
     PartialBarrier partial[16];
-    int in_cluster = 0, cluster_size = 0;  // threads at the barrier of the cluster, and how many blocks that has
+    int in_cluster = 0, cluster_size = 0;  // threads at the cluster's barrier, and the number of its blocks
     void* dynamic_shared = nullptr;
     std::function<void()> body;
     std::string error;
@@ -202,7 +202,7 @@ __attribute__((format(printf, 1, 2))) inline std::string format(const char* patt
 
 }  // namespace emulator
 
-// CUDA's built-in variables: globals, set anew whenever a thread is resumed.
+// CUDA's built-in variables: globals that are set whenever a thread resumes.
 static device::uint3 threadIdx, blockIdx;
 static device::dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
@@ -210,7 +210,7 @@ constexpr int warpSize = 32;
 namespace emulator {
 
 // ------------------------------------------------------------------------------------------- switching fibers
-// AddressSanitizer must know which stack is in use; the announcements are empty in other builds.
+// AddressSanitizer must know which stack is in use; in other builds these calls are empty.
 
 inline void announce_switch([[maybe_unused]] void** keep, [[maybe_unused]] const void* stack,
                             [[maybe_unused]] size_t bytes) {
@@ -234,7 +234,7 @@ inline void resume(int thread) {
     confirm_switch(fake_stack, nullptr, nullptr);
 }
 
-// Back to the scheduler; returns when the scheduler resumes this thread. A thread that is done gives up its fake stack.
+// Switches to the scheduler; returns when it resumes this thread. A finished thread releases its fake stack.
 inline void yield(bool done = false) {
     Thread& thread = self();
     announce_switch(done ? nullptr : &thread.fake_stack, scheduler_stack, scheduler_stack_bytes);
@@ -247,7 +247,7 @@ inline std::string place(const Where& where) {
     return format("%s:%d", slash ? slash + 1 : where.file, where.line);
 }
 
-// Ends the launch: the scheduler finds the text and resumes nobody.
+// Ends the launch: the scheduler finds the text and resumes no thread.
 [[noreturn]] inline void fail(const char* operation, const Where& where, const std::string& what) {
     block.error = format("block (%u, %u, %u), thread (%u, %u, %u), %s at %s: ", blockIdx.x, blockIdx.y, blockIdx.z,
                          threadIdx.x, threadIdx.y, threadIdx.z, operation, place(where).c_str()) +
@@ -269,7 +269,7 @@ inline void open_barrier_if_complete() {
     }
 }
 
-// The released counts stay valid until every thread has read them: the next opening waits for all of them.
+// The released counts stay valid until every thread has read them, since the barrier opens next only with all of them.
 inline void barrier(const char* operation, bool predicate, const Where& where) {
     Thread& thread = self();
     thread.operation = operation;
@@ -288,14 +288,15 @@ inline void barrier(const char* operation, bool predicate, const Where& where) {
     yield();
 }
 
-// The barrier of a cluster of `size` blocks, neighbours in x. All threads of a block wait there, or have exited, before
-// the next block runs.
+// The barrier of a cluster of `size` neighbouring blocks in x. A block runs until all its threads wait here or have
+// exited.
 inline void cluster_barrier(int size, const Where& where) {
     Thread& thread = self();
     thread.operation = "cluster_sync";
     thread.where = where;
     if (gridDim.x % static_cast<u32>(size) != 0)
-        fail(thread.operation, where, format("a grid of %u blocks is not of whole clusters of %d", gridDim.x, size));
+        fail(thread.operation, where,
+             format("a grid of %u blocks is not a multiple of the cluster of %d", gridDim.x, size));
     block.cluster_size = size;
     ++block.in_cluster;
     own_warp().ready &= ~(1u << own_lane());
@@ -315,7 +316,7 @@ inline void open_cluster_barrier() {
 
 // ------------------------------------------------------------------------------------------------ warp exchange
 
-// Lanes of `mask` bring a value each; whoever arrives last calls finish(lanes), which sets every lane's result.
+// Each lane of `mask` brings a value; the last to arrive calls finish(lanes), which sets every lane's result.
 template <class Finish>
 u64 exchange(const char* operation, u32 mask, u64 value, u32 source, const Where& where, Finish finish) {
     Thread& thread = self();
@@ -349,7 +350,7 @@ u64 exchange(const char* operation, u32 mask, u64 value, u32 source, const Where
             fail(operation, where,
                  format("mask 0x%08x: lane %d waits in %s at %s with mask 0x%08x", mask, __builtin_ctz(left),
                         other.operation, place(other.where).c_str(), other.mask));
-        complete = false;  // that lane is busy with others first
+        complete = false;  // that lane is still in another exchange
     }
     if (complete) {
         finish(lanes);
@@ -375,7 +376,7 @@ template <class T> T shuffle(const char* operation, u32 mask, T value, u32 sourc
     return value;
 }
 
-// All lanes get the same result: the values of the lanes of `mask`, combined in lane order.
+// All lanes get the same result: the values of the lanes in `mask`, combined in lane order.
 template <class Combine> u64 reduce(const char* operation, u32 mask, u64 value, const Where& where, Combine combine) {
     return exchange(operation, mask, value, own_lane(), where, [mask, combine](Thread* lanes) {
         u64 total = lanes[__builtin_ctz(mask)].value;
@@ -385,7 +386,7 @@ template <class Combine> u64 reduce(const char* operation, u32 mask, u64 value, 
     });
 }
 
-// Every lane of a warp arrives at a barrier of part of its block, or also waits there.
+// Every lane of a warp arrives at a named barrier and, if asked to, waits there.
 inline void partial_barrier(const char* operation, int number, int threads, bool waits, const Where& where) {
     const int all = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
     if (number < 1 || number > 15) fail(operation, where, format("a block has barriers 1 to 15, not %d", number));
@@ -395,12 +396,13 @@ inline void partial_barrier(const char* operation, int number, int threads, bool
     const u64 own = static_cast<u64>(number) << 32 | static_cast<u64>(threads);
     const u64 joined = exchange(operation, 0xffffffffu, own, own_lane(), where, [&](Thread* lanes) {
         for (int lane = 0; lane < 32; ++lane) {
-            if (lanes[lane].value != own) fail(operation, where, "lanes name different barriers or numbers of threads");
+            if (lanes[lane].value != own)
+                fail(operation, where, "lanes of a warp name different barriers or numbers of threads");
             lanes[lane].result = barrier.opened;
         }
         if (barrier.arrived > 0 && barrier.threads != threads)
             fail(operation, where,
-                 format("others wait for %d threads at barrier %d, not for %d", barrier.threads, number, threads));
+                 format("others expect %d threads at barrier %d, not %d", barrier.threads, number, threads));
         const u32 warp = 1u << current / 32;
         if (barrier.warps & warp) fail(operation, where, format("arrives at barrier %d twice before it opens", number));
         barrier.threads = threads;
@@ -425,7 +427,7 @@ inline void partial_barrier(const char* operation, int number, int threads, bool
 
 // -------------------------------------------------------------------------------------------------- the scheduler
 
-// Where every fiber starts. It never returns: the scheduler does not resume a thread that has exited.
+// The entry point of every fiber. It never returns: the scheduler does not resume a thread that has exited.
 inline void run_thread() {
     confirm_switch(nullptr, &scheduler_stack, &scheduler_stack_bytes);
     block.body();
@@ -469,7 +471,7 @@ inline std::string ranges(const std::vector<int>& numbers) {
     return text;
 }
 
-// Who waits where, for the message about a deadlock. Threads are numbered x first, then y, then z.
+// Which threads wait where, for the message about a deadlock. Threads are numbered x first, then y, then z.
 inline std::string describe_waiting() {
     std::map<std::string, std::vector<int>> groups;
     for (int i = 0; i < static_cast<int>(32 * block.warps.size()); ++i) {
@@ -491,10 +493,10 @@ inline void run_threads(bool reverse) {
         resume(thread);
     for (const PartialBarrier& barrier : block.partial)
         if (block.error.empty() && block.alive == 0 && barrier.arrived > 0)
-            block.error = format("block (%u, %u, %u): has ended, and %d threads of %d arrived at a barrier", blockIdx.x,
+            block.error = format("block (%u, %u, %u): ended while %d of %d threads had arrived at a barrier", blockIdx.x,
                                  blockIdx.y, blockIdx.z, barrier.arrived, barrier.threads);
     if (block.error.empty() && block.alive > 0 && !waits_for_cluster())
-        block.error = format("block (%u, %u, %u): deadlock, no thread can go on", blockIdx.x, blockIdx.y, blockIdx.z) +
+        block.error = format("block (%u, %u, %u): deadlock, no thread can run", blockIdx.x, blockIdx.y, blockIdx.z) +
                       describe_waiting();
 }
 
@@ -509,7 +511,7 @@ inline void start_block() {
         const unsigned linear = static_cast<unsigned>(i);
         thread.index = {linear % blockDim.x, linear / blockDim.x % blockDim.y, linear / (blockDim.x * blockDim.y)};
 #ifdef __SANITIZE_ADDRESS__
-        __asan_unpoison_memory_region(thread.stack, stack_bytes);  // marks that an earlier block's frames left
+        __asan_unpoison_memory_region(thread.stack, stack_bytes);  // marks left by frames of an earlier block
 #endif
         thread.copies.clear();
         thread.groups = 0;
@@ -521,9 +523,9 @@ inline void start_block() {
 
 // ------------------------------------------------------------------------------------------------- shared memory
 
-// Static shared variables are the only thread-local ones of this shared object, so its thread-local block holds
-// them all, from templates and inline functions too, and can be poisoned as a whole. AddressSanitizer puts guard
-// zones around ordinary static variables only; a build with it takes those, and does not poison them.
+// Static shared variables are the only thread-local variables of this shared object, so its thread-local block holds
+// all of them, also those of templates and inline functions, and can be poisoned as a whole. AddressSanitizer guards
+// only ordinary static variables; sanitizer builds use those instead, unpoisoned.
 #ifdef __SANITIZE_ADDRESS__
 #define __shared__ static
 inline std::pair<void*, size_t> static_shared() { return {nullptr, 0}; }
@@ -570,7 +572,7 @@ struct Parameter {
 struct Kernel {
     const char* name;
     std::vector<Parameter> parameters;
-    std::function<std::function<void()>(void**)> bind;  // arguments as cuLaunchKernel takes them
+    std::function<std::function<void()>(void**)> bind;  // arguments in the format of cuLaunchKernel
 };
 
 template <class P> Parameter describe_parameter() {
@@ -586,7 +588,7 @@ template <class P> Parameter describe_parameter() {
 }
 
 template <class P> P read(const void* argument) {
-    static_assert(std::is_trivially_copyable_v<P>, "a kernel's parameter is copied byte by byte");
+    static_assert(std::is_trivially_copyable_v<P>, "a kernel's parameters must be trivially copyable");
     alignas(P) unsigned char bytes[sizeof(P)];
     std::memcpy(bytes, argument, sizeof(P));
     return *reinterpret_cast<P*>(bytes);
@@ -618,7 +620,7 @@ inline std::string check_arguments(const Kernel& kernel, const size_t* bytes, co
     return "";
 }
 
-// Stacks, dynamic shared memory and the kernel for `block`; returns what is lacking.
+// Prepares stacks, dynamic shared memory and the kernel for `block`; returns what could not be allocated.
 inline std::string provide(size_t threads, size_t shared_bytes, const std::function<void()>& body) {
     if (block.threads.size() < threads) block.threads.resize(threads);
     for (Thread& thread : block.threads)
@@ -629,9 +631,9 @@ inline std::string provide(size_t threads, size_t shared_bytes, const std::funct
     return "";
 }
 
-static std::vector<Block> cluster;  // grows to the largest of a launch, which releases its stacks in the end
+static std::vector<Block> cluster;  // grows to the largest cluster of a launch, which releases its stacks at the end
 
-// Each stack is two mappings, of which a process may have some 65,000 and a cluster has thousands.
+// Each stack takes two mappings; a process may have some 65,000 of them, and a cluster needs thousands.
 inline void release_cluster() {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     for (Block& each : cluster)
@@ -645,7 +647,7 @@ inline void release_cluster() {
     cluster.clear();
 }
 
-// The other blocks of a cluster whose first one, in `block`, waits for them; `start(k)` begins the k-th of them.
+// Runs the other blocks of a cluster whose first block, in `block`, waits for them; `start(k)` begins block k.
 template <class Number, class Start> std::string run_cluster(int size, bool reverse, Number number, Start start) {
     if (cluster.size() < static_cast<size_t>(size)) cluster.resize(static_cast<size_t>(size));
     std::string error;
@@ -667,7 +669,7 @@ template <class Number, class Start> std::string run_cluster(int size, bool reve
         }
         waiting = waits > 0;
         if (error.empty() && waiting && waits < size)
-            error = format("cluster_sync: %d blocks of a cluster of %d wait for others that have ended", waits, size);
+            error = format("cluster_sync: %d blocks of a cluster of %d wait for blocks that have ended", waits, size);
     }
     for (int k = 0; k < size; ++k) std::free(std::exchange(cluster[static_cast<size_t>(k)].dynamic_shared, nullptr));
     return error;
@@ -693,7 +695,7 @@ inline std::string launch(const Kernel& kernel, size_t shared_bytes, void** argu
         error = block.error;
         if (!waits_for_cluster()) continue;
         const u64 first = i, size = static_cast<u64>(block.cluster_size);
-        if (static_bytes > 0) return "static shared memory is one for all blocks here: a cluster cannot have it";
+        if (static_bytes > 0) return "the emulator does not support static shared memory in clusters";
         error = run_cluster(
             static_cast<int>(size), reverse, [&](int k) { return number(first + static_cast<u64>(k)); },
             [&] {
@@ -715,7 +717,7 @@ inline std::string launch(const Kernel& kernel, size_t shared_bytes, void** argu
 #include "synchronisation.hpp"
 #include "matrix.hpp"
 
-// What Python calls. Returns 0, or 1 with the reason in `message`.
+// The entry point for Python. Returns 0, or 1 with the reason in `message`.
 #define BOLTZBENCH_EMULATOR_ENTRY                                                                                    \
     extern "C" __attribute__((visibility("default"))) int boltzbench_launch(                                         \
         size_t kernel, const unsigned* grid, const unsigned* threads, size_t shared_bytes, void** arguments,         \

@@ -1,8 +1,8 @@
 // CUDA's vector types, atomics, bit functions and math functions, for the host.
 //
-// They live in namespace `device`, as does the kernel file, so that they hide whatever the C library offers
-// under the same names (newer ones have their own sinpif and rsqrtf). One OS thread runs all CUDA threads, and
-// it changes from one to another at synchronisation points only: a plain read and write is therefore atomic.
+// They live in namespace `device`, like the kernel file, so that they hide functions of the C library with the same
+// names (newer libraries have sinpif and rsqrtf). One OS thread runs all CUDA threads and switches between them only at
+// synchronisation points: a plain read and write is therefore atomic.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 #include <limits>
 #include <type_traits>
 
-// CUDA's words for which the host has others, or none. After the standard headers, which use some of these names.
+// CUDA's keywords, defined after the standard headers, which use some of these names.
 #define __global__
 #define __device__
 #define __host__
@@ -67,7 +67,7 @@ inline float __uint_as_float(unsigned x) { return bit_copy<float>(x); }
 inline long long __double_as_longlong(double x) { return bit_copy<long long>(x); }
 inline double __longlong_as_double(long long x) { return bit_copy<double>(x); }
 
-// ---- atomics: each returns the old value, and takes just the types that CUDA takes
+// ---- atomics: each returns the old value and accepts exactly the types that CUDA accepts
 
 template <class T, class... Allowed> constexpr bool is_one_of = (std::is_same_v<T, Allowed> || ...);
 template <class T> struct Same {
@@ -85,7 +85,7 @@ using ull = unsigned long long;
         return old;                                                                         \
     }
 
-// Integers wrap around in CUDA's atomics; the detour over unsigned keeps that defined on the host.
+// CUDA's atomics wrap around; unsigned arithmetic makes that defined on the host.
 template <class T> T wrapping_add(T a, T b) {
     if constexpr (std::is_integral_v<T>)
         return static_cast<T>(static_cast<std::make_unsigned_t<T>>(a) + static_cast<std::make_unsigned_t<T>>(b));
@@ -107,7 +107,7 @@ BOLTZBENCH_ATOMIC(atomicInc, old >= value ? 0u : old + 1u, unsigned)
 BOLTZBENCH_ATOMIC(atomicDec, old == 0 || old > value ? value : old - 1u, unsigned)
 
 template <class T> T atomicCAS(T* address, Value<T> expected, Value<T> desired) {
-    static_assert(is_one_of<T, int, unsigned, ull, unsigned short>, "atomicCAS does not take this type in CUDA");
+    static_assert(is_one_of<T, int, unsigned, ull, unsigned short>, "atomicCAS does not accept this type in CUDA");
     const T old = *address;
     if (old == expected) *address = desired;
     return old;
@@ -118,7 +118,7 @@ inline void __threadfence_block() {}
 inline void __threadfence_system() {}
 inline void __nanosleep(unsigned) {}
 
-// ---- loads and stores with a cache hint, which the host has no use for
+// ---- loads and stores with a cache hint, which the host ignores
 
 template <class T> T __ldg(const T* address) { return *address; }
 template <class T> T __ldca(const T* address) { return *address; }
@@ -154,7 +154,7 @@ inline ull __brevll(ull x) {
     return static_cast<ull>(__brev(static_cast<unsigned>(x))) << 32 | __brev(static_cast<unsigned>(x >> 32));
 }
 
-// The 64 bits hi:lo shifted; the word that comes out at the top (l) or at the bottom (r). c: a shift of 32 is whole.
+// Shifts the 64 bits hi:lo and returns the upper word (l) or the lower word (r). c: shifts of 32 are allowed.
 inline unsigned __funnelshift_lc(unsigned lo, unsigned hi, unsigned shift) {
     const ull pair = static_cast<ull>(hi) << 32 | lo;
     return shift >= 32 ? lo : static_cast<unsigned>((pair << shift) >> 32);
@@ -178,7 +178,7 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
     return result;
 }
 
-// CUDA's min and max: mixed signedness compares as unsigned, a NaN loses against a number.
+// CUDA's min and max: mixed signedness compares as unsigned, a number wins over NaN.
 template <class A, class B> std::common_type_t<A, B> min(A a, B b) {
     using T = std::common_type_t<A, B>;
     if constexpr (std::is_floating_point_v<T>) return std::fmin(static_cast<T>(a), static_cast<T>(b));
@@ -190,7 +190,7 @@ template <class A, class B> std::common_type_t<A, B> max(A a, B b) {
     else return static_cast<T>(a) < static_cast<T>(b) ? static_cast<T>(b) : static_cast<T>(a);
 }
 
-// ---- conversions: CUDA saturates and turns NaN into 0, where C++ leaves the result undefined
+// ---- conversions: CUDA saturates and converts NaN to 0; in C++ these are undefined
 
 template <class Integer> Integer saturate(double rounded) {
     using Limits = std::numeric_limits<Integer>;
@@ -255,7 +255,7 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline float __saturatef(float x) { return std::fmin(std::fmax(x, 0.0f), 1.0f); }
 inline void __sincosf(float x, float* sine, float* cosine) { *sine = std::sin(x), *cosine = std::cos(x); }
 
-// ---- math functions: overloads as in CUDA; expf, log1pf, fmaf and their like come from the C library as they are
+// ---- math functions: overloads as in CUDA; expf, log1pf, fmaf and the like come from the C library
 
 using std::abs, std::acos, std::asin, std::atan, std::atan2, std::cbrt, std::ceil, std::copysign, std::cos, std::cosh;
 using std::erf, std::erfc, std::exp, std::exp2, std::expm1, std::fabs, std::floor, std::fma, std::fmax, std::fmin;
@@ -266,7 +266,7 @@ using std::sinh, std::sqrt, std::tan, std::tanh, std::tgamma, std::trunc;
 inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 inline float rsqrtf(float x) { return static_cast<float>(rsqrt(x)); }
 
-// sin(pi x): the argument is reduced to [-1/2, 1/2] exactly, so that every integer gives zero.
+// sin(pi x): the argument is reduced to [-1/2, 1/2] exactly, so every integer gives zero.
 inline double sinpi(double x) {
     double reduced = std::fmod(x, 2.0);
     if (std::fabs(reduced) > 1.0) reduced -= std::copysign(2.0, reduced);

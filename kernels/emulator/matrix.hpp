@@ -1,4 +1,4 @@
-// What one instruction of a whole warp does on tensor cores, and copies that arrive only when they are waited for.
+// Warp-wide tensor-core instructions, and asynchronous copies that happen only at the wait.
 #pragma once
 
 namespace emulator {
@@ -9,7 +9,7 @@ struct Fragments {
 };
 
 // Every lane brings its fragments; the last to arrive multiplies for all. `add(total, a, b)` adds the products of the
-// numbers that two words hold to the wide total, which `narrow` makes the sum's type again.
+// numbers in two words to the wide total, which `narrow` converts to the type of the sum.
 template <class Number, class Wide, class Add, class Narrow>
 void matrix_product(const char* operation, Number* sum, const u32* a, const u32* b, const Where& where, Add add,
                     Narrow narrow) {
@@ -30,8 +30,8 @@ void matrix_product(const char* operation, Number* sum, const u32* a, const u32*
     });
 }
 
-// The products of one instruction are added exactly, and what float32 cannot hold of their sum is cut off: between
-// tensor cores, which cut each of them when they align them, and a float32 sum, which rounds.
+// Adds the products of one instruction exactly and truncates the sum to float32: a compromise between tensor cores,
+// which truncate each product as they align them, and a float32 sum, which rounds.
 inline void matrix_product_bf16(float* sum, const u32* a, const u32* b, const Where& where) {
     matrix_product<float, double>(
         "mma", sum, a, b, where,
@@ -45,7 +45,7 @@ inline void matrix_product_bf16(float* sum, const u32* a, const u32* b, const Wh
         });
 }
 
-// A sum beyond an int32 wraps, as on a GPU.
+// A sum beyond int32 wraps, as on a GPU.
 inline void matrix_product_s8(int* sum, const u32* a, const u32* b, const Where& where) {
     matrix_product<int, u32>(
         "mma", sum, a, b, where,
@@ -60,7 +60,7 @@ struct FragmentsOfDouble {
     double a, b, *sum;
 };
 
-// Each product is added by itself, rounded once.
+// Adds the products one by one, each rounded once.
 inline void matrix_product_f64(double* sum, double a, double b, const Where& where) {
     const FragmentsOfDouble own{a, b, sum};
     exchange("mma", 0xffffffffu, reinterpret_cast<u64>(&own), own_lane(), where, [](Thread* lanes) {
@@ -80,7 +80,7 @@ struct Rows {
     u32* words;
 };
 
-// Every lane brings the address of a row, and the last to arrive loads for all.
+// Every lane brings the address of a row; the last to arrive loads for all.
 inline void load_matrices(u32* words, const void* row, bool transposed, const Where& where) {
     if (reinterpret_cast<u64>(row) % 16) fail("load_matrices", where, "an address is not a multiple of 16");
     const Rows own{row, words};
@@ -99,7 +99,7 @@ inline void load_matrices(u32* words, const void* row, bool transposed, const Wh
     });
 }
 
-// Nothing is copied before the wait that it must have arrived by: who reads earlier finds what was there before.
+// Data is copied only at the wait that guarantees it: a kernel that reads earlier finds the old contents.
 inline void copy_async(void* to, const void* from, u32 width, u32 bytes, const Where& where) {
     if (bytes != 0 && bytes != width) fail("copy_async", where, format("reads %u bytes, not 0 or %u", bytes, width));
     if (reinterpret_cast<u64>(to) % width || (bytes && reinterpret_cast<u64>(from) % width))

@@ -1,6 +1,6 @@
-// CUDA's names for what emulator.hpp does: block barriers, warp votes, shuffles and reductions.
+// Block barriers, warp votes, shuffles and reductions under CUDA's names.
 //
-// The last parameter of each is not CUDA's: its default is evaluated where the kernel calls, for error messages.
+// The last parameter of each is the emulator's own: its default is the position of the call, for error messages.
 #pragma once
 
 #define BOLTZBENCH_WHERE emulator::Where where = emulator::Where::here()
@@ -19,7 +19,7 @@ inline int __syncthreads_and(int predicate, BOLTZBENCH_WHERE) {
     return emulator::block.released_predicates == emulator::block.released;
 }
 
-// Of parts of a block; the names are this project's.
+// Named barriers; these names are this project's.
 inline void barrier_wait(int number, int threads, BOLTZBENCH_WHERE) {
     emulator::partial_barrier("barrier_wait", number, threads, true, where);
 }
@@ -27,17 +27,18 @@ inline void barrier_arrive(int number, int threads, BOLTZBENCH_WHERE) {
     emulator::partial_barrier("barrier_arrive", number, threads, false, where);
 }
 
-// All blocks of the cluster; the name is this project's.
+// The barrier of a cluster; this name is this project's.
 template <int BLOCKS> void cluster_sync(BOLTZBENCH_WHERE) { emulator::cluster_barrier(BLOCKS, where); }
 
-// The lanes that have not exited: all that could be converged here. A GPU may report fewer.
+// All lanes that have not exited. A GPU may report fewer.
 inline unsigned __activemask() { return emulator::own_warp().present & ~emulator::own_warp().exited; }
 
 inline void __syncwarp(unsigned mask = 0xffffffffu, BOLTZBENCH_WHERE) {
     emulator::exchange("__syncwarp", mask, 0, emulator::own_lane(), where, [](emulator::Thread*) {});
 }
 
-// Lanes form segments of `width`; a source outside the segment (for xor: beyond its end) leaves the own value.
+// Lanes form segments of `width`; a lane whose source lies outside its segment (for xor: beyond its end) keeps its
+// value.
 template <class T> T __shfl_sync(unsigned mask, T value, int source, int width = 32, BOLTZBENCH_WHERE) {
     const unsigned segment = static_cast<unsigned>(width) - 1, lane = emulator::own_lane();
     return emulator::shuffle("__shfl_sync", mask, value, (lane & ~segment) | (static_cast<unsigned>(source) & segment),
@@ -72,7 +73,7 @@ inline int __all_sync(unsigned mask, int predicate, BOLTZBENCH_WHERE) {
         emulator::reduce("__all_sync", mask, predicate != 0, where, [](auto a, auto b) { return a & b; }));
 }
 
-// On 32-bit integers only, as on sm_80 and above; `a` and `b` are two lanes' values.
+// For 32-bit integers only, as on sm_80 and above; `a` and `b` are the values of two lanes.
 #define BOLTZBENCH_REDUCE(T, name, combined)                                                             \
     inline T name(unsigned mask, T value, BOLTZBENCH_WHERE) {                                            \
         return static_cast<T>(                                                                           \

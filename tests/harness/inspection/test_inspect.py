@@ -150,9 +150,9 @@ def test_signatures_of_triton_kernels(tmp_path):
     assert run.stdout.splitlines() == [
         "({'x': '*fp32', 'n': 'constexpr', 'seed': 'i64', 'BLOCK': 'constexpr'}, {'n': 1, 'BLOCK': 'a word'}, "
         "{(0,): [['tt.divisibility', 16]]})",
-        "one: signature lacks ['seed'], and has ['wrong'] too many",
+        "one: signature lacks ['seed'] and has unknown ['wrong']",
         "one: n cannot be 'i32:8'",
-        "one: seed is not specialised, so it cannot be 'i64:16'",
+        "one: seed is not specialized, so it cannot be 'i64:16'",
     ], run.stderr
 
 

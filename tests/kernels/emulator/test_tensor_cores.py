@@ -113,18 +113,18 @@ def ring(sync, blocks=8, rounds=3, leaves=3):
 def test_blocks_of_a_cluster_wait_for_each_other(order):
     with emulator.schedule(order):
         assert ring("true") == [3 * 10 * (4 * (i // 4) + (i + 1) % 4) + 3 for i in range(8)]
-        assert ring("true") != ring("false")  # who does not wait reads what was there before
+        assert ring("true") != ring("false")  # a reader that does not wait sees the old contents
 
 
 def test_what_clusters_cannot_do():
-    with pytest.raises(EmulatorError, match=r"3 blocks of a cluster of 4 wait for others that have ended"):
+    with pytest.raises(EmulatorError, match=r"3 blocks of a cluster of 4 wait for blocks that have ended"):
         ring("true", leaves=1)
-    with pytest.raises(EmulatorError, match=r"cluster_sync at clusters.cu:\d+: a grid of 6 blocks is not of whole"):
+    with pytest.raises(EmulatorError, match=r"cluster_sync at clusters.cu:\d+: a grid of 6 blocks is not a multiple"):
         ring("true", blocks=6)
     with pytest.raises(EmulatorError, match=r"(?s)deadlock.*threads 0-31 wait in cluster_sync"):
         CLUSTERS.launch("parted", (4,), (64,), [], device=CPU)
     assert ring("true", blocks=4) == [33, 63, 93, 3]
-    with pytest.raises(EmulatorError, match="static shared memory is one for all blocks"):
+    with pytest.raises(EmulatorError, match="does not support static shared memory in clusters"):
         SHARING.launch("sharing", (4,), (32,), [torch.empty(128, dtype=torch.int32)], device=CPU)
 
 
@@ -147,7 +147,7 @@ def test_parts_of_a_block_wait_for_each_other(order):
     ("waits", "number", "threads", "message"),
     [
         (True, 1, 64, r"(?s)deadlock.*threads 0-31 wait in barrier_wait at barriers.cu:\d+"),
-        (False, 1, 64, r"has ended, and 32 threads of 64 arrived at a barrier"),
+        (False, 1, 64, r"ended while 32 of 64 threads had arrived at a barrier"),
         (False, 0, 64, r"barrier_arrive at barriers.cu:\d+: a block has barriers 1 to 15, not 0"),
         (True, 16, 64, r"barrier_wait at barriers.cu:\d+: a block has barriers 1 to 15, not 16"),
         (True, 1, 48, "48 threads are not whole warps of a block of 64"),
@@ -171,8 +171,8 @@ def test_half_a_warp_is_not_at_a_barrier(waits):
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        ("parted", r"others wait for (32|64) threads at barrier 1, not for (64|32)"),
-        ("split", "lanes name different barriers or numbers of threads"),
+        ("parted", r"others expect (32|64) threads at barrier 1, not (64|32)"),
+        ("split", "lanes of a warp name different barriers or numbers of threads"),
         ("twice", "arrives at barrier 1 twice before it opens"),
     ],
 )
