@@ -77,11 +77,12 @@ template <class T>
 __device__ __forceinline__ void load_values(Tiles& tiles, Values<T> values, i64 column, i64 term, i64 end) {
     const bool columns_closer = values.column_stride == 1;  // coalesced: neighbouring threads read neighbours
 #pragma unroll
-    for (int i = threadIdx.x; i < COLUMNS * TERMS / 2; i += THREADS) { const int c = columns_closer ? i % COLUMNS : i /
-    (TERMS / 2), t = columns_closer ? i / COLUMNS : i % (TERMS / 2); const bool inside = column + c < values.columns;
-    const T* const first = values.all + (term + 2 * t) * values.term_stride + (column + c) * values.column_stride; float
-    low = inside && term + 2 * t < end ? value_of(*first) : 0.0f; float high = inside && term + 2 * t + 1 < end ?
-    value_of(first[values.term_stride]) : 0.0f;
+    for (int i = threadIdx.x; i < COLUMNS * TERMS / 2; i += THREADS) {
+        const int c = columns_closer ? i % COLUMNS : i / (TERMS / 2), t = columns_closer ? i / COLUMNS : i % (TERMS / 2);
+        const bool inside = column + c < values.columns;
+        const T* const first = values.all + (term + 2 * t) * values.term_stride + (column + c) * values.column_stride;
+        float low = inside && term + 2 * t < end ? value_of(*first) : 0.0f;
+        float high = inside && term + 2 * t + 1 < end ? value_of(first[values.term_stride]) : 0.0f;
 #pragma unroll
         for (int part = 0; part < PARTS<T>; ++part) {
             const u32 low_bits = __float_as_uint(low), high_bits = __float_as_uint(high);

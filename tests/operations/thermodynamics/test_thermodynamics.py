@@ -151,5 +151,5 @@ def test_states_far_above_all_others_add_nothing(backend):
 
 def test_a_tensor_that_is_negated_lazily_is_refused(backend):
     x = torch.complex(torch.zeros(4, device=DEVICE), tensor([1.0, 2.0, 3.0, 4.0])).conj().imag
-    with pytest.raises(ValueError, match="x must not be negated lazily"):
+    with pytest.raises(ValueError, match="x must not be a lazily negated view"):
         thermodynamics(x, backend=backend)
