@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import require_tensor
-from ..ising import energy, ising_sweeps, unpack_spins, words_of
+from ..ising import energy, ising_sweeps, unpack_spins
+from ..machines.rbm_checks import WEIGHT_DTYPES, require_bias
+from ..machines.states import random_spins
 from ..philox import Stream, random_words, uniforms
 from ..rbm_free_energy import free_energy
-from ..rbm_gibbs import WEIGHT_DTYPES, gibbs
+from ..rbm_gibbs import gibbs
 
 __all__ = ["LogPartitionEstimate", "annealed_importance_sampling", "ising_annealed_importance_sampling"]
 
@@ -102,9 +104,7 @@ def annealed_importance_sampling(
     require_tensor("weights", weights, WEIGHT_DTYPES, None)
     for name, bias in (("visible_bias", visible_bias), ("base_bias", base_bias)):
         if bias is not None:
-            require_tensor(name, bias, (weights.dtype,), weights.device)
-            if bias.shape != weights.shape[:1]:
-                raise ValueError(f"{name} must have shape ({len(weights)},), got {tuple(bias.shape)}")
+            require_bias(name, bias, len(weights), weights)
     units, hidden_units = weights.shape
     base = torch.zeros_like(visible_bias) if base_bias is None else base_bias
     chain = torch.arange(first_chain, first_chain + chains, device=weights.device)
@@ -172,23 +172,6 @@ def ising_annealed_importance_sampling(
                 first_sweep=1 + (number - 1) * sweeps, first_lattice=first_lattice, backend=backend,
             )  # fmt: skip
     return LogPartitionEstimate.of(log_weights)
-
-
-def random_spins(
-    height: int, width: int, lattices: int, *, seed: int, first_lattice: int = 0, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Independent spins, packed: those of a word are the first word that step 0 of their colour's stream has for it."""
-    if height < 2 or width < 2 or height % 2 or width % 2:
-        raise ValueError(f"height and width must be even and at least 2, got {height} x {width}")
-    words = words_of(width)
-    cells = height * words
-    lattice = torch.arange(first_lattice, first_lattice + lattices, device=device)
-    groups = 8 * (lattice[:, None] * cells + torch.arange(cells, device=device))
-    present = torch.full((words,), (1 << 32) - 1, device=device)
-    present[-1] >>= 32 * words - width // 2
-    drawn = [random_words(groups, seed, 0, stream)[..., 0] for stream in (Stream.EVEN_SITES, Stream.ODD_SITES)]
-    bits = torch.stack(drawn, dim=1).view(lattices, 2, height, words)
-    return (bits & present).to(torch.int32)
 
 
 def _bias_between(visible_bias: Tensor, base: Tensor, beta: float, last: float) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, require_tensor, running_on
+from ..machines.rbm_checks import require_bias, require_values
 from ..machines.spins_and_units import require_bonds
 
 __all__ = ["MOST_UNITS", "log_partition", "rbm_log_partition"]
@@ -58,10 +59,8 @@ def rbm_log_partition(
     require_tensor("weights", weights, DTYPES, None)
     if weights.ndim != 2:
         raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
-    for name, bias, units in (("visible_bias", visible_bias, 0), ("hidden_bias", hidden_bias, 1)):
-        require_tensor(name, bias, (weights.dtype,), weights.device)
-        if bias.shape != (weights.shape[units],):
-            raise ValueError(f"{name} must have shape ({weights.shape[units]},), got {tuple(bias.shape)}")
+    require_bias("visible_bias", visible_bias, weights.shape[0], weights)
+    require_bias("hidden_bias", hidden_bias, weights.shape[1], weights)
     _require_beta(beta)
     _require_few(min(weights.shape), max(weights.shape), force)
     chosen = choose_backend(backend, weights.device)
@@ -69,7 +68,7 @@ def rbm_log_partition(
     if w.shape[0] > w.shape[1]:
         w, b, c = w.t(), c, b
     if check_values:
-        _require_finite({"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias})
+        require_values({}, {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}, {})
     with running_on(weights.device):
         found: Tensor = backend_module(chosen, __name__).product_sum(w.contiguous(), b, c)
     if check_values:
@@ -111,7 +110,7 @@ def log_partition(
     chosen = choose_backend(backend, weights.device)
     w, b = beta * weights.double(), beta * biases.double()
     if check_values:
-        _require_finite({"weights": weights, "biases": biases})
+        require_values({}, {"weights": weights, "biases": biases}, {})
     with running_on(weights.device):
         found: Tensor = backend_module(chosen, __name__).machine_sum(w.contiguous(), b.contiguous())
     if check_values:
@@ -131,13 +130,6 @@ def _require_few(units: int, factors: int, force: bool) -> None:
             f"weights: enumerating {units} units takes 2**{units} states, {terms:.2g} terms, {terms / FAST:.2g} s at "
             f"{FAST:.0e} terms a second; force=True does it, sampling (boltzbench.kernels.ais) is for larger machines"
         )
-
-
-def _require_finite(parameters: dict[str, Tensor]) -> None:
-    faults = torch.stack([~torch.isfinite(value).all() for value in parameters.values()]).tolist()
-    for name, fault in zip(parameters, faults, strict=True):
-        if fault:
-            raise ValueError(f"{name} must be finite")
 
 
 def _require_number(found: Tensor) -> None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..machines.states import all_states
+
 GROUP = 8
 """Factors between two looks at the exponent of a product."""
 MOST_SPREAD = 80.0
@@ -60,11 +62,6 @@ class MachineTables(NamedTuple):
     offset: Tensor
 
 
-def states_of(units: int, device: torch.device) -> Tensor:
-    """All states of so many units, float64 (2**units, units); unit i is bit i of the number."""
-    return (torch.arange(1 << units, device=device)[:, None] >> torch.arange(units, device=device) & 1).double()
-
-
 def _halves(units: int) -> int:
     """How many of the units are of the low half."""
     return (units + 1) // 2
@@ -78,7 +75,7 @@ def product_tables(w: Tensor, b: Tensor, c: Tensor, high_tile: int, low_tile: in
     """
     units, device = w.shape[1], w.device
     count = _halves(len(w))
-    low, high = (states_of(len(part), device) @ torch.cat((part, bias[:, None]), 1)
+    low, high = (all_states(len(part), device) @ torch.cat((part, bias[:, None]), 1)
                  for part, bias in ((w[:count], b[:count]), (w[count:], b[count:])))  # fmt: skip
     (low_min, low_max), (high_min, high_max) = torch.aminmax(low, dim=0), torch.aminmax(high, dim=0)
     most, least = (low_max + high_max)[:units] + c, (low_min + high_min)[:units] + c
@@ -111,7 +108,7 @@ def product_tables(w: Tensor, b: Tensor, c: Tensor, high_tile: int, low_tile: in
 
 def _own_energies(w: Tensor, b: Tensor, first: int, end: int, units: int) -> Tensor:
     """``-E`` of the states of units ``first`` to ``end`` by themselves, (2**units,); -inf where others are not 0."""
-    states = states_of(units, w.device)
+    states = all_states(units, w.device)
     part = slice(min(first, len(w)), min(end, len(w)))
     present = part.stop - part.start
     x = states[:, :present]
@@ -127,7 +124,7 @@ def _padded(w: Tensor, rows: slice, columns: slice, shape: tuple[int, int]) -> T
 def machine_tables(w: Tensor, b: Tensor) -> MachineTables:
     """Of a machine with weights ``w`` (n, n) and biases ``b`` (n,), float64, contiguous."""
     low, middle = _own_energies(w, b, 0, 8, 8), _own_energies(w, b, 8, 16, 8)
-    states, half = states_of(8, w.device), states_of(4, w.device)
+    states, half = all_states(8, w.device), all_states(4, w.device)
     cross = states @ _padded(w, slice(8, 16), slice(0, 8), (8, 8))  # fields of the middle states on the low units
     first, second = cross[:, :4] @ half.t(), cross[:, 4:] @ half.t()
     most_first, most_second, most_middle = first.amax(0), second.amax(0), middle.max()

@@ -5,8 +5,10 @@ from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.rbm_checks import require_beta, require_bias, require_states, require_values, require_weights
+from . import reference
+from .reference import free_energy as free_energy_reference
 
-__all__ = ["free_energy"]
+__all__ = ["free_energy", "free_energy_reference", "reference"]
 
 
 def free_energy(

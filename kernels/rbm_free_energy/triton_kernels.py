@@ -12,24 +12,16 @@ the same bits whichever that is.
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..common.binary_product_triton import fields
-from ..common.triton_math import bits_of, from_bits, log2_of_product
-from ..common.triton_runtime import INTERPRETS
-from ..common.variants import KernelVariant, TritonVariant
+from ..common.triton_math import from_bits, log2_of_product
+from ..common.variants import KernelVariant
 from ..logsumexp.triton_kernels import power_of_two
-from ..rows.shapes import counters
-
-LARGE, LARGE_OF_PARTS = (128, 128, 64, 8), (128, 64, 32, 8)
-"""Chains, hidden units and visible units of a tile, and warps; the second for weights that are products of parts."""
-SMALLER = ((64, 64, 32, 4), (16, 32, 64, 2))
-INTERPRETED = (512, 64, 128, 4)
-"""Interpreted, a program costs the same few milliseconds whatever its tile."""
-PROGRAMS_WANTED = 128
+from ..machines.product_tiles import SMALLER, field_tile, largest_field_tile, triton_variant
+from .launch import arranged
 
 
 @triton.jit(do_not_specialize=["beta_bits"])
@@ -98,32 +90,15 @@ def free_energy_kernel(
         tl.store(out + chain, share, mask=inside)
 
 
-def tile_of(chains: int, hidden_units: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """The largest that makes programs enough; no device is asked, so that equal arguments are summed alike on each."""
-    if INTERPRETS:
-        return INTERPRETED
-    for tile in (LARGE_OF_PARTS if dtype.itemsize == 4 else LARGE, *SMALLER):
-        if triton.cdiv(chains, tile[0]) * triton.cdiv(hidden_units, tile[1]) >= PROGRAMS_WANTED:
-            return tile
-    return SMALLER[-1]
-
-
 def forward(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor, out: Tensor
 ) -> None:
     """Write ``out``. There is at least one chain."""
-    chains, hidden_units = len(visible), weights.shape[1]
-    block_chains, block_hidden, block_visible, warps = tile_of(chains, hidden_units, weights.dtype)
-    grid = (triton.cdiv(chains, block_chains), max(1, triton.cdiv(hidden_units, block_hidden)))
-    split = grid[1] > 1
-    parts = torch.empty((grid[1], chains), dtype=torch.float32, device=visible.device) if split else out
-    count = counters(grid[0], visible.device) if split else out
-    has_betas = isinstance(beta, Tensor)
-    free_energy_kernel[grid](
-        visible, weights, visible_bias, hidden_bias, beta if has_betas else out, out, parts, count, chains,
-        visible.shape[1], hidden_units, *weights.stride(), bits_of(1.0 if isinstance(beta, Tensor) else beta),
-        BETAS=has_betas, SPLIT=split, BLOCK_CHAINS=block_chains, BLOCK_HIDDEN=block_hidden,
-        BLOCK_VISIBLE=block_visible, num_warps=warps,
+    tile = field_tile(len(visible), weights.shape[1], weights.dtype)
+    launch = arranged(tile, visible, weights, visible_bias, hidden_bias, beta, out)
+    free_energy_kernel[launch.grid](
+        *launch.triton_arguments(unread=out), BETAS=isinstance(beta, Tensor), SPLIT=launch.grid[1] > 1,
+        **tile.sizes("CHAINS", "HIDDEN", "VISIBLE"), num_warps=tile.warps,
     )  # fmt: skip
 
 
@@ -131,13 +106,11 @@ def variants() -> Sequence[KernelVariant]:
     """The largest tile for each dtype of the weights; the smaller ones, and a beta for each chain, for float32."""
     found: list[KernelVariant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        kinds = [(LARGE_OF_PARTS if size == 4 else LARGE, False)]
+        kinds = [(largest_field_tile(size), False)]
         if dtype == "fp32":
-            kinds += [(LARGE_OF_PARTS, True), *((smaller, False) for smaller in SMALLER)]
+            kinds += [(largest_field_tile(size), True), *((smaller, False) for smaller in SMALLER)]
         for tile, betas in kinds:
-            block_chains, block_hidden, block_visible, warps = tile
-            signature = {
-                **dict.fromkeys(free_energy_kernel.arg_names, "i32:16"),
+            given = {
                 "visible": "*u8:16",
                 **dict.fromkeys(("weights", "visible_bias", "hidden_bias"), f"*{dtype}:16"),
                 "betas": "*fp64:16",
@@ -147,19 +120,8 @@ def variants() -> Sequence[KernelVariant]:
                 "beta_bits": "i64",
                 "BETAS": betas,
                 "SPLIT": True,
-                "BLOCK_CHAINS": block_chains,
-                "BLOCK_HIDDEN": block_hidden,
-                "BLOCK_VISIBLE": block_visible,
+                **tile.sizes("CHAINS", "HIDDEN", "VISIBLE"),
             }
-            found.append(
-                TritonVariant(
-                    name=f"{dtype}, {block_chains} x {block_hidden}{', beta for each chain' if betas else ''}",
-                    threads=32 * warps,
-                    items=block_chains * block_hidden * block_visible // (32 * warps),
-                    unit="multiply-adds",
-                    bytes_per_item=1 / block_hidden + size / block_chains,
-                    kernel=free_energy_kernel,
-                    signature=signature,
-                )
-            )
+            name = f"{dtype}, {tile.rows} x {tile.columns}{', beta for each chain' if betas else ''}"
+            found.append(triton_variant(name, free_energy_kernel, tile, size, given))
     return found

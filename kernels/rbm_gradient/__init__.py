@@ -1,6 +1,5 @@
 """The gradient of a restricted Boltzmann machine's log-likelihood: positive and negative phase in one product."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -8,8 +7,10 @@ from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.rbm_checks import require_beta, require_bias, require_states, require_values, require_weights
+from .launches import Phase
+from .reference import hidden_probabilities, statistics
 
-__all__ = ["Gradient", "log_likelihood_gradient"]
+__all__ = ["Gradient", "hidden_probabilities", "log_likelihood_gradient", "statistics"]
 
 
 class Gradient(NamedTuple):
@@ -18,20 +19,6 @@ class Gradient(NamedTuple):
     weights: Tensor
     visible_bias: Tensor
     hidden_bias: Tensor
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Chains and what their hidden units are: all contiguous on one device.
-
-    - ``visible``: uint8 (chains, visible units), at least one chain.
-    - ``hidden``: uint8 states or float32 probabilities, (chains, hidden units).
-    - ``to_infer``: whether ``hidden`` is yet to be written, with ``P(h = 1 | v)``; it is float32 then.
-    """
-
-    visible: Tensor
-    hidden: Tensor
-    to_infer: bool
 
 
 def log_likelihood_gradient(
@@ -130,9 +117,12 @@ def log_likelihood_gradient(
         )
         for visible, hidden in ((data, data_hidden), (model, model_hidden))
     ]
-    bias = None if hidden_bias is None else hidden_bias.contiguous()
+    kernels = backend_module(chosen, __name__)
+    to_infer = [phase for phase in phases if phase.to_infer]
     with running_on(data.device):
-        backend_module(chosen, __name__).gradient(*phases, weights, bias, beta, out)
+        if to_infer and hidden_units and weights is not None and hidden_bias is not None:
+            kernels.infer(to_infer, weights, hidden_bias.contiguous(), beta)
+        kernels.gradient(*phases, out)
     for value in out:
         note_written(value)
     return out

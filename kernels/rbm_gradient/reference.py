@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from . import Gradient, Phase
+    from . import Gradient
+    from .launches import Phase
 
 
-def hidden_probabilities(visible: Tensor, weights: Tensor, hidden_bias: Tensor, beta: float) -> Tensor:
+def hidden_probabilities(
+    visible: Tensor, weights: Tensor, hidden_bias: Tensor, beta: float, out: Tensor | None = None
+) -> Tensor:
     """``P(h = 1 | v)`` in the parameters' own dtype, (chains, hidden units)."""
-    return torch.sigmoid(beta * (hidden_bias + visible.to(weights.dtype) @ weights))
+    return torch.sigmoid(beta * (hidden_bias + visible.to(weights.dtype) @ weights), out=out)
 
 
 def statistics(visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,16 +26,15 @@ def statistics(visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return wide.t() @ hidden / len(visible), wide.mean(0), hidden.mean(0)
 
 
-def gradient(
-    data: Phase, model: Phase, weights: Tensor | None, hidden_bias: Tensor | None, beta: float, out: Gradient
-) -> None:
-    """The ``torch`` backend: ``out`` is written. 16-bit parameters are summed in float32."""
-    found = []
-    for phase in (data, model):
-        hidden = phase.hidden.to(torch.float32)
-        if phase.to_infer and weights is not None and hidden_bias is not None:
-            parameters = (weights.to(torch.float32), hidden_bias.to(torch.float32))
-            hidden = hidden_probabilities(phase.visible, *parameters, beta)
-        found.append(statistics(phase.visible, hidden))
-    for tensor, of_data, of_model in zip(out, *found, strict=True):
+def infer(phases: Sequence[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> None:
+    """The ``torch`` backend: ``hidden`` of each phase is written, in float32 from 16-bit parameters too."""
+    wide, bias = weights.to(torch.float32), hidden_bias.to(torch.float32)
+    for phase in phases:
+        hidden_probabilities(phase.visible, wide, bias, beta, out=phase.hidden)
+
+
+def gradient(data: Phase, model: Phase, out: Gradient) -> None:
+    """The ``torch`` backend: ``out`` is written, summed in float32."""
+    means = (statistics(phase.visible, phase.hidden.to(torch.float32)) for phase in (data, model))
+    for tensor, of_data, of_model in zip(out, *means, strict=True):
         tensor.copy_(of_data - of_model)

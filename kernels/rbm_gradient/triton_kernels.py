@@ -20,23 +20,22 @@ import triton.language as tl
 from torch import Tensor
 
 from ..common.binary_product_triton import add_product, fields
-from ..common.triton_math import bits_of, from_bits, rounded_product
+from ..common.triton_math import from_bits, rounded_product
 from ..common.triton_runtime import INTERPRETS
-from ..common.variants import KernelVariant, TritonVariant
-from ..rbm_free_energy.triton_kernels import LARGE, LARGE_OF_PARTS, tile_of
-from ..rows.shapes import counters
-from .shapes import split_chains
+from ..common.variants import KernelVariant
+from ..machines.product_tiles import Tile, field_tile, largest_field_tile, triton_variant
+from .launches import Phase, inference, products
 
 if TYPE_CHECKING:
-    from . import Gradient, Phase
+    from . import Gradient
 
-TILES = ((128, 64, 32, 8), (64, 64, 32, 4))
-"""Visible units, hidden units and chains of a tile, and warps."""
-INTERPRETED = (64, 64, 256, 4)
+TILES = (Tile(128, 64, 32, 8), Tile(64, 64, 32, 4))
+"""Rows are visible units, columns hidden units, terms chains."""
+INTERPRETED = Tile(64, 64, 256, 4)
 """Interpreted, a program costs the same few milliseconds whatever its tile."""
 TILES_WANTED = 64
 """For the larger tile; where there are fewer, chains are split, too."""
-MOST_UNITS = (1 << 31) // (INTERPRETED if INTERPRETS else TILES[0])[2] - 1
+MOST_UNITS = (1 << 31) // (INTERPRETED if INTERPRETS else TILES[0]).terms - 1
 """Places in a block of chains have 32 bits."""
 ROWS_ADDED = tl.constexpr(64 if INTERPRETS else 32)
 
@@ -117,6 +116,16 @@ def difference(of_data, of_model, data_chains, model_chains):
     return of_data - rounded_product(of_model, 1.0 / model_chains.to(tl.float32))
 
 
+@triton.jit
+def add_parts(total, first, whole, mask):
+    """``total`` plus the values at ``first`` in each part, ``whole`` apart, in the order of the parts."""
+    for part in range(tl.num_programs(2)):
+        # Past the first-level cache, which may hold what was there before the parts.
+        given = first + tl.cast(part, tl.int64) * whole
+        total += tl.load(given, mask=mask, other=0.0, cache_modifier=".cg")
+    return total
+
+
 @triton.jit(do_not_specialize=["data_part", "model_part", "data_chains", "model_chains"])
 def gradient_kernel(
     data,  # uint8 (data_chains, visible_units) contiguous
@@ -178,70 +187,43 @@ def gradient_kernel(
         finished_before = tl.atomic_add(counter, 1, sem="acq_rel")
         if finished_before == tl.num_programs(2) - 1:
             tl.store(counter, 0)
-            # Past the first-level cache, which may hold what was there before the parts; a few rows at a time, since
-            # addresses of a whole tile would fill the registers.
+            # A few rows at a time, since addresses of a whole tile would fill the registers.
             for row in range(0, BLOCK_VISIBLE, ROWS_ADDED):
                 own = tl.program_id(0).to(tl.int64) * BLOCK_VISIBLE + row + tl.arange(0, ROWS_ADDED)
                 added = own[:, None] * hidden_units + j[None, :]
                 inside = (own < visible_units)[:, None] & (j < hidden_units)[None, :]
                 total = tl.zeros((ROWS_ADDED, BLOCK_HIDDEN), tl.float32)
-                for other in range(tl.num_programs(2)):
-                    given = parts + tl.cast(other, tl.int64) * whole + added
-                    total += tl.load(given, mask=inside, other=0.0, cache_modifier=".cg")
-                tl.store(weights_out + added, total, mask=inside)
+                tl.store(weights_out + added, add_parts(total, parts + added, whole, inside), mask=inside)
             if tl.program_id(1) == 0:
                 units = tl.zeros((BLOCK_VISIBLE,), tl.float32)
-                for other in range(tl.num_programs(2)):
-                    given = parts + tl.cast(other, tl.int64) * whole + size + i
-                    units += tl.load(given, mask=i < visible_units, other=0.0, cache_modifier=".cg")
+                units = add_parts(units, parts + size + i, whole, i < visible_units)
                 tl.store(visible_out + i, units, mask=i < visible_units)
             if tl.program_id(0) == 0:
                 units = tl.zeros((BLOCK_HIDDEN,), tl.float32)
-                for other in range(tl.num_programs(2)):
-                    given = parts + tl.cast(other, tl.int64) * whole + size + visible_units + j
-                    units += tl.load(given, mask=j < hidden_units, other=0.0, cache_modifier=".cg")
+                units = add_parts(units, parts + size + visible_units + j, whole, j < hidden_units)
                 tl.store(hidden_out + j, units, mask=j < hidden_units)
 
 
-def infer(phases: list[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> None:
-    """Write ``hidden`` of one or two phases: that of the data's, so to speak, and of the model's."""
-    data, model = phases[0], phases[-1]
-    hidden_units, visible_units = weights.shape[1], weights.shape[0]
-    chains = sum(len(phase.visible) for phase in phases)
-    block_chains, block_hidden, block_visible, warps = tile_of(chains, hidden_units, weights.dtype)
-    tiles = [triton.cdiv(len(phase.visible), block_chains) for phase in phases]
-    infer_kernel[(sum(tiles), triton.cdiv(hidden_units, block_hidden))](
-        data.visible, model.visible, data.hidden, model.hidden, weights, hidden_bias, tiles[0], len(data.visible),
-        len(model.visible), visible_units, hidden_units, *weights.stride(), bits_of(beta), BLOCK_CHAINS=block_chains,
-        BLOCK_HIDDEN=block_hidden, BLOCK_VISIBLE=block_visible, num_warps=warps,
-    )  # fmt: skip
+def infer(phases: Sequence[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> None:
+    """Write ``hidden`` of one or two phases."""
+    tile = field_tile(sum(len(phase.visible) for phase in phases), weights.shape[1], weights.dtype)
+    launch = inference(tile, phases, weights, hidden_bias, beta)
+    infer_kernel[launch.grid](
+        *launch.triton_arguments(unread=weights), **tile.sizes("CHAINS", "HIDDEN", "VISIBLE"), num_warps=tile.warps
+    )
 
 
-def gradient(
-    data: Phase, model: Phase, weights: Tensor | None, hidden_bias: Tensor | None, beta: float, out: Gradient
-) -> None:
-    """Write ``out``, and the hidden probabilities that are to be inferred."""
+def gradient(data: Phase, model: Phase, out: Gradient) -> None:
+    """Write ``out`` from visible and hidden units of both phases."""
     visible_units, hidden_units = out.weights.shape
-    to_infer = [phase for phase in (data, model) if phase.to_infer]
-    if to_infer and hidden_units:
-        assert weights is not None
-        assert hidden_bias is not None
-        infer(to_infer, weights, hidden_bias, beta)
     if max(visible_units, hidden_units) > MOST_UNITS:
         raise ValueError(f"data must have at most {MOST_UNITS} visible and hidden units with backend 'triton'")
-    large = triton.cdiv(visible_units, TILES[0][0]) * triton.cdiv(hidden_units, TILES[0][1]) >= TILES_WANTED
-    block_visible, block_hidden, block_chains, warps = INTERPRETED if INTERPRETS else TILES[0 if large else 1]
-    tiles = (max(1, triton.cdiv(visible_units, block_visible)), max(1, triton.cdiv(hidden_units, block_hidden)))
-    split = split_chains(len(data.visible), len(model.visible), tiles[0] * tiles[1], block_chains)
-    splits, parts, count = split.parts > 1, out.weights, out.weights
-    if splits:
-        width = visible_units * hidden_units + visible_units + hidden_units
-        parts = out.weights.new_empty((split.parts, width))
-        count = counters(tiles[0] * tiles[1], parts.device)
-    gradient_kernel[(*tiles, split.parts)](
-        data.visible, model.visible, data.hidden, model.hidden, *out, parts, count, len(data.visible),
-        len(model.visible), visible_units, hidden_units, split.data_chains, split.model_chains, SPLIT=splits,
-        BLOCK_VISIBLE=block_visible, BLOCK_HIDDEN=block_hidden, BLOCK_CHAINS=block_chains, num_warps=warps,
+    rows, columns = TILES[0].grid(visible_units, hidden_units)
+    tile = INTERPRETED if INTERPRETS else TILES[0 if rows * columns >= TILES_WANTED else 1]
+    launch = products(tile, data, model, out)
+    gradient_kernel[launch.grid](
+        *launch.triton_arguments(unread=out.weights), SPLIT=launch.grid[2] > 1,
+        **tile.sizes("VISIBLE", "HIDDEN", "CHAINS"), num_warps=tile.warps,
     )  # fmt: skip
 
 
@@ -249,52 +231,27 @@ def variants() -> Sequence[KernelVariant]:
     """Inference for each dtype of the weights; the gradient from probabilities and from states, with each tile."""
     found: list[KernelVariant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        block_chains, block_hidden, block_visible, warps = LARGE_OF_PARTS if size == 4 else LARGE
-        signature = {
-            **dict.fromkeys(infer_kernel.arg_names, "i32:16"),
+        tile = largest_field_tile(size)
+        given = {
             **dict.fromkeys(("data", "model"), "*u8:16"),
             **dict.fromkeys(("data_hidden", "model_hidden"), "*fp32:16"),
             **dict.fromkeys(("weights", "hidden_bias"), f"*{dtype}:16"),
             "weight_stride_hidden": 1,
             "beta_bits": "i64",
-            "BLOCK_CHAINS": block_chains,
-            "BLOCK_HIDDEN": block_hidden,
-            "BLOCK_VISIBLE": block_visible,
+            **tile.sizes("CHAINS", "HIDDEN", "VISIBLE"),
         }
-        found.append(
-            TritonVariant(
-                name=f"probabilities {dtype}",
-                threads=32 * warps,
-                items=block_chains * block_hidden * block_visible // (32 * warps),
-                unit="multiply-adds",
-                bytes_per_item=1 / block_hidden + size / block_chains,
-                kernel=infer_kernel,
-                signature=signature,
-            )
-        )
+        found.append(triton_variant(f"probabilities {dtype}", infer_kernel, tile, size, given))
     for hidden, size in (("fp32", 4), ("u8", 1)):
-        for split, (block_visible, block_hidden, block_chains, warps) in ((True, TILES[0]), (False, TILES[1])):
-            signature = {
-                **dict.fromkeys(gradient_kernel.arg_names, "i32:16"),
+        for split, tile in ((True, TILES[0]), (False, TILES[1])):
+            given = {
                 **dict.fromkeys(("data", "model"), "*u8:16"),
                 **dict.fromkeys(("data_hidden", "model_hidden"), f"*{hidden}:16"),
                 **dict.fromkeys(("weights_out", "visible_out", "hidden_out", "parts"), "*fp32:16"),
                 "counters": "*i32:16",
                 **dict.fromkeys(("data_chains", "model_chains", "data_part", "model_part"), "i32"),
                 "SPLIT": split,
-                "BLOCK_VISIBLE": block_visible,
-                "BLOCK_HIDDEN": block_hidden,
-                "BLOCK_CHAINS": block_chains,
+                **tile.sizes("VISIBLE", "HIDDEN", "CHAINS"),
             }
-            found.append(
-                TritonVariant(
-                    name=f"{'probabilities' if hidden == 'fp32' else 'states'}, {block_visible} x {block_hidden}",
-                    threads=32 * warps,
-                    items=block_visible * block_hidden * block_chains // (32 * warps),
-                    unit="multiply-adds",
-                    bytes_per_item=1 / block_hidden + size / block_visible,
-                    kernel=gradient_kernel,
-                    signature=signature,
-                )
-            )
+            name = f"{'probabilities' if hidden == 'fp32' else 'states'}, {tile.rows} x {tile.columns}"
+            found.append(triton_variant(name, gradient_kernel, tile, size, given))
     return found

@@ -23,8 +23,11 @@ from boltzbench.harness import (
 from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.ising import lattice_couplings, units_of
 from boltzbench.plugins.exact.ising import kaufman
-from boltzbench.plugins.operations.machines import rbm_free_energy
+from boltzbench.plugins.exact.rbm import LOG_Z, fixture
+from boltzbench.plugins.exact.rbm import log_partition as log_partition_of_rbm
+from boltzbench.plugins.exact.states import all_units
 from boltzbench.plugins.support import digits
+from boltzbench.plugins.support.machines import near_log_z
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
 
@@ -123,20 +126,8 @@ def make_outputs(inputs: Inputs) -> Tensors:
     return {"log_z": inputs["weights"].new_empty((), dtype=torch.float64)}
 
 
-def _states(units: int, device: torch.device) -> Tensor:
-    return (torch.arange(1 << units, device=device)[:, None] >> torch.arange(units, device=device) & 1).double()
-
-
-def _of_rbm(w: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """Enumeration over the smaller layer, all in float64."""
-    if w.shape[0] > w.shape[1]:
-        w, b, c = w.t(), c, b
-    x = _states(len(w), w.device)
-    return torch.logsumexp(x @ b + torch.nn.functional.softplus(c + x @ w, threshold=100.0).sum(1), 0)
-
-
 def _of_machine(w: Tensor, b: Tensor) -> Tensor:
-    x = _states(len(w), w.device)
+    x = all_units(len(w), w.device).double()
     return torch.logsumexp(0.5 * ((x @ w) * x).sum(1) + x @ b, 0)
 
 
@@ -172,9 +163,9 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
             count = -(-min(w.shape) // BLOCK)
             of_b, of_c = (_blocks_of(units, count).to(w.device) for units in w.shape)
             parts = [(of_b == block, of_c == block) for block in range(count)]
-            value = torch.stack([_of_rbm(w[i][:, j], b[i], c[j]) for i, j in parts]).sum()
+            value = torch.stack([log_partition_of_rbm(w[i][:, j], b[i], c[j]) for i, j in parts]).sum()
         else:
-            value = _of_rbm(w, b, c)
+            value = log_partition_of_rbm(w, b, c)
         bound = (4 * max(w.shape) + 64) * U
     return {"log_z": Expected(value.to(w.device), bound)}
 
@@ -207,9 +198,9 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 def is_the_fixtures(advance: Advance, device: torch.device, seed: int) -> Agreement:
     """A machine whose log Z was enumerated in extended precision; its visible units are the larger layer."""
-    machine = {name: part.to(device) for name, part in rbm_free_energy.fixture().items()}
+    machine = {name: part.to(device) for name, part in fixture().items()}
     found = advance({**machine, "beta": 1.0})["log_z"]
-    return _close(float(found), 15.116010115197419, (4 * 10 + 64) * U)
+    return near_log_z(float(found), LOG_Z, (4 * 10 + 64) * U)
 
 
 def is_kaufmans(advance: Advance, device: torch.device, seed: int) -> Agreement:
@@ -220,17 +211,10 @@ def is_kaufmans(advance: Advance, device: torch.device, seed: int) -> Agreement:
             machine = units_of(lattice_couplings(height, width), torch.zeros(height * width, dtype=torch.float64))
             inputs = {"weights": machine.weights.to(device), "biases": machine.biases.to(device), "beta": beta}
             found = float(advance(inputs)["log_z"]) - beta * float(machine.constant)
-            worst = _close(found, kaufman(height, width, beta).log_z, 1e-10)
+            worst = near_log_z(found, kaufman(height, width, beta).log_z, 1e-10)
             if not worst.passed:
                 return worst
     return worst
-
-
-def _close(found: float, exact: float, bound: float) -> Agreement:
-    error = abs(found - exact)
-    if not error <= bound:
-        return Agreement(Status.WRONG_LAW, f"log Z is {found:.12g}, exactly {exact:.12g}", error=error, bound=bound)
-    return Agreement(Status.PASSED, error=error, bound=bound)
 
 
 OPERATION = Operation(

@@ -1,6 +1,5 @@
 """The operation ``rbm_gradient``: positive and negative phase as one gradient, and its implementations."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Unpack
@@ -20,10 +19,9 @@ from boltzbench.harness import (
     Status,
     Tensors,
 )
-from boltzbench.kernels.rbm_gradient import Gradient, log_likelihood_gradient
-from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, statistics
-from boltzbench.plugins.operations.machines.rbm_free_energy import NOTE, PARTS, field_error
+from boltzbench.kernels.rbm_gradient import Gradient, hidden_probabilities, log_likelihood_gradient, statistics
 from boltzbench.plugins.support import digits
+from boltzbench.plugins.support.machines import BETAS, NOTE, PARTS, fields_and_errors, random_weights
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
 
@@ -31,7 +29,6 @@ BOLTZBENCH_API = 1
 
 RESULTS = ("weights_gradient", "visible_bias_gradient", "hidden_bias_gradient")
 """In the order of `Gradient`: an output of an input's name would be a state."""
-BETAS = {"hot": 0.25, "cold": 3.0}
 MOST_PARTS = 128
 """That the kernels here split chains into, and add."""
 
@@ -64,14 +61,10 @@ CASES = (
         _case(64, 64, 784, 500, scenario=scenario, purpose="bench", preset="quick")
         for scenario in ("", "sampled model")
     ),
+    *(_case(8192, 8192, 1024, 1024, scenario=scenario, purpose="bench", preset="quick") for scenario in ("", "states")),
     *(
-        _case(8192, 8192, 1024, 1024, dtype, scenario, purpose="bench", preset=preset)
-        for dtype, scenario, preset in (
-            ("float32", "", "quick"),
-            ("bfloat16", "", "full"),
-            ("float32", "states", "quick"),
-            ("float32", "sampled model", "full"),
-        )
+        _case(8192, 8192, 1024, 1024, dtype, scenario, purpose="bench", preset="full")
+        for dtype, scenario in (("bfloat16", ""), ("float32", "sampled model"))
     ),
     _case(digits.IMAGES, 100, digits.PIXELS, digits.HIDDEN_UNITS, scenario="digits", purpose="real", preset="quick"),
 )
@@ -89,11 +82,9 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         weights, _, hidden_bias = (part.to(device) for part in digits.machine())
         data = digits.binary_images().to(device)
     else:
-        weights, hidden_bias = 4.0 / math.sqrt(max(visible, hidden, 1)) * random(visible, hidden), random(hidden)
-    if case.scenario == "outliers":
-        weights[:, ::7] *= 100.0
+        weights, hidden_bias = random_weights(case, random), random(hidden)
     if case.scenario == "transposed":
-        weights, data = weights.t().contiguous().t(), data.t().contiguous().t()
+        data = data.t().contiguous().t()
     inputs: dict[str, Any] = {
         "data": data,
         "model": model,
@@ -126,14 +117,12 @@ def _phase(inputs: Inputs, name: str) -> tuple[tuple[Tensor, ...], tuple[Tensor,
     of parts of the chains are added, n at most, and 8 roundings make means, and their difference.
     """
     visible, hidden, u = inputs[name], inputs.get(f"{name}_hidden"), 2.0**-24
-    wide, beta, chains = visible.double(), inputs["beta"], len(visible)
+    beta, chains = inputs["beta"], len(visible)
     off = torch.zeros((), dtype=torch.float64, device=visible.device)
     if hidden is None:
-        weights, bias = inputs["weights"].double(), inputs["hidden_bias"].double()
-        x, parts = bias + wide @ weights, PARTS[str(inputs["weights"].dtype).removeprefix("torch.")]
-        e = field_error(bias.abs() + wide @ weights.abs(), len(weights), parts) + 3 * u * x.abs()
+        _, e = fields_and_errors(visible, inputs["weights"], inputs["hidden_bias"])
         off = (beta * e / 4).clamp(max=1.0) + 4 * u
-        hidden = hidden_probabilities(visible, weights, bias, beta)
+        hidden = hidden_probabilities(visible, inputs["weights"].double(), inputs["hidden_bias"].double(), beta)
     exact = hidden.dtype is torch.uint8
     h = hidden.double()
     means = statistics(visible, h)

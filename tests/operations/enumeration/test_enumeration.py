@@ -9,10 +9,11 @@ from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.enumeration.tables import machine_tables, product_tables
 from boltzbench.kernels.ising import lattice_couplings, units_of
 from boltzbench.kernels.rbm_training import Machine
-from boltzbench.kernels.rbm_training import log_partition as by_pieces
+from boltzbench.kernels.rbm_training import log_partition as log_partition_as_a_number
 from boltzbench.plugins.exact.ising import kaufman
+from boltzbench.plugins.exact.rbm import LOG_Z, fixture
+from boltzbench.plugins.exact.rbm import log_partition as at_once
 from boltzbench.plugins.operations.machines import enumeration as plugin
-from boltzbench.plugins.operations.machines.rbm_free_energy import fixture
 
 CPU = torch.device("cpu")
 BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
@@ -33,13 +34,16 @@ def test_the_fixture_has_its_known_log_z_whichever_layer_is_smaller(backend):
     for machine in ((weights, b, c), (weights.t(), c, b)):
         found = rbm_log_partition(*machine, backend=backend)
         assert found.dtype is torch.float64
-        assert float(found) == pytest.approx(15.116010115197419, abs=1e-12 if backend == "torch" else 2e-6)
+        assert float(found) == pytest.approx(LOG_Z, abs=1e-12 if backend == "torch" else 2e-6)
 
 
-def test_torch_agrees_with_the_training_package():
-    machine = Machine(random(11, 14), random(11, seed=1), random(14, seed=2))
-    for beta in (0.3, 1.0):
-        assert float(rbm_log_partition(*machine, beta)) == pytest.approx(by_pieces(machine, beta), abs=1e-11)
+def test_torch_and_the_training_package_agree_with_all_states_at_once():
+    for visible, hidden in ((11, 14), (14, 11)):
+        machine = Machine(random(visible, hidden), random(visible, seed=1), random(hidden, seed=2))
+        for beta in (0.3, 1.0):
+            exact = float(at_once(*(beta * part for part in machine)))
+            assert float(rbm_log_partition(*machine, beta)) == pytest.approx(exact, abs=1e-11)
+            assert log_partition_as_a_number(machine, beta) == pytest.approx(exact, abs=1e-11)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -48,7 +52,7 @@ def test_a_machine_of_two_layers_is_a_machine_of_any_couplings(backend):
     whole = torch.zeros(18, 18, dtype=torch.float64)
     whole[:10, 10:], whole[10:, :10] = weights, weights.t()
     found = log_partition(whole, torch.cat((b, c)), backend=backend)
-    assert float(found) == pytest.approx(15.116010115197419, abs=1e-11)
+    assert float(found) == pytest.approx(LOG_Z, abs=1e-11)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -108,7 +112,7 @@ def test_what_exponents_cannot_hold_is_refused_or_nan_and_torch_takes_it(backend
     with pytest.raises(ValueError, match=r"weights .* too large"):
         rbm_log_partition(*machine, backend=backend)
     assert rbm_log_partition(*machine, backend=backend, check_values=False).isnan()
-    assert float(rbm_log_partition(*machine)) == pytest.approx(by_pieces(Machine(*machine)), rel=1e-12)
+    assert float(rbm_log_partition(*machine)) == pytest.approx(float(at_once(*machine)), rel=1e-12)
     with pytest.raises(ValueError, match="too large"):
         log_partition(bonds(18, scale=40.0), random(18), backend=backend)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.rbm_free_energy import free_energy
+from boltzbench.plugins.exact.states import all_units
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -33,13 +34,9 @@ def states(chains, units, seed=1):
     return (torch.rand(chains, units, generator=torch.Generator().manual_seed(seed)) < 0.5).to(torch.uint8).to(DEVICE)
 
 
-def all_states(units):
-    return (torch.arange(1 << units)[:, None] >> torch.arange(units) & 1).to(torch.uint8).to(DEVICE)
-
-
 def enumerated(visible, weights, visible_bias, hidden_bias, beta):
     """``-(1/beta) log sum_h exp(-beta E(v, h))`` over all hidden states."""
-    v, h = visible.double(), all_states(len(hidden_bias)).double()
+    v, h = visible.double(), all_units(len(hidden_bias), DEVICE).double()
     energy = -(v @ visible_bias.double())[:, None] - (h @ hidden_bias.double()) - v @ weights.double() @ h.t()
     return -torch.logsumexp(-beta * energy, 1) / beta
 
@@ -66,8 +63,8 @@ def test_a_beta_for_each_chain(backend):
 
 def test_the_machine_turned_round_has_the_same_partition_function(backend):
     weights, b, c = machine(6, 9)
-    log_z = torch.logsumexp(-free_energy(all_states(6), weights, b, c, backend=backend).double(), 0)
-    turned = torch.logsumexp(-free_energy(all_states(9), weights.t(), c, b, backend=backend).double(), 0)
+    log_z = torch.logsumexp(-free_energy(all_units(6, DEVICE), weights, b, c, backend=backend).double(), 0)
+    turned = torch.logsumexp(-free_energy(all_units(9, DEVICE), weights.t(), c, b, backend=backend).double(), 0)
     assert log_z.item() == pytest.approx(turned.item(), abs=1e-5)
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
+from boltzbench.kernels.rbm_gradient.launches import split_chains
 from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, statistics
-from boltzbench.kernels.rbm_gradient.shapes import split_chains
 from boltzbench.kernels.rbm_training import Machine, exact_gradient, log_likelihood, log_partition
+from boltzbench.plugins.exact.states import all_units
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -30,10 +31,6 @@ def random(*shape, seed=0):
 
 def states(*shape, seed=1):
     return (random(*shape, seed=seed) < 0.3).to(torch.uint8)
-
-
-def all_states(units):
-    return (torch.arange(1 << units)[:, None] >> torch.arange(units) & 1).to(torch.uint8).to(DEVICE)
 
 
 def require_close(found, expected, tolerance=2e-6):
@@ -65,7 +62,7 @@ def test_every_kind_of_hidden_units(backend, data_kind, model_kind):
 def test_against_enumeration(backend):
     """Model states in numbers in proportion to their law, up to rounding: the difference is known to that."""
     machine = Machine(random(6, 4), random(6, seed=1), random(4, seed=2))
-    visible, data = all_states(6), states(50, 6)
+    visible, data = all_units(6, DEVICE), states(50, 6)
     wide = machine.double()
     field = wide.hidden_bias + visible.double() @ wide.weights
     log_weight = visible.double() @ wide.visible_bias + torch.nn.functional.softplus(field).sum(1)
@@ -88,7 +85,7 @@ def test_the_exact_gradient_is_the_slope_of_the_log_likelihood():
         field = parameters[2] + visible @ parameters[0]
         return beta * visible @ parameters[1] + torch.nn.functional.softplus(beta * field).sum(1)
 
-    value = score(v).mean() - torch.logsumexp(score(all_states(4).double()), 0)
+    value = score(v).mean() - torch.logsumexp(score(all_units(4, DEVICE).double()), 0)
     assert value.item() == pytest.approx(log_likelihood(machine, data, beta), rel=1e-12)
     slopes = torch.autograd.grad(value, parameters)
     for exact, slope in zip(exact_gradient(machine, data, beta), slopes, strict=True):
