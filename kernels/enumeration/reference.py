@@ -1,4 +1,4 @@
-"""Enumeration in torch, float64, some states at a time: the ``torch`` backend."""
+"""The ``torch`` backend: enumeration in float64, in pieces that fit the memory."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""States of a machine: all of them in their order, and random spins to start from."""
+"""Enumeration of all states of a small machine, and random spins as initial states."""
 
 from collections.abc import Iterator
 
@@ -8,21 +8,21 @@ from torch import Tensor
 from ..philox import Stream, random_words
 
 SITES_OF_A_WORD = 64
-"""Neighbouring sites of a row: 32 of either colour, in a word of the packed form of `boltzbench.kernels.ising`."""
+"""In `boltzbench.kernels.ising` a word of 32 bits holds the sites of one colour among 64 neighbours in a row."""
 
 
 def all_states(units: int, device: torch.device) -> Tensor:
-    """All states of so many units, float64 (2**units, units): unit i is bit i of a state's number."""
+    """All states of ``units`` units, float64 (2**units, units): unit i is bit i of the row number."""
     return states_between(0, 1 << units, units, device)
 
 
 def states_between(first: int, end: int, units: int, device: torch.device) -> Tensor:
-    """The states with the numbers from ``first`` to ``end``, float64 (end - first, units)."""
+    """Rows ``first`` to ``end`` of `all_states`, float64 (end - first, units)."""
     return (torch.arange(first, end, device=device)[:, None] >> torch.arange(units, device=device) & 1).double()
 
 
 def states_in_pieces(units: int, rows: int, device: torch.device) -> Iterator[Tensor]:
-    """`all_states` in pieces of at most ``rows``, so that memory stays small."""
+    """`all_states` in pieces of at most ``rows`` rows, to bound memory."""
     for first in range(0, 1 << units, rows):
         yield states_between(first, min(first + rows, 1 << units), units, device)
 

@@ -1,4 +1,4 @@
-"""The free energy of each chain in CUDA C: launching `rbm_free_energy.cu`."""
+"""Launches `rbm_free_energy.cu`."""
 
 import functools
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def module(dtype: torch.dtype) -> CudaModule:
 def forward(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor, out: Tensor
 ) -> None:
-    """Write ``out``. There is at least one chain."""
+    """Write ``out`` for at least one chain."""
     launch = arranged(CUDA_TILE, visible, weights, visible_bias, hidden_bias, beta, out)
     kernel = f"free_energy<{TYPES[weights.dtype]}>"
     module(weights.dtype).launch(kernel, launch.grid, (CUDA_TILE.threads,), launch.arguments, device=out.device)

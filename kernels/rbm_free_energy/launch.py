@@ -1,4 +1,4 @@
-"""The launch of the free energy's kernel, the same for CUDA C and Triton."""
+"""Grid and arguments of the free energy kernel, for CUDA C and Triton."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ def arranged(
     tile: Tile, visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor,
     out: Tensor,
 ) -> Launch:  # fmt: skip
-    """A block computes ``tile.rows`` chains and ``tile.columns`` hidden units.
+    """The launch where a block computes ``tile.rows`` chains and ``tile.columns`` hidden units.
 
-    Where hidden units take several tiles, each block writes its part of the sums, and the last one to finish adds them.
+    If the hidden units span several tiles, each block writes its part of the sums, and the last block adds the parts.
     """
     grid = tile.grid(len(visible), weights.shape[1])
     parts = count = None

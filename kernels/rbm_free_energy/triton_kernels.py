@@ -1,13 +1,13 @@
 """The free energy of each chain in Triton: product, bias, softplus and sum in one kernel; fields are never stored.
 
-Bound by arithmetic: 2 * visible units operations for each hidden unit of a chain (three times that on the bfloat16
-tensor cores for float32 weights), against a byte for each state. Behind the product, for each hidden unit one ex2 and
-five other instructions: softplus in base 2 is ``max(z, 0) + log2(1 + 2**-|z|)``, and one lg2 serves all units of a
-tile, of the product of their terms. Each term is 3/4 (1 + 2**-|z|), in [0.75, 1.5], so that the product of 128 of them
-neither overflows nor underflows.
+Arithmetic bounds the speed: 2 * visible units operations for each hidden unit of a chain, on tensor cores (three times
+that for float32 weights, as three bfloat16 products), against one byte for each state. After the product each hidden
+unit takes one ex2 and five other instructions: softplus in base 2 is ``max(z, 0) + log2(1 + 2**-|z|)``, and one lg2 of
+the product of their terms serves all units of a tile. The terms are ``3/4 (1 + 2**-|z|)``, in [0.75, 1.5], so that the
+product of 128 terms neither overflows nor underflows.
 
-A tile of chains that spans several tiles of hidden units is summed by the program that ends last, in the units' order:
-the same bits whichever that is.
+If hidden units span several tiles, the program that finishes last adds the parts in the order of the units, so that
+the result does not depend on which program that is.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ from .launch import arranged
 @triton.jit(do_not_specialize=["beta_bits"])
 def free_energy_kernel(
     visible,  # uint8 (chains, visible_units) contiguous
-    weights,  # (visible_units, hidden_units), strides that follow
+    weights,  # (visible_units, hidden_units), strides below
     visible_bias,  # (visible_units,) contiguous
     hidden_bias,  # (hidden_units,) contiguous
-    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
+    betas,  # float64 (chains,), read if BETAS; otherwise beta_bits holds the beta of all chains
     out,  # float32 (chains,)
     parts,  # float32 (tiles of hidden units, chains), if SPLIT
     counters,  # one for each tile of chains, 0 before and after, if SPLIT
@@ -63,7 +63,7 @@ def free_energy_kernel(
     total = log2_of_product(tl.where((unit < hidden_units)[None, :], terms, 1.0))
     present = tl.minimum(hidden_units - place * BLOCK_HIDDEN, BLOCK_HIDDEN)
     total += present.to(tl.float32) * 0.4150374992788438  # log2 of 4/3
-    total += tl.sum(tl.maximum(z, 0.0), axis=1)  # what is not there has field 0
+    total += tl.sum(tl.maximum(z, 0.0), axis=1)  # fields beyond the edge are 0
     share = total * (-0.6931471805599453 / beta).to(tl.float32)
     if place == 0:
         for start in range(0, visible_units, BLOCK_VISIBLE):
@@ -76,13 +76,13 @@ def free_energy_kernel(
             share -= tl.sum(tl.where(states != 0, bias[None, :], 0.0), axis=1)
     if SPLIT:
         tl.store(parts + place.to(tl.int64) * chains + chain, share, mask=inside)
-        tl.debug_barrier()  # all threads have stored before one of them counts
+        tl.debug_barrier()  # all threads store before one of them counts
         finished_before = tl.atomic_add(counters + tl.program_id(0), 1, sem="acq_rel")
         if finished_before == tl.num_programs(1) - 1:
             tl.store(counters + tl.program_id(0), 0)
             total = tl.zeros((BLOCK_CHAINS,), tl.float32)
             for other in range(tl.num_programs(1)):
-                # Past the first-level cache, which may hold what was there before the parts.
+                # Bypass the L1 cache, which may hold stale values.
                 given = parts + tl.cast(other, tl.int64) * chains + chain
                 total += tl.load(given, mask=inside, other=0.0, cache_modifier=".cg")
             tl.store(out + chain, total, mask=inside)
@@ -93,7 +93,7 @@ def free_energy_kernel(
 def forward(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor, out: Tensor
 ) -> None:
-    """Write ``out``. There is at least one chain."""
+    """Write ``out`` for at least one chain."""
     tile = field_tile(len(visible), weights.shape[1], weights.dtype)
     launch = arranged(tile, visible, weights, visible_bias, hidden_bias, beta, out)
     free_energy_kernel[launch.grid](
@@ -103,7 +103,7 @@ def forward(
 
 
 def variants() -> Sequence[KernelVariant]:
-    """The largest tile for each dtype of the weights; the smaller ones, and a beta for each chain, for float32."""
+    """The largest tile for each dtype of the weights; for float32 also a beta for each chain and the smaller tiles."""
     found: list[KernelVariant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
         kinds = [(largest_field_tile(size), False)]

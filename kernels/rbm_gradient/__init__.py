@@ -1,4 +1,4 @@
-"""The gradient of a restricted Boltzmann machine's log-likelihood: positive and negative phase in one product."""
+"""The gradient of a restricted Boltzmann machine's log-likelihood: the positive minus the negative phase."""
 
 from typing import NamedTuple
 
@@ -36,31 +36,31 @@ def log_likelihood_gradient(
 ) -> Gradient:
     """``dW_ij = <v_i h_j>_data - <v_i h_j>_model``, ``db_i`` and ``dc_j`` likewise: means over chains.
 
-    For ``E(v, h) = -b.v - c.h - v.W.h`` and ``p`` proportional to ``exp(-beta E)`` this is the gradient of the mean
-    log-likelihood of the data divided by beta, where the model's states are draws from ``p``; after a few sweeps from
-    the data it is that of contrastive divergence.
+    With ``E(v, h) = -b.v - c.h - v.W.h`` and ``p`` proportional to ``exp(-beta E)``, it estimates the gradient of the
+    mean log-likelihood of the data, divided by beta, if the model's states are draws from ``p``. If they are a few
+    sweeps away from the data, it is the update of contrastive divergence.
 
     Args:
         data, model: uint8 states 0 or 1 of the visible units, (chains, visible units), any strides, at least one chain
-            each; they may differ in number.
-        data_hidden, model_hidden: of the same chains the hidden units, (chains, hidden units): uint8 states, or float32
-            probabilities. None: ``P(h_j = 1 | v) = sigmoid(beta (c_j + sum_i v_i W_ij))`` is computed.
-        weights: (visible units, hidden units), float32, float16 or bfloat16; any strides. Needed where hidden units
-            are to be computed, as is
+            each; the numbers of chains may differ.
+        data_hidden, model_hidden: the hidden units of the same chains, (chains, hidden units): uint8 states or float32
+            probabilities. By default ``P(h_j = 1 | v) = sigmoid(beta (c_j + sum_i v_i W_ij))`` is computed.
+        weights: (visible units, hidden units), float32, float16 or bfloat16; any strides. Required, with
+            ``hidden_bias``, unless both ``data_hidden`` and ``model_hidden`` are given.
         hidden_bias: (hidden units,), ``weights``'s dtype.
         beta: the inverse temperature, finite and positive.
-        out: contiguous float32 tensors to write to, sharing no memory with each other or the arguments.
-        check_values: look for states other than 0 and 1, probabilities outside [0, 1] and parameters that are not
-            finite. On a GPU this waits for the device.
+        out: contiguous float32 tensors for the result; they must not share memory with each other or the arguments.
+        check_values: check that states are 0 or 1, probabilities lie in [0, 1] and parameters are finite. On a GPU
+            this waits for the device.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
-        ValueError: shapes do not match, there is no chain, a value is out of range, hidden units are to be computed
-            and there are no weights, or ``backend`` is unknown or cannot run here (``triton``: layers of 2**26 units).
+        ValueError: shapes do not match, there is no chain, a value is out of range, weights are missing, or
+            ``backend`` is unknown or cannot run here (``triton``: layers of 2**26 units).
 
-    Sums are float32, in an order that the shapes alone settle: the same arguments give the same bits, and equal phases
-    a gradient of exactly 0.
+    Sums are float32, in an order that depends on shapes only: the same arguments give the same bits, and equal phases
+    give a gradient of exactly 0.
 
     Source: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14 (2002).
     """
@@ -70,12 +70,12 @@ def log_likelihood_gradient(
         raise ValueError(f"model must have {data.shape[1]} visible units, as data has, got {model.shape[1]}")
     for name, visible in (("data", data), ("model", model)):
         if not len(visible):
-            raise ValueError(f"{name} must hold at least one chain: there is no mean of none")
+            raise ValueError(f"{name} must hold at least one chain, got shape {tuple(visible.shape)}")
     beta = float(require_beta(float(beta), data))
     given = {"data_hidden": data_hidden, "model_hidden": model_hidden}
     missing = [name for name, hidden in given.items() if hidden is None]
     if (weights is None or hidden_bias is None) and missing:
-        raise ValueError(f"weights and hidden_bias are needed to compute {missing[0]}")
+        raise ValueError(f"weights and hidden_bias are needed to compute {missing[0]}: pass them, or {missing[0]}")
     parameters: dict[str, Tensor] = {}
     if weights is not None:
         parameters["weights"] = require_weights(weights, data.shape[1], data.device)

@@ -1,4 +1,4 @@
-"""The gradient in CUDA C: launching `rbm_gradient.cu`."""
+"""Launches `rbm_gradient.cu`."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SOURCE = Path(__file__).with_name("rbm_gradient.cu")
 
 @functools.cache
 def infer_module(dtype: torch.dtype) -> CudaModule:
-    """Hidden probabilities from weights of one dtype."""
+    """The kernel of hidden probabilities for weights of one dtype."""
     return CudaModule(SOURCE, [f"infer<{TYPES[dtype]}>"])
 
 
 @functools.cache
 def gradient_module(data: torch.dtype, model: torch.dtype) -> CudaModule:
-    """The gradient from hidden states or probabilities, in the data's and in the model's phase."""
+    """The gradient kernel for hidden states or probabilities, by the dtypes of ``hidden`` in either phase."""
     return CudaModule(SOURCE, [f"gradient<{HIDDEN_TYPES[data]}, {HIDDEN_TYPES[model]}>"])
 
 
@@ -51,7 +51,7 @@ def gradient(data: Phase, model: Phase, out: Gradient) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Inference for each dtype of the weights; the gradient from states and probabilities in each phase."""
+    """Hidden probabilities for each dtype of the weights; the gradient for states and probabilities in each phase."""
     found: list[KernelVariant] = []
     for dtype, name in TYPES.items():
         module = infer_module(dtype)

@@ -1,6 +1,6 @@
-"""The launches of the gradient's two kernels, the same for CUDA C and Triton.
+"""Grids and arguments of the two gradient kernels, for CUDA C and Triton.
 
-Shapes alone decide how the work is split, so that the same arguments have the same bits on every device.
+The split of the work depends on shapes only, so that the same arguments give the same bits on every device.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 BLOCKS_WANTED = 128
 LEAST_CHAINS = 256
-"""Of both phases, for a part: with fewer, writing and adding parts takes longer than it saves."""
+"""Chains of both phases in a part, at least: below this, writing and adding parts takes longer than it saves."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """The chains of the data or of the model: all contiguous on one device.
+    """The chains of the data or of the model, in contiguous tensors on one device.
 
     - ``visible``: uint8 (chains, visible units), at least one chain.
     - ``hidden``: uint8 states or float32 probabilities, (chains, hidden units).
@@ -38,7 +38,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Split:
-    """Chains in ``parts`` parts, each of so many of the data's and of the model's."""
+    """``parts`` parts with ``data_chains`` chains of the data and ``model_chains`` chains of the model each."""
 
     parts: int
     data_chains: int
@@ -46,7 +46,7 @@ class Split:
 
 
 def split_chains(data_chains: int, model_chains: int, tiles: int, step: int) -> Split:
-    """Parts of whole steps of ``step`` chains, for ``tiles`` tiles of weights."""
+    """Split the chains for ``tiles`` tiles of weights; parts are multiples of ``step`` chains long."""
     wanted = max(1, min(BLOCKS_WANTED // max(tiles, 1), (data_chains + model_chains) // LEAST_CHAINS))
     lengths = [-(-chains // (wanted * step)) * step for chains in (data_chains, model_chains)]
     parts = max(-(-data_chains // lengths[0]), -(-model_chains // lengths[1]))
@@ -54,9 +54,9 @@ def split_chains(data_chains: int, model_chains: int, tiles: int, step: int) -> 
 
 
 def inference(tile: Tile, phases: Sequence[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> Launch:
-    """Hidden probabilities of one or two phases; a block computes ``tile.rows`` chains, ``tile.columns`` hidden units.
+    """The launch that computes hidden probabilities of one or two phases.
 
-    Blocks of the first phase come first. If there is one phase, no block computes the second.
+    A block computes ``tile.rows`` chains and ``tile.columns`` hidden units. The blocks of the first phase come first.
     """
     data, model = phases[0], phases[-1]
     hidden_units = weights.shape[1]
@@ -71,9 +71,10 @@ def inference(tile: Tile, phases: Sequence[Phase], weights: Tensor, hidden_bias:
 
 
 def products(tile: Tile, data: Phase, model: Phase, out: Gradient) -> Launch:
-    """The gradient; a block computes ``tile.rows`` visible x ``tile.columns`` hidden units from its part of the chains.
+    """The launch that computes the gradient.
 
-    Where there are several parts, the last block to finish adds them.
+    A block computes ``tile.rows`` visible x ``tile.columns`` hidden units from its part of the chains. If there are
+    several parts, the block that finishes last adds them.
     """
     visible_units, hidden_units = out.weights.shape
     tiles = tile.grid(visible_units, hidden_units)

@@ -1,12 +1,12 @@
 """The gradient in Triton: hidden probabilities of both phases in one launch, both products of states in another.
 
-Bound by arithmetic on the bfloat16 tensor cores: for each chain and weight 2 operations for states of the hidden units,
-6 for probabilities (float32, three parts), and where these are computed 2 or 6 for the fields before. Bytes: a byte for
-each state, and 4 for each probability, written and read once.
+Arithmetic on the bfloat16 tensor cores bounds the speed: each chain and weight takes 2 operations for hidden states, 6
+for hidden probabilities (float32, three parts), and 2 or 6 more for the fields if probabilities are computed. Memory
+traffic is one byte for each state, and 4 for each probability, written and read once.
 
-A program computes a tile of the gradient from its part of the data's chains, and then of the model's, in sums of their
-own: equal phases cancel exactly. Where tiles are few and chains many, chains are split into parts; the program that
-ends last adds the parts, in order. The programs of the first row and column of tiles also sum the states of their
+A program computes a tile of the gradient from its part of the data's chains and then of the model's, in separate sums,
+so that equal phases cancel exactly. If tiles are few and chains many, chains are split into parts; the program that
+finishes last adds the parts in order. The programs of the first row and column of tiles also sum the states of their
 units, for the biases.
 """
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from . import Gradient
 
 TILES = (Tile(128, 64, 32, 8), Tile(64, 64, 32, 4))
-"""Rows are visible units, columns hidden units, terms chains."""
+"""Rows are visible units, columns are hidden units, terms are chains."""
 INTERPRETED = Tile(64, 64, 256, 4)
-"""Interpreted, a program costs the same few milliseconds whatever its tile."""
+"""An interpreted program takes a few milliseconds, for large and small tiles alike."""
 TILES_WANTED = 64
-"""For the larger tile; where there are fewer, chains are split, too."""
+"""Large tiles, at least; otherwise tiles are small, and chains are split."""
 MOST_UNITS = (1 << 31) // (INTERPRETED if INTERPRETS else TILES[0]).terms - 1
-"""Places in a block of chains have 32 bits."""
+"""Offsets within a block of chains have 32 bits."""
 ROWS_ADDED = tl.constexpr(64 if INTERPRETS else 32)
 
 
@@ -46,9 +46,9 @@ def infer_kernel(
     model,  # uint8 (model_chains, visible_units) contiguous
     data_hidden,  # float32 (data_chains, hidden_units) contiguous
     model_hidden,
-    weights,  # (visible_units, hidden_units), strides that follow
+    weights,  # (visible_units, hidden_units), strides below
     hidden_bias,  # (hidden_units,) contiguous
-    data_tiles,  # programs before those of the model's chains
+    data_tiles,  # programs for the data's chains, which come first
     data_chains,
     model_chains,
     visible_units,
@@ -60,7 +60,7 @@ def infer_kernel(
     BLOCK_HIDDEN: tl.constexpr,
     BLOCK_VISIBLE: tl.constexpr,
 ):
-    # In 64 bits, since each of the numbers may come in either width.
+    # In 64 bits, since Triton may pass each of the numbers in 32 or 64 bits.
     tile = tl.program_id(0).to(tl.int64)
     visible, hidden, chains = data, data_hidden, tl.cast(data_chains, tl.int64)
     if tile >= data_tiles:
@@ -84,7 +84,7 @@ def phase_sum(
 ):  # fmt: skip
     """``sum_c v_ci h_cj`` over the chains from ``first`` to ``end``; float32 (BLOCK_VISIBLE, BLOCK_HIDDEN)."""
     total = tl.zeros((BLOCK_VISIBLE, BLOCK_HIDDEN), tl.float32)
-    # Of 32 bits, and the same for every block of chains: addresses of 64 would not leave the registers for the tiles.
+    # 32-bit offsets, the same for every block of chains: 64-bit addresses would take the registers that tiles need.
     row = tl.arange(0, BLOCK_CHAINS)
     v_place = row[None, :] * tl.cast(visible_units, tl.int32) + i.to(tl.int32)[:, None]
     h_place = row[:, None] * tl.cast(hidden_units, tl.int32) + j.to(tl.int32)[None, :]
@@ -99,7 +99,7 @@ def phase_sum(
 
 @triton.jit
 def unit_sum(states, first, end, unit, units, BLOCK_UNITS: tl.constexpr, BLOCK_CHAINS: tl.constexpr):
-    """The sum over the chains from ``first`` to ``end`` of states or probabilities; float32 (BLOCK_UNITS,)."""
+    """The sum of states or probabilities over the chains from ``first`` to ``end``; float32 (BLOCK_UNITS,)."""
     total = tl.zeros((BLOCK_UNITS,), tl.float32)
     row = tl.arange(0, BLOCK_CHAINS)
     place = row[:, None] * tl.cast(units, tl.int32) + unit.to(tl.int32)[None, :]
@@ -111,16 +111,16 @@ def unit_sum(states, first, end, unit, units, BLOCK_UNITS: tl.constexpr, BLOCK_C
 
 @triton.jit
 def difference(of_data, of_model, data_chains, model_chains):
-    """Of two means, each rounded, so that equal phases cancel."""
+    """The difference of two means, each rounded before the subtraction, so that equal phases cancel."""
     of_data = rounded_product(of_data, 1.0 / data_chains.to(tl.float32))
     return of_data - rounded_product(of_model, 1.0 / model_chains.to(tl.float32))
 
 
 @triton.jit
 def add_parts(total, first, whole, mask):
-    """``total`` plus the values at ``first`` in each part, ``whole`` apart, in the order of the parts."""
+    """``total`` plus the values at ``first`` in each part; parts are ``whole`` numbers apart and added in order."""
     for part in range(tl.num_programs(2)):
-        # Past the first-level cache, which may hold what was there before the parts.
+        # Bypass the L1 cache, which may hold stale values.
         given = first + tl.cast(part, tl.int64) * whole
         total += tl.load(given, mask=mask, other=0.0, cache_modifier=".cg")
     return total
@@ -141,7 +141,7 @@ def gradient_kernel(
     model_chains,
     visible_units,
     hidden_units,
-    data_part,  # chains of a part
+    data_part,  # chains in a part
     model_part,
     SPLIT: tl.constexpr,
     BLOCK_VISIBLE: tl.constexpr,
@@ -183,11 +183,11 @@ def gradient_kernel(
         tl.store(hidden_to + j, difference(data_sum, model_sum, data_chains, model_chains), mask=j < hidden_units)
     if SPLIT:
         counter = counters + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-        tl.debug_barrier()  # all threads have stored before one of them counts
+        tl.debug_barrier()  # all threads store before one of them counts
         finished_before = tl.atomic_add(counter, 1, sem="acq_rel")
         if finished_before == tl.num_programs(2) - 1:
             tl.store(counter, 0)
-            # A few rows at a time, since addresses of a whole tile would fill the registers.
+            # A few rows at a time: the addresses of a whole tile would fill the registers.
             for row in range(0, BLOCK_VISIBLE, ROWS_ADDED):
                 own = tl.program_id(0).to(tl.int64) * BLOCK_VISIBLE + row + tl.arange(0, ROWS_ADDED)
                 added = own[:, None] * hidden_units + j[None, :]
@@ -228,7 +228,7 @@ def gradient(data: Phase, model: Phase, out: Gradient) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Inference for each dtype of the weights; the gradient from probabilities and from states, with each tile."""
+    """Hidden probabilities for each dtype of the weights; the gradient for probabilities and states with each tile."""
     found: list[KernelVariant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
         tile = largest_field_tile(size)

@@ -1,7 +1,6 @@
-"""Small restricted Boltzmann machines exactly: the states of the smaller layer one by one, the other summed out.
+"""Exact log Z, likelihoods, statistics and gradients of small restricted Boltzmann machines, in float64.
 
-All in float64. The states are passed through in pieces, so that memory stays small; the work is ``2**n`` times the
-weights, for n units in the smaller layer.
+The functions enumerate the ``2**n`` states of the smaller layer in pieces and sum the other layer out.
 """
 
 from typing import NamedTuple
@@ -15,13 +14,13 @@ from ..rbm_free_energy import free_energy_reference
 from ..rbm_gradient import Gradient, hidden_probabilities, statistics
 
 ENUMERABLE = 20
-"""Units of the smaller layer, at most."""
+"""Units in the smaller layer, at most."""
 PIECE = 1 << 14
 """States in memory at a time."""
 
 
 class Machine(NamedTuple):
-    """``weights`` (visible units, hidden units), ``visible_bias``, ``hidden_bias``: in the order that `gibbs` takes."""
+    """``weights`` (visible units, hidden units), ``visible_bias``, ``hidden_bias``: in the order of `gibbs`."""
 
     weights: Tensor
     visible_bias: Tensor
@@ -32,7 +31,7 @@ class Machine(NamedTuple):
 
 
 def _small_first(machine: Machine) -> tuple[Machine, bool]:
-    """The machine in float64 with the smaller layer first, and whether the layers had to be exchanged for that."""
+    """The machine in float64 with the smaller layer first, and whether the layers were exchanged."""
     wide = machine.double()
     small = min(wide.weights.shape)
     if small > ENUMERABLE:
@@ -47,8 +46,8 @@ def _small_first(machine: Machine) -> tuple[Machine, bool]:
 def log_partition(machine: Machine, beta: float = 1.0) -> float:
     """``log Z = log sum_v exp(-beta F(v))``, as a number in nats.
 
-    It is `boltzbench.kernels.enumeration.rbm_log_partition` in torch, for at most `ENUMERABLE` units in the smaller
-    layer. `boltzbench.kernels.enumeration.log_partition` is for machines with couplings within a layer, too.
+    This is `boltzbench.kernels.enumeration.rbm_log_partition` with ``backend="torch"``, for at most `ENUMERABLE` units
+    in the smaller layer. `boltzbench.kernels.enumeration.log_partition` takes machines with any couplings instead.
     """
     turned, _ = _small_first(machine)
     return float(rbm_log_partition(*turned, beta, check_values=False, backend="torch"))

@@ -1,4 +1,4 @@
-"""Exact answers for restricted Boltzmann machines: a small machine with its known log Z, and log Z by enumeration."""
+"""Exact answers for restricted Boltzmann machines: a small machine with known log Z, and log Z by enumeration."""
 
 import torch
 from boltzbench.plugins.exact.states import all_units

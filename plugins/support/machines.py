@@ -1,4 +1,4 @@
-"""What the operations on restricted Boltzmann machines share: weights, error bounds of fields, verdicts on log Z."""
+"""What the operations on restricted Boltzmann machines share: weights, error bounds, verdicts on log Z."""
 
 import math
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from torch import Tensor
 BETAS = {"hot": 0.25, "cold": 3.0}
 """Inverse temperatures by scenario; 1 otherwise."""
 PARTS = {"float32": 3, "float16": 2, "bfloat16": 1}
-"""bfloat16 numbers that a weight is the exact sum of: products on tensor cores, and roundings, for each weight."""
+"""A weight is the exact sum of so many bfloat16 parts, each with a product on tensor cores and a rounding."""
 NOTE = "float32 weights as three bfloat16 parts on tensor cores; states that are not contiguous are copied"
 
 
 def random_weights(case: Case, random: Callable[..., Tensor]) -> Tensor:
     """Weights (visible, hidden) from ``random(visible, hidden)``, scaled so that fields of both signs count.
 
-    In scenario ``outliers`` some are in the hundreds; in ``transposed`` visible units lie side by side in memory.
+    In scenario ``outliers`` some are in the hundreds; in ``transposed`` visible units are contiguous in memory.
     """
     visible, hidden = case.sizes["visible"], case.sizes["hidden"]
     weights = 4.0 / math.sqrt(max(visible, hidden, 1)) * random(visible, hidden)
@@ -29,8 +29,7 @@ def fields_and_errors(states: Tensor, weights: Tensor, bias: Tensor) -> tuple[Te
     """The fields ``bias + states @ weights`` in float64, and bounds of their errors in a float32 kernel.
 
     With u = 2**-24: tensor cores truncate where others round, so each of a weight's `PARTS` is added with an error of
-    2u of the sum so far. Parts after the first add a hundredth of the magnitude. Three roundings, 3u of the field, are
-    left for the bias and the scale.
+    2u of the sum so far. Parts after the first add a hundredth of the magnitude. Bias and scale take 3u of the field.
     """
     u, parts, wide = 2.0**-24, PARTS[str(weights.dtype).removeprefix("torch.")], weights.double()
     x = bias.double() + states.double() @ wide

@@ -1,4 +1,4 @@
-"""The operation ``enumeration``: log Z of all states of a machine, judged in float64 and against known answers."""
+"""The operation ``enumeration``: log Z of a Boltzmann machine by a sum over all states."""
 
 import math
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ BOLTZBENCH_API = 1
 
 BETAS = {"hot": 0.1, "cold": 3.0}
 SCALES = {"frustrated": 5.0, "sharp": 4.0}
-"""Of the weights; a factor then spans so much that exponents are looked at after each."""
+"""Scales of the weights at which kernels must normalize exponents after each factor."""
 BLOCK = 8
-"""Units of a layer that are connected, in machines too large for the reference: their log Z is a sum."""
+"""Size of independent blocks in machines that are too large for the reference: log Z is the sum over blocks."""
 LATTICE_BETA = 0.4
 
 
@@ -75,7 +75,7 @@ CASES = (
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Weights of scale 1 (2 / sqrt(units) in a machine of any couplings), all connected or in blocks; or a torus."""
+    """Weights of scale 1 (2 / sqrt(units) in a general machine), all connected or in independent blocks; or a torus."""
     generator = torch.Generator().manual_seed(case.seed)
     random = partial(torch.randn, generator=generator, dtype=torch.float64)
     words = case.scenario.split()
@@ -135,14 +135,14 @@ U, U_DOUBLE = 2.0**-24, 2.0**-53
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """All states at once; those of separate blocks by themselves, and of the torus by Kaufman's formula.
+    """The sum over all states in float64, by blocks if these are independent; Kaufman's formula for the torus.
 
-    The bound, for a restricted machine with m units in the larger layer and u = 2**-24: ``(4 m + 64) u`` of Z. Terms
-    are positive, so that relative errors do not grow: a factor has those of its table entries and of the fma (3 u, as
-    they belong to parts of it), the product one more; the biases take 4, a thread's sum of 32 terms 32, the rest is
-    float64.
-    For other machines, with U = 2**-53: exponents are sums of n numbers that magnitudes S bound, ``8 (n + 4) S U``, and
-    some 2000 products and sums follow, and one for each 500 states on top.
+    For a restricted machine with m units in the larger layer the relative error of Z is at most ``(4 m + 64) u``, with
+    u = 2**-24. Terms are positive, so relative errors do not grow. A factor takes 3 u for its table entries and the
+    fma, its product 1 u more, the biases 4 u, and a thread's sum of 32 terms 32 u; the rest is float64.
+
+    For other machines, with U = 2**-53, exponents are sums of n numbers with magnitudes of sum S, ``8 (n + 4) S U``.
+    Some 2000 products and sums follow, and one for each 500 states of the top units.
     """
     w, beta = inputs["beta"] * inputs["weights"].double(), inputs["beta"]
     if "biases" in inputs:
@@ -171,8 +171,10 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
 
 
 def cost(case: Case) -> Cost:
-    """A term of a restricted machine is a factor of a state, a multiply-add and a product; else a state, a
-    multiply-add."""
+    """In a restricted machine a term is a factor of a state and takes a multiply-add and a product.
+
+    In a general machine each state takes a multiply-add.
+    """
     sizes, size = case.sizes, case.torch_dtype.itemsize
     if "units" in sizes:
         n = sizes["units"]
@@ -197,14 +199,14 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def is_the_fixtures(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """A machine whose log Z was enumerated in extended precision; its visible units are the larger layer."""
+    """log Z of `fixture` is the known one. Its visible units are the larger layer."""
     machine = {name: part.to(device) for name, part in fixture().items()}
     found = advance({**machine, "beta": 1.0})["log_z"]
     return near_log_z(float(found), LOG_Z, (4 * 10 + 64) * U)
 
 
 def is_kaufmans(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Tori of several shapes and temperatures as machines of 0/1 units."""
+    """log Z of tori of several shapes and temperatures, as machines of units 0 and 1, is Kaufman's."""
     worst = Agreement(Status.PASSED, error=0.0, bound=0.0)
     for height, width in ((4, 4), (2, 6), (4, 5)):
         for beta in (0.1, 0.44, 1.0):
@@ -229,7 +231,7 @@ OPERATION = Operation(
     reference=expected,
     cost=cost,
     laws=(
-        Law("fixture", "log Z of a machine that was enumerated in extended precision", is_the_fixtures),
+        Law("fixture", "log Z of a small machine is the one enumerated in extended precision", is_the_fixtures),
         Law("Kaufman", "log Z of Ising models on a torus is Kaufman's", is_kaufmans),
     ),
 )

@@ -1,4 +1,4 @@
-"""The operation ``rbm_free_energy``: the free energy of each chain, and its implementations."""
+"""The operation ``rbm_free_energy``: the free energy of each chain of a restricted Boltzmann machine."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -40,7 +40,7 @@ CASES = (
     *(_case(70, 100, 17, dtype) for dtype in PARTS),
     *(_case(65, 33, 130, scenario=scenario) for scenario in (*BETAS, "betas", "transposed", "sliced", "outliers")),
     *(_case(40, 130, 70, dtype, "outliers") for dtype in ("float16", "bfloat16")),
-    _case(40, 2, 1, scenario="outliers"),  # so few terms that the last part of a weight counts
+    _case(40, 2, 1, scenario="outliers"),  # with few terms, the last part of a weight exceeds the bound
     _case(5, 1, 1),
     _case(17, 64, 64, "bfloat16", "betas"),
     _case(4, 6, 0),
@@ -59,7 +59,7 @@ CASES = (
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Weights of scale 1/sqrt(units), so that fields of both signs count; with outliers some are in the hundreds."""
+    """Weights as `random_weights`, biases of scale 1, and states that are 1 with probability 0.62."""
     chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
     generator = torch.Generator(device).manual_seed(case.seed)
     random = partial(torch.randn, generator=generator, device=device)
@@ -91,14 +91,14 @@ def make_outputs(inputs: Inputs) -> Tensors:
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """With u = 2**-24, x the fields, off by ``e`` (`field_error`), and s the softplus of z = beta x:
+    """The bound, with u = 2**-24, fields x within e (`fields_and_errors`), and s the softplus of z = beta x, is
 
-        sum_j sigmoid(z_j) (e_j + 3u |x_j|) + 16 u hidden / beta + u (hidden + 8) sum_j s_j / beta
+        sum_j sigmoid(z_j) e_j + 16 u hidden / beta + u (hidden + 8) sum_j s_j / beta
         + u (visible + 8) sum_i v_i |b_i|
 
-    The slope of the softplus is the logistic function, taken where the field is largest within its error, and z comes
-    of two roundings. A unit's own arithmetic is an ex2 (2 ulp of at most 1), a sum, a product and its share in one lg2:
-    16u, of 1/beta. Then the units are added, in any order, and the biases.
+    The slope of the softplus is the logistic function, taken at the largest field within the error. A unit's own
+    arithmetic is an ex2 (2 ulp of at most 1), a sum, a product and its share of one lg2: 16u / beta. Then the sum over
+    units, in any order, and the biases.
     """
     states, beta, u = inputs["states"].double(), inputs["beta"], 2.0**-24
     weights, visible_bias, hidden_bias = (inputs[name].double() for name in ("weights", "visible_bias", "hidden_bias"))
@@ -117,7 +117,7 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
 
 
 def cost(case: Case) -> Cost:
-    """On tensor cores, where a float32 weight takes three bfloat16 products."""
+    """On tensor cores a float32 weight takes three bfloat16 products."""
     chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
     flops = 2 * chains * visible * hidden * PARTS[case.dtype]
     parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
@@ -147,10 +147,10 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def sums_to_the_partition_function(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """``sum_v exp(-beta F(v))`` over all visible states is Z, whose logarithm is known for this machine."""
+    """``log sum_v exp(-F(v))`` over all visible states is the known log Z of `fixture`."""
     inputs: dict[str, Any] = {name: part.float().to(device) for name, part in fixture().items()}
     found = advance({**inputs, "states": all_units(10, device), "beta": 1.0})["free_energy"]
-    # Parameters rounded to float32, and fields and sums of at most 20 of them: F is within 100 u of 16.
+    # Parameters are rounded to float32, fields and sums have at most 20 terms: the error of F, about 16, is 100 u.
     return near_log_z(float(torch.logsumexp(-found.double().cpu(), 0)), LOG_Z, 100 * 2.0**-24 * 16)
 
 
