@@ -1,8 +1,9 @@
-"""Annealed importance sampling: log Z of machines too large to enumerate, with its error.
+"""Annealed importance sampling: estimates log Z, with its standard error, of machines too large to enumerate.
 
-Chains start from a law whose partition function is known and pass through laws between that and the machine's. The
-weight of a chain is the product of the ratios of unnormalised probabilities on its way, and the mean of all weights is
-the ratio of the partition functions, exactly: ``exp(log_z)`` is unbiased however short the way, only its error grows.
+Chains start from a base distribution with known partition function and pass through intermediate distributions to the
+machine's. The weight of a chain is the product of ratios of unnormalized probabilities along its path. The expected
+weight is the ratio of the partition functions: ``exp(log_z)`` is unbiased for any schedule, and only its error depends
+on the schedule.
 
 Source: Neal, Statistics and Computing 11 (2001); Salakhutdinov and Murray, ICML 2008.
 """
@@ -16,20 +17,22 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import require_tensor
-from ..ising import energy, ising_sweeps, unpack_spins, words_of
+from ..ising import energy, ising_sweeps, unpack_spins
+from ..machines.rbm_checks import WEIGHT_DTYPES, require_bias
+from ..machines.states import random_spins
 from ..philox import Stream, random_words, uniforms
 from ..rbm_free_energy import free_energy
-from ..rbm_gibbs import WEIGHT_DTYPES, gibbs
+from ..rbm_gibbs import gibbs
 
 __all__ = ["LogPartitionEstimate", "annealed_importance_sampling", "ising_annealed_importance_sampling"]
 
 
 class LogPartitionEstimate(NamedTuple):
-    """``log_z``, its standard error and the weights' effective sample size, of the chains whose weights these are.
+    """``log_z``, its standard error, the effective sample size ``ess`` and the importance weights of all chains.
 
-    ``log_weights``: float64 (chains,), the logarithm of the known partition function included, so that ``log_z`` is
-    that of their mean. The error is that of the logarithm to first order, ``sqrt(Var(w) / chains) / mean(w)``; the size
-    ``(sum w)^2 / sum w^2`` says how many chains count.
+    ``log_weights`` is float64 (chains,) and includes the log of the known partition function, so that ``log_z`` is the
+    log of the mean weight. ``stderr`` is ``sqrt(Var(w) / chains) / mean(w)``, to first order, and ``ess`` is
+    ``(sum w)^2 / sum w^2``.
     """
 
     log_z: float
@@ -39,9 +42,9 @@ class LogPartitionEstimate(NamedTuple):
 
     @classmethod
     def of(cls, log_weights: Tensor) -> "LogPartitionEstimate":
-        """From the weights of at least two chains, which may come from several calls."""
+        """The estimate from the log weights of at least 2 chains, which may come from several calls."""
         if len(log_weights) < 2:
-            raise ValueError(f"an error needs the weights of at least 2 chains, got {len(log_weights)}")
+            raise ValueError(f"log_weights must hold at least 2 chains for a standard error, got {len(log_weights)}")
         peak = log_weights.max()
         weights = torch.exp(log_weights - peak)
         mean = weights.mean()
@@ -67,44 +70,43 @@ def annealed_importance_sampling(
     check_values: bool = True,
     backend: str = "auto",
 ) -> LogPartitionEstimate:
-    """log Z of a restricted Boltzmann machine at inverse temperature ``schedule[-1]``.
+    """Estimate log Z of a restricted Boltzmann machine at inverse temperature ``schedule[-1]``.
 
-    The laws between are ``p_k(v)`` proportional to ``exp((1 - beta_k / beta_K) a.v - beta_k F(v))`` with the free
-    energy ``F`` at ``beta_k``; the first is that of independent visible units of biases ``a``. From one to the next
-    chains make ``sweeps`` sweeps of block Gibbs.
+    The distributions are ``p_k(v)`` proportional to ``exp((1 - beta_k / beta_K) a.v - beta_k F(v))`` with the free
+    energy ``F`` at ``beta_k``. The first has independent visible units with biases ``a``. At each further distribution
+    but the last, chains make ``sweeps`` sweeps of block Gibbs.
 
     Args:
         weights: (visible units, hidden units), float32, float16 or bfloat16.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
-        schedule: ``0 = beta_0 < beta_1 < ... < beta_K``, two and more.
+        schedule: inverse temperatures ``0 = beta_0 < beta_1 < ... < beta_K``, at least two.
         chains: how many, at least 2.
         base_bias: ``a``, (visible units,), ``weights``'s dtype; zeros by default. The logits of the data's means are a
             good choice.
+        sweeps: sweeps at each distribution, at least 1.
         seed: the key of the random stream, in [0, 2**64).
-        first_chain: the number of the first chain in the stream; a batch split over calls has the same weights, which
-            `LogPartitionEstimate.of` joins.
-        check_values: look for parameters that are not finite. On a GPU this waits for the device.
-        backend: of the sweeps and free energies, ``auto``, ``torch``, ``triton`` or ``cupy``.
+        first_chain: the number of the first chain in the stream. Calls that split a batch return the same weights as
+            one call; `LogPartitionEstimate.of` combines them.
+        check_values: check that parameters are finite. On a GPU this waits for the device.
+        backend: for sweeps and free energies, ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
-        ValueError: shapes do not match, a number is out of range, ``schedule`` is empty, does not begin at 0 or does
-            not increase, or ``backend`` is unknown or cannot run here.
+        ValueError: shapes do not match, a number is out of range, ``schedule`` is too short, does not begin at 0 or
+            does not increase, or ``backend`` is unknown or cannot run here.
 
-    Free energies are float32, their differences are added in float64. Sweep ``t`` draws step ``1 + t``, the start
-    step 0 of the stream for visible units, as `boltzbench.kernels.rbm_gibbs` numbers them.
+    Free energies are float32; float64 sums add their differences. The initial states draw step 0 of the stream for
+    visible units, and sweep ``t`` draws step ``1 + t``, as in `boltzbench.kernels.rbm_gibbs`.
     """
     betas = _require_schedule(schedule)
     if chains < 2:
-        raise ValueError(f"chains must be at least 2, or there is no error to tell, got {chains}")
+        raise ValueError(f"chains must be at least 2 for a standard error, got {chains}")
     if sweeps < 1:
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
     require_tensor("weights", weights, WEIGHT_DTYPES, None)
     for name, bias in (("visible_bias", visible_bias), ("base_bias", base_bias)):
         if bias is not None:
-            require_tensor(name, bias, (weights.dtype,), weights.device)
-            if bias.shape != weights.shape[:1]:
-                raise ValueError(f"{name} must have shape ({len(weights)},), got {tuple(bias.shape)}")
+            require_bias(name, bias, len(weights), weights)
     units, hidden_units = weights.shape
     base = torch.zeros_like(visible_bias) if base_bias is None else base_bias
     chain = torch.arange(first_chain, first_chain + chains, device=weights.device)
@@ -116,7 +118,7 @@ def annealed_importance_sampling(
     log_weights += torch.nn.functional.softplus(base_logits).sum()
 
     def log_probability(number: int) -> Tensor:
-        """Unnormalised, of ``visible`` under the law of this number."""
+        """The unnormalized log probability of ``visible`` under distribution ``number``."""
         beta = betas[number]
         if beta == 0:
             return visible.double() @ base_logits + hidden_units * math.log(2)
@@ -154,14 +156,15 @@ def ising_annealed_importance_sampling(
     device: torch.device | str = "cpu",
     backend: str = "auto",
 ) -> LogPartitionEstimate:
-    """log Z of an Ising model on a torus at inverse temperature ``schedule[-1]``, from independent spins.
+    """Estimate log Z of an Ising model on a torus at inverse temperature ``schedule[-1]``, from independent spins.
 
-    The other arguments are those of `boltzbench.kernels.ising.ising_sweeps`. Sweep ``t`` draws step ``1 + t``, the
-    start the first words at step 0.
+    ``schedule`` and errors are those of `annealed_importance_sampling`; ``lattices``, at least 2, are its chains. The
+    other arguments are those of `boltzbench.kernels.ising.ising_sweeps`. The initial spins draw step 0 of the stream,
+    and sweep ``t`` draws step ``1 + t``.
     """
     betas = _require_schedule(schedule)
     if lattices < 2:
-        raise ValueError(f"lattices must be at least 2, or there is no error to tell, got {lattices}")
+        raise ValueError(f"lattices must be at least 2 for a standard error, got {lattices}")
     spins = random_spins(height, width, lattices, seed=seed, first_lattice=first_lattice, device=device)
     log_weights = torch.full((lattices,), height * width * math.log(2), dtype=torch.float64, device=spins.device)
     for number in range(1, len(betas)):
@@ -174,25 +177,8 @@ def ising_annealed_importance_sampling(
     return LogPartitionEstimate.of(log_weights)
 
 
-def random_spins(
-    height: int, width: int, lattices: int, *, seed: int, first_lattice: int = 0, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Independent spins, packed: those of a word are the first word that step 0 of their colour's stream has for it."""
-    if height < 2 or width < 2 or height % 2 or width % 2:
-        raise ValueError(f"height and width must be even and at least 2, got {height} x {width}")
-    words = words_of(width)
-    cells = height * words
-    lattice = torch.arange(first_lattice, first_lattice + lattices, device=device)
-    groups = 8 * (lattice[:, None] * cells + torch.arange(cells, device=device))
-    present = torch.full((words,), (1 << 32) - 1, device=device)
-    present[-1] >>= 32 * words - width // 2
-    drawn = [random_words(groups, seed, 0, stream)[..., 0] for stream in (Stream.EVEN_SITES, Stream.ODD_SITES)]
-    bits = torch.stack(drawn, dim=1).view(lattices, 2, height, words)
-    return (bits & present).to(torch.int32)
-
-
 def _bias_between(visible_bias: Tensor, base: Tensor, beta: float, last: float) -> Tensor:
-    """What the visible units' biases are at ``beta > 0``, so that beta times them is the law's."""
+    """The visible biases at ``beta > 0`` which, times beta, give the biases of the intermediate distribution."""
     return visible_bias + base * ((1 - beta / last) / beta)
 
 

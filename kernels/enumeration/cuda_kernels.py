@@ -1,4 +1,4 @@
-"""Enumeration in CUDA C: launching `enumeration.cu`."""
+"""Launches `enumeration.cu`."""
 
 import functools
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from .tables import combine, machine_tables, product_tables
 
 THREADS = 256
 HIGH, LOW = 64, 128
-"""States of a tile, as in the .cu."""
+"""States of a tile, as in `enumeration.cu`."""
 BATCH = 16
-"""States on top that a block prepares together, as in the .cu."""
+"""States of the top units that a block prepares together, as in `enumeration.cu`."""
 BATCHES = 4
-"""Of a block at least: what it loads at first then costs little."""
+"""Batches of a block, at least, to amortize its first loads."""
 ONE = np.uint32(0x3F800000)
-"""1.0, as an argument so that it lies in a register: an instruction holds one constant of 32 bits, not two."""
+"""The bits of 1.0. As an argument they lie in a register: an instruction can hold one 32-bit constant, not two."""
 MOST_BLOCKS = 132 * 16
-"""Eight rounds of the two blocks that live on each of 132 multiprocessors: the last to run leave little of it idle."""
+"""Eight waves of two blocks on each of 132 multiprocessors, so that the last wave leaves few of them idle."""
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def machine_sum(w: Tensor, b: Tensor) -> Tensor:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Both kernels. Of a restricted machine a pass of the inner loop is 2 factors of 32 states."""
+    """Both kernels. For a restricted machine one pass of the inner loop multiplies 2 factors of 32 states."""
     return [
         CudaVariant(
             name="restricted machine",

@@ -1,30 +1,31 @@
 // log Z by enumeration in CUDA C: sums over all states of a machine, in one launch; see tables.py for the formulas.
 //
-// product_sum, a restricted machine: 2^n states with m factors each. A factor 1 + e^z is, but for its scale,
-// high low + rest, z being the sum of what either half of the state contributes, so that a term costs one fma and one
-// product, no exponential. What bounds it is issue: on sm_90 150 instructions for 64 terms, 128 of them these, and some
-// 90 for each 256 terms to keep the products' exponents aside: 2.7 for a term. Predicted, not measured, for an H200 with
-// 132 multiprocessors at 1.98 GHz: 1.24e13 terms/s, less what a tile takes once, a tenth of it where m is 32.
-//   A thread has 4 x 8 states: their products and exponents are 64 registers, a load of four numbers serves 16 or 32
-//   terms. The tables lie in the caches: a tile of 64 x 128 states reads 192 numbers of each unit.
+// product_sum, a restricted machine: 2^n states with m factors each. Up to its scale a factor 1 + e^z is
+// high low + rest, since z is the sum of contributions of either half of the state. So a term takes one fma and one
+// product, no exponential. Instruction issue bounds the speed: on sm_90 64 terms take 150 instructions, of which 128
+// are the fmas and products, and 256 terms take some 90 more to move the products' exponents to integers: 2.7 for a
+// term. Predicted, not measured, for an H200 with 132 multiprocessors at 1.98 GHz: 1.24e13 terms/s, less the start of
+// each tile, a tenth of it if m is 32.
+//   A thread holds 4 x 8 states: their products and exponents take 64 registers, and a load of four numbers serves 16
+//   or 32 terms. The tables stay in the caches: a tile of 64 x 128 states reads 192 numbers of each unit.
 //
-// machine_sum, a Boltzmann machine: all states of the lower 16 units for each state of the others, by tensor cores in
-// double: a state costs one multiply-add of theirs. The 256 middle states are rows, the 16 x 16 low states a matrix that
-// is made for each state on top: rows of `first` times it, times `second`, added up. The parts of a warp stay in its
-// registers throughout; of shared memory it reads 8 numbers for 8192 states. On sm_90 that is 32 mma and 75 other
-// instructions: the tensor cores bind, which in double do as many multiply-adds as NVIDIA says of the device (H200:
-// 33e12/s, so many states at most).
+// machine_sum, a Boltzmann machine: all states of the lower 16 units for each state of the top units, on tensor cores
+// in double: a state takes one multiply-add. The 256 middle states are rows. For each top state a block makes the
+// matrix of the 16 x 16 low states. The kernel multiplies the rows of `first` by it, multiplies by `second` and adds
+// up. A warp keeps its rows in registers and reads 8 numbers from shared memory for 8192 states. On sm_90 that takes
+// 32 mma and 75 other instructions. So the tensor cores bound the speed, at one state for each double multiply-add
+// (33e12/s on an H200 by NVIDIA's data sheet).
 #include "device.cuh"
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr int GROUP = 8;
 constexpr int HIGH = 64, LOW = 128;     // states of a tile
-constexpr int ROWS = 4, COLUMNS = 8;    // of them a thread's
-constexpr int BATCH = 16, UNITS = 16;   // states on top that are prepared together; units below them
+constexpr int ROWS = 4, COLUMNS = 8;    // states of a thread
+constexpr int BATCH = 16, UNITS = 16;   // top states that a block prepares together; units below the top units
 constexpr int EXPONENT_BIAS = 127;
 constexpr double LOG_2 = 0.693147180559945309417;
 
-// The power of two whose exponent lies aside, 0 below what the type holds.
+// 2^exponent; 0 below the smallest normal number.
 __device__ __forceinline__ float power_of_two(i32 exponent) {
     return __int_as_float((max(exponent, -EXPONENT_BIAS) + EXPONENT_BIAS) << 23);
 }
@@ -32,16 +33,15 @@ __device__ __forceinline__ double power_of_two_double(i32 exponent) {
     return __longlong_as_double((i64)(max(exponent, -1023) + 1023) << 52);
 }
 
-// total 2^peak += more 2^other, the peak being the larger of the two.
+// total 2^peak += more 2^other; afterwards peak is the larger of the two exponents.
 __device__ __forceinline__ void add(i32& peak, double& total, i32 other, double more) {
     const i32 larger = max(peak, other);
     total = total * power_of_two_double(peak - larger) + more * power_of_two_double(other - larger);
     peak = larger;
 }
 
-// Moves the exponents of two positive numbers to sums of them, 16 bits each in one word, so that registers suffice.
-// They count EXPONENT_BIAS too much each time, which the words, being sums modulo 2^32, give back in the end. `one` are
-// the bits of 1.0.
+// Moves the exponents of two positive numbers to two running sums of 16 bits in one word, to save registers. Each move
+// adds EXPONENT_BIAS too much; the caller subtracts it once at the end, modulo 2^32. `one` holds the bits of 1.0.
 __device__ __forceinline__ void take_exponents(float& p, float& q, u32& exponents, u32 one) {
     const u32 bits = __float_as_uint(p), more = __float_as_uint(q);
     exponents += bits >> 23;
@@ -53,13 +53,13 @@ __device__ __forceinline__ void take_exponents(float& p, float& q, u32& exponent
 __device__ __forceinline__ i32 first_of(u32 exponents) { return (i32)(short)exponents; }
 __device__ __forceinline__ i32 second_of(u32 exponents) { return (i32)(exponents - (u32)first_of(exponents)) >> 16; }
 
-// The products of a thread's states over all units, their exponents taken after each `FACTORS` of them.
+// Multiplies the factors of all units for a thread's states and normalizes the exponents after every FACTORS factors.
 template <int FACTORS>
 __device__ __forceinline__ void multiply(float (&p)[ROWS][COLUMNS], u32 (&exponents)[ROWS][COLUMNS / 2],
                                          const float* high, const float* low, const float* rest, i32 units, u32 one) {
 #pragma unroll 1
     for (i32 unit = 0; unit < units; unit += FACTORS) {
-#pragma unroll 2  // more of it, and loads are begun so early that registers run out
+#pragma unroll 2  // unrolled further, the compiler starts loads so early that registers run out
         for (int j = 0; j < FACTORS; ++j) {
             const float4 rows = *reinterpret_cast<const float4*>(high + j * HIGH);
             const float4 left = *reinterpret_cast<const float4*>(low + j * LOW);
@@ -79,9 +79,9 @@ __device__ __forceinline__ void multiply(float (&p)[ROWS][COLUMNS], u32 (&expone
     }
 }
 
-// high: (gridDim.x, units, HIGH), low: (low_tiles, units, LOW), rest: (units), bias_high, bias_low: for each state;
-// units a multiple of GROUP. every: 1 if an exponent is to be taken after each factor, else after each GROUP of them.
-// parts: for each block logarithm and factor of its sum. one: 1.0.
+// high: (gridDim.x, units, HIGH), low: (low_tiles, units, LOW), rest: (units), bias_high and bias_low: one number for
+// each state; units is a multiple of GROUP. every: 1 to normalize exponents after each factor, 0 after each GROUP of
+// factors. parts: (blocks, 2), a block's sum is e^parts[0] parts[1]. one: the bits of 1.0.
 __global__ void __launch_bounds__(THREADS, 2)
     product_sum(const float* high, const float* low, const float* rest, const float* bias_high, const float* bias_low,
                 const i32* every, double* parts, i32 units, i32 low_tiles, u32 one) {
@@ -148,12 +148,12 @@ __global__ void __launch_bounds__(THREADS, 2)
     machine_sum(const double* pair, const double* first, const double* second, const double* fields, const double* top,
                 double* parts, i64 top_units) {
     __shared__ double field[BATCH][UNITS + 1];
-    __shared__ double tables[4][BATCH][16];   // e^ of the fields on four units each, for all their states; at most 1
-    __shared__ double pairs[BATCH][THREADS];  // 16 x 16 for each state on top, in the order in which lanes take it
-    __shared__ double level[BATCH];           // logarithm of what has been taken out of the tables
+    __shared__ double tables[4][BATCH][16];   // e^ of the fields on four units, for all their states; at most 1
+    __shared__ double pairs[BATCH][THREADS];  // 16 x 16 for each top state, in the order of the lanes' fragments
+    __shared__ double level[BATCH];           // logarithm of the factor that normalizes the tables
     __shared__ double totals[WARPS];
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    double a[4][4], weight[4][2][2];  // of rows g of 4 tiles of 8 middle states
+    double a[4][4], weight[4][2][2];  // rows g of 4 tiles of 8 middle states
 #pragma unroll
     for (int tile = 0; tile < 4; ++tile) {
         const u32 middle = warp * 32 + tile * 8 + g;
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
             for (int i = 0; i < 2; ++i) weight[tile][n][i] = second[middle * 16 + 8 * n + 2 * t + i];
     }
-    // The thread's entry of each matrix: of fragment threadIdx.x / 32, lane threadIdx.x % 32.
+    // The matrix entry that this thread makes: lane threadIdx.x % 32 of fragment threadIdx.x / 32.
     const u32 own_a = warp / 2 * 4 + t, own_b = warp % 2 * 8 + g;
     const double own_pair = pair[own_a * 16 + own_b];
     const u32 number = threadIdx.x / UNITS, unit = threadIdx.x % UNITS;
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(THREADS, 2)
         energy += fmax(x, 0.0);
         for (int distance = UNITS / 2; distance > 0; distance /= 2)
             energy += __shfl_xor_sync(warp_mask, energy, distance);
-        __syncthreads();  // all have done with the last batch
+        __syncthreads();  // all threads have finished the last batch
         field[number][unit] = x;
         if (unit == 0) level[number] = state < states ? energy : -(double)infinity();
         __syncthreads();

@@ -1,8 +1,8 @@
-"""What the kernels start from: exponentials of the parts of a state, so that those of whole states are products.
+"""Tables of exponentials for parts of a state, from which the kernels form those of whole states as products.
 
-All tables are made in float64 by torch, on the device and without waiting for it; beta is in the parameters already.
-Parameters whose exponentials do not fit make the offset NaN. The tables hold as many numbers as half of the units have
-states: the work of a kernel is the square of that.
+torch makes all tables in float64 on the device, without a synchronization. The parameters already include beta. If
+exponentials overflow or underflow, the offset is NaN. A table has one row for each state of half of the units, so a
+kernel's work is the square of its size.
 """
 
 import math
@@ -11,23 +11,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..machines.states import all_states
+
 GROUP = 8
-"""Factors between two looks at the exponent of a product."""
+"""Factors that a kernel multiplies before it normalizes the exponent of the product."""
 MOST_SPREAD = 80.0
-"""Of the exponents of a half of a state: float32 holds exp(-87) to exp(88)."""
+"""Spread of the exponents of half a state, at most: float32 holds exp(-87) to exp(88)."""
 MOST_DRIFT = 22000.0
-"""Of the logarithm of a product of all factors: its exponent has 16 bits."""
+"""Magnitude of the logarithm of a product of all factors, at most: its exponent has 16 bits."""
 MOST_MACHINE_SPREAD = 600.0
-"""What the exponents of the lower 16 units may differ by in one state of the others: float64 holds exp(-708)."""
+"""Spread of the exponents of the lower 16 units for one state of the others, at most: float64 holds exp(-708)."""
 
 
 class ProductTables(NamedTuple):
-    """Of ``sum over hi, lo of bias_high[hi] bias_low[lo] prod_j (high[j, hi] low[j, lo] + rest[j])``.
+    """The tables of ``sum over hi, lo of bias_high[hi] bias_low[lo] prod_j (high[j, hi] low[j, lo] + rest[j])``.
 
-    float32; units padded to a multiple of `GROUP` by factors 1, states to a whole tile by repetition. A tile holds what
-    a block reads of a half: so many states of each unit.
-    ``every`` is int32 (1,): 1 where the exponent has to be looked at after each factor. ``offset``: float64, what to
-    add to the logarithm of the sum.
+    float32. Factors of 1 pad the units to a multiple of `GROUP`; repeated states fill the last tile. A tile holds the
+    entries of a fixed number of states for each unit. ``every`` is int32 (1,): 1 if exponents must be normalized after
+    each factor. ``offset`` is float64, added to the logarithm of the sum.
     """
 
     high: Tensor  # (tiles, units, states of a tile)
@@ -40,16 +41,17 @@ class ProductTables(NamedTuple):
 
 
 class MachineTables(NamedTuple):
-    """Of a machine of ``n`` units: a state has 4 + 4 low bits (``a``, ``b``), 8 middle ones (``m``), the rest on top.
+    """The tables of a machine of ``n`` units.
 
-    For each state on top its fields on the 16 units below are added to their energies:
+    A state has 4 + 4 low bits (``a`` and ``b``) and 8 middle bits (``m``); the rest are top bits (``t``). Each state
+    of the top units adds its fields on the 16 lower units to their energies:
 
         sum_t e^(-E_t) sum_m w_t(m) sum_a first[m, a] u_t(a) sum_b pair[a, b] v_t(b) second[m, b]
 
-    with ``first`` and ``second`` (256, 16) from the couplings of middle and low units, ``pair`` (16, 16) from those
-    among the low ones, and ``second`` also from those among the middle ones; float64. ``fields`` (top units, 16) are
-    the couplings of the top units to those below, ``top`` (top units, top units) those among them, with biases on the
-    diagonal and 0 above it. ``offset`` is to be added to the logarithm.
+    float64. ``first`` and ``second`` (256, 16) hold the couplings of middle to low units, ``pair`` (16, 16) those among
+    low units; ``second`` also holds those among middle units. ``fields`` (top units, 16) are the couplings of top to
+    lower units, ``top`` (top units, top units) those among top units, with biases on the diagonal and 0 above it.
+    ``offset`` is added to the logarithm of the sum.
     """
 
     pair: Tensor
@@ -60,31 +62,26 @@ class MachineTables(NamedTuple):
     offset: Tensor
 
 
-def states_of(units: int, device: torch.device) -> Tensor:
-    """All states of so many units, float64 (2**units, units); unit i is bit i of the number."""
-    return (torch.arange(1 << units, device=device)[:, None] >> torch.arange(units, device=device) & 1).double()
-
-
 def _halves(units: int) -> int:
-    """How many of the units are of the low half."""
+    """The number of units in the low half."""
     return (units + 1) // 2
 
 
 def product_tables(w: Tensor, b: Tensor, c: Tensor, high_tile: int, low_tile: int) -> ProductTables:
-    """Of a restricted machine: ``w`` (enumerated units, other units), ``b`` and ``c`` their biases; float64.
+    """The tables of a restricted machine: ``w`` (enumerated units, other units), ``b`` and ``c`` their biases; float64.
 
-    ``1 + e^z = e^s (e^-s + e^(z - s))`` with ``s`` in the middle of what the logarithm of the factor can be, so that
-    products drift as little as they can.
+    ``1 + e^z = e^s (e^-s + e^(z - s))`` with ``s`` in the middle of the range of ``log(1 + e^z)``, so that products
+    stay as close to 1 as they can.
     """
     units, device = w.shape[1], w.device
     count = _halves(len(w))
-    low, high = (states_of(len(part), device) @ torch.cat((part, bias[:, None]), 1)
+    low, high = (all_states(len(part), device) @ torch.cat((part, bias[:, None]), 1)
                  for part, bias in ((w[:count], b[:count]), (w[count:], b[count:])))  # fmt: skip
     (low_min, low_max), (high_min, high_max) = torch.aminmax(low, dim=0), torch.aminmax(high, dim=0)
     most, least = (low_max + high_max)[:units] + c, (low_min + high_min)[:units] + c
     most_factor, least_factor = torch.nn.functional.softplus(most), torch.nn.functional.softplus(least)
     middle = (most_factor + least_factor) / 2
-    shift = (most - middle) / 2  # of the largest entry of either table
+    shift = (most - middle) / 2  # the logarithm of the largest entry of either table
     padding = GROUP * max(1, -(-units // GROUP)) - units
     reach = torch.nn.functional.pad((most_factor - least_factor) / 2, (0, padding)).view(-1, GROUP).sum(1)
     fits = ((high_max - high_min).maximum(low_max - low_min).max() <= MOST_SPREAD) & (reach.sum() <= MOST_DRIFT)
@@ -110,8 +107,8 @@ def product_tables(w: Tensor, b: Tensor, c: Tensor, high_tile: int, low_tile: in
 
 
 def _own_energies(w: Tensor, b: Tensor, first: int, end: int, units: int) -> Tensor:
-    """``-E`` of the states of units ``first`` to ``end`` by themselves, (2**units,); -inf where others are not 0."""
-    states = states_of(units, w.device)
+    """``-E`` of the states of units ``first`` to ``end`` alone, (2**units,); -inf if a missing unit is 1."""
+    states = all_states(units, w.device)
     part = slice(min(first, len(w)), min(end, len(w)))
     present = part.stop - part.start
     x = states[:, :present]
@@ -125,10 +122,10 @@ def _padded(w: Tensor, rows: slice, columns: slice, shape: tuple[int, int]) -> T
 
 
 def machine_tables(w: Tensor, b: Tensor) -> MachineTables:
-    """Of a machine with weights ``w`` (n, n) and biases ``b`` (n,), float64, contiguous."""
+    """The tables of a machine with weights ``w`` (n, n) and biases ``b`` (n,), float64, contiguous."""
     low, middle = _own_energies(w, b, 0, 8, 8), _own_energies(w, b, 8, 16, 8)
-    states, half = states_of(8, w.device), states_of(4, w.device)
-    cross = states @ _padded(w, slice(8, 16), slice(0, 8), (8, 8))  # fields of the middle states on the low units
+    states, half = all_states(8, w.device), all_states(4, w.device)
+    cross = states @ _padded(w, slice(8, 16), slice(0, 8), (8, 8))  # fields of middle states on low units
     first, second = cross[:, :4] @ half.t(), cross[:, 4:] @ half.t()
     most_first, most_second, most_middle = first.amax(0), second.amax(0), middle.max()
     pair = low.view(16, 16).t() + most_first[:, None] + most_second  # bits 0 to 3 are a
@@ -147,5 +144,5 @@ def machine_tables(w: Tensor, b: Tensor) -> MachineTables:
 
 
 def combine(parts: Tensor, offset: Tensor) -> Tensor:
-    """``log`` of the sum over blocks of ``e^parts[:, 0] parts[:, 1]``, and the offset; float64 of no dimensions."""
+    """``offset`` plus the log of the sum over blocks of ``e^parts[:, 0] parts[:, 1]``; float64 of no dimensions."""
     return torch.logsumexp(parts[:, 0] + torch.log(parts[:, 1]), 0) + offset

@@ -1,7 +1,8 @@
-"""Enumeration in Triton: the same tables and products as in `enumeration.cu`, which tells what bounds it.
+"""Enumeration in Triton, with the tables and products of `enumeration.cu`.
 
-A program of `product_kernel` has a tile of 32 x 256 states; one of `machine_kernel` the 256 middle states, whose sums
-over the low ones are products of matrices in float64.
+Instruction issue bounds `product_kernel`, and float64 matrix products bound `machine_kernel`; `enumeration.cu` counts
+both. A program of `product_kernel` takes tiles of 32 x 256 states. A program of `machine_kernel` takes the 256 middle
+states and sums over the low states by float64 matrix products.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ MOST_PROGRAMS = 132 * 16
 WARPS = 8
 UNITS = 16
 HIGH, LOW = 32, 256
-"""States of a tile: a thread has 4 x 8 of them."""
+"""States of a tile; a thread takes 4 x 8."""
 _GROUP = tl.constexpr(GROUP)
 _FAR = tl.constexpr(-(1 << 30))
 LOG_2 = tl.constexpr(0.693147180559945309417)
@@ -27,7 +28,7 @@ LOG_2 = tl.constexpr(0.693147180559945309417)
 
 @helper
 def _power_of_two(exponent):
-    """float32; 0 where the exponent is below what it holds."""
+    """2**exponent in float32; 0 below the smallest normal number."""
     return ((tl.maximum(exponent, -127) + 127) << 23).to(tl.float32, bitcast=True)
 
 
@@ -38,7 +39,7 @@ def _power_of_two_double(exponent):
 
 @helper
 def _without_exponent(p, exponent):
-    """A positive number's mantissa, in [1, 2), and the sum of exponents with its own, 127 too large."""
+    """The mantissa of a positive number, in [1, 2), and ``exponent`` plus its biased exponent, 127 too large."""
     bits = p.to(tl.int32, bitcast=True)
     return ((bits & 0x007FFFFF) | 0x3F800000).to(tl.float32, bitcast=True), exponent + (bits >> 23)
 
@@ -130,7 +131,7 @@ def machine_kernel(
         larger = tl.maximum(peak, level)
         total *= tl.exp(peak - larger)
         peak = larger
-        # Of unit i of a block the state's share, x or 0, less the larger of the two.
+        # Unit i of a group adds x or 0, minus the larger of the two, so that exponentials are at most 1.
         u = _exponential(x, block, bit, small, 0)
         v = _exponential(x, block, bit, small, 1)
         lower = _exponential(x, block, bit, small, 2)
@@ -145,7 +146,7 @@ def machine_kernel(
 
 @helper
 def _exponential(x, block, bit, numbers, BLOCK: tl.constexpr):
-    """``e^`` of what the fields ``x`` on four units, a block, add to each of their states ``numbers``; at most 1."""
+    """``e^`` of what the fields ``x`` on the four units of a group add to their states ``numbers``; at most 1."""
     of_block = tl.where(block == BLOCK, x, 0.0)
     set_bits = (numbers[:, None] & bit[None, :]) != 0
     return tl.exp(tl.sum(tl.where(set_bits, of_block[None, :], 0.0) - tl.maximum(of_block, 0.0)[None, :], axis=1))
@@ -173,7 +174,7 @@ def machine_sum(w: Tensor, b: Tensor) -> Tensor:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Both kernels. Of a restricted machine a pass of the loop is 8 factors of 32 states."""
+    """Both kernels. For a restricted machine one pass of the loop multiplies 8 factors of 32 states."""
     return [
         TritonVariant(
             name="restricted machine",

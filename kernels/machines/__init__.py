@@ -1,1 +1,1 @@
-"""Spins, units and their couplings."""
+"""What kernels of Boltzmann machines share: states, couplings, checks of arguments, tiles of products."""

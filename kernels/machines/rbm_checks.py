@@ -1,4 +1,7 @@
-"""What the functions of a restricted Boltzmann machine ask of their arguments."""
+"""Checks of arguments that functions of restricted Boltzmann machines share.
+
+Wrong types and dtypes raise TypeError, wrong shapes and values ValueError. The message names the argument.
+"""
 
 import math
 
@@ -11,7 +14,7 @@ WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def require_states(name: str, states: Tensor, device: torch.device | None) -> Tensor:
-    """uint8 of shape (chains, units)."""
+    """Require uint8 of shape (chains, units)."""
     require_tensor(name, states, (torch.uint8,), device)
     if states.dim() != 2:
         raise ValueError(f"{name} must have shape (chains, units), got {tuple(states.shape)}")
@@ -19,7 +22,7 @@ def require_states(name: str, states: Tensor, device: torch.device | None) -> Te
 
 
 def require_weights(weights: Tensor, units: int, device: torch.device) -> Tensor:
-    """One of `WEIGHT_DTYPES`, of shape (visible units, hidden units), for ``units`` visible ones."""
+    """Require one of `WEIGHT_DTYPES` and shape (``units``, hidden units)."""
     require_tensor("weights", weights, WEIGHT_DTYPES, device)
     if weights.dim() != 2 or weights.shape[0] != units:
         raise ValueError(
@@ -29,7 +32,7 @@ def require_weights(weights: Tensor, units: int, device: torch.device) -> Tensor
 
 
 def require_bias(name: str, bias: Tensor, units: int, weights: Tensor) -> Tensor:
-    """One value for each of ``units`` units, in the dtype of ``weights``."""
+    """Require shape (``units``,) and the dtype and device of ``weights``."""
     require_tensor(name, bias, (weights.dtype,), weights.device)
     if bias.shape != (units,):
         raise ValueError(f"{name} must have shape ({units},), got {tuple(bias.shape)}")
@@ -37,7 +40,7 @@ def require_bias(name: str, bias: Tensor, units: int, weights: Tensor) -> Tensor
 
 
 def require_beta(beta: float | Tensor, states: Tensor) -> float | Tensor:
-    """A positive number, or float64 (chains,), contiguous."""
+    """Require a positive number or a float tensor (chains,); returns a float or contiguous float64."""
     if isinstance(beta, Tensor):
         require_tensor("beta", beta, (torch.float32, torch.float64), states.device)
         if beta.shape != states.shape[:1]:
@@ -51,7 +54,7 @@ def require_beta(beta: float | Tensor, states: Tensor) -> float | Tensor:
 def require_values(
     states: dict[str, Tensor], parameters: dict[str, Tensor], positive: dict[str, float | Tensor]
 ) -> None:
-    """Raise ValueError for a state that is not 0 or 1, a parameter that is not finite, a tensor not positive."""
+    """Require 0 and 1 in ``states``, finite ``parameters``, and finite positive numbers in tensors of ``positive``."""
     faults = {f"{name} must hold only 0 and 1": (value > 1).any() for name, value in states.items()}
     faults |= {f"{name} must be finite": ~torch.isfinite(value).all() for name, value in parameters.items()}
     faults |= {
@@ -59,7 +62,7 @@ def require_values(
         for name, value in positive.items()
         if isinstance(value, Tensor)
     }
-    # One transfer for all of them: on a GPU each would wait for the device.
+    # One transfer for all results: on a GPU each transfer waits for the device.
     for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
         if fault:
             raise ValueError(message)

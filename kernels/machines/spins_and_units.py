@@ -1,4 +1,4 @@
-"""The same model in spins and in units: an exact map between Ising couplings and a Boltzmann machine's weights.
+"""Exact maps between Ising couplings of spins -1 and +1 and Boltzmann machine weights of units 0 and 1.
 
 With ``s = 2 x - 1``, ``J`` and ``W`` symmetric and zero on the diagonal,
 
@@ -14,49 +14,49 @@ from torch import Tensor
 
 
 class SpinMachine(NamedTuple):
-    """Couplings (n, n), symmetric, diagonal 0; fields (n,); ``constant``: what the other form's energy adds to."""
+    """Couplings (n, n), symmetric, diagonal 0; fields (n,). The units' energy is this energy plus ``constant``."""
 
     couplings: Tensor
     fields: Tensor
     constant: Tensor
 
     def energy(self, spins: Tensor) -> Tensor:
-        """``-1/2 s.J.s - h.s`` of spins -1 and +1, (..., n)."""
+        """``-1/2 s.J.s - h.s`` for spins -1 and +1, (..., n)."""
         s = spins.to(self.couplings.dtype)
         return -0.5 * ((s @ self.couplings) * s).sum(-1) - s @ self.fields
 
 
 class UnitMachine(NamedTuple):
-    """Weights (n, n), symmetric, diagonal 0; biases (n,); ``constant``: what the other form's energy adds to."""
+    """Weights (n, n), symmetric, diagonal 0; biases (n,). The spins' energy is this energy plus ``constant``."""
 
     weights: Tensor
     biases: Tensor
     constant: Tensor
 
     def energy(self, units: Tensor) -> Tensor:
-        """``-1/2 x.W.x - b.x`` of units 0 and 1, (..., n)."""
+        """``-1/2 x.W.x - b.x`` for units 0 and 1, (..., n)."""
         x = units.to(self.weights.dtype)
         return -0.5 * ((x @ self.weights) * x).sum(-1) - x @ self.biases
 
 
 def units_of(couplings: Tensor, fields: Tensor) -> UnitMachine:
-    """The machine of 0/1 units with ``E(s) = E(x) + constant``. Raises ValueError for what is not a set of bonds."""
+    """The machine of units 0 and 1 with ``E(s) = E(x) + constant``. Raises ValueError as `require_bonds`."""
     require_bonds("couplings", couplings, "fields", fields)
     total = couplings.sum(1)
     return UnitMachine(4 * couplings, 2 * (fields - total), fields.sum() - total.sum() / 2)
 
 
 def spins_of(weights: Tensor, biases: Tensor) -> SpinMachine:
-    """The machine of spins with ``E(x) = E(s) + constant``. Raises ValueError for what is not a set of bonds."""
+    """The machine of spins with ``E(x) = E(s) + constant``. Raises ValueError as `require_bonds`."""
     require_bonds("weights", weights, "biases", biases)
     total = weights.sum(1)
     return SpinMachine(weights / 4, biases / 2 + total / 4, -(biases.sum() / 2 + total.sum() / 8))
 
 
 def lattice_couplings(height: int, width: int, coupling: float = 1.0) -> Tensor:
-    """The couplings of the torus that `ising_sweeps` advances: float64, site (i, j) at ``i * width + j``.
+    """The couplings of the torus in `boltzbench.kernels.ising`: float64 (n, n), site (i, j) at ``i * width + j``.
 
-    On a side of 2 the two bonds between a pair of sites add up.
+    Along a side of 2, two bonds join each pair of neighbours, and their couplings add up.
     """
     site = torch.arange(height * width).view(height, width)
     couplings = torch.zeros((height * width,) * 2, dtype=torch.float64)
@@ -67,7 +67,10 @@ def lattice_couplings(height: int, width: int, coupling: float = 1.0) -> Tensor:
 
 
 def require_bonds(name: str, matrix: Tensor, vector_name: str, vector: Tensor, *, check_values: bool = True) -> None:
-    """Raise ValueError, naming the argument, for what is no symmetric set of bonds and a number for each unit."""
+    """Require a symmetric ``matrix`` (n, n), 0 on the diagonal, and a ``vector`` (n,) of its dtype, both finite.
+
+    Raises ValueError and names the argument. Without ``check_values`` only shapes and dtypes are checked.
+    """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} must be a square matrix, got shape {tuple(matrix.shape)}")
     if vector.shape != matrix.shape[:1]:

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..ais import random_spins
 from ..ising import energy, ising_sweeps, unpack_spins
+from ..machines.states import random_spins
 from ..philox import Stream, random_words
 from ..rbm_gibbs import gibbs
 

@@ -1,4 +1,4 @@
-"""The free energy of each chain in CUDA C: launching `rbm_free_energy.cu`."""
+"""Launches `rbm_free_energy.cu`."""
 
 import functools
 from collections.abc import Sequence
@@ -7,14 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..common.variants import CudaVariant, KernelVariant
+from ..common.variants import KernelVariant
 from ..cuda_module import CudaModule
-from ..rows.shapes import counters
-
-TYPES = {torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-THREADS = 256
-ROWS, COLUMNS, TERMS = 128, 64, 32
-"""Of a tile; all as in `binary_product.cuh`."""
+from ..machines.product_tiles import CUDA_TILE, cuda_variant
+from ..machines.product_tiles import CUDA_TYPES as TYPES
+from .launch import arranged
 
 
 @functools.cache
@@ -26,34 +23,12 @@ def module(dtype: torch.dtype) -> CudaModule:
 def forward(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor, out: Tensor
 ) -> None:
-    """Write ``out``. There is at least one chain."""
-    chains, hidden_units = len(visible), weights.shape[1]
-    grid = (-(-chains // ROWS), max(1, -(-hidden_units // COLUMNS)))
-    split = grid[1] > 1
-    parts = torch.empty((grid[1], chains), dtype=torch.float32, device=out.device) if split else None
-    betas, number = (beta, 1.0) if isinstance(beta, Tensor) else (None, beta)
-    module(weights.dtype).launch(
-        f"free_energy<{TYPES[weights.dtype]}>", grid, (THREADS,),
-        [
-            visible, weights, visible_bias, hidden_bias, betas, out, parts,
-            counters(grid[0], out.device) if split else None, chains, visible.shape[1], hidden_units,
-            *weights.stride(), number,
-        ],
-        device=out.device,
-    )  # fmt: skip
+    """Write ``out`` for at least one chain."""
+    launch = arranged(CUDA_TILE, visible, weights, visible_bias, hidden_bias, beta, out)
+    kernel = f"free_energy<{TYPES[weights.dtype]}>"
+    module(weights.dtype).launch(kernel, launch.grid, (CUDA_TILE.threads,), launch.arguments, device=out.device)
 
 
 def variants() -> Sequence[KernelVariant]:
     """The kernel for each dtype of the weights."""
-    return [
-        CudaVariant(
-            name=name,
-            threads=THREADS,
-            items=ROWS * COLUMNS * TERMS // THREADS,
-            unit="multiply-adds",
-            bytes_per_item=1 / COLUMNS + dtype.itemsize / ROWS,
-            module=module(dtype),
-            kernel=f"free_energy<{name}>",
-        )
-        for dtype, name in TYPES.items()
-    ]
+    return [cuda_variant(name, module(dtype), f"free_energy<{name}>", dtype.itemsize) for dtype, name in TYPES.items()]

@@ -1,24 +1,24 @@
 // The free energy of each chain in CUDA C: product, bias, softplus and sum in one kernel; fields are never stored.
 //
-// Bound by arithmetic: 2 * visible units operations for each hidden unit of a chain, on the tensor cores (two or three
-// times that for float16 and float32 weights), against a byte for each state. Behind the product one ex2 for each
-// hidden unit: softplus in base 2 is max(z, 0) + log2(1 + 2^-|z|), and one lg2 serves 32 units, of the product of their
-// terms, which lie in [1, 2].
+// Arithmetic bounds the speed: 2 * visible units operations for each hidden unit of a chain, on tensor cores (two times
+// that for float16 and three times for float32 weights), against one byte for each state. After the product each hidden
+// unit takes one ex2: softplus in base 2 is max(z, 0) + log2(1 + 2^-|z|), and one lg2 of the product of their terms,
+// which lie in [1, 2], serves 32 units.
 //
-// Design: binary_product.cuh has the tiles. A row of 64 hidden units is summed by the 8 lanes that hold it; chains that
-// span several tiles are summed by the block that ends last, in the units' order.
+// Design: tiles as in binary_product.cuh. 8 lanes hold and sum a row of 64 hidden units. If hidden units span several
+// tiles, the block that finishes last adds the parts in the order of the units.
 #include "binary_product.cuh"
 
-// visible: uint8 (chains, visible_units) contiguous. weights: (visible_units, hidden_units) with the strides that
-// follow. betas: double (chains,), or null for beta. out: float (chains,). parts: (gridDim.y, chains) and counters, 0,
-// or null where there is one tile of hidden units.
+// visible: uint8 (chains, visible_units), contiguous. weights: (visible_units, hidden_units) with weight_stride_*.
+// betas: double (chains,), or null, then beta is that of all chains. out: float (chains,). parts: (gridDim.y, chains)
+// and counters: (gridDim.x,), 0 before and after; both null if there is one tile of hidden units.
 template <class T>
 __global__ void __launch_bounds__(THREADS, 2)
     free_energy(const unsigned char* visible, const T* weights, const T* visible_bias, const T* hidden_bias,
                 const double* betas, float* out, float* parts, u32* counters, i64 chains, i64 visible_units,
                 i64 hidden_units, i64 weight_stride_visible, i64 weight_stride_hidden, double beta) {
     __shared__ Tiles tiles;
-    __shared__ float row_sum[3][ROWS];  // of the left and the right half of the columns, and of the visible bias
+    __shared__ float row_sum[3][ROWS];  // left half of the columns, right half, visible bias
     const i64 tile_chain = (i64)blockIdx.x * ROWS, tile_unit = (i64)blockIdx.y * COLUMNS;
     Sum fields = {};
     add_product(fields, tiles, States<true>(visible, chains, visible_units),
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(THREADS, 2)
                 row_sum[threadIdx.x / 32 % 2][row] = unscale * (total + log2f(product));
             }
         }
-    // A warp for each chain: its lanes read neighbouring states.
+    // A warp takes one chain at a time, so that its lanes read neighbouring states.
     for (int row = threadIdx.x / 32; row < ROWS; row += THREADS / 32) {
         float total = 0;
         if (blockIdx.y == 0 && tile_chain + row < chains)

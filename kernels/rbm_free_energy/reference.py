@@ -1,4 +1,4 @@
-"""The free energy in torch: the reference of the kernels when its parameters are float64, and the ``torch`` backend."""
+"""The free energy in torch: the ``torch`` backend and, with float64 parameters, the reference of the kernels."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,10 @@ from torch import Tensor
 def free_energy(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor
 ) -> Tensor:
-    """In the parameters' own dtype, (chains,). ``softplus(z) = max(z, 0) + log1p(exp(-|z|))`` never overflows."""
+    """The free energies (chains,) in the dtype of the parameters.
+
+    ``softplus(z) = max(z, 0) + log1p(exp(-|z|))`` does not overflow.
+    """
     given = visible.to(weights.dtype)
     scale = beta[:, None].to(weights.dtype) if isinstance(beta, Tensor) else beta
     z = scale * (hidden_bias + given @ weights)
@@ -18,6 +21,6 @@ def free_energy(
 def forward(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor, out: Tensor
 ) -> None:
-    """The ``torch`` backend: ``out`` is written. 16-bit parameters are summed in float32."""
+    """Write ``out``. Sums are float32, for 16-bit parameters too."""
     wide, b, c = (part.to(torch.float32) for part in (weights, visible_bias, hidden_bias))
     out.copy_(free_energy(visible, wide, b, c, beta))

@@ -1,44 +1,36 @@
 """The free energy of each chain in Triton: product, bias, softplus and sum in one kernel; fields are never stored.
 
-Bound by arithmetic: 2 * visible units operations for each hidden unit of a chain (three times that on the bfloat16
-tensor cores for float32 weights), against a byte for each state. Behind the product, for each hidden unit one ex2 and
-five other instructions: softplus in base 2 is ``max(z, 0) + log2(1 + 2**-|z|)``, and one lg2 serves all units of a
-tile, of the product of their terms. Each term is 3/4 (1 + 2**-|z|), in [0.75, 1.5], so that the product of 128 of them
-neither overflows nor underflows.
+Arithmetic bounds the speed: 2 * visible units operations for each hidden unit of a chain, on tensor cores (three times
+that for float32 weights, as three bfloat16 products), against one byte for each state. After the product each hidden
+unit takes one ex2 and five other instructions: softplus in base 2 is ``max(z, 0) + log2(1 + 2**-|z|)``, and one lg2 of
+the product of their terms serves all units of a tile. The terms are ``3/4 (1 + 2**-|z|)``, in [0.75, 1.5], so that the
+product of 128 terms neither overflows nor underflows.
 
-A tile of chains that spans several tiles of hidden units is summed by the program that ends last, in the units' order:
-the same bits whichever that is.
+If hidden units span several tiles, the program that finishes last adds the parts in the order of the units, so that
+the result does not depend on which program that is.
 """
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..common.binary_product_triton import fields
-from ..common.triton_math import bits_of, from_bits, log2_of_product
-from ..common.triton_runtime import INTERPRETS
-from ..common.variants import KernelVariant, TritonVariant
+from ..common.triton_math import from_bits, log2_of_product
+from ..common.variants import KernelVariant
 from ..logsumexp.triton_kernels import power_of_two
-from ..rows.shapes import counters
-
-LARGE, LARGE_OF_PARTS = (128, 128, 64, 8), (128, 64, 32, 8)
-"""Chains, hidden units and visible units of a tile, and warps; the second for weights that are products of parts."""
-SMALLER = ((64, 64, 32, 4), (16, 32, 64, 2))
-INTERPRETED = (512, 64, 128, 4)
-"""Interpreted, a program costs the same few milliseconds whatever its tile."""
-PROGRAMS_WANTED = 128
+from ..machines.product_tiles import SMALLER, field_tile, largest_field_tile, triton_variant
+from .launch import arranged
 
 
 @triton.jit(do_not_specialize=["beta_bits"])
 def free_energy_kernel(
     visible,  # uint8 (chains, visible_units) contiguous
-    weights,  # (visible_units, hidden_units), strides that follow
+    weights,  # (visible_units, hidden_units), strides below
     visible_bias,  # (visible_units,) contiguous
     hidden_bias,  # (hidden_units,) contiguous
-    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
+    betas,  # float64 (chains,), read if BETAS; otherwise beta_bits holds the beta of all chains
     out,  # float32 (chains,)
     parts,  # float32 (tiles of hidden units, chains), if SPLIT
     counters,  # one for each tile of chains, 0 before and after, if SPLIT
@@ -71,7 +63,7 @@ def free_energy_kernel(
     total = log2_of_product(tl.where((unit < hidden_units)[None, :], terms, 1.0))
     present = tl.minimum(hidden_units - place * BLOCK_HIDDEN, BLOCK_HIDDEN)
     total += present.to(tl.float32) * 0.4150374992788438  # log2 of 4/3
-    total += tl.sum(tl.maximum(z, 0.0), axis=1)  # what is not there has field 0
+    total += tl.sum(tl.maximum(z, 0.0), axis=1)  # fields beyond the edge are 0
     share = total * (-0.6931471805599453 / beta).to(tl.float32)
     if place == 0:
         for start in range(0, visible_units, BLOCK_VISIBLE):
@@ -84,13 +76,13 @@ def free_energy_kernel(
             share -= tl.sum(tl.where(states != 0, bias[None, :], 0.0), axis=1)
     if SPLIT:
         tl.store(parts + place.to(tl.int64) * chains + chain, share, mask=inside)
-        tl.debug_barrier()  # all threads have stored before one of them counts
+        tl.debug_barrier()  # all threads store before one of them counts
         finished_before = tl.atomic_add(counters + tl.program_id(0), 1, sem="acq_rel")
         if finished_before == tl.num_programs(1) - 1:
             tl.store(counters + tl.program_id(0), 0)
             total = tl.zeros((BLOCK_CHAINS,), tl.float32)
             for other in range(tl.num_programs(1)):
-                # Past the first-level cache, which may hold what was there before the parts.
+                # Bypass the L1 cache, which may hold stale values.
                 given = parts + tl.cast(other, tl.int64) * chains + chain
                 total += tl.load(given, mask=inside, other=0.0, cache_modifier=".cg")
             tl.store(out + chain, total, mask=inside)
@@ -98,46 +90,27 @@ def free_energy_kernel(
         tl.store(out + chain, share, mask=inside)
 
 
-def tile_of(chains: int, hidden_units: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """The largest that makes programs enough; no device is asked, so that equal arguments are summed alike on each."""
-    if INTERPRETS:
-        return INTERPRETED
-    for tile in (LARGE_OF_PARTS if dtype.itemsize == 4 else LARGE, *SMALLER):
-        if triton.cdiv(chains, tile[0]) * triton.cdiv(hidden_units, tile[1]) >= PROGRAMS_WANTED:
-            return tile
-    return SMALLER[-1]
-
-
 def forward(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor, out: Tensor
 ) -> None:
-    """Write ``out``. There is at least one chain."""
-    chains, hidden_units = len(visible), weights.shape[1]
-    block_chains, block_hidden, block_visible, warps = tile_of(chains, hidden_units, weights.dtype)
-    grid = (triton.cdiv(chains, block_chains), max(1, triton.cdiv(hidden_units, block_hidden)))
-    split = grid[1] > 1
-    parts = torch.empty((grid[1], chains), dtype=torch.float32, device=visible.device) if split else out
-    count = counters(grid[0], visible.device) if split else out
-    has_betas = isinstance(beta, Tensor)
-    free_energy_kernel[grid](
-        visible, weights, visible_bias, hidden_bias, beta if has_betas else out, out, parts, count, chains,
-        visible.shape[1], hidden_units, *weights.stride(), bits_of(1.0 if isinstance(beta, Tensor) else beta),
-        BETAS=has_betas, SPLIT=split, BLOCK_CHAINS=block_chains, BLOCK_HIDDEN=block_hidden,
-        BLOCK_VISIBLE=block_visible, num_warps=warps,
+    """Write ``out`` for at least one chain."""
+    tile = field_tile(len(visible), weights.shape[1], weights.dtype)
+    launch = arranged(tile, visible, weights, visible_bias, hidden_bias, beta, out)
+    free_energy_kernel[launch.grid](
+        *launch.triton_arguments(unread=out), BETAS=isinstance(beta, Tensor), SPLIT=launch.grid[1] > 1,
+        **tile.sizes("CHAINS", "HIDDEN", "VISIBLE"), num_warps=tile.warps,
     )  # fmt: skip
 
 
 def variants() -> Sequence[KernelVariant]:
-    """The largest tile for each dtype of the weights; the smaller ones, and a beta for each chain, for float32."""
+    """The largest tile for each dtype of the weights; for float32 also a beta for each chain and the smaller tiles."""
     found: list[KernelVariant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        kinds = [(LARGE_OF_PARTS if size == 4 else LARGE, False)]
+        kinds = [(largest_field_tile(size), False)]
         if dtype == "fp32":
-            kinds += [(LARGE_OF_PARTS, True), *((smaller, False) for smaller in SMALLER)]
+            kinds += [(largest_field_tile(size), True), *((smaller, False) for smaller in SMALLER)]
         for tile, betas in kinds:
-            block_chains, block_hidden, block_visible, warps = tile
-            signature = {
-                **dict.fromkeys(free_energy_kernel.arg_names, "i32:16"),
+            given = {
                 "visible": "*u8:16",
                 **dict.fromkeys(("weights", "visible_bias", "hidden_bias"), f"*{dtype}:16"),
                 "betas": "*fp64:16",
@@ -147,19 +120,8 @@ def variants() -> Sequence[KernelVariant]:
                 "beta_bits": "i64",
                 "BETAS": betas,
                 "SPLIT": True,
-                "BLOCK_CHAINS": block_chains,
-                "BLOCK_HIDDEN": block_hidden,
-                "BLOCK_VISIBLE": block_visible,
+                **tile.sizes("CHAINS", "HIDDEN", "VISIBLE"),
             }
-            found.append(
-                TritonVariant(
-                    name=f"{dtype}, {block_chains} x {block_hidden}{', beta for each chain' if betas else ''}",
-                    threads=32 * warps,
-                    items=block_chains * block_hidden * block_visible // (32 * warps),
-                    unit="multiply-adds",
-                    bytes_per_item=1 / block_hidden + size / block_chains,
-                    kernel=free_energy_kernel,
-                    signature=signature,
-                )
-            )
+            name = f"{dtype}, {tile.rows} x {tile.columns}{', beta for each chain' if betas else ''}"
+            found.append(triton_variant(name, free_energy_kernel, tile, size, given))
     return found

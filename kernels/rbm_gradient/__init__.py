@@ -1,6 +1,5 @@
-"""The gradient of a restricted Boltzmann machine's log-likelihood: positive and negative phase in one product."""
+"""The gradient of a restricted Boltzmann machine's log-likelihood: the positive minus the negative phase."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -8,8 +7,10 @@ from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.rbm_checks import require_beta, require_bias, require_states, require_values, require_weights
+from .launches import Phase
+from .reference import hidden_probabilities, statistics
 
-__all__ = ["Gradient", "log_likelihood_gradient"]
+__all__ = ["Gradient", "hidden_probabilities", "log_likelihood_gradient", "statistics"]
 
 
 class Gradient(NamedTuple):
@@ -18,20 +19,6 @@ class Gradient(NamedTuple):
     weights: Tensor
     visible_bias: Tensor
     hidden_bias: Tensor
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Chains and what their hidden units are: all contiguous on one device.
-
-    - ``visible``: uint8 (chains, visible units), at least one chain.
-    - ``hidden``: uint8 states or float32 probabilities, (chains, hidden units).
-    - ``to_infer``: whether ``hidden`` is yet to be written, with ``P(h = 1 | v)``; it is float32 then.
-    """
-
-    visible: Tensor
-    hidden: Tensor
-    to_infer: bool
 
 
 def log_likelihood_gradient(
@@ -49,31 +36,31 @@ def log_likelihood_gradient(
 ) -> Gradient:
     """``dW_ij = <v_i h_j>_data - <v_i h_j>_model``, ``db_i`` and ``dc_j`` likewise: means over chains.
 
-    For ``E(v, h) = -b.v - c.h - v.W.h`` and ``p`` proportional to ``exp(-beta E)`` this is the gradient of the mean
-    log-likelihood of the data divided by beta, where the model's states are draws from ``p``; after a few sweeps from
-    the data it is that of contrastive divergence.
+    With ``E(v, h) = -b.v - c.h - v.W.h`` and ``p`` proportional to ``exp(-beta E)``, it estimates the gradient of the
+    mean log-likelihood of the data, divided by beta, if the model's states are draws from ``p``. If they are a few
+    sweeps away from the data, it is the update of contrastive divergence.
 
     Args:
         data, model: uint8 states 0 or 1 of the visible units, (chains, visible units), any strides, at least one chain
-            each; they may differ in number.
-        data_hidden, model_hidden: of the same chains the hidden units, (chains, hidden units): uint8 states, or float32
-            probabilities. None: ``P(h_j = 1 | v) = sigmoid(beta (c_j + sum_i v_i W_ij))`` is computed.
-        weights: (visible units, hidden units), float32, float16 or bfloat16; any strides. Needed where hidden units
-            are to be computed, as is
+            each; the numbers of chains may differ.
+        data_hidden, model_hidden: the hidden units of the same chains, (chains, hidden units): uint8 states or float32
+            probabilities. By default ``P(h_j = 1 | v) = sigmoid(beta (c_j + sum_i v_i W_ij))`` is computed.
+        weights: (visible units, hidden units), float32, float16 or bfloat16; any strides. Required, with
+            ``hidden_bias``, unless both ``data_hidden`` and ``model_hidden`` are given.
         hidden_bias: (hidden units,), ``weights``'s dtype.
         beta: the inverse temperature, finite and positive.
-        out: contiguous float32 tensors to write to, sharing no memory with each other or the arguments.
-        check_values: look for states other than 0 and 1, probabilities outside [0, 1] and parameters that are not
-            finite. On a GPU this waits for the device.
+        out: contiguous float32 tensors for the result; they must not share memory with each other or the arguments.
+        check_values: check that states are 0 or 1, probabilities lie in [0, 1] and parameters are finite. On a GPU
+            this waits for the device.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
-        ValueError: shapes do not match, there is no chain, a value is out of range, hidden units are to be computed
-            and there are no weights, or ``backend`` is unknown or cannot run here (``triton``: layers of 2**26 units).
+        ValueError: shapes do not match, there is no chain, a value is out of range, weights are missing, or
+            ``backend`` is unknown or cannot run here (``triton``: layers of 2**26 units).
 
-    Sums are float32, in an order that the shapes alone settle: the same arguments give the same bits, and equal phases
-    a gradient of exactly 0.
+    Sums are float32, in an order that depends on shapes only: the same arguments give the same bits, and equal phases
+    give a gradient of exactly 0.
 
     Source: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14 (2002).
     """
@@ -83,12 +70,12 @@ def log_likelihood_gradient(
         raise ValueError(f"model must have {data.shape[1]} visible units, as data has, got {model.shape[1]}")
     for name, visible in (("data", data), ("model", model)):
         if not len(visible):
-            raise ValueError(f"{name} must hold at least one chain: there is no mean of none")
+            raise ValueError(f"{name} must hold at least one chain, got shape {tuple(visible.shape)}")
     beta = float(require_beta(float(beta), data))
     given = {"data_hidden": data_hidden, "model_hidden": model_hidden}
     missing = [name for name, hidden in given.items() if hidden is None]
     if (weights is None or hidden_bias is None) and missing:
-        raise ValueError(f"weights and hidden_bias are needed to compute {missing[0]}")
+        raise ValueError(f"weights and hidden_bias are needed to compute {missing[0]}: pass them, or {missing[0]}")
     parameters: dict[str, Tensor] = {}
     if weights is not None:
         parameters["weights"] = require_weights(weights, data.shape[1], data.device)
@@ -130,9 +117,12 @@ def log_likelihood_gradient(
         )
         for visible, hidden in ((data, data_hidden), (model, model_hidden))
     ]
-    bias = None if hidden_bias is None else hidden_bias.contiguous()
+    kernels = backend_module(chosen, __name__)
+    to_infer = [phase for phase in phases if phase.to_infer]
     with running_on(data.device):
-        backend_module(chosen, __name__).gradient(*phases, weights, bias, beta, out)
+        if to_infer and hidden_units and weights is not None and hidden_bias is not None:
+            kernels.infer(to_infer, weights, hidden_bias.contiguous(), beta)
+        kernels.gradient(*phases, out)
     for value in out:
         note_written(value)
     return out

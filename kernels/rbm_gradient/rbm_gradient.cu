@@ -1,23 +1,23 @@
 // The gradient in CUDA C: hidden probabilities of both phases in one launch, both products of states in another.
 //
-// Bound by arithmetic on the bfloat16 tensor cores: for each chain and weight 2 operations for states of the hidden
-// units, 6 for probabilities (float32, three parts), and where these are computed 2, 4 or 6 for the fields before.
-// Bytes: a byte for each state, and 4 for each probability, written and read once.
+// Arithmetic on the bfloat16 tensor cores bounds the speed: each chain and weight takes 2 operations for hidden states,
+// 6 for hidden probabilities (float32, three parts), and 2, 4 or 6 more for the fields if probabilities are computed.
+// Memory traffic is one byte for each state, and 4 for each probability, written and read once.
 //
-// Design: binary_product.cuh has the tiles. A block computes 128 visible x 64 hidden units from its part of the data's
-// chains, and then of the model's, in sums of their own: equal phases cancel exactly. Where tiles are few and chains
-// many, chains are split into parts; the block that ends last adds the parts, in order. The blocks of the first row and
-// column of tiles also sum the states of their units, for the biases.
+// Design: tiles as in binary_product.cuh. A block computes 128 visible x 64 hidden units from its part of the data's
+// chains and then of the model's, in separate sums, so that equal phases cancel exactly. If tiles are few and chains
+// many, chains are split into parts; the block that finishes last adds the parts in order. The blocks of the first row
+// and column of tiles also sum the states of their units, for the biases.
 #include "binary_product.cuh"
 
-// The chains of one phase: visible: uint8 (chains, visible_units); hidden: T (chains, hidden_units); both contiguous.
+// The chains of one phase. visible: uint8 (chains, visible_units), hidden: T (chains, hidden_units), both contiguous.
 template <class T> struct Phase {
     const unsigned char* visible;
     T* hidden;
     i64 chains;
 };
 
-// Writes hidden probabilities: the first data_tiles blocks in x those of the data, the others those of the model.
+// Writes hidden probabilities: the first data_tiles blocks in x for the data, the other blocks for the model.
 template <class T>
 __global__ void __launch_bounds__(THREADS, 2)
     infer(const unsigned char* data, const unsigned char* model, float* data_hidden, float* model_hidden,
@@ -47,7 +47,8 @@ __global__ void __launch_bounds__(THREADS, 2)
             }
 }
 
-// The sum over the chains from begin to end of UNITS units from `first` on, in the first UNITS threads. All call it.
+// Sums UNITS units from `first` on over the chains from begin to end. The first UNITS threads return the sums, but all
+// threads must call it.
 template <int UNITS, class T>
 __device__ __forceinline__ float unit_sum(float* shared, const T* states, i64 first, i64 units, i64 begin, i64 end) {
     const int unit = threadIdx.x % UNITS;
@@ -62,20 +63,22 @@ __device__ __forceinline__ float unit_sum(float* shared, const T* states, i64 fi
     return total;
 }
 
-// Of two means, each rounded, so that equal phases cancel: a fused product would leave the rounding of the other.
+// The difference of two means, each rounded first, so that equal phases cancel: a fused multiply-add would leave the
+// rounding error of the other product.
 __device__ __forceinline__ float difference(float of_data, float data_share, float of_model, float model_share) {
     return __fmul_rn(of_data, data_share) - __fmul_rn(of_model, model_share);
 }
 
-// What the parts of place `place` come to, in their order.
+// The sum over all parts of the number at `place`, in the order of the parts.
 __device__ __forceinline__ float added(const float* parts, i64 width, i64 place) {
     float total = 0;
     for (u32 part = 0; part < gridDim.z; ++part) total += __ldcg(parts + part * width + place);
     return total;
 }
 
-// weights_out: float (visible_units, hidden_units); visible_out, hidden_out: float. parts: (gridDim.z, all of these
-// together) and counters, 0, one for each tile; null where there is one part. data_part, model_part: its chains.
+// weights_out: float (visible_units, hidden_units); visible_out, hidden_out: float, one number for each unit.
+// parts: float (gridDim.z, length of all outputs), counters: one for each tile, 0 before and after; both null if there
+// is one part. data_part, model_part: the chains in a part.
 template <class D, class M>
 __global__ void __launch_bounds__(THREADS, 2)
     gradient(const unsigned char* data, const unsigned char* model, const D* data_hidden, const M* model_hidden,

@@ -1,37 +1,40 @@
-"""The gradient in torch: the reference of the kernels when its parameters are float64, and the ``torch`` backend."""
+"""The gradient in torch: the ``torch`` backend and, with float64 parameters, the reference of the kernels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from . import Gradient, Phase
+    from . import Gradient
+    from .launches import Phase
 
 
-def hidden_probabilities(visible: Tensor, weights: Tensor, hidden_bias: Tensor, beta: float) -> Tensor:
-    """``P(h = 1 | v)`` in the parameters' own dtype, (chains, hidden units)."""
-    return torch.sigmoid(beta * (hidden_bias + visible.to(weights.dtype) @ weights))
+def hidden_probabilities(
+    visible: Tensor, weights: Tensor, hidden_bias: Tensor, beta: float, out: Tensor | None = None
+) -> Tensor:
+    """``P(h = 1 | v)``, (chains, hidden units), in the dtype of the parameters."""
+    return torch.sigmoid(beta * (hidden_bias + visible.to(weights.dtype) @ weights), out=out)
 
 
 def statistics(visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``<v h>``, ``<v>`` and ``<h>`` over chains, in the dtype of ``hidden``."""
+    """The means ``<v h>``, ``<v>`` and ``<h>`` over chains, in the dtype of ``hidden``."""
     wide = visible.to(hidden.dtype)
     return wide.t() @ hidden / len(visible), wide.mean(0), hidden.mean(0)
 
 
-def gradient(
-    data: Phase, model: Phase, weights: Tensor | None, hidden_bias: Tensor | None, beta: float, out: Gradient
-) -> None:
-    """The ``torch`` backend: ``out`` is written. 16-bit parameters are summed in float32."""
-    found = []
-    for phase in (data, model):
-        hidden = phase.hidden.to(torch.float32)
-        if phase.to_infer and weights is not None and hidden_bias is not None:
-            parameters = (weights.to(torch.float32), hidden_bias.to(torch.float32))
-            hidden = hidden_probabilities(phase.visible, *parameters, beta)
-        found.append(statistics(phase.visible, hidden))
-    for tensor, of_data, of_model in zip(out, *found, strict=True):
+def infer(phases: Sequence[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> None:
+    """Write ``hidden`` of each phase. Sums are float32, for 16-bit parameters too."""
+    wide, bias = weights.to(torch.float32), hidden_bias.to(torch.float32)
+    for phase in phases:
+        hidden_probabilities(phase.visible, wide, bias, beta, out=phase.hidden)
+
+
+def gradient(data: Phase, model: Phase, out: Gradient) -> None:
+    """Write ``out`` from visible and hidden units of both phases. Sums are float32."""
+    means = (statistics(phase.visible, phase.hidden.to(torch.float32)) for phase in (data, model))
+    for tensor, of_data, of_model in zip(out, *means, strict=True):
         tensor.copy_(of_data - of_model)

@@ -1,12 +1,12 @@
 """The gradient in Triton: hidden probabilities of both phases in one launch, both products of states in another.
 
-Bound by arithmetic on the bfloat16 tensor cores: for each chain and weight 2 operations for states of the hidden units,
-6 for probabilities (float32, three parts), and where these are computed 2 or 6 for the fields before. Bytes: a byte for
-each state, and 4 for each probability, written and read once.
+Arithmetic on the bfloat16 tensor cores bounds the speed: each chain and weight takes 2 operations for hidden states, 6
+for hidden probabilities (float32, three parts), and 2 or 6 more for the fields if probabilities are computed. Memory
+traffic is one byte for each state, and 4 for each probability, written and read once.
 
-A program computes a tile of the gradient from its part of the data's chains, and then of the model's, in sums of their
-own: equal phases cancel exactly. Where tiles are few and chains many, chains are split into parts; the program that
-ends last adds the parts, in order. The programs of the first row and column of tiles also sum the states of their
+A program computes a tile of the gradient from its part of the data's chains and then of the model's, in separate sums,
+so that equal phases cancel exactly. If tiles are few and chains many, chains are split into parts; the program that
+finishes last adds the parts in order. The programs of the first row and column of tiles also sum the states of their
 units, for the biases.
 """
 
@@ -20,24 +20,23 @@ import triton.language as tl
 from torch import Tensor
 
 from ..common.binary_product_triton import add_product, fields
-from ..common.triton_math import bits_of, from_bits, rounded_product
+from ..common.triton_math import from_bits, rounded_product
 from ..common.triton_runtime import INTERPRETS
-from ..common.variants import KernelVariant, TritonVariant
-from ..rbm_free_energy.triton_kernels import LARGE, LARGE_OF_PARTS, tile_of
-from ..rows.shapes import counters
-from .shapes import split_chains
+from ..common.variants import KernelVariant
+from ..machines.product_tiles import Tile, field_tile, largest_field_tile, triton_variant
+from .launches import Phase, inference, products
 
 if TYPE_CHECKING:
-    from . import Gradient, Phase
+    from . import Gradient
 
-TILES = ((128, 64, 32, 8), (64, 64, 32, 4))
-"""Visible units, hidden units and chains of a tile, and warps."""
-INTERPRETED = (64, 64, 256, 4)
-"""Interpreted, a program costs the same few milliseconds whatever its tile."""
+TILES = (Tile(128, 64, 32, 8), Tile(64, 64, 32, 4))
+"""Rows are visible units, columns are hidden units, terms are chains."""
+INTERPRETED = Tile(64, 64, 256, 4)
+"""An interpreted program takes a few milliseconds, for large and small tiles alike."""
 TILES_WANTED = 64
-"""For the larger tile; where there are fewer, chains are split, too."""
-MOST_UNITS = (1 << 31) // (INTERPRETED if INTERPRETS else TILES[0])[2] - 1
-"""Places in a block of chains have 32 bits."""
+"""Large tiles, at least; otherwise tiles are small, and chains are split."""
+MOST_UNITS = (1 << 31) // (INTERPRETED if INTERPRETS else TILES[0]).terms - 1
+"""Offsets within a block of chains have 32 bits."""
 ROWS_ADDED = tl.constexpr(64 if INTERPRETS else 32)
 
 
@@ -47,9 +46,9 @@ def infer_kernel(
     model,  # uint8 (model_chains, visible_units) contiguous
     data_hidden,  # float32 (data_chains, hidden_units) contiguous
     model_hidden,
-    weights,  # (visible_units, hidden_units), strides that follow
+    weights,  # (visible_units, hidden_units), strides below
     hidden_bias,  # (hidden_units,) contiguous
-    data_tiles,  # programs before those of the model's chains
+    data_tiles,  # programs for the data's chains, which come first
     data_chains,
     model_chains,
     visible_units,
@@ -61,7 +60,7 @@ def infer_kernel(
     BLOCK_HIDDEN: tl.constexpr,
     BLOCK_VISIBLE: tl.constexpr,
 ):
-    # In 64 bits, since each of the numbers may come in either width.
+    # In 64 bits, since Triton may pass each of the numbers in 32 or 64 bits.
     tile = tl.program_id(0).to(tl.int64)
     visible, hidden, chains = data, data_hidden, tl.cast(data_chains, tl.int64)
     if tile >= data_tiles:
@@ -85,7 +84,7 @@ def phase_sum(
 ):  # fmt: skip
     """``sum_c v_ci h_cj`` over the chains from ``first`` to ``end``; float32 (BLOCK_VISIBLE, BLOCK_HIDDEN)."""
     total = tl.zeros((BLOCK_VISIBLE, BLOCK_HIDDEN), tl.float32)
-    # Of 32 bits, and the same for every block of chains: addresses of 64 would not leave the registers for the tiles.
+    # 32-bit offsets, the same for every block of chains: 64-bit addresses would take the registers that tiles need.
     row = tl.arange(0, BLOCK_CHAINS)
     v_place = row[None, :] * tl.cast(visible_units, tl.int32) + i.to(tl.int32)[:, None]
     h_place = row[:, None] * tl.cast(hidden_units, tl.int32) + j.to(tl.int32)[None, :]
@@ -100,7 +99,7 @@ def phase_sum(
 
 @triton.jit
 def unit_sum(states, first, end, unit, units, BLOCK_UNITS: tl.constexpr, BLOCK_CHAINS: tl.constexpr):
-    """The sum over the chains from ``first`` to ``end`` of states or probabilities; float32 (BLOCK_UNITS,)."""
+    """The sum of states or probabilities over the chains from ``first`` to ``end``; float32 (BLOCK_UNITS,)."""
     total = tl.zeros((BLOCK_UNITS,), tl.float32)
     row = tl.arange(0, BLOCK_CHAINS)
     place = row[:, None] * tl.cast(units, tl.int32) + unit.to(tl.int32)[None, :]
@@ -112,9 +111,19 @@ def unit_sum(states, first, end, unit, units, BLOCK_UNITS: tl.constexpr, BLOCK_C
 
 @triton.jit
 def difference(of_data, of_model, data_chains, model_chains):
-    """Of two means, each rounded, so that equal phases cancel."""
+    """The difference of two means, each rounded before the subtraction, so that equal phases cancel."""
     of_data = rounded_product(of_data, 1.0 / data_chains.to(tl.float32))
     return of_data - rounded_product(of_model, 1.0 / model_chains.to(tl.float32))
+
+
+@triton.jit
+def add_parts(total, first, whole, mask):
+    """``total`` plus the values at ``first`` in each part; parts are ``whole`` numbers apart and added in order."""
+    for part in range(tl.num_programs(2)):
+        # Bypass the L1 cache, which may hold stale values.
+        given = first + tl.cast(part, tl.int64) * whole
+        total += tl.load(given, mask=mask, other=0.0, cache_modifier=".cg")
+    return total
 
 
 @triton.jit(do_not_specialize=["data_part", "model_part", "data_chains", "model_chains"])
@@ -132,7 +141,7 @@ def gradient_kernel(
     model_chains,
     visible_units,
     hidden_units,
-    data_part,  # chains of a part
+    data_part,  # chains in a part
     model_part,
     SPLIT: tl.constexpr,
     BLOCK_VISIBLE: tl.constexpr,
@@ -174,127 +183,75 @@ def gradient_kernel(
         tl.store(hidden_to + j, difference(data_sum, model_sum, data_chains, model_chains), mask=j < hidden_units)
     if SPLIT:
         counter = counters + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-        tl.debug_barrier()  # all threads have stored before one of them counts
+        tl.debug_barrier()  # all threads store before one of them counts
         finished_before = tl.atomic_add(counter, 1, sem="acq_rel")
         if finished_before == tl.num_programs(2) - 1:
             tl.store(counter, 0)
-            # Past the first-level cache, which may hold what was there before the parts; a few rows at a time, since
-            # addresses of a whole tile would fill the registers.
+            # A few rows at a time: the addresses of a whole tile would fill the registers.
             for row in range(0, BLOCK_VISIBLE, ROWS_ADDED):
                 own = tl.program_id(0).to(tl.int64) * BLOCK_VISIBLE + row + tl.arange(0, ROWS_ADDED)
                 added = own[:, None] * hidden_units + j[None, :]
                 inside = (own < visible_units)[:, None] & (j < hidden_units)[None, :]
                 total = tl.zeros((ROWS_ADDED, BLOCK_HIDDEN), tl.float32)
-                for other in range(tl.num_programs(2)):
-                    given = parts + tl.cast(other, tl.int64) * whole + added
-                    total += tl.load(given, mask=inside, other=0.0, cache_modifier=".cg")
-                tl.store(weights_out + added, total, mask=inside)
+                tl.store(weights_out + added, add_parts(total, parts + added, whole, inside), mask=inside)
             if tl.program_id(1) == 0:
                 units = tl.zeros((BLOCK_VISIBLE,), tl.float32)
-                for other in range(tl.num_programs(2)):
-                    given = parts + tl.cast(other, tl.int64) * whole + size + i
-                    units += tl.load(given, mask=i < visible_units, other=0.0, cache_modifier=".cg")
+                units = add_parts(units, parts + size + i, whole, i < visible_units)
                 tl.store(visible_out + i, units, mask=i < visible_units)
             if tl.program_id(0) == 0:
                 units = tl.zeros((BLOCK_HIDDEN,), tl.float32)
-                for other in range(tl.num_programs(2)):
-                    given = parts + tl.cast(other, tl.int64) * whole + size + visible_units + j
-                    units += tl.load(given, mask=j < hidden_units, other=0.0, cache_modifier=".cg")
+                units = add_parts(units, parts + size + visible_units + j, whole, j < hidden_units)
                 tl.store(hidden_out + j, units, mask=j < hidden_units)
 
 
-def infer(phases: list[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> None:
-    """Write ``hidden`` of one or two phases: that of the data's, so to speak, and of the model's."""
-    data, model = phases[0], phases[-1]
-    hidden_units, visible_units = weights.shape[1], weights.shape[0]
-    chains = sum(len(phase.visible) for phase in phases)
-    block_chains, block_hidden, block_visible, warps = tile_of(chains, hidden_units, weights.dtype)
-    tiles = [triton.cdiv(len(phase.visible), block_chains) for phase in phases]
-    infer_kernel[(sum(tiles), triton.cdiv(hidden_units, block_hidden))](
-        data.visible, model.visible, data.hidden, model.hidden, weights, hidden_bias, tiles[0], len(data.visible),
-        len(model.visible), visible_units, hidden_units, *weights.stride(), bits_of(beta), BLOCK_CHAINS=block_chains,
-        BLOCK_HIDDEN=block_hidden, BLOCK_VISIBLE=block_visible, num_warps=warps,
-    )  # fmt: skip
+def infer(phases: Sequence[Phase], weights: Tensor, hidden_bias: Tensor, beta: float) -> None:
+    """Write ``hidden`` of one or two phases."""
+    tile = field_tile(sum(len(phase.visible) for phase in phases), weights.shape[1], weights.dtype)
+    launch = inference(tile, phases, weights, hidden_bias, beta)
+    infer_kernel[launch.grid](
+        *launch.triton_arguments(unread=weights), **tile.sizes("CHAINS", "HIDDEN", "VISIBLE"), num_warps=tile.warps
+    )
 
 
-def gradient(
-    data: Phase, model: Phase, weights: Tensor | None, hidden_bias: Tensor | None, beta: float, out: Gradient
-) -> None:
-    """Write ``out``, and the hidden probabilities that are to be inferred."""
+def gradient(data: Phase, model: Phase, out: Gradient) -> None:
+    """Write ``out`` from visible and hidden units of both phases."""
     visible_units, hidden_units = out.weights.shape
-    to_infer = [phase for phase in (data, model) if phase.to_infer]
-    if to_infer and hidden_units:
-        assert weights is not None
-        assert hidden_bias is not None
-        infer(to_infer, weights, hidden_bias, beta)
     if max(visible_units, hidden_units) > MOST_UNITS:
         raise ValueError(f"data must have at most {MOST_UNITS} visible and hidden units with backend 'triton'")
-    large = triton.cdiv(visible_units, TILES[0][0]) * triton.cdiv(hidden_units, TILES[0][1]) >= TILES_WANTED
-    block_visible, block_hidden, block_chains, warps = INTERPRETED if INTERPRETS else TILES[0 if large else 1]
-    tiles = (max(1, triton.cdiv(visible_units, block_visible)), max(1, triton.cdiv(hidden_units, block_hidden)))
-    split = split_chains(len(data.visible), len(model.visible), tiles[0] * tiles[1], block_chains)
-    splits, parts, count = split.parts > 1, out.weights, out.weights
-    if splits:
-        width = visible_units * hidden_units + visible_units + hidden_units
-        parts = out.weights.new_empty((split.parts, width))
-        count = counters(tiles[0] * tiles[1], parts.device)
-    gradient_kernel[(*tiles, split.parts)](
-        data.visible, model.visible, data.hidden, model.hidden, *out, parts, count, len(data.visible),
-        len(model.visible), visible_units, hidden_units, split.data_chains, split.model_chains, SPLIT=splits,
-        BLOCK_VISIBLE=block_visible, BLOCK_HIDDEN=block_hidden, BLOCK_CHAINS=block_chains, num_warps=warps,
+    rows, columns = TILES[0].grid(visible_units, hidden_units)
+    tile = INTERPRETED if INTERPRETS else TILES[0 if rows * columns >= TILES_WANTED else 1]
+    launch = products(tile, data, model, out)
+    gradient_kernel[launch.grid](
+        *launch.triton_arguments(unread=out.weights), SPLIT=launch.grid[2] > 1,
+        **tile.sizes("VISIBLE", "HIDDEN", "CHAINS"), num_warps=tile.warps,
     )  # fmt: skip
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Inference for each dtype of the weights; the gradient from probabilities and from states, with each tile."""
+    """Hidden probabilities for each dtype of the weights; the gradient for probabilities and states with each tile."""
     found: list[KernelVariant] = []
     for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        block_chains, block_hidden, block_visible, warps = LARGE_OF_PARTS if size == 4 else LARGE
-        signature = {
-            **dict.fromkeys(infer_kernel.arg_names, "i32:16"),
+        tile = largest_field_tile(size)
+        given = {
             **dict.fromkeys(("data", "model"), "*u8:16"),
             **dict.fromkeys(("data_hidden", "model_hidden"), "*fp32:16"),
             **dict.fromkeys(("weights", "hidden_bias"), f"*{dtype}:16"),
             "weight_stride_hidden": 1,
             "beta_bits": "i64",
-            "BLOCK_CHAINS": block_chains,
-            "BLOCK_HIDDEN": block_hidden,
-            "BLOCK_VISIBLE": block_visible,
+            **tile.sizes("CHAINS", "HIDDEN", "VISIBLE"),
         }
-        found.append(
-            TritonVariant(
-                name=f"probabilities {dtype}",
-                threads=32 * warps,
-                items=block_chains * block_hidden * block_visible // (32 * warps),
-                unit="multiply-adds",
-                bytes_per_item=1 / block_hidden + size / block_chains,
-                kernel=infer_kernel,
-                signature=signature,
-            )
-        )
+        found.append(triton_variant(f"probabilities {dtype}", infer_kernel, tile, size, given))
     for hidden, size in (("fp32", 4), ("u8", 1)):
-        for split, (block_visible, block_hidden, block_chains, warps) in ((True, TILES[0]), (False, TILES[1])):
-            signature = {
-                **dict.fromkeys(gradient_kernel.arg_names, "i32:16"),
+        for split, tile in ((True, TILES[0]), (False, TILES[1])):
+            given = {
                 **dict.fromkeys(("data", "model"), "*u8:16"),
                 **dict.fromkeys(("data_hidden", "model_hidden"), f"*{hidden}:16"),
                 **dict.fromkeys(("weights_out", "visible_out", "hidden_out", "parts"), "*fp32:16"),
                 "counters": "*i32:16",
                 **dict.fromkeys(("data_chains", "model_chains", "data_part", "model_part"), "i32"),
                 "SPLIT": split,
-                "BLOCK_VISIBLE": block_visible,
-                "BLOCK_HIDDEN": block_hidden,
-                "BLOCK_CHAINS": block_chains,
+                **tile.sizes("VISIBLE", "HIDDEN", "CHAINS"),
             }
-            found.append(
-                TritonVariant(
-                    name=f"{'probabilities' if hidden == 'fp32' else 'states'}, {block_visible} x {block_hidden}",
-                    threads=32 * warps,
-                    items=block_visible * block_hidden * block_chains // (32 * warps),
-                    unit="multiply-adds",
-                    bytes_per_item=1 / block_hidden + size / block_visible,
-                    kernel=gradient_kernel,
-                    signature=signature,
-                )
-            )
+            name = f"{'probabilities' if hidden == 'fp32' else 'states'}, {tile.rows} x {tile.columns}"
+            found.append(triton_variant(name, gradient_kernel, tile, size, given))
     return found

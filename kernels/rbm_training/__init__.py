@@ -6,10 +6,10 @@
         state = contrastive_divergence(state, batch, sweeps=1, rate=0.05, seed=0)
 
 An update is ``W <- W + rate (beta (<v h>_data - <v h>_model) - weight_decay W)``, and the same without decay for the
-biases. A state is all that an update needs to know besides its arguments: one that was saved continues as if training
-had never stopped. Every random number is a function of (seed, step, chain, unit) in the suite's one stream: the initial
-weights are the normal numbers of tensor 0 at step 0, the order of epoch e sorts words of tensor 1 at step e, and sweeps
-draw as `boltzbench.kernels.rbm_gibbs` does, in its streams. Nothing here keeps anything between calls.
+biases. Updates depend on their arguments and the state only, so training resumes from a saved state bit for bit. Every
+random number is a function of (seed, step, chain, unit) in the suite's random stream: the initial weights are the
+normal numbers of tensor 0 at step 0, epoch e sorts the images by words of tensor 1 at step e, and sweeps use the
+streams of `boltzbench.kernels.rbm_gibbs`.
 
 Sources: Hinton, Neural Computation 14 (2002); Tieleman, ICML 2008; Hinton, UTML TR 2010-003.
 """
@@ -42,12 +42,14 @@ __all__ = [
 ]
 
 INITIAL_WEIGHTS, ORDER = 0, 1
-"""Numbers of the tensors in the stream ``NOISE``."""
+"""Tensor numbers in the stream ``NOISE``."""
 
 
 class TrainingState(NamedTuple):
-    """``machine`` after ``step`` updates and ``sweep`` sweeps; ``chains``, uint8 (chains, visible units), are the
-    persistent ones, or None where there are none."""
+    """``machine`` after ``step`` updates and ``sweep`` sweeps.
+
+    ``chains`` are the persistent chains, uint8 (chains, visible units), or None.
+    """
 
     machine: Machine
     chains: Tensor | None = None
@@ -58,13 +60,21 @@ class TrainingState(NamedTuple):
 def initial_state(
     data: Tensor, hidden_units: int, seed: int, *, chains: int = 0, scale: float = 0.01, beta: float = 1.0
 ) -> TrainingState:
-    """Normal weights of standard deviation ``scale``, hidden biases 0, and visible biases that give each unit alone the
-    mean that it has in ``data``, uint8 (images, visible units), kept within [0.01, 0.99]. ``chains`` persistent chains
-    start at the first images, and again from the first where these are fewer.
+    """Normal weights with standard deviation ``scale``, hidden biases 0, and visible biases from the data's means.
+
+    Args:
+        data: uint8 (images, visible units), at least one image. Means are clamped to [0.01, 0.99].
+        hidden_units: how many.
+        seed: the key of the random stream.
+        chains: the number of persistent chains. They start at the images in order, repeated if images are fewer.
+        scale: standard deviation of the weights.
+        beta: the inverse temperature, by which visible biases are divided.
+
+    Raises ValueError for empty data or negative numbers.
     """
     require_states("data", data, None)
     if not len(data):
-        raise ValueError("data must hold at least one image: there is no mean of none")
+        raise ValueError(f"data must hold at least one image, got shape {tuple(data.shape)}")
     if chains < 0 or hidden_units < 0:
         raise ValueError(f"chains and hidden_units must not be negative, got {chains} and {hidden_units}")
     visible_units, device = data.shape[1], data.device
@@ -83,8 +93,10 @@ def initial_state(
 
 
 def minibatch(data: Tensor, size: int, seed: int, step: int) -> Tensor:
-    """The images of update ``step``: each epoch shows all of them once, in an order of its own, ``size`` at a time
-    (fewer in its last batch)."""
+    """The images of update ``step``. Each epoch visits all images once, ``size`` at a time, in a new random order.
+
+    The last batch of an epoch may be smaller. Raises ValueError unless ``1 <= size <= len(data)``.
+    """
     if not 1 <= size <= len(data):
         raise ValueError(f"size must lie in [1, {len(data)}], got {size}")
     epoch, batch = divmod(step, -(-len(data) // size))
@@ -97,8 +109,11 @@ def contrastive_divergence(
     state: TrainingState, batch: Tensor, *, sweeps: int = 1, rate: float, weight_decay: float = 0.0,
     beta: float = 1.0, seed: int, check_values: bool = True, backend: str = "auto",
 ) -> TrainingState:  # fmt: skip
-    """One update of CD-k: the model's chains are ``k = sweeps`` sweeps away from ``batch``, uint8 (images, visible
-    units). Hidden units are taken as probabilities in both phases. Raises as `gibbs` and `log_likelihood_gradient`."""
+    """One update of CD-k: the model's chains are ``k = sweeps`` sweeps away from ``batch``.
+
+    ``batch`` is uint8 (images, visible units). Both phases use probabilities of the hidden units. Raises as `gibbs` and
+    `log_likelihood_gradient` do.
+    """
     change, _ = _phases(state, batch, batch, sweeps, beta, seed, check_values, backend)
     machine = _updated(state.machine, change, rate, weight_decay, beta)
     return state._replace(machine=machine, step=state.step + 1, sweep=state.sweep + sweeps)
@@ -108,9 +123,9 @@ def persistent_contrastive_divergence(
     state: TrainingState, batch: Tensor, *, sweeps: int = 1, rate: float, weight_decay: float = 0.0,
     beta: float = 1.0, seed: int, check_values: bool = True, backend: str = "auto",
 ) -> TrainingState:  # fmt: skip
-    """One update of PCD-k: as `contrastive_divergence`, but the model's chains are those of the state, which go on."""
+    """One update of PCD-k: as `contrastive_divergence`, but the model's chains are the persistent ones of ``state``."""
     if state.chains is None:
-        raise ValueError("state has no persistent chains: initial_state makes as many as its argument chains says")
+        raise ValueError("state has no persistent chains: pass chains to initial_state")
     change, chains = _phases(state, batch, state.chains, sweeps, beta, seed, check_values, backend)
     machine = _updated(state.machine, change, rate, weight_decay, beta)
     return TrainingState(machine, chains, state.step + 1, state.sweep + sweeps)
@@ -119,7 +134,7 @@ def persistent_contrastive_divergence(
 def maximum_likelihood(
     state: TrainingState, data: Tensor, *, rate: float, weight_decay: float = 0.0, beta: float = 1.0
 ) -> TrainingState:
-    """One update along the exact gradient, by enumeration: the smaller layer has at most `ENUMERABLE` units."""
+    """One update along the exact gradient, for at most `ENUMERABLE` units in the smaller layer."""
     require_states("data", data, None)
     change = exact_gradient(state.machine, data, beta)
     return state._replace(machine=_updated(state.machine, change, rate, weight_decay, beta), step=state.step + 1)
@@ -132,7 +147,7 @@ def _phases(
     weights, _, hidden_bias = state.machine
     if weights.dtype is not torch.float32:
         raise TypeError(
-            f"weights must have dtype float32 to be trained, got {weights.dtype}: small updates would be lost"
+            f"weights must have dtype float32 to be trained, got {weights.dtype}, which would lose small updates"
         )
     dreams = gibbs(
         start, *state.machine, sweeps, beta, seed=seed, first_sweep=state.sweep, return_hidden_probability=True,

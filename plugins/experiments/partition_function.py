@@ -18,7 +18,7 @@ from boltzbench.kernels.parallel_tempering import IsingReplicas, RbmReplicas, Te
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_training import Machine, initial_state, minibatch, persistent_contrastive_divergence
 from boltzbench.plugins.exact.ising import kaufman
-from boltzbench.plugins.operations.machines.rbm_free_energy import fixture
+from boltzbench.plugins.exact.rbm import fixture
 from boltzbench.plugins.support import digits
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Training: the bias of CD-k exactly, the likelihood of the digits, maximum likelihood to the end, resumption."""
+"""Training: the exact bias of CD-k, the likelihood of the digits, convergence of maximum likelihood, resumption."""
 
 import math
 
@@ -18,8 +18,8 @@ from boltzbench.kernels.rbm_training import (
     model_statistics,
     persistent_contrastive_divergence,
 )
+from boltzbench.plugins.exact.states import all_units
 from boltzbench.plugins.experiments.contrastive_divergence import (
-    all_states,
     data_law,
     gradient_and_error,
     moments,
@@ -33,18 +33,18 @@ from boltzbench.plugins.support import digits
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CHAINS = 200_000
 CRITICAL = 6.0
-"""Standard errors: with some 20 comparisons of some 10 statistics a false alarm has probability 4e-7."""
+"""Standard errors: for some 20 comparisons of some 10 statistics the probability of a false alarm is 4e-7."""
 
 
-def test_the_transition_leaves_the_law_alone():
+def test_the_transition_keeps_the_invariant_distribution():
     for beta in (0.5, 1.0):
         p, sweep = visible_law(slow_machine(), beta), transition(slow_machine(), beta)
         assert (sweep.sum(1) - 1).abs().max() < 1e-14
         assert (p @ sweep - p).abs().max() < 1e-15
 
 
-def test_one_unit_of_each_kind_by_the_closed_form():
-    """The bias of <v> under CD-k is ``(q - p) lambda^k``, that of a chain with two states."""
+def test_one_visible_and_one_hidden_unit_match_the_closed_form():
+    """The bias of <v> under CD-k is ``(q - p) lambda^k``, as for any chain with two states."""
     w, b, c = 1.3, -0.4, 0.6
 
     def logistic(x):
@@ -64,17 +64,17 @@ def test_the_bias_of_contrastive_divergence(sweeps):
     exact, error = gradient_and_error(slow_machine(), sweeps, CHAINS)
     assert ((found - exact).abs() / error).max() < CRITICAL
     without_bias = (data_law() - visible_law(slow_machine())) @ moments(slow_machine())
-    assert ((found - without_bias).abs() / error).max() > CRITICAL, "there is a bias, and it is seen"
+    assert ((found - without_bias).abs() / error).max() > CRITICAL, "CD-k must differ from the exact gradient"
     for wrong in (sweeps - 1, sweeps + 1):
         other, error = gradient_and_error(slow_machine(), wrong, CHAINS)
-        assert ((found - other).abs() / error).max() > CRITICAL, f"{wrong} sweeps would pass, too"
+        assert ((found - other).abs() / error).max() > CRITICAL, f"the test cannot tell {sweeps} from {wrong} sweeps"
 
 
 @pytest.mark.parametrize("backend", ["triton", "cupy"])
-def test_the_kernels_gradient_is_that_of_the_reference(backend):
+def test_the_kernels_and_the_reference_have_the_same_gradient(backend):
+    """A draw or two near a tie may differ, each by one chain's share."""
     if reason := dispatch.unavailable(backend, DEVICE):
         pytest.skip(reason)
-    """A draw or two near a tie may differ, each by one chain's share."""
     found, reference = (sampled_gradient(slow_machine(), 2, 3000, DEVICE, 3, each) for each in (backend, "torch"))
     torch.testing.assert_close(found, reference, rtol=0, atol=1e-3)
 
@@ -88,11 +88,11 @@ def test_the_likelihood_of_the_digits_rises(update):
         state = update(state, minibatch(data, 200, 4, state.step), rate=0.5, seed=4)
     assert (state.step, state.sweep) == (40, 40)
     gained = log_likelihood(state.machine, data) - before
-    assert gained > 2.0, f"{gained} nats for each image, of some 26"
+    assert gained > 2.0, f"gained only {gained} nats for each image, of some 26"
 
 
-def test_maximum_likelihood_ends_where_the_gradient_is_zero():
-    data = all_states(3)[torch.tensor([1, 1, 1, 6, 6, 3, 0, 7])].to(DEVICE)
+def test_maximum_likelihood_converges_to_zero_gradient():
+    data = all_units(3)[torch.tensor([1, 1, 1, 6, 6, 3, 0, 7])].to(DEVICE)
     state, beta = initial_state(data, 3, seed=0, scale=0.5), 0.8
     likelihoods = []
     for _ in range(3000):
@@ -107,7 +107,7 @@ def test_maximum_likelihood_ends_where_the_gradient_is_zero():
     torch.testing.assert_close(model_statistics(state.machine, beta).visible_bias, of_data, rtol=0, atol=1e-5)
 
 
-def test_a_state_is_all_that_training_needs_to_go_on(tmp_path):
+def test_training_resumes_from_a_saved_state(tmp_path):
     data = digits.binary_images()[:100].to(DEVICE)
 
     def trained(state, updates):
@@ -128,7 +128,7 @@ def test_a_state_is_all_that_training_needs_to_go_on(tmp_path):
     assert not torch.equal(other.chains, persistent_contrastive_divergence(start, data, rate=0.1, seed=7).chains)
 
 
-def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
+def test_each_epoch_visits_every_image_once_in_a_new_order():
     data = torch.arange(50, dtype=torch.uint8)[:, None]
     epochs = [torch.cat([minibatch(data, 16, 3, 4 * epoch + batch) for batch in range(4)]) for epoch in range(3)]
     for epoch in epochs:
@@ -137,18 +137,18 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
 
 
 def test_temperature_and_decay():
-    """At beta the machine with parameters divided by beta is the same; decay alone shrinks weights."""
+    """Parameters divided by beta give the same distribution at beta; weight decay applies to weights only."""
     machine = slow_machine()
     colder = Machine(*(part / 2 for part in machine))
     assert log_partition(colder, 2.0) == pytest.approx(log_partition(machine), rel=1e-12)
-    data = all_states(3)[[1, 6, 3, 3]].to(DEVICE)
+    data = all_units(3)[[1, 6, 3, 3]].to(DEVICE)
     state, change = TrainingState(machine), exact_gradient(machine, data)
     decayed = maximum_likelihood(state, data, rate=0.1, weight_decay=0.5).machine.weights
     torch.testing.assert_close(decayed, (machine.weights + 0.1 * change.weights - 0.05 * machine.weights).float())
 
 
 def test_wrong_arguments_are_named():
-    data = all_states(3)
+    data = all_units(3)
     state = initial_state(data, 2, seed=0)
     with pytest.raises(ValueError, match="state has no persistent chains"):
         persistent_contrastive_divergence(state, data, rate=0.1, seed=0)

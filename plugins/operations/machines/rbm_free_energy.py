@@ -1,6 +1,5 @@
-"""The operation ``rbm_free_energy``: the free energy of each chain, and its implementations."""
+"""The operation ``rbm_free_energy``: the free energy of each chain of a restricted Boltzmann machine."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Unpack
@@ -17,20 +16,17 @@ from boltzbench.harness import (
     Launch,
     Law,
     Operation,
-    Status,
     Tensors,
 )
-from boltzbench.kernels.rbm_free_energy import free_energy, reference
+from boltzbench.kernels.rbm_free_energy import free_energy, free_energy_reference
+from boltzbench.plugins.exact.rbm import LOG_Z, fixture
+from boltzbench.plugins.exact.states import all_units
 from boltzbench.plugins.support import digits
+from boltzbench.plugins.support.machines import BETAS, NOTE, PARTS, fields_and_errors, near_log_z, random_weights
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
 
 BOLTZBENCH_API = 1
-
-BETAS = {"hot": 0.25, "cold": 3.0}
-PARTS = {"float32": 3, "float16": 2, "bfloat16": 1}
-"""bfloat16 numbers that a weight is the exact sum of: products on tensor cores, and roundings, for each weight."""
-NOTE = "float32 weights as three bfloat16 parts on tensor cores; states that are not contiguous are copied"
 
 
 def _case(
@@ -44,7 +40,7 @@ CASES = (
     *(_case(70, 100, 17, dtype) for dtype in PARTS),
     *(_case(65, 33, 130, scenario=scenario) for scenario in (*BETAS, "betas", "transposed", "sliced", "outliers")),
     *(_case(40, 130, 70, dtype, "outliers") for dtype in ("float16", "bfloat16")),
-    _case(40, 2, 1, scenario="outliers"),  # so few terms that the last part of a weight counts
+    _case(40, 2, 1, scenario="outliers"),  # with few terms, the last part of a weight exceeds the bound
     _case(5, 1, 1),
     _case(17, 64, 64, "bfloat16", "betas"),
     _case(4, 6, 0),
@@ -53,23 +49,17 @@ CASES = (
     _case(520, 12, 40),
     _case(256, 64, 64, purpose="bench"),
     *(_case(64, 784, 500, dtype, purpose="bench", preset="quick") for dtype in ("float32", "bfloat16")),
+    *(_case(8192, 1024, 1024, dtype, purpose="bench", preset="quick") for dtype in ("float32", "bfloat16")),
     *(
-        _case(8192, n, n, dtype, purpose="bench", preset=preset)
-        for n, dtype, preset in (
-            (1024, "float32", "quick"),
-            (1024, "bfloat16", "quick"),
-            (1024, "float16", "full"),
-            (256, "bfloat16", "full"),
-            (4096, "float32", "full"),
-            (4096, "bfloat16", "full"),
-        )
+        _case(8192, n, n, dtype, purpose="bench", preset="full")
+        for n, dtype in ((1024, "float16"), (256, "bfloat16"), (4096, "float32"), (4096, "bfloat16"))
     ),
     _case(digits.IMAGES, digits.PIXELS, digits.HIDDEN_UNITS, scenario="digits", purpose="real", preset="quick"),
 )
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Weights of scale 1/sqrt(units), so that fields of both signs count; with outliers some are in the hundreds."""
+    """Weights as `random_weights`, biases of scale 1, and states that are 1 with probability 0.62."""
     chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
     generator = torch.Generator(device).manual_seed(case.seed)
     random = partial(torch.randn, generator=generator, device=device)
@@ -77,13 +67,9 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         weights, visible_bias, hidden_bias = (part.to(device) for part in digits.machine())
         states = digits.binary_images().to(device)
     else:
-        weights = 4.0 / math.sqrt(max(visible, hidden, 1)) * random(visible, hidden)
+        weights = random_weights(case, random)
         visible_bias, hidden_bias = random(visible), random(hidden)
         states = (random(chains, visible) < 0.3).to(torch.uint8)
-    if case.scenario == "outliers":
-        weights[:, ::7] *= 100.0
-    if case.scenario == "transposed":
-        weights = weights.t().contiguous().t()
     if case.scenario == "sliced":
         weights, states = torch.cat((weights, weights), 1)[:, ::2], torch.cat((states, states), 1)[:, ::2]
     dtype = case.torch_dtype
@@ -104,30 +90,22 @@ def make_outputs(inputs: Inputs) -> Tensors:
     return {"free_energy": states.new_empty(len(states), dtype=torch.float32)}
 
 
-def field_error(magnitude: Tensor, terms: int, parts: int) -> Tensor:
-    """Of a sum of ``terms`` products whose magnitudes add up to ``magnitude``: each of the parts of each term is added
-    once, with an error of 2u of what is there, since tensor cores cut where others round; the parts after the first add
-    a hundredth of the magnitude."""
-    return 2 * 2.0**-24 * (parts * terms + 2) * 1.01 * magnitude
-
-
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """With u = 2**-24, x the fields, off by ``e`` (`field_error`), and s the softplus of z = beta x:
+    """The bound, with u = 2**-24, fields x within e (`fields_and_errors`), and s the softplus of z = beta x, is
 
-        sum_j sigmoid(z_j) (e_j + 3u |x_j|) + 16 u hidden / beta + u (hidden + 8) sum_j s_j / beta
+        sum_j sigmoid(z_j) e_j + 16 u hidden / beta + u (hidden + 8) sum_j s_j / beta
         + u (visible + 8) sum_i v_i |b_i|
 
-    The slope of the softplus is the logistic function, taken where the field is largest within its error, and z comes
-    of two roundings. A unit's own arithmetic is an ex2 (2 ulp of at most 1), a sum, a product and its share in one lg2:
-    16u, of 1/beta. Then the units are added, in any order, and the biases.
+    The slope of the softplus is the logistic function, taken at the largest field within the error. A unit's own
+    arithmetic is an ex2 (2 ulp of at most 1), a sum, a product and its share of one lg2: 16u / beta. Then the sum over
+    units, in any order, and the biases.
     """
     states, beta, u = inputs["states"].double(), inputs["beta"], 2.0**-24
     weights, visible_bias, hidden_bias = (inputs[name].double() for name in ("weights", "visible_bias", "hidden_bias"))
-    value = reference.free_energy(states, weights, visible_bias, hidden_bias, beta)
+    value = free_energy_reference(states, weights, visible_bias, hidden_bias, beta)
     scale = beta[:, None] if isinstance(beta, Tensor) else torch.tensor([[beta]], dtype=torch.float64)
     scale = scale.to(states.device)
-    x, parts = hidden_bias + states @ weights, PARTS[str(inputs["weights"].dtype).removeprefix("torch.")]
-    e = field_error(hidden_bias.abs() + states @ weights.abs(), weights.shape[0], parts) + 3 * u * x.abs()
+    x, e = fields_and_errors(inputs["states"], inputs["weights"], inputs["hidden_bias"])
     softplus = torch.nn.functional.softplus(scale * x, threshold=100.0)
     hidden = weights.shape[1]
     bound = (
@@ -139,7 +117,7 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
 
 
 def cost(case: Case) -> Cost:
-    """On tensor cores, where a float32 weight takes three bfloat16 products."""
+    """On tensor cores a float32 weight takes three bfloat16 products."""
     chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
     flops = 2 * chains * visible * hidden * PARTS[case.dtype]
     parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
@@ -169,28 +147,11 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def sums_to_the_partition_function(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """``sum_v exp(-beta F(v))`` over all visible states is Z, whose logarithm is known for this machine."""
-    log_z, machine = 15.116010115197419, fixture()
-    states = torch.arange(1 << 10)[:, None] >> torch.arange(10) & 1
-    inputs: dict[str, Any] = {name: part.float().to(device) for name, part in machine.items()}
-    found = advance({**inputs, "states": states.to(torch.uint8).to(device), "beta": 1.0})["free_energy"]
-    error = abs(float(torch.logsumexp(-found.double().cpu(), 0)) - log_z)
-    # Parameters rounded to float32, and fields and sums of at most 20 of them: F is within 100 u of 16.
-    bound = 100 * 2.0**-24 * 16
-    if not error <= bound:
-        message = f"log Z is off by {error:.3g}, bound {bound:.3g}"
-        return Agreement(Status.WRONG_LAW, message, error=error, bound=bound)
-    return Agreement(Status.PASSED, error=error, bound=bound)
-
-
-def fixture() -> dict[str, Tensor]:
-    """A machine of 10 x 8 units whose log Z was enumerated in extended precision; float64."""
-    i, j = torch.arange(10, dtype=torch.float64), torch.arange(8, dtype=torch.float64)
-    return {
-        "weights": torch.sin(1.7 * i[:, None] + 0.9 * j + 0.3),
-        "visible_bias": 0.3 * torch.cos(i),
-        "hidden_bias": -0.2 * torch.sin(j + 1),
-    }
+    """``log sum_v exp(-F(v))`` over all visible states is the known log Z of `fixture`."""
+    inputs: dict[str, Any] = {name: part.float().to(device) for name, part in fixture().items()}
+    found = advance({**inputs, "states": all_units(10, device), "beta": 1.0})["free_energy"]
+    # Parameters are rounded to float32, fields and sums have at most 20 terms: the error of F, about 16, is 100 u.
+    return near_log_z(float(torch.logsumexp(-found.double().cpu(), 0)), LOG_Z, 100 * 2.0**-24 * 16)
 
 
 OPERATION = Operation(

@@ -1,4 +1,4 @@
-"""log Z by enumeration: known answers, every backend, states that tiles do not fill, and what is refused."""
+"""log Z by enumeration: known answers on every backend, partly filled tiles, and rejected arguments."""
 
 import math
 
@@ -9,10 +9,11 @@ from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.enumeration.tables import machine_tables, product_tables
 from boltzbench.kernels.ising import lattice_couplings, units_of
 from boltzbench.kernels.rbm_training import Machine
-from boltzbench.kernels.rbm_training import log_partition as by_pieces
+from boltzbench.kernels.rbm_training import log_partition as log_partition_as_a_number
 from boltzbench.plugins.exact.ising import kaufman
+from boltzbench.plugins.exact.rbm import LOG_Z, fixture
+from boltzbench.plugins.exact.rbm import log_partition as at_once
 from boltzbench.plugins.operations.machines import enumeration as plugin
-from boltzbench.plugins.operations.machines.rbm_free_energy import fixture
 
 CPU = torch.device("cpu")
 BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
@@ -28,31 +29,34 @@ def bonds(n, seed=0, scale=1.0):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_fixture_has_its_known_log_z_whichever_layer_is_smaller(backend):
+def test_the_fixture_has_its_known_log_z_with_either_layer_smaller(backend):
     weights, b, c = fixture().values()
     for machine in ((weights, b, c), (weights.t(), c, b)):
         found = rbm_log_partition(*machine, backend=backend)
         assert found.dtype is torch.float64
-        assert float(found) == pytest.approx(15.116010115197419, abs=1e-12 if backend == "torch" else 2e-6)
+        assert float(found) == pytest.approx(LOG_Z, abs=1e-12 if backend == "torch" else 2e-6)
 
 
-def test_torch_agrees_with_the_training_package():
-    machine = Machine(random(11, 14), random(11, seed=1), random(14, seed=2))
-    for beta in (0.3, 1.0):
-        assert float(rbm_log_partition(*machine, beta)) == pytest.approx(by_pieces(machine, beta), abs=1e-11)
+def test_torch_and_the_training_package_agree_with_all_states_at_once():
+    for visible, hidden in ((11, 14), (14, 11)):
+        machine = Machine(random(visible, hidden), random(visible, seed=1), random(hidden, seed=2))
+        for beta in (0.3, 1.0):
+            exact = float(at_once(*(beta * part for part in machine)))
+            assert float(rbm_log_partition(*machine, beta)) == pytest.approx(exact, abs=1e-11)
+            assert log_partition_as_a_number(machine, beta) == pytest.approx(exact, abs=1e-11)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_machine_of_two_layers_is_a_machine_of_any_couplings(backend):
+def test_a_restricted_machine_is_a_general_machine(backend):
     weights, b, c = fixture().values()
     whole = torch.zeros(18, 18, dtype=torch.float64)
     whole[:10, 10:], whole[10:, :10] = weights, weights.t()
     found = log_partition(whole, torch.cat((b, c)), backend=backend)
-    assert float(found) == pytest.approx(15.116010115197419, abs=1e-11)
+    assert float(found) == pytest.approx(LOG_Z, abs=1e-11)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_spins_by_their_units(backend):
+def test_spins_mapped_to_units(backend):
     machine = units_of(lattice_couplings(4, 4), torch.zeros(16, dtype=torch.float64))
     found = float(log_partition(machine.weights, machine.biases, 0.44, backend=backend)) - 0.44 * machine.constant
     assert float(found) == pytest.approx(kaufman(4, 4, 0.44).log_z, abs=1e-11)
@@ -60,7 +64,7 @@ def test_spins_by_their_units(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("units", [0, 1, 8, 15, 16, 17])
-def test_without_bonds_every_unit_counts_by_itself(backend, units):
+def test_without_bonds_z_is_a_product_over_units(backend, units):
     biases = random(units, scale=3.0)
     exact = float(torch.nn.functional.softplus(biases).sum())
     assert float(log_partition(torch.zeros(units, units).double(), biases, backend=backend)) == pytest.approx(exact)
@@ -69,15 +73,15 @@ def test_without_bonds_every_unit_counts_by_itself(backend, units):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_at_beta_zero_all_states_weigh_the_same(backend):
+def test_at_beta_zero_all_states_have_equal_weight(backend):
     found = rbm_log_partition(random(9, 20), random(9), random(20), 0.0, backend=backend)
     assert float(found) == pytest.approx(29 * math.log(2), abs=1e-6)
     assert float(log_partition(bonds(9), random(9), 0.0, backend=backend)) == pytest.approx(9 * math.log(2), abs=1e-12)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_field_that_shifts_all_energies_shifts_log_z(backend):
-    """A unit of the larger layer without weights multiplies Z by 1 + e^c, however far from 1 that is."""
+def test_a_large_bias_of_an_unconnected_unit(backend):
+    """A unit of the larger layer without weights multiplies Z by 1 + e^c, also for large and small e^c."""
     weights, b, c = random(9, 12), random(9), random(12)
     alone = float(rbm_log_partition(weights, b, c, backend="torch"))
     for far in (-300.0, 0.0, 300.0):
@@ -87,8 +91,8 @@ def test_a_field_that_shifts_all_energies_shifts_log_z(backend):
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
-def test_a_block_that_has_many_tiles_and_batches(backend, monkeypatch):
-    """As for machines that have more of them than a device has blocks."""
+def test_one_block_takes_many_tiles_and_batches(backend, monkeypatch):
+    """As in machines with more tiles and batches than blocks on a device."""
     kernels = dispatch.backend_module(backend, "boltzbench.kernels.enumeration")
     monkeypatch.setattr(kernels, "MOST_BLOCKS" if backend == "cupy" else "MOST_PROGRAMS", 1)
     machine = random(18, 18), random(18, seed=1), random(18, seed=2)
@@ -101,14 +105,14 @@ def test_a_block_that_has_many_tiles_and_batches(backend, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["triton", "cupy"])
-def test_what_exponents_cannot_hold_is_refused_or_nan_and_torch_takes_it(backend):
+def test_too_large_parameters_raise_or_give_nan_except_in_torch(backend):
     if backend not in BACKENDS:
         pytest.skip(str(dispatch.unavailable(backend, CPU)))
     machine = random(8, 9, scale=40.0), random(8), random(9)
     with pytest.raises(ValueError, match=r"weights .* too large"):
         rbm_log_partition(*machine, backend=backend)
     assert rbm_log_partition(*machine, backend=backend, check_values=False).isnan()
-    assert float(rbm_log_partition(*machine)) == pytest.approx(by_pieces(Machine(*machine)), rel=1e-12)
+    assert float(rbm_log_partition(*machine)) == pytest.approx(float(at_once(*machine)), rel=1e-12)
     with pytest.raises(ValueError, match="too large"):
         log_partition(bonds(18, scale=40.0), random(18), backend=backend)
 
@@ -147,14 +151,14 @@ def test_bad_machines_are_named(weights, biases, words):
         log_partition(weights, biases)
 
 
-def test_more_than_forty_units_are_refused_with_the_cost():
+def test_more_than_forty_units_raise_and_the_message_has_the_cost():
     with pytest.raises(ValueError, match=r"41 units takes 2\*\*41 states, 9.9e\+13 terms, 9.9 s .* force=True"):
         rbm_log_partition(torch.zeros(45, 41), torch.zeros(45), torch.zeros(41))
     with pytest.raises(ValueError, match=r"2\*\*50 states, 1.1e\+15 terms, 1.1e\+02 s"):
         log_partition(torch.zeros(50, 50), torch.zeros(50))
 
 
-def test_exponents_are_looked_at_often_only_where_they_have_to_be():
+def test_exponents_are_normalized_after_each_factor_only_for_large_weights():
     def every(scale):
         return int(product_tables(random(8, 16, scale=scale), random(8), random(16), 64, 128).every)
 
@@ -162,8 +166,8 @@ def test_exponents_are_looked_at_often_only_where_they_have_to_be():
     assert every(8.0) == 1
 
 
-def test_tables_make_up_a_state():
-    """Of a machine of 20 units the factors of one state are looked up one by one."""
+def test_table_entries_multiply_to_the_weight_of_a_state():
+    """The factors of one state of a machine with 20 units, looked up one by one."""
     w, b = bonds(20, scale=0.3), random(20)
     tables = machine_tables(w, b)
     x = (random(20, seed=5) > 0).double()

@@ -13,7 +13,7 @@ from boltzbench.kernels.parallel_tempering import (
     swap_replicas,
 )
 from boltzbench.plugins.exact.ising import kaufman
-from boltzbench.plugins.operations.machines.rbm_free_energy import fixture
+from boltzbench.plugins.exact.rbm import fixture
 
 CPU = torch.device("cpu")
 BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]

@@ -1,4 +1,4 @@
-"""The free energy on its three backends: against enumeration of hidden states, at large fields, strided."""
+"""The free energy on three backends: against a sum over hidden states, at large fields, with strides."""
 
 import math
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.rbm_free_energy import free_energy
+from boltzbench.plugins.exact.states import all_units
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -33,13 +34,9 @@ def states(chains, units, seed=1):
     return (torch.rand(chains, units, generator=torch.Generator().manual_seed(seed)) < 0.5).to(torch.uint8).to(DEVICE)
 
 
-def all_states(units):
-    return (torch.arange(1 << units)[:, None] >> torch.arange(units) & 1).to(torch.uint8).to(DEVICE)
-
-
 def enumerated(visible, weights, visible_bias, hidden_bias, beta):
     """``-(1/beta) log sum_h exp(-beta E(v, h))`` over all hidden states."""
-    v, h = visible.double(), all_states(len(hidden_bias)).double()
+    v, h = visible.double(), all_units(len(hidden_bias), DEVICE).double()
     energy = -(v @ visible_bias.double())[:, None] - (h @ hidden_bias.double()) - v @ weights.double() @ h.t()
     return -torch.logsumexp(-beta * energy, 1) / beta
 
@@ -64,16 +61,16 @@ def test_a_beta_for_each_chain(backend):
     assert len(set(together.tolist())) == 9
 
 
-def test_the_machine_turned_round_has_the_same_partition_function(backend):
+def test_both_layers_give_the_same_partition_function(backend):
     weights, b, c = machine(6, 9)
-    log_z = torch.logsumexp(-free_energy(all_states(6), weights, b, c, backend=backend).double(), 0)
-    turned = torch.logsumexp(-free_energy(all_states(9), weights.t(), c, b, backend=backend).double(), 0)
+    log_z = torch.logsumexp(-free_energy(all_units(6, DEVICE), weights, b, c, backend=backend).double(), 0)
+    turned = torch.logsumexp(-free_energy(all_units(9, DEVICE), weights.t(), c, b, backend=backend).double(), 0)
     assert log_z.item() == pytest.approx(turned.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [90.0, 1e4, 1e30])
 def test_large_fields(backend, size):
-    """Softplus is its argument where that is large, and nothing far below zero; products overflow nowhere."""
+    """Softplus is its argument for large arguments and 0 far below zero; products of its terms do not overflow."""
     weights = torch.full((1, 130), size, device=DEVICE)
     weights[:, 65:] = -size
     zero = torch.zeros(131, device=DEVICE)
@@ -82,7 +79,7 @@ def test_large_fields(backend, size):
     assert found == pytest.approx([-65 * size, -130 * math.log(2)], rel=1e-6)
 
 
-def test_strided_arguments_and_repetition(backend):
+def test_strided_arguments_and_repeated_calls(backend):
     (weights, b, c), visible = machine(40, 70), states(21, 40)
     plain = free_energy(visible, weights, b, c, backend=backend)
     again = free_energy(visible, weights, b, c, backend=backend)

@@ -1,4 +1,4 @@
-"""The gradient on its three backends: against enumeration and float64, of every kind of hidden units, and repeated."""
+"""The gradient on three backends: against enumeration and float64, for every kind of hidden units, and repeatable."""
 
 import itertools
 import math
@@ -7,9 +7,10 @@ import pytest
 import torch
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
+from boltzbench.kernels.rbm_gradient.launches import split_chains
 from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, statistics
-from boltzbench.kernels.rbm_gradient.shapes import split_chains
 from boltzbench.kernels.rbm_training import Machine, exact_gradient, log_likelihood, log_partition
+from boltzbench.plugins.exact.states import all_units
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -30,10 +31,6 @@ def random(*shape, seed=0):
 
 def states(*shape, seed=1):
     return (random(*shape, seed=seed) < 0.3).to(torch.uint8)
-
-
-def all_states(units):
-    return (torch.arange(1 << units)[:, None] >> torch.arange(units) & 1).to(torch.uint8).to(DEVICE)
 
 
 def require_close(found, expected, tolerance=2e-6):
@@ -63,9 +60,9 @@ def test_every_kind_of_hidden_units(backend, data_kind, model_kind):
 
 
 def test_against_enumeration(backend):
-    """Model states in numbers in proportion to their law, up to rounding: the difference is known to that."""
+    """Model states occur in proportion to their probabilities, up to rounding, which bounds the error."""
     machine = Machine(random(6, 4), random(6, seed=1), random(4, seed=2))
-    visible, data = all_states(6), states(50, 6)
+    visible, data = all_units(6, DEVICE), states(50, 6)
     wide = machine.double()
     field = wide.hidden_bias + visible.double() @ wide.weights
     log_weight = visible.double() @ wide.visible_bias + torch.nn.functional.softplus(field).sum(1)
@@ -88,7 +85,7 @@ def test_the_exact_gradient_is_the_slope_of_the_log_likelihood():
         field = parameters[2] + visible @ parameters[0]
         return beta * visible @ parameters[1] + torch.nn.functional.softplus(beta * field).sum(1)
 
-    value = score(v).mean() - torch.logsumexp(score(all_states(4).double()), 0)
+    value = score(v).mean() - torch.logsumexp(score(all_units(4, DEVICE).double()), 0)
     assert value.item() == pytest.approx(log_likelihood(machine, data, beta), rel=1e-12)
     slopes = torch.autograd.grad(value, parameters)
     for exact, slope in zip(exact_gradient(machine, data, beta), slopes, strict=True):
@@ -98,8 +95,8 @@ def test_the_exact_gradient_is_the_slope_of_the_log_likelihood():
 
 
 @pytest.mark.parametrize("chains", [(3, 3), (700, 901)])
-def test_the_same_bits_again_and_nothing_for_equal_phases(backend, chains):
-    """Also where chains are split into parts, which are added in their order."""
+def test_repeated_calls_give_the_same_bits_and_equal_phases_give_zero(backend, chains):
+    """With few chains, and with chains split into parts."""
     data, model, weights, bias = states(chains[0], 20), states(chains[1], 20, seed=5), random(20, 30), random(30)
     first = log_likelihood_gradient(data, model, weights, bias, backend=backend)
     second = log_likelihood_gradient(data, model, weights, bias, backend=backend)
@@ -131,7 +128,7 @@ def test_strides_and_edges(backend):
     assert no_hidden.weights.shape == (7, 0)
     torch.testing.assert_close(no_hidden.visible_bias, plain.visible_bias)
     no_visible = log_likelihood_gradient(data[:, :0], model[:, :0], weights[:0], bias, backend=backend)
-    assert no_visible.hidden_bias.abs().max() < 1e-6, "the same probability in both phases"
+    assert no_visible.hidden_bias.abs().max() < 1e-6, "both phases have the same probabilities"
     hidden = states(10, 5, seed=7), states(6, 5, seed=8)
     given = log_likelihood_gradient(data, model, data_hidden=hidden[0], model_hidden=hidden[1], backend=backend)
     expected = [
@@ -167,7 +164,7 @@ def test_wrong_arguments_are_named(backend):
         run(data, model, weights, bias, out=found._replace(visible_bias=bias))
 
 
-def test_more_units_than_triton_numbers_are_refused():
+def test_triton_rejects_too_many_units():
     triton_kernels = pytest.importorskip("boltzbench.kernels.rbm_gradient.triton_kernels")
     states = torch.zeros((1, triton_kernels.MOST_UNITS + 1), dtype=torch.uint8, device=DEVICE)
     hidden = states[:, :1].contiguous()

@@ -1,0 +1,48 @@
+"""Enumeration of all states of a small machine, and random spins as initial states."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..philox import Stream, random_words
+
+SITES_OF_A_WORD = 64
+"""In `boltzbench.kernels.ising` a word of 32 bits holds the sites of one colour among 64 neighbours in a row."""
+
+
+def all_states(units: int, device: torch.device) -> Tensor:
+    """All states of ``units`` units, float64 (2**units, units): unit i is bit i of the row number."""
+    return states_between(0, 1 << units, units, device)
+
+
+def states_between(first: int, end: int, units: int, device: torch.device) -> Tensor:
+    """Rows ``first`` to ``end`` of `all_states`, float64 (end - first, units)."""
+    return (torch.arange(first, end, device=device)[:, None] >> torch.arange(units, device=device) & 1).double()
+
+
+def states_in_pieces(units: int, rows: int, device: torch.device) -> Iterator[Tensor]:
+    """`all_states` in pieces of at most ``rows`` rows, to bound memory."""
+    for first in range(0, 1 << units, rows):
+        yield states_between(first, min(first + rows, 1 << units), units, device)
+
+
+def random_spins(
+    height: int, width: int, lattices: int, *, seed: int, first_lattice: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Independent spins, each +1 with probability 1/2, packed as by `boltzbench.kernels.ising.pack_spins`.
+
+    A word of spins is the first of the random words at step 0 of its colour's stream. Raises ValueError unless both
+    sides are even and at least 2.
+    """
+    if height < 2 or width < 2 or height % 2 or width % 2:
+        raise ValueError(f"height and width must be even and at least 2, got {height} x {width}")
+    words = -(-width // SITES_OF_A_WORD)
+    cells = height * words
+    lattice = torch.arange(first_lattice, first_lattice + lattices, device=device)
+    groups = 8 * (lattice[:, None] * cells + torch.arange(cells, device=device))
+    present = torch.full((words,), (1 << 32) - 1, device=device)
+    present[-1] >>= 32 * words - width // 2
+    drawn = [random_words(groups, seed, 0, stream)[..., 0] for stream in (Stream.EVEN_SITES, Stream.ODD_SITES)]
+    bits = torch.stack(drawn, dim=1).view(lattices, 2, height, words)
+    return (bits & present).to(torch.int32)
