@@ -16,9 +16,9 @@ from functools import cache
 import torch
 from boltzbench.harness import Curve, Dynamics, Estimate, Experiment, Findings, Plot, hookimpl
 from boltzbench.kernels.sgld import sgld_update
+from boltzbench.plugins.exact.flat_and_sharp import FLAT, SADDLE, SHARP, SOFTNESS, energy
 from boltzbench.plugins.exact.laws import on_a_line
 from boltzbench.plugins.support import digits
-from boltzbench.plugins.targets.targets import FLAT, SADDLE, SHARP, SOFTNESS, flat_and_sharp_energy
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -46,7 +46,7 @@ ITERATIONS = 12
 def flat_share(temperature: float, step_size: float) -> float:
     """The exact share of the discretised chain that sits in the flat minimum; step size 0: of the energy itself."""
     dynamics = Dynamics("langevin", {"step_size": step_size}) if step_size else Dynamics()
-    law = on_a_line(flat_and_sharp_energy, temperature, dynamics, (SADDLE,))
+    law = on_a_line(energy, temperature, dynamics, (SADDLE,))
     assert law is not None
     (well,) = (each for each in law.projections if each.name == "well")
     assert well.probabilities is not None

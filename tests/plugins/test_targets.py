@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 from boltzbench.harness import Dynamics, Status, chi_square, within
+from boltzbench.plugins.exact import flat_and_sharp
 from boltzbench.plugins.exact.laws import langevin_density, linear_variance
 from boltzbench.plugins.support import digits
-from boltzbench.plugins.targets import targets
+from boltzbench.plugins.targets import continuous, spins, units
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.stats import kstest, norm
 
 CHAINS = 40_000
 TARGETS = {}
-targets.register_targets(lambda target: TARGETS.update({target.name: target}))
+for family in (continuous, spins, units):
+    family.register_targets(lambda target: TARGETS.update({target.name: target}))
 KNOWN = [name for name in TARGETS if name != "logistic_digits"]
 LINE = ["double_well", "gaussian_mixture", "flat_and_sharp"]
 FINITE = ["rbm", "ising"]
@@ -58,8 +60,8 @@ def rejected(x, law, false_alarm=1e-6):
 
 def test_eight_targets_with_the_plain_facts():
     assert list(TARGETS) == [
-        "rbm", "rbm_clamped", "ising", "quadratic_wells", "double_well", "gaussian_mixture", "flat_and_sharp",
-        "logistic_digits",
+        "quadratic_wells", "double_well", "gaussian_mixture", "flat_and_sharp", "logistic_digits",
+        "ising", "rbm", "rbm_clamped",
     ]  # fmt: skip
     for target in TARGETS.values():
         x = torch.zeros((3, *target.shape), dtype=target.torch_dtype)
@@ -71,7 +73,7 @@ def test_eight_targets_with_the_plain_facts():
 
 
 def test_rbm_is_the_machine_of_the_oracle():
-    law = targets.rbm_law(targets.machine(torch.float64), (), 1.0, EXACT)
+    law = units.rbm_law(units.machine(torch.float64), (), 1.0, EXACT)
     assert law.log_z == pytest.approx(15.116010115197419, abs=1e-12)
     probabilities = projection(law, "v_0..v_7").probabilities
     assert float(probabilities[1::2].sum()) == pytest.approx(0.676150006, abs=5e-10)  # of v_0 = 1
@@ -80,13 +82,13 @@ def test_rbm_is_the_machine_of_the_oracle():
 
 def test_the_clamped_rbm_is_the_rbm_given_its_evidence():
     """Partition functions over all evidence add up to that of the free machine, and no draw leaves the evidence."""
-    machine = targets.machine(torch.float64)
-    parts = [targets.rbm_law(machine, (i, j), 1.0, EXACT).log_z for i in (0, 1) for j in (0, 1)]
+    machine = units.machine(torch.float64)
+    parts = [units.rbm_law(machine, (i, j), 1.0, EXACT).log_z for i in (0, 1) for j in (0, 1)]
     assert torch.logsumexp(torch.tensor(parts, dtype=torch.float64), 0) == pytest.approx(15.116010115197419, abs=1e-12)
     target = TARGETS["rbm_clamped"]
     drawn = target.law(1.0, EXACT).draw(1000, generator())
     held = drawn[:, target.clamped]
-    assert (held == torch.tensor(targets.HELD)).all()
+    assert (held == torch.tensor(units.HELD)).all()
     assert held.shape == (1000, 3)
 
 
@@ -120,7 +122,7 @@ def test_double_well_by_quadrature():
 def test_mixture_in_closed_form():
     law = TARGETS["gaussian_mixture"].law(1.0, EXACT)
     x = np.linspace(-6, 6, 1001)
-    components = zip(targets.WEIGHTS, targets.CENTRES, targets.DEVIATIONS, strict=True)
+    components = zip(continuous.WEIGHTS, continuous.CENTRES, continuous.DEVIATIONS, strict=True)
     exact = sum(weight * norm.cdf(x, centre, deviation) for weight, centre, deviation in components)
     assert law.log_z == pytest.approx(0.0, abs=1e-9)
     assert np.abs(projection(law, "x").cdf(x) - exact).max() < 2e-6
@@ -128,7 +130,9 @@ def test_mixture_in_closed_form():
 
 def test_flat_minimum_holds_the_root_of_the_ratio_of_stiffnesses_more():
     """At the temperature of its softness the law is two normal laws and nothing else."""
-    flat, sharp = projection(TARGETS["flat_and_sharp"].law(targets.SOFTNESS, EXACT), "well").probabilities.tolist()
+    flat, sharp = projection(
+        TARGETS["flat_and_sharp"].law(flat_and_sharp.SOFTNESS, EXACT), "well"
+    ).probabilities.tolist()
     assert flat / sharp == pytest.approx(math.sqrt(16.0), rel=1e-5)
 
 
@@ -221,7 +225,7 @@ def test_projections_see_units_that_depend_on_each_other():
 
 def test_projections_see_coordinates_that_share_their_noise():
     law = TARGETS["quadratic_wells"].law(1.0, EXACT)
-    scales = torch.tensor(targets.STIFFNESSES).rsqrt()
+    scales = torch.tensor(continuous.STIFFNESSES).rsqrt()
     shared = torch.randn(CHAINS, 1, generator=generator()) * scales
     assert {"sum of scores", "squared radius"} <= set(rejected(shared, law))
     assert not [name for name in rejected(shared, law) if name.startswith("x_")]
