@@ -18,8 +18,8 @@ from boltzbench.kernels.rbm_training import (
     model_statistics,
     persistent_contrastive_divergence,
 )
+from boltzbench.plugins.exact.states import all_units
 from boltzbench.plugins.experiments.contrastive_divergence import (
-    all_states,
     data_law,
     gradient_and_error,
     moments,
@@ -92,7 +92,7 @@ def test_the_likelihood_of_the_digits_rises(update):
 
 
 def test_maximum_likelihood_ends_where_the_gradient_is_zero():
-    data = all_states(3)[torch.tensor([1, 1, 1, 6, 6, 3, 0, 7])].to(DEVICE)
+    data = all_units(3)[torch.tensor([1, 1, 1, 6, 6, 3, 0, 7])].to(DEVICE)
     state, beta = initial_state(data, 3, seed=0, scale=0.5), 0.8
     likelihoods = []
     for _ in range(3000):
@@ -141,14 +141,14 @@ def test_temperature_and_decay():
     machine = slow_machine()
     colder = Machine(*(part / 2 for part in machine))
     assert log_partition(colder, 2.0) == pytest.approx(log_partition(machine), rel=1e-12)
-    data = all_states(3)[[1, 6, 3, 3]].to(DEVICE)
+    data = all_units(3)[[1, 6, 3, 3]].to(DEVICE)
     state, change = TrainingState(machine), exact_gradient(machine, data)
     decayed = maximum_likelihood(state, data, rate=0.1, weight_decay=0.5).machine.weights
     torch.testing.assert_close(decayed, (machine.weights + 0.1 * change.weights - 0.05 * machine.weights).float())
 
 
 def test_wrong_arguments_are_named():
-    data = all_states(3)
+    data = all_units(3)
     state = initial_state(data, 2, seed=0)
     with pytest.raises(ValueError, match="state has no persistent chains"):
         persistent_contrastive_divergence(state, data, rate=0.1, seed=0)
