@@ -33,7 +33,8 @@ SMALL_WAYS = (
 )
 """Schedules for the 4 x 4 torus, with exact success rates: name, cycles, and totals of sweeps."""
 LARGE_SWEEPS = (64, 128, 256)
-"""Totals of sweeps on the 8 x 8 torus, where only the ground-state energies are known; a cycle has 8 or more."""
+"""Totals of sweeps on the 8 x 8 torus, where only the ground-state energies are known. Multiples of `CYCLES`, at least
+two sweeps in a cycle."""
 GLASSES = 12
 """Number of 8 x 8 glasses."""
 

@@ -72,9 +72,7 @@ def test_occupancy_of_flat_minima(monkeypatch):
     monkeypatch.setattr(flat_minima, "STEPS", {0.1: 250})
     (found,) = flat_minima.occupancy(4096, CPU, 1).estimates
     assert abs(found.measured - found.exact) < 4 * found.stderr
-    assert found.exact - flat_minima.flat_share(2.0, 0.0) > 6 * found.stderr, (
-        "the effect of the step size is not significant"
-    )
+    assert found.exact - flat_minima.flat_share(2.0, 0.0) > 6 * found.stderr, "the step size has no effect"
     right = flat_minima.sgld_update
 
     def without_the_half(x, gradient, *numbers, **more):
