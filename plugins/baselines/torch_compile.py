@@ -76,7 +76,7 @@ def _launching(outputs: Tensors, function: Callable[..., None], *arguments: Any)
 
 def _require_size(size: int, smallest: int, what: str) -> None:
     if size < smallest:
-        raise Unsupported(f"too small to compile: {size} {what}, and at least {smallest} are needed")
+        raise Unsupported(f"too small to compile: at least {smallest} {what} are needed")
 
 
 def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
