@@ -1,1 +1,1 @@
-"""The built-in plugins: one file per operation, bound to the harness by the public hooks."""
+"""The built-in plugins, which use the public hooks only."""

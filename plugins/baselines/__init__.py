@@ -1,1 +1,1 @@
-"""torch.compile and other libraries, timed beside the suite's kernels."""
+"""Implementations for comparison: torch.compile, and kernels of other libraries."""

@@ -1,9 +1,9 @@
-"""Cross-entropy of other libraries beside generalised cross-entropy at q = 0, the one q that they have.
+"""Cross-entropy of other libraries, which is generalised cross-entropy at q = 0.
 
-- ``liger``: Liger's fused cross-entropy, forward. Its loss has the dtype of the logits, so 16 bits are not tried; it is
-  a difference of the log-sum-exp and a logit, so that it may fail in float32 where rows lie far from 0. The logit added
-  gives the log-sum-exp. Its gradient is computed in the forward pass, in place of the logits, and has no pass of its
-  own. Each of its launches waits for the device.
+- ``liger``: Liger's fused cross-entropy, forward. The loss has the dtype of the logits, so 16 bits are not tried. It is
+  the log-sum-exp minus a logit, so it may exceed the bound in float32 if rows lie far from 0; adding the logit gives
+  the log-sum-exp. Liger computes the gradient in the forward pass, in place of the logits, and has no backward pass to
+  compare. Each launch waits for the device.
 - ``quack``: `quack.cross_entropy.cross_entropy_fwd` and `cross_entropy_bwd_out`, which compute in float32.
 """
 
@@ -12,31 +12,27 @@ from functools import partial
 
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
-from boltzbench.plugins.baselines.logsumexp import LONGEST_QUACK_ROW, require_contiguous, unavailable
+from boltzbench.plugins.support.libraries import LIGER_OPTIONS, quack_rows, supported_rows, unavailable
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
 
-def _logits(inputs: Inputs, dtypes: tuple[torch.dtype, ...]) -> Tensor:
-    """The logits; raises Unsupported where the libraries have nothing to compare."""
-    logits: Tensor = inputs["logits"]
+def _logits(inputs: Inputs) -> Tensor:
+    """The logits; raises Unsupported where the libraries compute something else."""
     if inputs["q"] != 0:
-        raise Unsupported("it has cross-entropy alone, which is q = 0")
-    if logits.dtype not in dtypes:
-        raise Unsupported(f"it has no {str(logits.dtype).removeprefix('torch.')} loss as precise as is asked")
-    if not logits.numel():
-        raise Unsupported("it takes no empty input")
-    return require_contiguous(logits)
+        raise Unsupported("it computes cross-entropy only, which is q = 0")
+    logits: Tensor = inputs["logits"]
+    return logits
 
 
 def prepare_liger(inputs: Inputs, outputs: Tensors) -> Launch:
-    logits, labels = _logits(inputs, (torch.float32,)), inputs["labels"]
+    logits, labels = supported_rows(_logits(inputs), (torch.float32,)), inputs["labels"]
     if "grad" in inputs:
         raise Unsupported("it computes the gradient in the forward pass")
     from liger_kernel.ops import LigerCrossEntropyFunction
 
-    options = (None, inputs["ignore_index"], 0.0, 0.0, "none")  # weight, ignored label, z-loss, smoothing, reduction
+    options = (None, inputs["ignore_index"], *LIGER_OPTIONS)  # weight, ignored label
     if bool((labels == inputs["ignore_index"]).any()):
         raise Unsupported("an ignored label has no logit to add to the loss")
 
@@ -49,9 +45,7 @@ def prepare_liger(inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def prepare_quack(inputs: Inputs, outputs: Tensors) -> Launch:
-    logits, labels = _logits(inputs, (torch.float32, torch.float16, torch.bfloat16)), inputs["labels"]
-    if logits.shape[1] > LONGEST_QUACK_ROW:
-        raise Unsupported(f"it keeps a row in the shared memory of a cluster: {LONGEST_QUACK_ROW} columns at most")
+    logits, labels = quack_rows(_logits(inputs)), inputs["labels"]
     from quack.cross_entropy import cross_entropy_bwd_out, cross_entropy_fwd
 
     ignore_index = inputs["ignore_index"]
@@ -78,5 +72,5 @@ def register_implementations(register: Callable[[Implementation], None]) -> None
         ("quack", "cute", "quack", "quack-kernels", prepare_quack),
         ("liger", "triton", "liger_kernel", "liger-kernel", prepare_liger),
     ):
-        reason = partial(unavailable, module, distribution, backend)
+        reason = partial(unavailable, module, distribution, backend, "cuda")
         register(Implementation("generalised_cross_entropy", name, backend, prepare, reason))

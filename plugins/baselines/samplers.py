@@ -1,14 +1,13 @@
-"""Samplers of other libraries. Each draws from a random stream of its own, so its draws are judged as a whole.
+"""Samplers of other libraries. Each uses its own random stream, so the law of its draws is tested.
 
 - ``bernoulli_rbm`` (``rbm_gibbs``): `sklearn.neural_network.BernoulliRBM`, NumPy on the CPU.
-- ``thrml`` (``rbm_gibbs``): block Gibbs of thrml, in JAX, here on the CPU. It samples spins of -1 and 1 on any graph;
-  a machine is mapped to it exactly: J = W / 4, fields b / 2 + sum_j W / 4 and c / 2 + sum_i W / 4.
+- ``thrml`` (``rbm_gibbs``): block Gibbs of thrml, in JAX on the CPU. It samples spins -1 and 1 on any graph; the exact
+  mapping of a machine is J = W / 4, fields b / 2 + sum_j W / 4 and c / 2 + sum_i W / 4.
 - ``torchebm`` (``sgld``): the Euler-Maruyama step of torchebm's Langevin sampler, tensor by tensor.
 
-torchebm samples no binary units, thrml no continuous ones. thrml returns no probabilities; torch computes those.
+torchebm samples no binary units, and thrml no continuous ones. thrml returns no probabilities, so torch computes them.
 """
 
-import importlib.util
 import math
 from collections.abc import Callable
 from functools import partial
@@ -17,30 +16,24 @@ from typing import Any
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
 from boltzbench.kernels.rbm_gibbs.reference import probabilities
+from boltzbench.plugins.support.libraries import unavailable
 
 BOLTZBENCH_API = 1
 
 MOST_EDGE_STATES = 1 << 26
-"""thrml gathers a state for each chain and edge; with more of them it would not fit."""
+"""thrml gathers a state for each chain and edge; more would not fit in memory."""
 MOST_EDGES = 1 << 16
 """thrml builds its graph from one Python object for each edge."""
 
 
-def unavailable(module: str, distribution: str, only_cpu: bool, device: torch.device) -> str | None:
-    """Why the library cannot be used for tensors on ``device``, or None."""
-    if importlib.util.find_spec(module) is None:
-        return f"{distribution} is not installed"
-    return f"{distribution} is run on the CPU alone" if only_cpu and device.type != "cpu" else None
-
-
 def _own_seed(inputs: Inputs, number: str) -> int:
-    """A seed of 31 bits, another for each seed and each step of the suite's stream."""
+    """A seed of 31 bits that depends on the suite's seed and on the input ``number``, such as ``step``."""
     return hash((inputs["seed"], inputs[number])) & 0x7FFFFFFF
 
 
 def _require_plain_machine(inputs: Inputs) -> None:
     if "clamped" in inputs:
-        raise Unsupported("it has no clamped units within a layer")
+        raise Unsupported("it cannot clamp single units of a layer")
     if inputs["weights"].dtype is not torch.float32:
         raise Unsupported("it has no 16-bit weights")
     if not inputs["states"].numel() or not inputs["weights"].numel():
@@ -48,13 +41,13 @@ def _require_plain_machine(inputs: Inputs) -> None:
 
 
 def prepare_bernoulli_rbm(inputs: Inputs, outputs: Tensors) -> Launch:
-    """One Gibbs step for each sweep. The inverse temperature scales the parameters, in each launch."""
+    """One Gibbs step for each sweep. Each launch scales the parameters by the inverse temperature."""
     _require_plain_machine(inputs)
     import numpy as np
     from sklearn.neural_network import BernoulliRBM
 
     class Machine(BernoulliRBM):  # type: ignore[misc]  # scikit-learn is untyped
-        """Keeps the hidden states that ``gibbs`` draws on its way and does not return."""
+        """Keeps the hidden states, which ``gibbs`` draws but does not return."""
 
         def _sample_hiddens(self, v: Any, rng: Any) -> Any:
             self.hidden = super()._sample_hiddens(v, rng)
@@ -88,7 +81,7 @@ def prepare_thrml(inputs: Inputs, outputs: Tensors) -> Launch:
     _require_plain_machine(inputs)
     chains, edges = len(inputs["states"]), inputs["weights"].numel()
     if edges > MOST_EDGES or chains * edges > MOST_EDGE_STATES:
-        raise Unsupported(f"it keeps a state for each chain and edge; {chains} x {edges} of them are too many")
+        raise Unsupported(f"it keeps a state for each chain and edge, and {chains} x {edges} are too many")
     import jax
     from thrml import Block, SamplingSchedule, SpinNode, sample_states
     from thrml.models import IsingEBM, IsingSamplingProgram
@@ -135,7 +128,7 @@ def prepare_thrml(inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def prepare_torchebm(inputs: Inputs, outputs: Tensors) -> Launch:
-    """Its step is ``x + eps' drift + sqrt(2 eps') s xi``: here eps' = eps / 2, drift = -g and s = sqrt(T)."""
+    """The step ``x + eps' drift + sqrt(2 eps') s xi`` with eps' = eps / 2, drift = -g and s = sqrt(T)."""
     from torchebm.integrators import EulerMaruyamaIntegrator
 
     noise_scale = math.sqrt(inputs["temperature"]) if inputs["temperature"] else None
@@ -145,7 +138,7 @@ def prepare_torchebm(inputs: Inputs, outputs: Tensors) -> Launch:
     for number in range(len(outputs)):
         x, g = outputs[f"parameter_{number}"], inputs[f"gradient_{number}"]
         if x.dtype.itemsize < 4:
-            raise Unsupported("it computes 16-bit parameters in 16 bits, not in float32 with one rounding")
+            raise Unsupported("it computes 16-bit parameters in 16 bits instead of float32 with one rounding")
         if not x.numel():
             raise Unsupported("it takes no empty tensor")
         integrator = EulerMaruyamaIntegrator(device=x.device, dtype=x.dtype)
@@ -162,10 +155,10 @@ def prepare_torchebm(inputs: Inputs, outputs: Tensors) -> Launch:
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for operation, name, backend, module, distribution, prepare, only_cpu in (
-        ("rbm_gibbs", "bernoulli_rbm", "numpy", "sklearn", "scikit-learn", prepare_bernoulli_rbm, True),
-        ("rbm_gibbs", "thrml", "jax", "thrml", "thrml", prepare_thrml, True),
-        ("sgld", "torchebm", "torch", "torchebm", "torchebm", prepare_torchebm, False),
+    for operation, name, backend, module, distribution, prepare, runs_on in (
+        ("rbm_gibbs", "bernoulli_rbm", "numpy", "sklearn", "scikit-learn", prepare_bernoulli_rbm, "cpu"),
+        ("rbm_gibbs", "thrml", "jax", "thrml", "thrml", prepare_thrml, "cpu"),
+        ("sgld", "torchebm", "torch", "torchebm", "torchebm", prepare_torchebm, None),
     ):
-        reason = partial(unavailable, module, distribution, only_cpu)
+        reason = partial(unavailable, module, distribution, backend, runs_on)
         register(Implementation(operation, name, backend, prepare, reason, own_stream=True))

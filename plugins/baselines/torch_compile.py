@@ -1,11 +1,10 @@
-"""The baseline ``torch_compile`` of every operation: torch code that ``torch.compile`` turns into fused kernels.
+"""The baseline ``torch_compile``: torch code that ``torch.compile`` turns into fused kernels.
 
-What is compiled is written for the compiler: samplers take the suite's random stream, each element computing the words
-that it needs, so that nothing but states and parameters passes through memory. The seed is a constant of the compiled
-code; the place in the stream comes in a tensor, without which the compiler would try to fold the random words as
-expressions of their index, for half a minute.
+The code is written for the compiler. In samplers, each element computes its own words of the suite's random stream, so
+that only states and parameters pass through memory. The seed is a constant of the compiled code. The position in the
+stream is a tensor: with a constant, the compiler spends half a minute on folding the random words.
 
-To compile takes seconds, so small cases are not: a baseline is for sizes that are timed.
+Compilation takes seconds, so only sizes that are timed are compiled.
 """
 
 import importlib.util
@@ -34,30 +33,30 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 SMALLEST = 1 << 17
-"""Elements of the smallest log-sum-exp, loss and Langevin update that are compiled."""
+"""Fewest elements of a compiled log-sum-exp, loss or Langevin update."""
 SMALLEST_MACHINE = 1 << 12
-"""Weights of the smallest machine that is compiled."""
+"""Fewest weights of a compiled machine."""
 SMALLEST_BATCH = 64
-"""Chains of the smallest batch that is compiled."""
+"""Fewest chains of a compiled batch."""
 
 
 def unavailable(device: torch.device) -> str | None:
-    """Why nothing can be compiled for ``device``, or None. What is compiled on a GPU is launched by C code, too."""
+    """Why torch.compile does not work for ``device``, or None. Compiled GPU code needs a C++ compiler for launches."""
     if not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
-        return "torch.compile needs a C++ compiler, and there is none on the path: install g++"
+        return "torch.compile needs a C++ compiler, and none is on the path: install g++"
     header = Path(sysconfig.get_paths()["include"], "Python.h")
     if not header.exists():
-        return f"torch.compile needs Python's headers, and there is no {header}: install python3-dev"
+        return f"torch.compile needs Python's headers, and {header} does not exist: install python3-dev"
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        return "torch.compile needs triton, which is not installed"
+        return "torch.compile needs Triton, which is not installed: install triton"
     return None
 
 
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """``function`` compiled as a whole, by itself.
+    """A compiled copy of ``function``.
 
-    Dynamo keeps what it compiled with the code object, eight times at most; then it runs that code uncompiled. So each
-    call here compiles a code object of its own, and ``fullgraph`` makes an error of what cannot be compiled.
+    Dynamo compiles a code object eight times at most, and runs it uncompiled from then on. So each call here copies the
+    code object, and ``fullgraph`` raises an error if something cannot be compiled.
     """
     copy = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
     optimised: Callable[..., None] = torch.compile(copy, fullgraph=True)
@@ -65,7 +64,7 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _launching(outputs: Tensors, function: Callable[..., None], *arguments: Any) -> Launch:
-    """Compiles by a first call, as whoever times a launch wants it."""
+    """The launch, after a first call that compiles outside of the timed region."""
 
     def launch() -> Tensors:
         function(*arguments)
@@ -77,7 +76,7 @@ def _launching(outputs: Tensors, function: Callable[..., None], *arguments: Any)
 
 def _require_size(size: int, smallest: int, what: str) -> None:
     if size < smallest:
-        raise Unsupported(f"compiled for the sizes that are timed, from {smallest} {what}")
+        raise Unsupported(f"too small to compile: at least {smallest} {what} are needed")
 
 
 def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
@@ -141,7 +140,7 @@ def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:
     _require_size(inputs["weights"].numel(), SMALLEST_MACHINE, "weights")
     _require_size(len(inputs["states"]), SMALLEST_BATCH, "chains")
     if "clamped" in inputs:
-        raise Unsupported("compiled for the machines that are timed, none of which has clamped units")
+        raise Unsupported("compiled without clamped units, which no timed case has")
     tensors = (inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"])
     results = (outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
     place = torch.tensor([int(inputs["first_sweep"]), inputs["first_chain"]], device=inputs["states"].device)
@@ -154,7 +153,7 @@ def _gibbs(
     visible_out: Tensor, hidden_out: Tensor, probability_out: Tensor,
     place: Tensor, sweeps: int, beta: float, seed: int,
 ) -> None:  # fmt: skip
-    """``place`` holds the numbers of the first sweep and the first chain."""
+    """``place`` holds the first sweep and the first chain."""
     wide, b, c = (part.to(torch.float32) for part in (weights, visible_bias, hidden_bias))
     visible = states
     for sweep in range(sweeps):
@@ -168,7 +167,7 @@ def _gibbs(
 
 
 def _unit_uniforms(like: Tensor, place: Tensor, sweep: int, stream: Stream, seed: int) -> Tensor:
-    """What ``rbm_gibbs.reference.draw_uniforms`` gives, element by element; of the shape of ``like``."""
+    """Like ``rbm_gibbs.reference.draw_uniforms``, element by element, in the shape of ``like``."""
     chains, units = like.shape
     chain = torch.arange(chains, device=like.device)[:, None] + place[1]
     unit = torch.arange(units, device=like.device)
@@ -178,13 +177,13 @@ def _unit_uniforms(like: Tensor, place: Tensor, sweep: int, stream: Stream, seed
 
 
 def _counter(group: Tensor, step: Tensor, purpose: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four words of the counter of `boltzbench.kernels.philox`."""
+    """The four counter words of `boltzbench.kernels.philox`."""
     zero = torch.zeros_like(group)
     return group & 0xFFFFFFFF, (group >> 32) & 0xFFFFFFFF, zero + step, zero + purpose
 
 
 def prepare_langevin(inputs: Inputs, outputs: Tensors) -> Launch:
-    """One kernel for each tensor, compiled once for all of a dtype: sizes are dynamic where there are several."""
+    """One kernel call for each tensor; with several tensors, dynamic sizes let one compilation serve them all."""
     count = len(outputs)
     if inputs.get("rounding", "nearest") != "nearest":
         raise Unsupported("compiled with rounding to nearest")
@@ -202,15 +201,15 @@ def prepare_langevin(inputs: Inputs, outputs: Tensors) -> Launch:
         place = torch.tensor([inputs["step"], int(Stream.NOISE) | number << 8, 0], device=x.device)
         updates.append((*flat, place, inputs["seed"], inputs["step_size"], noise_scale))
 
-    def all_of_them() -> None:
+    def update_all() -> None:
         for arguments in updates:
             update(*arguments)
 
-    return _launching(outputs, all_of_them)
+    return _launching(outputs, update_all)
 
 
 def _langevin(x: Tensor, g: Tensor, place: Tensor, seed: int, step_size: float, noise_scale: float) -> None:
-    """``place`` holds the step, the stream with the tensor's number, and the number of the first element."""
+    """``place`` holds the step, the stream with the tensor's number, and the first element's index."""
     wide = computing_dtype(x.dtype)
     index = torch.arange(x.numel(), device=x.device) + place[2]
     w = philox4x32(_counter(index >> 2, place[0], place[1]), seed)

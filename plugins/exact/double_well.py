@@ -1,7 +1,7 @@
 """Exact answers for the Langevin chain in the double well ``E = (x^2 - 1)^2``, in float64.
 
-The chain ``x' = x - (eps / 2) E'(x) + sqrt(eps T) xi`` moves densities by a kernel that is normal in x'. Integrals over
-x are sums over Gauss-Legendre points, which lie closer than a quarter of a deviation of the noise.
+The chain ``x' = x - (eps / 2) E'(x) + sqrt(eps T) xi`` has a transition density that is normal in x'. Integrals over x
+use Gauss-Legendre points that lie closer than a quarter of the noise's deviation.
 """
 
 import functools
@@ -18,7 +18,7 @@ from torch import Tensor
 Array = NDArray[np.float64]
 
 WALL = 2.75
-"""Beyond it the Boltzmann law of a temperature up to 1 has a probability below exp(-42)."""
+"""At temperatures up to 1, the Boltzmann law puts less than exp(-42) beyond it."""
 
 
 def energy(x: Tensor) -> Tensor:
@@ -27,6 +27,7 @@ def energy(x: Tensor) -> Tensor:
 
 
 def drifted(x: Tensor, step_size: float) -> Tensor:
+    """``x - (eps / 2) E'(x)``."""
     return x - 2 * step_size * x * (x.square() - 1)
 
 
@@ -38,21 +39,21 @@ def _legendre(count: int) -> tuple[Array, Array]:
 
 def _points(low: float, high: float, deviation: float) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre points and weights on [low, high]."""
-    count = math.ceil(6.5 * (high - low) / deviation)  # in the middle they lie pi / 2 times the mean apart
+    count = math.ceil(6.5 * (high - low) / deviation)  # in the middle the spacing is pi / 2 times the mean
     points, weights = _legendre(count)
     middle, half = (high + low) / 2, (high - low) / 2
     return torch.from_numpy(middle + half * points), torch.from_numpy(half * weights)
 
 
 def _density_of_a_step(start: Tensor, end: Tensor, temperature: float, step_size: float) -> Tensor:
-    """Of each end (columns) after a step from each start (rows)."""
+    """The density at each end (columns) after one step from each start (rows)."""
     deviation = math.sqrt(step_size * temperature)
     scores = (end - drifted(start, step_size)[:, None]) / deviation
     return torch.exp(-scores.square() / 2) / (deviation * math.sqrt(2 * math.pi))
 
 
 def boltzmann(temperature: float) -> Callable[[Tensor], Tensor]:
-    """The density of the continuum."""
+    """The density ``exp(-E / T) / Z`` of continuous time."""
     x = torch.linspace(-WALL, WALL, 1 << 13, dtype=torch.float64)
     z = torch.exp(-energy(x) / temperature).sum() * (x[1] - x[0])
     return lambda x: torch.exp(-energy(x) / temperature) / z
@@ -61,7 +62,7 @@ def boltzmann(temperature: float) -> Callable[[Tensor], Tensor]:
 def law_after(
     density: Callable[[Tensor], Tensor], temperatures: Tensor, step_size: float
 ) -> Callable[[Tensor], Tensor]:
-    """The distribution function of walkers drawn from ``density``, after a step at each of the temperatures."""
+    """The distribution function of walkers that start from ``density``, after a step at each of the temperatures."""
     points, weights = _points(-WALL, WALL, math.sqrt(step_size * float(temperatures.min())))
     masses = weights * density(points)
     for temperature in temperatures[:-1].tolist():
@@ -78,7 +79,7 @@ def law_after(
 
 @functools.cache
 def stationary_means(temperature: float, step_size: float) -> dict[str, float]:
-    """``<x^2>`` and ``<E>`` of the chain's own stationary law."""
+    """``<x^2>`` and ``<E>`` under the chain's stationary law."""
     law = exact_laws.langevin_density(lambda x: energy(x[:, 0]), temperature, step_size, -WALL, WALL)
     if law is None:
         raise ValueError(f"no stationary law is known at temperature {temperature} and step size {step_size}")
@@ -90,7 +91,7 @@ def stationary_means(temperature: float, step_size: float) -> dict[str, float]:
 
 @functools.cache
 def stationary_law(temperature: float, step_size: float) -> ExactLaw:
-    """Draws of it, and what they are held to: positions (walkers, 1)."""
+    """The chain's stationary law, with draws and projections of positions (walkers, 1)."""
     dynamics = Dynamics("langevin", {"step_size": step_size})
     law = exact_laws.on_a_line(lambda x: energy(x[:, 0]), temperature, dynamics, (-1.0, 0.0, 1.0))
     if law is None:
@@ -99,7 +100,7 @@ def stationary_law(temperature: float, step_size: float) -> ExactLaw:
 
 
 def _below(temperature: float, step_size: float, start: float, threshold: float) -> tuple[Tensor, Tensor]:
-    """A step within ``x < threshold``: from the start to each of the points there, and between them, with weights."""
+    """Weighted transition densities within ``x < threshold``: from ``start`` to the points, and between the points."""
     points, weights = _points(-WALL, threshold, math.sqrt(step_size * temperature))
     first = weights * _density_of_a_step(torch.tensor([start]).double(), points, temperature, step_size)[0]
     return first, weights * _density_of_a_step(points, points, temperature, step_size)
@@ -109,7 +110,7 @@ def _below(temperature: float, step_size: float, start: float, threshold: float)
 def passage_probabilities(
     steps: int, temperature: float, step_size: float, start: float = -1.0, threshold: float = 1.0
 ) -> Tensor:
-    """Of a first passage after 1, 2, ..., ``steps`` steps, and of a later one: float64 (steps + 1,)."""
+    """Probabilities of a first passage after 1, 2, ..., ``steps`` steps, and of a later one: float64 (steps + 1,)."""
     masses, step = _below(temperature, step_size, start, threshold)
     survival = [1.0, float(masses.sum())]
     for _ in range(steps - 1):
@@ -123,9 +124,9 @@ def passage_probabilities(
 def mean_passage(
     temperature: float, step_size: float, most: int, start: float = -1.0, threshold: float = 1.0
 ) -> tuple[float, float]:
-    """The mean of the first passage's step, and that of the smaller of it and ``most``: both of the chain, exactly.
+    """The exact means of the first passage step t and of ``min(t, most)``.
 
-    With Q a step that stays below the threshold, from the sums ``sum_t Q^t 1 = (1 - Q)^-1 (1 - Q^most 1)``.
+    With Q the transition operator below the threshold, ``sum_(t < most) Q^t 1 = (1 - Q)^-1 (1 - Q^most 1)``.
     """
     masses, step = _below(temperature, step_size, start, threshold)
     one = torch.ones(len(step), dtype=torch.float64)
@@ -135,9 +136,9 @@ def mean_passage(
 
 
 def continuum_passage(temperature: float) -> float:
-    """``(1 / T) int_-1^1 e^(E / T) int_-inf^y e^(-E / T)``: the mean time of dx = -E' dt + sqrt(2 T) dW, from -1 to 1.
+    """``(1 / T) int_-1^1 e^(E / T) int_-inf^y e^(-E / T)``, the mean passage time from -1 to 1.
 
-    A step of size eps takes ``eps / 2`` of this time.
+    In the time of ``dx = -E' dt + sqrt(2 T) dW``, of which a step of size eps takes ``eps / 2``.
     """
     x = torch.linspace(-WALL, 1, 1 << 14, dtype=torch.float64)
     inner = torch.cumulative_trapezoid(torch.exp(-energy(x) / temperature), x)
@@ -147,5 +148,5 @@ def continuum_passage(temperature: float) -> float:
 
 
 def kramers(temperature: float) -> float:
-    """``2 pi / sqrt(E''(-1) |E''(0)|) exp(1 / T)``, the mean time to leave a well for small T."""
+    """``2 pi / sqrt(E''(-1) |E''(0)|) exp(1 / T)``, the mean escape time from a well at small T."""
     return 2 * math.pi / math.sqrt(8 * 4) * math.exp(1 / temperature)

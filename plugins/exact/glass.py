@@ -1,14 +1,15 @@
-"""Exact answers for spin glasses: by enumeration of all states, and for a torus by transfer from row to row.
+"""Exact answers for spin glasses, by enumeration of all states, and for a torus by transfer from row to row.
 
-All in float64. A state of n spins is a number, in which bit i is spin i, 1 for +1.
+All in float64. States are numbered as in `states`.
 """
 
 import torch
+from boltzbench.plugins.exact.states import all_spins, number_of
 from torch import Tensor
 
 
 def state_energies(couplings: Tensor) -> Tensor:
-    """``-sum_{i<j} J_ij s_i s_j`` of all 2**n states: float64 (2**n,). A spin at a time doubles the table."""
+    """``-sum_{i<j} J_ij s_i s_j`` of all 2**n states: float64 (2**n,). Each spin doubles the table."""
     energies = torch.zeros(1, dtype=torch.float64)
     for i in range(len(couplings)):
         field = torch.zeros(1, dtype=torch.float64)
@@ -19,17 +20,17 @@ def state_energies(couplings: Tensor) -> Tensor:
 
 
 def states_of(spins: Tensor) -> Tensor:
-    """The numbers of states, int64 (walkers,), from spins -1 and +1, (walkers, n)."""
-    return ((spins > 0).long() << torch.arange(spins.shape[1], device=spins.device)).sum(1)
+    """The number of each walker's state, int64 (walkers,), from spins -1 and +1, (walkers, n)."""
+    return number_of(spins > 0)
 
 
 def spins_of_states(states: Tensor, n: int) -> Tensor:
-    """The other way: int8 (walkers, n)."""
-    return (2 * (states[:, None] >> torch.arange(n) & 1) - 1).to(torch.int8)
+    """The inverse of `states_of`: int8 (walkers, n)."""
+    return all_spins(n)[states]
 
 
 def after_sweep(law: Tensor, energies: Tensor, temperature: float) -> Tensor:
-    """Where a sweep of Metropolis, spin after spin, takes the probabilities of all states."""
+    """The probabilities of all states after a Metropolis sweep that visits the spins in order."""
     for i in range((len(law) - 1).bit_length()):
         p, e = law.view(-1, 2, 1 << i), energies.view(-1, 2, 1 << i)
         flow = p * torch.exp(-(e.flip(1) - e).clamp(min=0) / temperature)
@@ -38,7 +39,7 @@ def after_sweep(law: Tensor, energies: Tensor, temperature: float) -> Tensor:
 
 
 def law_after(energies: Tensor, temperatures: Tensor) -> Tensor:
-    """The law of walkers that begin at random, after a sweep at each of the temperatures."""
+    """The probabilities of all states after a sweep at each of the temperatures, from a uniform start."""
     law = torch.full_like(energies, 1 / len(energies))
     for temperature in temperatures.tolist():
         law = after_sweep(law, energies, temperature)
@@ -46,10 +47,10 @@ def law_after(energies: Tensor, temperatures: Tensor) -> Tensor:
 
 
 def _rows(couplings: Tensor, height: int, width: int) -> list[Tensor]:
-    """For each row the energy of its bonds and of those to the next: (2**width, 2**width), of the states of both."""
+    """For each row, the energy of its bonds and of the bonds to the next row: (2**width, 2**width) by both states."""
     if height < 3:
-        raise ValueError(f"height must be at least 3, or two rows have two bonds between them; got {height}")
-    spins = spins_of_states(torch.arange(1 << width), width).double()
+        raise ValueError(f"height must be at least 3, so that one bond at most joins two spins; got {height}")
+    spins = all_spins(width).double()
     site = torch.arange(height * width).view(height, width)
     rows = []
     for row in range(height):
@@ -61,16 +62,16 @@ def _rows(couplings: Tensor, height: int, width: int) -> list[Tensor]:
 
 
 def torus_ground_energy(couplings: Tensor, height: int, width: int) -> float:
-    """The lowest energy of a glass on a torus of at least 3 rows, from all paths through the states of its rows."""
+    """The ground-state energy on a torus of at least 3 rows: the minimum over all paths through the rows' states."""
     first, *others = _rows(couplings, height, width)
-    lowest = first[: len(first) // 2]  # with all spins flipped the energy is the same: paths from half of the states
+    lowest = first[: len(first) // 2]  # flipping all spins keeps the energy: half of the starts suffice
     for row in others:
         lowest = torch.stack([(start[:, None] + row).amin(0) for start in lowest])
     return float(lowest.diagonal().min())
 
 
 def torus_mean_energy(couplings: Tensor, height: int, width: int, temperature: float) -> float:
-    """``<E>`` of a glass on a torus of at least 3 rows: minus the derivative of log Z by the inverse temperature."""
+    """``<E>`` of a glass on a torus of at least 3 rows: minus the derivative of log Z by beta."""
     beta = torch.tensor(1 / temperature, dtype=torch.float64, requires_grad=True)
     product = torch.eye(1 << width, dtype=torch.float64)
     log_z = torch.zeros((), dtype=torch.float64)

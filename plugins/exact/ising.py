@@ -1,4 +1,4 @@
-"""Exact thermodynamics of the Ising model on a torus: Kaufman's partition function, and enumeration of small ones.
+"""Exact thermodynamics of the Ising model on a torus: Kaufman's partition function; all states of small lattices.
 
 Sources: Kaufman, Phys. Rev. 76 (1949); Ferdinand and Fisher, Phys. Rev. 185 (1969).
 """
@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from boltzbench.plugins.exact.states import all_spins
 from torch import Tensor
 
 CRITICAL_BETA = math.log(1 + math.sqrt(2)) / 2
@@ -22,22 +23,26 @@ class Thermodynamics(NamedTuple):
 
 
 def log_partition(k: Tensor, height: int, width: int) -> Tensor:
-    """``log Z`` at ``K = beta J > 0`` without a field, differentiable; float64 of no dimensions.
+    """``log Z`` at ``K = beta J > 0`` without a field, differentiable; float64, shape ().
 
-    ``Z = 1/2 (2 sinh 2K)^(hw/2) sum of the products over r < w of 2 cosh and 2 sinh (h g_(2r+1) / 2), and of both of
-    g_(2r)``, with ``cosh g_l = cosh 2K coth 2K - cos(pi l / w)``, ``g_l > 0`` but for ``g_0 = 2K + ln tanh K``.
+    ``Z = 1/2 (2 sinh 2K)^(hw/2) (C_odd + S_odd + C_even + S_even)`` with the products over r < w
+
+    - ``C_odd = prod 2 cosh(h g_(2r+1) / 2)`` and ``S_odd = prod 2 sinh(h g_(2r+1) / 2)``,
+    - ``C_even`` and ``S_even``, the same with ``g_(2r)``,
+
+    where ``cosh g_l = cosh 2K coth 2K - cos(pi l / w)``, ``g_l > 0`` except ``g_0 = 2K + ln tanh K``.
     """
     place = torch.arange(2 * width, dtype=torch.float64)
     cosh = torch.cosh(2 * k) / torch.tanh(2 * k) - torch.cos(math.pi * place / width)
     first = 2 * k + torch.log(torch.tanh(k))
     gamma = torch.cat((first[None], torch.acosh(cosh[1:])))
-    grown = height * gamma  # of each factor exp(h g / 2) is taken out, so that none overflows
+    grown = height * gamma  # the factors exp(h g / 2) are summed in the exponent, less shift: no overflow
     odd, even = grown[1::2], grown[0::2]
     shift = torch.maximum(odd.sum(), even.sum()).detach() / 2
     terms = []
     for each in (odd, even):
         cosh_product = torch.exp(torch.log1p(torch.exp(-each)).sum())
-        # The first by itself: at the critical point that of g_0 is 0, and its logarithm has no derivative.
+        # The first factor stays outside the logarithm: at the critical point g_0 = 0 makes it 0.
         sinh_product = -torch.expm1(-each[0]) * torch.exp(torch.log(-torch.expm1(-each[1:])).sum())
         terms.append(torch.exp(each.sum() / 2 - shift) * (cosh_product + sinh_product))
     return height * width / 2 * torch.log(2 * torch.sinh(2 * k)) - math.log(2) + shift + torch.log(terms[0] + terms[1])
@@ -45,7 +50,7 @@ def log_partition(k: Tensor, height: int, width: int) -> Tensor:
 
 @functools.cache
 def kaufman(height: int, width: int, beta: float) -> Thermodynamics:
-    """The torus at ``J = 1``: derivatives of `log_partition` by beta."""
+    """Thermodynamics of the torus at ``J = 1``, from derivatives of `log_partition` by beta."""
     k = torch.tensor(beta, dtype=torch.float64, requires_grad=True)
     log_z = log_partition(k, height, width)
     (slope,) = torch.autograd.grad(log_z, k, create_graph=True)
@@ -57,6 +62,4 @@ def kaufman(height: int, width: int, beta: float) -> Thermodynamics:
 @functools.cache
 def all_states(height: int, width: int) -> Tensor:
     """int8 spins of every state, (2**(height width), height, width); site i is bit i of the index."""
-    sites = height * width
-    bits = torch.arange(1 << sites)[:, None] >> torch.arange(sites) & 1
-    return (2 * bits - 1).to(torch.int8).view(-1, height, width)
+    return all_spins(height * width).view(-1, height, width)

@@ -1,11 +1,11 @@
-"""The exact laws of targets: by enumeration, in closed form, and on a line by quadrature or a transfer operator.
+"""Exact laws of targets: by enumeration, in closed form, and on a line by quadrature or a transfer operator.
 
-All in float64. A projection sees a position in the target's own dtype and on its own device.
+All in float64. Projections receive positions in the target's dtype, on the device of the chains.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -14,15 +14,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
+Law = Callable[[float, Dynamics], ExactLaw | None]
 Array = NDArray[np.float64]
+
+
+def cached(law: Law) -> Law:
+    """``law``, computed once for each temperature and dynamics."""
+
+    @cache
+    def computed(temperature: float, name: str, numbers: tuple[tuple[str, float], ...]) -> ExactLaw | None:
+        return law(temperature, Dynamics(name, dict(numbers)))
+
+    def known(temperature: float, dynamics: Dynamics) -> ExactLaw | None:
+        numbers = {} if dynamics.name == "exact" else dynamics.numbers  # an exact law does not depend on them
+        return computed(temperature, dynamics.name, tuple(sorted(numbers.items())))
+
+    return known
 
 
 def enumerated(
     states: Tensor, energies: Tensor, temperature: float, cells: Mapping[str, Function], means: Mapping[str, Function]
 ) -> ExactLaw:
-    """The law of a target that has few enough states, (count, *shape), of given energies, float64 (count,).
+    """The Boltzmann law over ``states`` (count, *shape) with ``energies``, float64 (count,).
 
-    ``cells`` are functions with values 0, 1, ...; ``means`` are those of which the expectation alone is told.
+    ``cells`` are observables with values 0, 1, ..., with their probabilities; ``means`` are observables with their
+    expectation alone.
     """
     log_weights = -energies / temperature
     law = torch.softmax(log_weights, 0)
@@ -32,9 +48,9 @@ def enumerated(
         uniform = torch.rand(chains, generator=generator, dtype=torch.float64)
         return states[torch.searchsorted(upto, uniform, right=True).clamp(max=len(states) - 1)]
 
-    seen = [Projection(name, of, probabilities=torch.bincount(of(states), law)) for name, of in cells.items()]
-    seen += [Projection(name, of, mean=float(law @ of(states).double())) for name, of in means.items()]
-    return ExactLaw(draw, tuple(seen), float(torch.logsumexp(log_weights, 0)))
+    projections = [Projection(name, of, probabilities=torch.bincount(of(states), law)) for name, of in cells.items()]
+    projections += [Projection(name, of, mean=float(law @ of(states).double())) for name, of in means.items()]
+    return ExactLaw(draw, tuple(projections), float(torch.logsumexp(log_weights, 0)))
 
 
 def _coordinate(x: Tensor, index: int = 0) -> Tensor:
@@ -59,8 +75,9 @@ def _chi_square_cdf(freedom: int, values: Array) -> Array:
 def normal(variances: Sequence[float], energy: tuple[Function, float], log_z: float | None, dtype: str) -> ExactLaw:
     """Independent normal coordinates of mean 0: float positions (chains, len(variances)).
 
-    ``energy`` is the function and its expectation. Seen are each coordinate and its square; the sum of all, which
-    betrays noise shared by coordinates; and ``sum x_i^2 / V_i``, which is chi-square if all are independent.
+    ``energy`` is the function and its expectation. The projections are each coordinate and its square, the sum of
+    scores, which detects noise that coordinates share, and ``sum x_i^2 / V_i``, which is chi-square if coordinates are
+    independent.
     """
     scales = torch.tensor(variances, dtype=torch.float64).sqrt()
     count = len(variances)
@@ -72,21 +89,21 @@ def normal(variances: Sequence[float], energy: tuple[Function, float], log_z: fl
     def standardised(x: Tensor) -> Tensor:
         return x.double() / scales.to(x.device)
 
-    seen = []
+    projections = []
     for index, variance in enumerate(variances):
         of = partial(_coordinate, index=index)
-        seen.append(Projection(f"x_{index}", of, cdf=partial(_normal_cdf, math.sqrt(variance)), mean=0.0))
-        seen.append(Projection(f"x_{index} squared", partial(_square, index=index), mean=variance))
-    seen += [
+        projections.append(Projection(f"x_{index}", of, cdf=partial(_normal_cdf, math.sqrt(variance)), mean=0.0))
+        projections.append(Projection(f"x_{index} squared", partial(_square, index=index), mean=variance))
+    projections += [
         Projection("sum of scores", lambda x: standardised(x).sum(1), cdf=partial(_normal_cdf, math.sqrt(count))),
         Projection("squared radius", lambda x: standardised(x).square().sum(1), cdf=partial(_chi_square_cdf, count)),
         Projection("energy", energy[0], mean=energy[1]),
     ]
-    return ExactLaw(draw, tuple(seen), log_z)
+    return ExactLaw(draw, tuple(projections), log_z)
 
 
 def linear_variance(stiffness: float, temperature: float, dynamics: Dynamics) -> float | None:
-    """Stationary variance of a position in the well ``k x^2 / 2``; None where unknown, or where there is none.
+    """Stationary variance of a position in the well ``k x^2 / 2``; None if it is unknown or does not exist.
 
     - ``exact``: T / k.
     - ``langevin``, ``x' = x - (eps / 2) k x + sqrt(eps T) xi``: T / (k (1 - eps k / 4)).
@@ -94,9 +111,9 @@ def linear_variance(stiffness: float, temperature: float, dynamics: Dynamics) ->
       ``p' = (1 - a) p - eta k x + sqrt(2 a eta T) xi, x' = x + p'``: stationarity of Var(x), Cov(x, p) and Var(p)
       gives T (1 - a/2) / (k (1 - a/2 - eta k / 4)).
 
-    In the last one positions and momenta are correlated, Cov(x, p) = Var(p) / 2. Chains that start at exact positions
-    keep their law if the first momentum is ``eta / (2 - a) grad E(x) + sqrt(2 eta T / (2 - a)) xi``, which is the
-    exact conditional law for every k; an independent momentum does not keep it.
+    For ``sghmc``, Cov(x, p) = Var(p) / 2. Chains that start at exact positions stay stationary if the first momentum
+    is ``eta / (2 - a) grad E(x) + sqrt(2 eta T / (2 - a)) xi``, the exact conditional law for every k; with an
+    independent momentum they do not.
     """
     k, numbers = stiffness, dynamics.numbers
     if dynamics.name == "exact":
@@ -112,15 +129,15 @@ def linear_variance(stiffness: float, temperature: float, dynamics: Dynamics) ->
 
 
 FINE = 8193
-"""Points at which a density on a line is tabulated: between them its distribution function is off by 1e-6 or less."""
+"""Points of a tabulated density: interpolation between them errs by at most 1e-6 in the distribution function."""
 MOST_POINTS = 3000
-"""A transfer operator with more of them is not solved: a second and 72 MB."""
+"""Largest grid of a transfer operator; it takes a second and 72 MB to solve."""
 LEAK = 1e-9
-"""A discretised chain may leave its grid with this probability in a step; beyond it no stationary law is claimed."""
+"""Largest probability per step that the chain leaves its grid; above it no stationary law is claimed."""
 
 
 def _support(energy: Function, temperature: float) -> tuple[float, float]:
-    """Where a density on a line lies: beyond, it is below exp(-50) of its largest value; and an eighth more."""
+    """The interval outside of which the density is below exp(-50) of its maximum, widened by an eighth on each side."""
     x = torch.linspace(-64, 64, 1 << 15, dtype=torch.float64)
     values = energy(x[:, None])
     inside = x[values - values.min() < 50 * temperature]
@@ -130,9 +147,9 @@ def _support(energy: Function, temperature: float) -> tuple[float, float]:
 
 
 def on_a_line(energy: Function, temperature: float, dynamics: Dynamics, edges: Sequence[float]) -> ExactLaw | None:
-    """The law of float32 positions (chains, 1) in an energy, exact or of the ``langevin`` chain; None for others.
+    """The law of float32 positions (chains, 1), of the energy itself or of the ``langevin`` chain; None for others.
 
-    ``edges`` part the line into cells, such as wells.
+    ``edges`` divide the line into cells, such as wells.
     """
     low, high = _support(energy, temperature)
     x = np.linspace(low, high, FINE)
@@ -156,7 +173,7 @@ def on_a_line(energy: Function, temperature: float, dynamics: Dynamics, edges: S
 def _tabulated(
     x: Array, density: Array, energy: Function, energies: Array, log_z: float | None, edges: Sequence[float]
 ) -> ExactLaw:
-    """A law from its density at evenly spaced points: drawn by the inverse of its distribution function."""
+    """A law from its density at evenly spaced points; draws invert its distribution function."""
     spacing = x[1] - x[0]
     upto = np.concatenate(([0.0], np.cumsum((density[1:] + density[:-1]) * spacing / 2)))
     upto /= upto[-1]
@@ -175,13 +192,13 @@ def _tabulated(
         return float((density * values).sum() * spacing)
 
     chances = np.diff(np.concatenate(([0.0], cdf(np.asarray(edges)), [1.0])))
-    seen = (
+    projections = (
         Projection("x", _coordinate, cdf=cdf, mean=mean(x)),
         Projection("well", well, probabilities=torch.from_numpy(chances)),
         Projection("x squared", _square, mean=mean(x**2)),
         Projection("energy", energy, mean=mean(energies)),
     )
-    return ExactLaw(draw, seen, log_z)
+    return ExactLaw(draw, projections, log_z)
 
 
 def langevin_density(
@@ -189,11 +206,11 @@ def langevin_density(
 ) -> Callable[[Array], Array] | None:
     """The stationary density of ``x' = x - (eps / 2) E'(x) + sqrt(eps T) xi``, from its transfer operator.
 
-    The density of x' given x is normal, of deviation ``s = sqrt(eps T)``; as a function of x it is narrower by the
-    slope of the drifted position where that is steeper than 1. On a grid of a third of this width the sum over x is
-    the integral, but for 1e-10 or less, and the stationary weights solve a linear system. Between the points, the
-    density is that of one step from the grid (Nyström). None where the chain has no stationary law on [low, high], or
-    the grid would be too large.
+    Given x, x' is normal with deviation ``s = sqrt(eps T)``. As a function of x this density is narrower where the
+    drifted position has a slope above 1. With a grid spacing of a third of that width, the sum over x equals the
+    integral to 1e-10, and the stationary weights solve a linear system. Between grid points the density is that of one
+    step from the grid (Nyström). Returns None if the chain has no stationary law on [low, high], or if the grid would
+    exceed `MOST_POINTS`.
     """
     deviation = math.sqrt(step_size * temperature)
 
@@ -211,15 +228,15 @@ def langevin_density(
     moved, spacing = drifted(points), (high - low) / (count - 1)
 
     def step_to(targets: Tensor) -> Tensor:
-        """Density at each target (columns) after a step from each point (rows)."""
+        """The density at each target (columns) after one step from each point (rows)."""
         scores = (targets - moved[:, None]) / deviation
         return torch.exp(-scores.square() / 2) / (deviation * math.sqrt(2 * math.pi))
 
     transfer = step_to(points) * spacing
     lost = 1 - transfer.sum(1)
-    transfer[:, count // 2] += lost  # what leaves the grid comes back in its middle: that must not matter
+    transfer[:, count // 2] += lost  # mass that leaves the grid returns in its middle; LEAK bounds the effect
     system = transfer.t() - torch.eye(count, dtype=torch.float64)
-    system[-1] = 1.0  # one equation follows from the others; in its place, the weights sum to 1
+    system[-1] = 1.0  # one equation is redundant; the normalization replaces it
     weights = torch.linalg.solve(system, torch.eye(count, dtype=torch.float64)[-1])
     if not bool(((weights * lost).abs().sum() < LEAK) & (weights > -LEAK).all()):
         return None

@@ -1,1 +1,1 @@
-"""One file for each experiment."""
+"""Experiments, one file for each."""

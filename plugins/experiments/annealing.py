@@ -1,7 +1,8 @@
-"""The experiment ``annealing``: passages over a barrier, and whether a glass is found in its ground state.
+"""Passage times over a barrier, and the success rates of annealing schedules on Ising spin glasses.
 
-Walkers in the double well ``(x^2 - 1)^2`` pass from -1 to 1; Ising glasses on tori are cooled once, slowly, or in
-cycles of a cosine with as many sweeps in all. Success is a ground state: at the end of any cycle, or of the last one.
+Walkers in the double well ``(x^2 - 1)^2`` pass from -1 to 1. Glasses on tori are cooled once, slowly, or in cosine
+cycles with the same total of sweeps. A walker succeeds if it is in a ground state at the end of the last cycle, or of
+any cycle.
 """
 
 import math
@@ -11,10 +12,10 @@ import torch
 from boltzbench.harness import Curve, Estimate, Experiment, Findings, Plot, hookimpl
 from boltzbench.kernels import schedules
 from boltzbench.kernels.annealed_langevin import annealed_langevin
-from boltzbench.kernels.common.dispatch import unavailable
 from boltzbench.kernels.spin_glass import anneal_spins, bonds_of, lattice_glass, random_walkers
 from boltzbench.plugins.exact import double_well as exact_double_well
 from boltzbench.plugins.exact import glass as exact_glass
+from boltzbench.plugins.support.experiments import fast_backend, mean_and_error
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -22,7 +23,7 @@ BOLTZBENCH_API = 1
 TEMPERATURES = (0.3, 0.4, 0.5, 0.7, 1.0)
 STEP_SIZE = 0.1
 LATE = 8.0
-"""Passages later than so many times the continuum's mean are cut off there, in theory as in the experiment."""
+"""Passages are cut off at this multiple of the mean in continuous time, in theory as in the experiment."""
 HOT, COLD = 3.0, 0.2
 CYCLES = 8
 SMALL_WAYS = (
@@ -30,25 +31,16 @@ SMALL_WAYS = (
     ("last of 2 cycles", 2, (4, 8, 12, 16)),
     ("any of 2 cycles", 2, (4, 8, 12)),
 )
-"""To cool a torus of 4 x 4, whose success rate is known exactly: cycles, and sweeps in all until nearly all succeed."""
+"""Schedules for the 4 x 4 torus, with exact success rates: name, cycles, and totals of sweeps."""
 LARGE_SWEEPS = (64, 128, 256)
-"""Of 8 x 8, whose ground states alone are known. Multiples of cycles of two sweeps and more."""
+"""Totals of sweeps on the 8 x 8 torus, where only the ground-state energies are known. Multiples of `CYCLES`, at least
+two sweeps in a cycle."""
 GLASSES = 12
-"""Of 8 x 8."""
-
-
-def _backend(device: torch.device) -> str:
-    """On a CPU the emulator, where there is one: some ten times as fast as torch here."""
-    return "cupy" if device.type == "cpu" and unavailable("cupy", device) is None else "auto"
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    """And its standard error."""
-    return float(values.double().mean()), float(values.double().std()) / math.sqrt(len(values))
+"""Number of 8 x 8 glasses."""
 
 
 def passages(device: torch.device, seed: int, walkers: int) -> tuple[list[Estimate], Plot]:
-    """Mean first passages from -1 to 1, at most `LATE` times the continuum's, in units of its time: eps / 2 a step."""
+    """Mean first passage times from -1 to 1, cut off by `LATE`, in continuous time: eps / 2 for each step."""
     estimates, measured, errors, chain = [], [], [], []
     for number, temperature in enumerate(TEMPERATURES):
         most = math.ceil(LATE * exact_double_well.continuum_passage(temperature) / (STEP_SIZE / 2))
@@ -56,10 +48,10 @@ def passages(device: torch.device, seed: int, walkers: int) -> tuple[list[Estima
         start = torch.full((walkers,), -1.0, device=device)
         found = annealed_langevin(
             start, schedules.constant(most, temperature), STEP_SIZE, threshold=1.0, seed=seed + number,
-            backend=_backend(device),
+            backend=fast_backend(device),
         ).passages  # fmt: skip
         assert found is not None
-        value, error = _mean(torch.where(found < 0, most, found) * (STEP_SIZE / 2))
+        value, error = mean_and_error(torch.where(found < 0, most, found) * (STEP_SIZE / 2))
         claim = f"mean passage time, T = {temperature:g}"
         estimates.append(Estimate(claim, value, error, mean * STEP_SIZE / 2))
         measured.append(value)
@@ -86,12 +78,12 @@ def _cooling(sweeps: int, cycles: int) -> list[Tensor]:
 def _successes(
     couplings: Tensor, ground: float, parts: list[Tensor], device: torch.device, seed: int, walkers: int
 ) -> tuple[Tensor, Tensor]:
-    """For each walker whether it ended in a ground state, and whether it was in one at the end of any part."""
+    """For each walker, whether it is in a ground state at the end of the last part, and of any part."""
     bonds = bonds_of(couplings)
     generator = torch.Generator(device).manual_seed(seed)
     spins, first, ever = random_walkers(len(couplings), walkers, generator, device), 0, None
     for temperatures in parts:
-        run = anneal_spins(spins, bonds, temperatures, seed=seed, first_sweep=first, backend=_backend(device))
+        run = anneal_spins(spins, bonds, temperatures, seed=seed, first_sweep=first, backend=fast_backend(device))
         spins, first = run.spins, first + len(temperatures)
         last = run.energies == ground
         ever = last if ever is None else ever | last
@@ -100,7 +92,10 @@ def _successes(
 
 
 def _exact_successes(energies: Tensor, parts: list[Tensor]) -> tuple[float, float]:
-    """The probabilities of both, from the law of all states; for the second, without those that were there before."""
+    """The exact probabilities of both kinds of success, from the law over all states.
+
+    ``new`` is the mass that has not succeeded at the end of an earlier part.
+    """
     ground = energies == energies.min()
     law = torch.full_like(energies, 1 / len(energies))
     new, found = law, 0.0
@@ -118,7 +113,7 @@ def _rates(name: str, sweeps: tuple[int, ...], rates: list[tuple[float, float]])
 
 
 def small_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Estimate], Plot]:
-    """Success rates on 4 x 4 spins against the number of sweeps, held to the exact ones."""
+    """Success rates on 4 x 4 spins against the number of sweeps, compared with the exact rates."""
     couplings = lattice_glass(4, 4, torch.Generator().manual_seed(4))
     energies = exact_glass.state_energies(couplings)
     ground = float(energies.min())
@@ -128,7 +123,7 @@ def small_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Est
         for sweeps in budgets:
             parts = _cooling(sweeps, cycles)
             chosen = int(name.startswith("any"))
-            rate, error = _mean(_successes(couplings, ground, parts, device, seed + sweeps, walkers)[chosen])
+            rate, error = mean_and_error(_successes(couplings, ground, parts, device, seed + sweeps, walkers)[chosen])
             p = _exact_successes(energies, parts)[chosen]
             measured.append((rate, error))
             exact.append(p)
@@ -136,12 +131,12 @@ def small_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Est
             estimates.append(Estimate(claim, rate, math.sqrt(p * (1 - p) / walkers), p))
         curves.append(Curve(name, tuple(map(float, budgets)), tuple(exact), exact=True))
         curves.append(_rates(name, budgets, measured))
-    plot = Plot("A 4 x 4 glass: walkers in a ground state", "sweeps in all", "share", tuple(curves), x_log=True)
+    plot = Plot("A 4 x 4 glass: walkers in a ground state", "total sweeps", "share", tuple(curves), x_log=True)
     return estimates, plot
 
 
 def large_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Estimate], Plot]:
-    """Success rates on 8 x 8 spins, over several glasses: one cooling against cycles, walker for walker and in all."""
+    """Success rates on 8 x 8 spins: the difference of cycles and one cooling, averaged over glasses."""
     glasses = [lattice_glass(8, 8, torch.Generator().manual_seed(number)) for number in range(GLASSES)]
     grounds = [exact_glass.torus_ground_energy(couplings, 8, 8) for couplings in glasses]
     rates: dict[str, list[Tensor]] = {"one cooling": [], "last": [], "any": []}
@@ -158,26 +153,28 @@ def large_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Est
     estimates = []
     for name in ("last", "any"):
         for sweeps, slow, cyclic in zip(LARGE_SWEEPS, rates["one cooling"], rates[name], strict=True):
-            value, error = _mean(cyclic - slow)
-            claim = f"8 x 8 in {sweeps}: {name} less slow"
+            value, error = mean_and_error(cyclic - slow)
+            claim = f"8 x 8 in {sweeps}: {name} - one cooling"
             estimates.append(Estimate(claim, value, error))
     estimates += _energies_in_equilibrium(glasses[0], device, seed, 4 * walkers)
     titles = {"one cooling": "one cooling", **{end: f"{end} of {CYCLES} cycles" for end in ("last", "any")}}
-    curves = tuple(_rates(titles[name], LARGE_SWEEPS, [_mean(each) for each in of]) for name, of in rates.items())
+    curves = tuple(
+        _rates(titles[name], LARGE_SWEEPS, [mean_and_error(each) for each in of]) for name, of in rates.items()
+    )
     title = f"{GLASSES} glasses of 8 x 8: walkers in a ground state, error bars over glasses"
-    return estimates, Plot(title, "sweeps in all", "share", curves, x_log=True)
+    return estimates, Plot(title, "total sweeps", "share", curves, x_log=True)
 
 
 def _energies_in_equilibrium(couplings: Tensor, device: torch.device, seed: int, walkers: int) -> list[Estimate]:
-    """Mean energies after slow cooling to a temperature at which 8 x 8 spins forget within some ten sweeps."""
+    """Mean energies after slow cooling to temperatures where 8 x 8 spins decorrelate within some ten sweeps."""
     estimates = []
     for number, temperature in enumerate((2.0, 1.5)):
         generator = torch.Generator(device).manual_seed(seed + number)
         spins = random_walkers(len(couplings), walkers, generator, device)
         temperatures = torch.cat((schedules.geometric(100, HOT, temperature), schedules.constant(200, temperature)))
-        run = anneal_spins(spins, couplings, temperatures, seed=seed + number, backend=_backend(device))
+        run = anneal_spins(spins, couplings, temperatures, seed=seed + number, backend=fast_backend(device))
         exact = exact_glass.torus_mean_energy(couplings, 8, 8, temperature)
-        estimates.append(Estimate(f"energy of 8 x 8, T = {temperature:g}", *_mean(run.energies), exact))
+        estimates.append(Estimate(f"energy of 8 x 8, T = {temperature:g}", *mean_and_error(run.energies), exact))
     return estimates
 
 
@@ -194,7 +191,7 @@ def run(device: torch.device, seed: int) -> Findings:
 
 EXPERIMENT = Experiment(
     name="annealing",
-    summary="Passage times; glasses solved in n sweeps, by cycles or one cooling.",
+    summary="Passage times; success rates on spin glasses, by cycles or one cooling.",
     source="Kramers, Physica 7 (1940); Kirkpatrick et al., Science 220 (1983); Zhang et al., ICLR 2020",
     run=run,
 )

@@ -1,7 +1,7 @@
-"""The bias of CD-k, exactly and as the kernels have it; the likelihood of the digits, and what their machine dreams.
+"""The bias of CD-k, exact and sampled; the likelihood of digits during training; images sampled from a machine.
 
-CD-k's gradient on average is ``sum_v (q - q T^k)(v) phi(v)``: data law ``q``, transition ``T`` of one sweep,
-statistics ``phi``. On a machine of three visible and two hidden units all of it is enumerated.
+The mean gradient of CD-k is ``sum_v (q - q T^k)(v) phi(v)`` with data law ``q``, transition matrix ``T`` of one sweep
+and statistics ``phi``. On a machine of three visible and two hidden units it is enumerated.
 
 Sources: Hinton, Neural Computation 14 (2002); Bengio and Delalleau, Neural Computation 21 (2009).
 """
@@ -20,6 +20,7 @@ from boltzbench.kernels.rbm_training import (
     minibatch,
     persistent_contrastive_divergence,
 )
+from boltzbench.plugins.exact.states import all_units
 from boltzbench.plugins.support import digits
 from torch import Tensor
 
@@ -28,23 +29,18 @@ BOLTZBENCH_API = 1
 SWEEPS = (1, 2, 5, 10)
 CHAINS = 200_000
 PATTERNS = {1: 0.6, 6: 0.3, 3: 0.1}
-"""The data: three states of the eight, bit i being visible unit i, with their probabilities."""
-DREAMS, ACROSS = 32, 8
-DREAM_SWEEPS = 200
-DREAMING_UNITS = 64
-DREAMING_UPDATES = 800
+"""The data: three of the eight states, numbered as in `exact.states`, with their probabilities."""
+SAMPLES, ACROSS = 32, 8
+SAMPLE_SWEEPS = 200
+SAMPLED_UNITS = 64
+SAMPLED_UPDATES = 800
 UPDATES = 60
 
 
 def slow_machine() -> Machine:
-    """Strong couplings, which sweeps get through slowly: CD-10 and CD-11 differ, too."""
+    """A machine with strong couplings, which mixes so slowly that even CD-10 and CD-11 differ."""
     weights = torch.tensor([[4.0, -3.0], [4.0, -3.0], [-3.5, 4.0]])
     return Machine(weights, torch.tensor([-2.0, -2.0, 0.2]), torch.tensor([-3.0, -1.0]))
-
-
-def all_states(units: int) -> Tensor:
-    """uint8 (2**units, units): unit i is bit i."""
-    return (torch.arange(1 << units)[:, None] >> torch.arange(units) & 1).to(torch.uint8)
 
 
 def data_law() -> Tensor:
@@ -56,7 +52,7 @@ def data_law() -> Tensor:
 
 def visible_law(machine: Machine, beta: float = 1.0) -> Tensor:
     """The probability of each visible state under the machine, float64."""
-    v, wide = all_states(len(machine.visible_bias)).double(), machine.double()
+    v, wide = all_units(len(machine.visible_bias)).double(), machine.double()
     field = beta * (wide.hidden_bias + v @ wide.weights)
     return torch.softmax(beta * v @ wide.visible_bias + torch.nn.functional.softplus(field).sum(1), 0)
 
@@ -64,7 +60,7 @@ def visible_law(machine: Machine, beta: float = 1.0) -> Tensor:
 def transition(machine: Machine, beta: float = 1.0) -> Tensor:
     """``T[v, v']``: the probability of ``v'`` after one sweep from ``v``; float64."""
     wide = machine.double()
-    v, h = all_states(len(wide.visible_bias)).double(), all_states(len(wide.hidden_bias)).double()
+    v, h = all_units(len(wide.visible_bias)).double(), all_units(len(wide.hidden_bias)).double()
 
     def law(states: Tensor, field: Tensor) -> Tensor:
         p = torch.sigmoid(beta * field)
@@ -75,16 +71,16 @@ def transition(machine: Machine, beta: float = 1.0) -> Tensor:
 
 
 def moments(machine: Machine, beta: float = 1.0) -> Tensor:
-    """What a visible state adds to the statistics: ``v_i p(h_j)``, ``v_i``, ``p(h_j)``; (states, statistics)."""
-    wide, v = machine.double(), all_states(len(machine.visible_bias)).double()
+    """The statistics of each visible state, ``v_i p(h_j)``, ``v_i``, ``p(h_j)``: (states, statistics)."""
+    wide, v = machine.double(), all_units(len(machine.visible_bias)).double()
     p = torch.sigmoid(beta * (wide.hidden_bias + v @ wide.weights))
     return torch.cat(((v[:, :, None] * p[:, None, :]).flatten(1), v, p), 1)
 
 
 def gradient_and_error(machine: Machine, sweeps: int, chains: int) -> tuple[Tensor, Tensor]:
-    """The exact mean of CD-k's gradient, and its standard error for so many chains, each with a start of its own.
+    """The exact mean of CD-k's gradient, and a bound on its standard error for ``chains`` independent starts.
 
-    The phases of a chain are not independent; the variance of a difference is at most twice the sum of the variances.
+    The two phases of a chain are dependent: the variance of their difference is at most twice the sum of variances.
     """
     q, phi = data_law(), moments(machine)
     after = q @ torch.linalg.matrix_power(transition(machine), sweeps)
@@ -97,7 +93,7 @@ def sampled_gradient(
 ) -> Tensor:
     """CD-k's gradient from draws of `data_law`, by the kernels; float64, in the order of `moments`."""
     drawn = torch.multinomial(data_law(), chains, replacement=True, generator=torch.Generator().manual_seed(seed))
-    data = all_states(3)[drawn].to(device)
+    data = all_units(3)[drawn].to(device)
     here = Machine(*(part.to(device) for part in machine))
     model = gibbs(data, *here, sweeps, seed=seed, backend=backend).visible
     found = log_likelihood_gradient(data, model, here.weights, here.hidden_bias, backend=backend)
@@ -105,7 +101,7 @@ def sampled_gradient(
 
 
 def run(device: torch.device, seed: int) -> Findings:
-    """The weight of the first pair of units stands for all in the table and the plot."""
+    """The table and the plot show the weight between the first visible and the first hidden unit."""
     machine, chains = slow_machine(), CHAINS * (50 if device.type == "cuda" else 1)
     unbiased = (data_law() - visible_law(machine)) @ moments(machine)
     estimates, biases, errors = [], [], []
@@ -122,18 +118,18 @@ def run(device: torch.device, seed: int) -> Findings:
         Curve("bias", tuple(map(float, fine)), tuple(exact_biases), exact=True),
         Curve("bias", tuple(map(float, SWEEPS)), tuple(biases), tuple(errors)),
     )
-    plot = Plot("Bias of CD-k: gradient of a weight less the true one", "sweeps k", "bias", curves)
+    plot = Plot("Bias of CD-k: mean gradient of a weight minus the true one", "sweeps k", "bias", curves)
     likelihoods = likelihood_of_digits(device, seed)
     gain = likelihoods[-1] - likelihoods[0]
     estimates.append(Estimate("nats gained on the digits", gain))
     updates = tuple(float(UPDATES // 4 * i) for i in range(5))
     learning = Curve("persistent contrastive divergence", updates, tuple(likelihoods))
     plots = (plot, Plot("Digits learned", "updates", "log likelihood of an image / nat", (learning,)))
-    return Findings(tuple(estimates), plots, (dreams(device, seed),))
+    return Findings(tuple(estimates), plots, (samples(device, seed),))
 
 
 def likelihood_of_digits(device: torch.device, seed: int) -> list[float]:
-    """The exact mean log likelihood of the digits while a machine of 10 hidden units learns them, at five points."""
+    """The exact mean log likelihood of the digits at five points of training, with 10 hidden units."""
     data = digits.binary_images().to(device)
     state = initial_state(data, 10, seed=seed, chains=100, scale=0.3)
     found = [log_likelihood(state.machine, data)]
@@ -145,21 +141,21 @@ def likelihood_of_digits(device: torch.device, seed: int) -> list[float]:
     return found
 
 
-def dreams(device: torch.device, seed: int) -> Picture:
-    """What a machine that learned the digits makes of noise: the probabilities of the pixels after many sweeps."""
+def samples(device: torch.device, seed: int) -> Picture:
+    """Samples of a machine trained on the digits: pixel probabilities after many sweeps from random states."""
     data = digits.binary_images().to(device)
-    state = initial_state(data, DREAMING_UNITS, seed=seed, chains=100, scale=0.1)
-    for update in range(DREAMING_UPDATES):
-        batch, rate = minibatch(data, 100, seed, state.step), 0.3 * (1 - update / DREAMING_UPDATES)
+    state = initial_state(data, SAMPLED_UNITS, seed=seed, chains=100, scale=0.1)
+    for update in range(SAMPLED_UPDATES):
+        batch, rate = minibatch(data, 100, seed, state.step), 0.3 * (1 - update / SAMPLED_UPDATES)
         state = persistent_contrastive_divergence(state, batch, rate=rate, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randint(0, 2, (DREAMS, digits.PIXELS), generator=generator, dtype=torch.uint8).to(device)
-    hidden = gibbs(start, *state.machine, DREAM_SWEEPS, seed=seed, first_sweep=state.sweep).hidden.float()
+    start = torch.randint(0, 2, (SAMPLES, digits.PIXELS), generator=generator, dtype=torch.uint8).to(device)
+    hidden = gibbs(start, *state.machine, SAMPLE_SWEEPS, seed=seed, first_sweep=state.sweep).hidden.float()
     shown = torch.sigmoid(state.machine.visible_bias + hidden @ state.machine.weights.t())
     side = math.isqrt(digits.PIXELS)
     frame = torch.nn.functional.pad(shown.view(-1, ACROSS, side, side), (1, 1, 1, 1), value=0.5)
     rows = frame.permute(0, 2, 1, 3).flatten(0, 1).flatten(1)
-    title = f"Digits dreamt by a machine of {DREAMING_UNITS} hidden units"
+    title = f"Digits sampled from a machine of {SAMPLED_UNITS} hidden units"
     return Picture(title, tuple(map(tuple, rows.cpu().double().tolist())))
 
 

@@ -1,10 +1,9 @@
 """Does Langevin dynamics prefer flat minima? Measured where the answer is exact, and on a small network.
 
-On a line with a flat and a sharp minimum of equal depth (`targets.flat_and_sharp`), chains begin in the minima as often
-as the energy itself has it; where they move to is held to the stationary law of the discretised chain, which its
-transfer operator gives at that step size. A perceptron with one hidden layer is then sampled at several temperatures,
-quenched to the minimum nearby, and asked for the largest eigenvalue of its Hessian and its held-out accuracy: those
-have no exact answer, and are told as they come out.
+On a line with a flat and a sharp minimum of equal depth (`exact.flat_and_sharp`), chains start in the minima with the
+probabilities of the Boltzmann law. Their final occupancy is compared with the stationary law of the discretised chain,
+from its transfer operator. A perceptron with one hidden layer is then sampled at several temperatures and quenched to a
+nearby minimum. The largest eigenvalue of its Hessian and its held-out accuracy have no exact values to compare with.
 
 Sources: Hochreiter and Schmidhuber, Neural Computation 9 (1997); Welling and Teh, ICML 2011.
 """
@@ -16,9 +15,10 @@ from functools import cache
 import torch
 from boltzbench.harness import Curve, Dynamics, Estimate, Experiment, Findings, Plot, hookimpl
 from boltzbench.kernels.sgld import sgld_update
+from boltzbench.plugins.exact.flat_and_sharp import FLAT, SADDLE, SHARP, SOFTNESS, energy
 from boltzbench.plugins.exact.laws import on_a_line
 from boltzbench.plugins.support import digits
-from boltzbench.plugins.targets.targets import FLAT, SADDLE, SHARP, SOFTNESS, flat_and_sharp_energy
+from boltzbench.plugins.support.experiments import first_parameters, logits, mean_and_error
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -26,12 +26,12 @@ BOLTZBENCH_API = 1
 
 TEMPERATURES = (1.0, 2.0)
 STEPS = {0.05: 1500, 0.1: 600}
-"""For each step size: about 8 times the slowest relaxation at temperature 1, 189 and 69 steps by the second eigenvalue
-of the transfer operator, which leaves 5e-4 of what the shares differ at the start."""
+"""Steps for each step size: about 8 times the slowest relaxation at temperature 1. That is 189 and 69 steps by the
+transfer operator's second eigenvalue, so 5e-4 of the initial deviation remains."""
 CHAINS = 4096
 
 HEATS = (0.0, 1e-3, 4e-3)
-"""Temperatures of the network, whose energy is its mean loss."""
+"""Temperatures of the network; its energy is the mean loss."""
 SEEDS = 4
 HIDDEN_UNITS = 16
 BATCH = 256
@@ -39,14 +39,14 @@ STEP_SIZE = 0.8
 HEATED_STEPS = 500
 QUENCHED_STEPS = 100
 ITERATIONS = 12
-"""Of the power method: neighbouring eigenvalues that it tells apart badly are equally sharp."""
+"""Of the power method; close eigenvalues, which it separates slowly, are equally sharp."""
 
 
 @cache
 def flat_share(temperature: float, step_size: float) -> float:
-    """The exact share of the discretised chain that sits in the flat minimum; step size 0: of the energy itself."""
+    """The exact probability of the flat minimum in the discretised chain, or in the Boltzmann law at step size 0."""
     dynamics = Dynamics("langevin", {"step_size": step_size}) if step_size else Dynamics()
-    law = on_a_line(flat_and_sharp_energy, temperature, dynamics, (SADDLE,))
+    law = on_a_line(energy, temperature, dynamics, (SADDLE,))
     assert law is not None
     (well,) = (each for each in law.projections if each.name == "well")
     assert well.probabilities is not None
@@ -54,7 +54,7 @@ def flat_share(temperature: float, step_size: float) -> float:
 
 
 def sampled_share(temperature: float, step_size: float, chains: int, device: torch.device, seed: int) -> float:
-    """The same of ``chains`` chains by `sgld_update`, which begin as if the step size were 0."""
+    """The share of ``chains`` chains in the flat minimum after `sgld_update` steps from the Boltzmann law's shares."""
     flat = round(chains * flat_share(temperature, 0.0))
     x = torch.tensor([FLAT[0]] * flat + [SHARP[0]] * (chains - flat), device=device)
     (left, k_left), (right, k_right) = FLAT, SHARP
@@ -67,7 +67,7 @@ def sampled_share(temperature: float, step_size: float, chains: int, device: tor
 
 
 def occupancy(chains: int, device: torch.device, seed: int) -> Findings:
-    """The share of chains in the flat minimum against its exact value, with binomial errors."""
+    """The share of chains in the flat minimum and its exact value, with binomial errors."""
     estimates, curves = [], []
     fine = (1.0, 1.5, 2.0)
     for number, step_size in enumerate((0.0, *STEPS)):
@@ -100,24 +100,17 @@ def network(heats: Sequence[float], seeds: Sequence[int], device: torch.device) 
 
 
 def _trained(heat: float, seeds: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """All seeds at once, each in the first dimension of every parameter, with a mean loss of its own."""
+    """Sharpness and accuracy for each seed. Parameters have the seed as first dimension, and each seed its own loss."""
     pixels, labels = (part.to(device) for part in digits.images())
     train, held_out = slice(None, digits.TRAINING_IMAGES), slice(digits.TRAINING_IMAGES, None)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    shapes = ((digits.PIXELS, HIDDEN_UNITS), (HIDDEN_UNITS, digits.CLASSES))
-    parameters = [
-        torch.stack([torch.randn(shape, generator=each) * math.sqrt(2 / shape[0]) for each in generators]).to(device)
-        for shape in shapes
-    ]
-    parameters += [torch.zeros(len(seeds), 1, shape[1], device=device) for shape in shapes]
-    for each in parameters:
-        each.requires_grad_()
+    parameters = first_parameters(generators, HIDDEN_UNITS, device)
 
     def losses(x: Tensor, y: Tensor) -> Tensor:
-        logits = _logits(x, parameters)
-        return cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+        rows = logits(x, parameters, torch.tanh).flatten(0, 1)
+        return cross_entropy(rows, y.flatten(), reduction="none").view(y.shape).mean(1)
 
-    def everything() -> Tensor:
+    def full_loss() -> Tensor:
         return losses(pixels[train].expand(len(seeds), -1, -1), labels[train].expand(len(seeds), -1)).sum()
 
     for step in range(HEATED_STEPS + QUENCHED_STEPS):
@@ -125,24 +118,19 @@ def _trained(heat: float, seeds: Sequence[int], device: torch.device) -> tuple[T
             chosen = torch.stack([torch.randint(digits.TRAINING_IMAGES, (BATCH,), generator=g) for g in generators])
             loss = losses(pixels[chosen.to(device)], labels[chosen.to(device)]).sum()
         else:
-            loss = everything()
+            loss = full_loss()
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
             temperature = heat if step < HEATED_STEPS else 0.0
             sgld_update(parameters, gradients, STEP_SIZE, temperature, seed=seeds[0], step=step)
     with torch.no_grad():
-        answers = _logits(pixels[held_out].expand(len(seeds), -1, -1), parameters).argmax(2)
+        answers = logits(pixels[held_out].expand(len(seeds), -1, -1), parameters, torch.tanh).argmax(2)
         accuracy = (answers == labels[held_out]).double().mean(1)
-    return _largest_eigenvalue(everything, parameters).double().cpu(), accuracy.cpu()
-
-
-def _logits(pixels: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    first, second, first_bias, second_bias = parameters
-    return torch.baddbmm(second_bias, torch.tanh(torch.baddbmm(first_bias, pixels, first)), second)
+    return _largest_eigenvalue(full_loss, parameters).double().cpu(), accuracy.cpu()
 
 
 def _largest_eigenvalue(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> Tensor:
-    """Of the Hessian of each seed's loss, (seeds,), by the power method; seeds do not mix, as their losses do not."""
+    """The largest Hessian eigenvalue of each seed's loss, (seeds,), by the power method on all seeds at once."""
     gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
     vectors = [torch.ones_like(each) for each in parameters]
     for _ in range(ITERATIONS):
@@ -165,8 +153,7 @@ def run(device: torch.device, seed: int) -> Findings:
         means, errors = values.mean(1), values.std(1) / math.sqrt(len(seeds))
         change = values[1:] - values[0]  # seed by seed
         for heat, of in zip(HEATS[1:], change, strict=True):
-            error = float(of.std()) / math.sqrt(len(seeds))
-            estimates.append(Estimate(f"{what}, T = {heat:g} less 0", float(of.mean()), error))
+            estimates.append(Estimate(f"{what}, T = {heat:g} minus T = 0", *mean_and_error(of)))
         curve = Curve(what, HEATS, tuple(means.tolist()), tuple(errors.tolist()))
         title = f"{what.capitalize()} of a network after SGLD and a quench"
         plots.append(Plot(title, "temperature", axis, (curve,)))

@@ -1,8 +1,7 @@
-"""Energy and heat capacity of the Ising model against temperature, beside Kaufman's exact partition function.
+"""Energy and heat capacity of the Ising model against temperature, compared with Kaufman's partition function.
 
-Lattices begin with all spins up below the critical temperature and at random above it, where either is near: from a
-random start a cold lattice may stay striped for long. After sweeps enough to forget the start each lattice is one
-independent draw.
+Lattices start with all spins up below the critical temperature and at random above it: from a random start, a cold
+lattice may keep stripes for a long time. After enough sweeps to forget the start, each lattice is an independent draw.
 
 Source: Kaufman, Phys. Rev. 76 (1949).
 """
@@ -22,8 +21,8 @@ TEMPERATURES = (1.6, 2.0, 2.2, 2.3, 2.5, 3.0, 4.0)
 SIDE, LATTICES = 8, 300
 GPU_SIDE, GPU_LATTICES = 32, 4000
 RELAXATION = 2.17
-"""Sweeps to forget a start at the critical temperature grow as the side to this power (Nightingale and Blöte, Phys.
-Rev. Lett. 76, 1996: 2.1665); here it is five times that."""
+"""Dynamic exponent: at the critical temperature the relaxation time grows as the side to this power (Nightingale and
+Blöte, Phys. Rev. Lett. 76, 1996: 2.1665). The experiment sweeps five times as long."""
 
 
 def run(device: torch.device, seed: int) -> Findings:
@@ -37,7 +36,7 @@ def run(device: torch.device, seed: int) -> Findings:
     cold = torch.tensor([1 / temperature > CRITICAL_BETA for temperature in TEMPERATURES])
     spins[cold] = 1
     beta = torch.tensor(TEMPERATURES, dtype=torch.float64).reciprocal().repeat_interleave(lattices).to(device)
-    # On a CPU the compiled CUDA C is many times faster than one operation of torch after another.
+    # On a CPU, compiled CUDA C is many times faster than separate torch operations.
     backend = "cupy" if unavailable("cupy", device) is None else "auto"
     start = pack_spins(spins.flatten(0, 1)).to(device)
     result = ising_sweeps(start, side, sweeps, beta, seed=seed, backend=backend)

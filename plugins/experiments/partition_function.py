@@ -1,8 +1,8 @@
-"""The experiment ``partition_function``: enumeration, annealed importance sampling and parallel tempering agree.
+"""Partition functions by enumeration, annealed importance sampling and parallel tempering.
 
-On a restricted Boltzmann machine and an Ising model small enough to enumerate, all three tell log Z with their errors;
-then how the errors of the sampled ones fall with the sweeps they take, and what a machine trained on digits thinks of
-images that it has not seen.
+On a restricted Boltzmann machine and an Ising model small enough to enumerate, all three estimate log Z. A plot shows
+the errors of both sampling methods against the number of sweeps. Annealed importance sampling then gives the held-out
+log likelihood of a machine trained on digits.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from boltzbench.harness import Curve, Estimate, Experiment, Findings, Plot, hookimpl
 from boltzbench.kernels.ais import annealed_importance_sampling, ising_annealed_importance_sampling
-from boltzbench.kernels.common.dispatch import unavailable
 from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.ising import lattice_couplings, units_of
 from boltzbench.kernels.parallel_tempering import IsingReplicas, RbmReplicas, Tempering, parallel_tempering
@@ -20,18 +19,19 @@ from boltzbench.kernels.rbm_training import Machine, initial_state, minibatch, p
 from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import fixture
 from boltzbench.plugins.support import digits
+from boltzbench.plugins.support.experiments import fast_backend
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
 LOG_Z = 15.116010115197419
-"""Of the fixture, enumerated in extended precision."""
+"""log Z of the fixture, enumerated in extended precision."""
 SIDE, BETA = 4, 0.44
 RUNGS = 9
 
 
 class Budget(NamedTuple):
-    """How much is spent on chains, steps of schedules, ladders, rounds, and updates of the digits' machine."""
+    """Numbers of chains, annealing steps, replica ladders, tempering rounds, and training updates on the digits."""
 
     chains: int
     steps: tuple[int, ...]
@@ -60,7 +60,7 @@ def run(device: torch.device, seed: int) -> Findings:
         found = annealed_importance_sampling(*machine, _ladder(1.0, steps), budget.chains, seed=seed + number)
         annealed.append((budget.chains * steps, found.log_z, found.stderr))
     estimates.append(Estimate("log Z, RBM, AIS", found.log_z, found.stderr, exact=LOG_Z))
-    estimates.append(Estimate("AIS weights that count, RBM", found.ess))
+    estimates.append(Estimate("effective sample size, AIS, RBM", found.ess))
     tempered = []
     for number, rounds in enumerate(budget.rounds):
         replicas = RbmReplicas(*machine, budget.ladders * RUNGS, seed=seed + 100 + number)
@@ -78,18 +78,18 @@ def _ladder(beta: float, steps: int) -> Tensor:
 def _of_tempering(name: str, found: Tempering, exact: float) -> list[Estimate]:
     return [
         Estimate(f"log Z, {name}, tempering", found.log_z, found.stderr, exact=exact),
-        Estimate(f"least rate of exchanges, {name}", float(found.swap_rates.min())),
+        Estimate(f"lowest swap acceptance, {name}", float(found.swap_rates.min())),
     ]
 
 
 def _of_lattice(device: torch.device, seed: int, budget: Budget) -> list[Estimate]:
-    """The Ising torus as a Boltzmann machine of 0/1 units, and as spins."""
+    """The Ising torus, enumerated as a Boltzmann machine of 0/1 units and sampled as spins."""
     name = "torus"
     exact = kaufman(SIDE, SIDE, BETA).log_z
     couplings = lattice_couplings(SIDE, SIDE).to(device)
     units = units_of(couplings, couplings.new_zeros(SIDE**2))
     enumerated = float(log_partition(units.weights, units.biases, BETA)) - BETA * float(units.constant)
-    backend = "cupy" if device.type == "cpu" and unavailable("cupy", device) is None else "auto"
+    backend = fast_backend(device)
     annealed = ising_annealed_importance_sampling(
         SIDE, SIDE, _ladder(BETA, budget.lattice_steps), budget.chains, seed=seed + 200, device=device, backend=backend
     )
@@ -104,7 +104,7 @@ def _of_lattice(device: torch.device, seed: int, budget: Budget) -> list[Estimat
 
 
 def _of_digits(device: torch.device, seed: int, budget: Budget) -> list[Estimate]:
-    """Persistent contrastive divergence on four fifths of the images, then the mean log p of the rest by AIS."""
+    """Persistent contrastive divergence on the training images, then the mean held-out log likelihood by AIS."""
     images = digits.binary_images().to(device)
     training, held_out = images[: digits.TRAINING_IMAGES], images[digits.TRAINING_IMAGES :]
     state = initial_state(training, digits.HIDDEN_UNITS, seed=seed, chains=100)
@@ -121,10 +121,10 @@ def _of_digits(device: torch.device, seed: int, budget: Budget) -> list[Estimate
     independent = _log_likelihood_of_independent_pixels(training, held_out)
     return [
         Estimate(
-            "log p of a digit held out, AIS", unnormalised - found.log_z, found.stderr, exact=unnormalised - exact
+            "log p of a held-out digit, AIS", unnormalised - found.log_z, found.stderr, exact=unnormalised - exact
         ),
-        Estimate("AIS weights that count, digits", found.ess),
-        Estimate("log p, pixels independent", independent),
+        Estimate("effective sample size, AIS, digits", found.ess),
+        Estimate("log p of independent pixels", independent),
     ]
 
 
@@ -150,7 +150,7 @@ def register_experiments(register: Callable[[Experiment], None]) -> None:
     register(
         Experiment(
             "partition_function",
-            "log Z by enumeration, by annealing and by tempering.",
+            "log Z by enumeration, by annealed importance sampling and by tempering.",
             "Neal, Statistics and Computing 11 (2001); Salakhutdinov and Murray, ICML 2008",
             run,
         )

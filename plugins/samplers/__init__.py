@@ -1,1 +1,1 @@
-"""One file for each family of samplers."""
+"""Samplers, one file for each family."""

@@ -1,11 +1,12 @@
-"""Samplers of units and spins: block Gibbs of a restricted Boltzmann machine, checkerboard sweeps of the Ising model,
-sweeps by colours of any Boltzmann machine.
+"""Samplers of units and spins, exactly invariant under the target's law: block Gibbs of a restricted Boltzmann machine,
+checkerboard sweeps of the Ising model, and chromatic Gibbs sampling of any Boltzmann machine.
 
-All leave the target's law alone exactly. A step is a sweep: every unit or spin is drawn once.
+A step is a sweep, which updates every unit or spin once.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from boltzbench.harness import Sampler, Target, Temperature, hookimpl
@@ -13,10 +14,47 @@ from boltzbench.kernels.boltzmann_gibbs import boltzmann_gibbs, prepare_spins, p
 from boltzbench.kernels.common.dispatch import BACKENDS, unavailable
 from boltzbench.kernels.ising import ising_sweeps, lattice_couplings, pack_spins, unpack_spins
 from boltzbench.kernels.rbm_gibbs import WEIGHT_DTYPES, gibbs
-from boltzbench.plugins.support.samplers import Purpose, State, begin, stretches, temperatures, uniform_draws
+from boltzbench.plugins.support.samplers import (
+    Purpose,
+    State,
+    acceptance_rate,
+    begin,
+    begin_counting,
+    stretches,
+    temperatures,
+    uniform_draws,
+)
 from torch import Tensor
 
 BOLTZBENCH_API = 1
+
+
+def _by_kernel(
+    name: str, summary: str, source: str, backend: str, init: Callable[[Target, Tensor, int, int], State],
+    advance: Callable[[str, State, int, Temperature], State], refuses: Callable[[Target], str | None],
+    clamps: bool = False,
+) -> Sampler:  # fmt: skip
+    """A sampler by the suite's kernel for ``backend``; ``advance`` receives the backend first."""
+    return Sampler(
+        name=f"{name}_{backend}",
+        summary=summary,
+        source=source,
+        backend=backend,
+        init=init,
+        advance=partial(advance, backend),
+        refuses=refuses,
+        unavailable=partial(unavailable, backend),
+        clamps=clamps,
+    )
+
+
+def _swept(state: State, x: Tensor, steps: int, temperature: Temperature, sweep: Callable[..., Tensor]) -> Tensor:
+    """``x`` after ``steps`` sweeps: ``sweep(x, sweeps, beta, seed=, first_sweep=)`` for each run at constant beta."""
+    heat = temperatures(temperature, state["x"], steps)
+    for first, end in stretches(heat):
+        x = sweep(x, end - first, 1 / heat[first], seed=state["seed"], first_sweep=state["step"] + first)
+    return x
+
 
 # ---- block Gibbs
 
@@ -32,8 +70,8 @@ def _begin_gibbs(target: Target, start: Tensor, seed: int, first_chain: int) -> 
 def _advance_gibbs(backend: str, state: State, steps: int, temperature: Temperature) -> State:
     """``steps`` sweeps of hidden given visible, then visible given hidden, at ``beta = 1 / T``.
 
-    The hidden units of the position are replaced before they are used. If the visible ones follow their law, then so
-    does (visible, new hidden) the joint one, and the new visible ones are drawn from their law given the new hidden.
+    A sweep replaces the hidden units before it uses them. If the visible units have their marginal law, then
+    (visible, new hidden) have the joint law, and so have the new visible units, drawn given the new hidden.
     """
     x, machine = state["x"], state["machine"]
     visible_units = len(machine["visible_bias"])
@@ -41,16 +79,14 @@ def _advance_gibbs(backend: str, state: State, steps: int, temperature: Temperat
     if clamped is not None:
         clamped = clamped[:visible_units].to(x.device)
 
-    heat = temperatures(temperature, x, steps)
-    for first, end in stretches(heat):
-        step = state["step"] + first
+    def sweep(x: Tensor, sweeps: int, beta: Tensor, *, seed: int, first_sweep: int) -> Tensor:
         result = gibbs(
-            x[:, :visible_units], **machine, sweeps=end - first, beta=1 / heat[first], seed=state["seed"],
-            first_sweep=step, first_chain=state["first_chain"], clamped=clamped, check_values=step == 0,
-            backend=backend,
+            x[:, :visible_units], **machine, sweeps=sweeps, beta=beta, seed=seed, first_sweep=first_sweep,
+            first_chain=state["first_chain"], clamped=clamped, check_values=first_sweep == 0, backend=backend,
         )  # fmt: skip
-        x = torch.cat((result.visible, result.hidden), dim=1)
-    return {**state, "x": x, "step": state["step"] + steps}
+        return torch.cat((result.visible, result.hidden), dim=1)
+
+    return {**state, "x": _swept(state, x, steps, temperature, sweep), "step": state["step"] + steps}
 
 
 def _refuses_gibbs(target: Target) -> str | None:
@@ -62,19 +98,18 @@ def _refuses_gibbs(target: Target) -> str | None:
 
 
 def block_gibbs(backend: str) -> Sampler:
-    """Block Gibbs by the suite's kernel for ``backend``; all chains go in one call, each at its temperature.
+    """Block Gibbs by the suite's kernel for ``backend``: one call for all chains, each at its temperature.
 
-    Weights of a precision that the kernel does not have (float64) are rounded to float32.
+    Weights in a precision that the kernel lacks (float64) are rounded to float32.
     """
-    return Sampler(
-        name=f"block_gibbs_{backend}",
-        summary="Block Gibbs: all hidden units given the visible ones, then all visible ones given these.",
-        source="Hinton, Neural Computation 14 (2002)",
-        backend=backend,
-        init=_begin_gibbs,
-        advance=partial(_advance_gibbs, backend),
-        refuses=_refuses_gibbs,
-        unavailable=partial(unavailable, backend),
+    return _by_kernel(
+        "block_gibbs",
+        "Block Gibbs: all hidden units given the visible ones, then all visible ones given these.",
+        "Hinton, Neural Computation 14 (2002)",
+        backend,
+        _begin_gibbs,
+        _advance_gibbs,
+        _refuses_gibbs,
         clamps=True,
     )
 
@@ -87,27 +122,23 @@ def _refuses_ising(target: Target) -> str | None:
         return f"it is of kind {target.kind!r}, not 'ising'"
     length = int(target.parameters["length"])
     if length % 2:
-        return f"its length {length} is odd: around the torus two neighbours would have one colour"
+        return f"its length {length} is odd: around the torus two neighbours would have the same colour"
     return None
-
-
-def _begin_ising(target: Target, start: Tensor, seed: int, first_chain: int) -> State:
-    flipped = torch.zeros(len(start), dtype=torch.float64, device=start.device)
-    return begin(target, start, seed, first_chain) | {"flipped": flipped}
 
 
 def _advance_ising(heat_bath: bool, state: State, steps: int, temperature: Temperature) -> State:
     """Sweeps over the even sites, then over the odd ones, of the square lattice with periodic boundaries.
 
-    The field is ``h_i = J sum_j s_j`` over the four neighbours. Metropolis turns ``s_i`` with probability
+    The field is ``h_i = J sum_j s_j`` over the four neighbours. Metropolis flips ``s_i`` with probability
     ``min(1, exp(-2 s_i h_i / T))``; the heat bath draws ``s_i = 1`` with probability ``1 / (1 + exp(-2 h_i / T))``.
+    ``"accepted"`` adds up the flipped fraction of each sweep.
     """
     target, start = state["target"], state["x"]
     length, coupling = int(target.parameters["length"]), float(target.parameters["coupling"])
     spins = start.reshape(len(start), length, length)
     site = torch.arange(length, device=start.device)
     odd = (site[:, None] + site) % 2 == 1
-    flipped = state["flipped"]
+    flipped = state["accepted"]
     for step, heat in enumerate(temperatures(temperature, start, steps), state["step"]):
         factor = (2 * coupling / heat).to(torch.float32).view(-1, 1, 1)
         u = uniform_draws(start, length * length, state, step, Purpose.ACCEPTANCE).view(spins.shape)
@@ -120,13 +151,7 @@ def _advance_ising(heat_bath: bool, state: State, steps: int, temperature: Tempe
                 drawn = torch.where(u < torch.exp(-factor * (spins * neighbours)), -spins, spins)
             spins = torch.where(colour, drawn, spins)
         flipped = flipped + (spins != before).double().mean((1, 2))
-    return {**state, "x": spins.reshape(start.shape), "flipped": flipped, "step": state["step"] + steps}
-
-
-def _flipped(state: State) -> Tensor:
-    """The fraction of spins turned in a sweep, float64 (chains,)."""
-    fraction: Tensor = state["flipped"] / max(1, state["step"])
-    return fraction
+    return {**state, "x": spins.reshape(start.shape), "accepted": flipped, "step": state["step"] + steps}
 
 
 def ising(rule: str) -> Sampler:
@@ -140,36 +165,37 @@ def ising(rule: str) -> Sampler:
         summary=f"Sweeps of the Ising model by {words[0]}, even sites, then odd ones.",
         source=words[1],
         backend="torch",
-        init=_begin_ising,
+        init=begin_counting,
         advance=partial(_advance_ising, heat_bath),
         refuses=_refuses_ising,
-        accepted=None if heat_bath else _flipped,
+        accepted=None if heat_bath else acceptance_rate,
     )
 
 
 def _advance_packed(backend: str, state: State, steps: int, temperature: Temperature) -> State:
-    target, x = state["target"], state["x"]
-    length, coupling = int(target.parameters["length"]), float(target.parameters["coupling"])
-    spins, heat = pack_spins(x), temperatures(temperature, x, steps)
-    for first, end in stretches(heat):
-        spins = ising_sweeps(
-            spins, length, end - first, 1 / heat[first], coupling=coupling, seed=state["seed"],
-            first_sweep=state["step"] + first, first_lattice=state["first_chain"], backend=backend,
+    parameters = state["target"].parameters
+    length, coupling = int(parameters["length"]), float(parameters["coupling"])
+
+    def sweep(spins: Tensor, sweeps: int, beta: Tensor, **stream: Any) -> Tensor:
+        return ising_sweeps(
+            spins, length, sweeps, beta, coupling=coupling, first_lattice=state["first_chain"], backend=backend,
+            **stream,
         )  # fmt: skip
+
+    spins = _swept(state, pack_spins(state["x"]), steps, temperature, sweep)
     return {**state, "x": unpack_spins(spins, length), "step": state["step"] + steps}
 
 
 def ising_packed(backend: str) -> Sampler:
     """Metropolis sweeps by the suite's kernel for ``backend``, 32 spins to a word."""
-    return Sampler(
-        name=f"ising_packed_{backend}",
-        summary="Sweeps of the Ising model by Metropolis, 32 spins to a word.",
-        source="Block, Virnau and Preis, Comput. Phys. Commun. 181 (2010)",
-        backend=backend,
-        init=begin,
-        advance=partial(_advance_packed, backend),
-        refuses=_refuses_ising,
-        unavailable=partial(unavailable, backend),
+    return _by_kernel(
+        "ising_packed",
+        "Sweeps of the Ising model by Metropolis, 32 spins to a word.",
+        "Block, Virnau and Preis, Comput. Phys. Commun. 181 (2010)",
+        backend,
+        begin,
+        _advance_packed,
+        _refuses_ising,
     )
 
 
@@ -188,14 +214,17 @@ def _begin_by_colours(target: Target, start: Tensor, seed: int, first_chain: int
 
 
 def _advance_by_colours(backend: str, state: State, steps: int, temperature: Temperature) -> State:
-    x, clamped = state["x"].flatten(1), state["target"].clamped
-    heat = temperatures(temperature, x, steps)
-    for first, end in stretches(heat):
-        x = boltzmann_gibbs(
-            x, state["machine"], end - first, 1 / heat[first], seed=state["seed"],
-            first_sweep=state["step"] + first, first_chain=state["first_chain"],
-            clamped=None if clamped is None else clamped.flatten().to(x.device), backend=backend,
+    clamped = state["target"].clamped
+    if clamped is not None:
+        clamped = clamped.flatten().to(state["x"].device)
+
+    def sweep(x: Tensor, sweeps: int, beta: Tensor, **stream: Any) -> Tensor:
+        return boltzmann_gibbs(
+            x, state["machine"], sweeps, beta, first_chain=state["first_chain"], clamped=clamped, backend=backend,
+            **stream,
         )  # fmt: skip
+
+    x = _swept(state, state["x"].flatten(1), steps, temperature, sweep)
     return {**state, "x": x.view(state["x"].shape), "step": state["step"] + steps}
 
 
@@ -206,16 +235,15 @@ def _refuses_by_colours(target: Target) -> str | None:
 
 
 def gibbs_by_colours(backend: str) -> Sampler:
-    """Sweeps by colours by the suite's kernel for ``backend``, of units or spins with any couplings."""
-    return Sampler(
-        name=f"gibbs_by_colours_{backend}",
-        summary="Heat-bath Gibbs: all units of a colour given the others, colour by colour.",
-        source="Gonzalez, Low, Gretton and Guestrin, AISTATS 2011",
-        backend=backend,
-        init=_begin_by_colours,
-        advance=partial(_advance_by_colours, backend),
-        refuses=_refuses_by_colours,
-        unavailable=partial(unavailable, backend),
+    """Chromatic Gibbs sampling by the suite's kernel for ``backend``, for units or spins with any couplings."""
+    return _by_kernel(
+        "gibbs_by_colours",
+        "Heat-bath Gibbs: all units of a colour given the others, colour by colour.",
+        "Gonzalez, Low, Gretton and Guestrin, AISTATS 2011",
+        backend,
+        _begin_by_colours,
+        _advance_by_colours,
+        _refuses_by_colours,
         clamps=True,
     )
 
@@ -223,7 +251,7 @@ def gibbs_by_colours(backend: str) -> Sampler:
 SAMPLERS = (
     *(block_gibbs(backend) for backend in BACKENDS),
     *(ising(rule) for rule in ("metropolis", "heat_bath")),
-    ising_packed("cupy"),  # of these two the other backends would take a minute and more on a CPU
+    ising_packed("cupy"),  # on a CPU the other backends of these two need more than a minute
     gibbs_by_colours("cupy"),
 )
 

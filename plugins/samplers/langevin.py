@@ -1,7 +1,7 @@
 """Langevin samplers: SGLD on every backend, preconditioned SGLD, and Hamiltonian dynamics with friction.
 
-They do not leave the target's law alone but one near it, that of the chain in discrete time; `Dynamics` says which.
-With k the largest of the `curvatures` of the energy, the step size is ``eps = 1 / (2 k)`` by default.
+Their invariant distribution is not the target's law but that of the chain in discrete time, which `Dynamics` names.
+With k the largest of the `curvatures` of the energy, the default step size of SGLD is ``eps = 1 / (2 k)``.
 """
 
 import math
@@ -15,12 +15,11 @@ from boltzbench.kernels.sgld import sgld_update
 from boltzbench.plugins.support.samplers import (
     Purpose,
     State,
-    begin,
     beside,
     by_temperature,
+    continuous_sampler,
     curvatures,
     energy_and_gradient,
-    needs_a_gradient,
     normal_draws,
     rounded,
     temperatures,
@@ -30,15 +29,12 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 ELEMENTS_OF_A_TENSOR = 1 << 13
-"""The kernel numbers the elements of a tensor from 0. So chains go in tensors of about this many elements, whose number
-in the stream is the chain's divided by the chains of a tensor, and a call that begins within a tensor brings rows
-before its own that are not used. The noise of a chain is then its own, however chains are split over calls."""
+"""Approximate elements of the tensors that hold the chains.
 
-
-def _begin_with_step_size(
-    dynamics: Callable[[Target], Dynamics], target: Target, start: Tensor, seed: int, first_chain: int
-) -> State:
-    return begin(target, start, seed, first_chain) | dict(dynamics(target).numbers)
+The kernel numbers the elements of a tensor from 0. So that the noise of a chain does not depend on how chains are split
+over calls, the tensor of a chain has the chain's number divided by the chains in a tensor. A call that begins within a
+tensor adds unused rows before its own.
+"""
 
 
 def _stiffness(target: Target) -> float:
@@ -55,7 +51,7 @@ def _langevin(step_size: float | None, target: Target) -> Dynamics:
 def _advance_sgld(backend: str, state: State, steps: int, temperature: Temperature) -> State:
     """``x <- x - (eps / 2) grad U(x) + sqrt(eps T) xi``."""
     x = state["x"]
-    chains = max(1, ELEMENTS_OF_A_TENSOR // math.prod(x.shape[1:]))  # of a tensor
+    chains = max(1, ELEMENTS_OF_A_TENSOR // math.prod(x.shape[1:]))  # in a tensor
 
     def move(x: Tensor, first_chain: int, first_step: int, steps: int, temperature: float) -> Tensor:
         number, unused = divmod(first_chain, chains)
@@ -75,17 +71,14 @@ def _advance_sgld(backend: str, state: State, steps: int, temperature: Temperatu
 
 
 def sgld(backend: str, step_size: float | None = None) -> Sampler:
-    """SGLD by the suite's kernel for ``backend``; chains of equal temperature go in one launch."""
-    dynamics = partial(_langevin, step_size)
-    return Sampler(
-        name=f"sgld_{backend}",
-        summary="Langevin dynamics with the full gradient (SGLD).",
-        source="Welling and Teh, ICML 2011, with temperature",
+    """SGLD by the suite's kernel for ``backend``; chains of equal temperature share a launch."""
+    return continuous_sampler(
+        f"sgld_{backend}",
+        "Langevin dynamics with the full gradient (SGLD).",
+        "Welling and Teh, ICML 2011, with temperature",
+        partial(_langevin, step_size),
+        partial(_advance_sgld, backend),
         backend=backend,
-        init=partial(_begin_with_step_size, dynamics),
-        advance=partial(_advance_sgld, backend),
-        dynamics=dynamics,
-        refuses=needs_a_gradient,
         unavailable=partial(unavailable, backend),
     )
 
@@ -115,21 +108,17 @@ def _advance_psgld(state: State, steps: int, temperature: Temperature) -> State:
 
 
 def psgld(step_size: float | None = None, decay: float = 0.99, damping: float | None = None) -> Sampler:
-    """SGLD with the preconditioner of RMSprop, without its correction term, as is usual.
+    """SGLD with the preconditioner of RMSprop, without the correction term, as is usual.
 
-    Its stationary law is not known in closed form, so its dynamics have a name of their own. The damping is
-    ``sqrt(k)`` by default and the step size such that no direction is stepped further than by SGLD's default.
+    No stationary law is known in closed form, so the dynamics have their own name. The default damping is ``sqrt(k)``,
+    and the default step size moves no direction further than SGLD's default does.
     """
-    dynamics = partial(_preconditioned, step_size, decay, damping)
-    return Sampler(
-        name="psgld",
-        summary="Langevin dynamics preconditioned by a running mean of squared gradients (pSGLD).",
-        source="Li, Chen, Carlson and Carin, AAAI 2016",
-        backend="torch",
-        init=partial(_begin_with_step_size, dynamics),
-        advance=_advance_psgld,
-        dynamics=dynamics,
-        refuses=needs_a_gradient,
+    return continuous_sampler(
+        "psgld",
+        "Langevin dynamics preconditioned by a running mean of squared gradients (pSGLD).",
+        "Li, Chen, Carlson and Carin, AAAI 2016",
+        partial(_preconditioned, step_size, decay, damping),
+        _advance_psgld,
     )
 
 
@@ -144,9 +133,9 @@ def _hamiltonian(step_size: float | None, friction: float, target: Target) -> Dy
 def _advance_sghmc(state: State, steps: int, temperature: Temperature) -> State:
     """``p <- (1 - a) p - eta grad U(x) + sqrt(2 a eta T) xi``, then ``x <- x + p``.
 
-    On ``U = k x^2 / 2`` the chain is stationary with ``var x = T / (k (1 - eta k / (2 (2 - a))))`` and, given x,
-    ``p ~ N(eta grad U(x) / (2 - a), 2 eta T / (2 - a))``, in which k does not occur. So the first momentum is drawn
-    from that, at the first step's temperature: on a quadratic energy a start that is exact in x is exact in (x, p).
+    On ``U = k x^2 / 2`` the stationary law has ``var x = T / (k (1 - eta k / (2 (2 - a))))`` and, given x,
+    ``p ~ N(eta grad U(x) / (2 - a), 2 eta T / (2 - a))``, which does not depend on k. The first momentum is drawn from
+    this law at the first step's temperature: on a quadratic energy, a start that is exact in x is exact in (x, p).
     """
     x, p = state["x"], state.get("momentum")
     eta, a = state["step_size"], state["friction"]
@@ -161,20 +150,16 @@ def _advance_sghmc(state: State, steps: int, temperature: Temperature) -> State:
 
 
 def sghmc(step_size: float | None = None, friction: float = 0.1) -> Sampler:
-    """SGHMC, equation 15, with temperature. ``friction`` is a, in (0, 1]; at 1 it is SGLD with ``eps = 2 eta``.
+    """SGHMC, equation 15, with temperature. ``friction`` is a, in (0, 1]; at 1 this is SGLD with ``eps = 2 eta``.
 
-    The step size eta is ``1 / (4 k)`` by default.
+    The default step size eta is ``1 / (4 k)``.
     """
-    dynamics = partial(_hamiltonian, step_size, friction)
-    return Sampler(
-        name="sghmc",
-        summary="Hamiltonian dynamics with friction and noise (SGHMC).",
-        source="Chen, Fox and Guestrin, ICML 2014, equation 15, with temperature",
-        backend="torch",
-        init=partial(_begin_with_step_size, dynamics),
-        advance=_advance_sghmc,
-        dynamics=dynamics,
-        refuses=needs_a_gradient,
+    return continuous_sampler(
+        "sghmc",
+        "Hamiltonian dynamics with friction and noise (SGHMC).",
+        "Chen, Fox and Guestrin, ICML 2014, equation 15, with temperature",
+        partial(_hamiltonian, step_size, friction),
+        _advance_sghmc,
     )
 
 

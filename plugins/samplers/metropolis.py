@@ -1,7 +1,7 @@
 """Metropolis samplers of continuous positions in torch: a random walk, and the Langevin proposal (MALA).
 
-Both leave the target's law alone exactly. With k the mean of the `curvatures` of the energy and d the number of
-elements, the step sizes are by default near those that suit a normal law: ``2.4 / sqrt(k d)`` and
+Their invariant distribution is the target's law exactly. With k the mean of the `curvatures` of the energy and d the
+number of elements, the default step sizes are near the optimum for a normal law: ``2.4 / sqrt(k d)`` and
 ``2 / (k d^(1/3))`` (Roberts and Rosenthal, Statistical Science 16, 2001).
 """
 
@@ -14,12 +14,11 @@ from boltzbench.harness import Dynamics, Sampler, Target, Temperature, hookimpl
 from boltzbench.plugins.support.samplers import (
     Purpose,
     State,
-    begin,
     beside,
+    continuous_sampler,
     curvatures,
     energy,
     energy_and_gradient,
-    needs_a_gradient,
     normal_draws,
     rounded,
     temperatures,
@@ -30,21 +29,10 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 
-def _begin(dynamics: Callable[[Target], Dynamics], target: Target, start: Tensor, seed: int, first_chain: int) -> State:
-    accepted = torch.zeros(len(start), dtype=torch.float64, device=start.device)
-    return begin(target, start, seed, first_chain) | dict(dynamics(target).numbers) | {"accepted": accepted}
-
-
 def _accepts(state: State, x: Tensor, step: int, log_ratio: Tensor) -> Tensor:
-    """``u < min(1, exp(log_ratio))``: bool (chains,). A ratio of NaN (a proposal out of bounds) is refused."""
+    """``u < min(1, exp(log_ratio))``: bool (chains,). A ratio of NaN (a proposal out of bounds) is rejected."""
     u = uniform_draws(x, 1, state, step, Purpose.ACCEPTANCE).squeeze(1)
     return u < log_ratio.clamp(max=0).exp()
-
-
-def accepted(state: State) -> Tensor:
-    """The fraction of proposals accepted so far, float64 (chains,)."""
-    fraction: Tensor = state["accepted"] / max(1, state["step"])
-    return fraction
 
 
 # ---- random walk
@@ -58,30 +46,26 @@ def _walk(step_size: float | None, target: Target) -> Dynamics:
 
 def _advance_walk(state: State, steps: int, temperature: Temperature) -> State:
     """``y = x + s sqrt(T) xi``, accepted with probability ``min(1, exp((U(x) - U(y)) / T))``."""
-    target, x, taken = state["target"], state["x"], state["accepted"]
+    target, x, accepted = state["target"], state["x"], state["accepted"]
     u = energy(target, x)
     for step, heat in enumerate(temperatures(temperature, x, steps), state["step"]):
         y = x + state["step_size"] * beside(heat.sqrt(), x) * normal_draws(x, state, step)
         u_y = energy(target, y)
         accept = _accepts(state, x, step, (u - u_y) / heat)
         x, u = torch.where(beside(accept, x).bool(), y, x), torch.where(accept, u_y, u)
-        taken = taken + accept
-    return {**state, "x": x, "accepted": taken, "step": state["step"] + steps}
+        accepted = accepted + accept
+    return {**state, "x": x, "accepted": accepted, "step": state["step"] + steps}
 
 
 def metropolis(step_size: float | None = None) -> Sampler:
     """Random-walk Metropolis with normal steps of standard deviation ``step_size sqrt(T)`` in each element."""
-    dynamics = partial(_walk, step_size)
-    return Sampler(
-        name="metropolis",
-        summary="Random-walk Metropolis with normal proposals.",
-        source="Metropolis et al., J. Chem. Phys. 21 (1953)",
-        backend="torch",
-        init=partial(_begin, dynamics),
-        advance=_advance_walk,
-        dynamics=dynamics,
-        refuses=needs_a_gradient,
-        accepted=accepted,
+    return continuous_sampler(
+        "metropolis",
+        "Random-walk Metropolis with normal proposals.",
+        "Metropolis et al., J. Chem. Phys. 21 (1953)",
+        partial(_walk, step_size),
+        _advance_walk,
+        adjusted=True,
     )
 
 
@@ -97,7 +81,7 @@ def _mala(step_size: float | None, target: Target) -> Dynamics:
 def _advance_mala(state: State, steps: int, temperature: Temperature) -> State:
     """``y = x - (eps / 2) g(x) + sqrt(eps T) xi``, accepted with probability ``min(1, r)``,
     ``log r = (U(x) - U(y)) / T + (|y - x + (eps / 2) g(x)|^2 - |x - y + (eps / 2) g(y)|^2) / (2 eps T)``."""
-    target, x, taken, eps = state["target"], state["x"], state["accepted"], state["step_size"]
+    target, x, accepted, eps = state["target"], state["x"], state["accepted"], state["step_size"]
     u, g = energy_and_gradient(target, x)
     for step, heat in enumerate(temperatures(temperature, x, steps), state["step"]):
         y = x - 0.5 * eps * g + beside((eps * heat).sqrt(), x) * normal_draws(x, state, step)
@@ -107,23 +91,19 @@ def _advance_mala(state: State, steps: int, temperature: Temperature) -> State:
         accept = _accepts(state, x, step, (u - u_y) / heat + (there - back) / (2 * eps * heat))
         chosen = beside(accept, x).bool()
         x, g, u = torch.where(chosen, y, x), torch.where(chosen, g_y, g), torch.where(accept, u_y, u)
-        taken = taken + accept
-    return {**state, "x": x, "accepted": taken, "step": state["step"] + steps}
+        accepted = accepted + accept
+    return {**state, "x": x, "accepted": accepted, "step": state["step"] + steps}
 
 
 def mala(step_size: float | None = None) -> Sampler:
     """The Metropolis-adjusted Langevin algorithm: SGLD's move as a proposal."""
-    dynamics = partial(_mala, step_size)
-    return Sampler(
-        name="mala",
-        summary="Metropolis-adjusted Langevin algorithm (MALA).",
-        source="Roberts and Tweedie, Bernoulli 2 (1996)",
-        backend="torch",
-        init=partial(_begin, dynamics),
-        advance=_advance_mala,
-        dynamics=dynamics,
-        refuses=needs_a_gradient,
-        accepted=accepted,
+    return continuous_sampler(
+        "mala",
+        "Metropolis-adjusted Langevin algorithm (MALA).",
+        "Roberts and Tweedie, Bernoulli 2 (1996)",
+        partial(_mala, step_size),
+        _advance_mala,
+        adjusted=True,
     )
 
 

@@ -1,1 +1,1 @@
-"""What several plugins share."""
+"""Helpers that several plugins share."""

@@ -1,6 +1,6 @@
-"""Real data for the ``real`` cases: scikit-learn's bundled digits, and two models of them fitted here in seconds.
+"""Real data for ``real`` cases: scikit-learn's digits, and models that are fitted to them here within seconds.
 
-The 1,797 images of 8 x 8 pixels come with scikit-learn (Alpaydin and Kaynak, UCI, 1998).
+scikit-learn includes the 1,797 images of 8 x 8 pixels (Alpaydin and Kaynak, UCI, 1998).
 """
 
 import functools
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from boltzbench.kernels.rbm_gibbs import gibbs
+from boltzbench.plugins.exact.states import all_units
 from torch import Tensor
 
 IMAGES = 1797
@@ -16,7 +17,7 @@ CLASSES = 10
 HIDDEN_UNITS = 16
 """Few enough to sum over all 65,536 hidden states."""
 TRAINING_IMAGES = 1437
-"""The first four fifths; the rest is held out."""
+"""The first four fifths; the other images are held out."""
 
 
 class Machine(NamedTuple):
@@ -45,7 +46,7 @@ def binary_images() -> Tensor:
 def machine(epochs: int = 20, rate: float = 1.0, seed: int = 0) -> Machine:
     """A machine trained by persistent contrastive divergence (Tieleman, ICML 2008) with one sweep per batch.
 
-    The same for every call with the same arguments: initial weights, batches and chains all follow from ``seed``.
+    Initial weights, batches and chains depend on ``seed`` alone.
     """
     data = binary_images()
     generator = torch.Generator().manual_seed(seed)
@@ -56,39 +57,40 @@ def machine(epochs: int = 20, rate: float = 1.0, seed: int = 0) -> Machine:
     for epoch in range(epochs):
         for batch in torch.split(torch.randperm(IMAGES, generator=generator), 100):
             shown = data[batch].float()
-            chains, _, dreamed = gibbs(
+            chains, _, model_hidden = gibbs(
                 chains, weights, visible_bias, hidden_bias, seed=seed, first_sweep=step,
                 return_hidden_probability=True, check_values=False,
             )  # fmt: skip
             step += 1
-            inferred = torch.sigmoid(hidden_bias + shown @ weights)
-            assert dreamed is not None
+            data_hidden = torch.sigmoid(hidden_bias + shown @ weights)
+            assert model_hidden is not None
             fantasies = chains.float()
             scale = rate * (1 - epoch / epochs)
-            weights += scale * (shown.t() @ inferred / len(shown) - fantasies.t() @ dreamed / len(chains))
+            weights += scale * (shown.t() @ data_hidden / len(shown) - fantasies.t() @ model_hidden / len(chains))
             visible_bias += scale * (shown.mean(0) - fantasies.mean(0))
-            hidden_bias += scale * (inferred.mean(0) - dreamed.mean(0))
+            hidden_bias += scale * (data_hidden.mean(0) - model_hidden.mean(0))
     return Machine(weights, visible_bias, hidden_bias)
 
 
 def hidden_free_energies() -> Tensor:
-    """Of each of the 65,536 hidden states, with the visible units summed out: their log-sum-exp is log Z."""
+    """Free energies F(h) of all hidden states: float32 (65536,). ``logsumexp(-F)`` is log Z."""
     weights, visible_bias, hidden_bias = machine()
-    bits = torch.arange(1 << HIDDEN_UNITS)[:, None] >> torch.arange(HIDDEN_UNITS) & 1
-    hidden = bits.to(torch.float32)
+    hidden = all_units(HIDDEN_UNITS).float()
     return -hidden @ hidden_bias - torch.nn.functional.softplus(visible_bias + hidden @ weights.t()).sum(1)
 
 
 def image_free_energies() -> Tensor:
-    """Of each image, with the hidden units summed out: float32 (1797,)."""
+    """Free energies F(v) of all images: float32 (1797,)."""
     weights, visible_bias, hidden_bias = machine()
     shown = binary_images().float()
     return -shown @ visible_bias - torch.nn.functional.softplus(hidden_bias + shown @ weights).sum(1)
 
 
 def energy_gradient(weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of the energy of logistic regression on the training images: negative log likelihood of all of them
-    plus half the square of every parameter (a standard normal prior). Shapes (64, 10) and (10,)."""
+    """Gradient of the energy of logistic regression on the training images, for weights (64, 10) and bias (10,).
+
+    The energy is the negative log likelihood plus half the square of every parameter (a standard normal prior).
+    """
     pixels, labels = (part[:TRAINING_IMAGES].to(weights.device) for part in images())
     residual = torch.softmax(pixels.to(weights.dtype) @ weights + bias, dim=1)
     residual = residual - torch.nn.functional.one_hot(labels, CLASSES)

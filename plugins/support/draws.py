@@ -1,7 +1,7 @@
-"""Tests of a sampler's draws as a whole, for samplers that have a random stream of their own.
+"""Statistical tests of draws, for samplers that do not use the suite's random stream.
 
 The caller turns draws into *scores*, which are independent standard normal numbers if the sampler is right, whatever
-the inputs. For all tests together ``false_alarm`` is the probability of rejecting a right one.
+the inputs. ``false_alarm`` is the significance level of all tests together.
 """
 
 import math
@@ -15,15 +15,15 @@ from torch import Tensor
 
 CELLS = 32
 FEWEST_DRAWS = 50 * CELLS
-"""From here on the chi-square law is good enough for false alarms of one in a million."""
+"""With fewer draws the chi-square law is too inaccurate for a significance level of 1e-6."""
 
 
 def bernoulli_scores(drawn: Tensor, p: Tensor, generator: np.random.Generator) -> Tensor:
-    """Scores of states 0 and 1 whose probability of 1 is ``p``: float64, of the shape of ``drawn``.
+    """Scores of draws 0 and 1 with ``P(1) = p``: float64, of the shape of ``drawn``.
 
-    A draw of 1 is spread uniformly over (0, p), one of 0 over (p, 1): that is uniform if and only if P(1) = p. What
-    spreads them comes from ``generator``, of a kind that no sampler under test draws from, whatever its seed.
-    Samplers draw uniform numbers of 24 bits or more, so that probabilities below 2**-24 are not told apart.
+    A draw of 1 becomes uniform on (0, p), and a draw of 0 uniform on (p, 1). The result is uniform on (0, 1) if and
+    only if P(1) = p. ``generator`` must be of a kind that no sampler under test uses. Probabilities are clamped to
+    [2**-24, 1 - 2**-24], because samplers may draw uniform numbers of 24 bits.
     """
     p = p.double().clamp(2.0**-24, 1 - 2.0**-24)
     spread = torch.from_numpy(generator.random(tuple(p.shape))).to(p.device).clamp(min=2.0**-53)
@@ -35,14 +35,14 @@ def bernoulli_scores(drawn: Tensor, p: Tensor, generator: np.random.Generator) -
 def normal_scores(
     scores: Tensor, name: str, false_alarm: float, *, width: int = 1, unrelated_to: Mapping[str, Tensor] | None = None
 ) -> list[Agreement]:
-    """The verdicts on ``scores``, taken in rows of ``width``: law, means, independence of each other and of others.
+    """Verdicts on ``scores`` in rows of ``width``: law, means, autocorrelation, and independence of other tensors.
 
-    Each of ``unrelated_to`` is a tensor of the shape of ``scores`` whose signs they must have nothing to do with.
-    Correlations are those of signs, for which the bound of Hoeffding holds with any number of draws.
+    ``unrelated_to`` holds tensors of the shape of ``scores`` by name. Independence is tested by correlations of signs,
+    for which Hoeffding's bound holds with any number of draws.
     """
     z = scores.flatten().double()
     if not z.numel():
-        return [Agreement(Status.PASSED, f"{name}: nothing was drawn", error=0.0, bound=0.0)]
+        return [Agreement(Status.PASSED, f"{name}: no draws", error=0.0, bound=0.0)]
     others = unrelated_to or {}
     one = false_alarm / (3 + (width > 1) + len(others))
     verdicts = [harness.within(float(z.mean()), 0.0, z.numel() ** -0.5, what=f"mean of {name}", false_alarm=one)]
@@ -67,20 +67,20 @@ def normal_scores(
 
 
 def _unrepeated(z: Tensor, name: str, false_alarm: float) -> Agreement:
-    """Whether no number has to do with the one any number of places further on: all lags at once."""
+    """Whether the signs have no autocorrelation at any lag."""
     count = z.numel()
     sums = torch.fft.irfft(torch.fft.rfft(torch.sign(z), 2 * count).abs().square(), 2 * count)[1:count]
     if not len(sums):
         return Agreement(Status.PASSED, error=0.0, bound=0.0)
     pairs = torch.arange(count - 1, 0, -1, dtype=torch.float64, device=z.device)
     worst = int((sums.abs() / pairs.sqrt()).argmax())
-    what = f"{name} and {name} {worst + 1} further on"
+    what = f"{name} and {name} at lag {worst + 1}"
     return _fair(round(float(sums[worst])), int(pairs[worst]), what, false_alarm / count)
 
 
 def _fair(total: float, pairs: int, what: str, false_alarm: float) -> Agreement:
-    """Whether signs agree as often as they differ: ``|sum of products| <= sqrt(2 n ln(2 / false_alarm))``."""
+    """Whether signs agree as often as they differ, by Hoeffding: ``|total| <= sqrt(2 n ln(2 / false_alarm))``."""
     bound = math.sqrt(2 * pairs * math.log(2 / false_alarm))
     status = Status.PASSED if abs(total) <= bound else Status.WRONG_LAW
-    message = f"of {pairs} signs of {what}, {total:+.0f} more agree than differ, bound {bound:.0f}"
+    message = f"signs of {what}: agreements less differences are {total:+.0f} of {pairs}, bound {bound:.0f}"
     return Agreement(status, message, error=abs(total), bound=bound)

@@ -1,4 +1,4 @@
-"""What the plugin of an operation would otherwise repeat: its two hooks, and the law that splitting changes nothing."""
+"""Helpers of operation plugins: the pair of hooks, and a verdict that results do not depend on how work is split."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -9,7 +9,7 @@ from boltzbench.kernels.common.variants import variants_of
 from torch import Tensor
 
 Prepare = Callable[[str, Inputs, Tensors], Launch]
-"""``prepare(backend, inputs, outputs)``: as `Implementation.prepare`, for any backend of the suite."""
+"""``prepare(backend, inputs, outputs)``: `Implementation.prepare` with the backend as its first argument."""
 
 Hook = Callable[[Callable[..., None]], None]
 
@@ -19,8 +19,8 @@ def operation_hooks(
 ) -> tuple[Hook, Hook]:
     """``register_operations`` and ``register_implementations`` of a plugin with one operation.
 
-    The kernels are those of ``package``, such as "boltzbench.kernels.sgld", with the variants of ``kinds`` (all if
-    none is named). ``note`` describes the hand-written kernels in `boltzbench list`.
+    ``package`` holds the kernels, such as "boltzbench.kernels.sgld". ``kinds`` selects their variants; without it, all
+    variants are meant. ``note`` describes the hand-written kernels in `boltzbench list`.
     """
 
     @hookimpl
@@ -38,7 +38,7 @@ def operation_hooks(
 def implementations(
     operation: str, prepare: Prepare, package: str, *kinds: str, note: str = ""
 ) -> Iterator[Implementation]:
-    """One for each backend: see `operation_hooks`."""
+    """An implementation for each backend; the arguments are those of `operation_hooks`."""
     for backend in BACKENDS:
         yield Implementation(
             operation,
@@ -52,10 +52,9 @@ def implementations(
 
 
 def same_bits(whole: Tensors, split: Mapping[str, Tensors]) -> Agreement:
-    """The verdict of a law that the results do not depend on how the work is split over calls.
+    """Whether each split run has the same bits as the whole run, in every tensor named in ``whole``.
 
-    ``split`` holds the results of each way to split it, by a description such as "three calls of one sweep"; of each
-    the tensors named in ``whole`` are compared, and every bit must be the same.
+    ``split`` maps a description of the split, such as "three calls of one sweep", to its results.
     """
     for how, results in split.items():
         for name, expected in whole.items():

@@ -1,4 +1,4 @@
-"""What the samplers share: draws named by chain and element, temperatures, gradients, and a rule for step sizes."""
+"""Helpers of the samplers: random draws by chain and element, states, temperatures, gradients, step sizes."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from boltzbench.harness import Dynamics, Target, Temperature
+from boltzbench.harness import Dynamics, Sampler, Target, Temperature
 from boltzbench.kernels.philox import Stream, normals, random_words, uniforms
 from torch import Tensor
 
@@ -15,7 +15,7 @@ State = Mapping[str, Any]
 
 
 class Purpose(IntEnum):
-    """What a draw of a torch sampler is for. It takes the place of the tensor's number in the stream's counter."""
+    """The use of a draw in a torch sampler; it stands in the stream's counter in place of the tensor's number."""
 
     PROPOSAL = 0
     ACCEPTANCE = 1
@@ -23,7 +23,7 @@ class Purpose(IntEnum):
 
 
 def _words(x: Tensor, elements: int, state: State, step: int, purpose: Purpose) -> tuple[Tensor, int]:
-    """The groups of words that hold ``elements`` draws for each chain of ``x``, and the place of the first draw."""
+    """Random words with ``elements`` draws for each chain of ``x``, and the position of the first draw in them."""
     first = int(state["first_chain"]) * elements
     end = first + len(x) * elements
     groups = torch.arange(first // 4, (end + 3) // 4, dtype=torch.int64, device=x.device)
@@ -33,7 +33,8 @@ def _words(x: Tensor, elements: int, state: State, step: int, purpose: Purpose) 
 def normal_draws(x: Tensor, state: State, step: int, purpose: Purpose = Purpose.PROPOSAL) -> Tensor:
     """Standard normals of the shape and dtype of ``x`` (chains, ...).
 
-    Element j of chain c, of n elements, is draw ``c n + j`` of the step: the same however the chains are split.
+    Element j of chain c is draw ``c n + j`` of the step, with n elements in a chain. So the draws do not depend on how
+    the chains are split over calls.
     """
     words, first = _words(x, math.prod(x.shape[1:]), state, step, purpose)
     precision = torch.float64 if x.dtype is torch.float64 else torch.float32
@@ -47,18 +48,57 @@ def uniform_draws(x: Tensor, elements: int, state: State, step: int, purpose: Pu
 
 
 def begin(target: Target, start: Tensor, seed: int, first_chain: int) -> dict[str, Any]:
-    """The state that every sampler begins with; ``start`` stays the caller's own."""
+    """The initial state of every sampler; ``start`` is copied."""
     if start.shape[1:] != target.shape or start.dtype is not target.torch_dtype:
         want = f"{target.dtype} (chains, {', '.join(map(str, target.shape))})"
         raise ValueError(f"start must be {want} for target {target.name!r}, got {start.dtype} {tuple(start.shape)}")
     if first_chain < 0 or (first_chain + len(start)) * max(1, math.prod(target.shape)) >= 1 << 62:
-        raise ValueError(f"first_chain must not be negative nor lead beyond 2**62 elements, got {first_chain}")
+        raise ValueError(f"first_chain must be at least 0, and all elements must lie below 2**62; got {first_chain}")
     x = start.detach().clone(memory_format=torch.contiguous_format)
     return {"x": x, "target": target, "seed": seed, "first_chain": first_chain, "step": 0}
 
 
+def begin_counting(target: Target, start: Tensor, seed: int, first_chain: int) -> dict[str, Any]:
+    """`begin` with a count of accepted proposals, ``"accepted"``, for `acceptance_rate`."""
+    accepted = torch.zeros(len(start), dtype=torch.float64, device=start.device)
+    return begin(target, start, seed, first_chain) | {"accepted": accepted}
+
+
+def acceptance_rate(state: State) -> Tensor:
+    """The accepted fraction of the proposals so far, float64 (chains,)."""
+    fraction: Tensor = state["accepted"] / max(1, state["step"])
+    return fraction
+
+
+def continuous_sampler(
+    name: str, summary: str, source: str, dynamics: Callable[[Target], Dynamics],
+    advance: Callable[[State, int, Temperature], State], *, backend: str = "torch", adjusted: bool = False, **more: Any,
+) -> Sampler:  # fmt: skip
+    """A sampler of floating-point positions. Its initial state also holds the numbers of its ``dynamics``.
+
+    An ``adjusted`` sampler accepts or rejects, and counts under ``"accepted"``.
+    """
+    first = begin_counting if adjusted else begin
+
+    def init(target: Target, start: Tensor, seed: int, first_chain: int) -> State:
+        return first(target, start, seed, first_chain) | dict(dynamics(target).numbers)
+
+    return Sampler(
+        name=name,
+        summary=summary,
+        source=source,
+        backend=backend,
+        init=init,
+        advance=advance,
+        dynamics=dynamics,
+        refuses=needs_a_gradient,
+        accepted=acceptance_rate if adjusted else None,
+        **more,
+    )
+
+
 def temperatures(temperature: Temperature, x: Tensor, steps: int, *, zero: bool = False) -> Tensor:
-    """``temperature`` for each step and chain of ``x``: float64 (steps, chains). Positive, or 0 where ``zero``."""
+    """``temperature`` for each step and chain of ``x``: float64 (steps, chains). 0 is allowed only with ``zero``."""
     values = torch.as_tensor(temperature, dtype=torch.float64, device=x.device)
     if values.shape not in ((), (len(x),), (steps, len(x))):
         shapes = f"({len(x)},) or ({steps}, {len(x)})"
@@ -76,7 +116,7 @@ def beside(values: Tensor, x: Tensor) -> Tensor:
 
 
 def stretches(heat: Tensor) -> list[tuple[int, int]]:
-    """The first step and the end of each stretch of steps in which ``heat`` (steps, chains) stays as it is."""
+    """First and end of each run of steps with constant ``heat`` (steps, chains)."""
     changes = (heat[1:] != heat[:-1]).any(1).nonzero().flatten() + 1
     return list(pairwise([0, *changes.tolist(), len(heat)])) if len(heat) else []
 
@@ -84,11 +124,12 @@ def stretches(heat: Tensor) -> list[tuple[int, int]]:
 def by_temperature(
     x: Tensor, heat: Tensor, state: State, move: Callable[[Tensor, int, int, int, float], Tensor]
 ) -> Tensor:
-    """``move(x, first_chain, first_step, steps, temperature)`` for kernels that take the temperature as one number.
+    """Positions after ``move``, for kernels that take the temperature as one number.
 
-    Steps that follow each other at the same ``heat`` (steps, chains) go together. Of these, ``move`` is called once
-    for each temperature that occurs, with the chains from the first to the last that have it; those between them that
-    have another are moved in vain. A ladder in order costs nothing more; k temperatures in turn cost k times as much.
+    ``move(x, first_chain, first_step, steps, temperature)`` is called once for each temperature in each run of steps
+    with constant ``heat`` (steps, chains). It receives the chains from the first to the last at that temperature, and
+    the results of chains at other temperatures between them are discarded. Sorted temperatures cost nothing extra;
+    k interleaved ones cost k times as much.
     """
     for step, end_step in stretches(heat):
         result = torch.empty_like(x)
@@ -104,7 +145,7 @@ def by_temperature(
 
 
 def energy_and_gradient(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``energy(x)`` in float64, (chains,), and its gradient, of the shape and dtype of ``x``."""
+    """``energy(x)`` in float64, (chains,), and its gradient, with the shape and dtype of ``x``."""
     with torch.enable_grad():
         position = x.detach().requires_grad_()
         energy = target.energy(position)
@@ -113,23 +154,23 @@ def energy_and_gradient(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def energy(target: Target, x: Tensor) -> Tensor:
-    """``energy(x)`` in float64, (chains,), without a graph."""
+    """``energy(x)`` in float64, (chains,), without autograd."""
     with torch.no_grad():
         return target.energy(x).double()
 
 
 def needs_a_gradient(target: Target) -> str | None:
-    """The reason of a sampler of continuous positions to refuse ``target``."""
+    """Why a sampler of floating-point positions refuses ``target``, or None."""
     if target.torch_dtype.is_floating_point:
         return None
-    return f"its positions are {target.dtype}, and the sampler moves floating-point ones"
+    return f"its positions are {target.dtype}; the sampler needs floating-point ones"
 
 
 def curvatures(target: Target) -> Tensor:
-    """The largest eigenvalue, by size, of the Hessian of the energy at points where the law goes: float64 (points,).
+    """The largest absolute eigenvalue of the energy's Hessian at typical points, float64 (points,), for step sizes.
 
-    By power iteration on differences of the gradient, at exact draws for the highest temperature (at normal ones where
-    none can be had), always the same. 1 where the energy has no curvature at all. The step sizes follow from it.
+    Power iteration on differences of the gradient, at exact draws for the highest temperature, or at standard normal
+    points if no exact law is known. The points are the same in every call. All are 1 if the energy has no curvature.
     """
     law = target.law(max(target.temperatures), Dynamics())
     points = max(8, min(256, 4096 // math.prod(target.shape)))
@@ -154,5 +195,5 @@ def curvatures(target: Target) -> Tensor:
 
 
 def rounded(number: float) -> float:
-    """``number`` to two digits, so that another machine's rounding leaves the rule's result as it is."""
+    """``number`` to two significant digits, so that step sizes do not depend on the machine's rounding."""
     return float(f"{number:.1e}")

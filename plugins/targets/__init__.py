@@ -1,1 +1,1 @@
-"""One file for each family of targets."""
+"""Targets for samplers, one file for each family."""

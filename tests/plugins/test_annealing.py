@@ -1,4 +1,4 @@
-"""The experiment on annealing agrees with its exact answers, and wrong kernels do not."""
+"""The annealing experiment passes, and fails with wrong kernels."""
 
 import pytest
 from boltzbench.harness import Status

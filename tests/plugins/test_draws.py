@@ -1,4 +1,4 @@
-"""``judge_draws`` passes right samplers that draw from a stream of their own, and rejects wrong ones."""
+"""``judge_draws`` passes correct samplers with their own random stream, and rejects wrong ones."""
 
 import math
 
@@ -18,7 +18,7 @@ def machine_inputs(chains=400, visible=24, hidden=18, sweeps=1, seed=0, scenario
 
 
 def sample(inputs, seed=0, *, bias_sign=1.0, beta=1.0, one_number_for_all_chains=False, shared=False):
-    """A right sampler in float64, but for what is asked to be wrong."""
+    """Draws of a float64 sampler, which is correct with the default arguments."""
     generator = torch.Generator().manual_seed(seed)
     weights, b, c = (inputs[name].double() for name in ("weights", "visible_bias", "hidden_bias"))
     beta = beta * inputs["beta"]

@@ -1,4 +1,4 @@
-"""The suite's own experiments agree with their exact answers, and wrong kernels do not."""
+"""The suite's own experiments pass, and fail with wrong kernels."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_ising_thermodynamics(small_ising, monkeypatch):
 
 def test_contrastive_divergence(monkeypatch):
     monkeypatch.setattr(contrastive_divergence, "SWEEPS", (1, 2))
-    monkeypatch.setattr(contrastive_divergence, "DREAMING_UPDATES", 200)
+    monkeypatch.setattr(contrastive_divergence, "SAMPLED_UPDATES", 200)
     outcome = conduct(experiment_of(contrastive_divergence), CPU, 1)
     assert outcome.status is Status.PASSED, outcome
     gain = outcome.findings.estimates[-1]
@@ -57,7 +57,7 @@ def test_contrastive_divergence(monkeypatch):
     assert pixels.min() >= 0
     assert pixels.max() <= 1
     one, *others = pixels.unfold(0, 10, 10).unfold(1, 10, 10).flatten(0, 1)
-    assert min((each - one).abs().mean() for each in others) > 0.05, "no two alike"
+    assert min((each - one).abs().mean() for each in others) > 0.05, "two sampled images are alike"
     right = contrastive_divergence.gibbs
 
     def one_sweep_more(data, weights, visible_bias, hidden_bias, sweeps, **more):
@@ -72,7 +72,7 @@ def test_occupancy_of_flat_minima(monkeypatch):
     monkeypatch.setattr(flat_minima, "STEPS", {0.1: 250})
     (found,) = flat_minima.occupancy(4096, CPU, 1).estimates
     assert abs(found.measured - found.exact) < 4 * found.stderr
-    assert found.exact - flat_minima.flat_share(2.0, 0.0) > 6 * found.stderr, "what the step size adds is seen"
+    assert found.exact - flat_minima.flat_share(2.0, 0.0) > 6 * found.stderr, "the step size has no effect"
     right = flat_minima.sgld_update
 
     def without_the_half(x, gradient, *numbers, **more):
@@ -95,7 +95,7 @@ def test_the_largest_eigenvalue_is_that_of_the_hessian():
     torch.testing.assert_close(found, 7 * scale, rtol=1e-4, atol=0)
 
 
-def test_the_network_trains_and_seeds_stand_for_themselves(monkeypatch):
+def test_the_network_trains_for_every_seed(monkeypatch):
     monkeypatch.setattr(flat_minima, "HEATED_STEPS", 60)
     monkeypatch.setattr(flat_minima, "QUENCHED_STEPS", 20)
     threads = torch.get_num_threads()
@@ -104,7 +104,7 @@ def test_the_network_trains_and_seeds_stand_for_themselves(monkeypatch):
     torch.set_num_threads(threads)
     assert (accuracy[0] > 0.75).all()
     assert (sharpness > 0).all()
-    assert (accuracy[1] < accuracy[0]).all(), "so much noise spoils it"
+    assert (accuracy[1] < accuracy[0]).all(), "strong noise does not reduce the accuracy"
 
 
 def test_label_noise(monkeypatch):
@@ -127,8 +127,8 @@ def test_partition_function(monkeypatch):
     outcome = conduct(experiment_of(partition_function), CPU, 1)
     assert outcome.status is Status.PASSED, outcome
     assert len(outcome.tried) == 7
-    told = {each.claim: each.measured for each in outcome.findings.estimates}
-    assert told["log p of a digit held out, AIS"] < 0 < told["AIS weights that count, digits"] <= 200
+    measured = {each.claim: each.measured for each in outcome.findings.estimates}
+    assert measured["log p of a held-out digit, AIS"] < 0 < measured["effective sample size, AIS, digits"] <= 200
     right = partition_function.parallel_tempering
 
     def too_hot(replicas, betas, *given, **more):

@@ -1,5 +1,6 @@
-"""Other libraries' kernels: unavailable with a reason where they cannot run, judged like any other where they can."""
+"""Kernels of other libraries: they are unavailable with a reason, or checked like every implementation."""
 
+import importlib.util
 import sys
 from dataclasses import replace
 from importlib import metadata
@@ -17,6 +18,7 @@ from boltzbench.plugins.operations.langevin import sgld
 from boltzbench.plugins.operations.machines import rbm_gibbs
 from boltzbench.plugins.operations.rows import generalised_cross_entropy as cross_entropy
 from boltzbench.plugins.operations.rows import logsumexp
+from boltzbench.plugins.support.libraries import LONGEST_QUACK_ROW
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ROOMS = ("operations", "baselines")
@@ -42,8 +44,8 @@ def test_all_peers_are_registered():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_peer_that_is_not_installed_says_so(name, monkeypatch):
-    find = peers_samplers.importlib.util.find_spec
+def test_a_library_that_is_not_installed_is_unavailable(name, monkeypatch):
+    find = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda module, *more: None if module == MODULES[name] else find(module, *more)
     )
@@ -52,11 +54,11 @@ def test_a_peer_that_is_not_installed_says_so(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_peer_on_the_wrong_device_says_so(name, monkeypatch):
+def test_a_library_on_an_unsupported_device_is_unavailable(name, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda module, *more: object())
     wrong = {"bernoulli_rbm": GPU, "thrml": GPU, "cupyx": CPU, "quack": CPU, "liger": CPU}
     reason = PEERS[name].unavailable(wrong.get(name, GPU))
-    words = None if name == "torchebm" else "run on the CPU alone" if wrong[name] is GPU else "needs a GPU"
+    words = None if name == "torchebm" else "runs on the CPU only" if wrong[name] is GPU else "needs a GPU"
     assert reason is None if words is None else words in reason
 
 
@@ -82,7 +84,7 @@ def test_bernoulli_rbm_with_the_wrong_bias_is_rejected():
 
 
 def fake(monkeypatch, name, **members):
-    """A module of this dotted name, and the packages around it, with these members."""
+    """Install a module of this dotted name with these members, and its parent packages."""
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(".".join(parts[:end])))
@@ -91,7 +93,7 @@ def fake(monkeypatch, name, **members):
 
 
 class EulerMaruyama:
-    """As torchebm's: ``x + step drift + sqrt(2 step) s xi``."""
+    """torchebm's step: ``x + step drift + sqrt(2 step) s xi``."""
 
     spread = 2.0
 
@@ -112,7 +114,7 @@ class TooWide(EulerMaruyama):
 
 
 @pytest.mark.parametrize("case", cases_of(sgld.OPERATION), ids=lambda case: case.label)
-def test_torchebm_is_used_rightly(case, monkeypatch):
+def test_torchebm_is_called_correctly(case, monkeypatch):
     fake(monkeypatch, "torchebm.integrators", EulerMaruyamaIntegrator=EulerMaruyama)
     agreement = check_case(sgld.OPERATION, PEERS["torchebm"], case, CPU, [0])
     unmade = case.scenario == "mixed" or "16" in case.dtype or 0 in case.sizes.values()
@@ -146,11 +148,11 @@ class LigerFunction:
 
 @pytest.mark.parametrize("case", cases_of(logsumexp.OPERATION), ids=lambda case: case.label)
 @pytest.mark.parametrize("name", ["quack", "liger"])
-def test_a_cross_entropy_gives_the_log_sum_exp(name, case, monkeypatch):
+def test_log_sum_exp_of_a_cross_entropy_agrees(name, case, monkeypatch):
     fake(monkeypatch, "quack.cross_entropy", cross_entropy_fwd=cross_entropy_fwd)
     fake(monkeypatch, "liger_kernel.ops", LigerCrossEntropyFunction=LigerFunction)
     agreement = check_case(logsumexp.OPERATION, PEERS[name], case, CPU, [0])
-    # A float32 loss of many rows, or of a row far from its first element, may be rounded beyond the bound.
+    # A rounded float32 loss may exceed the bound for many rows, or for a row far from its first element.
     rounded = name == "liger" and case.scenario in ("short", "split")
     assert agreement.status in (Status.PASSED, Status.UNAVAILABLE) or rounded, agreement.message
     if case.purpose == "bench" and not case.scenario:
@@ -167,14 +169,14 @@ def test_a_cross_entropy_gives_the_log_sum_exp(name, case, monkeypatch):
         ({"x": torch.ones(3, 0)}, "no empty input"),
     ],
 )
-def test_what_a_cross_entropy_lacks_is_named(change, words):
+def test_unsupported_rows_are_reported(change, words):
     inputs = {"x": torch.ones(3, 4), "beta": 1.0, "dim": 1, **change}
     with pytest.raises(Unsupported, match=words):
         peers_logsumexp.prepare_quack(inputs, {"y": torch.empty(3)})
 
 
 @pytest.mark.parametrize("name", ["quack", "liger"])
-def test_a_cross_entropy_is_that_at_q_0(name, monkeypatch):
+def test_cross_entropy_agrees_at_q_0(name, monkeypatch):
     members = {"cross_entropy_fwd": cross_entropy_fwd, "cross_entropy_bwd_out": cross_entropy_bwd_out}
     fake(monkeypatch, "quack.cross_entropy", **members)
     fake(monkeypatch, "liger_kernel.ops", LigerCrossEntropyFunction=LigerFunction)
@@ -189,14 +191,14 @@ def test_a_cross_entropy_is_that_at_q_0(name, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"q": 0.7}, "cross-entropy alone"),
-        ({"logits": torch.ones(3, 4, dtype=torch.float64)}, "no float64 loss"),
+        ({"q": 0.7}, "cross-entropy only"),
+        ({"logits": torch.ones(3, 4, dtype=torch.float64)}, "no float64 result"),
         ({"logits": torch.ones(4, 3).t()}, "not contiguous"),
         ({"logits": torch.ones(0, 4)}, "no empty input"),
-        ({"logits": torch.ones(1, peers_logsumexp.LONGEST_QUACK_ROW + 1)}, "columns at most"),
+        ({"logits": torch.ones(1, LONGEST_QUACK_ROW + 1)}, "columns at most"),
     ],
 )
-def test_what_a_cross_entropy_lacks_beside_the_generalised_one_is_named(change, words):
+def test_unsupported_losses_are_reported(change, words):
     inputs = {"logits": torch.ones(3, 4), "labels": torch.zeros(3, dtype=torch.int64), "q": 0.0, **change}
     with pytest.raises(Unsupported, match=words):
         peers_cross_entropy.prepare_quack(inputs, {})

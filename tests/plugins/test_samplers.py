@@ -1,4 +1,4 @@
-"""The suite's samplers: stationary from exact starts, the same bits however a run is split, one law on all backends."""
+"""The suite's samplers: invariant laws, bit-identical results for every split of a run, agreement of backends."""
 
 import itertools
 import math
@@ -9,6 +9,8 @@ import pytest
 import torch
 from boltzbench.harness import Sampler, Target, chi_square
 from boltzbench.kernels.common import dispatch
+from boltzbench.plugins.exact.ising import all_states
+from boltzbench.plugins.exact.states import all_units, number_of
 from boltzbench.plugins.operations.machines import boltzmann_gibbs
 from boltzbench.plugins.samplers import discrete, langevin, metropolis
 from boltzbench.plugins.samplers.langevin import ELEMENTS_OF_A_TENSOR
@@ -17,7 +19,7 @@ from scipy import stats
 
 CPU = torch.device("cpu")
 FALSE_ALARM = 1e-6
-FAR = 98306 * (ELEMENTS_OF_A_TENSOR // 3) - 3  # beyond 2**31, and three chains before a tensor of sgld is full
+FAR = 98306 * (ELEMENTS_OF_A_TENSOR // 3) - 3  # beyond 2**31 elements, three chains before the end of an sgld tensor
 SAMPLERS = (*discrete.SAMPLERS, *langevin.SAMPLERS, *metropolis.SAMPLERS)
 BY_NAME = {sampler.name: sampler for sampler in SAMPLERS}
 
@@ -80,7 +82,7 @@ def available(sampler):
 every_sampler = pytest.mark.parametrize("sampler", [available(sampler) for sampler in SAMPLERS])
 
 
-# ---- what holds for each of them
+# ---- properties of every sampler
 
 
 @every_sampler
@@ -109,7 +111,7 @@ def test_any_split_of_chains_and_steps_gives_the_same_bits(sampler):
 
 
 @every_sampler
-def test_a_chain_has_its_own_temperature(sampler):
+def test_each_chain_has_its_own_temperature(sampler):
     law = target_for(sampler)
     start = start_for(law, 6)
     temperature = torch.tensor([0.5, 2.0, 0.5, 2.0, 2.0, 0.5])
@@ -124,10 +126,10 @@ def test_a_chain_has_its_own_temperature(sampler):
 
 
 @every_sampler
-def test_it_refuses_what_it_is_not_made_for(sampler):
+def test_a_sampler_refuses_targets_that_it_does_not_support(sampler):
     accepted = [t.kind for t in (LOGISTIC, rbm(), ising()) if sampler.refuses(t) is None]
     assert len(accepted) == 1
-    if accepted == ["ising"] and sampler.clamps is False:  # by colours any lattice can be swept
+    if accepted == ["ising"] and sampler.clamps is False:  # gibbs_by_colours sweeps any lattice
         assert "odd" in sampler.refuses(ising(length=5))
     with pytest.raises(ValueError, match="start must be"):
         sampler.init(target_for(sampler), torch.zeros(3, 99), 0, 0)
@@ -148,7 +150,7 @@ def test_backends_agree(name, backend):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
-# ---- laws, from exact starts
+# ---- invariant laws, from exact starts
 
 
 def require_law(values, cdf):
@@ -184,8 +186,8 @@ def test_sgld_has_the_law_of_its_step_size(dtype):
     for i in range(3):
         require_law(x[:chains, i], normal_law(0.25 * float(variance[i])))
         require_law(x[chains:, i], normal_law(3.0 * float(variance[i])))
-    assert rejects(x[:chains, 0], normal_law(0.25))  # the law in continuous time
-    assert rejects(x[chains:, 0], normal_law(0.25 * float(variance[0])))  # the other temperature
+    assert rejects(x[:chains, 0], normal_law(0.25))  # law of continuous time
+    assert rejects(x[chains:, 0], normal_law(0.25 * float(variance[0])))  # other temperature
 
 
 @pytest.mark.parametrize("friction", [0.1, 0.6, 1.0])
@@ -196,7 +198,7 @@ def test_sghmc_has_the_law_of_its_step_size(friction):
     variance = torch.tensor([1 / (each * (1 - eta * each / (2 * (2 - friction)))) for each in k])
     start = start_for(law, 2 * chains) * (heat[:, None] * variance).sqrt()
     sampler = langevin.sghmc(step_size=eta, friction=friction)
-    for steps in (1, 9):  # also at once: the first momentum has its stationary law given x
+    for steps in (1, 9):  # after one step already: the first momentum has its stationary law given x
         state = run(sampler, law, start, steps, heat)
         for i in range(2):
             require_law(state["x"][:chains, i], normal_law(0.25 * float(variance[i])))
@@ -207,7 +209,7 @@ def test_sghmc_has_the_law_of_its_step_size(friction):
 
 
 def test_psgld_scales_drift_and_noise():
-    """A constant gradient g keeps ``V = g^2``: n steps move by a normal law that is known."""
+    """A constant gradient g keeps ``V = g^2``, so the displacement after n steps has a known normal law."""
     slope, eps, damping, n, chains = torch.tensor([0.5, -3.0]), 0.1, 0.2, 6, 20000
     law = target("ramp", "continuous", (2,), "float32", lambda x: (slope * x).sum(1))
     sampler = langevin.psgld(step_size=eps, damping=damping)
@@ -244,7 +246,7 @@ def test_metropolis_keeps_the_double_well(name):
     assert 0.1 < accepted.mean() < 0.999
     assert not torch.equal(state["x"], start)
     unadjusted = run(langevin.sgld("torch", step_size=0.12), DOUBLE_WELL, start, 15, heat)["x"]
-    assert rejects(unadjusted[chains:, 0], laws[1])  # without the acceptance the law is another
+    assert rejects(unadjusted[chains:, 0], laws[1])  # without acceptance the law differs
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.5])
@@ -264,17 +266,16 @@ def test_block_gibbs_keeps_the_joint_law(temperature):
 @pytest.mark.parametrize("temperature", [1.4, 4.0])
 def test_ising_keeps_the_law(rule, temperature):
     law, chains = ising(), 40_000
-    bits = torch.arange(1 << 16)[:, None] >> torch.arange(16) & 1
-    states = (2 * bits - 1).to(torch.int8).view(-1, 4, 4)
+    states = all_states(4, 4)
     start, p = discrete_start(law, states, temperature, chains)
     state = run(discrete.ising(rule), law, start, 4, temperature)
 
-    def seen(x):  # energy and magnetisation together
+    def observed(x):  # energy and magnetization together
         return (law.energy(x) / 0.8).round().long() * 64 + x.sum((1, 2), dtype=torch.int64)
 
-    values, cells = seen(states).unique(return_inverse=True)
+    values, cells = observed(states).unique(return_inverse=True)
     chances = torch.zeros(len(values), dtype=torch.float64).index_add_(0, cells, p)
-    counts = torch.bincount(torch.searchsorted(values, seen(state["x"])), minlength=len(values))
+    counts = torch.bincount(torch.searchsorted(values, observed(state["x"])), minlength=len(values))
     assert chi_square(counts, chances).passed
     assert (state["x"] != start).float().mean() > 0.01
     _, other = discrete_start(law, states, temperature * 1.1, 1)
@@ -292,12 +293,11 @@ def test_gibbs_by_colours_keeps_the_law_of_units_that_are_not_clamped():
         return -((x @ weights) * x).sum(1) / 2 - x @ biases
 
     law = replace(target("units", "boltzmann", (7,), "uint8", energy, weights=weights, biases=biases), clamped=held)
-    states = boltzmann_gibbs.all_states(7)
+    states = all_units(7)
     states, temperature, chains = states[states[:, 3] == 1], 0.8, 20_000
     start, p = discrete_start(law, states, temperature, chains)
     x = run(BY_NAME["gibbs_by_colours_cupy"], law, start, 2, temperature)["x"]
-    index = (x.long() << torch.arange(7)).sum(1)
-    cells = (states.long() << torch.arange(7)).sum(1)
+    index, cells = number_of(x), number_of(states)
     assert bool(torch.isin(index, cells).all())
     counts = torch.bincount(torch.searchsorted(cells, index), minlength=len(cells))
     assert chi_square(counts, p).passed

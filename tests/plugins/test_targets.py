@@ -1,4 +1,4 @@
-"""The targets: oracle numbers, draws against projections, and laws of discretised chains against chains."""
+"""The targets: reference values, draws against projections, and laws of discretised chains against chains."""
 
 import math
 
@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 from boltzbench.harness import Dynamics, Status, chi_square, within
+from boltzbench.plugins.exact import flat_and_sharp
 from boltzbench.plugins.exact.laws import langevin_density, linear_variance
 from boltzbench.plugins.support import digits
-from boltzbench.plugins.targets import targets
+from boltzbench.plugins.targets import continuous, spins, units
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.stats import kstest, norm
 
 CHAINS = 40_000
 TARGETS = {}
-targets.register_targets(lambda target: TARGETS.update({target.name: target}))
+for family in (continuous, spins, units):
+    family.register_targets(lambda target: TARGETS.update({target.name: target}))
 KNOWN = [name for name in TARGETS if name != "logistic_digits"]
 LINE = ["double_well", "gaussian_mixture", "flat_and_sharp"]
 FINITE = ["rbm", "ising"]
@@ -34,32 +36,32 @@ def generator(seed=0):
 
 
 def projection(law, name):
-    return next(seen for seen in law.projections if seen.name == name)
+    return next(each for each in law.projections if each.name == name)
 
 
 def rejected(x, law, false_alarm=1e-6):
-    """The projections of independent draws that do not agree with the law."""
+    """The projections in which independent draws ``x`` disagree with the law."""
     wrong = []
-    for seen in law.projections:
-        values = seen.of(x)
+    for each in law.projections:
+        values = each.of(x)
         assert values.shape == (len(x),)
-        if seen.probabilities is not None:
-            counts = torch.bincount(values, minlength=len(seen.probabilities))
-            wrong += [seen.name] * (not chi_square(counts, seen.probabilities, false_alarm=false_alarm).passed)
-        if seen.cdf is not None:
-            wrong += [seen.name] * bool(kstest(values.double().numpy(), seen.cdf).pvalue < false_alarm)
-        if seen.mean is not None:
+        if each.probabilities is not None:
+            counts = torch.bincount(values, minlength=len(each.probabilities))
+            wrong += [each.name] * (not chi_square(counts, each.probabilities, false_alarm=false_alarm).passed)
+        if each.cdf is not None:
+            wrong += [each.name] * bool(kstest(values.double().numpy(), each.cdf).pvalue < false_alarm)
+        if each.mean is not None:
             values = values.double()
             stderr = float(values.std()) / math.sqrt(len(x))
-            verdict = within(float(values.mean()), seen.mean, stderr, false_alarm=false_alarm)
-            wrong += [f"mean of {seen.name}"] * (verdict.status is not Status.PASSED)
+            verdict = within(float(values.mean()), each.mean, stderr, false_alarm=false_alarm)
+            wrong += [f"mean of {each.name}"] * (verdict.status is not Status.PASSED)
     return wrong
 
 
-def test_eight_targets_with_the_plain_facts():
+def test_the_eight_targets():
     assert list(TARGETS) == [
-        "rbm", "rbm_clamped", "ising", "quadratic_wells", "double_well", "gaussian_mixture", "flat_and_sharp",
-        "logistic_digits",
+        "quadratic_wells", "double_well", "gaussian_mixture", "flat_and_sharp", "logistic_digits",
+        "ising", "rbm", "rbm_clamped",
     ]  # fmt: skip
     for target in TARGETS.values():
         x = torch.zeros((3, *target.shape), dtype=target.torch_dtype)
@@ -67,26 +69,26 @@ def test_eight_targets_with_the_plain_facts():
         assert target.temperatures
 
 
-# What the exact answers are
+# ---- exact answers
 
 
-def test_rbm_is_the_machine_of_the_oracle():
-    law = targets.rbm_law(targets.machine(torch.float64), (), 1.0, EXACT)
+def test_rbm_agrees_with_an_independent_enumeration():
+    law = units.rbm_law(units.machine(torch.float64), (), 1.0, EXACT)
     assert law.log_z == pytest.approx(15.116010115197419, abs=1e-12)
     probabilities = projection(law, "v_0..v_7").probabilities
     assert float(probabilities[1::2].sum()) == pytest.approx(0.676150006, abs=5e-10)  # of v_0 = 1
     assert TARGETS["rbm"].law(1.0, EXACT).log_z == pytest.approx(15.116010115197419, abs=1e-6)
 
 
-def test_the_clamped_rbm_is_the_rbm_given_its_evidence():
-    """Partition functions over all evidence add up to that of the free machine, and no draw leaves the evidence."""
-    machine = targets.machine(torch.float64)
-    parts = [targets.rbm_law(machine, (i, j), 1.0, EXACT).log_z for i in (0, 1) for j in (0, 1)]
+def test_the_clamped_rbm_is_the_rbm_conditioned_on_its_clamped_units():
+    """The partition functions of all clampings add up to that of the free machine, and draws keep clamped units."""
+    machine = units.machine(torch.float64)
+    parts = [units.rbm_law(machine, (i, j), 1.0, EXACT).log_z for i in (0, 1) for j in (0, 1)]
     assert torch.logsumexp(torch.tensor(parts, dtype=torch.float64), 0) == pytest.approx(15.116010115197419, abs=1e-12)
     target = TARGETS["rbm_clamped"]
     drawn = target.law(1.0, EXACT).draw(1000, generator())
     held = drawn[:, target.clamped]
-    assert (held == torch.tensor(targets.HELD)).all()
+    assert (held == torch.tensor(units.HELD)).all()
     assert held.shape == (1000, 3)
 
 
@@ -120,15 +122,16 @@ def test_double_well_by_quadrature():
 def test_mixture_in_closed_form():
     law = TARGETS["gaussian_mixture"].law(1.0, EXACT)
     x = np.linspace(-6, 6, 1001)
-    components = zip(targets.WEIGHTS, targets.CENTRES, targets.DEVIATIONS, strict=True)
+    components = zip(continuous.WEIGHTS, continuous.CENTRES, continuous.DEVIATIONS, strict=True)
     exact = sum(weight * norm.cdf(x, centre, deviation) for weight, centre, deviation in components)
     assert law.log_z == pytest.approx(0.0, abs=1e-9)
     assert np.abs(projection(law, "x").cdf(x) - exact).max() < 2e-6
 
 
-def test_flat_minimum_holds_the_root_of_the_ratio_of_stiffnesses_more():
-    """At the temperature of its softness the law is two normal laws and nothing else."""
-    flat, sharp = projection(TARGETS["flat_and_sharp"].law(targets.SOFTNESS, EXACT), "well").probabilities.tolist()
+def test_the_flat_minimum_is_likelier_by_the_root_of_the_ratio_of_stiffnesses():
+    """At a temperature equal to the softness the law is a mixture of two normal laws."""
+    law = TARGETS["flat_and_sharp"].law(flat_and_sharp.SOFTNESS, EXACT)
+    flat, sharp = projection(law, "well").probabilities.tolist()
     assert flat / sharp == pytest.approx(math.sqrt(16.0), rel=1e-5)
 
 
@@ -164,10 +167,10 @@ def test_transfer_operator_does_not_depend_on_its_grid(name, step_size):
     assert np.abs(coarse(x) - fine(x)).max() < 1e-8
 
 
-def test_no_law_is_claimed_where_there_is_none():
+def test_no_law_is_claimed_where_none_is_known():
     wells, well = TARGETS["quadratic_wells"], TARGETS["double_well"]
     assert wells.law(1.0, langevin(0.24)) is not None
-    assert wells.law(1.0, langevin(0.26)) is None  # the stiffest well is left behind
+    assert wells.law(1.0, langevin(0.26)) is None  # the stiffest well is unstable
     assert wells.law(1.0, sghmc(0.3, 0.1)) is None
     assert well.law(1.0, langevin(2.0)) is None
     assert well.law(0.25, langevin(1e-7)) is None  # too fine a grid
@@ -177,7 +180,7 @@ def test_no_law_is_claimed_where_there_is_none():
         assert TARGETS[name].law(1.0, langevin(0.01)) is None
 
 
-# Draws
+# ---- draws
 
 
 CASES = [(name, temperature, EXACT) for name in KNOWN for temperature in TARGETS[name].temperatures]
@@ -192,8 +195,8 @@ def test_draws_agree_with_every_projection(name, temperature, dynamics):
     assert x.shape == (CHAINS, *TARGETS[name].shape)
     assert x.dtype == TARGETS[name].torch_dtype
     assert rejected(x, law) == []
-    for seen in law.projections:
-        assert seen.probabilities is None or float(seen.probabilities.sum()) == pytest.approx(1.0, abs=1e-9)
+    for each in law.projections:
+        assert each.probabilities is None or float(each.probabilities.sum()) == pytest.approx(1.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -203,15 +206,15 @@ def test_draws_of_another_temperature_are_rejected(name):
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_draws_follow_from_the_generator_and_laws_are_kept(name):
+def test_draws_depend_on_the_generator_alone_and_laws_are_cached(name):
     law = TARGETS[name].law(1.0, EXACT)
     assert law is TARGETS[name].law(1.0, Dynamics("exact", {"step_size": 0.1}))
     assert torch.equal(law.draw(100, generator(1)), law.draw(100, generator(1)))
     assert not torch.equal(law.draw(100, generator(1)), law.draw(100, generator(2)))
 
 
-def test_projections_see_units_that_depend_on_each_other():
-    """Each half of the units right by itself, and independent of the other half."""
+def test_projections_detect_missing_correlations_of_units():
+    """Each half of the units has its right marginal law, but the halves are independent."""
     law = TARGETS["rbm"].law(1.0, EXACT)
     x, other = law.draw(CHAINS, generator(1)), law.draw(CHAINS, generator(2))
     mixed = torch.cat((x[:, :10], other[:, 10:]), 1)
@@ -219,15 +222,15 @@ def test_projections_see_units_that_depend_on_each_other():
     assert not {"v_0..v_7", "hidden", "v_9"} & set(rejected(mixed, law))
 
 
-def test_projections_see_coordinates_that_share_their_noise():
+def test_projections_detect_coordinates_that_share_their_noise():
     law = TARGETS["quadratic_wells"].law(1.0, EXACT)
-    scales = torch.tensor(targets.STIFFNESSES).rsqrt()
+    scales = torch.tensor(continuous.STIFFNESSES).rsqrt()
     shared = torch.randn(CHAINS, 1, generator=generator()) * scales
     assert {"sum of scores", "squared radius"} <= set(rejected(shared, law))
     assert not [name for name in rejected(shared, law) if name.startswith("x_")]
 
 
-# Chains
+# ---- chains
 
 
 def gradient(target, x):
@@ -248,7 +251,7 @@ def langevin_chain(target, x, temperature, step_size, steps=5):
     [("quadratic_wells", 1.0, 0.1), ("double_well", 0.25, 0.1), ("gaussian_mixture", 1.0, 0.2),
      ("flat_and_sharp", 0.5, 0.1), ("flat_and_sharp", 1.0, 0.05)],
 )  # fmt: skip
-def test_langevin_chain_keeps_its_own_law_and_not_that_of_the_target(name, temperature, step_size):
+def test_a_langevin_chain_keeps_its_own_stationary_law_and_not_that_of_the_target(name, temperature, step_size):
     target = TARGETS[name]
     law, continuum = target.law(temperature, langevin(step_size)), target.law(temperature, EXACT)
     assert rejected(langevin_chain(target, law.draw(CHAINS, generator()), temperature, step_size), law) == []
@@ -257,7 +260,7 @@ def test_langevin_chain_keeps_its_own_law_and_not_that_of_the_target(name, tempe
 
 
 @pytest.mark.parametrize("exact_momentum", [True, False])
-def test_sghmc_chain_keeps_its_law_if_its_first_momentum_is_drawn_given_the_position(exact_momentum):
+def test_an_sghmc_chain_keeps_its_law_if_its_first_momentum_is_drawn_given_the_position(exact_momentum):
     target, temperature, step_size, friction = TARGETS["quadratic_wells"], 0.5, 0.1, 0.3
     law = target.law(temperature, sghmc(step_size, friction))
     x, normals = law.draw(CHAINS, generator()).double(), generator(3)
@@ -272,7 +275,7 @@ def test_sghmc_chain_keeps_its_law_if_its_first_momentum_is_drawn_given_the_posi
     assert (rejected(x.float(), law) == []) == exact_momentum
 
 
-# Gradients
+# ---- gradients
 
 
 @pytest.mark.parametrize("name", ["quadratic_wells", *LINE])

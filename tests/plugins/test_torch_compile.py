@@ -1,4 +1,4 @@
-"""The compiled baselines compute what the operations ask, each by itself, and say where they are not made for."""
+"""The compiled baselines agree with the operations, compile separately, and say which cases they do not support."""
 
 import sysconfig
 
@@ -34,15 +34,15 @@ def judge(operation, case: Case):
     return check_case(operation, implementation, case, CPU, [0])
 
 
-def test_every_operation_lists_it_beside_eager():
+def test_every_operation_lists_compiled_and_eager_torch():
     found = {(each.operation, each.name, each.backend) for each in load_registry().implementations}
     for operation in OPERATIONS:
         assert {(operation.name, name, "torch") for name in ("torch", "torch_compile")} <= found
 
 
 @pytest.mark.parametrize(("operation", "case"), SMALL)
-def test_what_is_compiled_agrees_uncompiled(operation, case, monkeypatch):
-    """The functions themselves, on every case; that the compiler keeps their meaning is checked before each timing."""
+def test_the_functions_agree_uncompiled(operation, case, monkeypatch):
+    """On every case. The harness checks the compiled functions before each timing."""
     monkeypatch.setattr(torch_compile, "compiled", lambda function: function)
     monkeypatch.setattr(torch_compile, "SMALLEST", 0)
     monkeypatch.setattr(torch_compile, "SMALLEST_MACHINE", 0)
@@ -63,11 +63,11 @@ def test_a_compiled_case_agrees():
 def test_a_small_case_is_unavailable_with_the_reason(operation):
     agreement = judge(operation, operation.cases[0])
     assert agreement.status is Status.UNAVAILABLE
-    assert "compiled for the sizes that are timed, from " in agreement.message
+    assert "too small to compile: " in agreement.message
 
 
 def traced(shapes, monkeypatch):
-    """How often dynamo traced a function that was compiled for each of the shapes, and whose calls were seen."""
+    """How many graphs dynamo traced when the function was compiled and called for each of the shapes."""
     graphs = []
 
     def backend(graph, examples):
@@ -87,13 +87,13 @@ def double(x, y, number):
     y.copy_(x * 2 + 0 * number)
 
 
-def test_more_cases_than_dynamo_keeps_are_each_compiled(monkeypatch):
+def test_every_case_is_compiled_beyond_the_recompile_limit(monkeypatch):
     assert traced(range(2, 2 + 2 * torch._dynamo.config.recompile_limit), monkeypatch) == (
         2 * torch._dynamo.config.recompile_limit
     )
 
 
-def test_what_outgrows_the_limit_is_an_error_and_not_run_uncompiled(monkeypatch):
+def test_exceeding_the_recompile_limit_raises_instead_of_running_uncompiled(monkeypatch):
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, backend="eager", **options))
     compiled = torch_compile.compiled(double)
@@ -110,7 +110,7 @@ def test_what_outgrows_the_limit_is_an_error_and_not_run_uncompiled(monkeypatch)
 def test_missing_tools_are_named(monkeypatch):
     monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": "/nowhere"})
     assert torch_compile.unavailable(CPU) == (
-        "torch.compile needs Python's headers, and there is no /nowhere/Python.h: install python3-dev"
+        "torch.compile needs Python's headers, and /nowhere/Python.h does not exist: install python3-dev"
     )
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)

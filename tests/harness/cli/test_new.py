@@ -66,12 +66,12 @@ def test_nothing_is_overwritten(tmp_path):
 
 FEW_TARGETS = """
 from boltzbench.harness import hookimpl
-from boltzbench.plugins.targets import targets
+from boltzbench.plugins.targets import continuous
 BOLTZBENCH_API = 1
 @hookimpl
 def register_targets(register):
-    register(targets.double_well())
-    register(targets.quadratic_wells())
+    register(continuous.double_well())
+    register(continuous.quadratic_wells())
 """
 
 
