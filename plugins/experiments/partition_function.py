@@ -17,15 +17,13 @@ from boltzbench.kernels.parallel_tempering import IsingReplicas, RbmReplicas, Te
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_training import Machine, initial_state, minibatch, persistent_contrastive_divergence
 from boltzbench.plugins.exact.ising import kaufman
-from boltzbench.plugins.exact.rbm import fixture
+from boltzbench.plugins.exact.rbm import LOG_Z, fixture
 from boltzbench.plugins.support import digits
 from boltzbench.plugins.support.experiments import fast_backend
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
-LOG_Z = 15.116010115197419
-"""log Z of the fixture, enumerated in extended precision."""
 SIDE, BETA = 4, 0.44
 RUNGS = 9
 

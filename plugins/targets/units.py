@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from boltzbench.harness import Dynamics, ExactLaw, Target, hookimpl
 from boltzbench.plugins.exact.laws import Function, cached, enumerated
+from boltzbench.plugins.exact.rbm import fixture
 from boltzbench.plugins.exact.states import all_units, number_of
 from torch import Tensor
 
@@ -16,12 +17,7 @@ VISIBLE, HIDDEN = 10, 8
 
 def machine(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The parameters of the RBM: weights (10, 8), visible_bias (10,), hidden_bias (8,)."""
-    i, j = torch.arange(VISIBLE, dtype=torch.float64), torch.arange(HIDDEN, dtype=torch.float64)
-    return {
-        "weights": torch.sin(1.7 * i[:, None] + 0.9 * j + 0.3).to(dtype),
-        "visible_bias": (0.3 * torch.cos(i)).to(dtype),
-        "hidden_bias": (-0.2 * torch.sin(j + 1)).to(dtype),
-    }
+    return {name: part.to(dtype) for name, part in fixture().items()}
 
 
 def rbm_energy(parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
