@@ -20,7 +20,9 @@ from ..api.records import Measurement
 from ..results.environment import identity
 from ..results.file import ResultsError, write_text
 from ..results.source_hash import source_hash
-from .clocks import Clock, Work, clock_for, last_level_cache
+from .clocks import Clock, clock_for
+from .cpu_clock import last_level_cache
+from .work import Work
 
 WARM_UP_LAUNCHES = 3
 FEWEST_SAMPLES = 10

@@ -18,8 +18,9 @@ import torch
 from ..agreement.agreement import Rejected, blamed_on_implementation
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
-from .clocks import Clock, Work, clock_for, replaced_timers
+from .clocks import Clock, clock_for, replaced_timers
 from .launch_audit import AgreementLost, Watch
+from .work import Work
 
 _random = SystemRandom()
 

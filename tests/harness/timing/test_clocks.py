@@ -12,20 +12,12 @@ import pytest
 import torch
 from boltzbench.harness.api.operations import Inputs, Tensors
 from boltzbench.harness.api.records import DeviceState
-from boltzbench.harness.timing import clocks
-from boltzbench.harness.timing.clocks import (
-    CACHES,
-    LONGEST_LEAD,
-    MOST_LAUNCHES,
-    UNKNOWN_CACHE,
-    CpuClock,
-    CudaClock,
-    Work,
-    clock_for,
-    last_level_cache,
-    replaced_timers,
-)
+from boltzbench.harness.timing import cpu_clock, cuda_clock
+from boltzbench.harness.timing.clocks import clock_for, replaced_timers
+from boltzbench.harness.timing.cpu_clock import UNKNOWN_CACHE, CpuClock, last_level_cache
+from boltzbench.harness.timing.cuda_clock import LONGEST_LEAD, MOST_LAUNCHES, CudaClock
 from boltzbench.harness.timing.stopwatch import STANDARD
+from boltzbench.harness.timing.work import CACHE_MULTIPLE, Work
 from support.small_operations import case, implementation, measure, scale_rightly, scale_with
 
 CPU = torch.device("cpu")
@@ -89,7 +81,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
         return Buffer(0 if shape == () else 4 * shape)
 
     def read(buffer: Buffer, dim: int, out: Buffer) -> None:
-        assert (buffer.size, dim, out.size) == (CACHES * L2, 0, 0)
+        assert (buffer.size, dim, out.size) == (CACHE_MULTIPLE * L2, 0, 0)
         gpu.enqueue("flush", 40e-6)
 
     replaced = {
@@ -106,13 +98,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
         ),
     }
     for name, fake in replaced.items():
-        monkeypatch.setattr(clocks, name, fake)
+        monkeypatch.setattr(cuda_clock, name, fake)
     monkeypatch.setattr(torch, "zeros", zeros)
     monkeypatch.setattr(torch, "sum", read)
     return gpu
 
 
-def cuda_clock(gpu: Gpu) -> CudaClock:
+def new_clock(gpu: Gpu) -> CudaClock:
     clock = CudaClock(CPU)
     gpu.log.clear()
     return clock
@@ -133,7 +125,7 @@ COLD = ["wait", "restore", "flush", "event", "launch", "event", "fingerprint"]
 
 
 def test_only_the_launch_lies_between_the_events_and_one_wait_for_the_device_ends_a_block(gpu: Gpu) -> None:
-    clock = cuda_clock(gpu)
+    clock = new_clock(gpu)
     seconds = clock.sample(work(gpu, lead=1e-3), 2)
     assert (clock.device_name, clock.method) == ("A GPU", "queue")
     assert gpu.log == ["reset", *COLD, *COLD, "synchronise"]
@@ -141,13 +133,13 @@ def test_only_the_launch_lies_between_the_events_and_one_wait_for_the_device_end
 
 
 def test_hot_is_the_same_without_the_flush(gpu: Gpu) -> None:
-    cuda_clock(gpu).sample(work(gpu, lead=1e-3, cold=False), 1)
+    new_clock(gpu).sample(work(gpu, lead=1e-3, cold=False), 1)
     assert gpu.log == [*(step for step in COLD if step != "flush"), "synchronise"]
 
 
 def test_a_sample_that_holds_launch_latency_is_taken_again_with_the_host_further_ahead(gpu: Gpu) -> None:
     gpu.host_seconds = 100e-6
-    clock = cuda_clock(gpu)
+    clock = new_clock(gpu)
     job = work(gpu)
     assert clock.sample(job, 3) == pytest.approx([5e-6] * 3)
     assert gpu.log.count("launch") == gpu.log.count("fingerprint") == 4
@@ -156,7 +148,7 @@ def test_a_sample_that_holds_launch_latency_is_taken_again_with_the_host_further
 
 
 def test_what_waits_for_the_device_is_timed_with_its_latency_and_says_so(gpu: Gpu) -> None:
-    clock = cuda_clock(gpu)
+    clock = new_clock(gpu)
     job = work(gpu)
     enqueue = job.launch
     job.launch = lambda: (gpu.drain(), enqueue())
@@ -173,15 +165,15 @@ def test_what_waits_for_the_device_is_timed_with_its_latency_and_says_so(gpu: Gp
 
 def test_a_launch_that_leaves_another_stream_current_is_refused(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """The events would be on a stream that does nothing."""
-    clock = cuda_clock(gpu)
+    clock = new_clock(gpu)
     job = work(gpu, lead=1e-3)
-    job.launch = lambda: monkeypatch.setattr(clocks, "_current_stream", lambda device: "another stream")
+    job.launch = lambda: monkeypatch.setattr(cuda_clock, "_current_stream", lambda device: "another stream")
     with pytest.raises(RuntimeError, match="left another stream current"):
         clock.sample(job, 1)
 
 
 def test_a_slow_first_enqueue_does_not_make_the_device_wait_long(gpu: Gpu) -> None:
-    clock = cuda_clock(gpu)
+    clock = new_clock(gpu)
     gpu.host_seconds = 1.0
     job = work(gpu)
     clock.sample(job, 1)
@@ -202,7 +194,7 @@ def test_a_slow_first_enqueue_does_not_make_the_device_wait_long(gpu: Gpu) -> No
     ],
 )
 def test_short_kernels_get_many_launches(gpu: Gpu, seconds: float, nbytes: int, cold: bool, sets: int) -> None:
-    assert cuda_clock(gpu).sets(seconds, nbytes, cold=cold) == sets
+    assert new_clock(gpu).sets(seconds, nbytes, cold=cold) == sets
 
 
 def test_a_capture_happens_on_a_stream_of_its_own_and_leaves_it_even_where_it_fails(
@@ -234,12 +226,12 @@ def test_a_capture_happens_on_a_stream_of_its_own_and_leaves_it_even_where_it_fa
         def replay(self) -> None:
             log.append("replay")
 
-    monkeypatch.setattr(clocks, "_Stream", Stream)
-    monkeypatch.setattr(clocks, "_use_stream", lambda stream: stream)
-    monkeypatch.setattr(clocks, "_Graph", Graph)
-    monkeypatch.setattr(clocks, "_pool_handle", lambda: "a pool")
-    monkeypatch.setattr(clocks, "_end_pool", lambda device, pool: log.append(f"end {pool}"))
-    clock = cuda_clock(gpu)
+    monkeypatch.setattr(cuda_clock, "_Stream", Stream)
+    monkeypatch.setattr(cuda_clock, "_use_stream", lambda stream: stream)
+    monkeypatch.setattr(cuda_clock, "_Graph", Graph)
+    monkeypatch.setattr(cuda_clock, "_pool_handle", lambda: "a pool")
+    monkeypatch.setattr(cuda_clock, "_end_pool", lambda device, pool: log.append(f"end {pool}"))
+    clock = new_clock(gpu)
     replay = clock.capture(lambda: log.append("launch"))
     assert replay
     replay()
@@ -258,7 +250,7 @@ def test_a_capture_happens_on_a_stream_of_its_own_and_leaves_it_even_where_it_fa
 def test_overheads_are_those_of_an_empty_event_pair_of_a_launch_and_of_a_graph(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = cuda_clock(gpu)
+    clock = new_clock(gpu)
     monkeypatch.setattr(clock, "capture", lambda launch: lambda: gpu.enqueue("graph", 2e-6))
     assert clock.overheads() == pytest.approx({"event": 0.0, "launch": 10e-6, "graph": 2e-6})
     monkeypatch.setattr(clock, "capture", lambda launch: None)
@@ -266,9 +258,9 @@ def test_overheads_are_those_of_an_empty_event_pair_of_a_launch_and_of_a_graph(
 
 
 def test_a_device_that_says_more_than_the_host_saw_is_remarked(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = cuda_clock(gpu)
+    clock = new_clock(gpu)
     job = work(gpu, lead=1e-3)
-    monkeypatch.setattr(clocks._Event, "elapsed_time", lambda self, end: 500.0)
+    monkeypatch.setattr(cuda_clock._Event, "elapsed_time", lambda self, end: 500.0)
     clock.sample(job, 1)
     assert any("the device says 0.5" in remark for remark in job.remarks)
 
@@ -287,8 +279,8 @@ def test_the_drivers_limit_is_asked_for_by_its_number(monkeypatch: pytest.Monkey
             return 0
 
     library = Library()
-    monkeypatch.setattr(clocks.ctypes, "CDLL", lambda name: library)
-    driver = clocks._Driver()
+    monkeypatch.setattr(cuda_clock.ctypes, "CDLL", lambda name: library)
+    driver = cuda_clock._Driver()
     assert driver.persisting_bytes() == 123
     driver.reset_persisting()
     assert library.resets == 1
@@ -298,8 +290,8 @@ def test_the_drivers_limit_is_asked_for_by_its_number(monkeypatch: pytest.Monkey
     def absent(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(clocks.ctypes, "CDLL", absent)
-    driver = clocks._Driver()
+    monkeypatch.setattr(cuda_clock.ctypes, "CDLL", absent)
+    driver = cuda_clock._Driver()
     assert driver.persisting_bytes() is None
     driver.reset_persisting()
 
@@ -319,9 +311,9 @@ def test_a_stopwatch_on_a_gpus_clock_from_start_to_end(gpu: Gpu, monkeypatch: py
         return DeviceState(first_sample, sm_clock_mhz=1980, throttled=("power cap",) if first_sample else ())
 
     monkeypatch.setattr(CudaClock, "capture", capture)
-    monkeypatch.setattr(clocks, "read_device_state", state)
+    monkeypatch.setattr(cuda_clock, "read_device_state", state)
     protocol = replace(STANDARD, warm_up_seconds=0.01, shortest_seconds=0.02, most_samples=40)
-    measurement = measure(scale_with(), implementation(launch), case(), CPU, protocol=protocol, clock=cuda_clock(gpu))
+    measurement = measure(scale_with(), implementation(launch), case(), CPU, protocol=protocol, clock=new_clock(gpu))
     assert (measurement.device, measurement.method) == ("A GPU", "graph")
     assert measurement.launches_per_sample == pytest.approx(40, abs=1)  # 200 us
     assert gpu.log.count("capture") == 1
@@ -404,7 +396,7 @@ def test_only_the_launch_is_between_two_readings(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_flush_reads_three_times_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clocks, "last_level_cache", lambda: 4096)
+    monkeypatch.setattr(cpu_clock, "last_level_cache", lambda: 4096)
     clock = CpuClock()
     clock._flush()
     assert clock._buffer is not None

@@ -27,9 +27,11 @@ from boltzbench.harness.api.operations import (
     Status,
     Tensors,
 )
-from boltzbench.harness.timing.clocks import Clock, CpuClock, Work
+from boltzbench.harness.timing.clocks import Clock
+from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import AgreementLost
 from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch
+from boltzbench.harness.timing.work import Work
 from support.small_operations import (
     CPU,
     KICK,

@@ -12,9 +12,10 @@ import pytest
 import torch
 from boltzbench.harness.api.operations import Inputs, Status, Tensors
 from boltzbench.harness.api.records import DeviceState, Measurement
-from boltzbench.harness.timing.clocks import CpuClock, Work
+from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import AgreementLost
 from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch, TimingProtocol, at_plateau, median_noise
+from boltzbench.harness.timing.work import Work
 from support.small_operations import (
     CPU,
     KICK,
