@@ -1,4 +1,4 @@
-"""Judging and timing kernels: what a plugin imports is here; the rest serves the command line."""
+"""Checks and times kernels. Plugins import only the names of this package; the rest serves the command line."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -83,12 +83,12 @@ _MODULES = {
     }.items()
     for name in names
 }
-"""The module of `api` that defines a name of ``__all__``; all others are in `api.operations`."""
+"""The module of `api` that defines each name of ``__all__``; names not listed are in `api.operations`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Everything is imported on first use: pytest loads a module of this package in every project, and `list` needs
-    no scipy."""
+    """Imports a name on first use: pytest loads a module of this package in every project, and `list` needs no
+    scipy."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".api.{_MODULES.get(name, 'operations')}", __name__), name)

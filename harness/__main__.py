@@ -1,4 +1,4 @@
-"""The console script, which is also `python -m boltzbench.harness`."""
+"""The console script, also started by `python -m boltzbench.harness`."""
 
 import faulthandler
 import gc
@@ -7,12 +7,12 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Starts the command line with the garbage collector at rest.
+    """Start the command line with the garbage collector off during imports.
 
-    Collecting over all that torch creates on import, and once more when the interpreter ends, takes a third of the
+    Collection of the objects that torch creates on import, and again when the interpreter ends, takes a third of the
     time of a short command such as `list`.
     """
-    faulthandler.enable()  # a plugin that crashes on import takes this process along, but not without its traceback
+    faulthandler.enable()  # a plugin that crashes this process on import leaves a traceback
     gc.disable()
     try:
         from .cli import app as cli
@@ -20,7 +20,7 @@ def main() -> NoReturn:
         gc.freeze()
         gc.enable()
         cli.main()
-    except KeyboardInterrupt:  # before a command answers for itself
+    except KeyboardInterrupt:  # before a command can handle it
         sys.exit(130)
     finally:
         gc.freeze()

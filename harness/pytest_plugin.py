@@ -1,8 +1,8 @@
-"""The fixture ``time_case``: kernels timed under pytest-benchmark, by the clock and the protocol of `bench`.
+"""The fixture ``time_case``: times kernels under pytest-benchmark with the clock and the protocol of `bench`.
 
-pytest-benchmark then does what it is good at: tables, groups, `--benchmark-json`, `--benchmark-compare` and
-`--benchmark-compare-fail=median:5%`. A round of it is one sample of the protocol. Its own calibration is not used:
-it would put launch latency and the restoring of state into the time.
+pytest-benchmark provides tables, groups, `--benchmark-json`, `--benchmark-compare` and
+`--benchmark-compare-fail=median:5%`. One of its rounds is one sample of the protocol. Its own calibration is not used:
+it would include launch latency and the restoring of state.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class _SampledTime:
-    """A timer that stands still but for the samples that are added to it."""
+    """A timer that advances only by the samples added to it."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -33,7 +33,7 @@ class _SampledTime:
         return self.seconds
 
     def add(self, sample: float) -> None:
-        self.seconds = sample  # each round starts from 0: no digit of a sample is lost to a large sum
+        self.seconds = sample  # each round starts from 0, so rounding loses no digit of a sample
 
     def reset(self) -> None:
         self.seconds = 0.0
@@ -41,13 +41,12 @@ class _SampledTime:
 
 @pytest.fixture
 def time_case(request: pytest.FixtureRequest) -> TimeCase:
-    """``time_case(operation, implementation, case, mode="cold")``: checks the case (named by its label), then times it;
-    once in a test.
+    """``time_case(operation, implementation, case, mode="cold")`` checks the case with this label, then times it.
 
-    The test fails if the implementation does not agree, and is skipped, with the reason, where it is unavailable or
-    only interpreted. Returns the `Measurement`; None where pytest-benchmark is disabled (as it is under xdist), when
-    only agreement is checked. Rates, limits and the verdict go into ``extra_info`` of the JSON. The implementation
-    runs in the process of the test.
+    Call it once in a test. The test fails if the implementation does not agree. It is skipped, with the reason, if the
+    implementation is unavailable or interpreted. Returns the `Measurement`, or None if pytest-benchmark is disabled (as
+    under xdist): then only agreement is checked. Rates, limits and the verdict go into ``extra_info`` of the JSON. The
+    implementation runs in the process of the test.
     """
     timer = _SampledTime()
     request.applymarker(pytest.mark.benchmark(timer=timer))
@@ -57,7 +56,7 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
         from .api.messages import unknown
         from .api.operations import Case, Status
         from .execution.session import INTERPRETED
-        from .execution.trial import Failed, Trial
+        from .execution.trial import Trial, TrialFailed
         from .results.environment import describe
         from .timing.roofline import cache_bytes, ceilings_of, with_share
 
@@ -81,7 +80,7 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
             while trial.take_block().more:
                 pass
             measurement = trial.finish()
-        except Failed as failed:
+        except TrialFailed as failed:
             pytest.fail(f"{failed.record.status}: {failed.record.message}", pytrace=False)
         environment = describe(device)
         rates, _ = ceilings_of(registry.ceilings, device, environment)
@@ -99,7 +98,7 @@ _KEY = pytest.StashKey[tuple[Any, Any]]()
 
 
 def _loaded(config: pytest.Config) -> tuple[Any, Any]:
-    """The device and the registry, once for all tests."""
+    """The device and the registry, loaded once for all tests."""
     if _KEY not in config.stash:
         from .discovery.registry import load_registry
         from .execution.process import prepare_process_for
@@ -123,7 +122,7 @@ def _step(registry: Any, operation: str, implementation: str, label: str) -> Any
 
 
 def _extra_info(record: Any, measurement: "Measurement") -> dict[str, Any]:
-    """What stands beside the times in pytest-benchmark's JSON: plain numbers and words."""
+    """Plain values for ``extra_info`` in pytest-benchmark's JSON."""
     return {
         "operation": record.operation,
         "implementation": record.implementation,

@@ -1,9 +1,9 @@
-"""Whether an implementation agrees with its operation's reference, and with the laws that its results must obey.
+"""Checks an implementation against its operation's reference and laws.
 
-An implementation is prepared once and launched twice, in poisoned and guarded memory. Between the two launches the
-values of its input tensors are replaced where they lie. Thus a kernel is rejected that leaves an element unwritten,
-strays outside its tensors, changes an input, works only the first time, computes in ``prepare``, or answers from a
-cache; and one that is merely wrong is told by how much and where.
+The check prepares an implementation once and launches it twice, in poisoned and guarded memory. Between the launches
+it replaces the values of the input tensors in place. This rejects a kernel that leaves an element unwritten, writes
+outside its tensors, changes an input, works only the first time, computes in ``prepare``, or returns cached results.
+For a kernel with wrong values the message says where they are and how large the error is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +27,11 @@ from ..api.operations import (
     Unsupported,
 )
 from ..api.statistics import all_of
-from .guarded_memory import HUGE_POISON, NAN_POISON, Guarded, Poison, element_at, fingerprint, overwrite
+from .guarded_memory import HUGE_POISON, NAN_POISON, Guarded, Poison, element_at, fingerprint, first_true, overwrite
 
 
 class Rejected(Exception):
-    """An implementation failed, in the way that ``agreement`` tells. The harness's own; none leaves it."""
+    """An implementation failed as ``agreement`` says. Internal to the harness."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -39,10 +39,10 @@ class Rejected(Exception):
 
 
 @contextmanager
-def blamed_on_implementation(*, may_refuse: bool = False) -> Iterator[None]:
-    """Whatever is raised inside is the implementation's fault, SystemExit too; KeyboardInterrupt is the user's.
+def reject_on_error(*, may_refuse: bool = False) -> Iterator[None]:
+    """Reject the implementation for any exception raised inside, SystemExit included; Ctrl-C passes through.
 
-    Where it ``may_refuse``, `Unsupported` is no fault: the case is unavailable.
+    If it ``may_refuse``, `Unsupported` makes the case unavailable instead.
     """
     try:
         yield
@@ -55,8 +55,8 @@ def blamed_on_implementation(*, may_refuse: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def _blamed_on(what: str) -> Iterator[None]:
-    """Adds to an exception raised inside whose code it comes from, since that is not the implementation's."""
+def _note_origin(what: str) -> Iterator[None]:
+    """Note in an exception raised inside that ``what`` raised it, and not the implementation."""
     try:
         yield
     except Rejected:
@@ -69,9 +69,9 @@ def _blamed_on(what: str) -> Iterator[None]:
 class GuardedCall:
     """One implementation, prepared on guarded copies of ``inputs`` and on guarded outputs.
 
-    ``prepare`` meets the outputs as a launch does, and they are restored after it: it may launch to tune itself.
-    ``run`` is one launch with all that surrounds it. Who times a launch calls its parts: ``restore``, ``launch``,
-    ``accept``. All raise `Rejected` when the implementation fails.
+    ``prepare`` finds the outputs as a launch does, since an autotuner may launch inside it. ``run`` makes one launch
+    with everything around it. To time launches, call the parts ``restore``, ``launch`` and ``accept``. All methods
+    raise `Rejected` when the implementation fails.
     """
 
     def __init__(
@@ -88,20 +88,19 @@ class GuardedCall:
             for name, value in inputs.items()
         }
         self._write_inputs(inputs, NAN_POISON)
-        with _blamed_on(f"make_outputs of {operation.name}"):
+        with _note_origin(f"make_outputs of {operation.name}"):
             outputs = operation.make_outputs(self.inputs)
             self._outputs = {name: Guarded(output) for name, output in outputs.items()}
             self._require_states_like_inputs()
         self.restore()
-        with blamed_on_implementation(may_refuse=True):
+        with reject_on_error(may_refuse=True):
             self.launch = implementation.prepare(dict(self.inputs), self._output_tensors())
             if not callable(self.launch):
                 raise TypeError(f"prepare returned {self.launch!r}, which cannot be called")
 
     def replace_values(self, others: Inputs, poison: Poison) -> bool:
-        """Puts the values of other input tensors where the present ones lie. False if they would not fit.
-
-        Numbers stay as they were given to ``prepare``.
+        """Overwrite the input tensors with the values of ``others``. If these have another layout, rewrite the present
+        values and return False. Numbers stay as ``prepare`` received them.
         """
         fits = others.keys() == self.inputs.keys() and all(
             isinstance(others[name], Tensor) and _layout(others[name]) == _layout(self.inputs[name])
@@ -111,10 +110,10 @@ class GuardedCall:
         return fits
 
     def restore(self, poison: Poison = HUGE_POISON) -> None:
-        """What must precede each launch: state goes back to its start, every other output is poisoned.
+        """Reset state to its initial values and poison every other output. Call this before each launch.
 
-        So are tensors of its own that the implementation returned and that `fingerprint` saw: to return them again
-        it has to write them again.
+        This also poisons tensors of its own that the implementation returned to `fingerprint`, so that it has to
+        write them again.
         """
         for name, output in self._outputs.items():
             state = self._guarded_inputs.get(name)
@@ -123,10 +122,10 @@ class GuardedCall:
             overwrite(tensor, poison)
 
     def fingerprint(self, result: Tensors) -> dict[str, Tensor]:
-        """A number for each output of the launch just enqueued, itself only enqueued: nothing is waited for.
+        """Enqueue a checksum of each output of the launch just enqueued, without waiting for the device.
 
-        Work that is not ordered before the end of the launch (on another stream, in a thread, in a tensor that
-        computes itself when it is looked at) is thus not in it. The results must have the right form.
+        The checksum does not include work that is not ordered before the end of the launch: on another stream, in a
+        thread, or in a lazy tensor. The results must have the right form.
         """
         _require_form(result, self._output_tensors())
         mine = [*self._guarded_inputs.values(), *self._outputs.values()]
@@ -138,12 +137,12 @@ class GuardedCall:
 
     @property
     def nbytes(self) -> int:
-        """Of the memory that a launch may touch: inputs and outputs with their guard bands."""
+        """Bytes that a launch may touch: inputs and outputs with their guard bands."""
         return sum(memory.nbytes for memory in (*self._guarded_inputs.values(), *self._outputs.values()))
 
     def accept(self, result: Tensors) -> Tensors:
-        """Waits for the device, then proves what needs no reference: no stray write, and results of the right form."""
-        with blamed_on_implementation():
+        """Wait for the device, then check what needs no reference: stray writes and the form of the results."""
+        with reject_on_error():
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
         for name, given in self._guarded_inputs.items():
@@ -157,42 +156,42 @@ class GuardedCall:
 
     def run(self, poison: Poison = HUGE_POISON) -> Tensors:
         self.restore(poison)
-        with blamed_on_implementation():
+        with reject_on_error():
             result = self.launch()
         return self.accept(result)
 
     def judge(self, result: Tensors) -> Agreement:
-        """The verdict on the values, against the operation's reference, or as draws if they are of another stream."""
+        """The verdict on the values: by the reference, or by `judge_draws` for a random stream of its own."""
         if self._own_stream:
-            with _blamed_on(f"judge_draws of {self._operation.name}"):
+            with _note_origin(f"judge_draws of {self._operation.name}"):
                 if self._operation.judge_draws is None:
                     raise ValueError(
-                        "there is none, so no implementation with a random stream of its own can be judged"
+                        "there is none, so an implementation with a random stream of its own cannot be judged"
                     )
                 return self._operation.judge_draws(self.inputs, result)
-        with _blamed_on(f"the reference of {self._operation.name}"):
+        with _note_origin(f"the reference of {self._operation.name}"):
             expected = self._operation.reference(self.inputs, result)
             if expected.keys() != self._outputs.keys():
-                raise ValueError(f"it speaks of outputs {sorted(expected)}, not {sorted(self._outputs)}")
-            if led := self._led_by_output(result, expected):
-                return led
+                raise ValueError(f"it returns outputs {sorted(expected)}, not {sorted(self._outputs)}")
+            if circular := self._caused_by_output(result, expected):
+                return circular
             return all_of([self._compare(name, result[name], expected[name]) for name in self._outputs])
 
-    def _led_by_output(self, result: Tensors, expected: Mapping[str, Expected]) -> Agreement | None:
-        """The verdict where NaN or infinity is expected only because the implementation itself gave such values.
+    def _caused_by_output(self, result: Tensors, expected: Mapping[str, Expected]) -> Agreement | None:
+        """A failure if NaN or infinity is expected only because the implementation's outputs contain such values.
 
-        A reference that judges later draws given the earlier ones would let an output of NaN pass as its own reason.
+        A reference that conditions later draws on earlier ones would otherwise accept NaN as a consequence of NaN.
         """
         if all(tensor.isfinite().all() for tensor in result.values()):
             return None
-        tame = {name: tensor.nan_to_num(0.0, 0.0, 0.0) for name, tensor in result.items()}
-        given_numbers = self._operation.reference(self.inputs, tame)
+        finite = {name: tensor.nan_to_num(0.0, 0.0, 0.0) for name, tensor in result.items()}
+        given_finite = self._operation.reference(self.inputs, finite)
         for name, each in expected.items():
-            special, numbers = ~each.value.isfinite(), given_numbers[name].value
-            led = special & ~((each.value == numbers) | (each.value.isnan() & numbers.isnan()))
-            if led.any():
-                first = element_at(int(led.flatten().to(torch.uint8).argmax()), led.shape)
-                wanted = each.value.flatten()[led.flatten()][0].item()
+            special, numbers = ~each.value.isfinite(), given_finite[name].value
+            circular = special & ~((each.value == numbers) | (each.value.isnan() & numbers.isnan()))
+            if circular.any():
+                first = element_at(first_true(circular), circular.shape)
+                wanted = each.value.flatten()[circular.flatten()][0].item()
                 message = f"{name}: {wanted} is expected of element {first} only since the outputs hold NaN or infinity"
                 return Agreement(Status.WRONG_VALUES, message, error=float("inf"), bound=0.0)
         return None
@@ -205,7 +204,7 @@ class GuardedCall:
         unwritten = ours.unwritten() & off
         if not unwritten.any():
             return verdict
-        first = element_at(int(unwritten.flatten().to(torch.uint8).argmax()), output.shape)
+        first = element_at(first_true(unwritten), output.shape)
         return replace(
             verdict,
             message=f"{name}: element {first} was never written ({int(unwritten.sum())} such of {output.numel()}): "
@@ -227,7 +226,9 @@ class GuardedCall:
         for name, state in self._output_tensors().items():
             given = self.inputs.get(name, state)
             if not isinstance(given, Tensor) or (given.shape, given.dtype) != (state.shape, state.dtype):
-                raise ValueError(f"output {name!r} is the state of an input that it does not resemble")
+                raise ValueError(
+                    f"output {name!r} is the state of the input of that name, but not of its shape and dtype"
+                )
 
 
 def _require_flat(inputs: Inputs) -> None:
@@ -253,7 +254,7 @@ def _require_form(result: object, outputs: Mapping[str, Tensor]) -> None:
         raise Rejected(Status.ERROR, f"the launch returned outputs named {names}, not {wanted}")
     for name, wanted_like in outputs.items():
         tensor = result[name]
-        # No subclass: it could put off its work until it is looked at, after the clock has stopped.
+        # A subclass could postpone its work until it is read, after the clock has stopped.
         if type(tensor) is not Tensor or tensor.layout is not torch.strided:
             raise Rejected(Status.ERROR, f"output {name!r} is not a dense tensor but {type(tensor).__name__}")
         if tensor.shape != wanted_like.shape:
@@ -268,11 +269,11 @@ def _require_form(result: object, outputs: Mapping[str, Tensor]) -> None:
 
 
 def compare(name: str, output: Tensor, expected: Expected) -> tuple[Agreement, Tensor]:
-    """The verdict on one output, and the mask of its elements that are further off than their bound.
+    """The verdict on one output, and the mask of its elements with an error beyond their bound.
 
-    All in float64. Where the expected value is infinite or NaN the output must be the same, whatever the bound.
+    Compares in float64. Where the expected value is infinite or NaN, the output must be the same whatever the bound.
     """
-    # A bool's byte may hold anything but 0 and 1 after a stray write; as a number it is compared as it is.
+    # After a stray write a bool's byte may be neither 0 nor 1: compare it as a number.
     numbers = output.detach().view(torch.uint8) if output.dtype is torch.bool else output.detach()
     got = numbers.to(torch.float64)
     value = expected.value.detach().to(got)
@@ -299,7 +300,7 @@ def compare(name: str, output: Tensor, expected: Expected) -> tuple[Agreement, T
         where = element_at(flat, got.shape)
         return f"{where} got {found:.9g}, expected {wanted:.9g}, error {miss:.3g} beyond bound {limit:.3g}"
 
-    first = int(off.flatten().to(torch.uint8).argmax())
+    first = first_true(off)
     message = f"{name}: {int(off.sum())} of {off.numel()} elements are off; first {describe(first)}"
     if worst != first:
         message += f"; worst {describe(worst)}"
@@ -313,13 +314,13 @@ def check_case(
     device: torch.device,
     seeds: Sequence[int],
 ) -> Agreement:
-    """The verdict on ``implementation`` in ``case``, its data drawn from each of ``seeds`` in turn.
+    """The verdict on ``implementation`` in ``case``, with data drawn from each of ``seeds`` in turn.
 
-    The first seed that fails ends it; otherwise the worst element of all seeds and launches is reported.
-    Exceptions of the operation itself (its inputs, outputs or reference) are raised, with a note that says so.
+    Stops at the first seed that fails; otherwise reports the worst element of all seeds and launches. Exceptions of
+    the operation itself (its inputs, outputs or reference) propagate, with a note that says so.
     """
     if not seeds:
-        raise ValueError("check_case needs at least one seed")
+        raise ValueError("seeds is empty: check_case needs at least one seed")
     verdicts = []
     for seed in seeds:
         verdict = _check_seed(operation, implementation, replace(case, seed=seed), device)
@@ -332,36 +333,37 @@ def check_case(
 def _check_seed(operation: Operation, implementation: Implementation, case: Case, device: torch.device) -> Agreement:
     """Two launches of one preparation.
 
-    The first runs on the values that ``prepare`` saw, as a user would. The second runs on the values of another seed
-    in the same memory: an answer that was computed in ``prepare``, or is kept for these pointers, is now wrong. In the
-    other order a kernel that is simply wrong would look like one that answers from a cache. Numbers stay, since
-    ``prepare`` was given them; the second inputs are thus those of no seed, but a reference must judge any inputs.
+    The first runs on the values that ``prepare`` saw. The second runs on the values of another seed in the same
+    memory, where results computed in ``prepare`` or cached for these pointers are wrong. In the reverse order a kernel
+    that is simply wrong would look like one that caches. Numbers stay as ``prepare`` received them, so the second
+    inputs belong to no seed; a reference must handle any inputs.
 
-    Inputs and outputs hold different poisons and exchange them between the launches. So a poison read outside an
-    input and copied out is not taken for an element that nobody wrote, and what one poison hides the other shows.
+    Inputs and outputs hold different poisons, exchanged between the launches. Poison that a kernel reads outside an
+    input and copies to an output therefore differs from the poison of an unwritten element.
     """
     moment = "prepare"
     try:
-        with _blamed_on(f"make_inputs of {operation.name}, case {case.label!r}, seed {case.seed}"):
+        with _note_origin(f"make_inputs of {operation.name}, case {case.label!r}, seed {case.seed}"):
             inputs = operation.make_inputs(case, device)
         call = GuardedCall(operation, implementation, inputs, device)
         moment = "first launch"
         first = call.judge(call.run(HUGE_POISON))
         if not first.passed:
-            return _told_when(first, case, moment)
+            return _locate(first, case, moment)
         other = replace(case, seed=case.seed + 1)
-        with _blamed_on(f"make_inputs of {operation.name}, case {other.label!r}, seed {other.seed}"):
+        with _note_origin(f"make_inputs of {operation.name}, case {other.label!r}, seed {other.seed}"):
             others = operation.make_inputs(other, device)
         replaced = call.replace_values(others, HUGE_POISON)
         moment = "second launch, " + ("new values in the same inputs" if replaced else "same inputs")
         second = call.judge(call.run(NAN_POISON))
-        return all_of([first, second]) if second.passed else _told_when(second, case, moment)
+        return all_of([first, second]) if second.passed else _locate(second, case, moment)
     except Rejected as rejected:
-        return _told_when(rejected.agreement, case, moment)
+        return _locate(rejected.agreement, case, moment)
 
 
-def _told_when(verdict: Agreement, case: Case, moment: str) -> Agreement:
-    if verdict.status is Status.UNAVAILABLE:  # that is no matter of seeds and launches
+def _locate(verdict: Agreement, case: Case, moment: str) -> Agreement:
+    """Add seed and launch to the message."""
+    if verdict.status is Status.UNAVAILABLE:  # independent of seeds and launches
         return verdict
     return replace(verdict, message=f"{verdict.message} (seed {case.seed}, {moment})")
 
@@ -369,16 +371,16 @@ def _told_when(verdict: Agreement, case: Case, moment: str) -> Agreement:
 def check_law(
     implementation: Implementation, operation: Operation, law: Law, device: torch.device, seed: int
 ) -> Agreement:
-    """The verdict of ``law`` on ``implementation``. Exceptions of the law's own code are raised, with a note."""
+    """The verdict of ``law`` on ``implementation``. Exceptions of the law's own code propagate, with a note."""
     if law.shared_stream and implementation.own_stream:
-        return Agreement(Status.UNAVAILABLE, "a law of the suite's random stream, and this draws from one of its own")
+        return Agreement(Status.UNAVAILABLE, "the law holds only for the suite's random stream, and this is another")
 
     def advance(inputs: Inputs) -> Tensors:
         call = GuardedCall(operation, implementation, inputs, device)
         return {name: tensor.clone() for name, tensor in call.run().items()}
 
     try:
-        with _blamed_on(f"the law {law.name!r} of {operation.name}"):
+        with _note_origin(f"the law {law.name!r} of {operation.name}"):
             return law.test(advance, device, seed)
     except Rejected as rejected:
         return rejected.agreement

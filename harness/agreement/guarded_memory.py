@@ -1,8 +1,8 @@
-"""Memory that shows what a kernel touched besides its own elements: poison around, between and in the elements.
+"""Guarded memory: tensors with poison around, between and in their elements, to detect stray reads and writes.
 
-A `Guarded` tensor has the layout of another one (shape, strides, dtype, address modulo 256) and lies alone between
-two guard bands. A read outside its elements meets poison, which spoils the result; a write outside them is found
-by comparing bytes.
+A `Guarded` tensor has the layout of another one (shape, strides, dtype, address modulo 256) and lies between two guard
+bands in its own allocation. A read outside its elements returns poison, which spoils the result. A write outside them
+shows up when the bytes are compared.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 GUARD_BYTES = 16 * 1024
-"""On each side. Far more than one element, so that a whole block's overrun stays inside and harms nobody else."""
+"""On each side: enough that the overrun of a whole thread block stays inside."""
 
 ALIGNMENT = 256
-"""The address is kept modulo this: a kernel sees the alignment, good or bad, that the operation chose."""
+"""Guarded tensors keep the address modulo this, and with it the alignment that the operation chose."""
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
 class Poison:
-    """The byte that fills memory which holds nothing, for floating-point dtypes and for all others."""
+    """The byte that fills unused memory, for floating-point dtypes and for all others."""
 
     floating: int
     other: int
@@ -36,17 +36,17 @@ NAN_POISON = Poison(floating=0xFF, other=0xA5)
 """NaN in float64, float32, float16 and bfloat16."""
 
 HUGE_POISON = Poison(floating=0x7B, other=0x5A)
-"""A huge finite number in the same four (1e36 in float32). It shows what NaN hides: an element whose right value is
-NaN and that nobody wrote, a maximum that skips NaN, a stray write of NaN into a guard band."""
+"""A huge finite number in the same four (1e36 in float32). It reveals what NaN hides: an unwritten element with the
+expected value NaN, a maximum that skips NaN, a stray write of NaN into a guard band."""
 
 
 def element_at(flat: int, shape: Sequence[int]) -> tuple[int, ...]:
-    """The index of the ``flat``-th element of a tensor, counted row by row."""
+    """The multi-index of the ``flat``-th element in row-major order."""
     return tuple(int(i) for i in np.unravel_index(flat, tuple(shape)))
 
 
 def fingerprint(tensor: Tensor) -> Tensor:
-    """The wrapping sum of a tensor's elements taken as whole numbers: one number, not waited for."""
+    """The wrapping sum of a tensor's elements read as integers, enqueued without waiting for the device."""
     words = tensor.detach()
     if words.is_contiguous() and not (words.nbytes % 8 or words.data_ptr() % 8):
         return words.view(-1).view(torch.int64).sum()
@@ -54,24 +54,24 @@ def fingerprint(tensor: Tensor) -> Tensor:
 
 
 def overwrite(tensor: Tensor, poison: Poison) -> None:
-    """Fills a dense tensor that is nobody's with poison."""
+    """Fill a dense tensor with poison."""
     word = _WORDS[tensor.itemsize]
     pattern = bytes([poison.byte(tensor.dtype)]) * tensor.itemsize
     _each_once(tensor.detach().view(word)).fill_(int.from_bytes(pattern, "little", signed=word.is_signed))
 
 
 def _each_once(tensor: Tensor, strides: Sequence[int] | None = None) -> Tensor:
-    """Along an expanded dimension all elements are one, which torch refuses to write more than once."""
+    """The distinct elements: along an expanded dimension only the first, since torch refuses to write it repeatedly."""
     strides = tensor.stride() if strides is None else strides
     return tensor[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in strides)]
 
 
-def _first_true(mask: Tensor) -> int:
+def first_true(mask: Tensor) -> int:
     return int(mask.flatten().to(torch.uint8).argmax())
 
 
 class Guarded:
-    """A tensor laid out like ``like``, in memory of its own. It holds nothing until `fill`."""
+    """A tensor with the layout of ``like`` in its own memory, uninitialised until `fill`."""
 
     def __init__(self, like: Tensor) -> None:
         if like.layout is not torch.strided or like.is_complex():
@@ -79,44 +79,44 @@ class Guarded:
         self._itemsize = like.dtype.itemsize
         reach = sum((size - 1) * stride for size, stride in zip(like.shape, like.stride(), strict=True))
         length = (reach + 1) * self._itemsize if like.numel() else 0
-        # A whole number of 64-bit words, by which it is filled: byte by byte would take the host's threads to wake.
+        # A whole number of 64-bit words, because filling bytewise is slow on the host: it wakes all threads.
         whole = (2 * GUARD_BYTES + ALIGNMENT + length + 7) // 8 * 8
         self._memory = torch.empty(whole, dtype=torch.uint8, device=like.device)
         slide = (like.data_ptr() - self._memory.data_ptr() - GUARD_BYTES) % ALIGNMENT
         self._begin = GUARD_BYTES + slide
         self._end = self._begin + length
         self._sealed: Tensor | None = None
-        # set_ and not a view: an implementation meets an ordinary tensor that is nobody's view.
+        # set_ instead of a view: the implementation receives an ordinary tensor.
         self.tensor = torch.empty(0, dtype=like.dtype, device=like.device).set_(
             self._memory.untyped_storage(), self._begin // self._itemsize, like.shape, like.stride()
         )
 
     def fill(self, values: Tensor | None, poison: Poison) -> None:
-        """Writes ``values`` (poison where None) to the elements, and poison around and between them."""
+        """Write ``values`` (poison if None) to the elements, and poison around and between them."""
         self._poison = poison.byte(self.tensor.dtype)
         self._memory.view(torch.int64).fill_(int.from_bytes(bytes([self._poison]) * 8, "little", signed=True))
         if values is not None:
             _each_once(self.tensor).copy_(_each_once(values.detach(), self.tensor.stride()))
 
     def seal(self) -> None:
-        """Remembers every byte, those of the guard bands too, for `change`."""
+        """Save every byte, including the guard bands, for `change`."""
         self._sealed = self._memory.clone()
 
     def change(self) -> str | None:
-        """Where a byte differs from what `seal` saw, in words; None if all are the same."""
+        """Where a byte changed since `seal`, in words; None if nowhere."""
         if self._sealed is None:
-            raise RuntimeError("change() compares with what seal() saw: call seal() first")
+            raise RuntimeError("change() compares with the bytes that seal() saved: call seal() first")
         if torch.equal(self._memory, self._sealed):
             return None
         changed = self._memory != self._sealed
         places = self._per_element(changed).any(dim=1)
         elements = places.as_strided(self.tensor.shape, self.tensor.stride())
         if elements.any():
-            return f"element {element_at(_first_true(elements), self.tensor.shape)}"
+            return f"element {element_at(first_true(elements), self.tensor.shape)}"
         return self._outside(changed)
 
     def fingerprint(self) -> Tensor:
-        """The wrapping sum of all its 64-bit words, those of the guard bands too: one number, not waited for."""
+        """The wrapping sum of all 64-bit words, including the guard bands, enqueued without waiting for the device."""
         return self._memory.view(torch.int64).sum()
 
     @property
@@ -124,7 +124,7 @@ class Guarded:
         return self._memory.numel()
 
     def holds(self, tensor: Tensor) -> bool:
-        """True where ``tensor`` lies in this memory."""
+        """Whether ``tensor`` lies in this memory."""
         return tensor.untyped_storage().data_ptr() == self._memory.untyped_storage().data_ptr()
 
     def spill(self) -> str | None:
@@ -143,7 +143,7 @@ class Guarded:
         return self.tensor.view(word) == int.from_bytes(pattern, "little", signed=word.is_signed)
 
     def _per_element(self, mask: Tensor) -> Tensor:
-        """The part of a byte mask between the guard bands: a row for each element or gap."""
+        """The part of a byte mask between the guard bands, with a row for each element or gap."""
         return mask[self._begin : self._end].view(-1, self._itemsize)
 
     def _occupied(self) -> Tensor:
@@ -155,11 +155,11 @@ class Guarded:
         return occupied
 
     def _outside(self, touched: Tensor) -> str:
-        """Words for the touched byte outside the elements that is nearest to them."""
+        """Describe the touched byte outside the elements that is nearest to them."""
         after, before = touched[self._end :], touched[: self._begin].flip(0)
         if after.any():
-            return f"{_first_true(after) // self._itemsize + 1} element(s) past its end"
+            return f"{first_true(after) // self._itemsize + 1} element(s) past its end"
         if before.any():
-            return f"{_first_true(before) // self._itemsize + 1} element(s) before its start"
-        gap = _first_true(self._per_element(touched).any(dim=1))
+            return f"{first_true(before) // self._itemsize + 1} element(s) before its start"
+        gap = first_true(self._per_element(touched).any(dim=1))
         return f"the gap between its elements, {gap} element(s) from its start"

@@ -1,1 +1,1 @@
-"""What a plugin's author imports, by way of `boltzbench.harness`. It imports nothing else of the harness."""
+"""What plugin authors import, by way of `boltzbench.harness`. It imports nothing else of the harness."""

@@ -1,4 +1,4 @@
-"""The limits of a device that the suite knows, and what drives them."""
+"""Ceilings: measurable limits of a device, and the kernels that reach them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from .operations import always_available
 
 @dataclass(frozen=True)
 class Ceiling:
-    """A way to drive one limit of the hardware as hard as it goes; the best one for a resource is its ceiling.
+    """A kernel that saturates one resource of the hardware. The fastest one for a resource sets its limit.
 
-    ``resource`` is one of `RESOURCES`. ``amount`` is what one launch does, in that resource's unit.
-    ``prepare(device)`` returns the launch and a check, to be called after it: None if the work was really done, else
-    what was wrong. ``unavailable(device)`` is as for an implementation.
+    ``resource`` is one of `RESOURCES`. ``amount`` is the work of one launch in that resource's unit.
+    ``prepare(device)`` returns the launch and a check. The harness calls the check after the launch: it returns None
+    if the work was done, otherwise a description of the fault. ``unavailable(device)`` is as for an implementation.
     """
 
     resource: str
@@ -41,4 +41,5 @@ RESOURCES: Mapping[str, str] = {
     "philox": "words/s",
     "launch": "launches/s",
 }
-"""The limits of a device that the suite knows, and their units. ``copy`` counts bytes read and bytes written."""
+"""The resources of a device that can have a ceiling, with their units. ``copy`` counts bytes read plus bytes
+written."""

@@ -1,4 +1,4 @@
-"""Experiments, and what they find: estimates, plots and pictures."""
+"""Experiments and their results: estimates, plots and pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from .operations import Status
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number that an experiment measured, beside the exact one.
+    """A number that an experiment measured, with the exact value if one is known.
 
-    It is held to ``exact`` within ``bound`` where that is given, or else by a z-test with its standard error
-    ``stderr``. An experiment that has no exact answer leaves ``exact`` None: the number is told, not judged. What
-    follows ``bound`` is the verdict, which the harness fills in; ``status`` stays None for what is not judged.
+    If ``bound`` is given, the measured value must lie within ``bound`` of ``exact``. Otherwise the harness makes a
+    z-test with the standard error ``stderr``. If ``exact`` is None, the number is reported without a verdict. The
+    fields after ``bound`` are the verdict, which the harness fills in; ``status`` stays None without a verdict.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -34,7 +34,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of a plot. A curve that is ``exact``, or a formula, is drawn as a line, a measured one as symbols with
+    """Points of a plot. An ``exact`` curve, or a formula, is drawn as a line; a measured one as symbols with error
     bars of one ``stderr``."""
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -48,7 +48,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves that share their axes, whose titles carry the units."""
+    """Curves on common axes. The axis titles include the units."""
 
     title: str
     x_title: str
@@ -60,7 +60,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Picture:
-    """Rows of brightness, 0 (black) to 1 (white), from the top."""
+    """Rows of brightness from 0 (black) to 1 (white), the top row first."""
 
     title: str
     rows: tuple[tuple[float, ...], ...]
@@ -68,7 +68,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Findings:
-    """What an experiment found out."""
+    """The results of an experiment."""
 
     estimates: tuple[Estimate, ...]
     plots: tuple[Plot, ...] = ()
@@ -77,10 +77,10 @@ class Findings:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question of statistical mechanics or learning that is put to the kernels as a whole.
+    """A question of statistical mechanics or machine learning that several kernels together answer.
 
-    ``run(device, seed)`` computes on ``device``, from ``seed`` alone: in 10 seconds or so on a CPU of two cores, at
-    full size on a GPU.
+    ``run(device, seed)`` computes on ``device`` and depends on ``seed`` alone. It should take about 10 seconds on a CPU
+    with two cores, and use the full size on a GPU.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Sentences that the harness words alike everywhere: a name nobody knows, and an error that somebody's code raised."""
+"""Messages that several rooms share: for a name that does not exist, and for an error in a plugin's code."""
 
 import traceback
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 class UnknownName(ValueError):
-    """A name on the command line that nothing answers to. The message gives the names that come nearest."""
+    """A name that does not exist. The message suggests similar names."""
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UnknownName:
-    """The error for a ``name`` that is none of ``valid``; ``kind`` is what it should have named ("operation")."""
+    """The error for a ``name`` that is not in ``valid``; ``kind`` is what it should name ("operation")."""
     names = sorted(set(valid))
     near = get_close_matches(name, names)
     if near:
@@ -24,15 +24,18 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UnknownName:
 
 
 def unknown_beside(problems: Iterable[str], kind: str, name: str, valid: Iterable[str]) -> UnknownName:
-    """The same where plugins have problems, of which one may be why nothing answers to the name."""
-    return UnknownName("\n".join([str(unknown(kind, name, valid)), *problems]))
+    """`unknown`, followed by the ``problems`` of plugins: one of them may be why the name is missing."""
+    lines = [*problems]
+    if lines:
+        lines.insert(0, f"A plugin that failed may be why this {kind.split()[0]} is missing:")
+    return UnknownName("\n".join([str(unknown(kind, name, valid)), *lines]))
 
 
 def describe_error(error: BaseException) -> str:
-    """``Type: message; notes (file:line)`` in one line, the place being where the error was raised."""
+    """``Type: message; notes (file:line)`` on one line, with the place where the error was raised."""
     message = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
     words = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    if not frames or isinstance(error, ImportError):  # an import error's own frame is the importer's
+    if not frames or isinstance(error, ImportError):  # an import error's frame is in the importer
         return words
     return f"{words} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"

@@ -1,6 +1,6 @@
-"""Operations, their cases and implementations, and the verdict on an implementation.
+"""Operations, their cases and implementations, and verdicts on implementations.
 
-Plain frozen dataclasses: nothing here runs a kernel, reads a clock or writes a file.
+These are plain frozen dataclasses: nothing here runs a kernel, reads a clock or writes a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,34 +12,41 @@ import torch
 from torch import Tensor
 
 API_VERSION = 1
-"""What a plugin states as ``BOLTZBENCH_API``: the version of the hooks and types that it was written for."""
+"""The version of the hooks and types in this room; a plugin states the version it was written for as
+``BOLTZBENCH_API``.
+
+The number changes when a hook or a field is removed, or means something else than before. It does not change for a new
+hook, or for a new field with a default. A plugin written for another version is not loaded; a problem says so and names
+both versions.
+"""
 
 PRESETS = ("smoke", "quick", "full")
-"""Sizes of a benchmark run, smallest first; each contains the ones before it."""
+"""Sizes of a benchmark run, smallest first. Each includes all smaller ones."""
 
 INTERPRETED_ON_CPU = frozenset({"triton", "cupy"})
-"""Backends whose kernels are interpreted or emulated for CPU tensors: judged there, never timed."""
+"""Backends that interpret or emulate their kernels for CPU tensors. There `check` tests them and `bench` never times
+them."""
 
 Inputs = Mapping[str, Any]
-"""What an implementation is given: tensors and plain numbers by name. It must not change the tensors."""
+"""The arguments of an implementation: tensors and plain numbers by name. It must not change the tensors."""
 
 Tensors = Mapping[str, Tensor]
-"""What an implementation gives back: tensors by name."""
+"""The results of an implementation: tensors by name."""
 
 Launch = Callable[[], Tensors]
-"""Runs the prepared work once. Called again and again, it must do all of that work each time."""
+"""Runs the prepared work once. Every call must do all of the work."""
 
 Advance = Callable[[Inputs], Tensors]
-"""Prepares and runs one implementation on the given inputs: what a `Law` tests."""
+"""Prepares and runs one implementation on the given inputs. A `Law` tests its results."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input of an operation: sizes by name, the dtype by its torch name, and the seed its data is drawn from.
+    """One input of an operation: sizes by name, the torch name of the dtype, and the seed of the data.
 
     ``scenario`` names what is special about the input ("outliers", "transposed"). ``purpose`` is ``check`` (agreement
-    only), ``bench`` (agreement, then throughput) or ``real`` (data of the world; agreement, then throughput).
-    ``preset`` is the smallest preset that times the case.
+    only), ``bench`` (agreement, then timing) or ``real`` (real-world data; agreement, then timing). ``preset`` is the
+    smallest preset that includes the case.
     """
 
     operation: str
@@ -52,7 +59,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        """What people read: ``scenario size=value ... dtype``. Unique among the cases of an operation."""
+        """The readable name, ``scenario size=value ... dtype``. Unique among the cases of an operation."""
         sizes = [f"{name}={value}" for name, value in self.sizes.items()]
         return " ".join([*([self.scenario] if self.scenario else []), *sizes, self.dtype])
 
@@ -63,7 +70,7 @@ class Case:
 
 
 class CaseOptions(TypedDict, total=False):
-    """Fields of a `Case` that a function which makes cases passes on: ``**options: Unpack[CaseOptions]``."""
+    """Fields of a `Case` for functions that make cases and pass them on: ``**options: Unpack[CaseOptions]``."""
 
     seed: int
     purpose: Literal["check", "bench", "real"]
@@ -72,12 +79,11 @@ class CaseOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Cost:
-    """The least that a case asks of the hardware. The harness derives every rate from it.
+    """The minimal work of a case. The harness derives every rate from it.
 
-    ``items`` counts what the operation is for ("rows", "unit updates", "parameters"); ``unit`` is that word.
-    Bytes count each input once and each output once. ``flops`` are all floating-point operations, a fused
-    multiply-add being two; ``matrix_flops`` are those of them that are products of matrices, whose operands have the
-    dtype ``matrix_dtype`` (its torch name).
+    ``items`` counts the units of useful work; ``unit`` names them ("rows", "unit updates", "parameters"). Bytes count
+    each input once and each output once. ``flops`` counts all floating-point operations, a fused multiply-add as two.
+    ``matrix_flops`` counts those in matrix products, with operands of the dtype ``matrix_dtype`` (its torch name).
     """
 
     items: int
@@ -93,10 +99,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Expected:
-    """What one output should be, and how far from it each element may lie.
+    """The expected value of one output, and the largest error allowed for each element.
 
-    ``value`` is computed in float64 from the inputs as rounded to the kernel's dtype; ``bound`` is an absolute
-    error, one number or one for each element. Where ``value`` is infinite or NaN the output must be the same.
+    Compute ``value`` in float64 from the inputs as rounded to the kernel's dtype. ``bound`` is an absolute error, one
+    number or one for each element. Where ``value`` is infinite or NaN the output must be the same.
     """
 
     value: Tensor
@@ -122,8 +128,8 @@ class Status(StrEnum):
 class Agreement:
     """The verdict with its evidence.
 
-    ``error`` and ``bound`` are those of the element that came nearest to its bound or went furthest beyond it; for
-    a law they are the statistic and its critical value, and ``p_value`` is set. ``message`` says where and why.
+    ``error`` and ``bound`` are those of the element with the largest ratio of error to bound. For a law they are the
+    test statistic and its critical value, and ``p_value`` is set. ``message`` says where and why.
     """
 
     status: Status
@@ -139,11 +145,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Law:
-    """An exact statement about an operation's results over many draws or calls, such as a stationary law.
+    """An exact statement about an operation's results over many draws or calls, such as its invariant distribution.
 
-    ``test(advance, device, seed)`` runs the implementation through ``advance`` and returns the verdict.
-    ``statement`` is one line for the reader. ``shared_stream`` says that the law holds only for draws from the suite's
-    random stream: it is not put to an implementation that has a stream of its own.
+    ``test(advance, device, seed)`` runs the implementation through ``advance`` and returns the verdict. ``statement``
+    is one line for people. ``shared_stream`` says that the law holds only for draws from the suite's random stream;
+    implementations with a stream of their own are not tested against it.
     """
 
     name: str
@@ -154,17 +160,17 @@ class Law:
 
 @dataclass(frozen=True)
 class Operation:
-    """Something to compute, with all that is needed to judge and time any implementation of it.
+    """A computation, with everything needed to check and time any implementation of it.
 
     - ``make_inputs(case, device)`` draws the inputs from ``case.seed``.
-    - ``make_outputs(inputs)`` allocates the outputs, uninitialised. An output that has the name of an input is state
-      advanced in place: it holds a copy of that input when a launch begins. All others are poisoned before it.
-    - ``reference(inputs, outputs)`` says what each output should be and within which bound. A sampler's later draws
-      are judged given the earlier ones that the implementation itself made; hence ``outputs``.
-    - ``cost(case)`` is the least work of the case.
-    - ``laws`` are exact statements that the outputs obey as a whole.
-    - ``judge_draws(inputs, outputs)`` tests the outputs of a sampler that has a random stream of its own against the
-      law of the draws, at a stated probability of false alarm. Without it no such implementation can be registered.
+    - ``make_outputs(inputs)`` allocates uninitialised outputs. An output with the name of an input is state that is
+      advanced in place: it holds a copy of that input when a launch begins. The harness fills all others with poison.
+    - ``reference(inputs, outputs)`` gives the expected value and the bound of each output. It may use ``outputs`` to
+      condition a sampler's later draws on the implementation's own earlier ones.
+    - ``cost(case)`` is the minimal work of the case.
+    - ``laws`` are exact statements about the outputs as a whole.
+    - ``judge_draws(inputs, outputs)`` tests the outputs of a sampler with its own random stream against the
+      distribution of the draws, at a stated significance level. Without it no such implementation can be registered.
     """
 
     name: str
@@ -182,19 +188,19 @@ class Operation:
 
 
 class Unsupported(Exception):
-    """Raised by ``prepare`` for a case that the implementation is not made for. The message says why.
+    """``prepare`` raises this for a case that the implementation does not support. The message says why.
 
     The case then counts as ``unavailable``, with that reason.
     """
 
 
 def always_available(device: torch.device) -> str | None:
-    """The default of `Implementation.unavailable`: runs wherever torch does."""
+    """The default of `Implementation.unavailable`: it runs wherever torch does."""
     return None
 
 
 class Compiled(Protocol):
-    """Machine code: ``elf`` is a cubin that holds the kernel ``symbol``, launched with so much dynamic memory."""
+    """Machine code: the cubin ``elf`` contains the kernel ``symbol``, launched with ``dynamic_shared_bytes``."""
 
     @property
     def elf(self) -> bytes: ...
@@ -205,14 +211,14 @@ class Compiled(Protocol):
 
 
 class Variant(Protocol):
-    """A kernel as it is compiled for one class of shapes, for `inspect` to read its machine code without a GPU.
+    """A kernel compiled for one class of shapes. `inspect` reads its machine code without a GPU.
 
     - ``name`` is unique among the variants of an implementation.
-    - ``threads`` of a block, each of which handles ``items`` (``unit`` is the word for them) in one pass of the inner
-      loop as the source has it, or in the whole kernel if it has no loop.
-    - ``bytes_per_item``: memory traffic, read and written.
-    - ``access_bytes``: the narrowest bulk load or store promised in the inner loop; 0 promises nothing.
-    - ``archs``: the only architectures that launch it, and that it is compiled for, if any are named.
+    - ``threads`` is the number of threads in a block. Each handles ``items`` (named by ``unit``) in one iteration of
+      the inner loop of the source, or in the whole kernel if it has no loop.
+    - ``bytes_per_item`` is the memory traffic, read plus written.
+    - ``access_bytes`` is the narrowest bulk load or store that the inner loop should contain; 0 for no requirement.
+    - ``archs`` are the only architectures to compile for and launch on; empty for all.
     - ``compile(arch)`` compiles for an architecture such as "sm_90", and raises what the compiler raises.
     """
 
@@ -242,18 +248,17 @@ def no_variants() -> Sequence[Variant]:
 class Implementation:
     """One way to compute an operation.
 
-    ``prepare(inputs, outputs)`` does what need not be timed (checks, compilation, tables) and returns the launch,
-    which writes to ``outputs``, or to tensors of its own, and returns them by name. It raises `Unsupported` for a case
-    that it is not made for. ``unavailable(device)`` gives the reason why it cannot run for tensors there at all, or
-    None. ``backend`` is ``torch``, ``triton``, ``cupy`` or your own word.
-
-    ``own_stream`` says that a sampler draws from a random stream of its own and not from the suite's: it is then
-    judged by ``Operation.judge_draws`` and not element by element. ``variants()`` names the kernels whose machine code
-    `inspect` reads; it is called in a process that compiles Triton kernels (``TRITON_INTERPRET=0``) and has no GPU.
-    ``note`` is a line for `list`, such as which inputs take a slower path.
-
-    Tensors of its own that a launch returns are overwritten before the next one. ``plugin`` is filled in by the
-    registry.
+    - ``backend`` is ``torch``, ``triton``, ``cupy`` or another word of your choice.
+    - ``prepare(inputs, outputs)`` does what need not be timed (checks, compilation, tables) and returns the launch. The
+      launch writes to ``outputs``, or to tensors of its own, and returns them by name. The harness overwrites tensors
+      of its own before the next launch. ``prepare`` raises `Unsupported` for a case that it does not support.
+    - ``unavailable(device)`` returns the reason why the implementation cannot run on the device at all, or None.
+    - ``own_stream`` says that a sampler draws from its own random stream instead of the suite's. Then
+      ``Operation.judge_draws`` tests its results, and not the element-wise reference.
+    - ``variants()`` returns the kernels for `inspect`. It is called in a process that compiles Triton kernels
+      (``TRITON_INTERPRET=0``) and has no GPU.
+    - ``note`` is a line for `list`, such as which inputs take a slower path.
+    - ``plugin`` is filled in by the registry.
     """
 
     operation: str
@@ -267,5 +272,5 @@ class Implementation:
     plugin: str = ""
 
     def is_interpreted_on(self, device: torch.device) -> bool:
-        """True where a run says nothing about speed: a GPU kernel interpreted or emulated on the host."""
+        """Whether the device interprets or emulates the kernel, so that its time says nothing about its speed."""
         return device.type == "cpu" and self.backend in INTERPRETED_ON_CPU

@@ -1,4 +1,4 @@
-"""What a run writes down: measurements, records, claims about samplers, outcomes of experiments, and the run itself."""
+"""The contents of a results file: measurements, records, claims about samplers, outcomes of experiments, the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ from .operations import Status
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What the device said of itself right after a block of samples; ``first_sample`` is the first of the block.
+    """What the device reported right after a block of samples; ``first_sample`` is the index of the block's first.
 
-    ``throttled`` holds the driver's reasons for a clock below what was asked for, in words; empty if there are none.
+    ``throttled`` holds the driver's reasons for a clock below the requested one, in words.
     """
 
     first_sample: int
@@ -27,14 +27,15 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the clock said. Times are seconds for one launch; every sample is kept.
+    """The timing of an implementation in one case and mode. Times are seconds for one launch; all samples are kept.
 
-    - ``mode`` is ``cold`` (inputs not in cache) or ``hot``; ``method`` is how the clock was used (``host``: around a
-      launch; ``queue``: device events around queued launches; ``graph``: around the replay of a graph of them), and
-      a sample is the mean of ``launches_per_sample`` launches.
-    - ``noise`` is the median's standard error as a fraction of it; ``stopped`` says what ended the sampling.
-    - ``roofline_share`` is the fraction of the hardware's measured limit that binds, ``limit`` (one of `RESOURCES`);
-      None where that limit has not been measured.
+    - ``mode`` is ``cold`` (inputs not in cache) or ``hot``.
+    - ``method`` is what the clock surrounds: ``host``, a launch on the host; ``queue``, queued launches between device
+      events; ``graph``, the replay of a graph of launches between device events. A sample is the mean of
+      ``launches_per_sample`` launches.
+    - ``noise`` is the standard error of the median divided by the median; ``stopped`` says what ended the sampling.
+    - ``limit`` is the resource (one of `RESOURCES`) that bounds the speed, and ``roofline_share`` the fraction of its
+      measured ceiling that was reached; None if that ceiling was not measured.
     - ``suspicions`` are reasons to distrust the figure, in words.
     """
 
@@ -66,10 +67,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a run: an implementation, a case or law, the verdict, and the measurements if there are any.
+    """One line of a run: an implementation, a case or law, the verdict, and any measurements.
 
-    There is at most one for each mode, and only where the status is ``passed``; ``untimed`` says why a passed case
-    has none. ``source_hash`` is that of the source the implementation was made from.
+    There is at most one measurement for each mode, and only if the status is ``passed``; ``untimed`` says why a passed
+    case has none. ``source_hash`` is the hash of the implementation's source.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -99,11 +100,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing that was tested of a sampler on a target, as `validate` tells it.
+    """One test of a sampler on a target by `validate`.
 
-    ``exact`` is what theory says, ``measured`` what was found with its standard error, ``z`` their distance in units
-    of it; ``p_value`` is that of the test, whose probability of a false alarm is ``false_alarm``. What has no number
-    (reproducibility) has None. ``status`` and ``message`` are as for an `Agreement`.
+    ``exact`` is the theoretical value, ``measured`` the estimate, ``stderr`` its standard error, and ``z`` their
+    difference in standard errors. ``p_value`` is that of the test, at the significance level ``false_alarm``. Tests
+    without numbers (reproducibility) have None. ``status`` and ``message`` are as for an `Agreement`.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -124,12 +125,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """How a sampler does on a target at one temperature.
+    """The efficiency of a sampler on a target at one temperature.
 
-    ``steps_per_second`` counts steps of one chain, all chains together. ``ess_per_second`` is that times the effective
-    sample size of a step; ``autocorrelation_time`` is its inverse, in steps. ``r_hat`` is the split R-hat. All are of
-    the quantity that does worst, ``quantity``: the energy or a projection whose mean is known. ``acceptance`` is None
-    where nothing is proposed. ``energy_trace`` is the mean energy of the chains after each recorded step.
+    ``steps_per_second`` is the sum over all chains. ``ess_per_second`` is that times the effective sample size of one
+    step, which is the inverse of ``autocorrelation_time`` (in steps). ``r_hat`` is the split R-hat. They are those of
+    ``quantity``, the worst among the energy and the observables with a known mean. ``acceptance`` is the acceptance
+    rate, None without proposals. ``energy_trace`` is the mean energy of the chains after each recorded step.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -146,7 +147,7 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Standing:
-    """A sampler on a target at one temperature: its claims, and its efficiency or why nobody measured that."""
+    """A sampler on a target at one temperature: its claims, and its efficiency or why that was not measured."""
 
     sampler: str
     target: str
@@ -168,7 +169,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an experiment: its findings, each estimate judged, or the error that left it without any."""
+    """The result of an experiment: its findings with a verdict on each estimate, or the error that prevented them."""
 
     experiment: str
     summary: str
@@ -190,8 +191,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What `bench` was asked for: names (empty: all), preset, seed (None: each case's own) and ``cold``, ``hot`` or
-    ``both``."""
+    """The options of `bench`: names (empty: all), preset, mode (``cold``, ``hot`` or ``both``), and seed (None: each
+    case's own)."""
 
     operations: tuple[str, ...]
     implementations: tuple[str, ...]
@@ -202,12 +203,12 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything one command found out, as it is written to a results file.
+    """All results of one command, as written to a results file.
 
-    ``command`` is what was asked for, so that a run which is resumed asks for the same; `check` has none. ``ceilings``
-    are the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are what measuring
-    itself costs, in seconds. ``seconds`` is the time that went into each phase of the run. ``standings`` are those of
-    samplers and ``outcomes`` those of experiments, which `validate` judges.
+    ``command`` holds the options of `bench`, so that a resumed run uses the same; `check` has none. ``ceilings`` are
+    the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are the seconds that
+    measuring itself costs. ``seconds`` is the time spent in each phase of the run. ``standings`` are the results of
+    samplers and ``outcomes`` those of experiments, both from `validate`.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")

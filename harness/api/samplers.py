@@ -1,7 +1,7 @@
-"""What a sampler is held to: targets, which are laws with exact facts, and samplers, which advance chains towards them.
+"""Targets, which are distributions with known exact properties, and samplers, which run chains that sample them.
 
-A `Target` and a `Sampler` are registered by the hooks ``register_targets`` and ``register_samplers``. Every sampler is
-tried on every target that it does not refuse. Plain frozen dataclasses; nothing here runs a chain.
+The hooks ``register_targets`` and ``register_samplers`` register them. `validate` runs every sampler on every target
+that it does not refuse. These are plain frozen dataclasses; nothing here runs a chain.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,19 +16,19 @@ from torch import Tensor
 from .operations import always_available
 
 Temperature = float | Tensor
-"""A number; or a tensor (chains,), one for each chain; or a schedule (steps, chains), one for each step as well."""
+"""A number; a tensor (chains,) with one for each chain; or a schedule (steps, chains) with one for each step too."""
 
 State = Mapping[str, Any]
-"""A sampler's chains in progress. ``state["x"]`` are their positions, (chains, *target.shape), on the sampler's device
-and of the target's dtype. All else (momenta, counters, the seed) is the sampler's own."""
+"""The state of a sampler's chains. ``state["x"]`` holds their positions, (chains, *target.shape), on the sampler's
+device and in the target's dtype. Other entries (momenta, counters, the seed) are the sampler's own."""
 
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Which chain a sampler simulates, as far as the law that it leaves alone depends on it.
+    """The Markov chain that a sampler simulates, as far as its invariant distribution depends on it.
 
-    ``exact``: the target's own law is stationary (Gibbs, Metropolis). Others are named by their equation, such as
-    ``langevin`` with its ``step_size``: the discretised chain has a stationary law of its own, near the target's.
+    ``exact``: the invariant distribution is the target (Gibbs, Metropolis). Others are named by their equation, such
+    as ``langevin`` with its ``step_size``: the discretised chain has an invariant distribution near the target.
     """
 
     name: str = "exact"
@@ -37,10 +37,10 @@ class Dynamics:
 
 @dataclass(frozen=True)
 class Projection:
-    """Something that is seen of a state, ``of(x)``, one value for each chain, and its exact law.
+    """An observable with a known exact marginal. ``of(x)`` gives one value for each chain.
 
-    ``probabilities`` are those of the values 0, 1, ... (``of`` then gives integers); ``cdf`` is the distribution
-    function of a number; ``mean`` is its exact expectation. At least one of the three is known.
+    ``probabilities`` are those of the values 0, 1, ... if ``of`` gives integers; ``cdf`` is the distribution function
+    if it gives real numbers; ``mean`` is the exact expectation. Give at least one of the three.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Projection:
 
 @dataclass(frozen=True)
 class ExactLaw:
-    """The law that some dynamics leaves alone on a target at one temperature.
+    """The invariant distribution of some dynamics on a target at one temperature.
 
-    ``draw(chains, generator)`` gives independent exact draws, (chains, *shape), on the CPU. ``log_z`` is the logarithm
-    of the partition function, where it is defined and known.
+    ``draw(chains, generator)`` returns independent exact draws, (chains, *shape), on the CPU. ``log_z`` is the
+    logarithm of the partition function, if it is defined and known.
     """
 
     draw: Callable[[int, torch.Generator], Tensor]
@@ -65,19 +65,19 @@ class ExactLaw:
 
 @dataclass(frozen=True)
 class Target:
-    """A law to sample from: probability (density) proportional to ``exp(-energy(x) / temperature)``.
+    """A target distribution: probability (density) proportional to ``exp(-energy(x) / temperature)``.
 
-    - ``kind`` says how to read ``parameters``, for samplers made for such targets: ``rbm`` (weights, visible_bias,
-      hidden_bias; x are the units, visible first), ``boltzmann`` (weights, biases; x are the units), ``ising`` (length,
-      coupling), ``continuous`` (none needed), or a word of your own.
-    - ``shape`` and ``dtype`` (torch name) are those of one chain's position. ``uint8`` are units 0 and 1, ``int8``
+    - ``kind`` says what ``parameters`` contains, for samplers specialized on such targets: ``rbm`` (weights,
+      visible_bias, hidden_bias; x holds the units, visible first), ``boltzmann`` (weights, biases; x holds the units),
+      ``ising`` (length, coupling), ``continuous`` (nothing), or another word of your choice.
+    - ``shape`` and ``dtype`` (torch name) are those of one chain's position. ``uint8`` holds units 0 and 1, ``int8``
       spins -1 and 1; floating-point positions have a gradient, by autograd of ``energy``.
-    - ``energy(x)`` takes (chains, *shape) on any device and gives (chains,).
-    - ``law(temperature, dynamics)`` is what these dynamics leave alone, or None where nobody knows it. Where it has a
-      ``log_z`` it is asked at 1.1 times each temperature as well.
-    - ``temperatures`` are those at which samplers are tried.
-    - ``clamped``, bool of that shape, names elements that stay as they are at a chain's start; the law is then that of
-      the others given these. Only samplers that say so (``Sampler.clamps``) are tried on it.
+    - ``energy(x)`` takes (chains, *shape) on any device and returns (chains,).
+    - ``law(temperature, dynamics)`` is the invariant distribution of these dynamics, or None if it is unknown. If the
+      law has a ``log_z``, the harness also calls it at 1.1 times each temperature.
+    - ``temperatures`` are those at which `validate` runs samplers.
+    - ``clamped``, bool of the same shape, marks elements that keep their initial values; ``law`` is then the
+      conditional distribution of the others. `validate` runs only samplers with ``Sampler.clamps`` on such a target.
     """
 
     name: str
@@ -102,18 +102,19 @@ class Target:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Something that advances many chains at once.
+    """A Markov chain Monte Carlo method that advances many chains at once.
 
-    - ``init(target, start, seed, first_chain)`` makes a state of chains that begin at ``start`` (chains, *shape), on
-      its device. They are numbered from ``first_chain``.
+    - ``init(target, start, seed, first_chain)`` makes the state of chains that begin at ``start`` (chains, *shape), on
+      the device of ``start``. The chains are numbered from ``first_chain``.
     - ``advance(state, steps, temperature)`` makes that many steps, in place or not, and returns the state.
       ``temperature`` is a `Temperature`; `temperature_at` gives that of each step.
-    - Its randomness is a function of seed, chain, step and element alone: the same seed gives the same states, and so
-      does any split of the chains over calls of ``init``, or of the steps over calls of ``advance``.
-    - ``dynamics(target)`` says which chain it simulates. ``refuses(target)`` gives the reason why it is not made for a
-      target, or None; ``unavailable(device)`` why it cannot run for tensors there.
-    - ``accepted(state)``, if there is one, is the fraction of proposals accepted so far, (chains,).
-    - ``clamps`` says that it holds the clamped elements of a target where they are.
+    - Random numbers are a function of seed, chain, step and element alone. The same seed therefore gives the same
+      states, however the chains are split over calls of ``init`` or the steps over calls of ``advance``.
+    - ``dynamics(target)`` says which chain it simulates.
+    - ``refuses(target)`` returns the reason why it does not support a target, or None.
+    - ``unavailable(device)`` returns the reason why it cannot run on a device, or None.
+    - ``accepted(state)``, if given, is the acceptance rate of each chain so far, (chains,).
+    - ``clamps`` says that it keeps the clamped elements of a target fixed.
     """
 
     name: str
@@ -131,14 +132,14 @@ class Sampler:
 
 
 def temperature_at(temperature: Temperature, step: int) -> float | Tensor:
-    """Of step ``step`` (from 0) of a call of ``advance``: a number, or a tensor (chains,)."""
+    """The temperature of step ``step`` (from 0) in a call of ``advance``: a number, or a tensor (chains,)."""
     if isinstance(temperature, Tensor) and temperature.dim() == 2:
         return temperature[step]
     return temperature
 
 
 def reason_against(sampler: Sampler, target: Target, device: torch.device) -> str | None:
-    """Why ``sampler`` is not tried on ``target``, with tensors on ``device``; None if it is."""
+    """Why `validate` does not run ``sampler`` on ``target`` and ``device``; None if it does."""
     if target.clamped is not None and not sampler.clamps:
-        return "it does not hold elements clamped"
+        return "it does not support clamped elements"
     return sampler.refuses(target) or sampler.unavailable(device)

@@ -1,7 +1,7 @@
-"""Tests of hypotheses for authors of laws: each turns draws and an exact answer into a verdict.
+"""Hypothesis tests for authors of laws: each turns draws and an exact answer into a verdict.
 
-``false_alarm`` is the probability of rejecting an implementation that is right. A law that makes n tests divides it
-by n (Bonferroni) and joins the verdicts by `all_of`.
+``false_alarm`` is the significance level: the probability of rejecting a correct implementation. A law that makes n
+tests divides it by n (Bonferroni) and combines the verdicts with `all_of`.
 """
 
 import math
@@ -14,16 +14,16 @@ from scipy.special import chdtrc, chdtri, ndtr, ndtri
 from .operations import Agreement, Status
 
 FEWEST_EXPECTED = 5.0
-"""Cells expected less often than this are pooled: below it the chi-square law is a poor guide (Cochran 1954)."""
+"""Cells with a smaller expected count are pooled: for them the chi-square approximation is poor (Cochran 1954)."""
 
 
 def chi_square(observed_counts: ArrayLike, probabilities: ArrayLike, *, false_alarm: float = 1e-6) -> Agreement:
     """Pearson's test of independent draws against an exact discrete law.
 
-    ``observed_counts[i]`` draws fell into cell i, whose exact probability is ``probabilities[i]``. A draw in a cell of
-    probability 0 fails outright. ``error`` is the statistic, ``bound`` its critical value. Raises ValueError where the
-    arguments are no counts, no probabilities, or too few draws to test anything. ``false_alarm`` is that of the
-    chi-square law, which counts follow in the limit of many draws.
+    ``observed_counts[i]`` draws fell into cell i, which has the exact probability ``probabilities[i]``. A draw in a
+    cell of probability 0 fails at once. ``error`` is the statistic, ``bound`` its critical value. ``false_alarm`` holds
+    for the chi-square distribution, the limit for many draws. Raises ValueError for arguments that are not counts or
+    probabilities, and for too few draws to test.
     """
     _require_false_alarm(false_alarm)
     counts = np.asarray(observed_counts, dtype=np.float64)
@@ -45,7 +45,7 @@ def chi_square(observed_counts: ArrayLike, probabilities: ArrayLike, *, false_al
     freedom = len(names) - 1
     if not freedom:
         if np.count_nonzero(chances) > 1:
-            raise ValueError(f"{counts.sum():.0f} draws are too few to tell {np.count_nonzero(chances)} cells apart")
+            raise ValueError(f"{counts.sum():.0f} draws are too few to distinguish {np.count_nonzero(chances)} cells")
         return Agreement(Status.PASSED, "the only possible cell was drawn", error=0.0, bound=0.0, p_value=1.0)
 
     statistic = float(((observed - expected) ** 2 / expected).sum())
@@ -63,7 +63,7 @@ def chi_square(observed_counts: ArrayLike, probabilities: ArrayLike, *, false_al
 
 
 def _pool(counts: np.ndarray, expected: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The possible cells by name, the rarest of them joined into one that is expected often enough."""
+    """Names, observed and expected counts of the possible cells, the rarest pooled to `FEWEST_EXPECTED` or more."""
     rarest_first = [cell for cell in np.argsort(expected, kind="stable") if expected[cell] > 0]
     pooled = sum(1 for cell in rarest_first if expected[cell] < FEWEST_EXPECTED)
     while pooled and pooled < len(rarest_first) and expected[rarest_first[:pooled]].sum() < FEWEST_EXPECTED:
@@ -82,7 +82,7 @@ def within(measured: float, exact: float, stderr: float, *, false_alarm: float =
     """A two-sided z-test: ``measured``, whose standard error is ``stderr``, against the exact value.
 
     ``error`` is the absolute z, ``bound`` its critical value; ``what`` names the quantity in the message. A measured
-    value or standard error of NaN fails: broken draws make it. A standard error of 0 allows no deviation at all.
+    value or standard error of NaN fails, since broken draws produce it. A standard error of 0 allows no deviation.
     """
     _require_false_alarm(false_alarm)
     if not math.isfinite(exact):

@@ -1,9 +1,9 @@
-"""What is wrong with what a plugin registers (operations, implementations, ceilings,
-targets, samplers, experiments), before any of it is used."""
+"""Checks what plugins register and what experiments return, before the harness uses any of it."""
 
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
 import torch
@@ -23,120 +23,40 @@ _ADAPTERS: dict[type[object], dict[str, TypeAdapter[Any]]] = {
     )
 }
 
-Named = TypeVar("Named", Target, Sampler, Experiment)
+T = TypeVar("T", bound=Operation | Implementation | Ceiling | Target | Sampler | Experiment)
+
+Registrations = Mapping[type[object], Mapping[Any, Any]]
+"""What earlier hook calls registered: for each type, the objects by `key_of`."""
 
 
-def operation_faults(given: Sequence[Operation], taken: Mapping[str, Operation]) -> Iterator[str]:
-    """What forbids adding the operations ``given`` to those ``taken``; nothing if they are sound."""
-    names: set[str] = set()
-    for operation in given:
-        of = f"operation {reprlib.repr(operation.name)}"
-        wrong = [*_type_faults(operation, Operation)]
-        for law in () if wrong else operation.laws:
-            wrong += [f"law {reprlib.repr(law.name)}: {fault}" for fault in _type_faults(law, Law)]
-        if wrong:
-            yield from (f"{of}: {fault}" for fault in wrong)
-            continue
-        if not operation.name:
-            yield "an operation has an empty name"
-        if operation.name in taken or operation.name in names:
-            yield f"{of}: that name is taken; operation names are unique over all plugins"
-        if not operation.cases:
-            yield f"{of} has no cases"
-        yield from (f"{of}, {fault}" for fault in _case_faults(operation))
-        laws = [law.name for law in operation.laws]
-        yield from (f"{of} has two laws named {name!r}" for name in _repeated(laws))
-        names.add(operation.name)
+def key_of(registration: Any) -> Hashable:
+    """What must be unique among all registrations of one type over all plugins."""
+    if isinstance(registration, Implementation):
+        return registration.operation, registration.name
+    if isinstance(registration, Ceiling):
+        return registration.resource, registration.name
+    name: str = registration.name
+    return name
 
 
-def implementation_faults(
-    given: Sequence[Implementation],
-    operations: Mapping[str, Operation],
-    taken: Mapping[tuple[str, str], Implementation],
-) -> Iterator[str]:
-    """What forbids adding the implementations ``given`` to those ``taken``; nothing if they are sound."""
-    names: set[tuple[str, str]] = set()
-    for implementation in given:
-        of = f"implementation {reprlib.repr(implementation.name)}"
-        wrong = [*_type_faults(implementation, Implementation)]
-        if wrong:
-            yield from (f"{of}: {fault}" for fault in wrong)
-            continue
-        key = (implementation.operation, implementation.name)
-        if not implementation.name:
-            yield "an implementation has an empty name"
-        if implementation.operation not in operations:
-            yield f"{of}: {unknown('operation', implementation.operation, operations)}"
-        elif implementation.own_stream and operations[implementation.operation].judge_draws is None:
-            yield (
-                f"{of}: it has a random stream of its own (own_stream), and operation {implementation.operation!r} has "
-                "no judge_draws that could judge its draws"
-            )
-        if key in taken or key in names:
-            yield f"{of}: operation {implementation.operation!r} has one of that name already"
-        names.add(key)
-
-
-def ceiling_faults(given: Sequence[Ceiling], taken: Mapping[tuple[str, str], Ceiling]) -> Iterator[str]:
-    """What forbids adding the ceilings ``given`` to those ``taken``; nothing if they are sound."""
-    names: set[tuple[str, str]] = set()
-    for ceiling in given:
-        of = f"ceiling {reprlib.repr(ceiling.name)}"
-        wrong = [*_type_faults(ceiling, Ceiling)]
-        if wrong:
-            yield from (f"{of}: {fault}" for fault in wrong)
-            continue
-        key = (ceiling.resource, ceiling.name)
-        if not ceiling.name:
-            yield "a ceiling has an empty name"
-        if ceiling.resource not in RESOURCES:
-            yield f"{of}: {unknown('resource', ceiling.resource, RESOURCES)}"
-        if ceiling.amount <= 0:
-            yield f"{of}: amount should be greater than 0, got {ceiling.amount}"
-        if key in taken or key in names:
-            yield f"{of}: resource {ceiling.resource!r} has one of that name already"
-        names.add(key)
-
-
-def target_faults(given: Sequence[Target], taken: Mapping[str, Target]) -> Iterator[str]:
-    """What forbids adding the targets ``given`` to those ``taken``; nothing if they are sound."""
-    for target in given:
-        of = f"target {reprlib.repr(target.name)}"
-        wrong = [*_type_faults(target, Target)]
-        yield from (f"{of}: {fault}" for fault in wrong)
-        if wrong:
-            continue
-        if not isinstance(getattr(torch, target.dtype, None), torch.dtype):
-            yield f"{of}: torch has no dtype {target.dtype!r}"
-        if not all(size > 0 for size in target.shape):
-            yield f"{of}: shape should have sizes greater than 0, got {target.shape}"
-        if not target.temperatures:
-            yield f"{of} has no temperatures"
-        for temperature in target.temperatures:
-            if not 0 < temperature < math.inf:
-                yield f"{of}: temperatures should be finite and greater than 0, got {temperature}"
-        clamped = target.clamped
-        if clamped is not None and (clamped.shape != target.shape or clamped.dtype != torch.bool):
-            yield f"{of}: clamped should be bool {target.shape}, got {clamped.dtype} {tuple(clamped.shape)}"
-    yield from _name_faults("target", given, taken)
-
-
-def sampler_faults(given: Sequence[Sampler], taken: Mapping[str, Sampler]) -> Iterator[str]:
-    """What forbids adding the samplers ``given`` to those ``taken``; nothing if they are sound."""
-    for sampler in given:
-        yield from (f"sampler {reprlib.repr(sampler.name)}: {fault}" for fault in _type_faults(sampler, Sampler))
-    yield from _name_faults("sampler", given, taken)
-
-
-def experiment_faults(given: Sequence[Experiment], taken: Mapping[str, Experiment]) -> Iterator[str]:
-    """What forbids adding the experiments ``given`` to those ``taken``; nothing if they are sound."""
+def registration_faults(of_type: type[T], given: Sequence[T], registered: Registrations) -> Iterator[tuple[T, str]]:
+    """Each registration of one hook call that must be refused, with a sentence for every reason."""
+    kind = _KINDS[of_type]
+    keys = set(registered.get(of_type, ()))
     for each in given:
-        yield from (f"experiment {reprlib.repr(each.name)}: {fault}" for fault in _type_faults(each, Experiment))
-    yield from _name_faults("experiment", given, taken)
+        wrong = [f"{kind.of(each)}: {fault}" for fault in _type_faults(each, of_type)]
+        if not wrong:
+            if not each.name:
+                wrong.append(f"{kind.article} {kind.noun} has an empty name")
+            if key_of(each) in keys:
+                wrong.append(f"{kind.of(each)}: {kind.duplicate(each)}")
+            wrong += [f"{kind.of(each)}: {fault}" for fault in kind.own_faults(each, registered)]
+            keys.add(key_of(each))
+        yield from ((each, sentence) for sentence in wrong)
 
 
 def findings_faults(findings: object) -> Iterator[str]:
-    """What is wrong with what an experiment returned; nothing if it can be judged, written and drawn."""
+    """Why what an experiment returned cannot be judged, written or drawn; nothing if it can."""
     if not isinstance(findings, Findings):
         yield f"run must return Findings, got {reprlib.repr(findings)}"
         return
@@ -177,22 +97,15 @@ def findings_faults(findings: object) -> Iterator[str]:
             yield f"{of}: its rows should be of one length"
 
 
-def _number_faults(of: str, numbers: Iterable[object]) -> Iterator[str]:
-    """pydantic takes tensors for numbers, json does not."""
-    for each in numbers:
-        if each is not None and not isinstance(each, int | float):
-            yield f"{of}: should hold Python's numbers, got {reprlib.repr(each)} ({type(each).__name__})"
-            return
-
-
-def _name_faults(kind: str, given: Sequence[Named], taken: Mapping[str, Named]) -> Iterator[str]:
-    names = set(taken)
-    for each in given:
-        if not each.name:
-            yield f"a {kind} has an empty name"
-        if each.name in names:
-            yield f"{kind} {each.name!r}: that name is taken; {kind} names are unique over all plugins"
-        names.add(each.name)
+def _operation_faults(operation: Operation, registered: Registrations) -> Iterator[str]:
+    wrong = [f"law {reprlib.repr(law.name)}: {fault}" for law in operation.laws for fault in _type_faults(law, Law)]
+    if wrong:
+        yield from wrong
+        return
+    if not operation.cases:
+        yield "it has no cases"
+    yield from _case_faults(operation)
+    yield from (f"it has two laws named {name!r}" for name in _repeated([law.name for law in operation.laws]))
 
 
 def _case_faults(operation: Operation) -> Iterator[str]:
@@ -205,18 +118,103 @@ def _case_faults(operation: Operation) -> Iterator[str]:
         sound.append(case)
         if case.operation != operation.name:
             yield f"case {case.label!r} says that it belongs to operation {case.operation!r}"
-        if not isinstance(getattr(torch, case.dtype, None), torch.dtype):
+        if not _is_dtype(case.dtype):
             yield f"case {case.label!r}: torch has no dtype {case.dtype!r}"
     for label in _repeated([case.label for case in sound]):
-        yield f"two cases are labelled {label!r}; tell them apart by sizes, dtype or scenario"
+        yield f"two cases are labelled {label!r}; give them different sizes, dtypes or scenarios"
+
+
+def _implementation_faults(implementation: Implementation, registered: Registrations) -> Iterator[str]:
+    operations = registered.get(Operation, {})
+    if implementation.operation not in operations:
+        yield str(unknown("operation", implementation.operation, operations))
+    elif implementation.own_stream and operations[implementation.operation].judge_draws is None:
+        yield (
+            f"it has a random stream of its own (own_stream), but operation {implementation.operation!r} has "
+            "no judge_draws to test its draws"
+        )
+
+
+def _ceiling_faults(ceiling: Ceiling, registered: Registrations) -> Iterator[str]:
+    if ceiling.resource not in RESOURCES:
+        yield str(unknown("resource", ceiling.resource, RESOURCES))
+    if ceiling.amount <= 0:
+        yield f"amount should be greater than 0, got {ceiling.amount}"
+
+
+def _target_faults(target: Target, registered: Registrations) -> Iterator[str]:
+    if not _is_dtype(target.dtype):
+        yield f"torch has no dtype {target.dtype!r}"
+    if not all(size > 0 for size in target.shape):
+        yield f"shape should have sizes greater than 0, got {target.shape}"
+    if not target.temperatures:
+        yield "it has no temperatures"
+    for temperature in target.temperatures:
+        if not 0 < temperature < math.inf:
+            yield f"temperatures should be finite and greater than 0, got {temperature}"
+    clamped = target.clamped
+    if clamped is not None and (clamped.shape != target.shape or clamped.dtype != torch.bool):
+        yield f"clamped should be bool {target.shape}, got {clamped.dtype} {tuple(clamped.shape)}"
+
+
+def _no_more_faults(registration: object, registered: Registrations) -> Iterator[str]:
+    return iter(())
+
+
+def _name_is_taken(kind: str) -> Callable[[Any], str]:
+    return lambda registration: f"that name is taken; {kind} names are unique over all plugins"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How to name one type of registration, and what to check besides its types, name and key."""
+
+    noun: str
+    duplicate: Callable[[Any], str]
+    own_faults: Callable[[Any, Registrations], Iterator[str]] = _no_more_faults
+
+    @property
+    def article(self) -> str:
+        return "an" if self.noun[0] in "aeiou" else "a"
+
+    def of(self, registration: Any) -> str:
+        return f"{self.noun} {reprlib.repr(registration.name)}"
+
+
+_KINDS: dict[type[object], _Kind] = {
+    Operation: _Kind("operation", _name_is_taken("operation"), _operation_faults),
+    Implementation: _Kind(
+        "implementation",
+        lambda one: f"operation {one.operation!r} has an implementation of that name already",
+        _implementation_faults,
+    ),
+    Ceiling: _Kind(
+        "ceiling", lambda one: f"resource {one.resource!r} has a ceiling of that name already", _ceiling_faults
+    ),
+    Target: _Kind("target", _name_is_taken("target"), _target_faults),
+    Sampler: _Kind("sampler", _name_is_taken("sampler")),
+    Experiment: _Kind("experiment", _name_is_taken("experiment")),
+}
+
+
+def _is_dtype(name: str) -> bool:
+    return isinstance(getattr(torch, name, None), torch.dtype)
+
+
+def _number_faults(of: str, numbers: Iterable[object]) -> Iterator[str]:
+    """pydantic accepts tensors as numbers, json does not."""
+    for each in numbers:
+        if each is not None and not isinstance(each, int | float):
+            yield f"{of}: should hold Python's numbers, got {reprlib.repr(each)} ({type(each).__name__})"
+            return
 
 
 def _type_faults(thing: object, kind: type[object]) -> Iterator[str]:
-    """The fields of ``thing`` that are not of the types that the dataclass ``kind`` gives them."""
+    """The fields of ``thing`` whose values do not match the annotations of the dataclass ``kind``."""
     for name, adapter in _ADAPTERS[kind].items():
         value = getattr(thing, name)
         try:
-            # pydantic's strict mode knows dict alone where the type says Mapping
+            # In strict mode pydantic accepts only dict where the annotation says Mapping.
             adapter.validate_python(dict(value) if isinstance(value, Mapping) else value, strict=True)
         except ValidationError as error:
             for fault in error.errors():

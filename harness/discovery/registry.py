@@ -1,9 +1,9 @@
-"""Finds the installed plugins and asks each what it brings, so that no plugin can spoil another.
+"""Finds the installed plugins and loads each one separately, so that a faulty plugin cannot affect the others.
 
-pluggy alone would not do: one entry point that fails to import ends the loading of all, a name given twice is
-skipped in silence, a misspelt hook goes unnoticed, and one raising hook loses what every plugin returned. So each
-entry point is loaded by itself, into a plugin manager of its own, and each of its hooks is called by itself. What
-goes wrong is kept as a problem of that plugin, and what that one hook call registered is dropped as a whole.
+pluggy alone does not suffice. One entry point that fails to import ends the loading of all others. A duplicate name is
+skipped silently, a misspelt hook is never noticed, and a hook that raises discards what every other plugin returned.
+Here each plugin has its own plugin manager, and each of its hooks is called separately. A failure becomes a problem of
+that plugin, and everything that the failing hook call registered is dropped.
 """
 
 import dataclasses
@@ -12,46 +12,50 @@ import inspect
 import os
 import pkgutil
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import pluggy
 
 from ..api import hookspecs
 from ..api.ceilings import RESOURCES, Ceiling
 from ..api.experiments import Experiment
-from ..api.messages import UnknownName, describe_error, unknown
+from ..api.messages import UnknownName, describe_error, unknown, unknown_beside
 from ..api.operations import API_VERSION, Implementation, Operation
 from ..api.samplers import Sampler, Target
-from .faults import (
-    ceiling_faults,
-    experiment_faults,
-    implementation_faults,
-    operation_faults,
-    sampler_faults,
-    target_faults,
-)
+from .faults import T, key_of, registration_faults
 from .time_limit import TookTooLong, limited_to
 
 __all__ = ["ENTRY_POINT_GROUP", "PLUGINS_VARIABLE", "Plugin", "Registry", "UnknownName", "load_registry"]
 
 ENTRY_POINT_GROUP = "boltzbench"
 PLUGINS_VARIABLE = "BOLTZBENCH_PLUGINS"
-"""Environment variable: the entry-point names to load, separated by commas. Unset or empty: all."""
+"""Environment variable: the plugins to load, separated by commas. Unset or empty: all.
+
+A name is that of an entry point, or ``entry.module`` for one module of a package of plugins.
+"""
 
 LOADING_SECONDS = 60.0
-"""How long the import of a plugin may take, and each of its hooks."""
+"""Time limit for the import of a plugin, and for each of its hooks."""
 
-T = TypeVar("T", Operation, Implementation, Ceiling, Target, Sampler, Experiment)
+_TYPES: dict[str, type[Any]] = {
+    "register_operations": Operation,
+    "register_implementations": Implementation,  # after all operations, which they name
+    "register_ceilings": Ceiling,
+    "register_targets": Target,
+    "register_samplers": Sampler,
+    "register_experiments": Experiment,
+}
+"""What each hook registers, in the order in which the hooks are called."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point: where it comes from, the operations it defined, and what was wrong with it."""
+    """One plugin: where it comes from, the operations it defines, and what went wrong with it."""
 
     name: str
     module: str
@@ -69,10 +73,10 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Registry:
-    """All that the plugins brought. An operation's implementations are in order: torch first, then by name.
+    """Everything that the plugins registered.
 
-    The ceilings are in the order of `RESOURCES`, then by name; targets, samplers and experiments, by
-    name, in that of the plugins.
+    Operations, targets, samplers and experiments are in the order of the plugins. Implementations are in the order of
+    the operations, torch first, then by name; ceilings in the order of `RESOURCES`, then by name.
     """
 
     operations: Mapping[str, Operation]
@@ -98,20 +102,21 @@ class Registry:
     def select(
         self, operations: Sequence[str] = (), implementations: Sequence[str] = ()
     ) -> list[tuple[Operation, list[Implementation]]]:
-        """The operations and implementations of these names; none given means all.
+        """The operations and implementations of these names; an empty sequence selects all.
 
         Raises UnknownName for an operation that no plugin defines, and for an implementation that none of the
-        chosen operations has.
+        chosen operations has. The message includes the problems of all plugins, since a failed plugin may have
+        defined the missing name.
         """
         for name in operations:
             if name not in self.operations:
-                raise unknown("operation", name, self.operations)
+                raise unknown_beside(self.problems, "operation", name, self.operations)
         chosen = [each for name, each in self.operations.items() if not operations or name in operations]
         names = {each.name for operation in chosen for each in self.implementations_of(operation.name)}
         for name in implementations:
             if name not in names:
                 of = f" of {', '.join(operations)}" if operations else ""
-                raise unknown(f"implementation{of}", name, names)
+                raise unknown_beside(self.problems, f"implementation{of}", name, names)
         if not implementations:
             return [(operation, self.implementations_of(operation.name)) for operation in chosen]
         matching = [
@@ -124,61 +129,42 @@ class Registry:
 def load_registry(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Registry:
     """Load the plugins that ``entry_points`` name; by default those of every installed distribution.
 
-    Never raises for what a plugin does: see `Registry.problems`. Raises UnknownName if the environment variable
-    ``BOLTZBENCH_PLUGINS`` asks for a plugin that is not installed.
+    An entry point may also name a package that registers nothing itself: then each of its modules is a plugin, except
+    those with names that begin with ``_``.
+
+    What a plugin does wrong raises nothing here: see `Registry.problems`. Raises UnknownName if the environment
+    variable ``BOLTZBENCH_PLUGINS`` names a plugin that is not installed.
     """
     if entry_points is None:
         entry_points = metadata.entry_points(group=ENTRY_POINT_GROUP)
-    loading = _loaded(sorted(entry_points, key=_precedence))
+    loading = _load_plugins(sorted(entry_points, key=_precedence))
+    registered: dict[type[Any], dict[Any, Any]] = {kind: {} for kind in _TYPES.values()}
+    for hook, kind in _TYPES.items():
+        for plugin in loading:
+            given = plugin.call(hook, kind)
+            if plugin.refuses(hook, given, registration_faults(kind, given, registered)):
+                continue
+            if kind is Operation:  # it has no field for the plugin's name
+                plugin.operations = tuple(operation.name for operation in given)
+            else:
+                given = [dataclasses.replace(each, plugin=plugin.label) for each in given]
+            registered[kind].update({key_of(each): each for each in given})
 
-    operations: dict[str, Operation] = {}
-    for each in loading:
-        given = each.call("register_operations", Operation)
-        if each.accepts(operation_faults(given, operations)):
-            operations.update({operation.name: operation for operation in given})
-            each.operations = tuple(operation.name for operation in given)
-
-    implementations: dict[tuple[str, str], Implementation] = {}
-    for each in loading:
-        brought = each.call("register_implementations", Implementation)
-        if each.accepts(implementation_faults(brought, operations, implementations)):
-            for one in brought:
-                implementations[one.operation, one.name] = dataclasses.replace(one, plugin=each.label)
-
-    ceilings: dict[tuple[str, str], Ceiling] = {}
-    for each in loading:
-        limits = each.call("register_ceilings", Ceiling)
-        if each.accepts(ceiling_faults(limits, ceilings)):
-            for limit in limits:
-                ceilings[limit.resource, limit.name] = dataclasses.replace(limit, plugin=each.label)
-
-    targets: dict[str, Target] = {}
-    for each in loading:
-        laws = each.call("register_targets", Target)
-        if each.accepts(target_faults(laws, targets)):
-            targets.update({law.name: dataclasses.replace(law, plugin=each.label) for law in laws})
-
-    samplers: dict[str, Sampler] = {}
-    for each in loading:
-        found = each.call("register_samplers", Sampler)
-        if each.accepts(sampler_faults(found, samplers)):
-            samplers.update({one.name: dataclasses.replace(one, plugin=each.label) for one in found})
-
-    experiments: dict[str, Experiment] = {}
-    for each in loading:
-        questions = each.call("register_experiments", Experiment)
-        if each.accepts(experiment_faults(questions, experiments)):
-            experiments.update({one.name: dataclasses.replace(one, plugin=each.label) for one in questions})
-
-    rank = {name: position for position, name in enumerate(operations)}
-    ordered = sorted(implementations.values(), key=lambda i: (rank[i.operation], i.backend != "torch", i.name))
-    resources = list(RESOURCES)
-    limits = sorted(ceilings.values(), key=lambda c: (resources.index(c.resource), c.name))
-    plugins = tuple(each.end() for each in loading)
+    operations, resources = list(registered[Operation]), list(RESOURCES)
+    implementations = sorted(
+        registered[Implementation].values(),
+        key=lambda each: (operations.index(each.operation), each.backend != "torch", each.name),
+    )
+    ceilings = sorted(registered[Ceiling].values(), key=lambda each: (resources.index(each.resource), each.name))
     return Registry(
-        MappingProxyType(operations), tuple(ordered), plugins, tuple(limits), MappingProxyType(targets),
-        MappingProxyType(samplers), MappingProxyType(experiments),
-    )  # fmt: skip
+        MappingProxyType(registered[Operation]),
+        tuple(implementations),
+        tuple(plugin.result() for plugin in loading),
+        tuple(ceilings),
+        MappingProxyType(registered[Target]),
+        MappingProxyType(registered[Sampler]),
+        MappingProxyType(registered[Experiment]),
+    )
 
 
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
@@ -187,114 +173,130 @@ def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
 
 
 def _precedence(entry_point: metadata.EntryPoint) -> tuple[bool, str, str, str]:
-    # The suite's own plugins come first: whoever takes a name that is taken already is the one refused.
+    # The suite's own plugins come first: of two plugins that register the same name, the later one is refused.
     distribution, _ = _origin(entry_point)
     return distribution != "boltzbench", distribution, entry_point.name, entry_point.value
 
 
-def _loaded(entry_points: Sequence[metadata.EntryPoint]) -> list["_Loading"]:
-    """The plugins that the environment variable names, or all: imported, with packages replaced by their modules."""
+def _load_plugins(entry_points: Sequence[metadata.EntryPoint]) -> list["_Loading"]:
+    """Import all plugins, or those that the environment variable names. Modules take the place of their package."""
     wanted = [name.strip() for name in os.environ.get(PLUGINS_VARIABLE, "").split(",") if name.strip()]
     pending = [
         _Loading(entry_point.name, entry_point.value, _origin(entry_point), entry_point.load)
         for entry_point in entry_points
-        if not wanted or any(_lies_in(entry_point.name, name) or _lies_in(name, entry_point.name) for name in wanted)
     ]
-    loading: list[_Loading] = []
+    known: list[str] = []
     first: dict[str, _Loading] = {}
+    finished: list[_Loading] = []
     while pending:
         each = pending.pop(0)
+        known.append(each.name)
+        if wanted and not any(_is_within(each.name, name) or _is_within(name, each.name) for name in wanted):
+            continue
         if each.name in first:
             each.problem(f"not loaded: {first[each.name].label} has the same name")
         else:
             first[each.name] = each
-            parts = each.load()
-            if parts is not None:
-                pending[:0] = parts
+            if modules := each.load():
+                pending[:0] = modules
                 continue
-        loading.append(each)
+        finished.append(each)
     for name in wanted:
-        if not any(_lies_in(each, name) for each in first):
-            raise unknown(f"plugin in {PLUGINS_VARIABLE}", name, [*first, *(each.name for each in entry_points)])
-    return [each for each in loading if not wanted or any(_lies_in(each.name, name) for name in wanted)]
+        if not any(_is_within(each, name) for each in first):
+            problems = [problem for each in finished for problem in each.problems]
+            raise unknown_beside(problems, f"plugin in {PLUGINS_VARIABLE}", name, known)
+    return [each for each in finished if not wanted or any(_is_within(each.name, name) for name in wanted)]
 
 
-def _lies_in(name: str, around: str) -> bool:
-    """Whether the plugin ``name`` is ``around`` or stands in the package of that name."""
-    return f"{name}.".startswith(f"{around}.")
+def _is_within(name: str, package: str) -> bool:
+    """Whether ``name`` is the plugin ``package`` or a module in the package of that name."""
+    return f"{name}.".startswith(f"{package}.")
 
 
 @dataclass
 class _Loading:
-    """A plugin while it is being loaded and asked."""
+    """A plugin during loading."""
 
     name: str
     module: str
     origin: tuple[str, str]
     importer: Callable[[], Any]
-    manager: pluggy.PluginManager | None = None  # None until, and unless, it loads
+    package: str = ""
+    manager: pluggy.PluginManager | None = None  # set only if loading succeeds
     operations: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
 
     @property
-    def label(self) -> str:
-        return self.end().label
+    def loaded(self) -> bool:
+        return self.manager is not None
 
-    def end(self) -> Plugin:
-        loaded = self.manager is not None
-        return Plugin(self.name, self.module, *self.origin, tuple(self.problems), self.operations, loaded)
+    @property
+    def label(self) -> str:
+        return self.result().label
+
+    def result(self) -> Plugin:
+        return Plugin(self.name, self.module, *self.origin, tuple(self.problems), self.operations, self.loaded)
 
     def problem(self, words: str) -> None:
         self.problems.append(f"{self.label}: {words}")
 
-    def accepts(self, faults: Iterable[str]) -> bool:
-        """Make a problem of each of ``faults``; True if there are none."""
-        before = len(self.problems)
-        for words in faults:
-            self.problem(words)
-        return len(self.problems) == before
+    def refuses(self, hook: str, given: Sequence[T], faults: Iterable[tuple[T, str]]) -> bool:
+        """Whether there are ``faults``; each becomes a problem. The last one names the sound registrations dropped
+        with the faulty ones."""
+        found = [*faults]
+        faulty = [id(each) for each, _ in found]
+        sound = [each.name for each in given if id(each) not in faulty]
+        for position, (_, sentence) in enumerate(found, 1):
+            self.problem(sentence + (_dropped(hook, sound) if position == len(found) else ""))
+        return bool(found)
 
-    def load(self) -> list["_Loading"] | None:
-        """Import the plugin and read its hooks. Of a package of plugins, return its modules instead."""
+    def load(self) -> list["_Loading"]:
+        """Import the plugin and find its hooks. If it is a package of plugins, return its modules instead."""
         try:
             with limited_to(LOADING_SECONDS):
                 plugin = self.importer()
-        except (Exception, SystemExit, TookTooLong) as error:  # a plugin's script may well end in sys.exit()
+        except (Exception, SystemExit, TookTooLong) as error:  # a script may well end in sys.exit()
             self.problem(f"cannot be imported from {self.module}: {describe_error(error)}")
-            return None
+            return []
         api = getattr(plugin, "BOLTZBENCH_API", None)
+        has_hooks = any(name.startswith("register_") for name in dir(plugin))
+        if api is None and not has_hooks and hasattr(plugin, "__path__"):
+            modules = [*self._modules(plugin)]
+            if not modules:
+                self.problem(
+                    f"brings nothing: package {self.module} has neither hooks nor modules (names that begin with _ do "
+                    f"not count); add a module that states BOLTZBENCH_API = {API_VERSION}"
+                )
+            return modules
         if api is None:
-            if parts := self._parts(plugin):
-                return parts
-            self.problem(f"not loaded: {self.module} must state BOLTZBENCH_API = {API_VERSION}")
-            return None
+            where = f"module {self.module} of package {self.package}" if self.package else self.module
+            advice = "" if has_hooks or not self.package else "; or begin its name with _ if it is no plugin"
+            self.problem(f"not loaded: {where} must state BOLTZBENCH_API = {API_VERSION}{advice}")
+            return []
         if type(api) is not int or api != API_VERSION:
             self.problem(
-                f"not loaded: written for BOLTZBENCH_API = {reprlib.repr(api)}, while this boltzbench has {API_VERSION}"
+                f"not loaded: {self.module} is written for BOLTZBENCH_API = {reprlib.repr(api)}, while this boltzbench "
+                f"has {API_VERSION}; install a version of the plugin for it"
             )
-            return None
+            return []
         manager = pluggy.PluginManager("boltzbench")
         manager.add_hookspecs(hookspecs)
         try:
             manager.register(plugin, name=self.name)
-        except Exception as error:  # a hook whose parameters are not the specification's
+        except Exception as error:  # a hook whose parameters differ from the specification
             self.problem(f"not loaded: {describe_error(error)}")
-            return None
+            return []
         self.manager = manager
         self._report_hooks_that_never_run(manager, plugin)
-        return None
+        return []
 
-    def _parts(self, package: Any) -> list["_Loading"]:
-        """The modules of a package that has no hook of its own, but for those whose names begin with ``_``."""
-        if any(name.startswith("register_") for name in vars(package)):
-            return []
-        names = sorted(each.name for each in pkgutil.iter_modules(getattr(package, "__path__", ())))
-        return [
-            _Loading(f"{self.name}.{name}", module, self.origin, partial(importlib.import_module, module))
-            for name in names
-            if not name.startswith("_")
-            for module in [f"{self.module}.{name}"]
-        ]
+    def _modules(self, package: Any) -> Iterator["_Loading"]:
+        """The plugins in a package: its modules and subpackages, except those with names that begin with ``_``."""
+        for name in sorted(each.name for each in pkgutil.iter_modules(package.__path__)):
+            if not name.startswith("_"):
+                module = f"{package.__name__}.{name}"
+                importer = partial(importlib.import_module, module)
+                yield _Loading(f"{self.name}.{name}", module, self.origin, importer, package.__name__)
 
     def _report_hooks_that_never_run(self, manager: pluggy.PluginManager, plugin: Any) -> None:
         known = [name for name in vars(hookspecs) if name.startswith("register_")]
@@ -313,11 +315,11 @@ class _Loading:
             self.problem(f"brings nothing: no function of {self.module} is marked with @hookimpl")
 
     def call(self, hook: str, expected: type[T]) -> list[T]:
-        """What the plugin registers in this hook; nothing, and a problem, if the call goes wrong."""
+        """What the plugin registers in this hook. If the call fails: an empty list, and a problem."""
         if self.manager is None:
             return []
         given: list[T] = []
-        refused: list[TypeError] = []  # kept, because the plugin may catch what register raises
+        refused: list[TypeError] = []  # kept, because the plugin may catch what `register` raises
 
         def register(thing: T) -> None:
             if not isinstance(thing, expected):
@@ -336,16 +338,21 @@ class _Loading:
             fault = describe_error(error)
         except TookTooLong as error:
             fault = describe_error(error)
-            self.manager = None  # it is asked nothing more, nor loaded by a worker
+            self.manager = None  # no other hook is called, and no worker loads it
         if refused:
             fault = f"TypeError: {refused[0]}"
         if fault:
-            self.problem(f"{hook} failed: {fault}")
-            return []
-        if returned:
-            self.problem(f"{hook} must call register and return None: {_what_was_returned(returned)}")
+            fault = f"{hook} failed: {fault}"
+        elif returned:
+            fault = f"{hook} must call register and return None: {_what_was_returned(returned)}"
+        if fault:
+            self.problem(fault + _dropped(hook, [each.name for each in given]))
             return []
         return given
+
+
+def _dropped(hook: str, names: Sequence[str]) -> str:
+    return f"; {hook} registers all or nothing, which also drops {', '.join(map(str, names))}" if names else ""
 
 
 def _what_was_returned(returned: Any) -> str:

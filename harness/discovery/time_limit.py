@@ -1,4 +1,4 @@
-"""A limit on the time that some Python code of another may take."""
+"""A time limit for Python code of plugins."""
 
 import signal
 import threading
@@ -8,15 +8,15 @@ from types import FrameType
 
 
 class TookTooLong(BaseException):
-    """Raised within code that took longer than it may. No ``Exception``, so that this code does not catch it."""
+    """Raised in code that exceeds its time limit. Not an ``Exception``, which that code might catch."""
 
 
 @contextmanager
 def limited_to(seconds: float) -> Iterator[None]:
-    """Raises `TookTooLong` in what runs longer; again each second, if that is caught there.
+    """Raise `TookTooLong` in the body after this time, and again every second in case the body catches it.
 
-    By a signal of the system's clock: in another thread than the main one, and where no such signal exists, nothing is
-    limited; nor is a call that never comes back from machine code.
+    Uses SIGALRM. There is no limit outside the main thread, on systems without that signal, or for a call that never
+    returns from machine code.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield

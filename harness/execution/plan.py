@@ -1,4 +1,4 @@
-"""What a command will do: its steps, in order."""
+"""The steps of a command, in order."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Mode = Literal["cold", "hot"]
 
 @dataclass(frozen=True)
 class Step:
-    """One implementation, the case or the law to judge it by, and the seed of its (first) data."""
+    """One implementation, one case or law, and the seed of the (first) data."""
 
     operation: Operation
     implementation: Implementation
@@ -34,10 +34,10 @@ def plan(
     preset: str = PRESETS[-1],
     seed: int | None = None,
 ) -> list[Step]:
-    """The steps for the cases (and laws) of these purposes that ``preset`` contains.
+    """The steps for the cases and laws of these purposes that ``preset`` includes.
 
-    Where ``seed`` is None each case has its own, and a law 0. The implementations of an operation take turns on each
-    case, so that what is found out about it stands together.
+    If ``seed`` is None, each case uses its own seed and each law 0. All implementations of an operation come before the
+    next case, so that the results of a case stand together.
     """
     presets = PRESETS[: PRESETS.index(preset) + 1]
     steps: list[Step] = []

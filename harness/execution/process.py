@@ -1,4 +1,4 @@
-"""What a process settles about its device before it loads any plugin."""
+"""Prepares a process for its device, before it loads any plugin."""
 
 import os
 
@@ -8,14 +8,14 @@ from ..results.environment import cuda_unusable
 
 
 def prepare_process_for(device: torch.device) -> None:
-    """Settle, before any plugin can import Triton, whether its kernels are interpreted (CPU) or compiled (GPU).
+    """Choose whether Triton interprets (CPU) or compiles (GPU) its kernels. Triton reads the choice on import.
 
-    Raises RuntimeError if the GPU cannot be used any more.
+    Raises RuntimeError if the GPU cannot be used.
     """
     if device.type == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
         return
-    # Left over in the user's environment it would give the interpreter's times as the GPU's.
+    # Set in the user's environment, it would make the GPU's times those of the interpreter.
     os.environ.pop("TRITON_INTERPRET", None)
     if reason := cuda_unusable():
         raise RuntimeError(f"{device} cannot be used: {reason}")

@@ -1,5 +1,5 @@
-"""What `check` and `bench` do with their steps: each is judged; what agrees is timed, the implementations of a case
-taking turns. Ctrl-C passes through, and the records kept before it stand."""
+"""Runs the steps of `check` and `bench`: checks each one, then times those that agree, the implementations of a case in
+turn. Ctrl-C passes through; records passed to ``keep`` before it are not lost."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -11,27 +11,27 @@ import torch
 from ..api.operations import Case, Cost, Status
 from ..api.records import Measurement, Record
 from .plan import Mode, Step
-from .trial import Block, Failed, TrialProtocol
+from .trial import Block, TrialFailed, TrialProtocol
 
 INTERPRETED = "interpreted on the CPU: correctness only"
-"""Why a kernel that is interpreted or emulated has no time."""
+"""Why an interpreted or emulated kernel has no measurement."""
 
 BASELINES = ("torch", "torch_compile")
 INCREDIBLE = 10.0
-"""How many times faster than the best of the baselines a figure may be before it is suspect."""
+"""A figure this many times faster than the best baseline is suspicious."""
 
 
 class Display(Protocol):
-    """Who shows how it goes."""
+    """Progress display."""
 
     def step(self, step: Step) -> None:
-        """It is this step's turn."""
+        """The work on this step begins or continues."""
 
     def block(self, block: Block) -> None:
-        """The step whose turn it is has taken samples."""
+        """The present step has taken samples."""
 
     def done(self) -> None:
-        """One more step has its record."""
+        """One more step is finished."""
 
 
 def carry_out(
@@ -45,10 +45,10 @@ def carry_out(
     keep: Callable[[Record], None],
     display: Display,
 ) -> None:
-    """Judge each step; then time, in these modes, what agrees in a bench or real case. ``keep`` is given each record.
+    """Check each step, then time in these ``modes`` those that agree in a bench or real case.
 
-    ``share`` gives a measurement its share of the device's limits. The implementations of a case
-    are sampled in turns, block by block, so that what drifts meanwhile (clocks, temperature) concerns all alike.
+    Calls ``keep`` with each finished record. ``share`` adds the roofline share to a measurement. The implementations of
+    a case are sampled in turn, block by block, so that drift of clocks and temperature affects all alike.
     """
     for _, group in groupby(steps, key=lambda step: (step.operation.name, step.purpose, step.label)):
         timed: dict[TrialProtocol, Record] = {}
@@ -77,27 +77,27 @@ def _time_in_turns(
     share: Callable[[Measurement, Cost], Measurement],
     display: Display,
 ) -> dict[TrialProtocol, Record]:
-    """The records with a measurement in this mode added, or with the failure that came instead."""
+    """The records with a measurement in this mode added, or the records of failures."""
     records = dict(trials)
-    racing = [trial for trial, record in records.items() if record.status is Status.PASSED]
+    running = [trial for trial, record in records.items() if record.status is Status.PASSED]
 
     def attempt(trial: TrialProtocol, act: Callable[[TrialProtocol], None]) -> bool:
-        """False if the trial failed: its record is the failure's."""
+        """Whether ``act`` succeeded. Otherwise the trial's record becomes that of the failure."""
         display.step(trial.step)
         try:
             act(trial)
-        except Failed as failed:
+        except TrialFailed as failed:
             records[trial] = failed.record
             return False
         return True
 
-    wanting: list[TrialProtocol] = []
+    unfinished: list[TrialProtocol] = []
 
     def take_block(trial: TrialProtocol) -> None:
         block = trial.take_block()
         display.block(block)
         if block.more:
-            wanting.append(trial)
+            unfinished.append(trial)
 
     measured: dict[TrialProtocol, Measurement] = {}
 
@@ -106,13 +106,13 @@ def _time_in_turns(
         assert isinstance(trial.step.subject, Case)
         measured[trial] = share(measurement, trial.step.operation.cost(trial.step.subject))
 
-    racing = [trial for trial in racing if attempt(trial, lambda trial: trial.start(mode))]
-    turn = racing
+    running = [trial for trial in running if attempt(trial, lambda trial: trial.start(mode))]
+    turn = running
     while turn:
-        wanting = []
-        racing = [trial for trial in racing if trial not in turn or attempt(trial, take_block)]
-        turn = wanting
-    for trial in racing:
+        unfinished = []
+        running = [trial for trial in running if trial not in turn or attempt(trial, take_block)]
+        turn = unfinished
+    for trial in running:
         attempt(trial, finish)
 
     names = {trial: trial.step.implementation.name for trial in measured}

@@ -1,7 +1,7 @@
-"""One step while it is carried out: judged, then timed block by block.
+"""Runs one step: checks it, then times it block by block.
 
-A `Trial` works in this process. A worker runs one for its parent, which asks the same of it (`worker.RemoteTrial`).
-It never raises for what a plugin's code does but `Failed`, which carries the record of the failure.
+A `Trial` runs in this process; a `worker.RemoteTrial` has the same methods and runs one in a worker. Whatever a
+plugin's code raises becomes a record, or a `TrialFailed` with the record.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,16 +16,16 @@ from ..api.messages import describe_error
 from ..api.operations import Agreement, Case, Implementation, Inputs, Launch, Law, Status, Tensors
 from ..api.records import Measurement, Record
 from ..results.source_hash import source_hash
-from ..timing.launch_audit import AgreementLost
+from ..timing.launch_audit import FailedWhileTimed
 from ..timing.stopwatch import Stopwatch
 from .plan import Mode, Step
 
 Announce = Callable[[str], None]
-"""Is told the phase that begins: ``compile``, ``check``, ``warm-up`` or ``sampling``."""
+"""Called with the phase that begins: ``compile``, ``check``, ``warm-up`` or ``sampling``."""
 
 
-class Failed(Exception):
-    """A step came to an end with ``record``, whose status is not ``passed``."""
+class TrialFailed(Exception):
+    """A step ended with a ``record`` of a status other than ``passed``."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)
@@ -34,7 +34,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Block:
-    """How the sampling of a trial stands after a block: whether more is wanted, samples so far, and their noise."""
+    """The progress of a trial after a block: whether it needs more, the number of samples so far, and their noise."""
 
     more: bool
     samples: int
@@ -42,8 +42,8 @@ class Block:
 
 
 class TrialProtocol(Protocol):
-    """What can be asked of a trial, in this order: ``judge``; then for each mode ``start``, ``take_block`` until no
-    more is wanted, ``finish``. All but ``judge`` raise `Failed`."""
+    """The methods of a trial. Call ``judge``, then for each mode ``start``, ``take_block`` until the block says that no
+    more are needed, and ``finish``. All but ``judge`` raise `TrialFailed`."""
 
     step: Step
 
@@ -54,7 +54,7 @@ class TrialProtocol(Protocol):
 
 
 class Trial:
-    """A step carried out in this process. ``announce`` is told each phase."""
+    """Runs a step in this process. Calls ``announce`` with each phase."""
 
     def __init__(self, step: Step, device: torch.device, announce: Announce = lambda phase: None) -> None:
         self.step = step
@@ -63,9 +63,9 @@ class Trial:
         self._stopwatch: Stopwatch | None = None
 
     def judge(self, draws: int) -> Record:
-        """The verdict. The data of a case is drawn ``draws`` times, from consecutive seeds; a law is tested once.
+        """The record with the verdict. Draws the data of a case from ``draws`` consecutive seeds; tests a law once.
 
-        Where a kernel is interpreted, which takes minutes for the whole suite, the data is drawn once.
+        Uses one seed for an interpreted kernel, since interpretation takes minutes for the whole suite.
         """
         step = self.step
         self._announce("check")
@@ -83,13 +83,16 @@ class Trial:
                 draws = 1 if implementation.is_interpreted_on(self._device) else draws
                 seeds = range(step.seed, step.seed + draws)
                 verdict = check_case(step.operation, implementation, step.subject, self._device, seeds)
-        except (Exception, SystemExit) as error:  # the operation's: the check answers for the implementation's own
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # the operation's: the check handles the implementation's
             message = f"the check of operation {step.operation.name} itself raised {describe_error(error)}"
             verdict = Agreement(Status.ERROR, message)
         return record_of(step, verdict)
 
     def start(self, mode: Mode) -> None:
-        """Prepares and warms up."""
+        """Prepare and warm up."""
         step = self.step
         assert isinstance(step.subject, Case), "a law is not timed"
         with self._failing():
@@ -111,24 +114,24 @@ class Trial:
         with self._failing():
             self._announce("check")
             measurement = self._stopwatch.finish()
-        self._stopwatch = None  # and with it the memory of the case
+        self._stopwatch = None  # frees the memory of the case
         return measurement
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
         try:
             yield
-        except AgreementLost as lost:
+        except FailedWhileTimed as failure:
             self._stopwatch = None
-            raise Failed(record_of(self.step, replace(lost.agreement, message=str(lost)))) from lost
+            raise TrialFailed(record_of(self.step, replace(failure.agreement, message=str(failure)))) from failure
         except (Exception, SystemExit) as error:
             self._stopwatch = None
             message = f"agrees, but timing it raised {describe_error(error)}"
-            raise Failed(record_of(self.step, Agreement(Status.ERROR, message))) from error
+            raise TrialFailed(record_of(self.step, Agreement(Status.ERROR, message))) from error
 
 
 def record_of(step: Step, agreement: Agreement) -> Record:
-    """The record of a step that came out like this. Nothing is measured yet."""
+    """The record of a step with this verdict and no measurements."""
     case = step.subject if isinstance(step.subject, Case) else None
     return Record(
         operation=step.operation.name,
@@ -150,21 +153,21 @@ def record_of(step: Step, agreement: Agreement) -> Record:
 
 
 def sources_of(step: Step) -> str:
-    """The hash of the source of the implementation and of the data it is tried on."""
+    """The hash of the source of the implementation and of `make_inputs`."""
     return source_hash(step.implementation.prepare, step.operation.make_inputs)
 
 
 def _announcing(implementation: Implementation, announce: Announce) -> Implementation:
-    """The same, telling when it compiles: from ``prepare`` until its first launch has returned."""
+    """The implementation with calls of ``announce``: it compiles from ``prepare`` until the first launch returns."""
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
         announce("compile")
         launch: Any = implementation.prepare(inputs, outputs)
-        if not callable(launch):  # which the check words better than a call would
+        if not callable(launch):  # the check reports this better than a failed call would
             return launch  # type: ignore[no-any-return]
         compiled = False
 
-        def launch_and_tell() -> Tensors:
+        def launch_and_announce() -> Tensors:
             nonlocal compiled
             result: Tensors = launch()
             if not compiled:
@@ -172,6 +175,6 @@ def _announcing(implementation: Implementation, announce: Announce) -> Implement
                 compiled = True
             return result
 
-        return launch_and_tell
+        return launch_and_announce
 
     return replace(implementation, prepare=prepare)

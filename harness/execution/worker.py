@@ -1,7 +1,7 @@
-"""Implementations in processes of their own, so that a crash, a hang or an exit in one is its status and no more.
+"""Runs implementations in worker processes, so that a crash, a hang or an exit becomes the status of one step.
 
-The parent asks, a worker answers: `RemoteTrial` passes each question of a trial on. Between question and answer a
-worker tells the phases that it enters. The parent waits for so long; then it kills the worker.
+The parent sends a question and the worker an answer: `RemoteTrial` forwards the methods of a trial. Before the answer
+the worker sends the phases that it enters. If the answer takes too long, the parent kills the worker.
 """
 
 import ctypes
@@ -29,23 +29,23 @@ from ..timing.roofline import ceilings_of
 from ..validation.standing import standings
 from .plan import Mode, Step
 from .process import prepare_process_for
-from .trial import Announce, Block, Failed, Trial, record_of
+from .trial import Announce, Block, Trial, TrialFailed, record_of
 
 STARTING_SECONDS = 120.0
-"""How long a worker may take to import torch and the plugins, on a busy machine."""
+"""Time limit for a worker to import torch and the plugins on a busy machine."""
 
 LIMITS_SECONDS = 600.0
-"""How long the measuring of all ceilings may take."""
+"""Time limit for measuring all ceilings."""
 
 _processes = multiprocessing.get_context("forkserver")
-"""A worker starts from a server that has imported torch and touched neither a GPU nor a plugin: fresh, and at once."""
+"""Workers fork from a server that has imported torch, but no plugin, and has not used a GPU."""
 
 Key = tuple[str, str, str, bool, int]
-"""What names a step in another process: operation, implementation, label, whether it is a law, seed."""
+"""Identifies a step in another process: operation, implementation, label, whether it is a law, seed."""
 
 
 class WorkerDied(Exception):
-    """A worker gave no answer. ``status`` is ``error`` or ``timeout``, the message says what became of it."""
+    """A worker gave no answer. ``status`` is ``error`` or ``timeout``; the message says what happened to it."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -53,29 +53,29 @@ class WorkerDied(Exception):
 
 
 class Workers:
-    """A worker for each implementation of the operation at hand. ``announce`` is told their phases.
+    """A worker for each implementation of the present operation. Calls ``announce`` with their phases.
 
-    ``time_limit`` is how many seconds one answer may take: a verdict, a warm-up, a block of samples. The workers load
-    ``plugins`` alone, by name: not those that could not be loaded here, of which one may hang.
+    ``time_limit`` is the limit in seconds for one answer: a verdict, a warm-up, a block of samples. The workers load
+    only ``plugins``, by name, because a plugin that failed to load here may hang there.
     """
 
     def __init__(self, device: torch.device, announce: Announce, time_limit: float, plugins: Iterable[str]) -> None:
         _processes.set_forkserver_preload([__name__])
-        with _without_ctrl_c():  # else the server would show its own traceback
+        with _without_ctrl_c():  # otherwise the server would print its own traceback
             forkserver.ensure_running()
         self._device, self._announce, self._time_limit = device, announce, time_limit
         self._environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
         self._workers: dict[tuple[str, str], _Worker] = {}
 
     def trial(self, step: Step) -> "RemoteTrial":
-        """The trial of ``step``. The workers of other operations are no longer needed and end."""
+        """The trial of ``step``. Ends the workers of other operations."""
         for operation, implementation in list(self._workers):
             if operation != step.operation.name:
                 self._workers.pop((operation, implementation)).end()
         return RemoteTrial(step, self)
 
     def limits(self) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:
-        """What measuring costs on this device, the device's ceilings, and what went wrong, in words."""
+        """The overheads of measuring on this device, the device's ceilings, and problems in words."""
         costs: dict[str, float] = {}
         try:
             worker = _Worker(self._device, self._announce, LIMITS_SECONDS, self._environment)
@@ -85,36 +85,31 @@ class Workers:
                 rates, problems = worker.ask("ceilings")
             finally:
                 worker.end()
-        except WorkerDied as lost:
-            return costs, {}, (f"the limits of {self._device} could not be measured: {lost}",)
+        except WorkerDied as death:
+            return costs, {}, (f"the limits of {self._device} could not be measured: {death}",)
         return costs, rates, tuple(problems)
 
     def ask(self, step: Step, question: str, *arguments: Any) -> Any:
-        """The answer of the step's worker. Raises `Failed`, after which the next step gets a new worker."""
-        names = step.operation.name, step.implementation.name
+        """The answer of the step's worker. If it dies: `TrialFailed`, and the next step gets a new worker."""
         try:
-            if names not in self._workers:
-                self._workers[names] = self._new()
-            return self._workers[names].ask(question, *arguments)
-        except WorkerDied as lost:
-            if names in self._workers:
-                self._workers.pop(names).end()
-            raise Failed(record_of(step, Agreement(lost.status, str(lost)))) from lost
-        except Failed as failed:
+            return self._ask((step.operation.name, step.implementation.name), question, *arguments)
+        except WorkerDied as death:
+            raise TrialFailed(record_of(step, Agreement(death.status, str(death)))) from death
+        except TrialFailed as failed:
             self.distrust_after(failed.record)
             raise
         finally:
             self._announce("harness")
 
     def distrust_after(self, record: Record) -> None:
-        """An error on a GPU may leave its process unable to use the GPU again: the next step gets a new worker."""
+        """End the worker after an error on a GPU, since its process may be unable to use the GPU again."""
         worker = self._workers.get((record.operation, record.implementation))
         if worker and record.status is Status.ERROR and self._device.type == "cuda":
             del self._workers[record.operation, record.implementation]
             worker.end()
 
     def standings(self, sampler: Sampler, target: Target, seed: int) -> list[Standing]:
-        """How a sampler stands on a target. The workers of other samplers end. Raises `WorkerDied`."""
+        """The standings of a sampler on a target. Ends the workers of other samplers. Raises `WorkerDied`."""
         names = "sampler", sampler.name
         found: list[Standing] = self._only(names, "standings", sampler.name, target.name, seed)
         if self._device.type == "cuda" and any(each.status is Status.ERROR for one in found for each in one.claims):
@@ -122,14 +117,18 @@ class Workers:
         return found
 
     def outcome(self, experiment: Experiment, seed: int) -> Outcome:
-        """What becomes of an experiment: they share a worker, and all others end. Raises `WorkerDied`."""
+        """The outcome of an experiment. All experiments share one worker; ends all others. Raises `WorkerDied`."""
         found: Outcome = self._only(("experiments", ""), "conduct", experiment.name, seed)
         return found
 
     def _only(self, names: tuple[str, str], question: str, *arguments: Any) -> Any:
-        """The answer of the worker so named, the others being ended."""
+        """The answer of this worker. Ends all others."""
         for other in [each for each in self._workers if each != names]:
             self._workers.pop(other).end()
+        return self._ask(names, question, *arguments)
+
+    def _ask(self, names: tuple[str, str], question: str, *arguments: Any) -> Any:
+        """The answer of this worker, which starts first if it does not exist. If it dies, it is removed."""
         try:
             if names not in self._workers:
                 self._workers[names] = self._new()
@@ -149,7 +148,7 @@ class Workers:
 
 
 class RemoteTrial:
-    """A `Trial` that a worker carries out."""
+    """A `Trial` that runs in a worker."""
 
     def __init__(self, step: Step, workers: Workers) -> None:
         self.step = step
@@ -160,7 +159,7 @@ class RemoteTrial:
         key: Key = step.operation.name, step.implementation.name, step.label, isinstance(step.subject, Law), step.seed
         try:
             record: Record = self._workers.ask(step, "judge", key, draws)
-        except Failed as failed:
+        except TrialFailed as failed:
             return failed.record
         self._workers.distrust_after(record)
         return record
@@ -194,7 +193,7 @@ class _Worker:
             raise
 
     def ask(self, question: str, *arguments: Any) -> Any:
-        with suppress(OSError):  # it may have died meanwhile: the answer says how
+        with suppress(OSError):  # if the worker has died, `_answer` says how
             self._connection.send((question, *arguments))
         return self._answer(self._time_limit)
 
@@ -210,7 +209,7 @@ class _Worker:
             if kind == "answer":
                 return content
             if kind == "failed":
-                raise Failed(content)
+                raise TrialFailed(content)
             if kind == "broken":
                 raise WorkerDied(Status.ERROR, content)
             self._announce(content)
@@ -227,13 +226,13 @@ class _Worker:
         return f"its process crashed: {number.name}, {signal.strsignal(number)}{hint}"
 
     def end(self) -> None:
-        """Kill the process and whatever it has started."""
+        """Kill the process and its children."""
         self._connection.close()
         pid = self._process.pid
         if pid is not None and self._process.exitcode is None:
             try:
-                os.killpg(pid, signal.SIGKILL)  # its own group: see _serve
-            except ProcessLookupError:  # not yet its own group, or gone
+                os.killpg(pid, signal.SIGKILL)  # the worker leads its own group: see _serve
+            except ProcessLookupError:  # no group yet, or dead
                 self._process.kill()
         self._process.join()
         self._process.close()
@@ -249,20 +248,20 @@ def _without_ctrl_c() -> Iterator[None]:
 
 
 def _serve(connection: Connection, device: torch.device, environment: Mapping[str, str]) -> None:
-    """The worker: answers until the parent closes the connection, or dies."""
-    os.setsid()  # Ctrl-C is the parent's to handle; and a group of its own to be killed by
-    # The server ends when nobody holds this any more. It is handed to every child, and a worker that hangs would keep
-    # the server, and thus itself, alive after the parent's death.
+    """The worker's main function: answers until the parent closes the connection or dies."""
+    os.setsid()  # the parent handles Ctrl-C, and kills the whole group
+    # The server ends when all processes have closed this descriptor. Every child inherits it, so a worker that hangs
+    # would keep the server, and thus itself, alive after the parent's death.
     with suppress(AttributeError, OSError):
         os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
         forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
-    with suppress(AttributeError, OSError):  # where the system has no such call, a worker does without
+    with suppress(AttributeError, OSError):  # not all systems have this call
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a hanging kernel must not outlive the run
     os.environ.clear()
     os.environ.update(environment)
     try:
         _answer_all(connection, device)
-    except Exception as error:  # the harness's own, or of a device that is gone
+    except Exception as error:  # an error of the harness, or an unusable device
         connection.send(("broken", f"its process broke down: {describe_error(error)}"))
 
 
@@ -282,14 +281,14 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
                 step = Step(operation, implementation, subject, seed)
                 if implementation.name == implementation_name and step.label == label:
                     return step
-        raise LookupError(f"{implementation_name} of {operation_name}, {label}: gone when the plugins were loaded anew")
+        raise LookupError(f"{implementation_name} of {operation_name}, {label}: missing in the worker's plugins")
 
     trial: Trial | None = None
     connection.send(("answer", None))
     while True:
         try:
             question, *arguments = connection.recv()
-        except (EOFError, OSError):  # the parent is done, or dead
+        except (EOFError, OSError):  # the parent has finished or died
             return
         try:
             answer: Any
@@ -301,9 +300,7 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
                 sampler, target, seed = arguments
                 answer = standings(registry.samplers[sampler], registry.targets[target], device, seed, announce)
             elif question == "conduct":
-                from ..validation.experiments import (
-                    conduct,  # here, as it takes scipy, which other workers need not wait for
-                )
+                from ..validation.experiments import conduct  # here, because scipy is slow to import
 
                 experiment, seed = arguments
                 answer = conduct(registry.experiments[experiment], device, seed)
@@ -314,8 +311,8 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
             else:
                 answer = getattr(trial, question)(*arguments)
             reply = "answer", answer
-        except Failed as failed:
+        except TrialFailed as failed:
             reply = "failed", failed.record
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # what this process keeps, the others cannot have
+            torch.cuda.empty_cache()  # other processes need the memory
         connection.send(reply)

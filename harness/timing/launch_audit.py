@@ -1,11 +1,12 @@
-"""Proof that every timed launch did its work: a fingerprint of its outputs, and now and then a full judgement.
+"""Audits the timed launches: a fingerprint of every launch's outputs, and a full check of a few launches.
 
-After each launch, outside what is timed and without waiting for the device, the words of its outputs are summed. On
-the same values every launch must give the sum of a launch that was judged in full. One that leaves an output as it
-was restored has skipped its work. Which launches are judged cannot be foreseen: the lengths of blocks are random.
+After each launch, outside the timed interval and without waiting for the device, the audit sums the words of the
+outputs. On the same values every launch must have the fingerprint of a fully checked launch. A launch that leaves an
+output as it was restored has skipped its work. An implementation cannot predict which launches are checked, since
+block lengths are random.
 
-Where results differ from launch to launch (sums of atomics, a random stream of its own) sums cannot be compared. Then
-it is known of every launch that it wrote its outputs, and of the judged ones that they are right.
+If results differ from launch to launch (sums of atomics, a random stream of its own), fingerprints cannot be compared.
+Then the audit shows that every launch wrote its outputs, and that the checked ones are right.
 """
 
 from collections.abc import Callable
@@ -19,28 +20,28 @@ from ..agreement.agreement import GuardedCall, Rejected
 from ..agreement.guarded_memory import HUGE_POISON
 from ..api.operations import Agreement, Case, Implementation, Operation, Status, Tensors
 
-MOST_LOOKS = 64
-"""How many launches are looked at one by one for the reason of a fingerprint that no judged launch had."""
+MOST_SINGLE_LAUNCHES = 64
+"""How many launches are checked one by one to explain a fingerprint that no fully checked launch had."""
 
 Fingerprint = dict[str, int]
-"""Of one launch: a number for each output."""
+"""A number for each output of one launch."""
 
 _random = SystemRandom()
 
 
-class AgreementLost(Exception):
-    """An implementation that had agreed with its reference failed while it was timed. ``agreement`` says how."""
+class FailedWhileTimed(Exception):
+    """An implementation that had passed its check failed during timing. ``agreement`` says how."""
 
     def __init__(self, agreement: Agreement) -> None:
         super().__init__(f"{agreement.status} while timed: {agreement.message}")
         self.agreement = agreement
 
 
-class Watch:
-    """The launches of one implementation in one case: each on memory of its own, all on the same values.
+class LaunchAudit:
+    """The launches of one implementation in one case, on one or more sets of memory with the same values.
 
-    ``launch``, ``restore`` and ``fingerprint`` only enqueue. All raise `Rejected` or `AgreementLost` when the
-    implementation fails.
+    ``launch``, ``restore`` and ``fingerprint`` only enqueue. All methods raise `Rejected` or `FailedWhileTimed` when
+    the implementation fails.
     """
 
     def __init__(self, operation: Operation, implementation: Implementation, case: Case, device: torch.device) -> None:
@@ -50,15 +51,15 @@ class Watch:
         self._results: list[Tensors] = []
         self._enqueued: list[dict[str, Tensor]] = []
         self._last: list[Fingerprint] = []
-        self._right: Fingerprint | None = None
-        self._untouched: Fingerprint = {}
+        self._judged: Fingerprint | None = None
+        self._restored: Fingerprint = {}
         self._varies = False
         self._unexplained = 0
-        self._looks = 0
+        self._single_launches = 0
         self._unjudged = False
 
     def add_set(self) -> None:
-        """Prepares the implementation on one more copy of the inputs."""
+        """Prepare the implementation on one more copy of the inputs."""
         first = self._calls[0].inputs
         self._calls.append(GuardedCall(self._operation, self._implementation, first, self._device))
 
@@ -68,7 +69,7 @@ class Watch:
 
     @property
     def nbytes(self) -> int:
-        """Of one set."""
+        """Bytes of one set."""
         return self._calls[0].nbytes
 
     def launch(self) -> None:
@@ -83,60 +84,60 @@ class Watch:
         for call, result in zip(self._calls, self._results, strict=True):
             self._enqueued.append(call.fingerprint(result))
 
-    def forget(self) -> None:
-        """What was launched since the last `look` was not timed."""
+    def discard(self) -> None:
+        """Discard the fingerprints since the last `compare`, of launches that were not timed."""
         self._enqueued.clear()
 
-    def new_values(self) -> None:
-        """Other values where the present ones lie: no answer that is kept for these addresses is right any more."""
+    def write_new_values(self) -> None:
+        """Overwrite the inputs with new values, so that results cached for these addresses become wrong."""
         self._seed = _random.randrange(2**31)
-        self.same_values()
-        self._right = None
+        self.rewrite_values()
+        self._judged = None
 
-    def same_values(self) -> None:
-        """Draws and writes the present values again: to memory and caches the same as `new_values`."""
+    def rewrite_values(self) -> None:
+        """Draw and write the present values again: the same memory traffic as `write_new_values`."""
         inputs = self._operation.make_inputs(replace(self._case, seed=self._seed), self._device)
         for call in self._calls:
             call.replace_values(inputs, HUGE_POISON)
 
     @property
-    def suspects(self) -> bool:
-        """A launch gave other results than a judged one, and it is not known why: look at each launch by itself."""
-        return bool(self._unexplained) and not self._varies and self._looks < MOST_LOOKS
+    def is_suspicious(self) -> bool:
+        """Whether a launch had other results than a checked one without explanation. Then use blocks of one launch."""
+        return bool(self._unexplained) and not self._varies and self._single_launches < MOST_SINGLE_LAUNCHES
 
     @property
     def suspicion(self) -> str | None:
         if not self._unexplained or self._varies:
             return None
-        return f"{self._unexplained} timed launches gave other results than those that were judged"
+        return f"{self._unexplained} timed launches gave other results than those that were checked in full"
 
-    def look(self) -> None:
-        """Compares all launches since the last look with one that was judged on the same values.
+    def compare(self) -> None:
+        """Compare all launches since the last call with a fully checked one on the same values.
 
-        The last launch is judged now where none was on these values, and where its results are not those of the
-        judged one. If they are right too, then results vary from launch to launch.
+        Checks the last launch in full if none was checked on these values, or if its fingerprint differs. If its
+        results are right although they differ, results vary from launch to launch.
         """
         found = self._collect()
         self._last, self._unjudged = found[-self.sets :], True
-        if self._right is None:
+        if self._judged is None:
             self._judge(_random.randrange(self.sets))
         for fingerprint in found:
             self._require_work(fingerprint)
-        self._looks += self.suspects
-        if not self._varies and (others := [k for k, last in enumerate(self._last) if last != self._right]):
+        self._single_launches += self.is_suspicious
+        if not self._varies and (others := [k for k, last in enumerate(self._last) if last != self._judged]):
             self._judge(others[0])
             self._varies = True
-        self._unexplained += sum(fingerprint != self._right for fingerprint in found)
+        self._unexplained += sum(fingerprint != self._judged for fingerprint in found)
 
     def judge_last(self) -> None:
-        """Judges in full what the last launch left, if `look` has not done so."""
+        """Check the results of the last launch in full, unless `compare` did."""
         if self._unjudged:
             self._judge(_random.randrange(self.sets))
 
-    def does_its_work(self, replay: Callable[[], object]) -> bool:
-        """True where ``replay``, of a graph of `launch`, writes every output: it may have captured nothing."""
-        self.fingerprint()  # so that restoring knows the results of the capture
-        self.forget()
+    def writes_every_output(self, replay: Callable[[], object]) -> bool:
+        """Whether ``replay`` of a graph of `launch` writes every output. The graph may have captured nothing."""
+        self.fingerprint()  # so that `restore` also poisons the results of the capture
+        self.discard()
         self.restore()
         self.fingerprint()
         replay()
@@ -146,7 +147,7 @@ class Watch:
         return all(before != after for before, after in zip(untouched, replayed, strict=True))
 
     def _judge(self, k: int) -> None:
-        """Judges in full what the last launch on set ``k`` left."""
+        """Check the results of the last launch on set ``k`` in full."""
         call, result = self._calls[k], self._results[k]
         call.accept(result)
         now = _numbers([call.fingerprint(result)])[0]
@@ -157,21 +158,21 @@ class Watch:
             )
         verdict = call.judge(result)
         if not verdict.passed:
-            raise AgreementLost(replace(verdict, message=f"{verdict.message} (seed {self._seed})"))
-        self._right = now
+            raise FailedWhileTimed(replace(verdict, message=f"{verdict.message} (seed {self._seed})"))
+        self._judged = now
         call.restore()
-        self._untouched = _numbers([call.fingerprint(result)])[0]
+        self._restored = _numbers([call.fingerprint(result)])[0]
         self._unjudged = False
 
     def _require_work(self, fingerprint: Fingerprint) -> None:
-        assert self._right is not None
+        assert self._judged is not None
         for name, found in fingerprint.items():
-            if found == self._untouched[name] != self._right[name]:
+            if found == self._restored[name] != self._judged[name]:
                 message = f"a timed launch left output {name!r} as it found it: it skipped its work"
                 raise Rejected(Status.WRONG_VALUES, message)
 
     def _collect(self) -> list[Fingerprint]:
-        """The fingerprints since the last look, as numbers: waits for the device, once."""
+        """The fingerprints since the last `compare`, as numbers. Waits for the device once."""
         found = _numbers(self._enqueued)
         self._enqueued.clear()
         return found

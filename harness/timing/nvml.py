@@ -1,7 +1,7 @@
-"""What a GPU says of itself while it is timed: clocks, temperature, power, and why it runs slower than asked.
+"""The state that a GPU reports through NVML during timing: clocks, temperature, power, and reasons for throttling.
 
-From NVML, by the device's UUID: NVML counts all devices of the machine, and torch only those that
-CUDA_VISIBLE_DEVICES leaves. Without NVML, or where a device keeps a reading to itself, the reading is None.
+NVML finds the device by its UUID, because its device numbers ignore CUDA_VISIBLE_DEVICES and those of torch do not.
+Readings are None without NVML, or if the device does not provide them.
 """
 
 import functools
@@ -19,8 +19,8 @@ THROTTLING = {
     0x40: "thermal slowdown by hardware",
     0x80: "power brake",
 }
-"""NVML's reasons for a clock below what was asked for, by bit. Its others are none: an idle GPU (0x01), clocks that
-someone set (0x02, 0x100), and a group of GPUs kept in step (0x10)."""
+"""NVML's throttling reasons by bit. Its other reasons are not throttling: an idle GPU (0x01), clocks set by a user
+(0x02, 0x100), and a synchronised group of GPUs (0x10)."""
 
 
 _SM, _MEMORY = 1, 2  # nvmlClockType_t
@@ -28,7 +28,7 @@ _ON_THE_CHIP = 0  # nvmlTemperatureSensors_t
 
 
 def read_device_state(device: torch.device, first_sample: int) -> DeviceState:
-    """The state of a CUDA device now. Raises nothing."""
+    """The current state of a CUDA device. Never raises."""
     nvml, handle = _nvml_handle(str(torch.cuda.get_device_properties(device).uuid))
     if nvml is None:
         return DeviceState(first_sample)
@@ -36,7 +36,7 @@ def read_device_state(device: torch.device, first_sample: int) -> DeviceState:
     def reading(name: str, *what: int) -> Any:
         try:
             return getattr(nvml, name)(handle, *what)
-        except (nvml.NVMLError, AttributeError):  # not every device, nor every version, has every reading
+        except (nvml.NVMLError, AttributeError):  # some devices and versions lack some readings
             return None
 
     milliwatts = reading("nvmlDeviceGetPowerUsage")
@@ -51,16 +51,16 @@ def read_device_state(device: torch.device, first_sample: int) -> DeviceState:
 
 
 def throttling(reasons: int) -> tuple[str, ...]:
-    """The words for NVML's bit mask of clock event reasons, without those that are no throttling."""
+    """The throttling reasons in NVML's bit mask of clock event reasons, in words."""
     return tuple(words for bit, words in THROTTLING.items() if reasons & bit)
 
 
 @functools.cache
 def _nvml_handle(uuid: str) -> tuple[Any, Any]:
-    """The NVML module and its handle of the device; (None, None) where there is none."""
+    """The NVML module and its handle of the device; (None, None) without NVML."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
         return nvml, nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-    except Exception:  # the package is absent, or the driver is not there or not of its version: it has no one class
+    except Exception:  # no package, no driver, or another version: they share no exception class
         return None, None

@@ -1,4 +1,4 @@
-"""The limits of a device, measured on it and kept, and how near to the one that binds a measurement came."""
+"""The measured limits of a device, cached between runs, and the roofline share of a measurement."""
 
 import hashlib
 import json
@@ -27,36 +27,35 @@ from .work import Work
 WARM_UP_LAUNCHES = 3
 FEWEST_SAMPLES = 10
 SHORTEST_SECONDS = 0.3
-"""A ceiling has at least so many samples, and takes at least so long."""
+"""A ceiling is measured with at least this many samples and for at least this many seconds."""
 
 IMPOSSIBLE = 1.02
-"""Beyond this share of a limit a figure is suspect: more than the noise of either."""
+"""A share of a limit above this is suspicious: it exceeds the noise of both figures."""
 
 
 class WorkNotDone(Exception):
-    """What a ceiling timed was not the work that it stands for."""
+    """A ceiling did not do the work that it claims."""
 
 
 def ceilings_of(
     ceilings: Sequence[Ceiling], device: torch.device, environment: Mapping[str, Any]
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """``(rates, problems)`` as of `measure_ceilings`, or from the cache.
+    """``(rates, problems)`` of `measure_ceilings`, or from the cache.
 
-    ``environment`` is what `describe` says of the device. The cache, in ``$XDG_CACHE_HOME`` or ``~/.cache``, has a
-    file for each device, driver, software, source of the ceilings and choice of those available. A file that cannot
-    be read, or says what cannot be, counts as none; that none can be written is no error. Rates that came with
-    problems are not kept.
+    ``environment`` is the result of `describe` for the device. The cache, in ``$XDG_CACHE_HOME`` or ``~/.cache``, has
+    one file for each combination of device, driver, software, source of the ceilings and set of available ones. An
+    unreadable or invalid file is ignored, and so is a failure to write one. Rates with problems are not cached.
     """
     key = _key(ceilings, device, environment)
     path = _cache_file(key)
-    if (kept := _kept(path, key)) is not None:
-        return kept, ()
+    if (cached := _read_cache(path, key)) is not None:
+        return cached, ()
     rates, problems = measure_ceilings(ceilings, device)
     if rates and not problems:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps({"key": key, "rates": rates}, indent=1) + "\n")
-        except (OSError, ResultsError):  # a cache saves time; without it all is as right
+        except (OSError, ResultsError):  # the cache only saves time
             pass
     return rates, problems
 
@@ -64,31 +63,31 @@ def ceilings_of(
 def measure_ceilings(
     ceilings: Sequence[Ceiling], device: torch.device, *, clock: Clock | None = None
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The best rate for each resource, in the units of `RESOURCES`, and in words what went wrong.
+    """The best rate for each resource, in the units of `RESOURCES`, and the problems in words.
 
-    A ceiling that is not available on the device, or whose kernel would be interpreted there, is left out. One that
-    raises, or whose check finds that work was left out, is a problem, and gives no rate.
+    Skips a ceiling that is unavailable or interpreted on the device. A ceiling that raises or fails its check is a
+    problem and has no rate.
     """
     clock = clock or clock_for(device)
     rates: dict[str, float] = {}
     problems: list[str] = []
     for ceiling in ceilings:
         try:
-            if _why_not(ceiling, device) is None:
+            if _unavailable_reason(ceiling, device) is None:
                 rate = _rate(ceiling, device, clock)
                 rates[ceiling.resource] = max(rate, rates.get(ceiling.resource, 0.0))
                 if device.type == "cuda":
-                    torch.cuda.empty_cache()  # the next one, and whoever comes after the last, needs the memory
+                    torch.cuda.empty_cache()  # the next ceiling or process needs the memory
         except (Exception, SystemExit) as error:
-            problems.append(f"ceiling {ceiling.name!r} of {ceiling.resource} by {ceiling.plugin}: {_words(error)}")
+            problems.append(f"ceiling {ceiling.name!r} of {ceiling.resource} by {ceiling.plugin}: {_describe(error)}")
     return {resource: rates[resource] for resource in RESOURCES if resource in rates}, tuple(problems)
 
 
 def binding(cost: Cost, rates: Mapping[str, float]) -> tuple[str, float] | None:
-    """The resource that takes longest at its limit, and the seconds that it takes; None if no limit is known.
+    """The resource that takes longest at its limit, and its seconds; None if no limit is known.
 
-    Everything else may overlap with it, so that no implementation can be faster. Bytes both read and written go at
-    the rate of ``copy``, the rest at that of ``read`` or ``write``; for one that is not known the next best stands in.
+    All other work may overlap with it, so no implementation can be faster. Bytes both read and written move at the
+    rate of ``copy``, the rest at that of ``read`` or ``write``; a related rate replaces one that is unknown.
     """
     read, written = cost.bytes_read, cost.bytes_written
     both = ("copy", "read", "write"), 2 * min(read, written)
@@ -112,17 +111,17 @@ def binding(cost: Cost, rates: Mapping[str, float]) -> tuple[str, float] | None:
 
 
 def cache_bytes(environment: Mapping[str, Any]) -> int:
-    """The size of the cache that stands before the memory of the device that ``environment`` describes."""
+    """Bytes of the last-level cache of the device that ``environment`` describes."""
     gpu = environment.get("gpu")
     return int(gpu["l2_bytes"]) if gpu else last_level_cache()
 
 
 def with_share(measurement: Measurement, cost: Cost, rates: Mapping[str, float], cache_bytes: int) -> Measurement:
-    """``measurement`` with the limit that binds and its share of it: the least seconds over the median.
+    """``measurement`` with its binding limit and its share of it: the minimal seconds over the median.
 
-    A share above 1 need not be wrong. The limits of bandwidth are those of memory, and what a cache of
-    ``cache_bytes`` holds need not come from there (unless ``cold``) nor get there before the launch ends. A figure
-    that would be beyond a limit even so is suspect.
+    A share above 1 may be correct. The bandwidth limits are those of memory, and a cache of ``cache_bytes`` may serve
+    reads (unless ``cold``) and hold writes beyond the end of the launch. A figure above a limit despite this allowance
+    gets a suspicion.
     """
     bound = binding(cost, rates)
     if bound is None or measurement.median <= 0:
@@ -146,7 +145,7 @@ def with_share(measurement: Measurement, cost: Cost, rates: Mapping[str, float],
 def _rate(ceiling: Ceiling, device: torch.device, clock: Clock) -> float:
     launch, check = ceiling.prepare(device)
     launch()
-    _require_done(check)  # before the samples, in which it could be one of many that did it
+    _require_done(check)  # before sampling, where another launch could do the work for it
     seconds = _median_seconds(launch, clock)
     _require_done(check)
     if seconds <= 0:
@@ -155,7 +154,7 @@ def _rate(ceiling: Ceiling, device: torch.device, clock: Clock) -> float:
 
 
 def _median_seconds(launch: Callable[[], object], clock: Clock) -> float:
-    """Of many launches, cold. The median, as of every measurement: a share compares like with like."""
+    """The median of many cold launches: a measurement is a median too, so a share compares like with like."""
     work = Work(launch)
     clock.sample(work, WARM_UP_LAUNCHES)
     begin = clock.now()
@@ -171,23 +170,23 @@ def _require_done(check: Callable[[], str | None]) -> None:
         raise WorkNotDone(str(wrong))
 
 
-def _why_not(ceiling: Ceiling, device: torch.device) -> str | None:
+def _unavailable_reason(ceiling: Ceiling, device: torch.device) -> str | None:
     if device.type == "cpu" and ceiling.backend in INTERPRETED_ON_CPU:
         return "interpreted on the CPU"
     return ceiling.unavailable(device)
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return str(error) if isinstance(error, WorkNotDone) else describe_error(error)
 
 
 def _key(ceilings: Sequence[Ceiling], device: torch.device, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the rates depend on, as plain values."""
+    """Everything that the rates depend on, as plain values."""
     digest = hashlib.sha256()
     for ceiling in ceilings:
         try:
-            available = _why_not(ceiling, device) is None
-        except (Exception, SystemExit):  # it becomes a problem when it is measured
+            available = _unavailable_reason(ceiling, device) is None
+        except (Exception, SystemExit):  # it becomes a problem when the ceiling is measured
             available = True
         what = (ceiling.resource, ceiling.name, ceiling.amount, ceiling.plugin, available)
         digest.update(repr((*what, source_hash(ceiling.prepare))).encode())
@@ -202,8 +201,8 @@ def _cache_file(key: Mapping[str, Any]) -> Path:
     return folder / f"ceilings-{re.sub(r'[^A-Za-z0-9.]+', '-', str(readable))}-{digest}.json"
 
 
-def _kept(path: Path, key: Mapping[str, Any]) -> dict[str, float] | None:
-    """The rates in a cache file; None if there is none that is whole and sound."""
+def _read_cache(path: Path, key: Mapping[str, Any]) -> dict[str, float] | None:
+    """The rates in a cache file; None if there is no valid one."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""How long one launch takes: samples of a clock, taken until the median is known well enough.
+"""Measures how long one launch takes: samples of a clock until the median is precise enough.
 
-Preparation, warm-up, the restoring of state and the flushing of caches all lie outside what is timed. What is timed
-is watched: see `watch`.
+Preparation, warm-up, restoring of state and flushing of caches lie outside the timed interval. `launch_audit` checks
+the timed launches.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..agreement.agreement import Rejected, blamed_on_implementation
+from ..agreement.agreement import Rejected, reject_on_error
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
 from .clocks import Clock, clock_for, replaced_timers
-from .launch_audit import AgreementLost, Watch
+from .launch_audit import FailedWhileTimed, LaunchAudit
 from .work import Work
 
 _random = SystemRandom()
@@ -27,12 +27,13 @@ _random = SystemRandom()
 
 @dataclass(frozen=True)
 class TimingProtocol:
-    """When warm-up is over and when enough samples are taken.
+    """When warm-up ends and when there are enough samples.
 
-    Seconds are the host's and include restoring and flushing. ``noise`` is the largest `median_noise` that is good
-    enough. A case of which ``fewest_samples`` would outlast ``longest_seconds`` gets ``fewest_samples_if_slow``.
-    A block has from half to one and a half times ``samples_per_block``, at random. In up to ``most_values`` blocks
-    the values are new, and as many others are their controls; there and at the end an implementation is judged.
+    Seconds are the host's and include restoring and flushing. Sampling may stop when `median_noise` is below
+    ``noise``. If ``fewest_samples`` would take longer than ``longest_seconds``, ``fewest_samples_if_slow`` suffice. A
+    block has a random length between 0.5 and 1.5 times ``samples_per_block``. Up to ``most_values`` blocks begin with
+    new values, and as many others serve as controls; the implementation is checked in full on new values and at the
+    end.
     """
 
     warm_up_seconds: float = 0.2
@@ -53,21 +54,21 @@ STANDARD = TimingProtocol()
 
 PLATEAU_SAMPLES = 64
 PLATEAU = 0.9
-"""Of independent samples twice as many have 0.71 times the noise. Where it stays above 0.9 times for two doublings,
-and not by chance of a few samples, something drifts, and more samples do not make the median better known."""
+"""Twice as many independent samples have 0.71 times the noise. If it stays above 0.9 times for two doublings, with at
+least `PLATEAU_SAMPLES`, something drifts, and more samples do not make the median more precise."""
 
 CACHED_CHANCE = 1e-4
 CACHED_FROM = 1.25
 SHORTEST_LOOK_UP = 10e-6
-"""The first launch on new values is compared with the first on the same values written again. It is suspect where that
-is not chance, from this ratio on, and if the difference is longer than to look up an answer by its inputs takes."""
+"""The first launch on new values is compared with the first on rewritten values. A slower one is suspicious if chance
+is less likely than `CACHED_CHANCE`, from the ratio `CACHED_FROM` on, if the difference exceeds a table look-up."""
 
 
 def median_noise(samples: Sequence[float]) -> float:
-    """The median's standard error as a fraction of it, from the interquartile range.
+    """The standard error of the median divided by the median, from the interquartile range.
 
-    For normal samples the standard deviation is IQR / 1.349, and the median's standard error is 1.2533 of that over
-    sqrt(n). Outliers, which timings have and normal samples have not, leave it alone.
+    For normal samples the standard deviation is IQR / 1.349, and the standard error of the median is 1.2533 times that
+    over sqrt(n). The IQR is robust to the outliers of timings.
     """
     low, median, high = np.percentile(samples, (25, 50, 75))
     error = 1.2533 / 1.349 * (high - low) / math.sqrt(len(samples))
@@ -75,7 +76,7 @@ def median_noise(samples: Sequence[float]) -> float:
 
 
 def at_plateau(samples: Sequence[float]) -> bool:
-    """True where the noise of the first quarter, the first half and all of the samples hardly falls any more."""
+    """Whether the noise hardly falls from the first quarter of the samples to the first half to all."""
     if len(samples) < PLATEAU_SAMPLES:
         return False
     quarter, half, whole = (median_noise(samples[: len(samples) // parts]) for parts in (4, 2, 1))
@@ -83,16 +84,16 @@ def at_plateau(samples: Sequence[float]) -> bool:
 
 
 class Stopwatch:
-    """One implementation in one case and mode, while it is timed: `warm_up`, `take_block` until False, `finish`.
+    """Times one implementation in one case and mode: `warm_up`, `take_block` until False, `finish`.
 
-    Implementations of a case take turns block by block, so that what drifts drifts for all. Every method raises
-    `AgreementLost` if the implementation, which had agreed with its reference, fails. It raises ValueError where the
-    implementation is interpreted or emulated: such a run says nothing about a GPU, so no figure of it may exist.
+    The implementations of a case take turns block by block, so that drift affects all alike. Every method raises
+    `FailedWhileTimed` if the implementation fails. The constructor raises ValueError if the implementation is
+    interpreted or emulated on the device, since such a time says nothing about a GPU.
 
-    ``cold``: caches are flushed before each sample. ``hot``: they are not, and each block begins with an untimed
-    launch. Where a kernel is too short for one event pair, a sample is many launches, each on memory of its own, as a
-    CUDA graph or, where it cannot be captured, queued. Hot, they all fit in the L2 cache together: a state that is
-    advanced in place could not be put back between launches on the same memory without being timed.
+    ``cold``: the clock flushes the caches before each sample. ``hot``: it does not, and each block begins with an
+    untimed launch. If a kernel is too short for one pair of events, a sample consists of many launches, each on its own
+    memory: as a CUDA graph, or queued if it cannot be captured. On the same memory, resetting a state between the
+    launches would be timed. In hot mode all the memory fits in the L2 cache together.
     """
 
     def __init__(
@@ -115,34 +116,34 @@ class Stopwatch:
         self._mode, self._protocol = mode, protocol
         self._clock = clock or clock_for(device)
         self._persisting = self._clock.persisting_bytes()
-        with _agreement_lost():
-            self._watch = Watch(operation, implementation, case, device)
-        self._work = Work(self._watch.launch, self._watch.restore, self._watch.fingerprint, cold=mode == "cold")
+        with _failed_while_timed():
+            self._audit = LaunchAudit(operation, implementation, case, device)
+        self._work = Work(self._audit.launch, self._audit.restore, self._audit.fingerprint, cold=mode == "cold")
         self._method: Literal["host", "queue", "graph"] = self._clock.method
         self._states: list[DeviceState] = []
-        self._spent = self._upkeep = self._per_sample = 0.0
-        self._firsts: dict[str, list[float]] = {"new": [], "same": []}
-        self._wait = 0
+        self._spent = self._untimed = self._per_sample = 0.0
+        self._first_samples: dict[str, list[float]] = {"new": [], "same": []}
+        self._blocks_to_wait = 0
         self._stopped: Literal["noise", "plateau", "limit"] | None = None
 
     @property
     def noise(self) -> float:
-        """`median_noise` of the samples so far; infinite while there are none."""
+        """`median_noise` of the samples so far; infinite without samples."""
         return median_noise(self.samples) if self.samples else math.inf
 
     def warm_up(self) -> None:
-        """Launches as the timed loop does; then, if the kernel is short, prepares the many launches of a sample."""
+        """Launch as the timed loop does; for a short kernel, prepare the many launches of a sample."""
         seconds = self._run_warm(self._protocol.warm_up_seconds, self._protocol.longest_warm_up_seconds)
-        self._take_sets(seconds)
+        self._prepare_sets(seconds)
 
     def take_block(self) -> bool:
-        """Takes one block of samples, and judges what must be judged. True while more are wanted."""
-        clock, watch = self._clock, self._watch
+        """Take one block of samples and audit its launches. Returns whether more blocks are needed."""
+        clock, audit = self._clock, self._audit
         begin = clock.now()
-        with _agreement_lost():
+        with _failed_while_timed():
             if not self._work.cold:
-                self._sample(1)  # before new values are there, which it might otherwise store an answer for
-                watch.forget()
+                self._sample(1)  # before new values are written, so that it cannot cache their results
+                audit.discard()
             kind = self._begin_block()
             ready = clock.now()
             taken = self._sample(self._block_length())
@@ -150,21 +151,21 @@ class Stopwatch:
             if state := clock.state(len(self.samples)):
                 self._states.append(state)
             if kind:
-                self._firsts[kind].append(taken[0])
+                self._first_samples[kind].append(taken[0])
             self.samples += taken
-            watch.look()
+            audit.compare()
         if clock.persisting_bytes() != self._persisting:
-            self._work.remarks.add("the part of the L2 cache that flushing leaves alone was changed")
+            self._work.remarks.add("the part of the L2 cache that survives a flush was changed")
         self._spent += done - ready
         self._per_sample = (done - ready) / len(taken)
-        self._upkeep += ready - begin + clock.now() - done
-        self._stopped = self._verdict()
+        self._untimed += ready - begin + clock.now() - done
+        self._stopped = self._stop_reason()
         return self._stopped is None
 
     def finish(self) -> Measurement:
-        """Judges the last launch in full, and says what was found."""
-        with _agreement_lost():
-            self._watch.judge_last()
+        """Check the last launch in full and return the measurement."""
+        with _failed_while_timed():
+            self._audit.judge_last()
         p10, median, p90 = (float(p) for p in np.percentile(self.samples, (10, 50, 90)))
         cost = self._cost
         return Measurement(
@@ -181,68 +182,68 @@ class Stopwatch:
             noise=self.noise,
             stopped=self._stopped,
             method=self._method,
-            launches_per_sample=self._watch.sets,
+            launches_per_sample=self._audit.sets,
             states=tuple(self._states),
             suspicions=tuple(self._suspicions()),
         )
 
     def _sample(self, count: int) -> list[float]:
-        with blamed_on_implementation():
-            return [seconds / self._watch.sets for seconds in self._clock.sample(self._work, count)]
+        with reject_on_error():
+            return [seconds / self._audit.sets for seconds in self._clock.sample(self._work, count)]
 
     def _run_warm(self, shortest: float, longest: float) -> float:
-        """Samples one by one, so that a slow case does not queue up. Gives the seconds of a launch."""
+        """Sample one by one, so that a slow case does not fill the queue. Returns the seconds of a launch."""
         begin = self._clock.now()
         taken: list[float] = []
         while True:
-            with _agreement_lost():
+            with _failed_while_timed():
                 taken += self._sample(1)
             spent = self._clock.now() - begin
             enough = spent >= shortest and len(taken) >= self._protocol.warm_up_calls
             if enough or spent >= longest:
-                self._watch.forget()
+                self._audit.discard()
                 self._per_sample = spent / len(taken)
                 return float(np.median(taken[-10:]))
 
-    def _take_sets(self, seconds: float) -> None:
-        """As many sets of memory as a sample needs, but no more than can be prepared in the time of a warm-up."""
-        clock, watch = self._clock, self._watch
-        wanted = clock.sets(seconds, watch.nbytes, cold=self._work.cold)
-        if wanted == 1 or self._work.waits:  # what waits for the device can neither be captured nor queued
+    def _prepare_sets(self, seconds: float) -> None:
+        """Prepare as many sets of memory as a sample needs, within the time of a warm-up."""
+        clock, audit = self._clock, self._audit
+        wanted = clock.sets(seconds, audit.nbytes, cold=self._work.cold)
+        if wanted == 1 or self._work.waits:  # a launch that waits for the device cannot be captured or queued
             return
         begin = clock.now()
-        with _agreement_lost():
-            while watch.sets < wanted and clock.now() - begin < self._protocol.longest_warm_up_seconds:
-                watch.add_set()
+        with _failed_while_timed():
+            while audit.sets < wanted and clock.now() - begin < self._protocol.longest_warm_up_seconds:
+                audit.add_set()
             self._sample(1)
-            if (replay := clock.capture(watch.launch)) and watch.does_its_work(replay):
+            if (replay := clock.capture(audit.launch)) and audit.writes_every_output(replay):
                 self._work.launch, self._method = replay, "graph"
         self._run_warm(0.0, self._protocol.longest_warm_up_seconds)
 
     def _begin_block(self) -> Literal["new", "same"] | None:
-        """New values, in the next block the same ones written again, then for some blocks nothing.
+        """Write new values; in the next block rewrite the same values; then leave them for some blocks.
 
-        An answer that is kept for an address is wrong on new values. One that is kept for what it was computed from
-        shows in the first launch on new values, which is then slower than the first on values that only were written
-        again. The first three pairs come soon, so that a short sampling has them; the others at random later.
+        Results cached by address are wrong on new values. Results cached by content make the first launch on new values
+        slower than the first launch on rewritten ones. The first three pairs come soon, so that a short sampling has
+        them; the others come at random times.
         """
-        new, same = (len(self._firsts[kind]) for kind in ("new", "same"))
-        if self._watch.suspects or self._upkeep > self._protocol.longest_seconds:
+        new, same = (len(self._first_samples[kind]) for kind in ("new", "same"))
+        if self._audit.is_suspicious or self._untimed > self._protocol.longest_seconds:
             return None
         if new > same:
-            self._watch.same_values()
+            self._audit.rewrite_values()
             return "same"
-        if new == self._protocol.most_values or self._wait:
-            self._wait -= self._wait > 0
+        if new == self._protocol.most_values or self._blocks_to_wait:
+            self._blocks_to_wait -= self._blocks_to_wait > 0
             return None
-        self._wait = _random.randint(0, 1 if new < 2 else 40)
-        self._watch.new_values()
+        self._blocks_to_wait = _random.randint(0, 1 if new < 2 else 40)
+        self._audit.write_new_values()
         return "new"
 
     def _block_length(self) -> int:
-        """At random, so that none can know which launch will be judged; cut to the time and number that are left."""
+        """Random, so that no launch can predict whether it is checked; limited by the time and samples that remain."""
         protocol = self._protocol
-        if self._watch.suspects:
+        if self._audit.is_suspicious:
             return 1
         size = protocol.samples_per_block
         wanted = _random.randint(math.ceil(size / 2), size + size // 2)
@@ -252,10 +253,10 @@ class Stopwatch:
             affordable = max(affordable, protocol.fewest_samples_if_slow)
         return min(wanted, affordable, protocol.most_samples - len(self.samples))
 
-    def _verdict(self) -> Literal["noise", "plateau", "limit"] | None:
-        """What ends the sampling, if anything does."""
+    def _stop_reason(self) -> Literal["noise", "plateau", "limit"] | None:
+        """What ends the sampling; None if it continues."""
         protocol = self._protocol
-        if self._watch.suspects:
+        if self._audit.is_suspicious:
             return None
         many = len(self.samples) >= protocol.most_samples
         if many or (len(self.samples) >= protocol.fewest_samples and self._spent >= protocol.shortest_seconds):
@@ -267,12 +268,12 @@ class Stopwatch:
 
     def _suspicions(self) -> Iterator[str]:
         yield from sorted(self._work.remarks)
-        if self._watch.suspicion:
-            yield self._watch.suspicion
+        if self._audit.suspicion:
+            yield self._audit.suspicion
         if names := replaced_timers():
-            yield f"functions that tell the time were replaced: {', '.join(names)}"
+            yield f"functions that read the time were replaced: {', '.join(names)}"
         if ratio := self._slower_on_new_values():
-            yield f"the first launch on new values takes {ratio:.2f} times as long: answers may be kept by content"
+            yield f"the first launch on new values takes {ratio:.2f} times as long: results may be cached by content"
         throttled = list(self._throttled())
         if throttled:
             count = sum(samples for samples, _ in throttled)
@@ -280,9 +281,12 @@ class Stopwatch:
             yield f"{count} of {len(self.samples)} samples were taken while throttled: {', '.join(reasons)}"
 
     def _slower_on_new_values(self) -> float | None:
-        """By what factor, where it is hardly chance: every one clearly slower than all on values only written again,
-        and so far up among all samples as chance brings that many with `CACHED_CHANCE`."""
-        new, same = self._firsts["new"], self._firsts["same"]
+        """The factor by which first launches on new values are slower, if that is significant.
+
+        Every one must be clearly slower than all first launches on rewritten values, and rank so high among all samples
+        that chance has at most the probability `CACHED_CHANCE`.
+        """
+        new, same = self._first_samples["new"], self._first_samples["same"]
         if not same or min(new) <= max(CACHED_FROM * max(same), max(same) + SHORTEST_LOOK_UP):
             return None
         slowest = sum(sample >= min(new) for sample in self.samples)
@@ -291,7 +295,7 @@ class Stopwatch:
         return float(np.median(new) / np.median(same))
 
     def _throttled(self) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """The number of samples, and the reasons, of each block in which the device was throttled."""
+        """For each block with throttling, the number of its samples and the reasons."""
         firsts = [*(state.first_sample for state in self._states), len(self.samples)]
         for state, (first, end) in zip(self._states, pairwise(firsts), strict=True):
             if state.throttled:
@@ -299,11 +303,11 @@ class Stopwatch:
 
 
 @contextlib.contextmanager
-def _agreement_lost() -> Iterator[None]:
+def _failed_while_timed() -> Iterator[None]:
     try:
         yield
     except Rejected as rejected:
-        raise AgreementLost(rejected.agreement) from rejected
+        raise FailedWhileTimed(rejected.agreement) from rejected
 
 
 def _per_second(amount: int, seconds: float) -> float:

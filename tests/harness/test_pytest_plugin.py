@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *command, **environment):
-    paths = os.pathsep.join([str(folder), str(FOLDER)])
+    paths = os.pathsep.join([str(folder), str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [sys.executable, *command],

@@ -30,7 +30,8 @@ def site(tmp_path_factory):
 def boltzbench(site, folder, *arguments):
     """The JSON that the console script writes, run in ``folder`` with the plugin importable. It must exit with 0."""
     script = Path(sys.executable).with_name("boltzbench")
-    environment = os.environ | {"PYTHONPATH": str(site), "BOLTZBENCH_PLUGINS": "operations.rows.logsumexp,ising_chain"}
+    paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "BOLTZBENCH_PLUGINS": "operations.rows.logsumexp,ising_chain"}
     command = [script, *arguments, "--json", "-"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr

@@ -538,7 +538,7 @@ def test_errors_of_the_operation_are_raised_with_a_note(name: str) -> None:
         ({"y": Expected(torch.zeros(5, 7), -1.0)}, "the bound of 'y' is negative, infinite or NaN"),
         ({"y": Expected(torch.zeros(5, 7), torch.inf)}, "the bound of 'y' is negative, infinite or NaN"),
         ({"y": Expected(torch.zeros(7), 1.0)}, r"expected 'y' has shape \(7,\), output \(5, 7\)"),
-        ({}, r"speaks of outputs \[\], not \['y'\]"),
+        ({}, r"returns outputs \[\], not \['y'\]"),
     ],
 )
 def test_a_reference_that_says_nothing_usable_is_an_error_of_the_operation(
@@ -559,7 +559,7 @@ def test_operations_that_cannot_be_guarded_are_refused() -> None:
             SEEDS,
         )
     unlike = scale_with(make_outputs=lambda inputs: {"x": torch.empty(3)})
-    with pytest.raises(ValueError, match="output 'x' is the state of an input that it does not resemble"):
+    with pytest.raises(ValueError, match="output 'x' is the state of the input of that name, but not of its shape"):
         check_case(unlike, implementation(scale_rightly), case(), CPU, SEEDS)
     with pytest.raises(ValueError, match="at least one seed"):
         check_case(SCALE, implementation(scale_rightly), case(), CPU, ())

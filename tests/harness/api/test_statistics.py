@@ -93,7 +93,7 @@ def test_a_law_with_one_possible_cell_holds_when_it_is_drawn() -> None:
         ([10, 20], [0.5, 0.4], "sum to 1"),
         ([10, 20], [1.5, -0.5], "at least 0"),
         ([10, 20], [math.nan, 1.0], "at least 0"),
-        ([2, 2], [0.5, 0.5], "4 draws are too few to tell 2 cells apart"),
+        ([2, 2], [0.5, 0.5], "4 draws are too few to distinguish 2 cells"),
     ],
 )
 def test_chi_square_refuses_what_it_cannot_test(counts: list[float], probabilities: list[float], words: str) -> None:

@@ -1,4 +1,4 @@
-"""What plugins can do wrong, each installed beside a sound one: all that is lost is the plugin's own."""
+"""Faulty plugins, each installed beside a sound one: the harness reports them and loses only what they bring."""
 
 import os
 import subprocess
@@ -65,11 +65,14 @@ NOT_LOADED = {
         SAMPLER.replace("NAME", "mala").replace("BODY", "return state"),
         "sampler 'mala': that name is taken; sampler names are unique over all plugins",
     ),
-    "from_the_future": ("BOLTZBENCH_API = 2", "written for BOLTZBENCH_API = 2, while this boltzbench has 1"),
+    "from_the_future": (
+        "BOLTZBENCH_API = 2",
+        "is written for BOLTZBENCH_API = 2, while this boltzbench has 1",
+    ),
 }
 
 MOVES = 'return {**state, "x": state["x"]}'
-FAILS = {  # what ``advance`` does, and how it is told
+FAILS = {  # the body of ``advance``, and how the failure is reported
     "hangs": ("while True: pass", "timeout: hangs on double_well, T = 0.25: form: no answer within 3 s: stopped"),
     "crashes": ("import ctypes; ctypes.string_at(0)", "error: crashes on double_well, T = 0.25: form: its process cra"),
     "exits": ("import os; os._exit(7)", "exits on double_well, T = 0.25: form: its process exited with status 7"),
@@ -82,13 +85,17 @@ FAILS = {  # what ``advance`` does, and how it is told
 }  # fmt: skip
 
 
+def python_path(site: Path) -> str:
+    return os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def boltzbench(site: Path, plugins: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command as a user gives it, with the plugins in ``site`` installed and a second for each to load."""
+    """Run a command with the plugins in ``site`` installed and a time limit of one second to load each."""
     program = (
         "import boltzbench.harness.discovery.registry as r; r.LOADING_SECONDS = 1.0\n"
         "from boltzbench.harness.cli.app import main; main()"
     )
-    environment = os.environ | {"PYTHONPATH": str(site), "BOLTZBENCH_PLUGINS": plugins, "COLUMNS": "200"}
+    environment = os.environ | {"PYTHONPATH": python_path(site), "BOLTZBENCH_PLUGINS": plugins, "COLUMNS": "200"}
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -108,7 +115,7 @@ def install(site: Path, sources: dict[str, str]) -> None:
 
 
 def test_plugins_that_cannot_be_used_are_named_and_nothing_else_is_lost(site):
-    """All at once: each is told with its distribution and version, and the sound sampler is judged all the same."""
+    """All at once: each is named with its distribution and version, and the sound sampler is still judged."""
     install(site, {name: source for name, (source, _) in NOT_LOADED.items()})
     file = site / "claims.json"
     plugins = ",".join(["targets", "samplers", *NOT_LOADED])
@@ -141,9 +148,34 @@ def test_samplers_that_break_while_they_run_are_named_and_the_next_is_judged(sit
     assert any(each.sampler == "mala" for each in run.standings)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "-o", "broken"),
+        ("check", "-i", "broken"),
+        ("bench", "-o", "broken"),
+        ("inspect", "-o", "broken"),
+        ("validate", "-s", "broken"),
+        ("validate", "-t", "broken"),
+        ("validate", "-e", "broken"),
+    ],
+)
+def test_a_name_that_a_failed_plugin_may_have_defined_is_explained_by_its_problem(site, arguments):
+    install(site, {"broken": "import no_such_module"})
+    done = boltzbench(site, "broken", *arguments)
+    assert done.returncode == 2
+    unknown, why, problem = done.stderr.splitlines()
+    assert unknown.startswith("boltzbench: unknown ")
+    assert "'broken'" in unknown
+    assert why.startswith("A plugin that failed may be why this ")
+    assert problem.startswith(
+        "broken (bad-samplers 1.2): cannot be imported from broken: ModuleNotFoundError: No module"
+    )
+
+
 def test_a_crash_on_import_ends_the_command_but_names_the_plugin(site):
     install(site, {"crashes_on_import": "import ctypes\nctypes.string_at(0)"})
-    environment = os.environ | {"PYTHONPATH": str(site), "BOLTZBENCH_PLUGINS": "targets,crashes_on_import"}
+    environment = os.environ | {"PYTHONPATH": python_path(site), "BOLTZBENCH_PLUGINS": "targets,crashes_on_import"}
     command = [sys.executable, "-m", "boltzbench.harness", "list"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode < 0

@@ -1,10 +1,13 @@
+"""Discovery: what each plugin registers, what is refused and why, packages of plugins, and selection by name."""
+
 import sys
 import textwrap
 import warnings
+from importlib import metadata
 
 import pytest
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, Plugin, UnknownName, load_registry
-from support.fakes import CPU, install
+from support.fakes import CPU, IMPORTS, install
 
 GOOD = """
     @hookimpl
@@ -21,7 +24,7 @@ GOOD = """
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A folder on sys.path, forgotten with its modules afterwards."""
+    """A folder on sys.path; the modules imported from it are removed afterwards."""
     monkeypatch.delenv(PLUGINS_VARIABLE, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
@@ -32,7 +35,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def load_beside_good(folder, source, name="bad"):
-    """The registry of a good plugin (proven unharmed) and of one with this source, and the problems of that one."""
+    """Load a good plugin and one of this source. Returns the registry, and the problems of the latter.
+
+    Asserts that the good plugin is complete.
+    """
     registry = load_registry([*install(folder, {"agood": GOOD, name: source})])
     assert "good" in registry.operations
     assert {"reference", "cupy", "triton"} <= {each.name for each in registry.implementations_of("good")}
@@ -91,6 +97,7 @@ def test_a_plugin_may_implement_the_operation_of_another(folder):
         ("raise SystemExit('needs a licence')", "SystemExit: needs a licence"),
         ("def broken(:", "SyntaxError: "),
         ("#BOLTZBENCH_API", "must state BOLTZBENCH_API = 1"),
+        ("BOLTZBENCH_API = 0", "written for BOLTZBENCH_API = 0, while this boltzbench has 1; install a version of"),
         ("BOLTZBENCH_API = 2", "written for BOLTZBENCH_API = 2, while this boltzbench has 1"),
         ("BOLTZBENCH_API = True", "written for BOLTZBENCH_API = True"),
         ("BOLTZBENCH_API = '1'", "written for BOLTZBENCH_API = '1'"),
@@ -125,30 +132,30 @@ def test_a_plugin_that_cannot_be_used(folder, source, words):
         ("yield fakes.operation()", "it is a generator function (it has a yield), which is not run"),
         ("register(fakes.operation('good'))", "operation 'good': that name is taken"),
         ("register(fakes.operation('b')); register(fakes.operation('b'))", "operation 'b': that name is taken"),
-        ("register(fakes.operation('b', cases=()))", "operation 'b' has no cases"),
+        ("register(fakes.operation('b', cases=()))", "operation 'b': it has no cases"),
         (
             "register(fakes.operation('b', cases=[fakes.case(3), fakes.case(3, seed=1)]))",
-            "operation 'b', two cases are labelled 'n=3 float32'",
+            "operation 'b': two cases are labelled 'n=3 float32'",
         ),
         (
             "import dataclasses; register(dataclasses.replace(fakes.operation('b'), cases=(fakes.case(3),)))",
-            "operation 'b', case 'n=3 float32' says that it belongs to operation 'double'",
+            "operation 'b': case 'n=3 float32' says that it belongs to operation 'double'",
         ),
         (
             "register(fakes.operation('b', cases=[fakes.case(3, dtype='float33')]))",
-            "operation 'b', case 'n=3 float33': torch has no dtype 'float33'",
+            "operation 'b': case 'n=3 float33': torch has no dtype 'float33'",
         ),
         (
             "register(fakes.operation('b', cases=[fakes.case(3, dtype='nn')]))",
-            "operation 'b', case 'n=3 nn': torch has no dtype 'nn'",
+            "operation 'b': case 'n=3 nn': torch has no dtype 'nn'",
         ),
         (
             "register(fakes.operation('b', cases=[fakes.case(3.5)]))",
-            "operation 'b', case 0: sizes.n should be a valid integer, got 3.5",
+            "operation 'b': case 0: sizes.n should be a valid integer, got 3.5",
         ),
         (
             "register(fakes.operation('b', cases=[fakes.case(preset='huge')]))",
-            "operation 'b', case 0: preset should be 'smoke', 'quick' or 'full', got 'huge'",
+            "operation 'b': case 0: preset should be 'smoke', 'quick' or 'full', got 'huge'",
         ),
         ("register(fakes.operation('b', kind='best'))", "operation 'b': kind should be 'map' or 'sampler', got 'best'"),
         ("register(fakes.operation('b', cost=3))", "operation 'b': cost should be callable, got 3"),
@@ -157,7 +164,7 @@ def test_a_plugin_that_cannot_be_used(folder, source, words):
         ("register(fakes.operation('b', laws=(3,)))", "operation 'b': laws.0 should be an instance of Law, got 3"),
         (
             "register(fakes.operation('b', laws=(fakes.law(), fakes.law())))",
-            "operation 'b' has two laws named 'doubles one'",
+            "operation 'b': it has two laws named 'doubles one'",
         ),
         ("register(fakes.operation('b', laws=(fakes.law(7),)))", "operation 'b': law 7: name should be a valid string"),
     ],
@@ -179,14 +186,20 @@ def test_register_operations_gone_wrong_is_dropped_as_a_whole(folder, body, word
             "register(fakes.implementation('x', of='goood'))",
             "implementation 'x': unknown operation 'goood': did you mean good?",
         ),
-        ("register(fakes.implementation('triton', of='good'))", "operation 'good' has one of that name already"),
-        ("register(fakes.implementation('mine', of='good'))", "operation 'good' has one of that name already"),
+        (
+            "register(fakes.implementation('triton', of='good'))",
+            "operation 'good' has an implementation of that name already",
+        ),
+        (
+            "register(fakes.implementation('mine', of='good'))",
+            "operation 'good' has an implementation of that name already",
+        ),
         ("register(fakes.implementation('x', of='good', prepare=None))", "'x': prepare should be callable, got None"),
         ("register(fakes.implementation('x', of='good', variants=()))", "'x': variants should be callable, got ()"),
         ("register(fakes.implementation('', of='good'))", "an implementation has an empty name"),
         (
             "register(fakes.implementation('x', of='good', own_stream=True))",
-            "'x': it has a random stream of its own (own_stream), and operation 'good' has no judge_draws",
+            "'x': it has a random stream of its own (own_stream), but operation 'good' has no judge_draws",
         ),
     ],
 )
@@ -238,7 +251,7 @@ def test_a_plugin_may_bring_nothing_but_ceilings(folder):
         ("register(ceiling(name='x', amount=1.5))", "ceiling 'x': amount should be a valid integer, got 1.5"),
         ("register(ceiling(name='x', prepare=3))", "ceiling 'x': prepare should be callable, got 3"),
         ("register(ceiling(name=''))", "a ceiling has an empty name"),
-        ("register(ceiling())", "ceiling 'mine': resource 'copy' has one of that name already"),
+        ("register(ceiling())", "ceiling 'mine': resource 'copy' has a ceiling of that name already"),
     ],
 )
 def test_register_ceilings_gone_wrong_is_dropped_as_a_whole(folder, body, words):
@@ -256,7 +269,7 @@ def test_a_name_is_free_again_for_another_resource_but_not_for_another_plugin(fo
     registry = load_registry([*first, *second])
     assert [(each.resource, each.plugin) for each in registry.ceilings] == [("copy", "b (second 1.2)")]
     (problem,) = registry.problems
-    assert problem.startswith("a (third 1.2): ceiling 'mine': resource 'copy' has one")
+    assert problem.startswith("a (third 1.2): ceiling 'mine': resource 'copy' has a ceiling")
 
 
 LAWS = """
@@ -303,7 +316,7 @@ def test_targets_and_samplers_know_their_plugin(folder):
         ("register(target('x', shape=(1.5,)))", "target 'x': shape.0 should be a valid integer, got 1.5"),
         ("register(target('x', shape=(2, 0)))", "target 'x': shape should have sizes greater than 0, got (2, 0)"),
         ("register(target('x', dtype='float33'))", "target 'x': torch has no dtype 'float33'"),
-        ("register(target('x', temperatures=()))", "target 'x' has no temperatures"),
+        ("register(target('x', temperatures=()))", "target 'x': it has no temperatures"),
         ("register(target('x', temperatures=(1.0, 0.0)))", "'x': temperatures should be finite and greater than 0, go"),
     ],
 )
@@ -324,6 +337,7 @@ def test_register_targets_gone_wrong_is_dropped_as_a_whole(folder, body, words):
         ("return 1", "register_samplers must call register and return None: it returned 1"),
         ("register(sampler())", "sampler 'mine': that name is taken; sampler names are unique over all plugins"),
         ("register(sampler(''))", "a sampler has an empty name"),
+        ("register(sampler([]))", "sampler []: name should be a valid string, got []"),
         ("register(sampler('x', advance=None))", "sampler 'x': advance should be callable, got None"),
         ("register(sampler('x', accepted=0.5))", "sampler 'x': accepted should be callable, got 0.5"),
     ],
@@ -347,6 +361,24 @@ def test_the_name_of_a_target_or_sampler_is_taken_by_the_first_plugin(folder, ki
     assert problem.startswith(f"b (second 1.2): {kind} 'mine': that name is taken")
 
 
+def test_the_problem_of_a_bad_registration_names_the_sound_ones_dropped_with_it(folder):
+    source = laws("for name in ('a', '', 'b', 'a'): register(sampler(name))", "register_samplers")
+    registry, problems = load_beside_good(folder, source)
+    assert registry.samplers == {}
+    assert problems == (
+        "bad (fake-samplers 1.2): a sampler has an empty name",
+        "bad (fake-samplers 1.2): sampler 'a': that name is taken; sampler names are unique over all plugins; "
+        "register_samplers registers all or nothing, which also drops a, b",
+    )
+
+
+def test_the_problem_of_a_failing_hook_names_what_it_had_registered(folder):
+    source = laws("register(sampler()); raise RuntimeError('no luck')", "register_samplers")
+    _, (problem,) = load_beside_good(folder, source)
+    assert "register_samplers failed: RuntimeError: no luck" in problem
+    assert problem.endswith("; register_samplers registers all or nothing, which also drops mine")
+
+
 def test_a_coroutine_hook_is_not_run_and_not_warned_about(folder):
     source = "@hookimpl\nasync def register_operations(register):\n    register(fakes.operation('b'))\n"
     with warnings.catch_warnings():
@@ -367,7 +399,7 @@ def test_an_optional_hook_may_be_one_that_this_version_lacks(folder):
     assert load_registry(install(folder, {"newer": source})).problems == ()
 
 
-def test_every_fault_is_told(folder):
+def test_every_fault_is_reported(folder):
     source = hook("register(fakes.operation('', cases=()))")
     _, problems = load_beside_good(folder, source)
     assert len(problems) == 2
@@ -382,7 +414,7 @@ def test_a_name_given_twice_is_loaded_once(folder):
     assert registry.problems == ("same (second 3.0): not loaded: same (first 1.2) has the same name",)
 
 
-def test_nobody_displaces_an_operation_of_the_suite_itself(folder):
+def test_no_plugin_displaces_an_operation_of_the_suite(folder):
     own = install(folder / "1", {"sgld": hook("register(fakes.operation('sgld'))")}, "boltzbench", "0.1.0")
     other = install(folder / "2", {"a": hook("register(fakes.operation('sgld'))")}, "aaa")
     sys.path[:0] = [str(folder / "1"), str(folder / "2")]
@@ -422,6 +454,168 @@ def test_an_empty_environment_variable_limits_nothing(folder, monkeypatch):
 def test_installed_plugins_are_found(folder):
     install(folder, {"good": GOOD})
     assert "good (fake-samplers 1.2)" in [plugin.label for plugin in load_registry().plugins]
+
+
+def install_package(folder, files, package="bag", distribution="fake-bag"):
+    """Install a distribution with an entry point ``package`` that names the package of that name.
+
+    ``files`` are its sources by path. Those that contain ``{imports}`` get the usual imports.
+    """
+    (entry_point,) = install(folder, {"unused": ""}, distribution)
+    for path, source in {"__init__.py": "", **files}.items():
+        file = folder / package / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source.replace("{imports}", IMPORTS))
+    return [metadata.EntryPoint(package, package, "boltzbench")._for(entry_point.dist)]
+
+
+def defines(name):
+    """The source of a plugin that defines this operation."""
+    return "{imports}\nBOLTZBENCH_API = 1\n" + hook(f"register(fakes.operation({name!r}))")
+
+
+def test_the_modules_of_a_package_are_plugins(folder):
+    files = {"b.py": defines("b"), "a.py": defines("a"), "_shared.py": "1 / 0", "__main__.py": "1 / 0"}
+    registry = load_registry(install_package(folder, files))
+    assert registry.problems == ()
+    assert registry.loaded == ("bag.a", "bag.b")
+    assert list(registry.operations) == ["a", "b"]
+    assert registry.plugins[0] == Plugin("bag.a", "bag.a", "fake-bag", "1.2", (), ("a",))
+
+
+def test_packages_nest(folder):
+    files = {
+        "inner/__init__.py": "",
+        "inner/deep/__init__.py": "",
+        "inner/deep/a.py": defines("a"),
+        "inner/b.py": defines("b"),
+        "_private/__init__.py": "1 / 0",
+        "c.py": defines("c"),
+        "no_package/d.py": defines("d"),
+    }
+    registry = load_registry(install_package(folder, files))
+    assert registry.problems == ()
+    assert registry.loaded == ("bag.c", "bag.inner.b", "bag.inner.deep.a")
+    assert [plugin.module for plugin in registry.plugins] == ["bag.c", "bag.inner.b", "bag.inner.deep.a"]
+
+
+def test_a_package_with_an_api_version_is_one_plugin(folder):
+    registry = load_registry(install_package(folder, {"__init__.py": defines("a"), "b.py": "1 / 0"}))
+    assert (registry.problems, registry.loaded) == ((), ("bag",))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (
+            {"helper.py": "x = 1"},
+            "bag.helper (fake-bag 1.2): not loaded: module bag.helper of package bag must state BOLTZBENCH_API = 1; or "
+            "begin its name with _ if it is no plugin",
+        ),
+        (
+            {"hooks.py": "def register_samplers(register): pass"},
+            "bag.hooks (fake-bag 1.2): not loaded: module bag.hooks of package bag must state BOLTZBENCH_API = 1",
+        ),
+        ({"bad.py": "def broken(:"}, "bag.bad (fake-bag 1.2): cannot be imported from bag.bad: SyntaxError: "),
+        (
+            {"inner/__init__.py": "1 / 0", "inner/b.py": "1 / 0"},
+            "bag.inner (fake-bag 1.2): cannot be imported from bag.inner: ZeroDivisionError",
+        ),
+        (
+            {"inner/__init__.py": "", "inner/_b.py": ""},
+            "bag.inner (fake-bag 1.2): brings nothing: package bag.inner has neither hooks nor modules (names that "
+            "begin with _ do not count); add a module that states BOLTZBENCH_API = 1",
+        ),
+        (
+            {"inner/__init__.py": "def register_samplers(register): pass", "inner/b.py": "1 / 0"},
+            "bag.inner (fake-bag 1.2): not loaded: module bag.inner of package bag must state BOLTZBENCH_API = 1",
+        ),
+    ],
+)
+def test_a_faulty_module_of_a_package_does_not_hide_its_neighbours(folder, files, words):
+    registry = load_registry(install_package(folder, {"a.py": defines("a"), "z.py": defines("z"), **files}))
+    (problem,) = registry.problems
+    assert problem.startswith(words)
+    assert registry.loaded == ("bag.a", "bag.z")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("", "bag (fake-bag 1.2): brings nothing: package bag has neither hooks nor modules"),
+        ("def register_samplers(register): pass", "bag (fake-bag 1.2): not loaded: bag must state BOLTZBENCH_API = 1"),
+    ],
+)
+def test_an_entry_point_that_names_a_package_without_plugins(folder, source, words):
+    registry = load_registry(install_package(folder, {"__init__.py": source}))
+    (problem,) = registry.problems
+    assert problem.startswith(words)
+    assert registry.loaded == ()
+
+
+@pytest.fixture
+def bag(folder):
+    """The entry points of a package of three plugins, two of them in a subpackage, and of a plugin without package."""
+    inner = {"inner/__init__.py": "", "inner/one.py": defines("one"), "inner/two.py": defines("two")}
+    return install_package(folder, {**inner, "three.py": defines("three")}) + install(folder, {"good": GOOD})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "loaded"),
+    [
+        ("bag", ("bag.inner.one", "bag.inner.two", "bag.three")),
+        ("bag.inner", ("bag.inner.one", "bag.inner.two")),
+        ("bag.inner.two", ("bag.inner.two",)),
+        ("bag.three, good", ("bag.three", "good")),
+        ("bag.three,bag", ("bag.inner.one", "bag.inner.two", "bag.three")),
+    ],
+)
+def test_the_environment_variable_names_a_package_or_one_of_its_modules(monkeypatch, bag, wanted, loaded):
+    monkeypatch.setenv(PLUGINS_VARIABLE, wanted)
+    registry = load_registry(bag)
+    assert registry.problems == ()
+    assert registry.loaded == loaded
+    imported = {name for name in sys.modules if name.startswith("bag.") and "_" not in name} - {"bag.inner"}
+    assert imported == {name for name in loaded if name.startswith("bag.")}, (
+        "no other module of the package is imported"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("bga", "unknown plugin in BOLTZBENCH_PLUGINS 'bga': did you mean bag?"),
+        ("bag.inner.twoo", "'bag.inner.twoo': did you mean bag.inner.two or bag.inner"),
+        ("bag.thre", "'bag.thre': did you mean bag.three"),
+        ("good.module", "'good.module': choose from bag, good"),
+        ("nothing", "'nothing': choose from bag, good"),
+    ],
+)
+def test_an_unknown_module_in_the_environment_variable(monkeypatch, bag, wanted, words):
+    monkeypatch.setenv(PLUGINS_VARIABLE, wanted)
+    with pytest.raises(UnknownName) as caught:
+        load_registry(bag)
+    assert words in str(caught.value)
+
+
+def test_an_unknown_module_of_a_package_that_failed_points_to_the_failure(folder, monkeypatch):
+    entry_points = install_package(folder, {"__init__.py": "1 / 0", "a.py": defines("a")})
+    monkeypatch.setenv(PLUGINS_VARIABLE, "bag.a")
+    with pytest.raises(UnknownName) as caught:
+        load_registry(entry_points)
+    first, why, problem = str(caught.value).splitlines()
+    assert first == "unknown plugin in BOLTZBENCH_PLUGINS 'bag.a': did you mean bag?"
+    assert why == "A plugin that failed may be why this plugin is missing:"
+    assert problem.startswith("bag (fake-bag 1.2): cannot be imported from bag: ZeroDivisionError")
+
+
+def test_a_module_and_an_entry_point_of_the_same_name(folder):
+    bag = install_package(folder, {"a.py": defines("a")})
+    other = install(folder, {"x": hook("register(fakes.operation('x'))")}, "other")
+    other = [metadata.EntryPoint("bag.a", other[0].value, "boltzbench")._for(other[0].dist)]
+    registry = load_registry([*other, *bag])
+    assert list(registry.operations) == ["a"]
+    assert registry.problems == ("bag.a (other 1.2): not loaded: bag.a (fake-bag 1.2) has the same name",)
 
 
 @pytest.fixture
@@ -465,6 +659,20 @@ def test_select_refuses_unknown_names(two, operations, implementations, words):
         two.select(operations, implementations)
     assert str(caught.value) == words
     assert isinstance(caught.value, ValueError)
+
+
+def test_an_unknown_name_is_followed_by_the_problems_of_plugins(folder):
+    registry = load_registry(install(folder, {"good": GOOD, "sgld": "import no_such_module"}))
+    for selection in (["sgld"], []), (["good"], ["sgld"]):
+        with pytest.raises(UnknownName) as caught:
+            registry.select(*selection)
+        first, why, problem = str(caught.value).splitlines()
+        assert first.startswith("unknown ")
+        assert "sgld" in first
+        assert why.startswith("A plugin that failed may be why this ")
+        assert problem.startswith(
+            "sgld (fake-samplers 1.2): cannot be imported from fake_samplers_1_2_sgld: ModuleNotFou"
+        )
 
 
 def test_nothing_installed_leaves_nothing_to_choose_from():

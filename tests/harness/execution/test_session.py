@@ -8,7 +8,7 @@ from boltzbench.harness import Agreement, Status
 from boltzbench.harness.api.records import Measurement
 from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.session import INTERPRETED, carry_out
-from boltzbench.harness.execution.trial import Block, Failed, record_of
+from boltzbench.harness.execution.trial import Block, TrialFailed, record_of
 from boltzbench.harness.timing.roofline import with_share
 from support.fakes import CPU, case, implementation, law, operation
 
@@ -29,7 +29,7 @@ class Scripted:
     def note(self, what):
         self.log.append(f"{self.step.implementation.name} {what}")
         if what.split()[0] == self.failing:
-            raise Failed(record_of(self.step, Agreement(Status.TIMEOUT, f"slow in {what}")))
+            raise TrialFailed(record_of(self.step, Agreement(Status.TIMEOUT, f"slow in {what}")))
 
     def judge(self, draws):
         self.note("judge")

@@ -5,8 +5,8 @@ import torch
 from boltzbench.harness import Agreement, Status
 from boltzbench.harness.execution import trial
 from boltzbench.harness.execution.plan import Step
-from boltzbench.harness.execution.trial import Failed, Trial
-from boltzbench.harness.timing.launch_audit import AgreementLost
+from boltzbench.harness.execution.trial import Trial, TrialFailed
+from boltzbench.harness.timing.launch_audit import FailedWhileTimed
 from support.fakes import CPU, case, implementation, interrupting, law, operation
 
 BENCH = case(64, purpose="bench")
@@ -118,15 +118,15 @@ def test_the_device_is_passed_on_as_it_was_given():
 
 def test_phases_are_announced():
     phases = []
-    trying = Trial(step(implementation()), CPU, phases.append)
-    trying.judge(draws=1)
+    one_trial = Trial(step(implementation()), CPU, phases.append)
+    one_trial.judge(draws=1)
     assert phases == ["check", "compile", "check"]
-    trying.start("hot")
+    one_trial.start("hot")
     assert phases[3:] == ["compile", "warm-up"]
-    blocks = [trying.take_block()]
+    blocks = [one_trial.take_block()]
     while blocks[-1].more:
-        blocks.append(trying.take_block())
-    measurement = trying.finish()
+        blocks.append(one_trial.take_block())
+    measurement = one_trial.finish()
     assert set(phases[5:-1]) == {"sampling"}
     assert phases[-1] == "check"
     counts = [block.samples for block in blocks]
@@ -136,10 +136,10 @@ def test_phases_are_announced():
     assert measurement.items_per_second == pytest.approx(64 / measurement.median)
 
 
-def timed(trying):
-    trying.start("cold")
-    trying.take_block()
-    return trying.finish()
+def timed(one_trial):
+    one_trial.start("cold")
+    one_trial.take_block()
+    return one_trial.finish()
 
 
 @pytest.mark.parametrize("part", ["start", "take_block", "finish"])
@@ -148,7 +148,7 @@ def timed(trying):
     [
         (RuntimeError("out of memory"), Status.ERROR, "agrees, but timing it raised RuntimeError: out of memory"),
         (
-            AgreementLost(Agreement(Status.WRONG_VALUES, "y is off", 3.0, 1.0)),
+            FailedWhileTimed(Agreement(Status.WRONG_VALUES, "y is off", 3.0, 1.0)),
             Status.WRONG_VALUES,
             "while timed: y is off",
         ),
@@ -174,10 +174,10 @@ def test_who_fails_while_timed_has_a_record_of_it(monkeypatch, part, error, stat
             raise error
 
     monkeypatch.setattr(trial, "Stopwatch", Stopwatch)
-    trying = Trial(step(implementation()), CPU)
-    trying.judge(draws=1)
-    with pytest.raises(Failed) as caught:
-        timed(trying)
+    one_trial = Trial(step(implementation()), CPU)
+    one_trial.judge(draws=1)
+    with pytest.raises(TrialFailed) as caught:
+        timed(one_trial)
     assert caught.value.record.status is status
     assert words in caught.value.record.message
     assert caught.value.record.measurements == ()

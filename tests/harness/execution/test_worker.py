@@ -13,7 +13,7 @@ import torch
 from boltzbench.harness import Status
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, load_registry
 from boltzbench.harness.execution.plan import Step
-from boltzbench.harness.execution.trial import Failed
+from boltzbench.harness.execution.trial import TrialFailed
 from boltzbench.harness.execution.worker import Workers
 from support import TESTS
 from support.fakes import CPU, install
@@ -149,7 +149,7 @@ def timed(trial):
 def test_what_ends_a_process_while_it_is_timed(workers, name):
     trial = workers.trial(step(name))
     assert trial.judge(draws=1).status is Status.PASSED
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(TrialFailed) as caught:
         timed(trial)
     assert caught.value.record.status is Status.ERROR
     assert ("SIGSEGV" if name == "crash_later" else "enough") in caught.value.record.message
@@ -216,7 +216,7 @@ def test_no_worker_outlives_a_killed_parent(folder):
             workers.trial(step("hang")).judge(1)
         """)
     (folder / "parent.py").write_text(code)
-    paths = os.pathsep.join([str(folder), str(TESTS)])
+    paths = os.pathsep.join([str(folder), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     with subprocess.Popen(
         [sys.executable, "parent.py"], cwd=folder, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE
     ) as parent:

@@ -29,7 +29,7 @@ from boltzbench.harness.api.operations import (
 )
 from boltzbench.harness.timing.clocks import Clock
 from boltzbench.harness.timing.cpu_clock import CpuClock
-from boltzbench.harness.timing.launch_audit import AgreementLost
+from boltzbench.harness.timing.launch_audit import FailedWhileTimed
 from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch
 from boltzbench.harness.timing.work import Work
 from support.small_operations import (
@@ -82,7 +82,7 @@ def outcome(
         return Outcome(agreement)
     try:
         measurement = measure(operation, candidate, where, CPU, protocol=QUICK, clock=clock or QuietClock(), **keywords)
-    except AgreementLost as lost:
+    except FailedWhileTimed as lost:
         return Outcome(lost.agreement)
     return Outcome(agreement, measurement.suspicions)
 
@@ -241,7 +241,7 @@ def test_another_stream() -> None:
         prepare_only.finish()
 
     timed(on_the_current_stream)
-    with pytest.raises(AgreementLost, match="was never written"):
+    with pytest.raises(FailedWhileTimed, match="was never written"):
         timed(scale_rightly)  # at once
 
 
@@ -260,7 +260,7 @@ def test_another_stream_of_a_real_gpu() -> None:
 
     big = case(rows=4096, columns=4096)
     assert measure(SCALE, implementation(scale_rightly), big, device, protocol=QUICK).suspicions == ()
-    with pytest.raises(AgreementLost, match=r"never written|skipped its work|after the launch had ended|are off"):
+    with pytest.raises(FailedWhileTimed, match=r"never written|skipped its work|after the launch had ended|are off"):
         measure(SCALE, prepared_by(prepare), big, device, protocol=QUICK)
 
 
@@ -338,7 +338,7 @@ def test_patched_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     measurement = measure(SCALE, prepared_by(prepare), case(), CPU, protocol=QUICK, clock=QuietClock())
     assert measurement.median > 0
     assert measurement.suspicions == (
-        "functions that tell the time were replaced: time.perf_counter, time.perf_counter_ns, time.monotonic_ns",
+        "functions that read the time were replaced: time.perf_counter, time.perf_counter_ns, time.monotonic_ns",
     )
 
 
@@ -395,7 +395,7 @@ def test_output_cached_by_content(mode: str) -> None:
     found = outcome(implementation(from_cache), clock=QuietClock(host.read, host.read), mode=mode)
     assert found.agreement.passed
     (suspicion,) = found.suspicions
-    assert suspicion == "the first launch on new values takes 5.00 times as long: answers may be kept by content"
+    assert suspicion == "the first launch on new values takes 5.00 times as long: results may be cached by content"
 
 
 def test_a_slow_first_launch_of_every_block_is_no_cache() -> None:
@@ -527,7 +527,7 @@ def test_persistent_l2_window() -> None:
 
     assert measure(SCALE, implementation(scale_rightly), case(), CPU, protocol=QUICK, clock=clock).suspicions == ()
     measurement = measure(SCALE, prepared_by(prepare), case(), CPU, protocol=QUICK, clock=clock)
-    assert measurement.suspicions == ("the part of the L2 cache that flushing leaves alone was changed",)
+    assert measurement.suspicions == ("the part of the L2 cache that survives a flush was changed",)
 
 
 # What the defences cost, and that they cannot be foreseen -----------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 from boltzbench.harness.agreement.agreement import Rejected
 from boltzbench.harness.api.operations import Inputs, Tensors
-from boltzbench.harness.timing.launch_audit import MOST_LOOKS, AgreementLost, Watch
+from boltzbench.harness.timing.launch_audit import MOST_SINGLE_LAUNCHES, FailedWhileTimed, LaunchAudit
 from support.small_operations import CPU, Body, case, implementation, scale_rightly, scale_with
 
 SLOPPY = scale_with(bound=1e-5)
@@ -29,20 +29,20 @@ def not_at_all(inputs: Inputs, outputs: Tensors) -> None:
     pass
 
 
-def watch_of(*bodies: Body, sets: int = 1) -> Watch:
+def audit_of(*bodies: Body, sets: int = 1) -> LaunchAudit:
     """Of an implementation whose launches do ``bodies`` one after the other."""
     turns = iter(bodies)
-    watch = Watch(SLOPPY, implementation(lambda inputs, outputs: next(turns)(inputs, outputs)), case(), CPU)
+    audit = LaunchAudit(SLOPPY, implementation(lambda inputs, outputs: next(turns)(inputs, outputs)), case(), CPU)
     for _ in range(1, sets):
-        watch.add_set()
-    return watch
+        audit.add_set()
+    return audit
 
 
-def launch(watch: Watch, times: int) -> None:
+def launch(audit: LaunchAudit, times: int) -> None:
     for _ in range(times):
-        watch.restore()
-        watch.launch()
-        watch.fingerprint()
+        audit.restore()
+        audit.launch()
+        audit.fingerprint()
 
 
 def rightly(times: int) -> Iterable[Body]:
@@ -50,68 +50,68 @@ def rightly(times: int) -> Iterable[Body]:
 
 
 def test_launches_that_all_give_the_judged_result_are_beyond_suspicion() -> None:
-    watch = watch_of(*rightly(10))
-    launch(watch, 5)
-    watch.look()
-    launch(watch, 5)
-    watch.look()
-    assert not watch.suspects
-    assert watch.suspicion is None
+    audit = audit_of(*rightly(10))
+    launch(audit, 5)
+    audit.compare()
+    launch(audit, 5)
+    audit.compare()
+    assert not audit.is_suspicious
+    assert audit.suspicion is None
 
 
 def test_another_result_that_is_gone_stays_a_suspicion() -> None:
-    watch = watch_of(scale_rightly, otherwise, *rightly(8 + MOST_LOOKS))
-    launch(watch, 10)
-    watch.look()
-    for _ in range(MOST_LOOKS):
-        assert watch.suspects
-        launch(watch, 1)
-        watch.look()
-    assert not watch.suspects
-    assert watch.suspicion == "1 timed launches gave other results than those that were judged"
+    audit = audit_of(scale_rightly, otherwise, *rightly(8 + MOST_SINGLE_LAUNCHES))
+    launch(audit, 10)
+    audit.compare()
+    for _ in range(MOST_SINGLE_LAUNCHES):
+        assert audit.is_suspicious
+        launch(audit, 1)
+        audit.compare()
+    assert not audit.is_suspicious
+    assert audit.suspicion == "1 timed launches gave other results than those that were checked in full"
 
 
 def test_another_result_that_comes_again_and_is_right_too_explains_the_first() -> None:
-    watch = watch_of(scale_rightly, otherwise, scale_rightly, otherwise, otherwise)
-    launch(watch, 3)
-    watch.look()
-    assert watch.suspects
-    launch(watch, 1)
-    watch.look()
-    assert not watch.suspects
-    assert watch.suspicion is None
+    audit = audit_of(scale_rightly, otherwise, scale_rightly, otherwise, otherwise)
+    launch(audit, 3)
+    audit.compare()
+    assert audit.is_suspicious
+    launch(audit, 1)
+    audit.compare()
+    assert not audit.is_suspicious
+    assert audit.suspicion is None
 
 
 def test_another_result_that_is_wrong_is_told_with_the_seed_of_its_values() -> None:
-    watch = watch_of(scale_rightly, scale_rightly, wrongly)
-    watch.new_values()
-    launch(watch, 2)
-    watch.look()
-    launch(watch, 1)
-    with pytest.raises(AgreementLost, match=r"^wrong_values while timed: y: 35 of 35 elements are off.*\(seed \d+\)$"):
-        watch.look()
+    audit = audit_of(scale_rightly, scale_rightly, wrongly)
+    audit.write_new_values()
+    launch(audit, 2)
+    audit.compare()
+    launch(audit, 1)
+    with pytest.raises(FailedWhileTimed, match=r"^wrong_values while timed: y: 35 of 35 .* are off.*\(seed \d+\)$"):
+        audit.compare()
 
 
 @pytest.mark.parametrize("varies", [False, True])
 def test_skipped_work_is_found_whether_results_vary_or_not(varies: bool) -> None:
     first = [scale_rightly, otherwise] if varies else list(rightly(2))
-    watch = watch_of(*first, not_at_all, scale_rightly)
-    launch(watch, 1)
-    watch.look()
-    launch(watch, 1)
-    watch.look()
-    launch(watch, 2)
+    audit = audit_of(*first, not_at_all, scale_rightly)
+    launch(audit, 1)
+    audit.compare()
+    launch(audit, 1)
+    audit.compare()
+    launch(audit, 2)
     with pytest.raises(Rejected, match="a timed launch left output 'y' as it found it: it skipped its work"):
-        watch.look()
+        audit.compare()
 
 
 def test_every_set_is_watched() -> None:
-    watch = watch_of(*rightly(4), scale_rightly, not_at_all, scale_rightly, scale_rightly, sets=4)
-    launch(watch, 1)
-    watch.look()
-    launch(watch, 1)
+    audit = audit_of(*rightly(4), scale_rightly, not_at_all, scale_rightly, scale_rightly, sets=4)
+    launch(audit, 1)
+    audit.compare()
+    launch(audit, 1)
     with pytest.raises(Rejected, match="it skipped its work"):
-        watch.look()
+        audit.compare()
 
 
 def test_what_is_left_at_the_end_is_judged_if_it_was_not() -> None:
@@ -121,14 +121,14 @@ def test_what_is_left_at_the_end_is_judged_if_it_was_not() -> None:
         next(judged)
         return SLOPPY.reference(inputs, outputs)
 
-    watch = Watch(scale_with(reference=reference), implementation(scale_rightly), case(), CPU)
-    launch(watch, 3)
-    watch.look()
-    watch.judge_last()
+    audit = LaunchAudit(scale_with(reference=reference), implementation(scale_rightly), case(), CPU)
+    launch(audit, 3)
+    audit.compare()
+    audit.judge_last()
     assert next(judged) == 1
-    launch(watch, 3)
-    watch.look()
-    watch.judge_last()
+    launch(audit, 3)
+    audit.compare()
+    audit.judge_last()
     assert next(judged) == 3
 
 
@@ -139,12 +139,12 @@ def test_new_values_are_others_in_the_same_place_and_the_same_values_the_same() 
         seen.append((inputs["x"].data_ptr(), inputs["x"].clone()))
         scale_rightly(inputs, outputs)
 
-    watch = watch_of(note, note, note)
-    launch(watch, 1)
-    watch.new_values()
-    launch(watch, 1)
-    watch.same_values()
-    launch(watch, 1)
+    audit = audit_of(note, note, note)
+    launch(audit, 1)
+    audit.write_new_values()
+    launch(audit, 1)
+    audit.rewrite_values()
+    launch(audit, 1)
     places, values = zip(*seen, strict=True)
     assert len(set(places)) == 1
     assert not torch.equal(values[0], values[1])
@@ -152,7 +152,7 @@ def test_new_values_are_others_in_the_same_place_and_the_same_values_the_same() 
 
 
 def test_a_replay_that_writes_nothing_is_known() -> None:
-    watch = watch_of(*rightly(4), sets=2)
-    launch(watch, 1)
-    assert watch.does_its_work(watch.launch)
-    assert not watch.does_its_work(lambda: None)
+    audit = audit_of(*rightly(4), sets=2)
+    launch(audit, 1)
+    assert audit.writes_every_output(audit.launch)
+    assert not audit.writes_every_output(lambda: None)

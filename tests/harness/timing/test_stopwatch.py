@@ -13,7 +13,7 @@ import torch
 from boltzbench.harness.api.operations import Inputs, Status, Tensors
 from boltzbench.harness.api.records import DeviceState, Measurement
 from boltzbench.harness.timing.cpu_clock import CpuClock
-from boltzbench.harness.timing.launch_audit import AgreementLost
+from boltzbench.harness.timing.launch_audit import FailedWhileTimed
 from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch, TimingProtocol, at_plateau, median_noise
 from boltzbench.harness.timing.work import Work
 from support.small_operations import (
@@ -398,7 +398,7 @@ def test_of_many_launches_in_a_sample_each_is_watched() -> None:
         if n < 600 or n % 4 != 2:
             scale_rightly(inputs, outputs)
 
-    with pytest.raises(AgreementLost, match=r"was never written|it skipped its work"):
+    with pytest.raises(FailedWhileTimed, match=r"was never written|it skipped its work"):
         time_in_fours(captured, skip_one_of_four)
 
 
@@ -449,7 +449,7 @@ def give_up(inputs: Inputs, outputs: Tensors) -> None:
     ],
 )
 def test_agreement_lost_while_timed_is_told(then: Body, status: Status, words: str) -> None:
-    with pytest.raises(AgreementLost, match=f"{status} while timed: .*{words}") as caught:
+    with pytest.raises(FailedWhileTimed, match=f"{status} while timed: .*{words}") as caught:
         time_launches_of(repeat(0.01), body=right_for(50, then))
     assert caught.value.agreement.status is status
 
@@ -458,7 +458,7 @@ def test_an_implementation_that_cannot_be_prepared_again_has_lost_agreement() ->
     def prepare(inputs: Inputs, outputs: Tensors) -> None:
         raise MemoryError("no room")
 
-    with pytest.raises(AgreementLost, match="MemoryError: no room"):
+    with pytest.raises(FailedWhileTimed, match="MemoryError: no room"):
         measure(SCALE, prepared_by(prepare), case(), CPU)
 
 
