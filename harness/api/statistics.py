@@ -79,7 +79,7 @@ def _pool(counts: np.ndarray, expected: np.ndarray) -> tuple[list[str], np.ndarr
 
 
 def within(measured: float, exact: float, stderr: float, *, false_alarm: float = 1e-6, what: str = "") -> Agreement:
-    """A two-sided z-test: ``measured``, whose standard error is ``stderr``, against the exact value.
+    """A two-sided z-test: ``measured`` with the standard error ``stderr`` against the exact value.
 
     ``error`` is the absolute z, ``bound`` its critical value; ``what`` names the quantity in the message. A measured
     value or standard error of NaN fails, since broken draws produce it. A standard error of 0 allows no deviation.

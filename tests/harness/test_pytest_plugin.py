@@ -1,4 +1,4 @@
-"""The fixture time_case, in pytest runs of their own."""
+"""The fixture time_case, in separate pytest runs."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def pytest_run(folder, *arguments, **environment):
 
 @pytest.fixture(scope="module")
 def first(folder):
-    """What a first pytest run printed, and its JSON, which is also saved as the base of comparisons."""
+    """The output of a first pytest run and its JSON, which is also saved as the base of comparisons."""
     done = pytest_run(folder, "--benchmark-json=out.json", "--benchmark-save=base", "--benchmark-storage=saved")
     (benchmark,) = json.loads((folder / "out.json").read_text())["benchmarks"]
     return done.stdout, benchmark

@@ -1,4 +1,4 @@
-"""A plugin of another distribution is listed, checked and timed as soon as it is installed; so is the README's."""
+"""A plugin of another distribution is listed, checked and timed once it is installed."""
 
 import json
 import os
@@ -16,7 +16,7 @@ LABEL = "ising_chain (boltzbench-ising-chain 0.3.1)"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder into which pip has installed the plugin, from a copy so that setuptools leaves the tree clean."""
+    """A folder with the plugin installed by pip. Installs from a copy, because setuptools writes into the source."""
     folder = tmp_path_factory.mktemp("third_party")
     source = shutil.copytree(TESTS / "third_party", folder / "source")
     site = folder / "site"
@@ -28,7 +28,7 @@ def site(tmp_path_factory):
 
 
 def boltzbench(site, folder, *arguments):
-    """The JSON that the console script writes, run in ``folder`` with the plugin importable. It must exit with 0."""
+    """The JSON of a command run in ``folder`` with the plugin importable. Asserts the exit status 0."""
     script = Path(sys.executable).with_name("boltzbench")
     paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": paths, "BOLTZBENCH_PLUGINS": "operations.rows.logsumexp,ising_chain"}

@@ -1,7 +1,7 @@
 """The energy of the Ising model on a ring, ``E = -sum_i s_i s_{i+1}`` with ``s_i = +-1`` and ``s_{n+1} = s_1``.
 
-Beside this operation of its own, the plugin brings one more implementation of the built-in ``logsumexp``. It stands on
-the public names of `boltzbench.harness` alone.
+The plugin defines this operation and adds an implementation to the built-in ``logsumexp``. It imports only the public
+names of `boltzbench.harness`.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ def make_outputs(inputs: Inputs) -> Tensors:
 
 
 def reference(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """Whole numbers below 2**24, which float32 holds exactly: hence the bound of zero."""
+    """The bound is zero: float32 represents integers below 2**24 exactly."""
     spins = inputs["spins"].double()
     bonds = (spins[:, :-1] * spins[:, 1:]).sum(1) + spins[:, -1] * spins[:, 0]
     return {"energy": Expected(-bonds)}
@@ -40,7 +40,7 @@ def cost(case: Case) -> Cost:
 
 
 def rolled(inputs: Inputs, outputs: Tensors) -> Launch:
-    """Each spin times its right neighbour, which a rolled copy brings beside it."""
+    """Multiply each spin by its right neighbour from a rolled copy."""
     spins, energy = inputs["spins"], outputs["energy"]
 
     def launch() -> Tensors:
@@ -63,7 +63,7 @@ def domain_walls(inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def two_pass(inputs: Inputs, outputs: Tensors) -> Launch:
-    """Log-sum-exp of each row, first its maximum and then the shifted sum; or the gradient, where ``grad`` is given."""
+    """Log-sum-exp of each row by its maximum and the shifted sum; the gradient if ``grad`` is given."""
     x, beta = inputs["x"], inputs["beta"]
     wide = torch.float64 if x.dtype is torch.float64 else torch.float32
 

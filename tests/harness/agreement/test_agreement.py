@@ -1,4 +1,4 @@
-"""The check accepts what is right, and rejects every way of being wrong that it names, with the right words."""
+"""The check accepts correct implementations and rejects every kind of wrong one with the right message."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -101,7 +101,7 @@ def test_right_on_state_in_place() -> None:
 
 
 def test_right_though_prepare_already_launches() -> None:
-    """As an autotuner does, which moves the state: it must be back at its start for the first launch."""
+    """An autotuner moves the state: it must be reset before the first launch."""
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
         def launch() -> Tensors:
@@ -114,7 +114,7 @@ def test_right_though_prepare_already_launches() -> None:
     assert check_case(KICK, prepared_by(prepare), case("kick", atoms=6), CPU, SEEDS).passed
 
 
-def test_a_pass_reports_the_element_that_came_nearest_to_its_bound() -> None:
+def test_a_pass_reports_the_element_nearest_to_its_bound() -> None:
     wanted = torch.zeros(3)
     agreement = check_constant(torch.tensor([0.5, 0.25, 0.0]), wanted, torch.tensor([1.0, 0.3, 0.0]))
     assert (agreement.status, agreement.error) == (Status.PASSED, 0.25)
@@ -132,7 +132,7 @@ def test_data_is_drawn_from_each_seed_and_for_the_second_launch_from_the_next() 
     assert seen == [10, 11, 20, 21]
 
 
-def test_numbers_stay_as_prepare_got_them_while_tensors_change() -> None:
+def test_the_second_launch_changes_tensors_but_not_numbers() -> None:
     def make_inputs(case: Case, device: torch.device) -> Inputs:
         return {"x": torch.full((2,), float(case.seed)), "factor": float(case.seed)}
 
@@ -154,8 +154,8 @@ def test_inputs_of_another_shape_with_another_seed_are_launched_twice_unchanged(
     assert agreement.message.endswith("(seed 3, second launch, same inputs)")
 
 
-def test_poison_holds_when_equal_to_a_right_value() -> None:
-    """A tensor of poison's own bytes is a value like another, where it is the right one and was written."""
+def test_a_correct_value_may_equal_the_poison() -> None:
+    """The bytes of the poison are an ordinary value if the implementation wrote them and they are expected."""
     wanted = torch.full((3,), 0xA5, dtype=torch.uint8)
     assert check_constant(wanted, wanted.double(), dtype=torch.uint8).passed
 
@@ -283,7 +283,7 @@ def test_a_stray_write_of_poisons_own_bytes_is_seen_in_one_of_the_launches(poiso
     assert moment in agreement.message
 
 
-def test_a_gap_of_a_strided_input_poisons_who_reads_it() -> None:
+def test_reading_a_gap_of_a_strided_input_returns_poison() -> None:
     def ignore_strides(inputs: Inputs, outputs: Tensors) -> None:
         torch.mul(inputs["x"].as_strided((5, 7), (7, 1)), 3, out=outputs["y"])
 
@@ -346,7 +346,7 @@ def only_once(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
 
 
 def stale_buffer(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
-    """Returns what the launch before it computed, from one of two buffers."""
+    """Returns the results of the previous launch, from one of two buffers."""
     buffers = [inputs["x"] * inputs["factor"], torch.empty_like(outputs["y"])]
 
     def launch() -> Tensors:
@@ -418,7 +418,7 @@ def test_a_later_seed_that_fails_is_named() -> None:
 
 
 @pytest.mark.parametrize("special", [torch.nan, torch.inf, -torch.inf])
-def test_special_values_match_themselves_only_whatever_the_bound(special: float) -> None:
+def test_special_values_match_only_themselves_whatever_the_bound(special: float) -> None:
     wanted = torch.tensor([special, 1.0])
     assert check_constant(wanted, wanted.double(), torch.tensor([torch.nan, 0.0])).passed
     for other in {torch.nan, torch.inf, -torch.inf, 0.0} - {special}:
@@ -428,13 +428,13 @@ def test_special_values_match_themselves_only_whatever_the_bound(special: float)
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
-def test_no_special_value_passes_for_a_number(wrong: float) -> None:
+def test_a_special_value_does_not_pass_for_a_number(wrong: float) -> None:
     agreement = check_constant(torch.tensor([1.0, wrong]), torch.ones(2), 1e30)
     assert agreement.status is Status.WRONG_VALUES
     assert f"1 of 2 elements are off; first (1,) got {wrong:.9g}, expected 1, error inf" in agreement.message
 
 
-def test_unwritten_is_told_where_the_right_value_is_nan() -> None:
+def test_an_unwritten_element_is_reported_where_nan_is_expected() -> None:
     agreement = check_case(
         constant(torch.full((2,), torch.nan)), implementation(do_nothing, operation="constant"), case(), CPU, (0,)
     )
@@ -452,7 +452,7 @@ def test_the_bound_itself_passes_and_what_lies_just_beyond_does_not() -> None:
     assert agreement.bound == bound
 
 
-def test_a_bound_that_is_no_float32_number_is_not_rounded() -> None:
+def test_bounds_are_not_rounded_to_float32() -> None:
     agreement = check_constant(torch.ones(1), torch.ones(1), 1e-7)
     assert agreement.bound == 1e-7
 
@@ -541,7 +541,7 @@ def test_errors_of_the_operation_are_raised_with_a_note(name: str) -> None:
         ({}, r"returns outputs \[\], not \['y'\]"),
     ],
 )
-def test_a_reference_that_says_nothing_usable_is_an_error_of_the_operation(
+def test_an_unusable_result_of_the_reference_is_an_error_of_the_operation(
     expected: dict[str, Expected], words: str
 ) -> None:
     operation = scale_with(reference=lambda inputs, outputs: expected)
@@ -707,7 +707,7 @@ def test_an_own_stream_excuses_no_stray_write_and_no_modified_input() -> None:
     assert check_noise(do_nothing).status is Status.WRONG_LAW
 
 
-def test_a_law_of_the_shared_stream_is_not_put_to_an_own_one() -> None:
+def test_a_law_of_the_shared_stream_does_not_test_an_own_stream() -> None:
     law = replace(law_of(kick_there_and_back), shared_stream=True)
     own = replace(implementation(kick_rightly), own_stream=True)
     assert check_law(own, KICK, law, CPU, 5).status is Status.UNAVAILABLE

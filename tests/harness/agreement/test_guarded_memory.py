@@ -1,4 +1,4 @@
-"""Guarded memory: the layout survives, poison surrounds it, and every stray byte is found and placed."""
+"""Guarded memory keeps the layout, surrounds it with poison, and locates every stray byte."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_other_dtypes_are_poisoned_with_junk(dtype: torch.dtype) -> None:
     assert guarded.unwritten().tolist() == [True, True, False, True]
 
 
-def test_what_lies_around_and_between_the_elements_is_poison() -> None:
+def test_poison_lies_around_and_between_the_elements() -> None:
     sliced = filled(LAYOUTS["sliced"]).tensor
     assert element(sliced, 1).isnan()  # a gap
     assert element(sliced, -1).isnan()
@@ -134,6 +134,6 @@ def test_change_needs_a_seal() -> None:
 
 
 @pytest.mark.parametrize("tensor", [torch.zeros(2).to_sparse(), torch.zeros(2, dtype=torch.complex64)])
-def test_what_cannot_be_guarded_is_refused(tensor: Tensor) -> None:
+def test_sparse_and_complex_tensors_are_refused(tensor: Tensor) -> None:
     with pytest.raises(TypeError, match="dense real tensor"):
         Guarded(tensor)

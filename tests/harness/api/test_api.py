@@ -9,7 +9,7 @@ from support.fakes import CPU, case, implementation
 MEASUREMENT = Measurement("cpu", "hot", (1.0,), 1.0, 1.0, 1.0, 5.0, "rows", 8.0, 9.0)
 
 
-def test_a_label_gives_variant_sizes_and_dtype():
+def test_a_label_contains_scenario_sizes_and_dtype():
     assert Case("logsumexp", {"rows": 3, "columns": 5}, "float32").label == "rows=3 columns=5 float32"
     assert Case("logsumexp", {"rows": 3}, "bfloat16", scenario="outliers").label == "outliers rows=3 bfloat16"
 

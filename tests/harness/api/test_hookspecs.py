@@ -1,4 +1,4 @@
-"""Every hook has a test here, named after it, and a docstring that a plugin author can work from."""
+"""Every hook has a docstring for plugin authors, and a test here with its name."""
 
 import inspect
 import re
@@ -130,7 +130,7 @@ def test_register_experiments():
 
 @pytest.fixture
 def guide(tmp_path, monkeypatch):
-    """The registry of the examples, installed as plugins named after the hooks that they show."""
+    """The registry of the examples, installed as plugins with the names of their hooks."""
     text = (ROOT / "plugins" / "README.md").read_text()
     shown = re.findall(
         r"^### `(\w+)\(register: Callable\[\[(\w+)\], None\]\)`\n\n(.+?)\n```python\n(.*?)```", text, re.M | re.S
@@ -162,7 +162,7 @@ def test_the_sampler_and_the_target_of_the_guide_are_sound(guide):
     assert any(each.claim.startswith("mean of Z(T") for each in claims)
 
 
-def test_the_experiment_of_the_guide_finds_what_is_exact(guide):
+def test_the_experiment_of_the_guide_finds_the_exact_value(guide):
     outcome = conduct(guide.experiments["one_level"], CPU, 0)
     assert outcome.status is Status.PASSED, outcome.message
     assert len(outcome.tried) == 3

@@ -1,4 +1,4 @@
-"""The tests that laws are made of: right laws are kept, wrong ones rejected, at the stated rate of false alarms."""
+"""Hypothesis tests accept correct laws and reject wrong ones, at the stated significance level."""
 
 import math
 
@@ -58,7 +58,7 @@ def test_chi_square_names_the_cell_that_is_furthest_off() -> None:
     assert "furthest cell 2: drawn 1300 times, expected 1100.0 (+7.4 standard deviations)" in agreement.message
 
 
-def test_chi_square_pools_rare_cells_and_tells_so() -> None:
+def test_chi_square_pools_rare_cells_and_says_so() -> None:
     lopsided = chi_square([500, 440, 20, 40], [0.5, 0.494, 0.003, 0.003])
     assert lopsided.status is Status.WRONG_LAW
     assert "over 2 degrees of freedom" in lopsided.message
@@ -71,7 +71,7 @@ def test_chi_square_enlarges_a_pool_that_is_itself_too_rare() -> None:
     assert "over 2 degrees of freedom" in agreement.message
 
 
-def test_one_draw_in_an_impossible_cell_fails_outright() -> None:
+def test_one_draw_in_an_impossible_cell_fails() -> None:
     agreement = chi_square([10**6, 1], [1.0, 0.0])
     assert (agreement.status, agreement.p_value) == (Status.WRONG_LAW, 0.0)
     assert agreement.message == "cell 1 has probability 0 and was drawn 1 times of 1000001"
@@ -151,7 +151,7 @@ def test_a_false_alarm_rate_is_a_probability(false_alarm: float) -> None:
 # all_of -----------------------------------------------------------------------------------------------------
 
 
-def test_all_of_gives_a_failure_before_any_pass_and_then_the_worst() -> None:
+def test_all_of_returns_a_failure_before_any_pass_and_then_the_worst() -> None:
     near = Agreement(Status.PASSED, error=0.9, bound=1.0)
     far = Agreement(Status.PASSED, error=5.0, bound=100.0)
     exact = Agreement(Status.PASSED, error=0.0, bound=0.0)

@@ -1,4 +1,4 @@
-"""Who is judged, who is timed, and in which order: with trials that only write down what is asked of them."""
+"""The order of checks and timing in a session, with trials that only record the calls."""
 
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ def unshared(measurement, cost):
 
 
 class Scripted:
-    """A trial that takes ``blocks`` blocks, lasts ``seconds`` and fails when asked for ``failing``."""
+    """A trial that takes ``blocks`` blocks, lasts ``seconds`` and fails in the method ``failing``."""
 
     def __init__(self, step, log, blocks=1, seconds=1.0, verdict=Status.PASSED, failing=""):
         self.step, self.log, self.blocks, self.seconds = step, log, blocks, seconds
@@ -64,7 +64,7 @@ class Display:
 
 
 def bench(scripts, *, modes=("cold",), cases=None, share=unshared, backends=()):
-    """The log, the records and the display of a session in which each implementation follows its script."""
+    """The log, the records and the display of a session with one scripted trial for each implementation."""
     log, records, display = [], [], Display()
     backends = dict(backends)
     one = operation(cases=cases or [case(64, purpose="bench")])
@@ -103,7 +103,7 @@ def test_each_mode_has_its_measurement():
     assert log == ["a judge", "a start cold", "a block", "a finish", "a start hot", "a block", "a finish"]
 
 
-def test_who_fails_the_check_is_not_timed_and_others_are():
+def test_an_implementation_that_fails_its_check_is_not_timed_and_others_are():
     log, records, display = bench({"a": {"verdict": Status.WRONG_VALUES}, "b": {}})
     assert log == ["a judge", "b judge", "b start cold", "b block", "b finish"]
     assert [(record.status, len(record.measurements)) for record in records] == [
@@ -114,7 +114,7 @@ def test_who_fails_the_check_is_not_timed_and_others_are():
 
 
 @pytest.mark.parametrize("failing", ["start", "block", "finish"])
-def test_who_fails_while_timed_has_no_measurement_and_others_go_on(failing):
+def test_a_failure_during_timing_leaves_no_measurement_and_others_continue(failing):
     _, records, display = bench({"a": {"failing": failing, "blocks": 2}, "b": {"blocks": 2}}, modes=("cold", "hot"))
     assert [(record.implementation, record.status) for record in records] == [
         ("a", Status.TIMEOUT),
@@ -125,7 +125,7 @@ def test_who_fails_while_timed_has_no_measurement_and_others_go_on(failing):
     assert display.count == 2
 
 
-def test_a_failure_in_the_second_mode_takes_the_first_measurement_along():
+def test_a_failure_in_the_second_mode_drops_the_first_measurement():
     log = []
 
     class FailsHot(Scripted):
@@ -143,7 +143,7 @@ def test_a_failure_in_the_second_mode_takes_the_first_measurement_along():
 
 
 @pytest.mark.parametrize("backend", ["triton", "cupy"])
-def test_what_is_interpreted_is_not_timed(backend):
+def test_an_interpreted_implementation_is_not_timed(backend):
     log, (record,), _ = bench({"a": {}}, backends={"a": backend})
     assert log == ["a judge"]
     assert (record.status, record.untimed, record.measurements) == (Status.PASSED, INTERPRETED, ())
@@ -182,7 +182,7 @@ def test_a_measurement_gets_its_share_of_the_limit():
     assert record.measurements[0].limit == "copy"
 
 
-def test_ten_times_the_best_baseline_is_suspect():
+def test_ten_times_the_best_baseline_is_suspicious():
     scripts = {
         "torch": {"seconds": 1.1},
         "torch_compile": {"seconds": 1.0},

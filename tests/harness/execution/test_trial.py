@@ -1,4 +1,4 @@
-"""A step in this process: the verdict, and what becomes of one that fails while it is timed."""
+"""Running one step in this process: its verdict, and failures during timing."""
 
 import pytest
 import torch
@@ -48,14 +48,14 @@ def test_the_record_says_what_was_judged():
     assert (record.measurements, record.untimed) == ((), "")
 
 
-def test_what_does_not_agree_says_so():
+def test_a_disagreement_is_recorded():
     record = judge(implementation(factor=2.1))
     assert record.status is Status.WRONG_VALUES
     assert record.error > record.bound
     assert "y: 64 of 64 elements are off" in record.message
 
 
-def test_unavailable_says_why():
+def test_unavailable_is_recorded_with_its_reason():
     record = judge(implementation(unavailable=lambda device: f"needs more than a {device.type}"))
     assert (record.status, record.message) == (Status.UNAVAILABLE, "needs more than a cpu")
 
@@ -69,7 +69,7 @@ def test_unavailable_that_raises_is_an_error(error):
 
 @pytest.mark.parametrize("part", ["make_inputs", "make_outputs", "reference"])
 @pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit("broken")])
-def test_an_operation_that_raises_spoils_only_its_own_case(part, error):
+def test_an_operation_that_raises_affects_only_its_own_case(part, error):
     record = judge(implementation(), of=operation(**{part: raising(error)}))
     assert record.status is Status.ERROR
     assert f"the check of operation double itself raised {type(error).__name__}: broken" in record.message
@@ -102,7 +102,7 @@ def test_data_are_drawn_from_consecutive_seeds(monkeypatch):
     judge(implementation(), seed=7, draws=3)
     assert seen == [7, 8, 9]
     judge(implementation(backend="triton"), seed=7, draws=3)
-    assert seen == [7, 8, 9, 7], "once where it is interpreted"
+    assert seen == [7, 8, 9, 7], "one seed if it is interpreted"
 
 
 @pytest.mark.parametrize("subject", [BENCH, law()])
@@ -111,7 +111,7 @@ def test_ctrl_c_passes_through(subject):
         judge(interrupting(), subject)
 
 
-def test_the_device_is_passed_on_as_it_was_given():
+def test_the_device_is_passed_on_unchanged():
     record = judge(implementation(unavailable=lambda device: str(device)), device=torch.device("cuda", 1))
     assert record.message == "cuda:1"
 
@@ -154,7 +154,7 @@ def timed(one_trial):
         ),
     ],
 )
-def test_who_fails_while_timed_has_a_record_of_it(monkeypatch, part, error, status, words):
+def test_a_failure_during_timing_is_recorded(monkeypatch, part, error, status, words):
     class Stopwatch:
         samples, noise = (1.0,), 0.1
 

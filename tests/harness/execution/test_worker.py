@@ -1,4 +1,4 @@
-"""Crashes, hangs and exits in a worker are the status of who caused them, and the rest goes on."""
+"""A crash, hang or exit in a worker becomes the status of its implementation, and the others continue."""
 
 import os
 import signal
@@ -130,12 +130,12 @@ def test_a_sound_implementation_is_judged_and_timed(workers):
         ("memory", "MemoryError: no room"),
     ],
 )
-def test_what_ends_a_process_is_the_status_of_who_did_it(workers, name, words):
+def test_the_end_of_a_process_is_the_status_of_its_implementation(workers, name, words):
     record = workers.trial(step(name)).judge(draws=1)
     assert record.status is Status.ERROR
     assert words in record.message
     assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
-    assert workers.trial(step(name)).judge(draws=1).status is Status.ERROR, "it has a worker again"
+    assert workers.trial(step(name)).judge(draws=1).status is Status.ERROR, "it has a new worker"
 
 
 def timed(trial):
@@ -146,7 +146,7 @@ def timed(trial):
 
 
 @pytest.mark.parametrize("name", ["crash_later", "exit_later"])
-def test_what_ends_a_process_while_it_is_timed(workers, name):
+def test_the_end_of_a_process_during_timing(workers, name):
     trial = workers.trial(step(name))
     assert trial.judge(draws=1).status is Status.PASSED
     with pytest.raises(TrialFailed) as caught:
@@ -155,7 +155,7 @@ def test_what_ends_a_process_while_it_is_timed(workers, name):
     assert ("SIGSEGV" if name == "crash_later" else "enough") in caught.value.record.message
 
 
-def test_who_hangs_is_stopped_with_its_children(workers, folder):
+def test_a_hanging_worker_is_killed_with_its_children(workers, folder):
     workers._time_limit = 2.0
     record = workers.trial(step("hang")).judge(draws=1)
     assert (record.status, record.message) == (Status.TIMEOUT, "no answer within 2 s: stopped")
@@ -175,7 +175,7 @@ def test_workers_of_another_operation_end(workers):
         _ = first._process.exitcode
 
 
-def test_an_error_on_a_gpu_costs_the_worker(workers):
+def test_an_error_on_a_gpu_ends_the_worker(workers):
     trial = workers.trial(step("memory"))
     record = trial.judge(draws=1)
     assert len(workers._workers) == 1
@@ -185,7 +185,7 @@ def test_an_error_on_a_gpu_costs_the_worker(workers):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a usable GPU")
-def test_a_device_that_is_gone_is_the_status_of_every_step():
+def test_an_unusable_device_is_the_status_of_every_step():
     workers = Workers(torch.device("cuda", 0), lambda phase: None, time_limit=20, plugins=["misbehaving"])
     for _ in range(2):
         record = workers.trial(step("sound")).judge(draws=1)
@@ -200,7 +200,7 @@ def test_a_device_that_is_gone_is_the_status_of_every_step():
 def test_the_limits_of_the_device_are_measured_in_a_worker(workers):
     overheads, ceilings, problems = workers.limits()
     assert overheads["timer"] > 0
-    assert (ceilings, problems) == ({}, ()), "the plugin brings none"
+    assert (ceilings, problems) == ({}, ()), "the plugin registers none"
     assert workers._workers == {}
 
 

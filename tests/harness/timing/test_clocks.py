@@ -1,4 +1,4 @@
-"""The clocks: what is enqueued in which order, what lies outside the readings, and what they notice."""
+"""The clocks: the order of the queue, what lies outside the timed interval, and their remarks."""
 
 import time
 from collections.abc import Callable
@@ -27,9 +27,9 @@ CYCLES_PER_SECOND = 2_000_000_000
 
 @dataclass
 class Gpu:
-    """A device that works through a queue in its own time, and a host that needs ``host_seconds`` to enqueue.
+    """A simulated device with a queue, and a host that needs ``host_seconds`` to enqueue.
 
-    Both count nanoseconds. A call that the host waits in is `drain`. ``log`` holds what was enqueued, in order.
+    Both count nanoseconds. The host waits for the device in `drain`. ``log`` holds the queue in order.
     """
 
     host: float = 0.0
@@ -38,7 +38,7 @@ class Gpu:
     log: list[str] = field(default_factory=list)
 
     def enqueue(self, name: str, seconds: float = 0.0) -> float:
-        """When the device is done with it."""
+        """The time at which the device finishes it."""
         self.host += self.host_seconds
         self.device = max(self.device, self.host) + seconds
         self.log.append(name)
@@ -54,7 +54,7 @@ class Gpu:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
-    """A CUDA device in everything that the clock calls."""
+    """A simulated CUDA device for everything that the clock calls."""
     gpu = Gpu()
 
     class Event:
@@ -124,7 +124,7 @@ def work(gpu: Gpu, seconds: float = 5e-6, **fields: Any) -> Work:
 COLD = ["wait", "restore", "flush", "event", "launch", "event", "fingerprint"]
 
 
-def test_only_the_launch_lies_between_the_events_and_one_wait_for_the_device_ends_a_block(gpu: Gpu) -> None:
+def test_only_the_launch_is_between_the_events_and_each_block_synchronises_once(gpu: Gpu) -> None:
     clock = new_clock(gpu)
     seconds = clock.sample(work(gpu, lead=1e-3), 2)
     assert (clock.device_name, clock.method) == ("A GPU", "queue")
@@ -137,7 +137,7 @@ def test_hot_is_the_same_without_the_flush(gpu: Gpu) -> None:
     assert gpu.log == [*(step for step in COLD if step != "flush"), "synchronise"]
 
 
-def test_a_sample_that_holds_launch_latency_is_taken_again_with_the_host_further_ahead(gpu: Gpu) -> None:
+def test_a_sample_with_launch_latency_is_repeated_with_the_host_further_ahead(gpu: Gpu) -> None:
     gpu.host_seconds = 100e-6
     clock = new_clock(gpu)
     job = work(gpu)
@@ -147,7 +147,7 @@ def test_a_sample_that_holds_launch_latency_is_taken_again_with_the_host_further
     assert not job.remarks
 
 
-def test_what_waits_for_the_device_is_timed_with_its_latency_and_says_so(gpu: Gpu) -> None:
+def test_a_launch_that_waits_for_the_device_is_timed_with_latency_and_a_remark(gpu: Gpu) -> None:
     clock = new_clock(gpu)
     job = work(gpu)
     enqueue = job.launch
@@ -197,7 +197,7 @@ def test_short_kernels_get_many_launches(gpu: Gpu, seconds: float, nbytes: int, 
     assert new_clock(gpu).sets(seconds, nbytes, cold=cold) == sets
 
 
-def test_a_capture_happens_on_a_stream_of_its_own_and_leaves_it_even_where_it_fails(
+def test_a_capture_uses_its_own_stream_and_leaves_it_even_if_it_fails(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = gpu.log
@@ -247,9 +247,7 @@ def test_a_capture_happens_on_a_stream_of_its_own_and_leaves_it_even_where_it_fa
     assert log == ["synchronise", "enter", "begin", "end", "leave", "end a pool", "synchronise"]
 
 
-def test_overheads_are_those_of_an_empty_event_pair_of_a_launch_and_of_a_graph(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overheads_of_an_empty_event_pair_a_launch_and_a_graph(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = new_clock(gpu)
     monkeypatch.setattr(clock, "capture", lambda launch: lambda: gpu.enqueue("graph", 2e-6))
     assert clock.overheads() == pytest.approx({"event": 0.0, "launch": 10e-6, "graph": 2e-6})
@@ -257,7 +255,7 @@ def test_overheads_are_those_of_an_empty_event_pair_of_a_launch_and_of_a_graph(
     assert clock.overheads().keys() == {"event", "launch"}
 
 
-def test_a_device_that_says_more_than_the_host_saw_is_remarked(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_time_longer_than_the_hosts_is_remarked(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = new_clock(gpu)
     job = work(gpu, lead=1e-3)
     monkeypatch.setattr(cuda_clock._Event, "elapsed_time", lambda self, end: 500.0)
@@ -265,7 +263,7 @@ def test_a_device_that_says_more_than_the_host_saw_is_remarked(gpu: Gpu, monkeyp
     assert any("the device says 0.5" in remark for remark in job.remarks)
 
 
-def test_the_drivers_limit_is_asked_for_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_drivers_limit_is_read_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:
         status, resets = 0, 0
 
@@ -297,7 +295,7 @@ def test_the_drivers_limit_is_asked_for_by_its_number(monkeypatch: pytest.Monkey
 
 
 def test_a_stopwatch_on_a_gpus_clock_from_start_to_end(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels of 5 us, which a host that needs 10 us for each could never time one by one."""
+    """Kernels of 5 us: a host that needs 10 us for each cannot time them one by one."""
 
     def launch(inputs: Inputs, outputs: Tensors) -> None:
         gpu.enqueue("launch", 5e-6)
@@ -341,7 +339,7 @@ def test_a_real_gpu_times_a_wait_of_known_length(real_gpu: CudaClock) -> None:
     assert 0 < overheads["launch"] < 100e-6
 
 
-def test_a_real_gpu_replays_a_capture_and_declines_what_waits(real_gpu: CudaClock) -> None:
+def test_a_real_gpu_replays_a_capture_and_declines_a_launch_that_waits(real_gpu: CudaClock) -> None:
     x = torch.zeros(1, device="cuda")
     replay = real_gpu.capture(lambda: x.add_(1))
     assert replay
@@ -356,7 +354,7 @@ def test_a_real_gpu_replays_a_capture_and_declines_what_waits(real_gpu: CudaCloc
 
 
 class Host:
-    """A clock that only moves when something is done."""
+    """A clock that advances only with work."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -434,7 +432,7 @@ def test_the_timers_overhead_is_the_time_from_one_reading_to_the_next() -> None:
     assert CpuClock(lambda: next(ticks)).overheads() == pytest.approx({"timer": 40e-9})
 
 
-def test_the_largest_cache_counts_and_where_none_is_told_a_size_is_taken(tmp_path: Path) -> None:
+def test_the_largest_cache_counts_and_without_any_a_size_is_assumed(tmp_path: Path) -> None:
     for index, size in enumerate(["32K", "1024K", "36M"]):
         (tmp_path / f"index{index}").mkdir()
         (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")

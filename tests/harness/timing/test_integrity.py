@@ -1,4 +1,4 @@
-"""Known ways to get a better figure than the work deserves: each is rejected or flagged, and honest work is neither.
+"""Known ways to get a better time than the work deserves: each is rejected or flagged, and honest work is not.
 
 A cheat is written as somebody would write it who knows how kernels are checked: it is right as long as it takes to be
 checked, where that is possible at all.
@@ -49,7 +49,7 @@ from torch import Tensor
 SCALE = scale_with()
 QUICK = replace(STANDARD, warm_up_seconds=0.002, shortest_seconds=0.03, longest_seconds=0.1)
 CHECKED = 4
-"""Launches of the agreement check: of two seeds, twice each."""
+"""Launches of the agreement check: two for each of two seeds."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Outcome:
 
 
 class QuietClock(CpuClock):
-    """Flushes nothing: 100 MB read for each sample would be most of these tests' time."""
+    """Does not flush: reading 100 MB for each sample would dominate the time of these tests."""
 
     def _flush(self) -> None:
         pass
@@ -74,7 +74,7 @@ def outcome(
     timed_only: bool = False,
     **keywords: Any,
 ) -> Outcome:
-    """What becomes of it: checked as `check` does, then timed."""
+    """The result of a check as `check` does it, then of timing."""
     where = where or case()
     agreement = check_case(operation, candidate, where, CPU, (0, 1))
     if not agreement.passed:
@@ -95,7 +95,7 @@ def rejected_while_timed(body: Body, **keywords: Any) -> str:
 
 
 def honest_for(calls: int, then: Body, at_first: Body = scale_rightly) -> Body:
-    """As `at_first` for so many launches, as ``then`` later."""
+    """Behaves as ``at_first`` for this many launches, later as ``then``."""
     counter = count()
     return lambda inputs, outputs: (at_first if next(counter) < calls else then)(inputs, outputs)
 
@@ -112,7 +112,7 @@ def scale_into_its_own(inputs: Inputs, outputs: Tensors) -> Tensors:
 
 
 def scale_in_another_order_each_time() -> Body:
-    """Right within the bound, and never twice the same: as sums of atomics are."""
+    """Right within the bound, but different each time, like sums of atomics."""
     generator = torch.Generator().manual_seed(0)
 
     def body(inputs: Inputs, outputs: Tensors) -> None:
@@ -123,7 +123,7 @@ def scale_in_another_order_each_time() -> Body:
 
 
 def scale_otherwise_now_and_then() -> Body:
-    """Of two right results one comes rarely."""
+    """Two right results, one of them rare."""
     counter = count()
 
     def body(inputs: Inputs, outputs: Tensors) -> None:
@@ -168,7 +168,7 @@ def test_no_op_on_a_state_advanced_in_place() -> None:
 
 
 def test_stale_buffer() -> None:
-    """Returns what it computed before, as long as torch says that its input was not written since."""
+    """Returns the previous results while torch's version counter says that the input was not written."""
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
         buffer, version = torch.empty_like(inputs["x"]), -1
@@ -188,7 +188,7 @@ def test_stale_buffer() -> None:
 
 
 def test_zeroed_inputs() -> None:
-    """Zeros make everything cheaper after."""
+    """Zeros make all later work cheaper."""
 
     def compute_then_zero(inputs: Inputs, outputs: Tensors) -> None:
         scale_rightly(inputs, outputs)
@@ -201,7 +201,7 @@ def test_zeroed_inputs() -> None:
 
 @dataclass
 class Queue:
-    """A device with a current stream: what is enqueued runs when `run` is called, in order."""
+    """A simulated device with a current stream: `run` executes the queue in order."""
 
     waiting: list[Callable[[], object]] = field(default_factory=list)
 
@@ -212,7 +212,7 @@ class Queue:
 
 
 class QueueClock(QuietClock):
-    """Enqueues a sample in the order of `CudaClock`, all of it before the device begins."""
+    """Enqueues a whole sample in the order of `CudaClock` before the device begins."""
 
     def __init__(self, queue: Queue) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class QueueClock(QuietClock):
 
 
 def test_another_stream() -> None:
-    """Work on a stream that does not wait for the current one runs while the host still enqueues."""
+    """Work on a stream that does not wait for the current one runs while the host is still enqueuing."""
     queue = Queue()
 
     def on_the_current_stream(inputs: Inputs, outputs: Tensors) -> None:
@@ -282,8 +282,8 @@ def test_a_thread() -> None:
             thread.join()
 
 
-def test_what_a_thread_finishes_before_it_is_judged_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judge would find everything in order: the fingerprint was taken when the clock stopped."""
+def test_work_that_a_thread_finishes_after_the_clock_stops_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full check would find no fault, but the fingerprint dates from the moment when the clock stopped."""
     from boltzbench.harness.agreement.agreement import GuardedCall
 
     pending: list[Callable[[], None]] = []
@@ -303,7 +303,7 @@ def test_what_a_thread_finishes_before_it_is_judged_counts_for_nothing(monkeypat
 
 def test_lazy_tensor() -> None:
     class Lazy(Tensor):
-        """Computes when it is looked at."""
+        """Computes when it is read."""
 
         compute: Callable[[], Tensor]
 
@@ -380,7 +380,7 @@ class FakeTime:
 
 @pytest.mark.parametrize("mode", ["cold", "hot"])
 def test_output_cached_by_content(mode: str) -> None:
-    """A hash of the input is cheaper than the work: 0.2 ms against 1 ms, as a clock tells that only they move."""
+    """A hash of the input is cheaper than the work: 0.2 ms instead of 1 ms on a clock that only they advance."""
     host = FakeTime()
     answers: dict[bytes, Tensor] = {}
 
@@ -398,8 +398,8 @@ def test_output_cached_by_content(mode: str) -> None:
     assert suspicion == "the first launch on new values takes 5.00 times as long: results may be cached by content"
 
 
-def test_a_slow_first_launch_of_every_block_is_no_cache() -> None:
-    """Clocks fall while a block is judged; that is so on new values and on the same."""
+def test_a_slow_first_launch_of_every_block_is_not_taken_for_a_cache() -> None:
+    """Clock rates drop during a full check, on new values and on rewritten ones."""
     host = FakeTime()
     last_use = 0
 
@@ -415,7 +415,7 @@ def test_a_slow_first_launch_of_every_block_is_no_cache() -> None:
 
 @pytest.mark.parametrize("batch", [2, 4, 7])
 def test_batch_and_skip(batch: int) -> None:
-    """One launch in ``batch`` works for all of them."""
+    """One launch in ``batch`` does the work of all."""
     counter = count()
 
     def now_and_then(inputs: Inputs, outputs: Tensors) -> None:
@@ -427,7 +427,7 @@ def test_batch_and_skip(batch: int) -> None:
 
 
 def test_batch_and_skip_where_results_vary_anyway() -> None:
-    """Fingerprints cannot be compared with a judged one; that the outputs are as they were shows all the same."""
+    """Fingerprints cannot be compared with a checked one, but unchanged outputs are still detected."""
     counter = count()
     honest = scale_in_another_order_each_time()
 
@@ -440,8 +440,8 @@ def test_batch_and_skip_where_results_vary_anyway() -> None:
     assert "it skipped its work" in message or "was never written" in message
 
 
-def test_batch_and_skip_with_something_written_for_form() -> None:
-    """Neither the poison nor the right answer, in one launch of 40: the judged ones are right by all likelihood."""
+def test_batch_and_skip_that_writes_dummy_values() -> None:
+    """One launch in 40 writes neither the poison nor the right answer. The checked ones are probably right."""
     counter = count()
 
     def nearly_always(inputs: Inputs, outputs: Tensors) -> None:
@@ -471,7 +471,7 @@ def test_constant_output() -> None:
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_nan_in_the_expected_value(value: float) -> None:
-    """Two draws, each judged given the other one that the implementation made: NaN explains NaN."""
+    """Two draws, each with a reference conditioned on the implementation's other one: NaN explains NaN."""
     chain = scale_with(
         make_outputs=lambda inputs: {"one": torch.empty_like(inputs["x"]), "other": torch.empty_like(inputs["x"])},
         reference=lambda inputs, outputs: {
@@ -506,7 +506,7 @@ def test_warm_up_detection(honest_launches: int) -> None:
 
 
 def test_persistent_l2_window() -> None:
-    """Lines that are kept in the L2 survive the flush."""
+    """Persisting lines in the L2 survive the flush."""
 
     class L2Clock(QuietClock):
         kept = 0
@@ -533,7 +533,7 @@ def test_persistent_l2_window() -> None:
 # What the defences cost, and that they cannot be foreseen -----------------------------------------------------
 
 
-def test_judgements_are_few_and_spread_over_the_sampling() -> None:
+def test_full_checks_are_few_and_spread_over_the_sampling() -> None:
     judged_after: list[int] = []
     launches = count()
     done = 0
@@ -567,7 +567,7 @@ def block_lengths() -> Iterator[int]:
         before = len(stopwatch.samples)
 
 
-def test_which_launch_is_judged_cannot_be_foreseen() -> None:
+def test_the_checked_launch_cannot_be_predicted() -> None:
     lengths = list(block_lengths())
     assert all(5 <= length <= 15 for length in lengths)
     assert lengths != list(block_lengths())

@@ -1,4 +1,4 @@
-"""What is known of every timed launch: from fingerprints, and from the few that are judged in full."""
+"""The audit of timed launches: fingerprints of all, and full checks of a few."""
 
 from collections.abc import Iterable
 from itertools import count
@@ -12,11 +12,11 @@ from boltzbench.harness.timing.launch_audit import MOST_SINGLE_LAUNCHES, FailedW
 from support.small_operations import CPU, Body, case, implementation, scale_rightly, scale_with
 
 SLOPPY = scale_with(bound=1e-5)
-"""So that more than one result is right."""
+"""Its bound allows more than one result."""
 
 
 def otherwise(inputs: Inputs, outputs: Tensors) -> None:
-    """Right, but not bit for bit as `scale_rightly`."""
+    """Right, but not bitwise equal to `scale_rightly`."""
     scale_rightly(inputs, outputs)
     outputs["y"].mul_(1 + 2.0**-23)
 
@@ -30,7 +30,7 @@ def not_at_all(inputs: Inputs, outputs: Tensors) -> None:
 
 
 def audit_of(*bodies: Body, sets: int = 1) -> LaunchAudit:
-    """Of an implementation whose launches do ``bodies`` one after the other."""
+    """The audit of an implementation with launches that run ``bodies`` one after the other."""
     turns = iter(bodies)
     audit = LaunchAudit(SLOPPY, implementation(lambda inputs, outputs: next(turns)(inputs, outputs)), case(), CPU)
     for _ in range(1, sets):
@@ -49,7 +49,7 @@ def rightly(times: int) -> Iterable[Body]:
     return [scale_rightly] * times
 
 
-def test_launches_that_all_give_the_judged_result_are_beyond_suspicion() -> None:
+def test_launches_with_the_checked_result_raise_no_suspicion() -> None:
     audit = audit_of(*rightly(10))
     launch(audit, 5)
     audit.compare()
@@ -59,7 +59,7 @@ def test_launches_that_all_give_the_judged_result_are_beyond_suspicion() -> None
     assert audit.suspicion is None
 
 
-def test_another_result_that_is_gone_stays_a_suspicion() -> None:
+def test_another_result_that_never_comes_again_stays_a_suspicion() -> None:
     audit = audit_of(scale_rightly, otherwise, *rightly(8 + MOST_SINGLE_LAUNCHES))
     launch(audit, 10)
     audit.compare()
@@ -82,7 +82,7 @@ def test_another_result_that_comes_again_and_is_right_too_explains_the_first() -
     assert audit.suspicion is None
 
 
-def test_another_result_that_is_wrong_is_told_with_the_seed_of_its_values() -> None:
+def test_another_result_that_is_wrong_is_reported_with_the_seed_of_its_values() -> None:
     audit = audit_of(scale_rightly, scale_rightly, wrongly)
     audit.write_new_values()
     launch(audit, 2)
@@ -105,7 +105,7 @@ def test_skipped_work_is_found_whether_results_vary_or_not(varies: bool) -> None
         audit.compare()
 
 
-def test_every_set_is_watched() -> None:
+def test_every_set_is_audited() -> None:
     audit = audit_of(*rightly(4), scale_rightly, not_at_all, scale_rightly, scale_rightly, sets=4)
     launch(audit, 1)
     audit.compare()
@@ -114,7 +114,7 @@ def test_every_set_is_watched() -> None:
         audit.compare()
 
 
-def test_what_is_left_at_the_end_is_judged_if_it_was_not() -> None:
+def test_the_last_launch_is_checked_in_full_once() -> None:
     judged = count()
 
     def reference(inputs: Inputs, outputs: Tensors) -> Any:
@@ -132,7 +132,7 @@ def test_what_is_left_at_the_end_is_judged_if_it_was_not() -> None:
     assert next(judged) == 3
 
 
-def test_new_values_are_others_in_the_same_place_and_the_same_values_the_same() -> None:
+def test_new_and_rewritten_values_lie_in_the_same_memory() -> None:
     seen: list[tuple[int, torch.Tensor]] = []
 
     def note(inputs: Inputs, outputs: Tensors) -> None:
@@ -151,7 +151,7 @@ def test_new_values_are_others_in_the_same_place_and_the_same_values_the_same() 
     assert torch.equal(values[1], values[2])
 
 
-def test_a_replay_that_writes_nothing_is_known() -> None:
+def test_a_replay_that_writes_nothing_is_detected() -> None:
     audit = audit_of(*rightly(4), sets=2)
     launch(audit, 1)
     assert audit.writes_every_output(audit.launch)

@@ -1,4 +1,4 @@
-"""What a GPU says of itself, from an NVML that is a fake: most machines have none."""
+"""The state of a GPU, read from a fake NVML, since most machines have none."""
 
 import sys
 from collections.abc import Iterator
@@ -60,14 +60,14 @@ def test_the_device_is_found_by_its_uuid_and_not_by_its_number(monkeypatch: pyte
     assert read(monkeypatch, Nvml(), "cool") == DeviceState(30, 1980, 3201, 41, 120.5, ())
 
 
-def test_what_is_no_throttling_is_not_called_so() -> None:
+def test_other_clock_reasons_are_not_called_throttling() -> None:
     assert throttling(0x1 | 0x2 | 0x10 | 0x100) == ()
     assert throttling(0) == ()
     assert throttling(0x1FF) == tuple(device_state.THROTTLING.values())
     assert throttling(0x8 | 0x40 | 0x80) == ("hardware slowdown", "thermal slowdown by hardware", "power brake")
 
 
-def test_a_reading_that_the_device_refuses_is_none_and_the_others_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reading_that_the_device_refuses_is_none_and_others_remain(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = Nvml(nvmlDeviceGetPowerUsage=refuse, nvmlDeviceGetCurrentClocksThrottleReasons=refuse)
     del nvml.nvmlDeviceGetTemperature
     assert read(monkeypatch, nvml) == DeviceState(30, 1880, 3101)
@@ -83,7 +83,7 @@ def test_without_nvml_all_readings_are_none(monkeypatch: pytest.MonkeyPatch, nvm
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_real_device_says_how_warm_it_is() -> None:
+def test_a_real_device_reports_its_temperature() -> None:
     pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
     state = read_device_state(GPU, 0)
     assert state.temperature_c is not None

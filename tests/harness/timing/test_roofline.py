@@ -1,4 +1,4 @@
-"""Limits of a device: measuring and keeping them, which one binds, and the share of it, all in exact arithmetic."""
+"""Ceilings: measuring and caching them, the binding one, and the share of it, all in exact arithmetic."""
 
 import json
 import math
@@ -17,7 +17,7 @@ RATES = {"read": 100.0, "write": 50.0, "copy": 80.0, "bfloat16 matrix": 1000.0, 
 
 
 class FakeClock:
-    """A launch lasts as long as it says, and nothing else takes time."""
+    """A clock on which a launch takes the time that it declares, and nothing else takes time."""
 
     device_name = "fake"
     seconds = 0.0
@@ -60,13 +60,13 @@ def test_the_median_of_at_least_ten_launches_after_warming_up():
     assert (problems, rates) == ((), {"copy": pytest.approx(6 / 0.6)})
 
 
-def test_what_is_not_available_is_no_problem():
+def test_an_unavailable_ceiling_is_not_a_problem():
     given = [ceiling(unavailable=lambda device: f"not on {device}", prepare=raises), ceiling("read")]
     assert measure_ceilings(given, CPU, clock=FakeClock()) == ({"read": pytest.approx(8000.0)}, ())
 
 
 @pytest.mark.parametrize("backend", ["cupy", "triton"])
-def test_what_would_be_interpreted_is_not_measured(backend):
+def test_an_interpreted_ceiling_is_not_measured(backend):
     assert measure_ceilings([ceiling(backend=backend)], CPU, clock=FakeClock()) == ({}, ())
 
 
@@ -82,7 +82,7 @@ def test_what_would_be_interpreted_is_not_measured(backend):
         ({"prepare": lambda device: exit(3)}, "SystemExit: 3"),
     ],
 )
-def test_a_ceiling_that_fails_is_a_problem_and_the_others_stand(fields, words, monkeypatch):
+def test_a_ceiling_that_fails_is_a_problem_and_others_are_measured(fields, words, monkeypatch):
     monkeypatch.setattr(ceilings, "SHORTEST_SECONDS", 0.0)
     bad = ceiling("read", "bad", plugin="limits (1.0)", **fields)
     rates, (problem,) = measure_ceilings([bad, ceiling()], CPU, clock=FakeClock())
@@ -91,7 +91,7 @@ def test_a_ceiling_that_fails_is_a_problem_and_the_others_stand(fields, words, m
     assert words in problem
 
 
-def test_work_that_is_left_out_once_it_has_been_seen_is_found():
+def test_work_skipped_after_the_first_check_is_found():
     done = iter([None, "nothing was copied"])
     given = ceiling(prepare=lambda device: (lambda: 0.1, lambda: next(done)))
     rates, (problem,) = measure_ceilings([given], CPU, clock=FakeClock())
@@ -139,12 +139,12 @@ measurements: list = []
 
 
 def ceilings_of(*arguments):
-    """Rates and problems, and whether they were measured now."""
+    """Rates and problems, and whether this call measured them."""
     before = len(measurements)
     return *ceilings.ceilings_of(*arguments), len(measurements) > before
 
 
-def test_rates_are_kept_under_the_device_and_its_driver(cache, monkeypatch):
+def test_rates_are_cached_by_device_and_driver(cache, monkeypatch):
     first = ceilings_of([ceiling()], CPU, ENVIRONMENT)
     assert first == ({"copy": pytest.approx(8000.0)}, (), True)
     (file,) = cache.iterdir()
@@ -164,7 +164,7 @@ def test_rates_are_kept_under_the_device_and_its_driver(cache, monkeypatch):
         {"harness": "0123"},
     ],
 )
-def test_another_device_driver_or_software_is_measured_anew(cache, change):
+def test_another_device_driver_or_software_is_measured_again(cache, change):
     ceilings_of([ceiling()], CPU, ENVIRONMENT)
     changed = ENVIRONMENT | change
     assert ceilings_of([ceiling()], CPU, changed)[2] is True
@@ -183,18 +183,18 @@ def test_another_device_driver_or_software_is_measured_anew(cache, change):
         [ceiling(prepare=json.loads)],  # made from another source
     ],
 )
-def test_other_ceilings_are_measured_anew(cache, other):
+def test_other_ceilings_are_measured_again(cache, other):
     ceilings_of([ceiling()], CPU, ENVIRONMENT)
     assert ceilings_of(other, CPU, ENVIRONMENT)[2] is True
 
 
-def test_what_cannot_say_whether_it_is_available_is_a_problem_each_time(cache):
+def test_a_ceiling_that_raises_in_unavailable_is_a_problem_each_time(cache):
     for _ in range(2):
         rates, problems, measured_now = ceilings_of([ceiling(unavailable=raises)], CPU, ENVIRONMENT)
         assert (rates, len(problems), measured_now) == ({}, 1, True)
 
 
-def test_rates_that_came_with_a_problem_are_not_kept(cache):
+def test_rates_with_a_problem_are_not_cached(cache):
     given = [ceiling(), ceiling("read", wrong="nothing was read")]
     for _ in range(2):
         rates, problems, measured_now = ceilings_of(given, CPU, ENVIRONMENT)
@@ -222,7 +222,7 @@ def damages():
 
 
 @pytest.mark.parametrize(("name", "damage"), [*damages()], ids=[name for name, _ in damages()])
-def test_a_damaged_file_is_measured_anew_and_mended(cache, name, damage):
+def test_a_damaged_file_is_replaced_by_a_new_measurement(cache, name, damage):
     ceilings_of([ceiling()], CPU, ENVIRONMENT)
     (file,) = cache.iterdir()
     whole = file.read_text()
@@ -285,7 +285,7 @@ def test_the_resource_that_takes_longest_binds(given, resource, seconds):
         ({"read": 100.0, "write": 50.0}, "read", (400 + 800) / 100),
     ],
 )
-def test_a_bandwidth_that_is_not_known_has_a_stand_in(rates, resource, seconds):
+def test_another_bandwidth_replaces_an_unknown_one(rates, resource, seconds):
     assert binding(cost(bytes_read=1000, bytes_written=200), rates) == (resource, pytest.approx(seconds))
 
 
@@ -298,7 +298,7 @@ def test_a_bandwidth_that_is_not_known_has_a_stand_in(rates, resource, seconds):
         (cost(flops=10, matrix_flops=10), RATES),
     ],
 )
-def test_nothing_binds_where_no_limit_is_known_or_nothing_is_asked(given, rates):
+def test_nothing_binds_without_a_known_limit_or_without_work(given, rates):
     assert binding(given, rates) is None
 
 
@@ -323,7 +323,7 @@ def test_without_a_limit_there_is_no_share():
     assert with_share(replace(MEASUREMENT, median=0.0), cost(flops=5), RATES, 0).roofline_share is None
 
 
-def test_a_share_above_one_is_suspect_and_what_was_suspect_stays():
+def test_a_share_above_one_is_suspicious_and_earlier_suspicions_stay():
     found = shared(cost(flops=100), suspicions=("throttled",))
     assert found.roofline_share == pytest.approx(5.0 / 4.0)
     assert found.suspicions == ("throttled", "125 % of the fma limit: above the roofline")
@@ -352,7 +352,7 @@ def test_two_percent_above_is_within_the_noise_of_the_limit():
         ("hot", {"special_calls": 20}, 10_000, "125 % of the exp2 limit: above the roofline"),
     ],
 )
-def test_only_the_impossible_is_suspect(mode, given, cache_bytes, suspicion):
+def test_only_an_impossible_share_is_suspicious(mode, given, cache_bytes, suspicion):
     found = shared(cost(**given), mode=mode, cache_bytes=cache_bytes)
     assert found.roofline_share > 1.02
     assert found.suspicions == ((suspicion,) if suspicion else ())

@@ -1,4 +1,4 @@
-"""The stopwatch, against clocks and kernels whose true cost is known."""
+"""The stopwatch on simulated clocks and kernels with known costs."""
 
 import math
 import time
@@ -34,7 +34,7 @@ SHORT = replace(STANDARD, warm_up_seconds=0.002, shortest_seconds=0.01, longest_
 
 
 class FakeTime:
-    """A host's clock that only moves when it is told to."""
+    """A host's clock that advances only on request."""
 
     def __init__(self) -> None:
         self.nanoseconds = 0
@@ -55,7 +55,7 @@ def time_launches_of(
     mode: Literal["cold", "hot"] = "cold",
     states: Callable[[int], DeviceState | None] = lambda first_sample: None,
 ) -> tuple[Measurement, int]:
-    """The measurement of a kernel whose launches cost ``costs`` seconds one after the other, and their number."""
+    """The measurement of a kernel with launches of ``costs`` seconds in turn, and the number of launches."""
     fake = FakeTime()
     launches = 0
 
@@ -124,13 +124,13 @@ def test_a_slow_first_call_and_a_slow_warm_up_are_not_sampled() -> None:
 
 
 def test_a_boost_that_wears_off_is_over_before_sampling() -> None:
-    """Drift whose truth is where it settles: 30 % faster at first, gone with a time constant of 0.05 s."""
+    """30 % faster at first, decaying with a time constant of 0.05 s; the true cost is the final one."""
     costs = (0.001 * (1 - 0.3 * math.exp(-0.001 * n / 0.05)) for n in count())
     assert time_launches_of(costs)[0].median == pytest.approx(0.001, rel=0.02)
 
 
-def test_the_median_under_slow_drift_is_that_of_the_time_it_was_sampled_in() -> None:
-    """Drift whose truth is the mean cost of the sampled stretch: 0.2 s of warm-up, then 0.5 s at 4 % a second."""
+def test_the_median_under_slow_drift_is_that_of_the_sampled_interval() -> None:
+    """0.2 s of warm-up, then 0.5 s with a drift of 4 % per second; the true cost is the mean over the 0.5 s."""
     generator = np.random.default_rng(8)
     elapsed = 0.0
 
@@ -146,15 +146,15 @@ def test_the_median_under_slow_drift_is_that_of_the_time_it_was_sampled_in() -> 
 
 
 @pytest.mark.parametrize("fast", [0.7, 0.8, 0.95])
-def test_with_two_modes_the_median_is_in_the_one_that_prevails(fast: float) -> None:
-    """The truth is the cost of most launches: 1 ms, the others taking 1.4 ms."""
+def test_with_two_modes_the_median_is_that_of_the_more_frequent_one(fast: float) -> None:
+    """The true cost is that of most launches, 1 ms; the others take 1.4 ms."""
     generator = np.random.default_rng(9)
     costs = ((0.001 if generator.random() < fast else 0.0014) * generator.lognormal(0.0, 0.01) for _ in count())
     assert time_launches_of(costs)[0].median == pytest.approx(0.001, rel=0.02)
 
 
 def test_a_throttled_stretch_neither_moves_the_median_nor_goes_unmentioned() -> None:
-    """The truth is the cost at full clock: 1 ms; 150 launches in a row, 100 of warm-up being over, take 1.5 ms."""
+    """The true cost is that at full clock, 1 ms. After 100 launches of warm-up, 150 in a row take 1.5 ms."""
     generator = np.random.default_rng(10)
     slow = range(350, 500)
     launches = 0
@@ -174,8 +174,8 @@ def test_a_throttled_stretch_neither_moves_the_median_nor_goes_unmentioned() -> 
     assert [state.first_sample for state in measurement.states] == sorted({s.first_sample for s in measurement.states})
     assert measurement.states[0].first_sample == 0
     (suspicion,) = measurement.suspicions
-    told = int(suspicion.split()[0])
-    assert 130 <= told <= 170
+    count = int(suspicion.split()[0])
+    assert 130 <= count <= 170
     assert suspicion.endswith(
         f" of {len(measurement.samples)} samples were taken while throttled: power cap, thermal slowdown by software"
     )
@@ -224,7 +224,7 @@ def test_hot_blocks_begin_with_a_launch_that_is_not_timed() -> None:
     assert 50 / 15 <= launches - len(hot.samples) - STANDARD.warm_up_calls <= 65 / 5
 
 
-def test_after_a_launch_with_another_result_each_is_looked_at_by_itself() -> None:
+def test_after_a_launch_with_another_result_each_launch_is_checked_alone() -> None:
     odd = False
 
     def body(inputs: Inputs, outputs: Tensors) -> None:
@@ -270,7 +270,7 @@ def test_ten_samples_are_taken_though_they_outlast_half_a_second() -> None:
     assert 10 <= len(measurement.samples) < 10 + 15
 
 
-def test_noisy_samples_go_on_until_the_median_is_known() -> None:
+def test_noisy_sampling_continues_until_the_median_is_precise() -> None:
     generator = np.random.default_rng(6)
     measurement, _ = time_launches_of(0.01 * generator.lognormal(0.0, 0.05) for _ in count())
     assert len(measurement.samples) > 60
@@ -278,7 +278,7 @@ def test_noisy_samples_go_on_until_the_median_is_known() -> None:
     assert measurement.stopped == "noise"
 
 
-def test_many_quick_samples_are_enough_where_their_median_is_known() -> None:
+def test_many_quick_samples_are_enough_if_their_median_is_precise() -> None:
     measurement, _ = time_launches_of(repeat(2e-5))
     assert (len(measurement.samples), measurement.stopped) == (1000, "noise")
 
@@ -299,7 +299,7 @@ def test_samples_that_drift_stop_at_a_plateau() -> None:
     assert sum(measurement.samples) < 2.0
 
 
-def test_at_a_plateau_twice_the_samples_hardly_know_more() -> None:
+def test_at_a_plateau_twice_the_samples_hardly_reduce_the_noise() -> None:
     generator = np.random.default_rng(3)
     runs = [generator.lognormal(0.0, 0.1, 400) for _ in range(200)]
     lengths = range(64, 400, 10)
@@ -335,7 +335,7 @@ def test_median_noise_is_the_standard_error_of_the_median() -> None:
 
 
 class GraphClock(CpuClock):
-    """Four launches to a sample; ``capture`` is `CudaClock`'s as far as the stopwatch can tell."""
+    """Four launches in a sample; ``capture`` behaves as `CudaClock.capture`."""
 
     def __init__(self, fake: FakeTime, graph: Callable[[Callable[[], object]], Callable[[], object] | None]) -> None:
         super().__init__(fake.read, fake.read)
@@ -356,7 +356,7 @@ def captured(launch: Callable[[], object]) -> Callable[[], object]:
 def time_in_fours(
     graph: Callable[[Callable[[], object]], Callable[[], object] | None], body: Body = scale_rightly, cost: float = 2e-6
 ) -> tuple[Measurement, set[int]]:
-    """The measurement, and the places of the outputs that were written."""
+    """The measurement, and the addresses of the written outputs."""
     fake = FakeTime()
     places = set()
 
@@ -384,13 +384,13 @@ def test_what_cannot_be_captured_is_queued(graph: Callable[[Callable[[], object]
     assert len(places) == 4
 
 
-def test_a_long_launch_is_a_sample_by_itself() -> None:
+def test_a_long_launch_is_one_sample() -> None:
     measurement, places = time_in_fours(captured, cost=60e-6)
     assert (measurement.method, measurement.launches_per_sample) == ("host", 1)
     assert len(places) == 1
 
 
-def test_of_many_launches_in_a_sample_each_is_watched() -> None:
+def test_each_of_many_launches_in_a_sample_is_audited() -> None:
     launches = count()
 
     def skip_one_of_four(inputs: Inputs, outputs: Tensors) -> None:
@@ -406,7 +406,7 @@ def test_of_many_launches_in_a_sample_each_is_watched() -> None:
 
 
 @pytest.mark.parametrize("backend", ["triton", "cupy"])
-def test_what_is_interpreted_is_not_timed(backend: str) -> None:
+def test_an_interpreted_implementation_is_not_timed(backend: str) -> None:
     with pytest.raises(ValueError, match="interpreted on cpu: its time means nothing"):
         measure(SCALE, implementation(scale_rightly, backend=backend), case(), CPU)
 
@@ -448,13 +448,13 @@ def give_up(inputs: Inputs, outputs: Tensors) -> None:
         (give_up, Status.ERROR, "RuntimeError: out of luck"),
     ],
 )
-def test_agreement_lost_while_timed_is_told(then: Body, status: Status, words: str) -> None:
+def test_a_failure_during_timing_is_reported(then: Body, status: Status, words: str) -> None:
     with pytest.raises(FailedWhileTimed, match=f"{status} while timed: .*{words}") as caught:
         time_launches_of(repeat(0.01), body=right_for(50, then))
     assert caught.value.agreement.status is status
 
 
-def test_an_implementation_that_cannot_be_prepared_again_has_lost_agreement() -> None:
+def test_an_implementation_that_cannot_be_prepared_again_fails() -> None:
     def prepare(inputs: Inputs, outputs: Tensors) -> None:
         raise MemoryError("no room")
 
