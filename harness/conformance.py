@@ -26,9 +26,7 @@ def require_sound(sampler: str, *, device: str = "cpu", seed: int = 0, laws: boo
         raise unknown_beside(registry.problems, "sampler", sampler, registry.samplers)
     claims = [claim for target in registry.targets.values() for claim in validate(chosen, target, place, seed)]
     wrong = [each for each in claims if each.status not in (Status.PASSED, Status.UNAVAILABLE)]
-    failed = [
-        f"{each.status}: {each.target}, T = {each.temperature:g}, {each.claim}: {each.message}" for each in wrong
-    ]
+    failed = [f"{each.status}: {each.target}, T = {each.temperature:g}, {each.claim}: {each.message}" for each in wrong]
     assert not wrong, f"{len(wrong)} of {len(claims)} claims about {sampler} failed:\n" + "\n".join(failed)
     passed = [each.claim for each in claims if each.status is Status.PASSED]
     assert passed, f"sampler {sampler!r} refuses every target or cannot run on {place}: nothing was tested"
