@@ -16,9 +16,10 @@ from torch import Tensor
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import check_counter
 from ..schedules import require_schedule
+from .reference import noise
 from .request import LaunchRequest
 
-__all__ = ["AnnealedWalkers", "annealed_langevin"]
+__all__ = ["AnnealedWalkers", "annealed_langevin", "noise"]
 
 
 class AnnealedWalkers(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
-from .request import GROUP, LaunchRequest
+from .request import GROUP, VARIANTS, LaunchRequest
 
 THREADS = 256
 
@@ -37,17 +37,21 @@ class Settings(ctypes.Structure):
         )  # fmt: skip
 
 
+def kernel(passages: bool) -> str:
+    """The name expression of the kernel that reports first passages, or of the other."""
+    return f"walk<{'true' if passages else 'false'}>"
+
+
 @functools.cache
 def module() -> CudaModule:
-    return CudaModule(Path(__file__).with_name("annealed_langevin.cu"), ["walk<false>", "walk<true>"])
+    return CudaModule(Path(__file__).with_name("annealed_langevin.cu"), [kernel(False), kernel(True)])
 
 
 def walk(walk: LaunchRequest) -> None:
     """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
-    kernel = "walk<false>" if walk.passages is None else "walk<true>"
     module().launch(
-        kernel, (-(-walk.groups // THREADS),), (THREADS,), [walk.x, walk.passages, walk.scales, Settings.of(walk)],
-        device=walk.x.device,
+        kernel(walk.passages is not None), (-(-walk.groups // THREADS),), (THREADS,),
+        [walk.x, walk.passages, walk.scales, Settings.of(walk)], device=walk.x.device,
     )  # fmt: skip
 
 
@@ -56,7 +60,7 @@ def variants() -> Sequence[KernelVariant]:
     return [
         CudaVariant(
             name=name, threads=THREADS, items=GROUP, unit="walker-steps", bytes_per_item=0.0, module=module(),
-            kernel=kernel,
+            kernel=kernel(passages),
         )
-        for name, kernel in (("positions", "walk<false>"), ("first passages", "walk<true>"))
+        for name, passages in VARIANTS.items()
     ]  # fmt: skip

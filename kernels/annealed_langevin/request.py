@@ -6,6 +6,8 @@ from torch import Tensor
 
 GROUP = 4
 """Walkers that share a Philox call in each step."""
+VARIANTS = {"positions": False, "first passages": True}
+"""The names of the kernels, and whether they report first passages."""
 
 
 @dataclass(frozen=True)

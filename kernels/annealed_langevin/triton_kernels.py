@@ -9,16 +9,15 @@ import triton
 import triton.language as tl
 
 from ..common.philox_triton import WALKERS, normals, words_of
+from ..common.triton_blocks import block_for
 from ..common.triton_math import bits_of, from_bits
-from ..common.triton_runtime import INTERPRETS, helper
+from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from .request import LaunchRequest
+from .request import VARIANTS, LaunchRequest
 
 BLOCK = 128
 """Groups of a program."""
-INTERPRETED = 1 << 16
-"""The most of them where a program costs some milliseconds whatever its block."""
 
 
 @helper
@@ -83,7 +82,7 @@ def walk_kernel(
 
 def walk(walk: LaunchRequest) -> None:
     """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
-    block = min(INTERPRETED, triton.next_power_of_2(walk.groups)) if INTERPRETS else BLOCK
+    block = block_for(walk.groups, BLOCK)
     walk_kernel[(triton.cdiv(walk.groups, block),)](
         walk.x, walk.passages, walk.scales, len(walk.x), len(walk.scales), bits_of(-2.0 * walk.step_size),
         bits_of(walk.threshold), signed_seed(walk.seed), walk.first_step, walk.first_group, walk.offset,
@@ -113,5 +112,5 @@ def variants() -> Sequence[KernelVariant]:
                 "BLOCK": BLOCK,
             },
         )
-        for name, passages in (("positions", False), ("first passages", True))
+        for name, passages in VARIANTS.items()
     ]

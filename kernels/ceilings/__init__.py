@@ -5,9 +5,7 @@ The functions of `cuda_kernels` and `torch_kernels` take a device and sizes, all
 really done or else what is wrong, in words.
 """
 
-from collections.abc import Callable
+from . import cuda_kernels, torch_kernels
+from .prepared import Prepared
 
-Prepared = tuple[Callable[[], object], Callable[[], str | None]]
-
-PIECE = 1 << 24
-"""Elements that a check looks at together, so that it needs little memory beside the data."""
+__all__ = ["Prepared", "cuda_kernels", "torch_kernels"]

@@ -15,14 +15,19 @@ constexpr int TILE = THREADS * IN_FLIGHT;  // vectors
 
 // ---- memory
 
+// This thread's vectors of a tile, all loads under way at the same time.
+__device__ __forceinline__ void load(uint4 (&chunk)[IN_FLIGHT], const uint4* __restrict__ x) {
+#pragma unroll
+    for (int i = 0; i < IN_FLIGHT; ++i) chunk[i] = x[i * THREADS];
+}
+
 // sums: one for each warp, of all words that it read, modulo 2^32. vectors: a multiple of TILE.
 __global__ void __launch_bounds__(THREADS) read(const uint4* __restrict__ x, i64 vectors, u32* sums) {
     u32 sum = 0;
 #pragma unroll 1
     for (i64 tile = (i64)blockIdx.x * TILE; tile < vectors; tile += (i64)gridDim.x * TILE) {
         uint4 chunk[IN_FLIGHT];
-#pragma unroll
-        for (int i = 0; i < IN_FLIGHT; ++i) chunk[i] = x[tile + i * THREADS + threadIdx.x];
+        load(chunk, x + tile + threadIdx.x);
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; ++i) sum += chunk[i].x + chunk[i].y + chunk[i].z + chunk[i].w;
     }
@@ -46,8 +51,7 @@ __global__ void __launch_bounds__(THREADS) copy(const uint4* __restrict__ x, i64
 #pragma unroll 1
     for (i64 tile = (i64)blockIdx.x * TILE; tile < vectors; tile += (i64)gridDim.x * TILE) {
         uint4 chunk[IN_FLIGHT];
-#pragma unroll
-        for (int i = 0; i < IN_FLIGHT; ++i) chunk[i] = x[tile + i * THREADS + threadIdx.x];
+        load(chunk, x + tile + threadIdx.x);
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; ++i) y[tile + i * THREADS + threadIdx.x] = chunk[i];
     }
@@ -58,38 +62,32 @@ __global__ void __launch_bounds__(THREADS) copy(const uint4* __restrict__ x, i64
 // A number in [1, 2) that begins a unit, from the low bits of its index: a conversion would take an ex2's place.
 __device__ __forceinline__ float beginning(i64 unit) { return __uint_as_float(0x3f800000u | ((u32)unit & 0x7fffffu)); }
 
-// x <- x (1 - 2^-10) + 1: slow to forget where it began, so that a step more or less shows.
-struct Fma {
+// Chains of one float32 operation, `Step::of`.
+template <class Step> struct FloatChains {
     using Sum = float;
-    static constexpr int CHAINS = 8, STEPS = 512;
 
     static __device__ __forceinline__ void add(i64 unit, float& sum) {
-        float x[CHAINS], part = 0.0f;
-        for (int chain = 0; chain < CHAINS; ++chain) x[chain] = beginning(unit) + (float)chain;
-#pragma unroll 64
-        for (int step = 0; step < STEPS; ++step)
+        float x[Step::CHAINS], part = 0.0f;
+        for (int chain = 0; chain < Step::CHAINS; ++chain) x[chain] = beginning(unit) + (float)chain;
+#pragma unroll (Step::STEPS < 64 ? Step::STEPS : 64)
+        for (int step = 0; step < Step::STEPS; ++step)
 #pragma unroll
-            for (int chain = 0; chain < CHAINS; ++chain) x[chain] = fmaf(x[chain], 0.9990234375f, 1.0f);
-        for (int chain = 0; chain < CHAINS; ++chain) part += x[chain];
+            for (int chain = 0; chain < Step::CHAINS; ++chain) x[chain] = Step::of(x[chain]);
+        for (int chain = 0; chain < Step::CHAINS; ++chain) part += x[chain];
         sum += part;
     }
 };
 
-// x <- 2^-x: tends to a fixed point, hence the few steps; the sign costs nothing.
-struct Exp2 {
-    using Sum = float;
-    static constexpr int CHAINS = 16, STEPS = 8;
+// x <- x (1 - 2^-10) + 1: slow to forget where it began, so that a step more or less shows.
+struct Fma : FloatChains<Fma> {
+    static constexpr int CHAINS = 8, STEPS = 512;
+    static __device__ __forceinline__ float of(float x) { return fmaf(x, 0.9990234375f, 1.0f); }
+};
 
-    static __device__ __forceinline__ void add(i64 unit, float& sum) {
-        float x[CHAINS], part = 0.0f;
-        for (int chain = 0; chain < CHAINS; ++chain) x[chain] = beginning(unit) + (float)chain;
-#pragma unroll
-        for (int step = 0; step < STEPS; ++step)
-#pragma unroll
-            for (int chain = 0; chain < CHAINS; ++chain) x[chain] = exp2_flushed(-x[chain]);
-        for (int chain = 0; chain < CHAINS; ++chain) part += x[chain];
-        sum += part;
-    }
+// x <- 2^-x: tends to a fixed point, hence the few steps; the sign costs nothing.
+struct Exp2 : FloatChains<Exp2> {
+    static constexpr int CHAINS = 16, STEPS = 8;
+    static __device__ __forceinline__ float of(float x) { return exp2_flushed(-x); }
 };
 
 // x <- low word of x times high word of x, plus a constant: both halves of each product go into the next.

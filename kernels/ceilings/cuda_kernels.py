@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..cuda_module import CudaModule
 from ..philox import Stream, random_words
-from . import PIECE, Prepared
+from .prepared import PIECE, Prepared
 
 THREADS = 256
 TILE_BYTES = 16 * 4 * THREADS

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from . import PIECE, Prepared
+from .prepared import PIECE, Prepared
 
 ROW = 1 << 14
 """Numbers that become one norm: few enough for float32 to add up well, so many that writing it costs nothing."""

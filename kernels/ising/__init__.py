@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..machines.packed_spins import PARTS
 from ..machines.spins_and_units import SpinMachine, UnitMachine, lattice_couplings, spins_of, units_of
 from ..philox import check_counter
 from .acceptance import RULES, thresholds
-from .request import PARTS, LaunchRequest
+from .request import LaunchRequest
 from .states import energy, pack_spins, unpack_spins, words_of
 
 __all__ = [

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 RULES = ("metropolis", "heat_bath")
+CLASSES = {2: "Metropolis", 5: "heat bath", 10: "field"}
+"""The numbers of classes that `thresholds` makes, each with a name."""
 CERTAIN = 1 << 32
 """The threshold of a flip that always happens."""
 

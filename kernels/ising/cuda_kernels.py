@@ -5,12 +5,13 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
+from .acceptance import CLASSES
 from .request import LaunchRequest
 
 THREADS = 256
@@ -20,8 +21,6 @@ WORDS_OF_A_THREAD = 4
 PADDED = {2: 2, 5: 8, 10: 12}
 """Numbers of classes, and the words of a mask; as in the .cu."""
 BITS = 32
-MOST_SHARED_BYTES = 227 * 1024
-"""Of a block on the emulator, as on sm_90 and sm_100."""
 SHARED_BYTES = 48 * 1024
 """That several lattices of a block take at most."""
 
@@ -89,11 +88,7 @@ def half_sweep(half: LaunchRequest) -> None:
 
 def resident_fits(spins: Tensor, classes: int) -> bool:
     """Whether a lattice finds room in a multiprocessor's shared memory."""
-    room = MOST_SHARED_BYTES
-    if spins.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(spins.device)
-        room = int(getattr(properties, "shared_memory_per_block_optin"))  # noqa: B009
-    return mask_bytes(classes) + 8 * spins.shape[2] * spins.shape[3] <= room
+    return mask_bytes(classes) + 8 * spins.shape[2] * spins.shape[3] <= most_shared_bytes(spins.device)
 
 
 def resident_pays(spins: Tensor) -> bool:
@@ -120,7 +115,7 @@ def resident_sweeps(half: LaunchRequest, sweeps: int) -> None:
 def variants() -> Sequence[KernelVariant]:
     """Each kernel for each number of classes; the resident one for a lattice of 256 x 256."""
     found = []
-    for classes, what in ((2, "Metropolis"), (5, "heat bath"), (10, "field")):
+    for classes, what in CLASSES.items():
         masks = mask_bytes(classes)
         for name, kernel, threads, shared_bytes, traffic in (
             (what, "half_sweep", THREADS, masks, 0.375),

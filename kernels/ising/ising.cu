@@ -16,11 +16,9 @@
 // Design: a thread has a word. The bits of the thresholds, which are a lattice's own, lie in shared memory as masks:
 // one read gets the same bit of all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps
 // them in shared memory for all sweeps.
-#include "philox.cuh"
+#include "machines/spins.cuh"
 
 constexpr int THREADS = 256;
-constexpr u32 PARTS = 8;  // groups of four words that a word of spins may draw
-constexpr int BITS = 32;
 
 // Classes and where the masks of a lattice begin: room for vector loads.
 template <int CLASSES> constexpr int PADDED = CLASSES == 2 ? 2 : CLASSES == 5 ? 8 : 12;
@@ -36,8 +34,6 @@ struct Settings {
     u32 unsatisfied;             // the exclusive or of two spins whose bond is unsatisfied, on all bits
     u32 step, colour, sweeps;
 };
-
-__device__ __forceinline__ u32 majority(u32 a, u32 b, u32 c) { return (a & b) | (c & (a | b)); }
 
 // The masks of one lattice, by the threads of its row of the block. The last ones are of flips that are certain.
 template <int CLASSES> __device__ __forceinline__ void fill_masks(Masks<CLASSES>* masks, const u32* thresholds) {
@@ -105,19 +101,13 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
         const u64 group = (u64)(number * cells + cell) * PARTS;
         for (u32 part = 0; part < PARTS && open; ++part) {
             const Words random = random_words(group + part, settings.keys, step, stream);
-            u32 less = 0, equal = open;
-#pragma unroll
-            for (int i = 3; i >= 0; --i) {  // from the least bit of the four, so that each is one LOP3 for either word
+            compare(flips, open, random, [&](int i) {
                 const Masks<CLASSES> bit = masks[4 * part + i];
                 u32 threshold = 0;
 #pragma unroll
                 for (int k = 0; k < CLASSES; ++k) threshold |= kind[k] & bit.of[k];
-                const u32 drawn = random.word[i];
-                less = (threshold & ~drawn) | (less & ~(threshold ^ drawn));
-                equal &= ~(threshold ^ drawn);
-            }
-            flips |= open & less;
-            open = equal;
+                return threshold;
+            });
         }
         mine[cell] = own ^ (flips & present);
     }

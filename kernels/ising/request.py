@@ -8,8 +8,6 @@ from ..philox import Stream
 
 STREAMS = (Stream.EVEN_SITES, Stream.ODD_SITES)
 """Of each colour."""
-PARTS = 8
-"""Groups of four random words that a word of spins may draw: 32 bits for each spin."""
 
 
 @dataclass(frozen=True)

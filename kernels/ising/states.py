@@ -8,8 +8,7 @@ the bits beyond the last site are 0. All neighbours of a colour are of the other
 import torch
 from torch import Tensor
 
-WORD = 32
-"""Spins in a word."""
+from ..machines.packed_spins import WORD, pack_bits, unpack_bits
 
 
 def words_of(width: int) -> int:
@@ -32,8 +31,7 @@ def pack_spins(spins: Tensor) -> Tensor:
     for colour in (0, 1):
         odd = _column_is_odd(height, colour, spins.device)
         padded[:, colour, :, : width // 2] = torch.where(odd, pairs[..., 1], pairs[..., 0])
-    bits = padded.view(lattices, 2, height, words_of(width), WORD)
-    return (bits << torch.arange(WORD, device=spins.device)).sum(-1).to(torch.int32)
+    return pack_bits(padded.view(lattices, 2, height, words_of(width), WORD))
 
 
 def unpack_spins(words: Tensor, width: int) -> Tensor:
@@ -44,8 +42,7 @@ def unpack_spins(words: Tensor, width: int) -> Tensor:
             f"got {tuple(words.shape)}"
         )
     lattices, _, height, _ = words.shape
-    bits = (words[..., None] >> torch.arange(WORD, dtype=torch.int32, device=words.device)) & 1
-    first, second = bits.flatten(-2)[..., : width // 2].to(torch.int8).unbind(1)
+    first, second = unpack_bits(words).flatten(-2)[..., : width // 2].to(torch.int8).unbind(1)
     odd = _column_is_odd(height, 0, words.device)
     pairs = torch.stack((torch.where(odd, second, first), torch.where(odd, first, second)), dim=-1)
     return (2 * pairs - 1).view(lattices, height, width)

@@ -6,14 +6,12 @@ import triton
 import triton.language as tl
 
 from ..common.philox_triton import SWAP, random_words, uniform
-from ..common.triton_runtime import INTERPRETS
+from ..common.triton_blocks import block_for
 from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
 from .request import LaunchRequest
 
 BLOCK = 256
-INTERPRETED = 1 << 16
-"""Rungs of a program where each costs some milliseconds."""
 
 
 @triton.jit(do_not_specialize=["seed", "step", "first_ladder"])
@@ -54,7 +52,7 @@ def swap_kernel(
 def swap(given: LaunchRequest) -> None:
     """Write ``given.new_replica_at`` and ``given.accepted``. There is at least one rung."""
     total, rungs = given.replica_at.numel(), given.replica_at.shape[1]
-    block = min(INTERPRETED, triton.next_power_of_2(total)) if INTERPRETS else BLOCK
+    block = block_for(total, BLOCK)
     swap_kernel[(triton.cdiv(total, block),)](
         given.replica_at, given.energies, given.betas, given.new_replica_at, given.accepted, total, rungs,
         given.first_ladder, signed_seed(given.seed), given.step, BLOCK=block, num_warps=8,

@@ -7,6 +7,19 @@ Source: Welling and Teh, "Bayesian learning via stochastic gradient Langevin dyn
 """
 
 from .optimizer import SGLD
+from .reference import noise, rounded_stochastically, rounding_bits, updated
+from .request import Numbers, computing_dtype
 from .update import psgld_update, sghmc_update, sgld_update
 
-__all__ = ["SGLD", "psgld_update", "sghmc_update", "sgld_update"]
+__all__ = [
+    "SGLD",
+    "Numbers",
+    "computing_dtype",
+    "noise",
+    "psgld_update",
+    "rounded_stochastically",
+    "rounding_bits",
+    "sghmc_update",
+    "sgld_update",
+    "updated",
+]

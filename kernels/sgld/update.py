@@ -260,20 +260,20 @@ def _require_matching(
     for index, (x, g) in enumerate(zip(parameters, gradients, strict=True)):
         require_tensor(f"parameters[{index}]", x, DTYPES, device)
         device = x.device
-        require_tensor(f"gradients[{index}]", g, (x.dtype,), x.device)
-        _require_shape(f"gradients[{index}]", g, x.shape)
+        _require_beside(f"gradients[{index}]", g, x.dtype, x)
         _require_places(f"parameters[{index}]", x)
         if state_name:
             name, state = f"{state_name}[{index}]", states[index]
-            require_tensor(name, state, (computing_dtype(x.dtype),), x.device)
-            _require_shape(name, state, x.shape)
+            _require_beside(name, state, computing_dtype(x.dtype), x)
             _require_places(name, state)
     _require_apart(parameters, gradients, states, state_name)
 
 
-def _require_shape(name: str, x: Tensor, shape: torch.Size) -> None:
-    if x.shape != shape:
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(x.shape)}")
+def _require_beside(name: str, x: Tensor, dtype: torch.dtype, parameter: Tensor) -> None:
+    """Of ``dtype``, with the device and the shape of ``parameter``."""
+    require_tensor(name, x, (dtype,), parameter.device)
+    if x.shape != parameter.shape:
+        raise ValueError(f"{name} must have shape {tuple(parameter.shape)}, got {tuple(x.shape)}")
 
 
 def _require_places(name: str, x: Tensor) -> None:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..machines.packed_spins import PARTS, WORD
 from ..philox import check_counter
 from ..schedules import require_schedule
 from .bonds import MOST_TOTAL, Bonds, bonds_of, lattice_glass, thresholds
-from .request import PARTS, LaunchRequest
-from .states import WORD, energies, pack_walkers, random_walkers, unpack_walkers
+from .request import LaunchRequest
+from .states import energies, pack_walkers, random_walkers, unpack_walkers
 
 __all__ = [
     "MOST_TOTAL",

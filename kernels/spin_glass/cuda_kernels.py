@@ -5,8 +5,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
@@ -17,8 +16,6 @@ MOST_THREADS, FEWEST_THREADS = 128, 32
 BITS = 32
 BLOCK_BYTES = 56 * 1024
 """Of shared memory, so that a multiprocessor holds four blocks; where that is too little, a block has fewer threads."""
-MOST_SHARED_BYTES = 227 * 1024
-"""Of a block on the emulator, as on sm_90 and sm_100."""
 
 
 class Settings(ctypes.Structure):
@@ -61,9 +58,7 @@ def anneal(anneal: LaunchRequest) -> None:
         groups <= threads // 2 or shared_bytes(sites, pairs, classes, threads) > BLOCK_BYTES
     ):
         threads //= 2
-    needed, room = shared_bytes(sites, pairs, classes, threads), MOST_SHARED_BYTES
-    if device.type == "cuda":
-        room = int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin"))  # noqa: B009
+    needed, room = shared_bytes(sites, pairs, classes, threads), most_shared_bytes(device)
     if needed > room:
         raise ValueError(f"spins: {sites} of them take {needed} bytes of shared memory, of which a block has {room}")
     module().launch(

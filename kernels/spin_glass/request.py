@@ -6,9 +6,6 @@ from torch import Tensor
 
 from .bonds import Bonds
 
-PARTS = 8
-"""Groups of four random words that a word of 32 walkers may draw: 32 bits for each."""
-
 
 @dataclass(frozen=True)
 class LaunchRequest:

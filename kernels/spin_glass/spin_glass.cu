@@ -12,10 +12,7 @@
 // Design: a thread has 32 walkers, of which no other thread knows: nothing waits but for the masks of a temperature.
 // Word i of a thread lies beside those of its neighbours, so that a warp's accesses meet no conflict of banks. All
 // threads update the same spin at the same time, so that bonds and masks are broadcast.
-#include "philox.cuh"
-
-constexpr u32 PARTS = 8;  // groups of four words that a word of walkers may draw
-constexpr int BITS = 32;
+#include "machines/spins.cuh"
 
 // Bit planes of a number from -1 - B / 2 to (B - 1) / 2 in two's complement: of B bonds, 4 where there are 2 classes,
 // twice as many as there are classes less one otherwise.
@@ -34,8 +31,6 @@ struct Settings {
     u32 sites, pairs;  // of bonds, for each site
     u32 first_sweep, sweeps;
 };
-
-__device__ __forceinline__ u32 majority(u32 a, u32 b, u32 c) { return (a & b) | (c & (a | b)); }
 
 // 32 walkers' masks of the class that the planes name.
 template <int CLASSES> __device__ __forceinline__ u32 picked(const u32* mask, const u32* plane) {
@@ -99,16 +94,10 @@ __global__ void __launch_bounds__(128)
             for (u32 part = 0; part < PARTS && open; ++part) {
                 const Words random =
                     random_words(first + i * PARTS + part, settings.keys, settings.first_sweep + sweep, STREAM_GLASS_SITES);
-                u32 less = 0, equal = open;
-#pragma unroll
-                for (int bit = 3; bit >= 0; --bit) {  // from the least of the four, so that each is one LOP3 for either
+                compare(flips, open, random, [&](int bit) {
                     const Masks<CLASSES> mask = of[4 * part + bit];
-                    const u32 threshold = picked<CLASSES>(mask.of, plane), drawn = random.word[bit];
-                    less = (threshold & ~drawn) | (less & ~(threshold ^ drawn));
-                    equal &= ~(threshold ^ drawn);
-                }
-                flips |= open & less;
-                open = equal;
+                    return picked<CLASSES>(mask.of, plane);
+                });
             }
             own[i * stride] = spin ^ flips;
         }

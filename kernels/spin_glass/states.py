@@ -7,8 +7,8 @@ for +1. Walkers come in multiples of 32.
 import torch
 from torch import Tensor
 
-WORD = 32
-"""Walkers in a word."""
+from ..machines.packed_spins import WORD, pack_bits, unpack_bits
+
 CHUNK = 1 << 16
 """Walkers whose spins are unpacked at a time for their energies."""
 
@@ -17,14 +17,12 @@ def pack_walkers(spins: Tensor) -> Tensor:
     """The packed form of ``spins``, -1 or +1 of any dtype, (walkers, n)."""
     if spins.ndim != 2 or len(spins) % WORD:
         raise ValueError(f"spins must have shape (walkers, n), walkers a multiple of {WORD}; got {tuple(spins.shape)}")
-    bits = (spins > 0).t().reshape(spins.shape[1], len(spins) // WORD, WORD).to(torch.int64)
-    return (bits << torch.arange(WORD, device=spins.device)).sum(-1).to(torch.int32)
+    return pack_bits((spins > 0).t().reshape(spins.shape[1], len(spins) // WORD, WORD))
 
 
 def unpack_walkers(words: Tensor) -> Tensor:
     """int8 spins -1 or +1, (walkers, n), of what `pack_walkers` packed."""
-    bits = (words[..., None] >> torch.arange(WORD, dtype=torch.int32, device=words.device)) & 1
-    return (2 * bits.flatten(1).t() - 1).to(torch.int8)
+    return (2 * unpack_bits(words).flatten(1).t() - 1).to(torch.int8)
 
 
 def random_walkers(spins: int, walkers: int, generator: torch.Generator, device: torch.device) -> Tensor:

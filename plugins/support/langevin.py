@@ -23,8 +23,7 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
-from boltzbench.kernels.sgld.reference import noise, rounded_stochastically, rounding_bits
-from boltzbench.kernels.sgld.request import computing_dtype
+from boltzbench.kernels.sgld import computing_dtype, noise, rounded_stochastically, rounding_bits
 from boltzbench.plugins.support import operations
 from torch import Tensor
 
@@ -204,18 +203,20 @@ CHAINS = 100_000
 
 def standard_normal(scores: Tensor, what: str, false_alarm: float) -> list[Agreement]:
     """Mean 0, variance 1, and neighbours independent, for independent standard normal scores."""
-    n = len(scores)
-    pairs = scores[0 : n - 1 : 2] * scores[1:n:2]
+    n, each, square = len(scores), false_alarm / 3, float(scores.square().mean())
     return [
-        harness.within(float(scores.mean()), 0.0, n**-0.5, what=f"mean of {what}", false_alarm=false_alarm / 3),
-        harness.within(
-            float(scores.square().mean()), 1.0, (2 / n) ** 0.5, what=f"variance of {what}", false_alarm=false_alarm / 3
-        ),
-        harness.within(
-            float(pairs.mean()), 0.0, len(pairs) ** -0.5, what=f"covariance of neighbours' {what}",
-            false_alarm=false_alarm / 3,
-        ),
-    ]  # fmt: skip
+        harness.within(float(scores.mean()), 0.0, n**-0.5, what=f"mean of {what}", false_alarm=each),
+        harness.within(square, 1.0, (2 / n) ** 0.5, what=f"variance of {what}", false_alarm=each),
+        uncorrelated(scores[0 : n - 1 : 2], scores[1:n:2], f"neighbours' {what}", each),
+    ]
+
+
+def uncorrelated(scores: Tensor, others: Tensor, what: str, false_alarm: float) -> Agreement:
+    """Covariance 0 of independent standard normal scores with others."""
+    products = scores * others
+    return harness.within(
+        float(products.mean()), 0.0, len(products) ** -0.5, what=f"covariance of {what}", false_alarm=false_alarm
+    )
 
 
 def _cases(operation: str) -> tuple[Case, ...]:

@@ -194,14 +194,18 @@ def test_the_data_has_words_of_all_kinds_and_a_known_sum():
 # ---- the machine code
 
 
+def cuobjdump(option, cubin):
+    triton = importlib.util.find_spec("triton")
+    tool = Path(next(iter(triton.submodule_search_locations))) / "backends" / "nvidia" / "bin" / "cuobjdump"
+    run = subprocess.run([tool, option, cubin.path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
 def disassembly(arch):
     """For each kernel its instructions: (address, name without predicate, operands)."""
     cubin = cuda_kernels.MODULE.cubin(arch)
-    triton = importlib.util.find_spec("triton")
-    tool = Path(next(iter(triton.submodule_search_locations))) / "backends" / "nvidia" / "bin" / "cuobjdump"
-    run = subprocess.run([tool, "-sass", cubin.path], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    parts = {part.split()[0]: part for part in run.stdout.split("Function : ")[1:]}
+    parts = {part.split()[0]: part for part in cuobjdump("-sass", cubin).split("Function : ")[1:]}
     line = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(.*?);")
     return {
         name: [(int(address, 16), op, rest) for address, op, rest in line.findall(parts[symbol])]
@@ -255,10 +259,7 @@ def test_the_machine_code_holds_the_work_and_hardly_anything_else(arch):
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
 def test_no_kernel_spills_and_all_threads_of_a_multiprocessor_fit(arch):
     cubin = cuda_kernels.MODULE.cubin(arch)
-    triton = importlib.util.find_spec("triton")
-    tool = Path(next(iter(triton.submodule_search_locations))) / "backends" / "nvidia" / "bin" / "cuobjdump"
-    run = subprocess.run([tool, "-res-usage", cubin.path], capture_output=True, text=True)
-    found = dict(re.findall(r"Function (\S+):\s+(REG:.*)", run.stdout))
+    found = dict(re.findall(r"Function (\S+):\s+(REG:.*)", cuobjdump("-res-usage", cubin)))
     assert set(found) == set(cubin.names.values())
     for name, symbol in cubin.names.items():
         usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", found[symbol])}

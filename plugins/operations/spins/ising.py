@@ -18,22 +18,22 @@ from boltzbench.harness import (
     Launch,
     Law,
     Operation,
-    Status,
     Tensors,
 )
 from boltzbench.kernels.ising import energy, ising_sweeps, pack_spins, unpack_spins, words_of
-from boltzbench.kernels.ising.request import STREAMS
-from boltzbench.kernels.philox import random_words
+from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
-from boltzbench.plugins.support.operations import operation_hooks
+from boltzbench.plugins.exact.states import number_of
+from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
+STREAMS = (Stream.EVEN_SITES, Stream.ODD_SITES)
+"""Of each colour."""
 FIELDS = {"field": 0.3, "heat-bath-field": -0.3}
 BETAS = {"beta-zero": 0.0, "beta-infinite": math.inf}
-DRAWN_BITS = 12
-"""Of a spin's number, in the cost: a warp's 1024 spins are decided after log2(1024) + 1.3 bits, in groups of four."""
 
 
 def _case(
@@ -164,22 +164,18 @@ def keeps_the_law(rule: str, field: float, advance: Advance, device: torch.devic
     each = (LATTICES if device.type == "cuda" else CPU_LATTICES) // len(betas)
     states = all_states(4, 4)
     energies, magnetisation = energy(states, field=field), states.sum((1, 2), dtype=torch.int64)
-    cells, cell = torch.unique(torch.stack((energies, magnetisation.double())), dim=1, return_inverse=True)
+    _, cell = torch.unique(torch.stack((energies, magnetisation.double())), dim=1, return_inverse=True)
     generator = torch.Generator().manual_seed(seed)
     laws = [torch.softmax(-beta * energies, 0) for beta in betas]
     start = torch.cat([torch.multinomial(law, each, replacement=True, generator=generator) for law in laws])
     beta = torch.tensor(betas, dtype=torch.float64, device=device).repeat_interleave(each)
     numbers = _numbers(4, seed, sweeps=2, rule=rule, field=field)
     result = advance({"spins": pack_spins(states[start]).to(device), "beta": beta, **numbers})["advanced"]
-    up = (unpack_spins(result, 4).cpu() > 0).long().flatten(1)
-    index = (up << torch.arange(16)).sum(1).view(len(betas), each)
+    drawn = number_of(unpack_spins(result, 4).cpu().flatten(1) > 0).view(len(betas), each)
     row = torch.arange(1 << 16) & 15
     verdicts = []
-    for law, drawn in zip(laws, index, strict=True):
-        for of, count in ((cell, cells.shape[1]), (row, 16)):
-            exact = torch.zeros(count, dtype=torch.float64).index_add_(0, of, law)
-            counts = torch.bincount(of[drawn], minlength=count)
-            verdicts.append(harness.chi_square(counts, exact, false_alarm=1e-6 / 6))
+    for law, states in zip(laws, drawn, strict=True):
+        verdicts += judge_states(states, law, (cell, row), 1e-6 / len(betas))
     return harness.all_of(verdicts)
 
 
@@ -236,12 +232,8 @@ def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
     for sweep in range(3):
         stepped = run(0, 50, spins=stepped, first_sweep=sweep)
     parts = torch.cat([run(first, end, sweeps=3) for first, end in ((0, 17), (17, 50))])
-    for what, other in (("three calls of one sweep", stepped), ("two parts of the batch", parts)):
-        wrong = int((whole != other).sum())
-        if wrong:
-            message = f"{what}: {wrong} of {whole.numel()} words differ"
-            return Agreement(Status.WRONG_LAW, message, error=float(wrong), bound=0.0)
-    return Agreement(Status.PASSED, error=0.0, bound=0.0)
+    split = {"three calls of one sweep": {"advanced": stepped}, "two parts of the batch": {"advanced": parts}}
+    return same_bits({"advanced": whole}, split)
 
 
 OPERATION = Operation(

@@ -31,13 +31,11 @@ from boltzbench.kernels.spin_glass import (
     unpack_walkers,
 )
 from boltzbench.plugins.exact import glass as exact
-from boltzbench.plugins.support.operations import operation_hooks
+from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states
 from torch import Tensor
 
 BOLTZBENCH_API = 1
-
-DRAWN_BITS = 12
-"""Of a spin's number, in the cost: a warp's 1024 are decided after log2(1024) + 1.3 bits, in groups of four."""
 
 
 def _case(spins: int, walkers: int, sweeps: int, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
@@ -173,13 +171,8 @@ def graph() -> Tensor:
 
 def _judge(states: Tensor, law: Tensor, energies: Tensor, false_alarm: float) -> list[Agreement]:
     """Draws of states by their energies, and by half of their spins, which tells one place from another."""
-    levels, level = torch.unique(energies, return_inverse=True)
-    verdicts = []
-    for of, count in ((level, len(levels)), (torch.arange(len(law)) & 31, 32)):
-        exact_law = torch.zeros(count, dtype=torch.float64).index_add_(0, of, law)
-        counts = torch.bincount(of[states], minlength=count)
-        verdicts.append(harness.chi_square(counts, exact_law, false_alarm=false_alarm / 2))
-    return verdicts
+    _, level = torch.unique(energies, return_inverse=True)
+    return judge_states(states, law, (level, torch.arange(len(law)) & 31), false_alarm)
 
 
 def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreement:
@@ -242,12 +235,8 @@ def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
     for sweep in range(2):
         stepped = run(stepped, slice(sweep, sweep + 1))
     parts = torch.cat((run(start[:, :3], slice(0, 2)), run(start[:, 3:], slice(0, 2), 96)), dim=1)
-    for what, other in (("two calls of one sweep", stepped), ("two parts of the walkers", parts)):
-        wrong = int((whole != other).sum())
-        if wrong:
-            message = f"{what}: {wrong} of {whole.numel()} words differ"
-            return Agreement(Status.WRONG_LAW, message, error=float(wrong), bound=0.0)
-    return Agreement(Status.PASSED, error=0.0, bound=0.0)
+    split = {"two calls of one sweep": {"annealed": stepped}, "two parts of the walkers": {"annealed": parts}}
+    return same_bits({"annealed": whole}, split)
 
 
 OPERATION = Operation(
