@@ -1,4 +1,4 @@
-"""Half a sweep of the Ising model in torch, spin by spin: what the bit-sliced kernels are held to."""
+"""A half sweep of the Ising model in torch, spin by spin: the reference for the bit-sliced kernels."""
 
 import torch
 from torch import Tensor
@@ -32,5 +32,5 @@ def half_sweep(half: LaunchRequest) -> None:
     threshold = table.gather(1, kind.view(lattices, -1)).view_as(kind)
     column = torch.arange(width, device=spins.device)
     mine = (torch.arange(height, device=spins.device)[:, None] + column) % 2 == half.colour
-    numbers = draw_numbers(half).repeat_interleave(2, -1)  # site k of a row stands at column 2 k or 2 k + 1
+    numbers = draw_numbers(half).repeat_interleave(2, -1)  # site k of a row is in column 2 k or 2 k + 1
     half.spins.copy_(pack_spins(torch.where(mine & (numbers < threshold), -spins, spins)))

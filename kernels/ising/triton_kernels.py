@@ -1,7 +1,7 @@
-"""Half a sweep of the Ising model in Triton: 32 spins to a word, as in `ising.cu`, which tells what bounds it.
+"""A half sweep of the Ising model in Triton, with 32 spins in a word; `ising.cu` explains what bounds its speed.
 
-A program of one warp has a block of words of all lattices, and draws until all their spins are decided. Thresholds are
-looked up for each word: its lattice's own.
+A program of one warp handles a block of words of all lattices, and draws random words until all its spins are decided.
+Each word loads the thresholds of its own lattice.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def half_sweep_kernel(
     below = tl.where(row == height - 1, place, cell + words)
     c = tl.load(other + above, mask=inside, other=0).to(tl.uint32, bitcast=True)
     d = tl.load(other + below, mask=inside, other=0).to(tl.uint32, bitcast=True)
-    right = ((row + colour) & 1) == 1  # the neighbour that is not in word a at the same bit
+    right = ((row + colour) & 1) == 1  # the side of the neighbour that is not at the same bit of word a
     last = place == words - 1
     last_bits = columns - 32 * (words - 1)
     bits = tl.where(last, last_bits, 32)
@@ -101,7 +101,7 @@ def half_sweep_kernel(
 
 @helper
 def _class(count, own, KIND: tl.constexpr, CLASSES: tl.constexpr):
-    """Which spins are of a class: see `acceptance.thresholds`."""
+    """The spins of a class: see `acceptance.thresholds`."""
     if CLASSES == 2:
         return count[KIND + 3]
     elif CLASSES == 5:

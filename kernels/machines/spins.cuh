@@ -8,8 +8,8 @@ constexpr int BITS = 32;
 
 __device__ __forceinline__ u32 majority(u32 a, u32 b, u32 c) { return (a & b) | (c & (a | b)); }
 
-// Compares the next four bits of the numbers that are still open. A number that is less than its threshold makes its
-// spin flip; one that is equal so far stays open. `threshold_bit(i)` is bit i of each spin's threshold, of the four.
+// Compares four bits of the numbers of the open spins with those of their thresholds. A spin flips if its number is
+// less, and stays open if the bits are equal. `threshold_bit(i)` returns bit i of the four, for all spins of the word.
 template <class ThresholdBit>
 __device__ __forceinline__ void compare(u32& flips, u32& open, const Words& random, const ThresholdBit& threshold_bit) {
     u32 less = 0, equal = open;

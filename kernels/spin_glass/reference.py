@@ -1,4 +1,4 @@
-"""Annealing of spin glasses in torch, walker by walker: what the bit-sliced kernels are held to."""
+"""Annealing of spin glasses in torch, walker by walker: the reference for the bit-sliced kernels."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from .states import pack_walkers, unpack_walkers
 
 
 def draw_numbers(groups: Tensor, sites: int, seed: int, sweep: int) -> Tensor:
-    """The 32-bit random number of each spin of each walker in a sweep: int64 (walkers, sites), of groups of walkers."""
+    """The 32-bit random number of each spin in a sweep, for groups of 32 walkers: int64 (walkers, sites)."""
     word = groups[:, None] * sites + torch.arange(sites, device=groups.device)
     return random_numbers(word, seed, sweep, Stream.GLASS_SITES).transpose(1, 2).flatten(0, 1)
 

@@ -1,4 +1,4 @@
-"""What the backends are asked for: all sweeps of all walkers."""
+"""The launch request of the backends: all sweeps of all walkers."""
 
 from dataclasses import dataclass
 

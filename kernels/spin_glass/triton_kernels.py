@@ -1,7 +1,8 @@
-"""Annealing of spin glasses in Triton, all sweeps in one launch: 32 walkers to a word, as in `spin_glass.cu`.
+"""Annealing of spin glasses in Triton: all sweeps in one launch, with 32 walkers in a word, as in `spin_glass.cu`.
 
-A program of one warp has a block of words for every spin. It reads and writes them in global memory, in which each has
-a place of its own, and which the L1 cache answers; a barrier of the warp lies between a write and what reads it.
+A program of one warp has a block of words of every spin. It reads and writes them in global memory, where each has its
+own address, and the L1 cache serves the reads. A barrier of the warp separates a write from the reads that depend on
+it.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def _row(table, CLASSES: tl.constexpr):
 
 @helper
 def _threshold(row, first: tl.constexpr, shift, p0, p1, p2, p3, CLASSES: tl.constexpr):
-    """The bit above ``shift`` others of the threshold of each walker's class, which the planes name."""
+    """Bit ``shift`` of the threshold of each walker's class, which the planes encode."""
     if CLASSES == 1:
         return bit_mask((row[first] >> shift) & 1)
     else:
@@ -131,7 +132,7 @@ def anneal(anneal: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """By the number of classes."""
+    """One for each number of classes, named by the most bonds."""
     return [
         TritonVariant(
             name=f"{max(4, 2 * classes - 1)} bonds",
