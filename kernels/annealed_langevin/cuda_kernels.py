@@ -1,4 +1,4 @@
-"""Langevin walkers in a double well in CUDA C: launching `annealed_langevin.cu`."""
+"""Launches `annealed_langevin.cu`: Langevin walkers in a double well."""
 
 import ctypes
 import functools
@@ -14,7 +14,7 @@ THREADS = 256
 
 
 class Settings(ctypes.Structure):
-    """As in the .cu."""
+    """`Settings` in annealed_langevin.cu."""
 
     _fields_ = (
         ("keys", ctypes.c_uint32 * 20),
@@ -56,7 +56,7 @@ def walk(walk: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Without passages and with them; an item is a step of a walker."""
+    """Without first passages and with them; an item is a step of a walker."""
     return [
         CudaVariant(
             name=name, threads=THREADS, items=GROUP, unit="walker-steps", bytes_per_item=0.0, module=module(),

@@ -1,6 +1,6 @@
-"""Langevin walkers in a double well in Triton, all steps in one launch: see `annealed_langevin.cu` for what bounds it.
+"""Langevin walkers in a double well in Triton, all steps in one launch; `annealed_langevin.cu` explains what bounds it.
 
-A program has a block of groups of four walkers, of which it keeps four blocks of positions in registers.
+A program has a block of groups of four walkers, and keeps their positions in registers, in four blocks.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ..philox import signed_seed
 from .request import VARIANTS, LaunchRequest
 
 BLOCK = 128
-"""Groups of a program."""
+"""Groups of four walkers of a program."""
 
 
 @helper
@@ -33,7 +33,7 @@ def _passed(passed, x, threshold, number):
 @triton.jit(do_not_specialize=["seed", "first_step", "first_group", "offset", "factor_bits", "threshold_bits"])
 def walk_kernel(
     x,  # float32 (walkers,), updated in place
-    passages,  # int32 (walkers,), updated in place; not looked at where PASSAGES is False
+    passages,  # int32 (walkers,), updated in place; not used if PASSAGES is False
     scales,  # float32 (steps,)
     walkers,
     steps,
@@ -91,7 +91,7 @@ def walk(walk: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Without passages and with them; an item is a step of a walker."""
+    """Without first passages and with them; an item is a step of a walker."""
     return [
         TritonVariant(
             name=name,

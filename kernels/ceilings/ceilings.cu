@@ -1,12 +1,12 @@
 // The limits of a GPU, each driven by a kernel that does nothing else.
 //
-// Bandwidth: 128-bit accesses, four in flight for each thread, of data that no cache holds. A grid of one block per
-// tile and a grid of just the blocks that are resident both work; which one is faster depends on the device.
+// Bandwidth: 128-bit accesses, four in flight for each thread, to data that no cache holds. A grid of one block per
+// tile and a grid of only the resident blocks both work; the device decides which one is faster.
 //
 // Arithmetic: the work is cut into units, and a thread takes units one grid apart, so that every warp is resident from
-// the first unit to the last on whatever device. Within a unit the chains of a thread are independent of each other,
-// and each step needs the one before, so that nothing can be left out. What a thread found is added up and written:
-// units are few operations' worth of that, and any thread's sum can be computed anew elsewhere.
+// the first unit to the last on any device. Within a unit the chains of a thread are independent of each other, and
+// each step needs the one before, so that none can be left out. A thread adds up its results and writes the sum. The
+// additions cost little beside a unit, and the check can recompute the sum of any thread.
 #include "philox.cuh"
 
 constexpr int THREADS = 256;
@@ -15,13 +15,13 @@ constexpr int TILE = THREADS * IN_FLIGHT;  // vectors
 
 // ---- memory
 
-// This thread's vectors of a tile, all loads under way at the same time.
+// Loads this thread's vectors of a tile, all in flight at the same time.
 __device__ __forceinline__ void load(uint4 (&chunk)[IN_FLIGHT], const uint4* __restrict__ x) {
 #pragma unroll
     for (int i = 0; i < IN_FLIGHT; ++i) chunk[i] = x[i * THREADS];
 }
 
-// sums: one for each warp, of all words that it read, modulo 2^32. vectors: a multiple of TILE.
+// sums: for each warp the sum of all words that it read, modulo 2^32. vectors: a multiple of TILE.
 __global__ void __launch_bounds__(THREADS) read(const uint4* __restrict__ x, i64 vectors, u32* sums) {
     u32 sum = 0;
 #pragma unroll 1
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(THREADS) copy(const uint4* __restrict__ x, i64
 
 // ---- arithmetic
 
-// A number in [1, 2) that begins a unit, from the low bits of its index: a conversion would take an ex2's place.
+// The start of a unit's chains, in [1, 2), from the low bits of its index: a conversion would use the pipe of ex2.
 __device__ __forceinline__ float beginning(i64 unit) { return __uint_as_float(0x3f800000u | ((u32)unit & 0x7fffffu)); }
 
 // Chains of one float32 operation, `Step::of`.
@@ -78,13 +78,13 @@ template <class Step> struct FloatChains {
     }
 };
 
-// x <- x (1 - 2^-10) + 1: slow to forget where it began, so that a step more or less shows.
+// x <- x (1 - 2^-10) + 1: slow to converge, so that the check sees a step more or less.
 struct Fma : FloatChains<Fma> {
     static constexpr int CHAINS = 8, STEPS = 512;
     static __device__ __forceinline__ float of(float x) { return fmaf(x, 0.9990234375f, 1.0f); }
 };
 
-// x <- 2^-x: tends to a fixed point, hence the few steps; the sign costs nothing.
+// x <- 2^-x: converges to a fixed point, hence the few steps; the sign costs nothing.
 struct Exp2 : FloatChains<Exp2> {
     static constexpr int CHAINS = 16, STEPS = 8;
     static __device__ __forceinline__ float of(float x) { return exp2_flushed(-x); }
@@ -108,8 +108,8 @@ struct WideMultiply {
     }
 };
 
-// Four groups of four words of the suite's stream. What neighbouring groups share is computed once, as in any kernel:
-// of the 20 products of a group, the one of the step and the one of the index's high word.
+// Four groups of four words of the suite's stream. As in any kernel, the compiler computes once what neighbouring
+// groups share: of the 20 products of a group, those of the step and of the index's high word.
 struct Philox {
     using Sum = u32;
     static constexpr int GROUPS = 4;
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(THREADS, 2048 / THREADS) arithmetic(i64 units,
 
 // ---- launches
 
-// Nothing, when timed; given a counter, it says that it ran.
+// Does nothing when it is timed; given a counter, it counts its runs.
 __global__ void empty(u32* count) {
     if (count) atomicAdd(count, 1);
 }

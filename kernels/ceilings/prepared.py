@@ -1,8 +1,9 @@
-"""The form that every ceiling's kernel is handed over in."""
+"""What the functions of a ceiling return, and how much data a check handles at a time."""
 
 from collections.abc import Callable
 
 Prepared = tuple[Callable[[], object], Callable[[], str | None]]
+"""``(launch, check)``."""
 
 PIECE = 1 << 24
-"""Elements that a check looks at together, so that it needs little memory beside the data."""
+"""Elements that a check handles at a time, so that it needs little memory besides the data."""

@@ -14,8 +14,8 @@
 // depend on when a kernel stops drawing.
 //
 // Design: a thread has a word. The bits of a lattice's thresholds are masks in shared memory: one read gets the same
-// bit for all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps them in shared memory for
-// all sweeps.
+// bit for all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps the lattices in shared
+// memory for all sweeps.
 #include "machines/spins.cuh"
 
 constexpr int THREADS = 256;

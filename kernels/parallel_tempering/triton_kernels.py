@@ -1,4 +1,4 @@
-"""A round of exchanges in Triton, as in `parallel_tempering.cu`, which tells what bounds it."""
+"""A round of replica exchange in Triton, as in `parallel_tempering.cu`, which explains what bounds its speed."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def swap_kernel(
     inside = place < total
     ladder = place // rungs
     rung = place - ladder * rungs
-    lower = rung - ((rung ^ step) & 1)  # of the pair that this rung is in
+    lower = rung - ((rung ^ step) & 1)  # the lower rung of the pair
     paired = inside & (lower >= 0) & (lower + 1 < rungs)
     first = tl.load(replica_at + ladder * rungs + lower, mask=paired, other=0)
     second = tl.load(replica_at + ladder * rungs + lower + 1, mask=paired, other=0)
@@ -60,7 +60,7 @@ def swap(given: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """The one kernel."""
+    """The only kernel."""
     return [
         TritonVariant(
             name="swap",

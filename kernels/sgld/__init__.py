@@ -1,7 +1,7 @@
-"""Stochastic gradient Langevin dynamics: the update, for a whole model in one launch, and a torch optimizer on top.
+"""Stochastic gradient Langevin dynamics: the update of a whole model in one launch, and a torch optimizer.
 
 ``x <- x - (eps / 2) g + sqrt(eps T) xi`` with step size ``eps``, gradient ``g`` of the energy (the negative log
-posterior), temperature ``T`` and independent standard normal ``xi`` drawn inside the kernel.
+posterior), temperature ``T`` and independent standard normal ``xi``, which the kernel draws.
 
 Source: Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", ICML 2011, with temperature.
 """

@@ -34,7 +34,8 @@ class Bonds:
 
 
 def bonds_of(couplings: Tensor) -> Bonds:
-    """The tables of couplings (n, n) of any dtype. Raises ValueError unless they are symmetric integers with diagonal 0."""
+    """The tables of couplings (n, n) of any dtype. Raises ValueError unless they are symmetric integers, 0 on the
+    diagonal."""
     if couplings.ndim != 2 or couplings.shape[0] != couplings.shape[1] or not len(couplings):
         raise ValueError(f"couplings must be a square matrix of at least one spin, got shape {tuple(couplings.shape)}")
     exact = couplings.detach().to("cpu", torch.float64)

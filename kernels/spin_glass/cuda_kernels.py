@@ -71,7 +71,7 @@ def anneal(anneal: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """One for each number of classes, named by the most bonds: for 64 spins, as a torus of 8 x 8 has; the last for 32."""
+    """One for each number of classes, named by the most bonds: for 64 spins (a torus of 8 x 8); the last for 32."""
     return [
         CudaVariant(
             name=name,

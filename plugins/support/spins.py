@@ -1,4 +1,4 @@
-"""What the operations on spins share: the cost of their random numbers, and the judgement of states that were drawn."""
+"""Shared by the operations on spins: the cost of their random numbers, and tests of drawn states."""
 
 from collections.abc import Sequence
 
