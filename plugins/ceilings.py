@@ -1,4 +1,4 @@
-"""The limits of the device, with which every measurement is compared: kernels for each limit, of which the best counts.
+"""The limits of the device, with which every measurement is compared. Of the kernels for a limit, the best one counts.
 
 A launch on a GPU should take a millisecond or more, far above the cost of the launch itself, and its data should be far
 larger than any cache.

@@ -6,7 +6,7 @@
 // Arithmetic: the work is cut into units, and a thread takes units one grid apart, so that every warp is resident from
 // the first unit to the last on any device. Within a unit the chains of a thread are independent of each other, and
 // each step needs the one before, so that none can be left out. A thread adds up its results and writes the sum. The
-// additions cost little beside a unit, and the check can recompute the sum of any thread.
+// additions cost little compared with a unit, and the check can recompute the sum of any thread.
 #include "philox.cuh"
 
 constexpr int THREADS = 256;

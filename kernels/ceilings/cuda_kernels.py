@@ -62,7 +62,7 @@ def _philox_results(unit: Tensor) -> Tensor:
 
 
 def _xor(x: Tensor) -> Tensor:
-    """Exclusive or over the last dimension, whose size is a power of two."""
+    """Exclusive or over the last dimension, of a size that is a power of two."""
     while x.shape[-1] > 1:
         x = x[..., ::2] ^ x[..., 1::2]
     return x[..., 0]

@@ -72,7 +72,7 @@ class Place:
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """Contiguous parameters and gradients, none of them empty, with the number of each tensor in the stream.
+    """Contiguous parameters and gradients that are not empty, with the number of each tensor in the stream.
 
     ``states``: V or p of each parameter, or empty. ``strided``: pairs of a tensor that is not contiguous and the
     contiguous copy that is updated in its place. ``stochastic``: round bfloat16 stochastically.

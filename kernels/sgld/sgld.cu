@@ -1,11 +1,11 @@
 // The Langevin updates in CUDA C: one launch for a list of tensors of any shapes and dtypes.
 //
 // Bound by memory. A float32 parameter moves 12 bytes (parameter and gradient read, parameter written), one of 16 bits
-// 6; a preconditioner or a momentum, which are float32 beside any of these, adds 8. An H200 moves 4.3e12 B/s: 1.4
+// 6; a preconditioner or a momentum, which are float32 for either, adds 8. An H200 moves 4.3e12 B/s: 1.4
 // float32 parameters, or 2.7 of 16 bits, per clock and multiprocessor, which leaves 93 and 47 instructions for one. An
 // update needs Philox and the Box-Muller transform (see philox.cuh), two fused multiply-adds, and packing for 16 bits.
-// On sm_90 it takes 35 instructions for a float32 parameter, 33 for bfloat16, 40 with stochastic rounding, of which
-// Philox takes 10 a word: tests/golden/sgld-cupy-sm_90.txt.
+// On sm_90 it takes 35 instructions for a float32 parameter, 33 for bfloat16, 40 with stochastic rounding;
+// Philox takes 10 of them for each word (tests/golden/sgld-cupy-sm_90.txt).
 //
 // Design: a block looks up its tensor and its 4096 elements in the table. A thread handles a pack at a time, 4 elements
 // or 8 of 16 bits, in accesses of 128 bits; one Philox call serves four elements, in the registers where they are. It
@@ -130,8 +130,8 @@ struct Draws {
 
 // The bits of x plus one half of a random word. The upper 16 bits of the sum are x rounded away from zero if the lower
 // ones carry, with the probability that makes the mean exact. Infinity has no lower bits and stays unchanged. A NaN
-// must not carry into a zero. On a GPU, arithmetic produces the NaN 0x7fffffff only, and no other result has bits beyond
-// 0x7fff0000; the minimum makes it 0x7fff0000, which is a NaN, too.
+// must not carry into a zero. On a GPU, arithmetic produces the NaN 0x7fffffff only, and no other result has bits
+// beyond 0x7fff0000; the minimum makes it 0x7fff0000, which is a NaN, too.
 #ifdef BOLTZBENCH_EMULATOR
 inline u32 plus_half(float x, u32 random, bool high) {
     return x == x ? __float_as_uint(x) + (high ? random >> 16 : random & 0xffffu) : 0x7fff0000u;

@@ -259,16 +259,16 @@ def _require_matching(
     for index, (x, g) in enumerate(zip(parameters, gradients, strict=True)):
         require_tensor(f"parameters[{index}]", x, DTYPES, device)
         device = x.device
-        _require_beside(f"gradients[{index}]", g, x.dtype, x)
+        _require_like(f"gradients[{index}]", g, x.dtype, x)
         _require_places(f"parameters[{index}]", x)
         if state_name:
             name, state = f"{state_name}[{index}]", states[index]
-            _require_beside(name, state, computing_dtype(x.dtype), x)
+            _require_like(name, state, computing_dtype(x.dtype), x)
             _require_places(name, state)
     _require_apart(parameters, gradients, states, state_name)
 
 
-def _require_beside(name: str, x: Tensor, dtype: torch.dtype, parameter: Tensor) -> None:
+def _require_like(name: str, x: Tensor, dtype: torch.dtype, parameter: Tensor) -> None:
     """Raise unless ``x`` has ``dtype``, and the device and the shape of ``parameter``."""
     require_tensor(name, x, (dtype,), parameter.device)
     if x.shape != parameter.shape:

@@ -32,7 +32,7 @@ MIXED = ("float32", "float64", "bfloat16", "float16")
 TEMPERATURES = {"cold": 0.0, "hot": 25.0}
 ACCESS = "accesses of 128 bits for tensors that begin at multiples of 16 bytes, else element by element"
 STOCHASTIC = "stochastic"
-"""The scenario whose bfloat16 parameters are rounded stochastically."""
+"""The scenario with stochastic rounding of bfloat16 parameters."""
 
 
 @dataclass(frozen=True)
