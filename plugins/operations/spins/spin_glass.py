@@ -64,7 +64,7 @@ CASES = (
 
 
 def couplings_of(case: Case) -> Tensor:
-    """The same for every seed: -1 or 1 on a square torus; or between all pairs, of magnitude 1, or up to 2."""
+    """Couplings, whatever the seed: -1 or 1 on a square torus; or between all pairs, of magnitude 1, or up to 2."""
     n = case.sizes["spins"]
     generator = torch.Generator().manual_seed(n)
     if not case.scenario:
