@@ -21,9 +21,7 @@ def positions(walkers):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("first_walker", [0, 2, 2**34 + 1])
-def test_a_step_of_size_zero_moves_nothing_and_passages_count_from_the_start_of_the_stream(
-    backend, first_walker
-):
+def test_a_step_of_size_zero_moves_nothing_and_passages_count_from_the_start_of_the_stream(backend, first_walker):
     x = positions(9)
     still, passages = annealed_langevin(
         x, STEPS, 0.0, threshold=0.5, seed=1, first_step=10, first_walker=first_walker, backend=backend
