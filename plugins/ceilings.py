@@ -1,6 +1,6 @@
-"""The limits of the device, which every measurement is a share of: each driven by one or more kernels, the best counts.
+"""The limits of the device, with which every measurement is compared. Of the kernels for a limit, the best one counts.
 
-A launch on a GPU is meant to take a millisecond or more, far above what a launch itself costs, and its data to be far
+A launch on a GPU should take a millisecond or more, far above the cost of the launch itself, and its data should be far
 larger than any cache.
 """
 
@@ -15,10 +15,10 @@ from boltzbench.kernels.common.dispatch import unavailable
 BOLTZBENCH_API = 1
 
 GPU_BYTES = 4 << 30
-"""Read, written, or both together; no cache of a GPU holds a tenth of it."""
+"""Bytes read, written, or both together; no cache of a GPU holds a tenth of them."""
 CPU_BYTES = 256 << 20
 GPU_MATRIX = 8192
-"""Rows and columns."""
+"""Rows and columns of each matrix."""
 CPU_MATRIX = {"float32": 2048, "bfloat16": 1024}
 ARITHMETIC = {
     "fma": ("Fma", 1 << 37, 2),
@@ -26,18 +26,18 @@ ARITHMETIC = {
     "wide multiply": ("WideMultiply", 1 << 35, 1),
     "philox": ("Philox", 1 << 32, 1),
 }
-"""The kernel, how often a launch does its operation, and what one counts for: a fused multiply-add is two flops."""
+"""The kernel, the number of its operations in a launch, and the amount of one: a fused multiply-add is two flops."""
 LAUNCHES = 1000
 
 
 def _only_on(kind: str, size: int, device: torch.device) -> str | None:
-    """Why a ceiling made for this kind of device, with ``size`` bytes of data, cannot be measured on ``device``."""
+    """Why a ceiling for this kind of device, with ``size`` bytes of data, cannot be measured on ``device``, or None."""
     if device.type != kind:
         return f"its sizes are for a {'GPU' if kind == 'cuda' else 'CPU'}"
     if kind == "cpu":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    needed = size + (1 << 30)  # a check needs some beside the data, and so does torch's allocator
+    needed = size + (1 << 30)  # the check and torch's allocator need some besides the data
     return None if free >= needed else f"needs {needed >> 20} MiB of memory, of which {free >> 20} are free"
 
 
@@ -67,15 +67,15 @@ def register_ceilings(register: Callable[[Ceiling], None]) -> None:
     prepare = partial(cuda_kernels.empty, launches=LAUNCHES)
     register(Ceiling("launch", "cupy in a graph", "cupy", LAUNCHES, prepare, partial(_cuda_c, 0)))
 
-    # cuBLAS and oneDNN are the best-kept kernels for products of matrices.
+    # cuBLAS and oneDNN have the best kernels for products of matrices.
     flops = 2 * GPU_MATRIX**3
     for precision in torch_kernels.PRECISIONS:
         prepare = partial(torch_kernels.matrix, precision=precision, n=GPU_MATRIX)
         on_gpu = partial(_only_on, "cuda", 0)
         register(Ceiling(f"{precision} matrix", "torch", "torch", flops, prepare, on_gpu))
         if precision == "bfloat16":
-            # States of 0 and 1 are exact in bfloat16, and a float32 weight is the sum of three bfloat16 numbers: so
-            # three products are worth one of float32, and on tensor cores they take less time than it.
+            # States of 0 and 1 are exact in bfloat16, and a float32 weight is the sum of three bfloat16 numbers. So
+            # three products replace one of float32, and on tensor cores they take less time.
             third = (flops // 3, prepare, on_gpu)
             register(Ceiling("float32 matrix", "torch, three of bfloat16", "torch", *third))
     for precision, n in CPU_MATRIX.items():

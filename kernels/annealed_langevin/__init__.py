@@ -1,7 +1,7 @@
-"""Langevin walkers in a double well, through a whole schedule of temperatures in one launch.
+"""Langevin walkers in a double well: one launch takes them through a whole schedule of temperatures.
 
-``x' = x - (eps / 2) E'(x) + sqrt(eps T_t) xi`` with ``E = (x^2 - 1)^2``: the update of `boltzbench.kernels.sgld`, with
-a temperature of its own for each step and the gradient computed in place.
+``x' = x - (eps / 2) E'(x) + sqrt(eps T_t) xi`` with ``E = (x^2 - 1)^2``: the update of `boltzbench.kernels.sgld` with
+a temperature for each step, and with the gradient computed in the kernel.
 
 Sources: Kramers, Physica 7 (1940); Welling and Teh, ICML 2011, with temperature; Kirkpatrick, Gelatt and Vecchi,
 Science 220 (1983).
@@ -16,13 +16,14 @@ from torch import Tensor
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import check_counter
 from ..schedules import require_schedule
+from .reference import noise
 from .request import LaunchRequest
 
-__all__ = ["AnnealedWalkers", "annealed_langevin"]
+__all__ = ["AnnealedWalkers", "annealed_langevin", "noise"]
 
 
 class AnnealedWalkers(NamedTuple):
-    """Positions, float32 (walkers,), and first passages, int32 (walkers,), where a threshold was given."""
+    """Positions ``x``, float32 (walkers,), and first ``passages``, int32 (walkers,), or None without a threshold."""
 
     x: Tensor
     passages: Tensor | None
@@ -46,16 +47,16 @@ def annealed_langevin(
 
     Args:
         x: positions, float32 (walkers,); not modified.
-        temperatures: of each step, float64 (steps,), positive and finite, on the CPU or the device of ``x``; see
-            `boltzbench.kernels.schedules`. On a GPU they are not looked at.
-        step_size: ``eps``, not negative. A walker with ``eps x^2`` beyond about 1 runs away, to infinity and NaN.
-        threshold: report for each walker the number of the first step that ended at ``x >= threshold``; steps count
-            from 1, for step 0 of the stream. -1: none yet.
-        passages: what an earlier part of the run reported, int32 (walkers,), -1 for none; not modified.
+        temperatures: temperature of each step, float64 (steps,), positive and finite, on the CPU or the device of
+            ``x``; see `boltzbench.kernels.schedules`. Values on a GPU are not checked.
+        step_size: ``eps``, not negative. A walker with ``eps x^2`` beyond about 1 diverges to infinity and NaN.
+        threshold: report for each walker the number of the first step that ended at ``x >= threshold``, or -1 if there
+            was none. Step 0 of the stream has number 1.
+        passages: first passages of an earlier part of the run, int32 (walkers,), -1 for none; not modified.
         seed: the key of the random stream, in [0, 2**64).
-        first_step: the number of the first step in the stream; a run continued passes the steps done so far.
-        first_walker: the number of the first walker in the stream; a batch split over calls takes the same walks.
-        out, passages_out: contiguous tensors to write to, sharing no memory with the arguments.
+        first_step: number of the first step in the stream; to continue a run, pass the number of steps done.
+        first_walker: number of the first walker in the stream, so that a batch split over calls takes the same walks.
+        out, passages_out: contiguous tensors to write to; they must not share memory with the arguments.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
@@ -63,8 +64,8 @@ def annealed_langevin(
         ValueError: shapes do not match, the schedule is empty, a number is out of range, passages are given without
             a threshold, or ``backend`` is unknown or cannot run here.
 
-    Walker ``i`` takes word ``i % 4`` of group ``i // 4`` of the stream ``WALKERS`` at step ``first_step + t``. To split
-    walkers or steps over calls changes no bit on a backend; between backends a walk differs by rounding.
+    Walker ``i`` takes normal ``i % 4`` of group ``i // 4`` of the stream ``WALKERS`` at step ``first_step + t``. On one
+    backend, splitting walkers or steps over calls changes no bit. Walks on different backends differ by rounding.
     """
     require_tensor("x", x, (torch.float32,), None)
     if x.ndim != 1:
@@ -78,13 +79,13 @@ def annealed_langevin(
         raise ValueError(f"step_size must be finite and not negative, got {step_size}")
     check_counter(seed, first_step, steps=len(temperatures), step_name="first_step")
     if first_walker < 0 or first_walker + walkers >= 1 << 63:
-        raise ValueError(f"first_walker must not be negative nor lead beyond 2**63, got {first_walker}")
+        raise ValueError(f"first_walker must be at least 0, and the last walker below 2**63; got {first_walker}")
     if threshold is None and (passages is not None or passages_out is not None):
-        raise ValueError("passages needs a threshold")
+        raise ValueError("passages or passages_out needs a threshold")
     if threshold is not None and math.isnan(threshold):
         raise ValueError("threshold must not be NaN")
     if threshold is not None and first_step + len(temperatures) >= 1 << 31:
-        raise ValueError("first_step: the steps of passages must be less than 2**31")
+        raise ValueError("first_step: with a threshold, the number of the last step must be less than 2**31")
     given = {"x": x, "temperatures": temperatures}
     if passages is not None:
         require_tensor("passages", passages, (torch.int32,), x.device)
@@ -107,7 +108,7 @@ def annealed_langevin(
     result.copy_(x)
     if walkers:
         scales = torch.sqrt(step_size * temperatures).float().to(x.device)
-        level = float(torch.tensor(threshold or 0.0, dtype=torch.float32))  # what positions are compared with
+        level = float(torch.tensor(threshold or 0.0, dtype=torch.float32))  # rounded like the positions
         walk = LaunchRequest(result, passed, scales, step_size, level, seed, first_step, first_walker)
         with running_on(x.device):
             backend_module(chosen, __name__).walk(walk)

@@ -1,28 +1,29 @@
 // Langevin walkers in the double well E = (x^2 - 1)^2 in CUDA C: all steps of a schedule in one launch.
 //
-// Bound by instructions: a walker is read and written once, and in between a step takes
-//   noise    Philox, 5 wide products and 5 LOP3, and Box and Muller's method, some 17: see philox.cuh
+// Bound by instructions: a walker is read and written once, and each step needs
+//   noise    Philox, 5 wide products and 5 LOP3, and the Box-Muller transform, some 17: see philox.cuh
 //   drift    x - 2 eps x (x^2 - 1): a product and two fused multiply-adds; and a sum for the noise
 // On sm_90 the loop has 130 instructions for four walkers, 142 with passages. Predicted, not measured, for an H200 that
-// issues 128 of them per clock on each of 132 multiprocessors at 1.98 GHz: 1.03e12 walker-steps/s, 0.94e12 with passages.
+// issues 128 of them per clock on each of 132 multiprocessors at 1.98 GHz: 1.03e12 walker-steps/s, 0.94e12 with
+// passages.
 //
-// Design: a thread has the four walkers of a group in registers, and a Philox call gives their noise of one step. The
-// noise's scale, sqrt(eps T), is the same for all threads: a load that the L1 cache answers, for four walkers.
+// Design: a thread keeps the four walkers of a group in registers, and one Philox call gives their noise of a step. The
+// scale of the noise, sqrt(eps T), is the same for all threads: the L1 cache serves one load for four walkers.
 #include "philox.cuh"
 
 constexpr int THREADS = 256;
 constexpr int GROUP = 4;
 
-// What is the same for all walkers.
+// The arguments that all walkers share.
 struct Settings {
     Keys keys;
     i64 walkers, groups, first_group;
     u32 offset;  // walkers of the first group that belong to another call
     u32 first_step, steps;
-    float factor, threshold;  // -2 eps; what a passage is across
+    float factor, threshold;  // -2 eps; the position that a passage reaches
 };
 
-// x: (walkers,), in place. passages: (walkers,), in place, looked at where PASSAGES. scales: (steps,).
+// x: (walkers,), in place. passages: (walkers,), in place, used if PASSAGES. scales: (steps,).
 template <bool PASSAGES>
 __global__ void __launch_bounds__(THREADS)
     walk(float* x, i32* passages, const float* scales, const __grid_constant__ Settings settings) {
@@ -40,7 +41,8 @@ __global__ void __launch_bounds__(THREADS)
     for (u32 step = 0; step < settings.steps; ++step) {
         const u32 number = settings.first_step + step;
         float z[GROUP];
-        normals(random_words((u64)(settings.first_group + group), settings.keys, number, STREAM_WALKERS), scales[step], z);
+        const Words words = random_words((u64)(settings.first_group + group), settings.keys, number, STREAM_WALKERS);
+        normals(words, scales[step], z);
 #pragma unroll
         for (int i = 0; i < GROUP; ++i) {
             const float slope = fmaf(at[i], at[i], -1.0f);

@@ -1,4 +1,4 @@
-"""Langevin walkers in a double well in CUDA C: launching `annealed_langevin.cu`."""
+"""Launches `annealed_langevin.cu`: Langevin walkers in a double well."""
 
 import ctypes
 import functools
@@ -8,13 +8,13 @@ from pathlib import Path
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
-from .request import GROUP, LaunchRequest
+from .request import GROUP, VARIANTS, LaunchRequest
 
 THREADS = 256
 
 
 class Settings(ctypes.Structure):
-    """As in the .cu."""
+    """`Settings` in annealed_langevin.cu."""
 
     _fields_ = (
         ("keys", ctypes.c_uint32 * 20),
@@ -37,26 +37,30 @@ class Settings(ctypes.Structure):
         )  # fmt: skip
 
 
+def kernel(passages: bool) -> str:
+    """The name expression of the kernel that reports first passages, or of the other."""
+    return f"walk<{'true' if passages else 'false'}>"
+
+
 @functools.cache
 def module() -> CudaModule:
-    return CudaModule(Path(__file__).with_name("annealed_langevin.cu"), ["walk<false>", "walk<true>"])
+    return CudaModule(Path(__file__).with_name("annealed_langevin.cu"), [kernel(False), kernel(True)])
 
 
 def walk(walk: LaunchRequest) -> None:
     """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
-    kernel = "walk<false>" if walk.passages is None else "walk<true>"
     module().launch(
-        kernel, (-(-walk.groups // THREADS),), (THREADS,), [walk.x, walk.passages, walk.scales, Settings.of(walk)],
-        device=walk.x.device,
+        kernel(walk.passages is not None), (-(-walk.groups // THREADS),), (THREADS,),
+        [walk.x, walk.passages, walk.scales, Settings.of(walk)], device=walk.x.device,
     )  # fmt: skip
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Without passages and with them; an item is a step of a walker."""
+    """Without first passages and with them; an item is a step of a walker."""
     return [
         CudaVariant(
             name=name, threads=THREADS, items=GROUP, unit="walker-steps", bytes_per_item=0.0, module=module(),
-            kernel=kernel,
+            kernel=kernel(passages),
         )
-        for name, kernel in (("positions", "walk<false>"), ("first passages", "walk<true>"))
+        for name, passages in VARIANTS.items()
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the backends are asked for: all steps of all walkers."""
+"""The launch request of the backends: all steps of all walkers."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ from torch import Tensor
 
 GROUP = 4
 """Walkers that share a Philox call in each step."""
+VARIANTS = {"positions": False, "first passages": True}
+"""The names of the kernels, and whether they report first passages."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ class LaunchRequest:
 
     @property
     def first_group(self) -> int:
-        """Of four walkers, in the stream."""
+        """The number of the first group of four walkers in the stream."""
         return self.first_walker // GROUP
 
     @property
     def offset(self) -> int:
-        """Walkers of the first group that belong to another call."""
+        """Walkers of the first group that another call advances."""
         return self.first_walker % GROUP
 
     @property

@@ -1,6 +1,6 @@
-"""Langevin walkers in a double well in Triton, all steps in one launch: see `annealed_langevin.cu` for what bounds it.
+"""Langevin walkers in a double well in Triton, all steps in one launch; `annealed_langevin.cu` explains what bounds it.
 
-A program has a block of groups of four walkers, of which it keeps four blocks of positions in registers.
+A program has a block of groups of four walkers, and keeps their positions in registers, in four blocks.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,15 @@ import triton
 import triton.language as tl
 
 from ..common.philox_triton import WALKERS, normals, words_of
+from ..common.triton_blocks import block_for
 from ..common.triton_math import bits_of, from_bits
-from ..common.triton_runtime import INTERPRETS, helper
+from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
-from .request import LaunchRequest
+from .request import VARIANTS, LaunchRequest
 
 BLOCK = 128
-"""Groups of a program."""
-INTERPRETED = 1 << 16
-"""The most of them where a program costs some milliseconds whatever its block."""
+"""Groups of four walkers of a program."""
 
 
 @helper
@@ -34,7 +33,7 @@ def _passed(passed, x, threshold, number):
 @triton.jit(do_not_specialize=["seed", "first_step", "first_group", "offset", "factor_bits", "threshold_bits"])
 def walk_kernel(
     x,  # float32 (walkers,), updated in place
-    passages,  # int32 (walkers,), updated in place; not looked at where PASSAGES is False
+    passages,  # int32 (walkers,), updated in place; not used if PASSAGES is False
     scales,  # float32 (steps,)
     walkers,
     steps,
@@ -83,7 +82,7 @@ def walk_kernel(
 
 def walk(walk: LaunchRequest) -> None:
     """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
-    block = min(INTERPRETED, triton.next_power_of_2(walk.groups)) if INTERPRETS else BLOCK
+    block = block_for(walk.groups, BLOCK)
     walk_kernel[(triton.cdiv(walk.groups, block),)](
         walk.x, walk.passages, walk.scales, len(walk.x), len(walk.scales), bits_of(-2.0 * walk.step_size),
         bits_of(walk.threshold), signed_seed(walk.seed), walk.first_step, walk.first_group, walk.offset,
@@ -92,7 +91,7 @@ def walk(walk: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Without passages and with them; an item is a step of a walker."""
+    """Without first passages and with them; an item is a step of a walker."""
     return [
         TritonVariant(
             name=name,
@@ -113,5 +112,5 @@ def variants() -> Sequence[KernelVariant]:
                 "BLOCK": BLOCK,
             },
         )
-        for name, passages in (("positions", False), ("first passages", True))
+        for name, passages in VARIANTS.items()
     ]

@@ -1,13 +1,11 @@
-"""The limits of a device: small kernels that each drive one of them as hard as it goes.
+"""Ceilings of a device: small kernels that each drive one of its limits as hard as possible.
 
-The functions of `cuda_kernels` and `torch_kernels` take a device and sizes, allocate what is needed and return
-``(launch, check)``: the work, once, without waiting for the device; and, to be called after it, None if that work was
-really done or else what is wrong, in words.
+The functions of `cuda_kernels` and `torch_kernels` take a device and sizes, allocate their data and return ``(launch,
+check)``. ``launch`` does the work once, without waiting for the device. ``check``, called afterwards, returns None if
+the work was done, or a message that says what is wrong.
 """
 
-from collections.abc import Callable
+from . import cuda_kernels, torch_kernels
+from .prepared import Prepared
 
-Prepared = tuple[Callable[[], object], Callable[[], str | None]]
-
-PIECE = 1 << 24
-"""Elements that a check looks at together, so that it needs little memory beside the data."""
+__all__ = ["Prepared", "cuda_kernels", "torch_kernels"]

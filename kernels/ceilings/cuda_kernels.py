@@ -1,4 +1,4 @@
-"""The limits of a GPU in CUDA C: launching `ceilings.cu`, and computing its results anew to compare them."""
+"""Launches `ceilings.cu`, and recomputes its results in torch to check them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,24 +10,24 @@ from torch import Tensor
 
 from ..cuda_module import CudaModule
 from ..philox import Stream, random_words
-from . import PIECE, Prepared
+from .prepared import PIECE, Prepared
 
 THREADS = 256
 TILE_BYTES = 16 * 4 * THREADS
-"""What a block reads or writes at once; both as in the .cu."""
+"""What a block reads or writes at a time; both constants are as in ceilings.cu."""
 WEYL = 0x9E3779B9
-"""Word i of the data is i times this modulo 2^32: bits of all kinds, and sums that are known in closed form."""
+"""Word i of the data is i times this modulo 2^32: varied bits, and sums that are known in closed form."""
 THREADS_CHECKED = 16
 
 
 class Arithmetic(NamedTuple):
-    """What a unit of work is: operations, what a thread's sum is kept in, and the units' results in torch."""
+    """A unit of work: its operations, the dtype of a thread's sum, and the results of units, computed in torch."""
 
     operations: int
     dtype: torch.dtype
     results: Callable[[Tensor], Tensor]
     additions: int
-    """Operations in a row whose rounding errors may add up; 0 for integers, which are exact."""
+    """The number of rounding errors that may add up in a unit; 0 for integers, which are exact."""
 
 
 def _beginning(unit: Tensor, chains: int) -> Tensor:
@@ -48,7 +48,7 @@ def _exp2_results(unit: Tensor) -> Tensor:
 
 
 def _wide_multiply_results(unit: Tensor) -> Tensor:
-    # Products modulo 2^64: what an int64 keeps when it wraps.
+    # An int64 wraps, so that products are modulo 2^64.
     constant = 0x9E3779B97F4A7C15 - 2**64
     x = ((unit[..., None] * 8 + torch.arange(8, device=unit.device)) & 0xFFFFFFFF) * WEYL + constant
     for _ in range(128):
@@ -62,7 +62,7 @@ def _philox_results(unit: Tensor) -> Tensor:
 
 
 def _xor(x: Tensor) -> Tensor:
-    """Exclusive or over the last dimension, whose size is a power of two."""
+    """Exclusive or over the last dimension, of a size that is a power of two."""
     while x.shape[-1] > 1:
         x = x[..., ::2] ^ x[..., 1::2]
     return x[..., 0]
@@ -108,7 +108,7 @@ def read(device: torch.device, size: int, blocks: int | None = None) -> Prepared
 
     def check() -> str | None:
         found = int(sums.sum(dtype=torch.int64)) & 0xFFFFFFFF
-        return None if found == expected else f"what was read adds up to {found} modulo 2^32, not to {expected}"
+        return None if found == expected else f"the words read add up to {found} modulo 2^32, not to {expected}"
 
     return launch, check
 
@@ -138,10 +138,10 @@ def copy(device: torch.device, size: int, blocks: int | None = None) -> Prepared
 
 
 def arithmetic(device: torch.device, name: str, operations: int) -> Prepared:
-    """Runs ``operations`` of the kind ``name`` of `ARITHMETIC`, a multiple of what a unit has, on all threads."""
+    """Runs ``operations`` of the kind ``name`` of `ARITHMETIC`, a multiple of those of a unit, on all threads."""
     kind = ARITHMETIC[name]
     if operations % kind.operations:
-        raise ValueError(f"{operations} is not a multiple of {kind.operations}, the operations of a unit of {name}")
+        raise ValueError(f"operations must be a multiple of {kind.operations}, a unit of {name}; got {operations}")
     units = operations // kind.operations
     blocks = resident_blocks(device)
     threads = blocks * THREADS
@@ -151,7 +151,7 @@ def arithmetic(device: torch.device, name: str, operations: int) -> Prepared:
         MODULE.launch(f"arithmetic<{name}>", (blocks,), (THREADS,), [units, sums], device=device)
 
     def check() -> str | None:
-        last = (units - 1) % threads  # whose last unit is the last of all
+        last = (units - 1) % threads  # the thread of the last unit
         for thread in (*torch.linspace(0, threads - 1, THREADS_CHECKED).long().tolist(), last):
             results = kind.results(torch.arange(thread, units, threads, device=device))
             found = sums[thread].item()
@@ -172,9 +172,9 @@ def arithmetic(device: torch.device, name: str, operations: int) -> Prepared:
 
 
 def empty(device: torch.device, launches: int) -> Prepared:
-    """Launches an empty kernel ``launches`` times: on a GPU by replaying a graph, so that the host is not in the way.
+    """Launches an empty kernel ``launches`` times: on a GPU by replaying a graph, so that the host is no bottleneck.
 
-    A kernel that counted would not be empty. The check launches as often again, in the same way, with a counter.
+    A kernel that counted would not be empty, so the check launches as often again, in the same way, with a counter.
     """
     count = torch.zeros(1, dtype=torch.int32, device=device)
 
@@ -185,7 +185,7 @@ def empty(device: torch.device, launches: int) -> Prepared:
 
         if device.type != "cuda":
             return launch_all
-        MODULE.launch("empty", (1,), (1,), [counter], device=device)  # compiled before it is captured
+        MODULE.launch("empty", (1,), (1,), [counter], device=device)  # compile before capturing
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device), torch.cuda.graph(graph):
             launch_all()
@@ -212,7 +212,7 @@ def _data(size: int, device: torch.device) -> Tensor:
 
 
 def _difference(x: Tensor) -> str | None:
-    """Where ``x`` is not the data, in words."""
+    """A message about the first word of ``x`` that differs from the data, or None."""
     for first in range(0, x.numel(), PIECE):
         end = min(first + PIECE, x.numel())
         wrong = torch.nonzero(x[first:end] != words(first, end, x.device))

@@ -1,4 +1,4 @@
-"""The limits of a device by way of torch: its copies and reductions, and the products of cuBLAS or oneDNN."""
+"""The limits of a device as torch reaches them: its copies and reductions, and matrix products of cuBLAS or oneDNN."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from . import PIECE, Prepared
+from .prepared import PIECE, Prepared
 
 ROW = 1 << 14
-"""Numbers that become one norm: few enough for float32 to add up well, so many that writing it costs nothing."""
+"""Numbers in one norm: few enough for an accurate float32 sum, so many that writing the norm costs nothing."""
 
 PRECISIONS = {
     "float32": (torch.float32, "ieee", 5e-5),
@@ -18,8 +18,8 @@ PRECISIONS = {
     "float16": (torch.float16, "ieee", 5e-3),
     "int8": (torch.int8, "ieee", 0.0),
 }
-"""Of a product of matrices: the dtype, the precision asked of float32, and the error allowed, which is several times
-the rounding of the result. For float32 it is small enough to tell IEEE from TF32."""
+"""For a product of matrices: the dtype, the precision setting for float32, and the error allowed: several times the
+rounding of the result. For float32 it is small enough to distinguish IEEE from TF32."""
 
 
 def read(device: torch.device, size: int) -> Prepared:
@@ -75,7 +75,7 @@ def matrix(device: torch.device, precision: str, n: int) -> Prepared:
     if dtype is torch.int8:
         a, b = (torch.randint(-127, 128, (n, n), generator=generator, device=device).to(dtype) for _ in range(2))
         product = torch.zeros((n, n), dtype=torch.int32, device=device)
-        b = b.t().contiguous().t()  # the layout that the tensor cores take
+        b = b.t().contiguous().t()  # the layout that tensor cores need
     else:
         a, b = (torch.randn((n, n), generator=generator, device=device).to(dtype) for _ in range(2))
         product = torch.zeros((n, n), dtype=dtype, device=device)
@@ -87,7 +87,7 @@ def matrix(device: torch.device, precision: str, n: int) -> Prepared:
             multiply(a, b, out=product)
 
     def check() -> str | None:
-        # (A B) s = A (B s) for random signs s, in float64 (Freivalds 1977): a wrong element shows.
+        # (A B) s = A (B s) for random signs s, in float64 (Freivalds 1977), finds a wrong element.
         found, expected = _apply(product, signs), _apply(a, _apply(b, signs))
         error = float((found - expected).abs().max() / expected.square().mean().sqrt())
         return None if error <= tolerance else f"the product is off by {error:.2g} of its size, more than {tolerance}"
@@ -107,7 +107,7 @@ def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
 
 @contextmanager
 def _float32_precision(precision: str) -> Iterator[None]:
-    """``ieee`` or ``tf32`` for products of float32 matrices on a GPU, and afterwards as before."""
+    """Set the precision of float32 matrix products on a GPU, ``ieee`` or ``tf32``, and restore it afterwards."""
     backend = torch.backends.cuda.matmul
     before = backend.fp32_precision
     backend.fp32_precision = precision

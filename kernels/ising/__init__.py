@@ -1,4 +1,4 @@
-"""The Ising model on a torus: checkerboard sweeps of many lattices in one call, a bit for each spin.
+"""The Ising model on a torus: checkerboard sweeps of many lattices in one call, with one bit for each spin.
 
 Energy ``E = -J sum s s' - h sum s`` over neighbours on a square lattice, periodic, spins -1 and +1, and ``p(s)``
 proportional to ``exp(-beta E)``. One sweep updates all sites of even ``i + j``, then all of odd.
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..machines.packed_spins import PARTS
 from ..machines.spins_and_units import SpinMachine, UnitMachine, lattice_couplings, spins_of, units_of
 from ..philox import check_counter
 from .acceptance import RULES, thresholds
-from .request import PARTS, LaunchRequest
+from .request import LaunchRequest
 from .states import energy, pack_spins, unpack_spins, words_of
 
 __all__ = [
@@ -58,20 +59,20 @@ def ising_sweeps(
     """Advance every lattice by ``sweeps`` checkerboard sweeps and return the new spins, packed.
 
     Args:
-        spins: what `pack_spins` makes of spins: int32 (lattices, 2, height, ceil(width / 64)); not modified.
+        spins: spins packed by `pack_spins`: int32 (lattices, 2, height, ceil(width / 64)); not modified.
         width: sites of a row, even; the height is even, too.
-        sweeps: how many, at least 1.
-        beta: the inverse temperature, not negative, infinity included: a number, or one for each lattice, shape
+        sweeps: number of sweeps, at least 1.
+        beta: inverse temperature, not negative and possibly infinite: a number, or one for each lattice, shape
             (lattices,), float32 or float64.
         coupling, field: ``J`` and ``h``, finite.
         rule: ``metropolis`` or ``heat_bath``.
         seed: the key of the random stream, in [0, 2**64).
-        first_sweep: the number of the first sweep in the stream; a run continued passes the sweeps done so far.
-        first_lattice: the number of the first lattice in the stream; a batch split over calls gives the same spins.
-        out: contiguous tensor to write to, sharing no memory with the arguments.
-        plan: ``half_sweeps``, a launch for each; ``resident``, one launch for all sweeps with the lattices in shared
-            memory, of CUDA C (``cupy``) and lattices that find room there (up to 1024 x 1024 on an H200); or ``auto``:
-            the second where it can be.
+        first_sweep: number of the first sweep in the stream; to continue a run, pass the number of sweeps done.
+        first_lattice: number of the first lattice in the stream, so that a batch split over calls gives the same spins.
+        out: contiguous tensor to write to; it must not share memory with the arguments.
+        plan: ``half_sweeps`` launches a kernel for each half sweep. ``resident`` does all sweeps in one launch with the
+            lattices in shared memory; it needs backend ``cupy`` and lattices that fit there (up to 1024 x 1024 on an
+            H200). ``auto`` takes ``resident`` where the lattices fit and are small or many.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
@@ -79,10 +80,10 @@ def ising_sweeps(
         ValueError: shapes do not match, a side is odd, a number is out of range, ``rule``, ``plan`` or ``backend`` is
             unknown or cannot run here.
 
-    Word ``w`` of lattice ``l`` (of ``height * ceil(width / 64)`` words ``n`` of a colour) draws groups ``8 (n l + w)``
-    to ``8 (n l + w) + 7`` at step ``first_sweep + t`` of the stream for its colour; bit ``k`` of their 32 words, most
-    significant first, is the number of its spin ``k``, which flips if that is less than ``2**32 P(flip)``, rounded.
-    Every backend gives the same spins. Bits beyond the last site must be 0.
+    A colour of a lattice has ``n = height * ceil(width / 64)`` words. Word ``w`` of lattice ``l`` draws groups
+    ``8 (n l + w)`` to ``8 (n l + w) + 7`` at step ``first_sweep + t`` of the stream for its colour. Bit ``k`` of their
+    32 words, most significant first, makes the random number of spin ``k``. The spin flips if the number is less than
+    ``2**32 P(flip)``, rounded. Every backend gives the same spins. Bits beyond the last site must be 0.
     """
     require_tensor("spins", spins, (torch.int32,), None)
     if width < 2 or width % 2:
@@ -96,7 +97,7 @@ def ising_sweeps(
     if height < 2 or height % 2:
         raise ValueError(f"height must be even and at least 2, or the checkerboard does not close; got {height}")
     if height * words >= 1 << 30:
-        raise ValueError(f"a colour of a lattice must have less than 2**30 words, got {height * words}")
+        raise ValueError(f"spins must have fewer than 2**30 words in a colour of a lattice, got {height * words}")
     if sweeps < 1:
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
     for name, value in (("coupling", coupling), ("field", field)):
@@ -108,7 +109,9 @@ def ising_sweeps(
         raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
     check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
     if first_lattice < 0 or (first_lattice + lattices) * height * words * PARTS >= 1 << 63:
-        raise ValueError(f"first_lattice must not be negative nor lead beyond 2**63 groups, got {first_lattice}")
+        raise ValueError(
+            f"first_lattice must not be negative, and the last lattice must end below group 2**63; got {first_lattice}"
+        )
     each = _require_beta(beta, lattices, spins.device)
     chosen = choose_backend(backend, spins.device)
     result = torch.empty_like(spins, memory_format=torch.contiguous_format) if out is None else out
@@ -119,7 +122,7 @@ def ising_sweeps(
     table = thresholds(each, coupling, field, rule).contiguous()
     fits = chosen == "cupy" and kernels.resident_fits(spins, table.shape[1])
     if plan == "resident" and not fits:
-        raise ValueError("plan 'resident' needs backend cupy, and lattices that fit in shared memory")
+        raise ValueError("plan 'resident' needs backend 'cupy' and lattices that fit in shared memory: use 'auto'")
     resident = fits and (plan == "resident" or (plan == "auto" and kernels.resident_pays(spins)))
     result.copy_(spins)
     if lattices:
@@ -141,7 +144,7 @@ def ising_sweeps(
 
 
 def _require_beta(beta: float | Tensor, lattices: int, device: torch.device) -> Tensor:
-    """float64 for each lattice. A tensor's values are looked at on a CPU alone, so that nothing waits for a GPU."""
+    """float64 (lattices,). The values of a tensor are checked on a CPU only, so that no call waits for a GPU."""
     if isinstance(beta, Tensor):
         require_tensor("beta", beta, (torch.float32, torch.float64), device)
         if beta.shape != (lattices,):

@@ -1,22 +1,24 @@
-"""Probabilities of a flip as whole numbers, which is what the kernels compare random bits with."""
+"""Acceptance probabilities as integer thresholds, which the kernels compare with random bits."""
 
 import torch
 from torch import Tensor
 
 RULES = ("metropolis", "heat_bath")
+CLASSES = {2: "Metropolis", 5: "heat bath", 10: "field"}
+"""The possible numbers of classes of `thresholds`, each with a name."""
 CERTAIN = 1 << 32
 """The threshold of a flip that always happens."""
 
 
 def thresholds(beta: Tensor, coupling: float, field: float, rule: str) -> Tensor:
-    """A spin flips if 32 random bits, as a whole number, are less than its threshold: ``2**32 P(flip)``, rounded.
+    """``2**32 P(flip)``, rounded: a spin flips if a random 32-bit number is less than the threshold of its class.
 
     ``P = min(1, exp(-beta dE))`` (Metropolis) or ``1 / (1 + exp(beta dE))`` (heat bath: the new spin does not depend on
-    the old one). ``beta`` is float64 (lattices,), infinity included. Returns int64 (lattices, classes), the classes of
+    the old one). ``beta`` is float64 (lattices,), possibly infinite. Returns int64 (lattices, classes). The classes are
 
-    - no field, Metropolis: 3 and 4 satisfied bonds; with less a flip costs nothing and is certain;
-    - no field, heat bath: 0 to 4 satisfied bonds, ``dE = 2 |J| (2 satisfied - 4)``;
-    - a field: 0 to 4 neighbours up for a spin that is down, then for one that is up.
+    - Metropolis without a field: 3 and 4 satisfied bonds; with fewer, a flip costs no energy and is certain;
+    - heat bath without a field: 0 to 4 satisfied bonds, ``dE = 2 |J| (2 satisfied - 4)``;
+    - with a field: 0 to 4 neighbours up for a spin that is down, then the same for a spin that is up.
     """
     count = torch.arange(5, dtype=torch.float64, device=beta.device)
     if field:
@@ -25,7 +27,7 @@ def thresholds(beta: Tensor, coupling: float, field: float, rule: str) -> Tensor
     else:
         change = 2 * abs(coupling) * (2 * count - 4)
         change = change[3:] if rule == "metropolis" else change
-    exponent = torch.where(change == 0, 0.0, beta[:, None] * change)  # infinity times 0 is 0 here
+    exponent = torch.where(change == 0, 0.0, beta[:, None] * change)  # infinity * 0 counts as 0
     exponent = torch.where(beta[:, None] == 0, 0.0, exponent)
     p = torch.exp(-exponent.clamp(min=0)) if rule == "metropolis" else torch.sigmoid(-exponent)
     return (p * CERTAIN).round().to(torch.int64)

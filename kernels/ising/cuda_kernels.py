@@ -1,33 +1,32 @@
-"""Half a sweep of the Ising model, and whole runs of small lattices, in CUDA C: launching `ising.cu`."""
+"""Launches `ising.cu`: a half sweep of the Ising model, or all sweeps of small lattices."""
 
 import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
+from .acceptance import CLASSES
 from .request import LaunchRequest
 
 THREADS = 256
 MOST_THREADS = 1024
 WORDS_OF_A_THREAD = 4
-"""Of a large lattice, so that the masks are worth their making."""
+"""For a large lattice, so that making the masks pays off."""
 PADDED = {2: 2, 5: 8, 10: 12}
-"""Numbers of classes, and the words of a mask; as in the .cu."""
+"""Words of a mask for each number of classes, as in ising.cu."""
 BITS = 32
-MOST_SHARED_BYTES = 227 * 1024
-"""Of a block on the emulator, as on sm_90 and sm_100."""
 SHARED_BYTES = 48 * 1024
-"""That several lattices of a block take at most."""
+"""The most shared memory of a block that has several lattices."""
 
 
 class Settings(ctypes.Structure):
-    """As in the .cu."""
+    """`Settings` in ising.cu."""
 
     _fields_ = (
         ("keys", ctypes.c_uint32 * 20),
@@ -62,12 +61,12 @@ def module() -> CudaModule:
 
 
 def mask_bytes(classes: int) -> int:
-    """What the masks of a lattice take in shared memory."""
+    """Shared memory for the masks of a lattice."""
     return (BITS + 1) * PADDED[classes] * 4
 
 
 def block_of(cells: int, bytes_of_a_lattice: int, most_threads: int) -> tuple[int, int]:
-    """Threads of a block that share a lattice, a power of two, and lattices of a block."""
+    """``(threads for each lattice, lattices)`` of a block; the first is a power of two."""
     across = min(most_threads, 1 << (cells - 1).bit_length())
     return across, max(1, min(THREADS // across, SHARED_BYTES // bytes_of_a_lattice))
 
@@ -88,25 +87,21 @@ def half_sweep(half: LaunchRequest) -> None:
 
 
 def resident_fits(spins: Tensor, classes: int) -> bool:
-    """Whether a lattice finds room in a multiprocessor's shared memory."""
-    room = MOST_SHARED_BYTES
-    if spins.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(spins.device)
-        room = int(getattr(properties, "shared_memory_per_block_optin"))  # noqa: B009
-    return mask_bytes(classes) + 8 * spins.shape[2] * spins.shape[3] <= room
+    """Whether a lattice fits in the shared memory of a block."""
+    return mask_bytes(classes) + 8 * spins.shape[2] * spins.shape[3] <= most_shared_bytes(spins.device)
 
 
 def resident_pays(spins: Tensor) -> bool:
-    """Whether one block for each lattice leaves no large part of a device idle: small lattices, or many.
+    """Whether one block for each lattice keeps the device busy: small lattices, or many.
 
-    An assumption until it is measured: a word for each thread takes less than a launch, and a device has some hundred
-    multiprocessors.
+    Not measured yet. It assumes that a launch takes longer than one word for each thread, and that a device has about
+    a hundred multiprocessors.
     """
     return spins.shape[2] * spins.shape[3] <= MOST_THREADS or len(spins) >= 128
 
 
 def resident_sweeps(half: LaunchRequest, sweeps: int) -> None:
-    """All sweeps in one launch: what as many pairs of `half_sweep` would make of ``half.spins``, the first of them."""
+    """All sweeps in one launch, with the result of ``sweeps`` pairs of `half_sweep`; ``half`` is the first of them."""
     lattices, _, height, words = half.spins.shape
     classes, cells = half.thresholds.shape[1], height * words
     each = mask_bytes(classes) + 8 * cells
@@ -120,7 +115,7 @@ def resident_sweeps(half: LaunchRequest, sweeps: int) -> None:
 def variants() -> Sequence[KernelVariant]:
     """Each kernel for each number of classes; the resident one for a lattice of 256 x 256."""
     found = []
-    for classes, what in ((2, "Metropolis"), (5, "heat bath"), (10, "field")):
+    for classes, what in CLASSES.items():
         masks = mask_bytes(classes)
         for name, kernel, threads, shared_bytes, traffic in (
             (what, "half_sweep", THREADS, masks, 0.375),

@@ -1,34 +1,32 @@
 // Checkerboard sweeps of Ising lattices in CUDA C, 32 spins of one colour at a time; see reference.py for the model.
 //
-// Bound by instructions: a half sweep reads and writes 3/8 of a byte for each spin, and what it does to 32 of them is
-//   neighbours   two full adders on words: the number of satisfied bonds of 32 spins in 3 bit planes, some 15 LOP3
+// Bound by instructions: a half sweep reads and writes 3/8 of a byte for each spin, and for 32 spins it needs
+//   neighbours   two full adders on words, some 15 LOP3: the number of satisfied bonds of each spin, in 3 bit planes
 //   numbers      Philox-10: 20 wide products and 20 LOP3 for 4 bits of all 32 spins
-//   comparison   of a random number with the threshold of its spin's class, bit by bit from the most significant one:
-//                a number is decided where it first differs. After t bits a spin is open with probability 2^-t, so
-//                that 32 spins take 6 bits, and the slowest of a warp's 32 words 11: three groups of the eight.
-// On sm_90 and for Metropolis a group of four bits of 32 spins takes 72 instructions, and a word besides 124; of them
-// 202 on the alu pipe where three groups are drawn. Predicted, not measured, for an H200 with 64 lanes of that pipe on
-// each of 132 multiprocessors at 1.98 GHz: 2650 flips/ns.
+//   comparison   of each random number with the threshold of its spin's class, from the most significant bit on. The
+//                first bit that differs decides. After t bits a spin is undecided with probability 2^-t, so that 32
+//                spins take 6 bits, and the slowest of a warp's 32 words takes 11: three groups of the eight.
+// On sm_90 and for Metropolis a group of four bits of 32 spins takes 72 instructions, and the rest of a word 124. Where
+// three groups are drawn, 202 instructions use the alu pipe. Predicted, not measured, for an H200 with 64 lanes of that
+// pipe on each of 132 multiprocessors at 1.98 GHz: 2650 flips/ns.
 //
-// The comparison is with all 32 bits of a threshold, to which the rest of a number, never drawn, makes no difference:
-// the same spins come out whenever a kernel stops.
+// A threshold has 32 bits. The bits of a number that are never drawn cannot change the comparison, so the spins do not
+// depend on when a kernel stops drawing.
 //
-// Design: a thread has a word. The bits of the thresholds, which are a lattice's own, lie in shared memory as masks:
-// one read gets the same bit of all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps
-// them in shared memory for all sweeps.
-#include "philox.cuh"
+// Design: a thread has a word. The bits of a lattice's thresholds are masks in shared memory: one read gets the same
+// bit for all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps the lattices in shared
+// memory for all sweeps.
+#include "machines/spins.cuh"
 
 constexpr int THREADS = 256;
-constexpr u32 PARTS = 8;  // groups of four words that a word of spins may draw
-constexpr int BITS = 32;
 
-// Classes and where the masks of a lattice begin: room for vector loads.
+// Words of a mask: one for each class, padded for vector loads.
 template <int CLASSES> constexpr int PADDED = CLASSES == 2 ? 2 : CLASSES == 5 ? 8 : 12;
 template <int CLASSES> struct __align__(CLASSES == 2 ? 8 : 16) Masks {
     u32 of[PADDED<CLASSES>];
 };
 
-// What is the same for all lattices of a launch.
+// The arguments that all lattices of a launch share.
 struct Settings {
     Keys keys;
     i64 lattices, first_lattice;
@@ -37,18 +35,16 @@ struct Settings {
     u32 step, colour, sweeps;
 };
 
-__device__ __forceinline__ u32 majority(u32 a, u32 b, u32 c) { return (a & b) | (c & (a | b)); }
-
-// The masks of one lattice, by the threads of its row of the block. The last ones are of flips that are certain.
+// Fills the masks of one lattice with the threads of its row of the block. The last masks mark certain flips.
 template <int CLASSES> __device__ __forceinline__ void fill_masks(Masks<CLASSES>* masks, const u32* thresholds) {
     for (u32 i = threadIdx.x; i < (BITS + 1) * CLASSES; i += blockDim.x) {
         const u32 bit = i / CLASSES, kind = i % CLASSES;
-        const u32 half = thresholds[2 * kind + (bit == BITS)];  // the upper one of 2^32 is 1
+        const u32 half = thresholds[2 * kind + (bit == BITS)];  // the upper half of 2^32 is 1
         masks[bit].of[kind] = 0u - (half >> (bit == BITS ? 0 : BITS - 1 - bit) & 1);
     }
 }
 
-// Which spins of each class there are: of `own` with the given neighbours, all in words.
+// The spins of `own` in each class, from the words of their neighbours.
 template <int CLASSES>
 __device__ __forceinline__ void find_classes(u32 own, u32 a, u32 b, u32 c, u32 d, u32 unsatisfied, u32* kind) {
     if (CLASSES < 10) {
@@ -69,7 +65,7 @@ __device__ __forceinline__ void find_classes(u32 own, u32 a, u32 b, u32 c, u32 d
     }
 }
 
-// Every word of one colour of a lattice from `first` on. `number` is that of the lattice in the stream.
+// Updates every `stride`-th word of one colour of a lattice, from `first` on. `number` is the lattice's in the stream.
 template <int CLASSES>
 __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* masks, i64 number, u32 first, u32 stride,
                                         u32 step, u32 colour, const Settings& settings) {
@@ -86,8 +82,8 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
         const u32 own = mine[cell], here = other[cell];
         const u32 above = other[cell < words ? cell + (cells - words) : cell - words];
         const u32 below = other[cell >= cells - words ? place : cell + words];
-        // The neighbour on the other side than `here`: of the next bit or of the one before, the outermost from the
-        // word beyond. What comes to lie beyond the last site does not count.
+        // The horizontal neighbours that are not in `here`: its bits moved by one place, the outermost bit from the
+        // next or the previous word. Bits beyond the last site are ignored.
         const bool to_right = (row + colour) & 1;
         const u32 next = is_last ? cell - place : cell + 1, previous = is_first ? cell + (words - 1) : cell - 1;
         const u32 beyond = other[to_right ? next : previous];
@@ -105,26 +101,20 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
         const u64 group = (u64)(number * cells + cell) * PARTS;
         for (u32 part = 0; part < PARTS && open; ++part) {
             const Words random = random_words(group + part, settings.keys, step, stream);
-            u32 less = 0, equal = open;
-#pragma unroll
-            for (int i = 3; i >= 0; --i) {  // from the least bit of the four, so that each is one LOP3 for either word
+            compare(flips, open, random, [&](int i) {
                 const Masks<CLASSES> bit = masks[4 * part + i];
                 u32 threshold = 0;
 #pragma unroll
                 for (int k = 0; k < CLASSES; ++k) threshold |= kind[k] & bit.of[k];
-                const u32 drawn = random.word[i];
-                less = (threshold & ~drawn) | (less & ~(threshold ^ drawn));
-                equal &= ~(threshold ^ drawn);
-            }
-            flips |= open & less;
-            open = equal;
+                return threshold;
+            });
         }
         mine[cell] = own ^ (flips & present);
     }
 }
 
 // spins: (lattices, 2, height, words), in place. thresholds: (lattices, CLASSES), 64 bits in two words. A block has
-// blockDim.y lattices, and gridDim.x blocks share each.
+// blockDim.y lattices, and gridDim.x blocks share each lattice.
 template <int CLASSES>
 __global__ void __launch_bounds__(THREADS)
     half_sweep(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
@@ -143,7 +133,7 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// All sweeps of blockDim.y lattices: one block, all of which lies in shared memory.
+// All sweeps of the blockDim.y lattices of a block, which lie in shared memory.
 template <int CLASSES>
 __global__ void __launch_bounds__(1024)
     resident_sweeps(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
@@ -164,7 +154,7 @@ __global__ void __launch_bounds__(1024)
             if (mine)
                 advance<CLASSES>(own, masks, settings.first_lattice + lattice, threadIdx.x, blockDim.x,
                                  settings.step + sweep, colour, settings);
-            __syncthreads();  // all of a colour before the other
+            __syncthreads();  // one colour is complete before the other begins
         }
     if (mine)
         for (u32 i = threadIdx.x; i < 2 * cells; i += blockDim.x) from[i] = own[i];

@@ -1,4 +1,4 @@
-"""What the backends are asked for: an update of all spins of one colour."""
+"""The launch request of the backends: an update of all spins of one colour."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,14 @@ from torch import Tensor
 from ..philox import Stream
 
 STREAMS = (Stream.EVEN_SITES, Stream.ODD_SITES)
-"""Of each colour."""
-PARTS = 8
-"""Groups of four random words that a word of spins may draw: 32 bits for each spin."""
+"""The random stream of each colour."""
 
 
 @dataclass(frozen=True)
 class LaunchRequest:
     """``spins``: packed, contiguous, updated in place. ``thresholds``: see `acceptance.thresholds`, contiguous.
 
-    ``satisfied``: the sign of the coupling, which says whether a bond wants its spins alike.
+    ``satisfied``: the sign of the coupling; a bond is satisfied if the product of its spins has this sign.
     """
 
     spins: Tensor

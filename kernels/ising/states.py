@@ -1,29 +1,29 @@
-"""Spins of a checkerboard: a number -1 or +1 for each, or 32 of one colour to a word.
+"""Spins on a checkerboard: unpacked, as numbers -1 and +1, or packed, with 32 spins of one colour in a word.
 
-A site (i, j) has colour ``(i + j) % 2``. Packed spins are int32, (lattices, 2, height, ceil(width / 64)): of each
-colour and row the ``width / 2`` sites from left to right, site ``k`` at bit ``k % 32`` of word ``k // 32``, 1 for +1;
-the bits beyond the last site are 0. All neighbours of a colour are of the other: a half sweep reads one, writes one.
+Site (i, j) has colour ``(i + j) % 2``. Packed spins are int32 (lattices, 2, height, ceil(width / 64)). A row has
+``width / 2`` sites of each colour, numbered from left to right: site ``k`` is bit ``k % 32`` of word ``k // 32``, 1 for
++1. Bits beyond the last site are 0. The neighbours of a site have the other colour, so a half sweep changes one colour
+and reads its neighbours from the other.
 """
 
 import torch
 from torch import Tensor
 
-WORD = 32
-"""Spins in a word."""
+from ..machines.packed_spins import WORD, pack_bits, unpack_bits
 
 
 def words_of(width: int) -> int:
-    """How many words hold the sites of one colour in a row."""
+    """The number of words for the sites of one colour in a row."""
     return -(-(width // 2) // WORD)
 
 
 def _column_is_odd(height: int, colour: int, device: torch.device) -> Tensor:
-    """For each row whether the sites of a colour stand at odd columns: bool (height, 1)."""
+    """Whether the sites of a colour are in odd columns, for each row: bool (height, 1)."""
     return ((torch.arange(height, device=device) + colour) % 2 == 1)[:, None]
 
 
 def pack_spins(spins: Tensor) -> Tensor:
-    """The packed form of ``spins``, -1 or +1 of any dtype, (lattices, height, width) of even sides."""
+    """Pack ``spins``, -1 or +1 of any dtype, (lattices, height, width) with even sides."""
     if spins.ndim != 3 or any(side % 2 or side < 2 for side in spins.shape[1:]):
         raise ValueError(f"spins must have shape (lattices, even height, even width), got {tuple(spins.shape)}")
     lattices, height, width = spins.shape
@@ -32,20 +32,18 @@ def pack_spins(spins: Tensor) -> Tensor:
     for colour in (0, 1):
         odd = _column_is_odd(height, colour, spins.device)
         padded[:, colour, :, : width // 2] = torch.where(odd, pairs[..., 1], pairs[..., 0])
-    bits = padded.view(lattices, 2, height, words_of(width), WORD)
-    return (bits << torch.arange(WORD, device=spins.device)).sum(-1).to(torch.int32)
+    return pack_bits(padded.view(lattices, 2, height, words_of(width), WORD))
 
 
 def unpack_spins(words: Tensor, width: int) -> Tensor:
-    """int8 spins -1 or +1, (lattices, height, width), of what `pack_spins` packed."""
+    """Unpack spins that `pack_spins` packed: int8 -1 or +1, (lattices, height, width)."""
     if words.ndim != 4 or words.shape[1] != 2 or words.shape[3] != words_of(width):
         raise ValueError(
             f"words must have shape (lattices, 2, height, {words_of(width)}) for width {width}, "
             f"got {tuple(words.shape)}"
         )
     lattices, _, height, _ = words.shape
-    bits = (words[..., None] >> torch.arange(WORD, dtype=torch.int32, device=words.device)) & 1
-    first, second = bits.flatten(-2)[..., : width // 2].to(torch.int8).unbind(1)
+    first, second = unpack_bits(words).flatten(-2)[..., : width // 2].to(torch.int8).unbind(1)
     odd = _column_is_odd(height, 0, words.device)
     pairs = torch.stack((torch.where(odd, second, first), torch.where(odd, first, second)), dim=-1)
     return (2 * pairs - 1).view(lattices, height, width)

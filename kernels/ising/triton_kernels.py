@@ -1,7 +1,7 @@
-"""Half a sweep of the Ising model in Triton: 32 spins to a word, as in `ising.cu`, which tells what bounds it.
+"""A half sweep of the Ising model in Triton, with 32 spins in a word; `ising.cu` explains what bounds its speed.
 
-A program of one warp has a block of words of all lattices, and draws until all their spins are decided. Thresholds are
-looked up for each word: its lattice's own.
+A program of one warp handles a block of words of all lattices, and draws random words until all its spins are decided.
+Each word loads the thresholds of its own lattice.
 """
 
 from collections.abc import Sequence
@@ -10,28 +10,16 @@ import triton
 import triton.language as tl
 
 from ..common.philox_triton import EVEN_SITES, random_words
-from ..common.triton_runtime import INTERPRETS, helper
+from ..common.triton_blocks import block_for
+from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
+from ..machines.triton_spins import PARTS, any_bit, bit_mask, compare_bit, inverted
 from ..philox import signed_seed
+from .acceptance import CLASSES
 from .request import LaunchRequest
 
 BLOCK = 128
 """Words of a program."""
-INTERPRETED = 1 << 16
-"""The most of them where a program costs some milliseconds whatever its block."""
-PARTS = tl.constexpr(8)
-
-
-@helper
-def _not(word):
-    """What ``~`` gives, which Triton's interpreter does not know of unsigned numbers."""
-    return word ^ 0xFFFFFFFF
-
-
-@helper
-def _mask(bit):
-    """All bits of a word if ``bit``, 0 or 1, is 1."""
-    return (0 - bit).to(tl.uint32)
 
 
 @triton.jit(do_not_specialize=["seed", "step", "first_lattice", "unsatisfied", "colour"])
@@ -65,7 +53,7 @@ def half_sweep_kernel(
     below = tl.where(row == height - 1, place, cell + words)
     c = tl.load(other + above, mask=inside, other=0).to(tl.uint32, bitcast=True)
     d = tl.load(other + below, mask=inside, other=0).to(tl.uint32, bitcast=True)
-    right = ((row + colour) & 1) == 1  # the neighbour that is not in word a at the same bit
+    right = ((row + colour) & 1) == 1  # the side of the neighbour that is not at the same bit of word a
     last = place == words - 1
     last_bits = columns - 32 * (words - 1)
     bits = tl.where(last, last_bits, 32)
@@ -82,30 +70,29 @@ def half_sweep_kernel(
     total_bit, carry = a ^ b ^ c, (a & b) | (c & (a | b))
     ones, second = total_bit ^ d, total_bit & d
     twos, fours = carry ^ second, carry & second
-    few = _not(ones | twos | fours)
+    few = inverted(ones | twos | fours)
     present = tl.full((BLOCK,), 0xFFFFFFFF, tl.uint32) >> (32 - bits).to(tl.uint32)
     present = tl.where(inside, present, 0)
-    count = (few, ones & _not(twos), twos & _not(ones), ones & twos, fours)
+    count = (few, ones & inverted(twos), twos & inverted(ones), ones & twos, fours)
     table = thresholds + lattice * CLASSES
     flips = tl.zeros((BLOCK,), tl.uint32)
     if CLASSES == 2:
-        flips = _not(count[3] | count[4])
+        flips = inverted(count[3] | count[4])
     for kind in tl.static_range(CLASSES):
         certain = tl.load(table + kind, mask=inside, other=0) >> 32
-        flips = flips | (_class(count, own, kind, CLASSES) & _mask(certain))
-    undecided = present & _not(flips)
+        flips = flips | (_class(count, own, kind, CLASSES) & bit_mask(certain))
+    undecided = present & inverted(flips)
     number = (tl.cast(first_lattice, tl.int64) * cells + index) * PARTS
     part = 0
-    while tl.max((undecided != 0).to(tl.int32), axis=0) > 0:
+    while any_bit(undecided):
         w0, w1, w2, w3 = random_words(number + part, seed, step, EVEN_SITES + colour)
         drawn = (w0, w1, w2, w3)
         for i in tl.static_range(4):
             threshold = tl.zeros((BLOCK,), tl.uint32)
             for kind in tl.static_range(CLASSES):
                 bit = (tl.load(table + kind, mask=inside, other=0) >> (31 - 4 * part - i)) & 1
-                threshold = threshold | (_class(count, own, kind, CLASSES) & _mask(bit))
-            flips = flips | (undecided & threshold & _not(drawn[i]))
-            undecided = undecided & _not(threshold ^ drawn[i])
+                threshold = threshold | (_class(count, own, kind, CLASSES) & bit_mask(bit))
+            flips, undecided = compare_bit(flips, undecided, threshold, drawn[i])
         part += 1
         undecided = tl.where(part < PARTS, undecided, 0)
     result = (own ^ (flips & present)).to(tl.int32, bitcast=True)
@@ -114,13 +101,13 @@ def half_sweep_kernel(
 
 @helper
 def _class(count, own, KIND: tl.constexpr, CLASSES: tl.constexpr):
-    """Which spins are of a class: see `acceptance.thresholds`."""
+    """The spins of a class: see `acceptance.thresholds`."""
     if CLASSES == 2:
         return count[KIND + 3]
     elif CLASSES == 5:
         return count[KIND]
     elif KIND < 5:
-        return count[KIND] & _not(own)
+        return count[KIND] & inverted(own)
     else:
         return count[KIND - 5] & own
 
@@ -129,7 +116,7 @@ def half_sweep(half: LaunchRequest) -> None:
     """Update ``half.spins`` in place. There is at least one lattice."""
     lattices, _, height, words = half.spins.shape
     total = lattices * height * words
-    block = min(INTERPRETED, triton.next_power_of_2(total)) if INTERPRETS else BLOCK
+    block = block_for(total, BLOCK)
     half_sweep_kernel[(triton.cdiv(total, block),)](
         half.spins, half.thresholds, total, height, words, half.width // 2, half.first_lattice,
         -1 if half.satisfied > 0 else 0, signed_seed(half.seed), half.step, half.colour,
@@ -157,5 +144,5 @@ def variants() -> Sequence[KernelVariant]:
                 "BLOCK": BLOCK,
             },
         )
-        for classes, what in ((2, "Metropolis"), (5, "heat bath"), (10, "field"))
+        for classes, what in CLASSES.items()
     ]

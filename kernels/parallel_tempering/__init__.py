@@ -1,7 +1,7 @@
-"""Parallel tempering: replicas at a ladder of temperatures that exchange them, and log Z by integrating the energy.
+"""Parallel tempering: replica exchange between the temperatures of a ladder, and log Z by thermodynamic integration.
 
-After each round of sweeps neighbours on the ladder are asked to exchange their temperatures, pairs (0, 1), (2, 3), ...
-and (1, 2), (3, 4), ... in turn. Replicas stay where they are in memory; what is exchanged is their rungs.
+After each round of sweeps, replicas at neighbouring temperatures propose an exchange: pairs (0, 1), (2, 3), ... and
+(1, 2), (3, 4), ... in turn. Replicas keep their places in memory; an exchange swaps their rungs on the ladder.
 
 Sources: Swendsen and Wang, Phys. Rev. Lett. 57 (1986); Geyer 1991; Okabe et al., Chem. Phys. Lett. 335 (2001) and Syed
 et al., J. R. Stat. Soc. B 84 (2022), for the deterministic alternation.

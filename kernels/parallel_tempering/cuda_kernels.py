@@ -1,4 +1,4 @@
-"""A round of exchanges in CUDA C: launching `parallel_tempering.cu`."""
+"""Launches `parallel_tempering.cu`: a round of replica exchange."""
 
 import functools
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def swap(given: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """The one kernel."""
+    """The only kernel."""
     return [
         CudaVariant(
             name="swap", threads=THREADS, items=1, unit="rungs", bytes_per_item=24, module=module(), kernel="swap"

@@ -1,4 +1,4 @@
-"""Exchanges of replicas between neighbouring temperatures: the public function."""
+"""Replica exchange between neighbouring temperatures: the public function."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from .request import LaunchRequest
 
 
 class SwapResult(NamedTuple):
-    """``replica_at``: as given, exchanged; ``accepted``: int32, 1 at the lower rung of each pair that exchanged."""
+    """``replica_at`` after the exchanges; ``accepted``: int32, 1 at the lower rung of each pair that exchanged."""
 
     replica_at: Tensor
     accepted: Tensor
@@ -28,27 +28,28 @@ def swap_replicas(
     out: SwapResult | None = None,
     backend: str = "auto",
 ) -> SwapResult:
-    """Ask the pairs of rungs (k, k + 1) with ``k % 2 == round_number % 2`` to exchange their replicas.
+    """Propose an exchange of replicas to every pair of rungs (k, k + 1) with ``k % 2 == round_number % 2``.
 
-    They do with probability ``min(1, exp((beta_k - beta_(k+1)) (E_k - E_(k+1))))``, ``E_k`` being the energy of the
+    The acceptance probability is ``min(1, exp((beta_k - beta_(k+1)) (E_k - E_(k+1))))``, with ``E_k`` the energy of the
     replica at rung k.
 
     Args:
-        replica_at: int32 (ladders, rungs): which replica of its ladder, 0 to rungs - 1, is at each rung; not modified.
-        energies: float64 (ladders, rungs): of each replica, by its own number.
-        betas: float64 (rungs,), of each rung.
+        replica_at: int32 (ladders, rungs): the replica at each rung, numbered 0 to rungs - 1 in its ladder; not
+            modified.
+        energies: float64 (ladders, rungs): energy of each replica, in the order of the replicas.
+        betas: float64 (rungs,): inverse temperature of each rung.
         seed: the key of the random stream, in [0, 2**64).
         round_number: the step in the stream, in [0, 2**32).
-        first_ladder: the number of the first ladder in the stream; a batch split over calls gives the same exchanges.
-        out: contiguous tensors to write to, sharing no memory with each other or the arguments.
+        first_ladder: number of the first ladder in the stream, so that splitting a batch changes no exchange.
+        out: contiguous tensors to write to; they must not share memory with each other or the arguments.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
         TypeError: an argument is not a dense tensor of its dtype.
         ValueError: shapes do not match, a number is out of range, or ``backend`` is unknown or cannot run here.
 
-    Pair k of ladder l draws word ``i % 4`` of group ``i // 4`` with ``i = l rungs + k``. What ``replica_at`` holds is
-    looked at on a CPU alone: elsewhere numbers beyond the rungs are undefined behaviour.
+    Pair k of ladder l draws word ``i % 4`` of group ``i // 4``, with ``i = l rungs + k``. The values of ``replica_at``
+    are checked on a CPU only: on a GPU, a number outside [0, rungs) is undefined behaviour.
     """
     require_tensor("replica_at", replica_at, (torch.int32,), None)
     if replica_at.ndim != 2:
@@ -64,7 +65,7 @@ def swap_replicas(
         raise ValueError(f"replica_at must lie in [0, {rungs})")
     check_counter(seed, round_number, step_name="round_number")
     if first_ladder < 0 or (first_ladder + ladders) * rungs >= 1 << 63:
-        raise ValueError(f"first_ladder must not be negative nor lead beyond 2**63 pairs, got {first_ladder}")
+        raise ValueError(f"first_ladder must be at least 0, and the last ladder below pair 2**63; got {first_ladder}")
     chosen = choose_backend(backend, replica_at.device)
     result = SwapResult(*(torch.empty(replica_at.shape, dtype=torch.int32, device=replica_at.device) for _ in "12"))
     result = result if out is None else out

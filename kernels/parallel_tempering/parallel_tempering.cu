@@ -1,8 +1,8 @@
-// A round of exchanges on all ladders in CUDA C; see reference.py for the rule.
+// A round of replica exchange on all ladders in CUDA C; see reference.py for the rule.
 //
-// Bound by memory, or by the launch: a rung reads its replica's number and its partner's, two energies and two betas,
-// and writes 8 bytes; all in all some 24 bytes that are not in a cache already. A thread has one rung and decides with its
-// partner's thread by the same random number, so that nothing has to be exchanged between them.
+// Bound by memory, or by the launch: a rung reads the numbers of two replicas, two energies and two betas, and writes 8
+// bytes; some 24 bytes of these are not in a cache already. A thread has one rung. It decides with the same random
+// number as the thread of its partner, so that the two need not communicate.
 #include "philox.cuh"
 
 constexpr int THREADS = 256;
@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(THREADS)
     const i64 place = (i64)blockIdx.x * THREADS + threadIdx.x;
     if (place >= total) return;
     const i64 ladder = place / rungs, rung = place - ladder * rungs;
-    const i64 lower = rung - ((rung ^ step) & 1);  // of the pair that this rung is in
+    const i64 lower = rung - ((rung ^ step) & 1);  // the lower rung of the pair
     i32 replica = replica_at[place];
     bool exchanged = false;
     if (lower >= 0 && lower + 1 < rungs) {

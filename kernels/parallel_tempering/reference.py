@@ -1,4 +1,4 @@
-"""A round of exchanges in torch."""
+"""A round of replica exchange in torch."""
 
 import torch
 

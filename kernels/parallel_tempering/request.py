@@ -1,4 +1,4 @@
-"""What the backends are asked for: one round of exchanges on all ladders."""
+"""The launch request of the backends: one round of replica exchange on all ladders."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """Contiguous tensors of shape (ladders, rungs), but for ``betas`` (rungs,); the last two are written."""
+    """Contiguous tensors of shape (ladders, rungs), except ``betas`` (rungs,); the kernel writes the last two."""
 
     replica_at: Tensor
     energies: Tensor

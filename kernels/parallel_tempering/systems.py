@@ -1,4 +1,4 @@
-"""What can be tempered: replicas that advance at temperatures of their own and tell their energies."""
+"""Systems for parallel tempering: replicas that advance at given temperatures and return their energies."""
 
 import math
 from typing import Protocol
@@ -13,21 +13,21 @@ from ..rbm_gibbs import gibbs
 
 
 class Replicas(Protocol):
-    """``count`` replicas of a system of ``log_states`` (log Z at beta 0), numbered from ``first`` on in the stream."""
+    """``count`` replicas of a system, numbered from ``first`` on in the stream; ``log_states`` is log Z at beta 0."""
 
     count: int
     log_states: float
     device: torch.device
 
     def advance(self, betas: Tensor, round_number: int) -> Tensor:
-        """One round of sweeps, replica i at ``betas[i]``, float64; returns their energies, float64 (count,)."""
+        """Do a round of sweeps, replica i at ``betas[i]``, float64; return the energies, float64 (count,)."""
         ...
 
 
 class RbmReplicas:
-    """A restricted Boltzmann machine, `boltzbench.kernels.rbm_gibbs`: visible units begin as fair coins.
+    """Replicas of a restricted Boltzmann machine, advanced by `boltzbench.kernels.rbm_gibbs`.
 
-    A round is ``sweeps`` sweeps; the energies are those of visible and hidden units together.
+    Visible units start as fair coins. A round is ``sweeps`` sweeps. Energies are joint, of visible and hidden units.
     """
 
     def __init__(
@@ -65,7 +65,10 @@ class RbmReplicas:
 
 
 class IsingReplicas:
-    """An Ising model on a torus, `boltzbench.kernels.ising`: spins begin as coins, a round is ``sweeps`` sweeps."""
+    """Replicas of an Ising model on a torus, advanced by `boltzbench.kernels.ising`.
+
+    Spins start as fair coins. A round is ``sweeps`` sweeps.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Runs of parallel tempering, and log Z from the energies at all temperatures."""
+"""Runs of parallel tempering, and log Z by thermodynamic integration."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from .systems import Replicas
 
 
 class Tempering(NamedTuple):
-    """What a run found out.
+    """The results of a run.
 
-    ``mean_energy`` and ``variance`` of the energy: float64 (ladders, rungs). ``swap_rates``: float64 (rungs - 1,), of
-    the pairs asked. ``log_z`` at the last beta and its standard error are from `integrate`.
+    ``mean_energy`` and ``variance`` of the energy: float64 (ladders, rungs). ``swap_rates``: acceptance rate of each
+    pair of rungs, float64 (rungs - 1,). ``log_z`` at the last beta and its standard error are from `integrate`.
     """
 
     mean_energy: Tensor
@@ -27,11 +27,12 @@ class Tempering(NamedTuple):
 
 
 def integrate(betas: Tensor, mean_energy: Tensor, variance: Tensor, log_states: float) -> tuple[float, float]:
-    """log Z at ``betas[-1]`` and its standard error, from independent ladders: ``betas`` (rungs,) begin at 0.
+    """log Z at ``betas[-1]`` and its standard error, by thermodynamic integration over independent ladders.
 
-    ``d log Z / d beta = -<E>`` and ``d <E> / d beta = -Var(E)``, so that between neighbours, ``h`` apart, the rule of
-    Euler and Maclaurin, ``h/2 (f_k + f_(k+1)) + h^2/12 (f'_k - f'_(k+1))`` with ``f = -<E>``, is off by the fourth
-    power of h. Each ladder gives a value; the error is that of their mean, so that what correlates rungs is in it.
+    ``betas`` (rungs,) begin at 0; ``mean_energy`` and ``variance`` are (ladders, rungs). ``d log Z / d beta = -<E>``
+    and ``d <E> / d beta = -Var(E)``. Between neighbours, ``h`` apart, the Euler-Maclaurin rule
+    ``h/2 (f_k + f_(k+1)) + h^2/12 (f'_k - f'_(k+1))`` with ``f = -<E>`` has an error of order ``h^4``. Each ladder
+    gives an estimate. The standard error is that of their mean, so it includes correlations between rungs.
     """
     h = betas.diff()
     slopes = h / 2 * -(mean_energy[:, 1:] + mean_energy[:, :-1])
@@ -49,31 +50,31 @@ def parallel_tempering(
     seed: int,
     backend: str = "auto",
 ) -> Tempering:
-    """Advance ladders of replicas, one at each of ``betas``, with exchanges after each round.
+    """Advance ladders of replicas, one replica at each of ``betas``, with replica exchange after each round.
 
     Args:
-        replicas: ``ladders * len(betas)`` of them, those of a ladder together; at least two ladders, which are
-            independent and tell the error.
-        betas: strictly increasing from 0, where log Z is known; two and more.
-        rounds: rounds of sweeps whose energies count, at least 2.
+        replicas: ``ladders * len(betas)`` replicas, ladder after ladder; at least two ladders, which are independent,
+            so that the error can be estimated.
+        betas: at least two, strictly increasing from 0, where log Z is known.
+        rounds: rounds of sweeps with energies that count, at least 2.
         burn_in: rounds before those.
-        seed: the key of the random stream of exchanges; that of the replicas' sweeps may be the same.
-        backend: of the exchanges.
+        seed: the key of the random stream of the exchanges; the replicas' sweeps may use the same.
+        backend: backend of the exchanges.
 
-    Raises ValueError for what does not fit. Variances are about the mean of all ladders: about its own mean that of a
-    ladder would be too small, as rounds are correlated.
+    Raises ValueError, naming the argument. Variances are about the mean of all ladders: about its own mean, the
+    variance of a ladder would be too small, because rounds are correlated.
     """
     values = [float(beta) for beta in betas]
     if len(values) < 2:
-        raise ValueError(f"betas must be at least two, got {len(values)}")
+        raise ValueError(f"betas must be at least two numbers, got {len(values)}")
     if values[0] != 0:
         raise ValueError(f"betas must begin at 0, where log Z is known, got {values[0]}")
     if not all(a < b for a, b in pairwise(values)) or not math.isfinite(values[-1]):
-        raise ValueError("betas must increase, and end at a finite one")
+        raise ValueError("betas must increase and be finite")
     ladders, left = divmod(replicas.count, len(values))
     if left or ladders < 2:
         raise ValueError(
-            f"replicas must be {len(values)} for each of at least two ladders of as many betas, got {replicas.count}"
+            f"replicas must be {len(values)} for each of at least two ladders, one for each beta; got {replicas.count}"
         )
     if rounds < 2 or burn_in < 0:
         raise ValueError(f"rounds must be at least 2 and burn_in not negative, got {rounds} and {burn_in}")
@@ -84,11 +85,11 @@ def parallel_tempering(
     center = torch.zeros(shape, dtype=torch.float64, device=replicas.device)
     accepted = torch.zeros(shape, dtype=torch.int64, device=replicas.device)
     for number in range(burn_in + rounds):
-        each = torch.empty_like(center).scatter_(1, replica_at.long(), ladder.expand(shape))  # by replica
+        each = torch.empty_like(center).scatter_(1, replica_at.long(), ladder.expand(shape))  # in the order of replicas
         energies = replicas.advance(each.flatten(), number).view(shape)
         at_rung = energies.gather(1, replica_at.long())
         if number == burn_in:
-            center = at_rung.mean(0).expand(shape)  # near the mean, so that squares of differences lose nothing
+            center = at_rung.mean(0).expand(shape)  # near the mean, so that squares of differences stay precise
         if number >= burn_in:
             first += at_rung - center
             second += (at_rung - center) ** 2
@@ -100,9 +101,9 @@ def parallel_tempering(
     mean = first / rounds
     common = mean.mean(0)
     variance = (second / rounds - common * (2 * mean - common)) * replicas.count / (replicas.count - len(values))
-    asked = [
+    proposed = [
         sum((number % 2) == (k % 2) for number in range(burn_in, burn_in + rounds)) for k in range(len(values) - 1)
     ]
-    rates = accepted[:, :-1].sum(0).double() / (ladders * torch.tensor(asked, device=replicas.device))
+    rates = accepted[:, :-1].sum(0).double() / (ladders * torch.tensor(proposed, device=replicas.device))
     log_z, stderr = integrate(ladder, center + mean, variance, replicas.log_states)
     return Tempering(center + mean, variance, rates, log_z, stderr)

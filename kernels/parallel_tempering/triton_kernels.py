@@ -1,4 +1,4 @@
-"""A round of exchanges in Triton, as in `parallel_tempering.cu`, which tells what bounds it."""
+"""A round of replica exchange in Triton, as in `parallel_tempering.cu`, which explains what bounds its speed."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,12 @@ import triton
 import triton.language as tl
 
 from ..common.philox_triton import SWAP, random_words, uniform
-from ..common.triton_runtime import INTERPRETS
+from ..common.triton_blocks import block_for
 from ..common.variants import KernelVariant, TritonVariant
 from ..philox import signed_seed
 from .request import LaunchRequest
 
 BLOCK = 256
-INTERPRETED = 1 << 16
-"""Rungs of a program where each costs some milliseconds."""
 
 
 @triton.jit(do_not_specialize=["seed", "step", "first_ladder"])
@@ -34,7 +32,7 @@ def swap_kernel(
     inside = place < total
     ladder = place // rungs
     rung = place - ladder * rungs
-    lower = rung - ((rung ^ step) & 1)  # of the pair that this rung is in
+    lower = rung - ((rung ^ step) & 1)  # the lower rung of the pair
     paired = inside & (lower >= 0) & (lower + 1 < rungs)
     first = tl.load(replica_at + ladder * rungs + lower, mask=paired, other=0)
     second = tl.load(replica_at + ladder * rungs + lower + 1, mask=paired, other=0)
@@ -54,7 +52,7 @@ def swap_kernel(
 def swap(given: LaunchRequest) -> None:
     """Write ``given.new_replica_at`` and ``given.accepted``. There is at least one rung."""
     total, rungs = given.replica_at.numel(), given.replica_at.shape[1]
-    block = min(INTERPRETED, triton.next_power_of_2(total)) if INTERPRETS else BLOCK
+    block = block_for(total, BLOCK)
     swap_kernel[(triton.cdiv(total, block),)](
         given.replica_at, given.energies, given.betas, given.new_replica_at, given.accepted, total, rungs,
         given.first_ladder, signed_seed(given.seed), given.step, BLOCK=block, num_warps=8,
@@ -62,7 +60,7 @@ def swap(given: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """The one kernel."""
+    """The only kernel."""
     return [
         TritonVariant(
             name="swap",

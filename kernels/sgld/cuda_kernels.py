@@ -1,4 +1,4 @@
-"""The Langevin updates in CUDA C: launching `sgld.cu`."""
+"""Launches `sgld.cu`: the Langevin updates."""
 
 import ctypes
 import functools
@@ -12,14 +12,14 @@ from .request import CODES, KINDS, LaunchRequest, Numbers, Place, access_bytes, 
 
 THREADS = 256
 BLOCK = 4096
-"""Elements of a block; both as in the .cu."""
+"""Elements of a block; both constants are as in sgld.cu."""
 
 TYPES = ("float", "float16", "bfloat16", "Stochastic", "double")
-"""By the code of the dtype."""
+"""The C++ types, by the code of the dtype."""
 
 
 def kernel(kind: str, noisy: bool, type_name: str) -> str:
-    """The name expression for parameters of one type, or of ``Any`` of them."""
+    """The name expression for parameters of one type, or of several: ``Any``."""
     return f"update<{kind.upper()}, {'true' if noisy else 'false'}, {type_name}>"
 
 
@@ -31,7 +31,7 @@ def module(kind: str) -> CudaModule:
 
 
 class Settings(ctypes.Structure):
-    """As in the .cu: the factors in both precisions, the keys of the rounds, the step, and the address of another."""
+    """`Settings` in sgld.cu: factors in both precisions, round keys, the step, and the address of a device step."""
 
     _fields_ = (
         ("doubles", ctypes.c_double * 5),
@@ -61,7 +61,7 @@ def update(updates: LaunchRequest, numbers: Numbers, place: Place) -> None:
 
 
 def variants(*kinds: str) -> Sequence[KernelVariant]:
-    """What the formulas (default: all) are compiled to: by dtype, with noise and without."""
+    """The kernels of the formulas (default: all), for each dtype, with noise and without."""
     return [
         CudaVariant(
             name=variant_name(kind, dtype, noisy),

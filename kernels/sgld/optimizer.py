@@ -1,4 +1,4 @@
-"""`SGLD` as a torch optimizer: the sampler of a model's posterior in place of its gradient descent."""
+"""`SGLD`, a torch optimizer that samples from the posterior of a model."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from .request import computing_dtype
 from .update import psgld_update, sghmc_update, sgld_update
 
 STATES = {"sgld": None, "psgld": "square", "sghmc": "momentum"}
-"""The methods, and what each keeps for a parameter."""
+"""The methods, and the state that each keeps for a parameter."""
 
 
 class SGLD(torch.optim.Optimizer):
@@ -22,23 +22,23 @@ class SGLD(torch.optim.Optimizer):
     temperature)``, up to a bias of order ``lr``.
 
     Args:
-        params: parameters or groups of them; a group may have its own value of anything below.
+        params: parameters, or groups of parameters, which may have their own values of the arguments below.
         lr: the step size, not negative: eps of Welling and Teh, eta of Chen, Fox and Guestrin.
         temperature: not negative; 0 is gradient descent with rate ``lr / 2``.
         seed: the key of the random stream.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
-        method: ``sgld``; ``psgld``, preconditioned by a running mean of squared gradients, which begins with the first
-            gradient (see `psgld_update`); or ``sghmc``, with a momentum, which begins at rest (see `sghmc_update`).
-        decay, damping: of ``psgld``.
-        friction: of ``sghmc``.
-        rounding: of bfloat16 parameters, ``nearest`` or ``stochastic``; see `sgld_update`.
-        capturable: keep the step in a tensor on the device of the parameters, where a CUDA graph that holds a step
-            counts it. A step must have been made before one is captured. Under ``torch.compile``, too, the step is
-            then no number that compiled code depends on.
+        method: ``sgld``; ``psgld``, preconditioned by a running mean of squared gradients, which starts with the first
+            gradient (see `psgld_update`); or ``sghmc``, with a momentum, which starts at 0 (see `sghmc_update`).
+        decay, damping: arguments of ``psgld``.
+        friction: argument of ``sghmc``.
+        rounding: how bfloat16 parameters are rounded, ``nearest`` or ``stochastic``; see `sgld_update`.
+        capturable: keep the step number in a tensor on the device of the parameters, so that a CUDA graph of a step
+            increments it. Make one step before capturing another. Code compiled by ``torch.compile`` then does not
+            depend on the step number, either.
 
-    The state dict holds the step and the seed, and what the method keeps: a run that is restored goes on with the same
-    random stream, bit for bit. Loading one writes to the tensors that there are, so that captured graphs see it. All
-    parameters of a group are updated in one launch; one without a gradient is left as it is.
+    The state dict holds the step, the seed and the state of the method: a restored run continues with the same random
+    stream, bit for bit. Loading it writes to existing tensors, so that captured graphs see the values. All parameters
+    of a group are updated in one launch; parameters without a gradient stay unchanged.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class SGLD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient. Returns what ``closure`` returns, if given."""
+        """Update every parameter that has a gradient. Returns the result of ``closure``, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -106,7 +106,7 @@ class SGLD(torch.optim.Optimizer):
             sgld_update(parameters, gradients, step_size, temperature, **options)
 
     def _state(self, x: Tensor, name: str) -> Tensor:
-        """The square or the momentum of a parameter, from its first gradient on."""
+        """The square or the momentum of a parameter, created with its first gradient."""
         state = self.state[x]
         if name not in state:
             assert x.grad is not None
@@ -116,7 +116,7 @@ class SGLD(torch.optim.Optimizer):
         return kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A run that was saved before an option existed has its default."""
+        """Fill in defaults for options that did not exist when the run was saved."""
         super().__setstate__(state)
         for group in self.param_groups:
             for name, value in self.defaults.items():
@@ -124,9 +124,9 @@ class SGLD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where another run was saved, bit for bit.
+        """Continue a saved run, bit for bit.
 
-        torch would round what is kept for a 16-bit parameter to 16 bits, and leave the tensors that there are behind.
+        torch alone would round the state of a 16-bit parameter to 16 bits, and replace existing tensors.
         """
         steps, kept = [group["step"] for group in self.param_groups], dict(self.state)
         super().load_state_dict(state_dict)

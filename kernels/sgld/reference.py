@@ -1,4 +1,4 @@
-"""The Langevin updates in torch: the ``torch`` backend, and the reference of the kernels."""
+"""The Langevin updates in torch: the ``torch`` backend, and the reference for the kernels."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from .request import LaunchRequest, Numbers, Place, computing_dtype
 
 
 def noise(elements: int, dtype: torch.dtype, seed: int, step: int, number: int, device: torch.device) -> Tensor:
-    """The standard normals of one tensor as float64, computed from uniforms rounded to ``dtype``: shape (elements,)."""
+    """The standard normals of one tensor, float64 (elements,), computed from uniforms rounded to ``dtype``."""
     groups = torch.arange((elements + 3) // 4, dtype=torch.int64, device=device)
     return normals(random_words(groups, seed, step, Stream.NOISE, number), dtype).flatten()[:elements]
 
@@ -20,10 +20,11 @@ def rounding_bits(elements: int, seed: int, step: int, number: int, device: torc
 
 
 def rounded_stochastically(value: Tensor, bits: Tensor) -> Tensor:
-    """float32 ``value`` as bfloat16, away from zero if the 16 bits that are cut off carry when ``bits`` are added.
+    """Round float32 ``value`` to bfloat16: away from zero if adding ``bits`` to the 16 bits that are cut off carries.
 
-    The probability of either neighbour is then the distance from the other one, exactly: the mean is ``value``. What
-    bfloat16 holds stays as it is; so do infinities and NaN. Beyond the largest number the next one is infinity.
+    For uniform bits, the probability of either neighbour is proportional to the distance from the other one, so the
+    mean is exactly ``value``. Numbers that bfloat16 holds, infinities and NaN stay unchanged. The neighbour beyond the
+    largest number is infinity.
     """
     whole = value.view(torch.int32).to(torch.int64) & 0xFFFFFFFF
     carried = torch.where(value.isnan(), 0x7FFF0000, whole + bits) >> 16
@@ -31,9 +32,9 @@ def rounded_stochastically(value: Tensor, bits: Tensor) -> Tensor:
 
 
 def updated(x: Tensor, g: Tensor, state: Tensor, xi: Tensor, numbers: Numbers) -> tuple[Tensor, Tensor]:
-    """The new position and the new state, as `Numbers` has the formulas, in the dtype of ``x``; no noise where it is 0.
+    """The new position and the new state by the formulas of `Numbers`, in the dtype of ``x``; a noise of 0 adds none.
 
-    ``state`` (V or p) is returned as it is where the formula has none.
+    If the formula has no state (V or p), ``state`` is returned unchanged.
     """
     scale = numbers.noise
     if numbers.kind == "preconditioned":
@@ -52,7 +53,7 @@ def updated(x: Tensor, g: Tensor, state: Tensor, xi: Tensor, numbers: Numbers) -
 def update(updates: LaunchRequest, numbers: Numbers, place: Place) -> None:
     """Update every parameter, and its state, in place."""
     step = place.step if place.device_step is None else int(place.device_step)
-    states = updates.states or updates.parameters  # any tensors where there are none: they are not looked at
+    states = updates.states or updates.parameters  # without states any tensors will do: the formula does not use them
     for x, g, state, number in zip(updates.parameters, updates.gradients, states, updates.numbers, strict=True):
         wide = computing_dtype(x.dtype)
         xi = noise(x.numel(), wide, place.seed, step, number, x.device).view_as(x).to(wide) if numbers.noise else x

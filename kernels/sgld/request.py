@@ -1,4 +1,4 @@
-"""The tensors of one update as a kernel sees them: a table of addresses, and which block works on which tensor."""
+"""The launch request of the backends: a table of the tensors by address, and the tensor that each block works on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 STOCHASTIC = "stochastic bfloat16"
-"""In place of a dtype: bfloat16 that is rounded stochastically."""
+"""A key in place of a dtype: bfloat16 with stochastic rounding."""
 CODES: dict[torch.dtype | str, int] = {
     torch.float32: 0,
     torch.float16: 1,
@@ -24,19 +24,19 @@ def computing_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def variant_name(kind: str, dtype: torch.dtype | str | None, noisy: bool) -> str:
-    """A kernel by its formula and the dtype of its list, a key of `CODES`, or None for a mixed one."""
+    """The name of a kernel, by its formula and its dtype, a key of `CODES`, or None for a list of several dtypes."""
     of = "mixed dtypes" if dtype is None else str(dtype).removeprefix("torch.")
     return f"{kind} {of}, {'with' if noisy else 'without'} noise"
 
 
 def bytes_per_parameter(kind: str, dtype: torch.dtype | str | None) -> int:
-    """Read and written: parameter twice, gradient once, state twice. A mixed list is counted as one of float32."""
+    """Bytes moved: the parameter twice, the gradient once, the state twice. Several dtypes count as float32."""
     size = 2 if dtype == STOCHASTIC else dtype.itemsize if isinstance(dtype, torch.dtype) else 4
     return 3 * size + (0 if kind == "langevin" else 2 * max(size, 4))
 
 
 def access_bytes(dtype: torch.dtype | str | None) -> int:
-    """What the accesses to tensors of one dtype promise; a mixed list, of which each dtype has its own, nothing."""
+    """Width of the accesses of a kernel for one dtype; 0, which promises nothing, for several dtypes."""
     return 0 if dtype is None else 16
 
 
@@ -45,7 +45,7 @@ KINDS = ("langevin", "preconditioned", "hamiltonian")
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the formulas multiply by, and which formula it is; the noise is ``noise * xi``.
+    """The formula of an update, and its factors; the noise is ``noise * xi``.
 
     - ``langevin``: ``x <- x - drift g + noise xi``.
     - ``preconditioned``: ``V <- keep V + take g^2``, ``G = 1 / (damping + sqrt(V))``,
@@ -63,7 +63,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the random stream an update is: ``device_step``, an int64 of one element, replaces ``step``."""
+    """The place of an update in the random stream; ``device_step``, int64 of one element, replaces ``step``."""
 
     seed: int
     step: int
@@ -72,10 +72,10 @@ class Place:
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """Parameters and gradients that are not empty, contiguous, with the number of each tensor in the stream.
+    """Contiguous parameters and gradients that are not empty, with the number of each tensor in the stream.
 
-    ``states`` is V or p of each, or empty. ``strided`` pairs each tensor that is written and is not contiguous with
-    the contiguous copy that is updated in its place. ``stochastic``: bfloat16 is rounded stochastically.
+    ``states``: V or p of each parameter, or empty. ``strided``: pairs of a tensor that is not contiguous and the
+    contiguous copy that is updated in its place. ``stochastic``: round bfloat16 stochastically.
     """
 
     parameters: tuple[Tensor, ...]
@@ -114,21 +114,21 @@ class LaunchRequest:
 
     @property
     def codes(self) -> tuple[int, ...]:
-        """What `CODES` has for each parameter."""
+        """The code of each parameter: see `CODES`."""
         rounded = self.stochastic
         return tuple(CODES[STOCHASTIC if rounded and x.dtype is torch.bfloat16 else x.dtype] for x in self.parameters)
 
     def write_back(self) -> None:
-        """Copy what was updated in a contiguous copy to where it belongs."""
+        """Copy each updated contiguous copy back to its strided tensor."""
         for x, copy in self.strided:
             x.copy_(copy)
 
     def table(self, block_elements: int) -> tuple[Tensor, Tensor]:
         """``(tensors, blocks)`` on the parameters' device, both int64.
 
-        A row of ``tensors``: address of the parameter, of the gradient and of the state (0: none), elements, code of
-        the dtype, number in the stream. A row of ``blocks``: the tensor that the block works on, and its first element
-        there. While a CUDA graph is captured the tables outlive everything, since the graph holds their addresses.
+        A row of ``tensors``: addresses of the parameter, the gradient and the state (0: none), number of elements, code
+        of the dtype, number in the stream. A row of ``blocks``: the tensor that the block works on, and the block's
+        first element. Tables made while a CUDA graph is captured are never freed: the graph holds their addresses.
         """
         device = self.parameters[0].device
         states = [s.data_ptr() for s in self.states] or [0] * len(self.parameters)
@@ -147,8 +147,9 @@ class LaunchRequest:
 TABLES_KEPT = 256
 _captured: list[Tensor] = []
 _kept: dict[tuple[object, ...], Tensor] = {}
-"""Tables by what they hold, device and stream: copying one to a GPU waits for the GPU, so that a later update of the
-same tensors only launches. They hold addresses and sizes alone, so they are right for whatever lies there."""
+"""A cache of tables by content, device and stream. Copying a table to a GPU waits for the GPU; with the cache, later
+updates of the same tensors only launch. The tables hold only addresses and sizes, so they are valid for any tensors
+there."""
 
 
 def _tensors(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
@@ -167,13 +168,13 @@ def _blocks(sizes: tuple[int, ...], block_elements: int, device: torch.device) -
 
 
 def _on_device(key: tuple[object, ...], make: Callable[[], Tensor], device: torch.device) -> Tensor:
-    """The table, kept from before or made; of no other stream, whose allocator could hand it on while it is read."""
+    """The table from the cache, or a new one. Streams share no tables: the allocator could reuse one too early."""
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     key = (*key, device, stream)
     if key in _kept:
         return _kept[key]
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        # The graph copies it at each replay. It is not kept: until the first of them it holds nothing.
+        # The graph copies it at each replay. It is not cached: before the first replay it holds nothing.
         pinned = make().pin_memory()
         _captured.append(pinned)
         return pinned.to(device, non_blocking=True)

@@ -1,18 +1,18 @@
 // The Langevin updates in CUDA C: one launch for a list of tensors of any shapes and dtypes.
 //
-//   bytes        float32: 12 B a parameter (parameter and gradient read, parameter written), 16-bit: 6 B; with a
-//                preconditioner or a momentum, which are float32 beside any of these, 8 B more
-//   operations   Philox, and Box and Muller's method: see philox.cuh; two fused multiply-adds; for 16 bits, packing.
-//                On sm_90 35 instructions a float32 parameter, 33 a bfloat16 one, 40 if that is rounded stochastically,
-//                of which Philox takes 10 a word: tests/golden/sgld-cupy-sm_90.txt
-//   limit        memory. An H200 moves 4.3e12 B/s: 1.4 float32 parameters, or 2.7 of 16 bits, per clock and
-//                multiprocessor, which leaves 93 and 47 instructions for one
-//   design       A block finds in the table which tensor and which 4096 elements are its own. A thread takes a pack at
-//                a time, 4 elements or 8 of 16 bits, in accesses of 128 bits; one Philox call serves four of them, in
-//                the registers where they are. It loads a pack before it computes the one before: the loads of the
-//                next are under way while this one waits for its arithmetic. What does not begin at a multiple of 16
-//                bytes, and the last pack of a tensor, goes element by element. A list of one dtype has a kernel of its
-//                own; a mixed one pays for a switch per block, and in registers for its widest dtype.
+// Bound by memory. A float32 parameter moves 12 bytes (parameter and gradient read, parameter written), one of 16 bits
+// 6; a preconditioner or a momentum, which are float32 for either, adds 8. An H200 moves 4.3e12 B/s: 1.4
+// float32 parameters, or 2.7 of 16 bits, per clock and multiprocessor, which leaves 93 and 47 instructions for one. An
+// update needs Philox and the Box-Muller transform (see philox.cuh), two fused multiply-adds, and packing for 16 bits.
+// On sm_90 it takes 35 instructions for a float32 parameter, 33 for bfloat16, 40 with stochastic rounding;
+// Philox takes 10 of them for each word (tests/golden/sgld-cupy-sm_90.txt).
+//
+// Design: a block looks up its tensor and its 4096 elements in the table. A thread handles a pack at a time, 4 elements
+// or 8 of 16 bits, in accesses of 128 bits; one Philox call serves four elements, in the registers where they are. It
+// loads the next pack before it computes with the one that it has, so that loads and arithmetic overlap. Tensors that
+// do not begin at a multiple of 16 bytes, and the last pack of a tensor, go element by element. There is a
+// specialization for lists of one dtype; the kernel for several dtypes pays for a switch per block, and in registers
+// for the widest dtype.
 #include "philox.cuh"
 
 constexpr int THREADS = 256;
@@ -28,13 +28,13 @@ struct Block {
     i64 tensor, first;
 };
 
-// What the formulas multiply by; see `moved`.
+// The factors of the formulas; see `drifted` and `add_noise`.
 template <class Real> struct Numbers {
     Real drift, noise, keep, take, damping;
 };
 
-// What is the same for all elements, in the constant memory of a launch's arguments. `device_step`, if there is one,
-// holds the step in place of `step`: a captured launch then goes on by itself.
+// The arguments that all elements share, in constant memory. `device_step`, if not null, holds the step in place of
+// `step`, so that a captured launch can advance in the stream at each replay.
 struct Settings {
     Numbers<double> doubles;
     Numbers<float> floats;
@@ -47,8 +47,8 @@ __device__ __forceinline__ const Numbers<double>& numbers_of(const Settings& set
     return settings.doubles;
 }
 
-// Types of a parameter besides those of device.cuh: a bfloat16 that is rounded stochastically, and for the kernel of
-// mixed lists any of the others.
+// Types of a parameter besides those of device.cuh: bfloat16 with stochastic rounding, and `Any` of the others, for the
+// kernel of lists of several dtypes.
 struct Stochastic {
     unsigned short bits;
 };
@@ -60,13 +60,13 @@ template <> constexpr bool is_stochastic<Stochastic> = true;
 
 __device__ __forceinline__ float to_float(Stochastic x) { return to_float(bfloat16{x.bits}); }
 
-// The elements that a thread takes at a time: N neighbouring ones of T, whole groups of four, as they are in memory.
+// The elements that a thread handles at a time: N neighbours of type T, in whole groups of four, as they are in memory.
 template <class T> struct Pack {
     static constexpr int N = sizeof(T) == 2 ? 8 : 4, QUADS = N * sizeof(T) / 16;
     u32 word[4 * QUADS];
 };
 
-// 16 bytes of global memory, which the compiler has to be told: an address from a table could be anywhere.
+// Accesses to 16 bytes of global memory. An address from a table could be in any memory, so the instruction names it.
 #ifdef BOLTZBENCH_EMULATOR
 inline void load_quad(const char* from, u32* word) {
     const uint4 quad = *reinterpret_cast<const uint4*>(from);
@@ -95,7 +95,7 @@ template <int QUADS> __device__ __forceinline__ void store_quads(char* to, const
     for (int q = 0; q < QUADS; ++q) store_quad(to + 16 * q, word + 4 * q);
 }
 
-// Element j of a pack as the bits that memory holds, and as a number.
+// Set and get element j of a pack.
 template <class T> __device__ __forceinline__ void put(Pack<T>& pack, int j, T x) {
     if constexpr (sizeof(T) == 8) {
         const u64 bits = (u64)__double_as_longlong(x);
@@ -108,12 +108,13 @@ template <class T> __device__ __forceinline__ void put(Pack<T>& pack, int j, T x
     }
 }
 template <class T> __device__ __forceinline__ T get(const Pack<T>& pack, int j) {
-    if constexpr (sizeof(T) == 8) return __longlong_as_double((i64)((u64)pack.word[2 * j + 1] << 32 | pack.word[2 * j]));
+    if constexpr (sizeof(T) == 8)
+        return __longlong_as_double((i64)((u64)pack.word[2 * j + 1] << 32 | pack.word[2 * j]));
     else if constexpr (sizeof(T) == 4) return __uint_as_float(pack.word[j]);
     else return T{(unsigned short)(pack.word[j / 2] >> (j % 2 ? 16 : 0))};
 }
 
-// Where a pack is in the random stream.
+// The place of a pack in the random stream.
 struct Draws {
     const Keys& keys;
     u32 step, tensor, group, group_high;  // the first group of four: low and high word
@@ -127,18 +128,21 @@ struct Draws {
     }
 };
 
-// The bits of x plus half a random word. The upper 16 of the sum are x rounded away from zero if the lower ones carry,
-// so often that the mean is right. Infinity has no lower bits, and stays. A NaN must not carry into a zero: where
-// kernels run, arithmetic makes but one, 0x7fffffff, the only number's bits beyond 0x7fff0000, which is a NaN, too.
+// The bits of x plus one half of a random word. The upper 16 bits of the sum are x rounded away from zero if the lower
+// ones carry, with the probability that makes the mean exact. Infinity has no lower bits and stays unchanged. A NaN
+// must not carry into a zero. On a GPU, arithmetic produces the NaN 0x7fffffff only, and no other result has bits
+// beyond 0x7fff0000; the minimum makes it 0x7fff0000, which is a NaN, too.
 #ifdef BOLTZBENCH_EMULATOR
 inline u32 plus_half(float x, u32 random, bool high) {
     return x == x ? __float_as_uint(x) + (high ? random >> 16 : random & 0xffffu) : 0x7fff0000u;
 }
-inline u32 pair_of(float low, float high, bfloat16) { return to_bfloat16(low).bits | (u32)to_bfloat16(high).bits << 16; }
+inline u32 pair_of(float low, float high, bfloat16) {
+    return to_bfloat16(low).bits | (u32)to_bfloat16(high).bits << 16;
+}
 inline u32 pair_of(float low, float high, float16) { return to_float16(low).bits | (u32)to_float16(high).bits << 16; }
 #else
 __device__ __forceinline__ u32 plus_half(float x, u32 random, bool high) {
-    u32 sum;  // the half is picked by a product of 16-bit numbers with 1 and 0
+    u32 sum;  // products of the 16-bit halves with 1 and 0 select one of them
     asm("dp2a.lo.u32.u32 %0, %1, %2, %3;"
         : "=r"(sum) : "r"(random), "r"(high ? 0x0100u : 0x0001u), "r"(min(__float_as_int(x), 0x7fff0000)));
     return sum;
@@ -175,7 +179,7 @@ template <class T> __device__ __forceinline__ Pack<T> rounded(const Wide<T>* x, 
     return pack;
 }
 
-// For a preconditioner, of which the damping is no smaller than 1e-12: what is flushed to zero does not show.
+// For a preconditioner. Its damping is at least 1e-12, so flushing subnormal numbers to zero makes no difference.
 __device__ __forceinline__ float square_root(float x) { return sqrt_approximate(x); }
 __device__ __forceinline__ double square_root(double x) { return sqrt(x); }
 #ifdef BOLTZBENCH_EMULATOR
@@ -189,7 +193,7 @@ __device__ __forceinline__ float reciprocal(float x) {  // one MUFU instruction,
 #endif
 __device__ __forceinline__ double reciprocal(double x) { return 1 / x; }
 
-// One element: its position; V or p; and what its noise is multiplied by beyond `Numbers::noise`.
+// One element: its position, its V or p, and a factor of its noise besides `Numbers::noise`.
 template <class Real> struct Element {
     Real x, state, scale;
 };
@@ -235,7 +239,8 @@ template <int KIND, bool NOISY, class T> struct Update {
         return loaded;
     }
 
-    // `count` elements, this pack's among them if it is whole; or one by one, those that are there.
+    // Updates a pack and moves on to the next. `count` elements are left from this thread's first on. WHOLE: all of the
+    // pack's elements are among them, and the next pack is loaded ahead; otherwise they are stored one by one.
     template <bool WHOLE>
     __device__ __forceinline__ void advance(Loaded& loaded, int count, const Numbers<Real>& numbers) {
         Element<Real> elements[N];
@@ -280,7 +285,7 @@ template <int KIND, bool NOISY, class T> struct Update {
         draws.group += STRIDE / 4;
     }
 
-    // `count` elements are left from this thread's first on.
+    // Updates all packs of this thread. `count` elements are left from its first on.
     __device__ __forceinline__ void run(int count, bool aligned, const Numbers<Real>& numbers) {
         if (aligned && N <= count) {
             Loaded loaded = load(0);
@@ -308,7 +313,7 @@ __device__ __forceinline__ void update_block(const Tensor& tensor, i64 first, co
     using Real = Wide<T>;
     const u32 step = settings.device_step ? (u32)*settings.device_step : settings.step;
     const i64 own = first + threadIdx.x * Pack<T>::N, left = tensor.elements - first;
-    // A block does not reach across a multiple of 2^32 groups, so that the high word is that of its first.
+    // A block does not cross a multiple of 2^32 groups, so all its groups have the high word of the first.
     Update<KIND, NOISY, T> update = {
         reinterpret_cast<char*>(tensor.parameter + own * sizeof(T)),
         reinterpret_cast<char*>(tensor.state + (KIND == LANGEVIN ? 0 : own) * sizeof(Real)),

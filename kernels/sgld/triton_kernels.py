@@ -1,15 +1,13 @@
 """The Langevin updates in Triton: one launch for a list of tensors of any shapes and dtypes.
 
-bytes, operations, limit
-    As in `sgld.cu`: bound by memory, if 93 instructions for a float32 parameter and 47 for one of 16 bits suffice. On
-    sm_90 they are 32, 36 for bfloat16, and 46 where that is rounded stochastically, which is at the edge
-    (tests/golden/sgld-triton-sm_90.txt).
-design
-    A program finds in the table which tensor and which 2048 elements are its own, or 1024 with a state beside each.
-    Whole blocks of tensors that begin at multiples of 16 bytes go without a mask, and the compiler is told of the
-    alignment: only then are its accesses 128 bits wide. All loads of a program are under way before its arithmetic
-    begins. One Philox call gives the noise of four neighbouring elements, in the registers in which they are loaded.
-    A list of one dtype has a kernel of its own.
+Bound by memory as `sgld.cu` is, if a float32 parameter takes at most 93 instructions and one of 16 bits at most 47. On
+sm_90 they take 32 and 36, or 46 with stochastic rounding, which is at the edge (tests/golden/sgld-triton-sm_90.txt).
+
+Design: a program looks up its tensor and its elements in the table: 2048 elements, or 1024 if each has a state. Whole
+blocks of tensors that begin at multiples of 16 bytes need no mask, and the compiler is informed of the alignment; only
+then are its accesses 128 bits wide. All loads of a program are in flight before its arithmetic begins. One Philox call
+gives the noise of four neighbouring elements, in the registers into which they are loaded. There is a specialization
+for lists of one dtype.
 """
 
 from collections.abc import Sequence
@@ -27,9 +25,9 @@ from .request import CODES, STOCHASTIC, LaunchRequest, Numbers, Place, access_by
 
 WARPS = 4
 BLOCKS = {"langevin": 2048, "preconditioned": 1024, "hamiltonian": 1024}
-"""Elements of a program, by the kind of update: 16 or 8 for a thread."""
+"""Elements of a program, by the kind of update: 16 or 8 for each thread."""
 ANY = tl.constexpr(-1)
-"""In place of a code: the list holds several dtypes."""
+"""A value in place of a code: the list holds several dtypes."""
 STOCHASTIC_CODE = tl.constexpr(CODES[STOCHASTIC])
 
 
@@ -66,7 +64,7 @@ def _moved(x, g, state, z, drift, keep, take, damping, KIND: tl.constexpr, NOISY
 
 @helper
 def _rounded_stochastically(value, first, seed, step, number, BLOCK: tl.constexpr):
-    """float32 as bfloat16, rounded up or down by 16 random bits of each element; see `rounded` in sgld.cu."""
+    """Round float32 to bfloat16 by 16 random bits for each element; see `rounded` in sgld.cu."""
     group = (first >> 3).to(tl.uint32) + tl.arange(0, BLOCK // 8).to(tl.uint32)
     w0, w1, w2, w3 = words_of(group, (first >> 35).to(tl.uint32), seed, step, ROUNDING + number * 256)
     return round_stochastically(value, interleave8(w0, w0, w1, w1, w2, w2, w3, w3))
@@ -74,8 +72,10 @@ def _rounded_stochastically(value, first, seed, step, number, BLOCK: tl.constexp
 
 @helper
 def _noise(first, seed, step, number, scale, DTYPE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr):
-    """The normals of a block of elements, times ``scale``: each where the element is, a thread having 4 in a row, or 8
-    of 16 bits."""
+    """The normals of a block of elements, times ``scale``, each in the thread of its element.
+
+    A thread has 4 elements in a row, or 8 of 16 bits.
+    """
     high = (first >> 34).to(tl.uint32)
     if DTYPE.primitive_bitwidth == 16:
         even = (first >> 2).to(tl.uint32) + 2 * tl.arange(0, BLOCK // 8).to(tl.uint32)
@@ -97,7 +97,7 @@ def _update_elements(
     KIND: tl.constexpr, NOISY: tl.constexpr, CODE: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The elements ``first + element`` that ``mask`` allows, or all of them if it is None."""
+    """Update the elements ``first + element`` that ``mask`` allows, or all if it is None."""
     position = tl.load(x + element, mask=mask).to(WIDE)
     slope = tl.load(g + element, mask=mask).to(WIDE)
     old = position
@@ -201,7 +201,7 @@ def update(updates: LaunchRequest, numbers: Numbers, place: Place) -> None:
 
 
 def variants(*kinds: str) -> Sequence[KernelVariant]:
-    """What the formulas (default: all) are compiled to: by dtype, with noise; some of them without, for comparison."""
+    """The kernels of the formulas (default: all), for each dtype, with noise; some also without, for comparison."""
     bits = {name: "i64" for name in update_kernel.arg_names if name.endswith("_bits")}
     return [
         TritonVariant(
@@ -224,7 +224,7 @@ def variants(*kinds: str) -> Sequence[KernelVariant]:
 
 
 def _compiled_for(kind: str) -> list[tuple[torch.dtype | str | None, bool]]:
-    """Lists of what dtype (None: of several), with noise or without."""
+    """The dtype of the list (None: several), and whether there is noise."""
     if kind != "langevin":
         return [(dtype, True) for dtype in (torch.float32, torch.bfloat16, STOCHASTIC)]
     without: list[tuple[torch.dtype | str | None, bool]] = [(dtype, False) for dtype in (torch.float32, STOCHASTIC)]

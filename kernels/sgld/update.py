@@ -1,4 +1,4 @@
-"""The Langevin updates as functions of tensors, in place."""
+"""The public Langevin updates of tensors, in place."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from .request import DTYPES, LaunchRequest, Numbers, Place, computing_dtype
 
 ROUNDINGS = ("nearest", "stochastic")
 SMALLEST_DAMPING = 1e-12
-"""Below it the square root of a subnormal float32, which kernels take for zero, would show."""
+"""With less, results would depend on square roots of subnormal float32 numbers, which kernels flush to zero."""
 
 STATE_NAMES = {"langevin": "", "preconditioned": "squares", "hamiltonian": "momenta"}
 
@@ -47,30 +47,29 @@ def sgld_update(
         parameters: one tensor or several, of any shapes; float64, float32, float16 or bfloat16, also mixed; all on
             one device. 16-bit parameters are updated in float32 and rounded once.
         gradients: for each parameter a tensor of its shape and dtype; not modified.
-        step_size: eps, finite and not negative. 0 leaves every bit as it is.
-        temperature: T, finite and not negative. 0 is gradient descent with rate eps / 2: no noise is added.
+        step_size: eps, finite and not negative. 0 changes no bit.
+        temperature: T, finite and not negative. 0 is gradient descent with rate eps / 2, without noise.
         seed: the key of the random stream, in [0, 2**64).
-        step: the number of this update in the stream, in [0, 2**32). A step used twice repeats its noise. An int64
-            tensor of one element, on the parameters' device, is read by the kernel, so that a CUDA graph which holds
-            this call and, after it, ``step += 1`` goes on in the stream at each replay; its range is the caller's
-            business.
-        tensor_numbers: the number of each tensor in the stream (default 0, 1, 2, ...), all different: the noise of a
-            tensor then does not depend on which others are updated with it.
-        rounding: ``nearest``, or ``stochastic``: bfloat16 parameters are then rounded up or down at random, by a
-            stream of its own, such that the mean is what was to be rounded. Steps far below the spacing of bfloat16
-            numbers, which rounding to nearest loses, thus count in full on average. Other dtypes go to nearest.
+        step: number of this update in the stream, in [0, 2**32). Reusing a step repeats its noise. The kernel reads an
+            int64 tensor of one element on the parameters' device, so that a CUDA graph of this call and ``step += 1``
+            advances in the stream at each replay. The caller keeps its value in range.
+        tensor_numbers: number of each tensor in the stream (default 0, 1, 2, ...), all different. The noise of a tensor
+            depends on its number only, not on the other tensors of the call.
+        rounding: ``nearest``, or ``stochastic``: round bfloat16 parameters up or down at random, from a separate
+            stream, so that the mean is the exact value. Steps far below the spacing of bfloat16 numbers, which rounding
+            to nearest loses, then count in full on average. Other dtypes are always rounded to nearest.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
-        TypeError: a tensor is sparse, complex, integer or otherwise unsupported; its index is named.
+        TypeError: a tensor is sparse, complex, integer or otherwise unsupported; the message has its index.
         ValueError: shapes, devices or lengths do not match, tensors overlap, a number is out of range, or
             ``backend`` is unknown or cannot run here.
 
-    Element ``i`` of a tensor (in the order of its indices, whatever its strides) takes normal ``i % 4`` of group
-    ``i // 4``. A NaN in a gradient spoils its own element only. A parameter that is not contiguous is updated in a
+    Element ``i`` of a tensor, in the order of its indices whatever its strides, takes normal ``i % 4`` of group
+    ``i // 4``. A NaN in a gradient affects its own element only. A parameter that is not contiguous is updated in a
     contiguous copy and written back; one that does not begin at a multiple of 16 bytes is updated element by element.
 
-    Under ``torch.compile`` it is one operator, which errors leave when the compiled code runs.
+    Under ``torch.compile`` the update is one operator, which raises its errors when the compiled code runs.
 
     Source: Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", ICML 2011, with temperature.
     """
@@ -97,15 +96,15 @@ def psgld_update(
     """SGLD preconditioned by a running mean of squared gradients, in place, for all tensors in one launch.
 
     ``V <- decay V + (1 - decay) g^2``, ``G = 1 / (damping + sqrt(V))``,
-    ``x <- x - (step_size / 2) G g + sqrt(step_size * temperature * G) xi``, without the correction term of the paper.
+    ``x <- x - (step_size / 2) G g + sqrt(step_size * temperature * G) xi``, without the paper's correction term.
 
     Args:
         squares: V, for each parameter a tensor of its shape; float64 for float64 parameters, else float32; not
             negative. Updated in place.
-        decay: in [0, 1]. With 0, V becomes ``g^2``, which is what the first update of a chain wants; with 1 it stays.
+        decay: in [0, 1]. 0 sets V to ``g^2``, which suits the first update of a chain; 1 keeps V.
         damping: finite and at least 1e-12.
         parameters, gradients, step_size, temperature, seed, step, tensor_numbers, rounding, backend: as for
-            `sgld_update`. A step size of 0 leaves V, too, as it is.
+            `sgld_update`. A step size of 0 does not change V, either.
 
     Raises:
         TypeError, ValueError: as `sgld_update`.
@@ -144,8 +143,8 @@ def sghmc_update(
     Args:
         momenta: p, for each parameter a tensor of its shape; float64 for float64 parameters, else float32. Updated in
             place.
-        step_size: eta, finite and not negative. 0 leaves every bit as it is, of p as well.
-        friction: a, in [0, 1]. At 1 it is SGLD with a step size of ``2 eta``.
+        step_size: eta, finite and not negative. 0 changes no bit, not of p either.
+        friction: a, in [0, 1]. With 1 the update is SGLD with a step size of ``2 eta``.
         parameters, gradients, temperature, seed, step, tensor_numbers, rounding, backend: as for `sgld_update`.
 
     Raises:
@@ -193,7 +192,7 @@ def _update(
     _, *factors = astuple(numbers)
     arguments = (numbers.kind, factors, signed_seed(seed), number, device_step, stream_numbers, rounding, backend)
     with torch.no_grad():
-        if torch.compiler.is_compiling():  # what it cannot look into: addresses, compilers, kernels
+        if torch.compiler.is_compiling():  # it cannot trace addresses, compilers and kernels
             _operator(xs, gs, list(states), *arguments)
         else:
             _run(xs, gs, list(states), *arguments)
@@ -233,12 +232,12 @@ def _run(
 _operator = torch.library.custom_op(
     "boltzbench::langevin_update", _run, mutates_args=("parameters", "states"), tags=NO_GRAPH
 )
-"""What torch.compile sees of an update."""
+"""An update, as one operator for torch.compile."""
 
 
 @_operator.register_fake
 def _nothing(*arguments: object) -> None:
-    """It only writes."""
+    """The operator returns nothing: it writes in place."""
 
 
 def _require_matching(
@@ -260,36 +259,39 @@ def _require_matching(
     for index, (x, g) in enumerate(zip(parameters, gradients, strict=True)):
         require_tensor(f"parameters[{index}]", x, DTYPES, device)
         device = x.device
-        require_tensor(f"gradients[{index}]", g, (x.dtype,), x.device)
-        _require_shape(f"gradients[{index}]", g, x.shape)
+        _require_like(f"gradients[{index}]", g, x.dtype, x)
         _require_places(f"parameters[{index}]", x)
         if state_name:
             name, state = f"{state_name}[{index}]", states[index]
-            require_tensor(name, state, (computing_dtype(x.dtype),), x.device)
-            _require_shape(name, state, x.shape)
+            _require_like(name, state, computing_dtype(x.dtype), x)
             _require_places(name, state)
     _require_apart(parameters, gradients, states, state_name)
 
 
-def _require_shape(name: str, x: Tensor, shape: torch.Size) -> None:
-    if x.shape != shape:
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(x.shape)}")
+def _require_like(name: str, x: Tensor, dtype: torch.dtype, parameter: Tensor) -> None:
+    """Raise unless ``x`` has ``dtype``, and the device and the shape of ``parameter``."""
+    require_tensor(name, x, (dtype,), parameter.device)
+    if x.shape != parameter.shape:
+        raise ValueError(f"{name} must have shape {tuple(parameter.shape)}, got {tuple(x.shape)}")
 
 
 def _require_places(name: str, x: Tensor) -> None:
-    """Each element must have a place of its own: each dimension steps over all that the closer ones span."""
+    """Raise ValueError if elements share memory: each stride must pass the extent of the closer dimensions."""
     extent = 1
     for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1):
         if stride < extent:
-            raise ValueError(f"{name} must not be expanded or unfolded: elements would share one place")
+            raise ValueError(f"{name} must not be expanded or unfolded: elements would share memory")
         extent += stride * (size - 1)
 
 
 def _require_apart(
     parameters: Sequence[Tensor], gradients: Sequence[Tensor], states: Sequence[Tensor], state_name: str
 ) -> None:
-    """No tensor that is written may share memory with another one. In order of address, each tensor is held against the
-    one that reaches furthest so far: if it meets any earlier one of which either is written, it meets that one."""
+    """Raise ValueError if a tensor that is written shares memory with another one.
+
+    In order of address, each tensor is compared with the one that reaches furthest so far: if it overlaps any earlier
+    tensor, it overlaps that one.
+    """
     kinds = (("parameters", parameters, True), ("gradients", gradients, False), (state_name, states, True))
     named = [
         (f"{kind}[{i}]", x, written) for kind, tensors, written in kinds for i, x in enumerate(tensors) if x.numel()

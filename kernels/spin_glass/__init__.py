@@ -1,8 +1,8 @@
-"""Simulated annealing of Ising spin glasses: many walkers through a whole schedule of temperatures in one launch.
+"""Simulated annealing of Ising spin glasses: one launch takes many walkers through a whole schedule of temperatures.
 
-Energy ``E = -sum_{i<j} J_ij s_i s_j``, spins -1 and +1, ``J`` symmetric, of whole numbers, 0 on the diagonal: the
-couplings of `boltzbench.kernels.ising.SpinMachine`, without fields. A sweep updates spins 0, 1, ..., n - 1 one after
-the other by the rule of Metropolis, with probability ``min(1, exp(-dE / T))``.
+Energy ``E = -sum_{i<j} J_ij s_i s_j``, spins -1 and +1. ``J`` is symmetric, has integer entries and is 0 on the
+diagonal: the couplings of `boltzbench.kernels.ising.SpinMachine`, without fields. A sweep updates spins 0, 1, ...,
+n - 1 in this order by the Metropolis rule, with probability ``min(1, exp(-dE / T))``.
 
 Sources: Edwards and Anderson, J. Phys. F 5 (1975); Metropolis et al., J. Chem. Phys. 21 (1953); Kirkpatrick, Gelatt and
 Vecchi, Science 220 (1983); Isakov et al., Comput. Phys. Commun. 192 (2015), walkers packed into words.
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..machines.packed_spins import PARTS, WORD
 from ..philox import check_counter
 from ..schedules import require_schedule
 from .bonds import MOST_TOTAL, Bonds, bonds_of, lattice_glass, thresholds
-from .request import PARTS, LaunchRequest
-from .states import WORD, energies, pack_walkers, random_walkers, unpack_walkers
+from .request import LaunchRequest
+from .states import energies, pack_walkers, random_walkers, unpack_walkers
 
 __all__ = [
     "MOST_TOTAL",
@@ -35,7 +36,7 @@ __all__ = [
 
 
 class AnnealedGlass(NamedTuple):
-    """Final spins, packed, int32 (n, walkers / 32); energies, int32 (walkers,); the lowest of these, int32 ()."""
+    """Final ``spins``, packed, int32 (n, walkers / 32); ``energies``, int32 (walkers,); ``best`` energy, int32 ()."""
 
     spins: Tensor
     energies: Tensor
@@ -53,31 +54,31 @@ def anneal_spins(
     out: Tensor | None = None,
     backend: str = "auto",
 ) -> AnnealedGlass:
-    """One sweep of every walker at each of the temperatures.
+    """Anneal every walker: one sweep at each of the temperatures.
 
     Args:
-        spins: what `pack_walkers` makes of spins, or `random_walkers`: int32 (n, walkers / 32); not modified.
-        couplings: symmetric (n, n), of any dtype, on any device: whole numbers, 0 on the diagonal, of which the
-            magnitudes in a row add up to no more than `MOST_TOTAL`; or what `bonds_of` made of them, which saves
-            doing it again. Real couplings: multiply by a factor, round, and multiply the temperatures, too.
-        temperatures: of each sweep, float64 (sweeps,), positive and finite, on the CPU or the device of ``spins``; see
-            `boltzbench.kernels.schedules`. On a GPU they are not looked at.
+        spins: spins from `pack_walkers` or `random_walkers`: int32 (n, walkers / 32); not modified.
+        couplings: symmetric (n, n), of any dtype, on any device: integers, 0 on the diagonal, the magnitudes in a row
+            adding up to at most `MOST_TOTAL`; or the result of `bonds_of`, which saves converting them again. To use
+            real couplings, multiply couplings and temperatures by one factor, then round the couplings.
+        temperatures: temperature of each sweep, float64 (sweeps,), positive and finite, on the CPU or the device of
+            ``spins``; see `boltzbench.kernels.schedules`. Values on a GPU are not checked.
         seed: the key of the random stream, in [0, 2**64).
-        first_sweep: the number of the first sweep in the stream; a run continued passes the sweeps done so far.
-        first_walker: the number of the first walker in the stream, a multiple of 32; a batch split over calls ends in
-            the same spins.
-        out: contiguous tensor for the spins, sharing no memory with the arguments.
+        first_sweep: number of the first sweep in the stream; to continue a run, pass the number of sweeps done.
+        first_walker: number of the first walker in the stream, a multiple of 32; with it, a batch split over calls ends
+            in the same spins.
+        out: contiguous tensor for the spins; it must not share memory with the arguments.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
-        ValueError: shapes do not match, couplings are no bonds of whole numbers or too strong, the schedule is empty,
+        ValueError: shapes do not match, couplings are not symmetric integers or too strong, the schedule is empty,
             a number is out of range, or ``backend`` is unknown or cannot run here.
 
-    Walkers ``32 g`` to ``32 g + 31`` draw, for spin ``i``, the groups ``8 (n g + i)`` to ``8 (n g + i) + 7`` at step
-    ``first_sweep + t`` of the stream ``GLASS_SITES``; bit ``k`` of their 32 words, most significant first, is the
-    number of walker ``32 g + k``, whose spin flips if that is less than ``2**32 exp(-dE / T)``, rounded, or than
-    ``2**32 - 1`` if that is less; it always does if ``dE <= 0``. Every backend gives the same spins.
+    For spin ``i``, walkers ``32 g`` to ``32 g + 31`` draw the groups ``8 (n g + i)`` to ``8 (n g + i) + 7`` at step
+    ``first_sweep + t`` of the stream ``GLASS_SITES``. Bit ``k`` of their 32 words, most significant first, makes the
+    random number of walker ``32 g + k``. Its spin flips if ``dE <= 0``, or if the number is less than
+    ``2**32 exp(-dE / T)``, rounded and at most ``2**32 - 1``. Every backend gives the same spins.
     """
     require_tensor("spins", spins, (torch.int32,), None)
     if spins.ndim != 2:
@@ -93,7 +94,7 @@ def anneal_spins(
     check_counter(seed, first_sweep, steps=len(temperatures), step_name="first_sweep")
     if first_walker < 0 or first_walker % WORD or (first_walker // WORD + groups) * sites * PARTS >= 1 << 63:
         raise ValueError(
-            f"first_walker must be a multiple of {WORD}, at least 0, below 2**63 groups; got {first_walker}"
+            f"first_walker must be a multiple of {WORD} and at least 0, and end below group 2**63; got {first_walker}"
         )
     chosen = choose_backend(backend, spins.device)
     kernels = backend_module(chosen, __name__)

@@ -1,4 +1,4 @@
-"""Couplings as the kernels read them: a spin's neighbours, and the thresholds of its flips at a temperature."""
+"""Couplings as tables for the kernels: the bonds of each spin, and the thresholds of its flips at a temperature."""
 
 from dataclasses import dataclass, replace
 
@@ -6,21 +6,21 @@ import torch
 from torch import Tensor
 
 CLASSES = (2, 4, 8, 16)
-"""How many costs of a flip, in steps of 2, a kernel knows."""
+"""The numbers of classes for which there are kernels. A class is a cost of a flip."""
 FEWEST = 4
-"""Bonds of a spin, others filled up: what 2 classes are for."""
+"""The fewest bonds of a spin after padding; 2 classes suffice for them."""
 MOST_TOTAL = 31
-"""The most that the magnitudes of a spin's couplings may add up to."""
+"""The largest sum of the magnitudes of a spin's couplings."""
 
 
 @dataclass(frozen=True)
 class Bonds:
-    """``couplings`` float64 (n, n). ``pairs`` int32 (n, m, 2): bonds of strength 1, ``2 neighbour + (J > 0)`` each.
+    """``couplings`` float64 (n, n). ``pairs`` int32 (n, m, 2): bonds of strength 1, each ``2 neighbour + (J > 0)``.
 
-    A coupling of strength k is k bonds; what fills a row up is bonds of a spin with itself, which are never satisfied.
-    ``starts`` int32 (n,): with the number of a spin's bonds B, ``2 (-1 - B // 2) + B % 2``. Counting on from
-    ``-1 - B // 2`` by one for each satisfied bond gives a number c, negative where a flip costs nothing; otherwise it
-    costs ``4 (c + 1)``, or ``4 (c + 1) - 2`` if B is odd. ``classes``: c is less than that, one of `CLASSES`.
+    A coupling of strength k makes k bonds. Rows are padded with bonds of a spin with itself, which are never satisfied.
+    ``starts`` int32 (n,): ``2 (-1 - B // 2) + B % 2`` for a spin with B bonds. Adding the number of satisfied bonds to
+    ``-1 - B // 2`` gives the class c. A flip costs nothing if c is negative; otherwise it costs ``4 (c + 1)``, or
+    ``4 (c + 1) - 2`` if B is odd. ``classes``, one of `CLASSES`, is greater than every c.
     """
 
     couplings: Tensor
@@ -29,12 +29,13 @@ class Bonds:
     classes: int
 
     def on(self, device: torch.device) -> "Bonds":
-        """With the tensors of kernels on ``device``."""
+        """The same bonds, with the tensors for the kernels on ``device``."""
         return replace(self, pairs=self.pairs.to(device), starts=self.starts.to(device))
 
 
 def bonds_of(couplings: Tensor) -> Bonds:
-    """Tables of the couplings, (n, n) of any dtype. Raises ValueError for what is not bonds of whole numbers."""
+    """The tables of couplings (n, n) of any dtype. Raises ValueError unless they are symmetric integers, 0 on the
+    diagonal."""
     if couplings.ndim != 2 or couplings.shape[0] != couplings.shape[1] or not len(couplings):
         raise ValueError(f"couplings must be a square matrix of at least one spin, got shape {tuple(couplings.shape)}")
     exact = couplings.detach().to("cpu", torch.float64)
@@ -44,11 +45,13 @@ def bonds_of(couplings: Tensor) -> Bonds:
         raise ValueError("couplings must be symmetric")
     whole = exact.round()
     if not torch.equal(whole, exact):
-        raise ValueError("couplings must be whole numbers: scale them, and the temperatures, before they are rounded")
+        raise ValueError("couplings must be whole numbers: scale couplings and temperatures, then round the couplings")
     totals = whole.abs().sum(1)
     if float(totals.max()) > MOST_TOTAL:
         spin = int(totals.argmax())
-        raise ValueError(f"couplings of a spin may add up to {MOST_TOTAL}, got {totals[spin]:.0f} for spin {spin}")
+        raise ValueError(
+            f"couplings of a spin must not add up to more than {MOST_TOTAL}, got {totals[spin]:.0f} for spin {spin}"
+        )
     rows = [
         [2 * j + (row[j] > 0) for j in row.nonzero()[:, 0].tolist() for _ in range(int(row[j].abs()))]
         for row in whole.to(torch.int64)
@@ -62,10 +65,9 @@ def bonds_of(couplings: Tensor) -> Bonds:
 
 
 def thresholds(temperatures: Tensor, classes: int) -> Tensor:
-    """A spin of class c flips if 32 random bits, as a whole number, are less than ``2**32 exp(-dE / T)``, rounded.
+    """``2**32 exp(-dE / T)``, rounded: a spin flips if a random 32-bit number is less than the threshold of its class.
 
-    The uint32 bits of these as int32, at most ``2**32 - 1``: (sweeps, 2, classes), for an even and an odd number of
-    bonds.
+    At most ``2**32 - 1``, as the uint32 bits in int32: (sweeps, 2, classes), for an even and an odd number of bonds.
     """
     c = torch.arange(classes, dtype=torch.float64, device=temperatures.device)
     cost = torch.stack((4 * (c + 1), 4 * (c + 1) - 2))
@@ -74,7 +76,7 @@ def thresholds(temperatures: Tensor, classes: int) -> Tensor:
 
 
 def lattice_glass(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Couplings -1 and +1 at random on a torus: float64, site (i, j) at ``i * width + j``.
+    """Random couplings -1 and +1 on a torus: float64 (n, n), site (i, j) at ``i * width + j``.
 
     On a side of 2 the two bonds between a pair of sites add up; a side of 1 has none.
     """

@@ -1,12 +1,11 @@
-"""Annealing of spin glasses in CUDA C: launching `spin_glass.cu`."""
+"""Launches `spin_glass.cu`: the annealing of spin glasses."""
 
 import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
@@ -16,13 +15,11 @@ from .request import LaunchRequest
 MOST_THREADS, FEWEST_THREADS = 128, 32
 BITS = 32
 BLOCK_BYTES = 56 * 1024
-"""Of shared memory, so that a multiprocessor holds four blocks; where that is too little, a block has fewer threads."""
-MOST_SHARED_BYTES = 227 * 1024
-"""Of a block on the emulator, as on sm_90 and sm_100."""
+"""Shared memory of a block, so that a multiprocessor holds four; a block that needs more has fewer threads."""
 
 
 class Settings(ctypes.Structure):
-    """As in the .cu."""
+    """`Settings` in spin_glass.cu."""
 
     _fields_ = (
         ("keys", ctypes.c_uint32 * 20),
@@ -48,12 +45,12 @@ def module() -> CudaModule:
 
 
 def shared_bytes(sites: int, pairs: int, classes: int, threads: int) -> int:
-    """Masks, pairs, starts, and spins."""
+    """Shared memory of a block: masks, pairs, starts and spins."""
     return 2 * BITS * classes * 4 + sites * pairs * 8 + sites * 4 + sites * threads * 4
 
 
 def anneal(anneal: LaunchRequest) -> None:
-    """Update ``anneal.spins`` in place, in one launch. Raises ValueError where the glass is too large for it."""
+    """Update ``anneal.spins`` in place, in one launch. Raises ValueError if the glass does not fit in shared memory."""
     sites, groups = anneal.spins.shape
     pairs, classes = anneal.bonds.pairs.shape[1], anneal.bonds.classes
     device, threads = anneal.spins.device, MOST_THREADS
@@ -61,11 +58,11 @@ def anneal(anneal: LaunchRequest) -> None:
         groups <= threads // 2 or shared_bytes(sites, pairs, classes, threads) > BLOCK_BYTES
     ):
         threads //= 2
-    needed, room = shared_bytes(sites, pairs, classes, threads), MOST_SHARED_BYTES
-    if device.type == "cuda":
-        room = int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin"))  # noqa: B009
+    needed, room = shared_bytes(sites, pairs, classes, threads), most_shared_bytes(device)
     if needed > room:
-        raise ValueError(f"spins: {sites} of them take {needed} bytes of shared memory, of which a block has {room}")
+        raise ValueError(
+            f"spins: {sites} spins need {needed} bytes of shared memory, and a block has {room}: use another backend"
+        )
     module().launch(
         f"anneal<{classes}>", (-(-groups // threads),), (threads,),
         [anneal.spins, anneal.bonds.pairs, anneal.bonds.starts, anneal.table, Settings.of(anneal)],
@@ -74,7 +71,7 @@ def anneal(anneal: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """By the number of classes: for a torus of 8 x 8, and for glasses of more bonds; the last has 32 spins."""
+    """One for each number of classes, named by the most bonds: for 64 spins (a torus of 8 x 8); the last for 32."""
     return [
         CudaVariant(
             name=name,

@@ -1,25 +1,18 @@
-"""Annealing of spin glasses in torch, walker by walker: what the bit-sliced kernels are held to."""
+"""Annealing of spin glasses in torch, walker by walker: the reference for the bit-sliced kernels."""
 
 import torch
 from torch import Tensor
 
-from ..philox import Stream, random_words
-from .request import PARTS, LaunchRequest
-from .states import WORD, pack_walkers, unpack_walkers
+from ..machines.packed_spins import random_numbers
+from ..philox import Stream
+from .request import LaunchRequest
+from .states import pack_walkers, unpack_walkers
 
 
 def draw_numbers(groups: Tensor, sites: int, seed: int, sweep: int) -> Tensor:
-    """The 32-bit random number of each spin of each walker in a sweep: int64 (walkers, sites), of groups of walkers.
-
-    Its bits are bit k of 32 successive random words, the most significant first, for walker k of a group.
-    """
+    """The 32-bit random number of each spin in a sweep, for groups of 32 walkers: int64 (walkers, sites)."""
     word = groups[:, None] * sites + torch.arange(sites, device=groups.device)
-    walker = torch.arange(WORD, device=groups.device)[:, None]
-    numbers = torch.zeros((len(groups), WORD, sites), dtype=torch.int64, device=groups.device)
-    for part in range(PARTS):
-        for drawn in random_words(word * PARTS + part, seed, sweep, Stream.GLASS_SITES).unbind(-1):
-            numbers = numbers << 1 | drawn[:, None, :] >> walker & 1
-    return numbers.flatten(0, 1)
+    return random_numbers(word, seed, sweep, Stream.GLASS_SITES).transpose(1, 2).flatten(0, 1)
 
 
 def anneal(anneal: LaunchRequest) -> None:

@@ -1,13 +1,10 @@
-"""What the backends are asked for: all sweeps of all walkers."""
+"""The launch request of the backends: all sweeps of all walkers."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from .bonds import Bonds
-
-PARTS = 8
-"""Groups of four random words that a word of 32 walkers may draw: 32 bits for each."""
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,22 @@
 // Annealing of spin glasses in CUDA C, 32 walkers at a time: all sweeps of a schedule in one launch.
 //
-// Bound by instructions: spins stay in shared memory, and what is done to a spin of 32 walkers is
-//   neighbours   for two bonds, of words with signs, a full adder and two half adders into bit planes
+// Bound by instructions: spins stay in shared memory, and one spin of 32 walkers needs
+//   neighbours   for two bonds a full adder and two half adders, which add words with signs to bit planes
 //   numbers      Philox-10: 20 wide products and 20 LOP3 for 4 bits of all 32 walkers
-//   comparison   of a random number with the threshold of its cost, bit by bit from the most significant one, until
-//                all numbers are decided: see ising.cu, whose way this is. A threshold's bit is picked by the planes.
-// On sm_90 a group of four bits of 32 walkers takes 64 instructions, and a spin of 4 bonds besides 77; of the 269 where
-// three groups are drawn some 150 on the alu pipe. Predicted, not measured, for an H200 with 64 lanes of that pipe on
-// each of 132 multiprocessors at 1.98 GHz: 3500 flips/ns, with enough walkers for 24 warps on each (3.2 million).
+//   comparison   of each random number with the threshold of its cost, from the most significant bit on, until all
+//                numbers are decided, as in ising.cu. The planes select the bit of the threshold.
+// On sm_90 a group of four bits of 32 walkers takes 64 instructions, and the rest of a spin of 4 bonds 77. Where three
+// groups are drawn, some 150 of the 269 instructions use the alu pipe. Predicted, not measured, for an H200 with 64
+// lanes of that pipe on each of 132 multiprocessors at 1.98 GHz: 3500 flips/ns, with 3.2 million walkers, enough for 24
+// warps on each.
 //
-// Design: a thread has 32 walkers, of which no other thread knows: nothing waits but for the masks of a temperature.
-// Word i of a thread lies beside those of its neighbours, so that a warp's accesses meet no conflict of banks. All
-// threads update the same spin at the same time, so that bonds and masks are broadcast.
-#include "philox.cuh"
+// Design: a thread has 32 walkers of its own, so that threads wait only for the masks of a temperature. Word i of a
+// thread lies beside those of its neighbours, so that a warp's accesses have no bank conflicts. All threads update the
+// same spin at the same time, so that bonds and masks are broadcast.
+#include "machines/spins.cuh"
 
-constexpr u32 PARTS = 8;  // groups of four words that a word of walkers may draw
-constexpr int BITS = 32;
-
-// Bit planes of a number from -1 - B / 2 to (B - 1) / 2 in two's complement: of B bonds, 4 where there are 2 classes,
-// twice as many as there are classes less one otherwise.
+// Bit planes of a number from -1 - B / 2 to (B - 1) / 2 in two's complement. B, the most bonds of a spin, is 4 for 2
+// classes and 2 CLASSES - 1 otherwise.
 template <int CLASSES> constexpr int PLANES = CLASSES == 2 ? 3 : CLASSES == 4 ? 3 : CLASSES == 8 ? 4 : 5;
 template <int CLASSES> struct __align__(CLASSES == 2 ? 8 : 16) Masks {
     u32 of[CLASSES];
@@ -27,17 +25,15 @@ struct __align__(8) Pair {
     u32 first, second;  // 2 neighbour + (J > 0)
 };
 
-// What is the same for all walkers of a launch.
+// The arguments that all walkers of a launch share.
 struct Settings {
     Keys keys;
     i64 groups, first_group;
-    u32 sites, pairs;  // of bonds, for each site
+    u32 sites, pairs;  // pairs of bonds of each site
     u32 first_sweep, sweeps;
 };
 
-__device__ __forceinline__ u32 majority(u32 a, u32 b, u32 c) { return (a & b) | (c & (a | b)); }
-
-// 32 walkers' masks of the class that the planes name.
+// The bit of the threshold of each of 32 walkers, selected by the planes of its class.
 template <int CLASSES> __device__ __forceinline__ u32 picked(const u32* mask, const u32* plane) {
     if constexpr (CLASSES == 1) {
         return mask[0];
@@ -53,7 +49,8 @@ template <int CLASSES> __device__ __forceinline__ u32 picked(const u32* mask, co
 // a group. In shared memory: the masks of a temperature, the pairs, the starts, and the spins of a block.
 template <int CLASSES>
 __global__ void __launch_bounds__(128)
-    anneal(u32* spins, const u32* pairs, const u32* starts, const u32* table, const __grid_constant__ Settings settings) {
+    anneal(u32* spins, const u32* pairs, const u32* starts, const u32* table,
+           const __grid_constant__ Settings settings) {
     const u32 stride = blockDim.x, pairs_of_a_site = CLASSES == 2 ? 2 : settings.pairs;
     DYNAMIC_SHARED(Masks<CLASSES>, masks);
     Pair* const bonds = reinterpret_cast<Pair*>(masks + 2 * BITS);
@@ -71,12 +68,13 @@ __global__ void __launch_bounds__(128)
         __syncthreads();
         for (u32 i = threadIdx.x; i < 2 * BITS * CLASSES; i += stride) {
             const u32 kind = i % CLASSES, odd = i / CLASSES % 2, bit = i / (2 * CLASSES);
-            masks[odd * BITS + bit].of[kind] = 0u - (table[((u64)sweep * 2 + odd) * CLASSES + kind] >> (BITS - 1 - bit) & 1);
+            const u32 threshold = table[((u64)sweep * 2 + odd) * CLASSES + kind];
+            masks[odd * BITS + bit].of[kind] = 0u - (threshold >> (BITS - 1 - bit) & 1);
         }
         __syncthreads();
         for (u32 i = 0; mine && i < settings.sites; ++i) {
             const u32 spin = own[i * stride];
-            const u32 start = begin[i];  // and whether the number of bonds is odd
+            const u32 start = begin[i];  // the lowest bit: whether the number of bonds is odd
             u32 plane[5];
 #pragma unroll
             for (int p = 0; p < PLANES<CLASSES>; ++p) plane[p] = 0u - (start >> (p + 1) & 1);
@@ -94,21 +92,15 @@ __global__ void __launch_bounds__(128)
                     carry = next;
                 }
             }
-            u32 flips = plane[PLANES<CLASSES> - 1], open = ~flips;  // a negative number: the flip costs nothing
+            u32 flips = plane[PLANES<CLASSES> - 1], open = ~flips;  // a negative class: the flip costs nothing
             const Masks<CLASSES>* const of = masks + (start & 1) * BITS;
             for (u32 part = 0; part < PARTS && open; ++part) {
-                const Words random =
-                    random_words(first + i * PARTS + part, settings.keys, settings.first_sweep + sweep, STREAM_GLASS_SITES);
-                u32 less = 0, equal = open;
-#pragma unroll
-                for (int bit = 3; bit >= 0; --bit) {  // from the least of the four, so that each is one LOP3 for either
+                const Words random = random_words(first + i * PARTS + part, settings.keys, settings.first_sweep + sweep,
+                                                  STREAM_GLASS_SITES);
+                compare(flips, open, random, [&](int bit) {
                     const Masks<CLASSES> mask = of[4 * part + bit];
-                    const u32 threshold = picked<CLASSES>(mask.of, plane), drawn = random.word[bit];
-                    less = (threshold & ~drawn) | (less & ~(threshold ^ drawn));
-                    equal &= ~(threshold ^ drawn);
-                }
-                flips |= open & less;
-                open = equal;
+                    return picked<CLASSES>(mask.of, plane);
+                });
             }
             own[i * stride] = spin ^ flips;
         }

@@ -1,34 +1,32 @@
-"""Spins of many walkers: -1 and +1, or 32 walkers to a word.
+"""Spins of many walkers: unpacked, as numbers -1 and +1, or packed, with 32 walkers in a word.
 
-Packed spins are int32 (n, walkers / 32): walker ``k`` has bit ``k % 32`` of word ``k // 32`` in the row of each spin, 1
-for +1. Walkers come in multiples of 32.
+Packed spins are int32 (n, walkers / 32), a row for each spin. Walker ``k`` is bit ``k % 32`` of word ``k // 32``, 1 for
++1. The number of walkers is a multiple of 32.
 """
 
 import torch
 from torch import Tensor
 
-WORD = 32
-"""Walkers in a word."""
+from ..machines.packed_spins import WORD, pack_bits, unpack_bits
+
 CHUNK = 1 << 16
-"""Walkers whose spins are unpacked at a time for their energies."""
+"""Walkers that `energies` unpacks at a time."""
 
 
 def pack_walkers(spins: Tensor) -> Tensor:
-    """The packed form of ``spins``, -1 or +1 of any dtype, (walkers, n)."""
+    """Pack ``spins``, -1 or +1 of any dtype, (walkers, n)."""
     if spins.ndim != 2 or len(spins) % WORD:
         raise ValueError(f"spins must have shape (walkers, n), walkers a multiple of {WORD}; got {tuple(spins.shape)}")
-    bits = (spins > 0).t().reshape(spins.shape[1], len(spins) // WORD, WORD).to(torch.int64)
-    return (bits << torch.arange(WORD, device=spins.device)).sum(-1).to(torch.int32)
+    return pack_bits((spins > 0).t().reshape(spins.shape[1], len(spins) // WORD, WORD))
 
 
 def unpack_walkers(words: Tensor) -> Tensor:
-    """int8 spins -1 or +1, (walkers, n), of what `pack_walkers` packed."""
-    bits = (words[..., None] >> torch.arange(WORD, dtype=torch.int32, device=words.device)) & 1
-    return (2 * bits.flatten(1).t() - 1).to(torch.int8)
+    """Unpack spins that `pack_walkers` packed: int8 -1 or +1, (walkers, n)."""
+    return (2 * unpack_bits(words).flatten(1).t() - 1).to(torch.int8)
 
 
 def random_walkers(spins: int, walkers: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Packed spins of infinite temperature, from a generator of ``device``."""
+    """Packed spins at infinite temperature, from a generator on ``device``."""
     if walkers % WORD:
         raise ValueError(f"walkers must be a multiple of {WORD}, got {walkers}")
     shape = (spins, walkers // WORD)
@@ -37,9 +35,9 @@ def random_walkers(spins: int, walkers: int, generator: torch.Generator, device:
 
 
 def energies(words: Tensor, couplings: Tensor) -> Tensor:
-    """``-sum_{i<j} J_ij s_i s_j`` of each walker: int32 (walkers,), of packed spins and couplings of whole numbers.
+    """``-sum_{i<j} J_ij s_i s_j`` of each walker: int32 (walkers,), for packed spins and integer couplings.
 
-    In float32, which holds these sums exactly: couplings that `bonds_of` takes are small.
+    float32 holds the sums exactly, since `bonds_of` accepts small couplings only.
     """
     each = couplings.to(words.device, torch.float32)
     found = torch.empty(words.shape[1] * WORD, dtype=torch.int32, device=words.device)

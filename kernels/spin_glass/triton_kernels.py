@@ -1,7 +1,8 @@
-"""Annealing of spin glasses in Triton, all sweeps in one launch: 32 walkers to a word, as in `spin_glass.cu`.
+"""Annealing of spin glasses in Triton: all sweeps in one launch, with 32 walkers in a word, as in `spin_glass.cu`.
 
-A program of one warp has a block of words for every spin. It reads and writes them in global memory, in which each has
-a place of its own, and which the L1 cache answers; a barrier of the warp lies between a write and what reads it.
+A program of one warp has a block of words of every spin. It reads and writes them in global memory, where each has its
+own address, and the L1 cache serves the reads. A barrier of the warp separates a write from the reads that depend on
+it.
 """
 
 from collections.abc import Sequence
@@ -10,34 +11,21 @@ import triton
 import triton.language as tl
 
 from ..common.philox_triton import GLASS_SITES, random_words
-from ..common.triton_runtime import INTERPRETS, helper
+from ..common.triton_blocks import block_for
+from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
+from ..machines.triton_spins import PARTS, any_bit, bit_mask, compare_bit, inverted
 from ..philox import signed_seed
 from .bonds import CLASSES
 from .request import LaunchRequest
 
 BLOCK = 64
 """Words of a program."""
-INTERPRETED = 1 << 16
-"""The most of them where a program costs some milliseconds whatever its block."""
-PARTS = tl.constexpr(8)
-
-
-@helper
-def _not(word):
-    """What ``~`` gives, which Triton's interpreter does not know of unsigned numbers."""
-    return word ^ 0xFFFFFFFF
-
-
-@helper
-def _mask(bit):
-    """All bits of a word if ``bit``, 0 or 1, is 1."""
-    return (0 - bit).to(tl.uint32)
 
 
 @helper
 def _picked(choice, low, high):
-    return (low & _not(choice)) | (high & choice)
+    return (low & inverted(choice)) | (high & choice)
 
 
 @helper
@@ -51,9 +39,9 @@ def _row(table, CLASSES: tl.constexpr):
 
 @helper
 def _threshold(row, first: tl.constexpr, shift, p0, p1, p2, p3, CLASSES: tl.constexpr):
-    """The bit above ``shift`` others of the threshold of each walker's class, which the planes name."""
+    """Bit ``shift`` of the threshold of each walker's class, which the planes encode."""
     if CLASSES == 1:
-        return _mask((row[first] >> shift) & 1)
+        return bit_mask((row[first] >> shift) & 1)
     else:
         HALF: tl.constexpr = CLASSES // 2
         low = _threshold(row, first, shift, p0, p1, p2, p3, HALF)
@@ -86,7 +74,7 @@ def anneal_kernel(
 ):
     group = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = group < groups
-    present = _mask(inside.to(tl.int32))
+    present = bit_mask(inside.to(tl.int32))
     first = (group + first_group) * sites * PARTS
     stride = tl.cast(groups, tl.int64)
     for sweep in range(sweeps):
@@ -95,13 +83,14 @@ def anneal_kernel(
             own = tl.load(own_at, mask=inside, other=0).to(tl.uint32, bitcast=True)
             start = tl.load(starts + i)
             zero = tl.zeros((BLOCK,), tl.uint32)
-            p0, p1, p2 = zero | _mask((start >> 1) & 1), zero | _mask((start >> 2) & 1), zero | _mask((start >> 3) & 1)
-            p3, p4 = zero | _mask((start >> 4) & 1), zero | _mask((start >> 5) & 1)
+            p0, p1 = zero | bit_mask((start >> 1) & 1), zero | bit_mask((start >> 2) & 1)
+            p2 = zero | bit_mask((start >> 3) & 1)
+            p3, p4 = zero | bit_mask((start >> 4) & 1), zero | bit_mask((start >> 5) & 1)
             for k in range(2 * pairs):
                 bond = tl.load(bonds + i * 2 * pairs + k)
                 other_at = spins + (bond >> 1) * stride + group
                 other = tl.load(other_at, mask=inside, other=0).to(tl.uint32, bitcast=True)
-                c0 = own ^ other ^ _mask(bond & 1)
+                c0 = own ^ other ^ bit_mask(bond & 1)
                 c1 = p0 & c0
                 c2 = p1 & c1
                 c3 = p2 & c2
@@ -115,16 +104,15 @@ def anneal_kernel(
                 flips = p3
             else:
                 flips = p4
-            undecided = present & _not(flips)
+            undecided = present & inverted(flips)
             row = _row(table + (sweep * 2 + (start & 1)) * CLASSES, CLASSES)
             part = 0
-            while tl.max((undecided != 0).to(tl.int32), axis=0) > 0:
+            while any_bit(undecided):
                 w0, w1, w2, w3 = random_words(first + i * PARTS + part, seed, first_sweep + sweep, GLASS_SITES)
                 drawn = (w0, w1, w2, w3)
                 for j in tl.static_range(4):
                     threshold = _threshold(row, 0, 31 - 4 * part - j, p0, p1, p2, p3, CLASSES)
-                    flips = flips | (undecided & threshold & _not(drawn[j]))
-                    undecided = undecided & _not(threshold ^ drawn[j])
+                    flips, undecided = compare_bit(flips, undecided, threshold, drawn[j])
                 part += 1
                 undecided = tl.where(part < PARTS, undecided, 0)
             tl.debug_barrier()
@@ -135,7 +123,7 @@ def anneal_kernel(
 def anneal(anneal: LaunchRequest) -> None:
     """Update ``anneal.spins`` in place, in one launch."""
     sites, groups = anneal.spins.shape
-    block = min(INTERPRETED, triton.next_power_of_2(groups)) if INTERPRETS else BLOCK
+    block = block_for(groups, BLOCK)
     anneal_kernel[(triton.cdiv(groups, block),)](
         anneal.spins, anneal.bonds.pairs, anneal.bonds.starts, anneal.table, groups, sites, anneal.bonds.pairs.shape[1],
         len(anneal.table), signed_seed(anneal.seed), anneal.first_sweep, anneal.first_group,
@@ -144,7 +132,7 @@ def anneal(anneal: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """By the number of classes."""
+    """One for each number of classes, named by the most bonds."""
     return [
         TritonVariant(
             name=f"{max(4, 2 * classes - 1)} bonds",

@@ -1,1 +1,1 @@
-"""One file for each operation, in folders by family."""
+"""One plugin for each operation, in folders by family."""

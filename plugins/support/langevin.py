@@ -1,4 +1,4 @@
-"""What the Langevin updates (`sgld`, `psgld`, `sghmc`) share: lists of tensors, bounds on one update, its cost.
+"""Shared by the Langevin updates `sgld`, `psgld` and `sghmc`: lists of tensors, bounds on one update, its cost, cases.
 
 Tensors are named ``parameter_i`` and ``gradient_i``, and ``square_i`` or ``momentum_i`` if the scheme has a state.
 """
@@ -23,8 +23,7 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
-from boltzbench.kernels.sgld.reference import noise, rounded_stochastically, rounding_bits
-from boltzbench.kernels.sgld.request import computing_dtype
+from boltzbench.kernels.sgld import computing_dtype, noise, rounded_stochastically, rounding_bits
 from boltzbench.plugins.support import operations
 from torch import Tensor
 
@@ -33,12 +32,12 @@ MIXED = ("float32", "float64", "bfloat16", "float16")
 TEMPERATURES = {"cold": 0.0, "hot": 25.0}
 ACCESS = "accesses of 128 bits for tensors that begin at multiples of 16 bytes, else element by element"
 STOCHASTIC = "stochastic"
-"""The scenario whose bfloat16 parameters are rounded stochastically."""
+"""The scenario with stochastic rounding of bfloat16 parameters."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """One update in float64: what becomes of position and state, and the errors of either in units of roundoff."""
+    """One update in float64: the new position and state, and the error of either in units of roundoff."""
 
     position: Tensor
     error: Tensor
@@ -47,12 +46,12 @@ class Terms:
 
 
 Formula = Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, Inputs], Terms]
-"""``(x, g, state, xi, radius, inputs)``: the normals and the radii from which Box and Muller's method takes them."""
+"""``(x, g, state, xi, radius, inputs)``, with ``xi`` the normals and ``radius`` their Box-Muller radii."""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """An update: the suite's function for it, its formula, the name of its state, and numbers of its own."""
+    """An update: its public function, its formula, the name of its state, and its additional numbers."""
 
     operation: str
     update: Callable[..., None]
@@ -81,7 +80,7 @@ def numbers_of(scheme: Scheme, chosen: Case) -> dict[str, Any]:
 
 
 def make_inputs(scheme: Scheme, chosen: Case, device: torch.device) -> Inputs:
-    """Sizes differ from tensor to tensor where there are several."""
+    """Random tensors; if there are several, their sizes differ."""
     generator = torch.Generator(device).manual_seed(chosen.seed)
     random = partial(torch.randn, generator=generator, device=device)
     inputs = numbers_of(scheme, chosen)
@@ -106,7 +105,7 @@ def make_inputs(scheme: Scheme, chosen: Case, device: torch.device) -> Inputs:
 
 
 def make_outputs(scheme: Scheme, inputs: Inputs) -> Tensors:
-    """Parameters and what goes with them are state: they are advanced in place."""
+    """Parameters and their states, which are updated in place."""
     names = ["parameter", *([scheme.state] if scheme.state else [])]
     return {
         f"{name}_{index}": torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -118,10 +117,9 @@ def make_outputs(scheme: Scheme, inputs: Inputs) -> Tensors:
 def expected(scheme: Scheme, inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     """The update in float64 with the noise of the stream.
 
-    Bound: the roundings that the formula counts; a normal is off by at most ``12 u r`` with r the radius of Box and
-    Muller (``philox.cuh``); one rounding to a 16-bit parameter. Stochastic rounding is a function of the value and of
-    given bits which grows with the value: whatever lies within the bound is rounded to what the ends of it are, which
-    nearly always are the same.
+    Bound: the roundings that the formula counts; an error of at most ``12 u r`` of a normal, with r the Box-Muller
+    radius (``philox.cuh``); one rounding to a 16-bit parameter. For given bits, stochastic rounding is monotonic in the
+    value: it rounds anything within the bound to a number between the rounded ends, which nearly always are the same.
     """
     results = {}
     for index, (x, g) in enumerate(zip(tensors(inputs, "parameter"), tensors(inputs, "gradient"), strict=True)):
@@ -161,7 +159,7 @@ def sizes(chosen: Case) -> list[tuple[int, torch.dtype]]:
 
 
 def cost(scheme: Scheme, chosen: Case, of: list[tuple[int, torch.dtype]] | None = None) -> Cost:
-    """``of``: elements and dtype of each tensor, where they are not those of `sizes`."""
+    """``of``: elements and dtype of each tensor, if they are not those of `sizes`."""
     lists = sizes(chosen) if of is None else of
     elements = sum(count for count, _ in lists)
     size = sum(count * dtype.itemsize for count, dtype in lists)
@@ -203,19 +201,21 @@ CHAINS = 100_000
 
 
 def standard_normal(scores: Tensor, what: str, false_alarm: float) -> list[Agreement]:
-    """Mean 0, variance 1, and neighbours independent, for independent standard normal scores."""
-    n = len(scores)
-    pairs = scores[0 : n - 1 : 2] * scores[1:n:2]
+    """Test independent standard normal scores: mean 0, variance 1, and uncorrelated neighbours."""
+    n, each, square = len(scores), false_alarm / 3, float(scores.square().mean())
     return [
-        harness.within(float(scores.mean()), 0.0, n**-0.5, what=f"mean of {what}", false_alarm=false_alarm / 3),
-        harness.within(
-            float(scores.square().mean()), 1.0, (2 / n) ** 0.5, what=f"variance of {what}", false_alarm=false_alarm / 3
-        ),
-        harness.within(
-            float(pairs.mean()), 0.0, len(pairs) ** -0.5, what=f"covariance of neighbours' {what}",
-            false_alarm=false_alarm / 3,
-        ),
-    ]  # fmt: skip
+        harness.within(float(scores.mean()), 0.0, n**-0.5, what=f"mean of {what}", false_alarm=each),
+        harness.within(square, 1.0, (2 / n) ** 0.5, what=f"variance of {what}", false_alarm=each),
+        uncorrelated(scores[0 : n - 1 : 2], scores[1:n:2], f"neighbours' {what}", each),
+    ]
+
+
+def uncorrelated(scores: Tensor, others: Tensor, what: str, false_alarm: float) -> Agreement:
+    """Test that the covariance of independent standard normal scores is 0."""
+    products = scores * others
+    return harness.within(
+        float(products.mean()), 0.0, len(products) ** -0.5, what=f"covariance of {what}", false_alarm=false_alarm
+    )
 
 
 def _cases(operation: str) -> tuple[Case, ...]:

@@ -1,6 +1,6 @@
-"""The kernels behind the ceilings do the work that they are credited with: by their results, and by their machine code.
+"""The kernels behind the ceilings do the work that is counted for them: by their results, and by their machine code.
 
-CUDA C runs in the emulator here, which says nothing of speed.
+CUDA C runs in the emulator here, which shows nothing about speed.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from boltzbench.plugins.operations.rows import logsumexp
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 TILES = 6 * cuda_kernels.TILE_BYTES
 THREADS = 2 * cuda_kernels.THREADS
-"""Of the emulated grid; the last of them has one unit less than the first."""
+"""Threads of the emulated grid. The last thread has one unit less than the first."""
 
 SMALL = {
     "read": lambda: cuda_kernels.read(CPU, TILES),
@@ -133,7 +133,7 @@ def test_a_part_left_out_by_torch_is_rejected(name, owner, function, wrong, monk
 def test_a_product_of_lower_precision_or_with_a_wrong_row_is_rejected(precision, monkeypatch):
     multiply = torch._int_mm if precision == "int8" else torch.matmul
 
-    def shorter(a, b, out):  # as if half of the digits were left out
+    def shorter(a, b, out):  # with half of the digits
         if precision == "int8":
             return multiply(a & ~1, b, out=out)
         digits = torch.bfloat16 if precision == "float32" else torch.float8_e4m3fn
@@ -173,15 +173,15 @@ def test_the_precision_of_float32_is_set_while_launching_and_then_as_before(prec
 
 
 @pytest.mark.parametrize("size", [0, cuda_kernels.TILE_BYTES - 16, cuda_kernels.TILE_BYTES + 16])
-def test_sizes_that_no_grid_covers_are_refused(size):
+def test_sizes_that_no_grid_covers_are_rejected(size):
     for prepare in (cuda_kernels.read, cuda_kernels.write, cuda_kernels.copy):
         with pytest.raises(ValueError, match=f"got {size}"):
             prepare(CPU, size)
-    with pytest.raises(ValueError, match="not a multiple of 4096"):
+    with pytest.raises(ValueError, match="must be a multiple of 4096"):
         cuda_kernels.arithmetic(CPU, "Fma", 4097)
 
 
-def test_the_data_has_words_of_all_kinds_and_a_known_sum():
+def test_the_data_has_distinct_words_and_a_known_sum():
     words = cuda_kernels.words(0, 1 << 12, CPU)
     assert words.dtype is torch.int32
     assert len(words.unique()) == 1 << 12
@@ -194,14 +194,18 @@ def test_the_data_has_words_of_all_kinds_and_a_known_sum():
 # ---- the machine code
 
 
+def cuobjdump(option, cubin):
+    triton = importlib.util.find_spec("triton")
+    tool = Path(next(iter(triton.submodule_search_locations))) / "backends" / "nvidia" / "bin" / "cuobjdump"
+    run = subprocess.run([tool, option, cubin.path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
 def disassembly(arch):
     """For each kernel its instructions: (address, name without predicate, operands)."""
     cubin = cuda_kernels.MODULE.cubin(arch)
-    triton = importlib.util.find_spec("triton")
-    tool = Path(next(iter(triton.submodule_search_locations))) / "backends" / "nvidia" / "bin" / "cuobjdump"
-    run = subprocess.run([tool, "-sass", cubin.path], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    parts = {part.split()[0]: part for part in run.stdout.split("Function : ")[1:]}
+    parts = {part.split()[0]: part for part in cuobjdump("-sass", cubin).split("Function : ")[1:]}
     line = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(.*?);")
     return {
         name: [(int(address, 16), op, rest) for address, op, rest in line.findall(parts[symbol])]
@@ -227,7 +231,7 @@ def count(loop, prefix):
 @needs_nvrtc
 @needs_tools
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
-def test_the_machine_code_holds_the_work_and_hardly_anything_else(arch):
+def test_the_machine_code_has_the_work_and_little_else(arch):
     code = disassembly(arch)
     for kernel, prefix, least, share in (
         ("arithmetic<Fma>", "FFMA", 8 * 64, 0.98),
@@ -255,22 +259,19 @@ def test_the_machine_code_holds_the_work_and_hardly_anything_else(arch):
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
 def test_no_kernel_spills_and_all_threads_of_a_multiprocessor_fit(arch):
     cubin = cuda_kernels.MODULE.cubin(arch)
-    triton = importlib.util.find_spec("triton")
-    tool = Path(next(iter(triton.submodule_search_locations))) / "backends" / "nvidia" / "bin" / "cuobjdump"
-    run = subprocess.run([tool, "-res-usage", cubin.path], capture_output=True, text=True)
-    found = dict(re.findall(r"Function (\S+):\s+(REG:.*)", run.stdout))
+    found = dict(re.findall(r"Function (\S+):\s+(REG:.*)", cuobjdump("-res-usage", cubin)))
     assert set(found) == set(cubin.names.values())
     for name, symbol in cubin.names.items():
         usage = {key: int(value) for key, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", found[symbol])}
-        assert usage["REG"] <= 32, name  # 2048 threads of 32 registers are all that there are
+        assert usage["REG"] <= 32, name  # a multiprocessor has registers for 2048 threads of 32
         assert (usage["STACK"], usage["LOCAL"], usage["SHARED"]) == (0, 0, 0), name
 
 
-# ---- the plugin, and what the operations ask of the limits
+# ---- the plugin, and the costs of the operations
 
 
 @pytest.mark.parametrize("operation", [logsumexp.OPERATION, rbm_gibbs.OPERATION, sgld.OPERATION], ids=lambda o: o.name)
-def test_every_case_says_what_it_asks_in_words_that_a_ceiling_knows(operation):
+def test_every_case_states_its_cost_in_resources_that_have_a_ceiling(operation):
     for case in operation.cases:
         cost = operation.cost(case)
         amounts = [cost.bytes_read, cost.bytes_written, cost.flops, cost.special_calls, cost.random_words]
@@ -296,7 +297,7 @@ def registered():
     return given
 
 
-def test_every_resource_has_a_ceiling_on_a_gpu_and_those_of_a_cpu_on_a_cpu():
+def test_every_resource_has_a_ceiling_on_a_gpu_and_some_on_a_cpu():
     given = registered()
     on_cpu = {each.resource for each in given if each.unavailable(CPU) is None}
     assert {each.resource for each in given if each.unavailable(CPU) is not None} == set(RESOURCES)
@@ -309,7 +310,7 @@ def test_nothing_emulated_is_available_on_a_cpu():
 
 
 @pytest.mark.parametrize(("free", "reason"), [(80 << 30, None), (1 << 30, "needs 5120 MiB of memory, of which 1024")])
-def test_a_gpu_whose_memory_is_taken_cannot_be_measured(free, reason, monkeypatch):
+def test_a_gpu_without_free_memory_cannot_be_measured(free, reason, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
     (copy,) = (each for each in registered() if (each.resource, each.name) == ("copy", "torch"))
     found = copy.unavailable(CUDA)
@@ -318,7 +319,7 @@ def test_a_gpu_whose_memory_is_taken_cannot_be_measured(free, reason, monkeypatc
     assert on_cpu.unavailable(CUDA) == "its sizes are for a CPU"
 
 
-def test_amounts_are_what_a_launch_does():
+def test_amounts_match_the_work_of_a_launch():
     for each in registered():
         sizes = getattr(each.prepare, "keywords", {})
         if "n" in sizes:

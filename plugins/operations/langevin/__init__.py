@@ -1,1 +1,1 @@
-"""Langevin updates."""
+"""Operations of Langevin dynamics."""

@@ -1,4 +1,4 @@
-"""Annealed Langevin walkers: the same walk on every backend, and the chain's exact answers against each other."""
+"""Annealed Langevin walkers: the same walk on every backend, and consistency of the chain's exact results."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_cold_walkers_fall_into_the_nearest_well(backend):
     torch.testing.assert_close(fallen, x.sign(), rtol=0, atol=1e-5)
 
 
-def test_the_input_is_kept_and_strided_positions_are_right():
+def test_the_input_is_not_modified_and_may_be_strided():
     x = positions(40)
     before = x.clone()
     every_other = annealed_langevin(x[::2], STEPS, 0.05, seed=3)
@@ -68,7 +68,7 @@ def test_the_input_is_kept_and_strided_positions_are_right():
         ({"backend": "numpy"}, ValueError, "backend"),
     ],
 )
-def test_bad_arguments_are_named(changed, error, words):
+def test_errors_name_the_argument(changed, error, words):
     given = {"x": torch.zeros(4), "temperatures": STEPS, "step_size": 0.05, "seed": 0, **changed}
     with pytest.raises(error, match=words):
         annealed_langevin(given.pop("x"), given.pop("temperatures"), given.pop("step_size"), **given)
@@ -81,7 +81,7 @@ def test_out_may_not_be_the_input():
 
 
 def test_the_exact_passage_times_agree_with_each_other():
-    """Kramers' formula is low by 4 to 20 % for T in 0.1 to 1; small steps come near the continuum."""
+    """Kramers' formula is 4 to 20 % too low for T from 0.1 to 1; small steps approach the continuum."""
     assert exact.continuum_passage(0.25) / exact.kramers(0.25) == pytest.approx(1.14, abs=0.01)
     chances = exact.passage_probabilities(600, 1.0, 0.1)
     steps = torch.arange(1, 602, dtype=torch.float64)
@@ -92,7 +92,7 @@ def test_the_exact_passage_times_agree_with_each_other():
     assert exact.mean_passage(1.0, 0.02, 1)[0] * 0.01 == pytest.approx(exact.continuum_passage(1.0), rel=0.03)
 
 
-def test_a_small_step_keeps_the_boltzmann_law():
+def test_a_small_step_keeps_the_boltzmann_distribution():
     """<x^2> and <E> at T = 0.25 by quadrature: 0.917671 and 0.144829."""
     x = torch.linspace(-exact.WALL, exact.WALL, 4001, dtype=torch.float64)
     density = exact.boltzmann(0.25)(x)

@@ -1,4 +1,4 @@
-"""The Ising model: packed spins, the same sweeps on every backend, Kaufman's answers, the map to units and back."""
+"""The Ising model: packed spins, the same sweeps on every backend, Kaufman's solution, the map to units and back."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_packing_is_undone_by_unpacking(shape):
     assert torch.equal(unpack_spins(words, shape[2]), spins)
 
 
-def test_a_bit_is_where_it_is_said_to_be():
+def test_bits_are_in_the_documented_places():
     spins = torch.full((1, 4, 70), -1)
     spins[0, 3, 66] = 1  # 3 + 66 is odd; the site is number 33 of its colour in its row
     words = pack_spins(spins)
@@ -70,7 +70,7 @@ def test_thresholds_are_the_probabilities_of_a_flip():
     heat_bath = thresholds(beta, 1.0, 0.0, "heat_bath")
     assert heat_bath[0].tolist() == [CERTAIN // 2] * 5
     assert heat_bath[2].tolist() == [CERTAIN, CERTAIN, CERTAIN // 2, 0, 0]
-    assert (heat_bath + heat_bath.flip(1) == CERTAIN).all()  # a flip and the one that undoes it
+    assert (heat_bath + heat_bath.flip(1) == CERTAIN).all()  # of a flip and its reverse
 
 
 @pytest.mark.parametrize("beta", [0.05, 0.2, CRITICAL_BETA, 0.6, 1.5])
@@ -108,7 +108,7 @@ def test_spins_and_units_have_the_same_energy_up_to_the_constant(n):
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 4), (4, 6)])
-def test_the_lattice_is_one_of_these_machines(shape):
+def test_the_lattice_has_the_energy_of_its_unit_machine(shape):
     spins = random_spins(20, *shape)
     couplings = lattice_couplings(*shape, coupling=0.5)
     machine = units_of(couplings, torch.full((len(couplings),), 0.25, dtype=torch.float64))
@@ -128,7 +128,7 @@ def test_the_lattice_is_one_of_these_machines(shape):
         (torch.zeros(2, 2), torch.zeros(2, dtype=torch.float64), "dtype"),
     ],
 )
-def test_couplings_that_are_no_bonds_are_refused(couplings, fields, words):
+def test_invalid_couplings_are_rejected(couplings, fields, words):
     for convert in (units_of, spins_of):
         with pytest.raises(ValueError, match=words):
             convert(couplings, fields)
@@ -156,19 +156,19 @@ def test_couplings_that_are_no_bonds_are_refused(couplings, fields, words):
         ({"out": torch.zeros(2, 2, 4, 2, dtype=torch.int32)[..., :1]}, ValueError, "out must be contiguous"),
     ],
 )
-def test_bad_arguments_are_named(changed, error, words):
+def test_errors_name_the_argument(changed, error, words):
     given = {"spins": torch.zeros(2, 2, 4, 1, dtype=torch.int32), "width": 4, "seed": 0, **changed}
     with pytest.raises(error, match=words):
         ising_sweeps(given.pop("spins"), given.pop("width"), **given)
 
 
 @pytest.mark.parametrize("sides", [(3, 4), (4, 5), (0, 4)])
-def test_odd_sides_cannot_be_packed(sides):
+def test_odd_sides_are_rejected(sides):
     with pytest.raises(ValueError, match="even"):
         pack_spins(torch.ones(1, *sides))
 
 
-def test_the_input_is_kept_and_strided_spins_are_right():
+def test_the_input_is_not_modified_and_may_be_strided():
     spins = pack_spins(random_spins(4, 6, 8))
     before = spins.clone()
     every_other = ising_sweeps(spins[::2], 8, 2, 0.4, seed=3)
@@ -182,7 +182,7 @@ def test_the_cost_counts_spins_twice_in_bits():
     assert (cost.items, cost.bytes_read) == (4 * 16384**2, 16384**2 // 8)
 
 
-def test_a_unit_is_drawn_in_either_form_with_the_same_probability():
+def test_spins_and_units_have_the_same_conditional_probabilities():
     spins = random_spins(50, 4, 6).flatten(1).double()
     couplings, fields = lattice_couplings(4, 6, -0.7), torch.full((24,), 0.3, dtype=torch.float64)
     machine = units_of(couplings, fields)

@@ -1,4 +1,4 @@
-"""Parallel tempering: exchanges, rates, and log Z by integrating the energy against exact answers."""
+"""Parallel tempering: exchanges, acceptance rates, and log Z by thermodynamic integration against exact results."""
 
 import math
 
@@ -27,7 +27,7 @@ def identity(ladders, rungs):
 
 
 class Levels:
-    """Replicas that are drawn anew each round, exactly: a system of three levels."""
+    """A system of three levels; each round draws its replicas exactly."""
 
     energies = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)
     log_states = math.log(3)
@@ -72,7 +72,7 @@ def test_integration_is_exact_where_the_energy_is_a_cubic_of_beta():
     assert stderr == 0
 
 
-def test_a_system_of_levels_gives_its_log_z_within_the_error_told():
+def test_a_system_of_levels_gives_its_log_z_within_its_standard_error():
     ladders = 400
     betas = torch.linspace(0, 2, 9, dtype=torch.float64)
     found = parallel_tempering(Levels(9 * ladders), betas, 60, burn_in=5, seed=1)
@@ -102,11 +102,11 @@ def test_an_ising_model():
     assert abs(found.log_z - kaufman(4, 4, 0.4).log_z) < 5 * found.stderr < 0.3
 
 
-def test_a_run_that_never_exchanges_or_mistakes_the_energy_shows(monkeypatch):
-    """Wrong sweeps, seen by the law of energies at the rungs: half the temperature, and the sign of the energy."""
+def test_wrong_sweeps_give_a_wrong_log_z(monkeypatch):
+    """A wrong temperature and a wrong sign of the energy each shift log Z beyond its error."""
     honest = Levels.advance
-    for spoil in (lambda self, b, t: honest(self, 1.2 * b, t), lambda self, b, t: 3 - honest(self, b, t)):
-        monkeypatch.setattr(Levels, "advance", spoil)
+    for wrong in (lambda self, b, t: honest(self, 1.2 * b, t), lambda self, b, t: 3 - honest(self, b, t)):
+        monkeypatch.setattr(Levels, "advance", wrong)
         found = parallel_tempering(Levels(9 * 400), torch.linspace(0, 2, 9), 60, burn_in=5, seed=1)
         assert abs(found.log_z - float(torch.logsumexp(-2 * Levels.energies, 0))) > 5 * found.stderr
 
@@ -124,7 +124,7 @@ def test_a_run_that_never_exchanges_or_mistakes_the_energy_shows(monkeypatch):
         ({"burn_in": -1}, "burn_in"),
     ],
 )
-def test_bad_runs_are_named(changed, words):
+def test_errors_name_the_argument_of_a_run(changed, words):
     given = {"replicas": Levels(6), "betas": [0.0, 0.5, 1.0], "rounds": 4, "burn_in": 0, "seed": 0, **changed}
     with pytest.raises(ValueError, match=words):
         parallel_tempering(given.pop("replicas"), given.pop("betas"), given.pop("rounds"), **given)
@@ -145,7 +145,7 @@ def test_bad_runs_are_named(changed, words):
         ({"backend": "fortran"}, ValueError, "backend"),
     ],
 )
-def test_bad_exchanges_are_named(changed, error, words):
+def test_errors_name_the_argument_of_an_exchange(changed, error, words):
     energies, betas = torch.zeros(2, 3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     given = {
         "replica_at": identity(2, 3),

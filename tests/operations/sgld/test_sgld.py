@@ -45,7 +45,7 @@ def same_bits(a, b):
 
 
 def require_update(after, before, gradient, step_size, temperature, seed, step, number=0):
-    """The update in float64 on the same normals; what a kernel may be off by is counted in its own precision."""
+    """Compare with the update in float64 from the same normals; the bound counts errors in the kernel's precision."""
     dtype = before.dtype
     u = 2.0**-53 if dtype is torch.float64 else 2.0**-24
     x, g = before.double(), gradient.double()
@@ -96,7 +96,7 @@ def test_the_backends_agree(backend):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_step_size_zero_leaves_every_bit(backend, dtype):
+def test_step_size_zero_changes_no_bit(backend, dtype):
     top = torch.finfo(dtype).max
     values = [0.0, -0.0, 1.5, math.nan, math.inf, -math.inf, top, torch.finfo(dtype).smallest_normal / 2]
     x = torch.tensor(values, dtype=dtype, device=DEVICE)
@@ -126,16 +126,16 @@ def test_temperature_zero_is_gradient_descent(backend, dtype):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_nan_gradient_poisons_its_own_element(backend, dtype, temperature):
+def test_a_nan_gradient_affects_its_own_element_only(backend, dtype, temperature):
     before, g = random_tensor(4500, dtype, 1), random_tensor(4500, dtype, 2)
-    clean, poisoned, spoilt = before.clone(), before.clone(), g.clone()
+    clean, affected, with_nan = before.clone(), before.clone(), g.clone()
     places = torch.tensor([0, 5, 4095, 4096, 4499], device=DEVICE)
-    spoilt[places] = math.nan
+    with_nan[places] = math.nan
     sgld_update(clean, g, 0.1, temperature, seed=1, step=1, backend=backend)
-    sgld_update(poisoned, spoilt, 0.1, temperature, seed=1, step=1, backend=backend)
+    sgld_update(affected, with_nan, 0.1, temperature, seed=1, step=1, backend=backend)
     hit = torch.zeros(4500, dtype=torch.bool, device=DEVICE).index_fill(0, places, True)
-    assert torch.equal(poisoned.isnan(), hit)
-    assert same_bits(poisoned[~hit], clean[~hit])
+    assert torch.equal(affected.isnan(), hit)
+    assert same_bits(affected[~hit], clean[~hit])
 
 
 def test_nothing_around_a_tensor_is_written(backend):
@@ -159,7 +159,7 @@ def _mixed():
     return start, [random_tensor(x.shape, x.dtype, 20 + i) for i, x in enumerate(start)]
 
 
-def test_a_list_in_one_call_is_one_call_each(backend):
+def test_one_call_for_a_list_equals_a_call_for_each_tensor(backend):
     start, slopes = _mixed()
     together, apart = [x.clone() for x in start], [x.clone() for x in start]
     numbers = [4, 0, 77, 3, 2**24 - 1, 9, 5, 6]
@@ -225,7 +225,7 @@ def test_a_leaf_that_requires_gradients_is_updated(backend):
 
 
 def test_autograd_notices_the_update(backend):
-    """A gradient through a value that the update has overwritten would be wrong: autograd must refuse it."""
+    """A gradient through a value that the update has overwritten would be wrong, so autograd must raise."""
     x = torch.nn.Parameter(random_tensor(10))
     loss = (x**2).sum()
     sgld_update(x, torch.ones(10, device=DEVICE), 0.1, seed=5, step=6, backend=backend)
@@ -233,7 +233,7 @@ def test_autograd_notices_the_update(backend):
         loss.backward()
 
 
-# ---- bad input
+# ---- invalid arguments
 
 X = torch.zeros(4)
 
@@ -260,14 +260,14 @@ X = torch.zeros(4)
         ([X, X], [X.clone(), X.clone()], "parameters[1]", ValueError),
     ],
 )
-def test_a_wrong_tensor_is_named(backend, x, g, name, error):
+def test_errors_name_the_tensor(backend, x, g, name, error):
     with pytest.raises(error) as caught:
         sgld_update(x, g, 0.1, seed=0, step=0, backend=backend)
     assert str(caught.value).startswith(name + " must")
     assert not X.any()
 
 
-def test_tensors_that_share_memory_are_refused(backend):
+def test_tensors_that_share_memory_are_rejected(backend):
     shared = torch.zeros(100, device=DEVICE)
     for xs, gs in (
         ([shared[:50]], [shared[:50]]),
@@ -299,7 +299,7 @@ def test_tensors_that_share_memory_are_refused(backend):
         ({"backend": "numba"}, "backend"),
     ],
 )
-def test_a_wrong_number_is_named(backend, change, name):
+def test_errors_name_the_number(backend, change, name):
     xs = [torch.zeros(4, device=DEVICE), torch.zeros(5, device=DEVICE)]
     gs = [torch.ones_like(x) for x in xs]
     with pytest.raises(ValueError, match=rf"^{name} must"):
@@ -311,7 +311,7 @@ def test_a_wrong_number_is_named(backend, change, name):
 
 
 class _Recorder:
-    """In the place of a Triton kernel: it notes the grids that it is launched on."""
+    """Stands in for a Triton kernel, and records the grids of its launches."""
 
     def __init__(self):
         self.grids = []
@@ -345,8 +345,8 @@ def test_two_hundred_tensors_are_one_launch(backend, mixed, monkeypatch):
 SPECIAL = [0.0, -0.0, 1.0, -3.5, math.inf, -math.inf, math.nan, 2.0**-130, torch.finfo(torch.bfloat16).max]
 
 
-def test_stochastic_rounding_is_right_in_the_mean_exactly():
-    """Over all 2**16 random numbers, of which each is as probable as any other, the mean is the value itself."""
+def test_the_mean_of_stochastic_rounding_is_exact():
+    """The mean over all 2**16 random numbers, which are equally probable, is the value itself."""
     every = torch.arange(2**16)
     bits = [0x3F800001, 0x3F80FFFF, 0x3FFFC000, 0xC1234567, 0x00001234, 0x807F8001, 0x7F7E1234]
     for value in torch.tensor([b - 2**32 if b >= 2**31 else b for b in bits], dtype=torch.int32).view(torch.float32):
@@ -358,17 +358,17 @@ def test_stochastic_rounding_is_right_in_the_mean_exactly():
 
 
 @pytest.mark.parametrize("number", [0, 1, 0x7FFF, 0xFFFF])
-def test_what_bfloat16_holds_is_not_rounded(number):
+def test_numbers_that_bfloat16_holds_are_not_rounded(number):
     values = torch.tensor(SPECIAL)
     assert same_bits(rounded_stochastically(values, torch.full((len(SPECIAL),), number))[:6], values.bfloat16()[:6])
     rounded = rounded_stochastically(values, torch.full((len(SPECIAL),), number)).float()
     assert torch.equal(rounded.nan_to_num(7.0), values.bfloat16().float().nan_to_num(7.0))
-    poisons = torch.tensor([0x7F800001, 0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32)
-    assert rounded_stochastically(poisons, torch.full((3,), number)).isnan().all()
+    nans = torch.tensor([0x7F800001, 0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32)
+    assert rounded_stochastically(nans, torch.full((3,), number)).isnan().all()
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 4097])
-def test_parameters_are_rounded_by_bits_of_their_own(backend, n):
+def test_parameters_are_rounded_by_the_bits_of_the_rounding_stream(backend, n):
     x, g = random_tensor(n, torch.bfloat16, 1), random_tensor(n, torch.bfloat16, 2)
     x[: min(n, 9)] = torch.tensor(SPECIAL, dtype=torch.bfloat16, device=DEVICE)[: min(n, 9)]
     g[: min(n, 7)] = 0
@@ -460,7 +460,7 @@ def test_strided_states_and_a_step_size_of_zero(backend, update):
         (sghmc_update, [torch.zeros(4)], {"step": torch.zeros(2, dtype=torch.int64)}, "step", ValueError),
     ],
 )
-def test_a_wrong_argument_of_a_variant_is_named(update, states, change, name, error):
+def test_errors_name_the_argument_of_a_variant(update, states, change, name, error):
     x = torch.zeros(4)
     with pytest.raises(error) as caught:
         update([x], [torch.ones(4)], states, 0.1, **({"seed": 0, "step": 0} | change))
@@ -555,7 +555,7 @@ def test_the_optimizer_is_the_update(backend):
     assert not same_bits(next(iter(_model().parameters())), xs[0])
 
 
-def test_a_restored_run_goes_on_bit_for_bit(backend, tmp_path):
+def test_a_restored_run_continues_bit_for_bit(backend, tmp_path):
     model = _model()
     optimizer = SGLD(model.parameters(), lr=0.02, seed=11, backend=backend)
     _walk(model, optimizer, 2)
@@ -572,8 +572,8 @@ def test_a_restored_run_goes_on_bit_for_bit(backend, tmp_path):
 
 @pytest.mark.parametrize("capturable", [False, True])
 @pytest.mark.parametrize("method", ["psgld", "sghmc"])
-def test_what_a_method_keeps_is_restored_bit_for_bit(method, capturable, tmp_path):
-    """In float32 beside bfloat16 parameters, and into the tensors that there are, where a captured graph finds it."""
+def test_the_state_of_a_method_is_restored_bit_for_bit(method, capturable, tmp_path):
+    """In float32 for bfloat16 parameters, and into existing tensors, where a captured graph reads it."""
 
     def fresh(**options):
         x = torch.nn.Parameter(random_tensor(50, torch.bfloat16))
@@ -652,7 +652,7 @@ def test_groups_have_their_own_step_size_and_temperature(backend):
     require_update(params[2].detach(), start[2], one, 0.3, 0.0, 1, 0, 2)
 
 
-def test_a_parameter_without_a_gradient_is_left_and_changes_no_noise(backend):
+def test_a_parameter_without_a_gradient_stays_unchanged_and_changes_no_noise(backend):
     start = [random_tensor(9, seed=i) for i in range(3)]
     runs = []
     for frozen in (False, True):
@@ -693,7 +693,7 @@ def test_a_closure_is_called_with_gradients_enabled(backend):
 
 
 @pytest.mark.parametrize("change", [{"lr": -0.1}, {"lr": math.nan}, {"temperature": -1.0}, {"temperature": math.nan}])
-def test_a_wrong_number_of_the_optimizer_is_named(change):
+def test_errors_name_the_number_of_the_optimizer(change):
     with pytest.raises(ValueError, match=f"^{next(iter(change))} must"):
         SGLD([torch.nn.Parameter(torch.zeros(2))], **({"lr": 0.1} | change))
     with pytest.raises(ValueError, match=f"^{next(iter(change))} must"):

@@ -1,0 +1,34 @@
+"""Multi-spin coding in torch: one bit for each spin, 32 spins to a word, and 32 random bits for each spin."""
+
+import torch
+from torch import Tensor
+
+from ..philox import Stream, random_words
+
+WORD = 32
+"""Spins in a word."""
+PARTS = 8
+"""Groups of four random words for a word of spins: 32 bits for each spin."""
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """int32 words (...) of ``bits`` 0 and 1, (..., 32); bit k of a word is element k."""
+    return (bits.to(torch.int64) << torch.arange(WORD, device=bits.device)).sum(-1).to(torch.int32)
+
+
+def unpack_bits(words: Tensor) -> Tensor:
+    """The bits of int32 ``words`` (...): int32 0 and 1, (..., 32)."""
+    return words[..., None] >> torch.arange(WORD, dtype=torch.int32, device=words.device) & 1
+
+
+def random_numbers(words: Tensor, seed: int, step: int, stream: Stream) -> Tensor:
+    """A 32-bit random number for each spin of each word: int64 (..., 32), for the words' numbers in the stream (...).
+
+    Bit k of 32 successive random words, the most significant first, makes the number of spin k.
+    """
+    spin = torch.arange(WORD, device=words.device)
+    numbers = torch.zeros((*words.shape, WORD), dtype=torch.int64, device=words.device)
+    for part in range(PARTS):
+        for drawn in random_words(words * PARTS + part, seed, step, stream).unbind(-1):
+            numbers = numbers << 1 | drawn[..., None] >> spin & 1
+    return numbers
