@@ -9,17 +9,17 @@ Sources: Ackley, Hinton and Sejnowski, Cognitive Science 9 (1985); Geman and Gem
 Gretton and Guestrin, AISTATS 2011, sweeps by colours.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..machines.chain_checks import beta_faults, require_beta, require_chains, require_clamped, require_no_fault
 from ..philox import check_counter
 from .prepared import PreparedMachine, prepare_spins, prepare_units
+from .reference import draw_uniforms
 from .request import LaunchRequest
 
-__all__ = ["PreparedMachine", "boltzmann_gibbs", "prepare_spins", "prepare_units"]
+__all__ = ["PreparedMachine", "boltzmann_gibbs", "draw_uniforms", "prepare_spins", "prepare_units"]
 
 
 def boltzmann_gibbs(
@@ -75,51 +75,24 @@ def boltzmann_gibbs(
     if sweeps < 1:
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
     check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
-    if first_chain < 0 or (first_chain + chains) * (units // 4 + 1) >= 1 << 63:
-        raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
-    inputs = {"states": states}
-    if clamped is not None:
-        require_tensor("clamped", clamped, (torch.bool,), states.device)
-        if clamped.shape not in (states.shape, states.shape[1:]):
-            raise ValueError(f"clamped must have shape ({units},) or ({chains}, {units}), got {tuple(clamped.shape)}")
-        inputs["clamped"], clamped = clamped, clamped.expand(states.shape)
-    if isinstance(beta, Tensor):
-        inputs["beta"] = require_tensor("beta", beta, (torch.float32, torch.float64), states.device)
-    each = _require_beta(beta, chains)
+    require_chains(first_chain, chains, units)
+    inputs = {"states": states, "clamped": clamped, "beta": beta}
+    clamped = require_clamped(clamped, states.shape, states.device)
+    beta = require_beta(beta, chains, states.device)
     if check_values:
-        _require_values(states, machine.spins, each)
+        low = -1 if machine.spins else 0
+        faults = {f"states must hold only {low} and 1": ((states != low) & (states != 1)).any()}
+        require_no_fault(faults | beta_faults(beta))
     chosen = choose_backend(backend, states.device)
     result = torch.empty_like(states, memory_format=torch.contiguous_format) if out is None else out
     require_tensor("out", result, (states.dtype,), states.device)
-    require_output("out", result, states.shape, inputs)
+    require_output("out", result, states.shape, {name: x for name, x in inputs.items() if isinstance(x, Tensor)})
     if chains and units:
-        given = states.contiguous().view(torch.uint8)
         work = LaunchRequest(
-            given, result.view(torch.uint8), machine, sweeps, each, seed, first_sweep, first_chain, clamped
+            states.contiguous().view(torch.uint8), result.view(torch.uint8), machine, sweeps, beta, seed, first_sweep,
+            first_chain, clamped,
         )  # fmt: skip
         with running_on(states.device):
             backend_module(chosen, __name__).run(work)
     note_written(result)
     return result
-
-
-def _require_beta(beta: float | Tensor, chains: int) -> float | Tensor:
-    """A number, or float64 for each chain: the same bits in every kernel."""
-    if isinstance(beta, Tensor):
-        if beta.shape != (chains,):
-            raise ValueError(f"beta must be a number or have shape ({chains},), got {tuple(beta.shape)}")
-        return beta.to(torch.float64).contiguous()
-    if not (math.isfinite(beta) and beta >= 0):
-        raise ValueError(f"beta must be finite and not negative, got {beta}")
-    return float(beta)
-
-
-def _require_values(states: Tensor, spins: bool, beta: float | Tensor) -> None:
-    low = -1 if spins else 0
-    faults = {f"states must hold only {low} and 1": ((states != low) & (states != 1)).any()}
-    if isinstance(beta, Tensor):
-        faults["beta must be finite and not negative"] = ~(torch.isfinite(beta) & (beta >= 0)).all()
-    # One transfer for all of them: on a GPU each would wait for the device.
-    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
-        if fault:
-            raise ValueError(message)

@@ -6,17 +6,14 @@ One sweep draws, colour by colour, ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W
 import torch
 from torch import Tensor
 
-from ..philox import Stream, random_words, uniforms
+from ..machines import unit_draws
+from ..philox import Stream
 from .request import LaunchRequest
 
 
 def draw_uniforms(shape: torch.Size, seed: int, step: int, first_chain: int, device: torch.device) -> Tensor:
     """The float32 uniform of each unit of each chain, in the order of the machine; ``shape`` is (chains, units)."""
-    chains, units = shape
-    groups = (units + 3) // 4
-    chain = torch.arange(first_chain, first_chain + chains, dtype=torch.int64, device=device)
-    group = chain[:, None] * groups + torch.arange(groups, dtype=torch.int64, device=device)
-    return uniforms(random_words(group, seed, step, Stream.BOLTZMANN_UNITS)).flatten(1)[:, :units]
+    return unit_draws.draw_uniforms(shape, seed, step, Stream.BOLTZMANN_UNITS, first_chain, device)
 
 
 def run(sweeps: LaunchRequest) -> None:

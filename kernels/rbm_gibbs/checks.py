@@ -1,6 +1,5 @@
-"""The checks that the public functions of block Gibbs share."""
+"""The checks that `gibbs` and `gaussian_gibbs` share, and their result."""
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,14 +7,19 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import require_output, require_tensor
+from ..machines.chain_checks import require_chains
 from ..philox import STEP_LIMIT, check_counter
 
 
 class GibbsResult(NamedTuple):
-    """States after the last sweep: ``visible`` and ``hidden`` are uint8 0/1, of shapes (chains, visible units) and
-    (chains, hidden units), or packed as the states given were; ``hidden`` is what the last visible states were drawn
-    from. ``hidden_probability`` is float32 ``P(h = 1 | visible)``, (chains, hidden units), for the returned visible
-    states, if asked for. Real-valued visible units (`gaussian_gibbs`) are float32.
+    """States after the last sweep, with all tensors on the device of the states given.
+
+    - ``visible``: uint8 0/1, (chains, visible units); float32 from `gaussian_gibbs`.
+    - ``hidden``: uint8 0/1, (chains, hidden units), from which the last visible states were drawn.
+    - ``hidden_probability``: float32 ``P(h = 1 | visible)`` for the returned visible states, (chains, hidden units),
+      or None unless requested.
+
+    Where the states given are packed, ``visible`` and ``hidden`` are packed too.
     """
 
     visible: Tensor
@@ -26,9 +30,9 @@ class GibbsResult(NamedTuple):
 def require_place(
     seed: int, first_sweep: int | Tensor, sweeps: int, first_chain: int, chains: int, units: int, device: torch.device
 ) -> tuple[int, Tensor | None]:
-    """The number of the first sweep, and the tensor of one element on the device from which it is counted, if any.
+    """The number of the first sweep, and the tensor on the device to which the kernels add it, if there is one.
 
-    ``units``: of the larger layer.
+    ``units`` is the size of the larger layer.
     """
     if sweeps < 1:
         raise ValueError(f"sweeps must be at least 1, got {sweeps}")
@@ -39,33 +43,8 @@ def require_place(
             raise ValueError(f"first_sweep must be a number or hold one, got shape {tuple(on_device.shape)}")
         first_sweep = 0
     check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
-    last_group = (first_chain + chains) * (units // 4 + 1)
-    if first_chain < 0 or last_group >= 1 << 63:
-        raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
+    require_chains(first_chain, chains, units)
     return first_sweep, on_device
-
-
-def require_clamped(clamped: Tensor | None, chains: int, units: int, device: torch.device) -> Tensor | None:
-    """Of shape (chains, units)."""
-    if clamped is None:
-        return None
-    require_tensor("clamped", clamped, (torch.bool,), device)
-    each, one = (chains, units), (units,)
-    if clamped.shape not in (each, one):
-        raise ValueError(f"clamped must have shape {one} or {each}, got {tuple(clamped.shape)}")
-    return clamped.expand(each)
-
-
-def require_beta(beta: float | Tensor, visible: Tensor) -> float | Tensor:
-    """A number, or float64 for each chain: the same bits in every kernel."""
-    if isinstance(beta, Tensor):
-        require_tensor("beta", beta, (torch.float32, torch.float64), visible.device)
-        if beta.shape != visible.shape[:1]:
-            raise ValueError(f"beta must be a number or have shape ({len(visible)},), got {tuple(beta.shape)}")
-        return beta.to(torch.float64).contiguous()
-    if not (math.isfinite(beta) and beta >= 0):
-        raise ValueError(f"beta must be finite and not negative, got {beta}")
-    return beta
 
 
 def require_biases(weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:
@@ -78,37 +57,42 @@ def require_biases(weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -
 
 
 def sweep_faults(first_step: Tensor | None, sweeps: int) -> dict[str, Tensor]:
-    """What `require_no_fault` is to look for in a ``first_sweep`` on the device."""
+    """For `require_no_fault`: the range of a ``first_sweep`` on the device."""
     if first_step is None:
         return {}
     last = STEP_LIMIT - sweeps
     return {f"first_sweep must lie in [0, 2**32 - {sweeps}]": ((first_step < 0) | (first_step > last)).any()}
 
 
-def require_no_fault(faults: Mapping[str, Tensor]) -> None:
-    """Raise ValueError with the first message whose value, a bool on the device, is true.
+def finite_faults(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """For `require_no_fault`: numbers that are NaN or infinite."""
+    return {f"{name} must be finite": ~torch.isfinite(value).all() for name, value in parameters.items()}
 
-    One transfer for all of them: on a GPU each would wait for the device.
+
+def require_result(
+    out: GibbsResult | None,
+    arguments: Mapping[str, object],
+    hidden: tuple[int, torch.dtype],
+    probabilities: int | None,
+) -> GibbsResult:
+    """``out``, or new tensors. The tensors among ``arguments`` share no memory with the result.
+
+    ``hidden``: the columns and dtype of the hidden states. ``probabilities``: how many hidden units have theirs
+    returned, or None.
     """
-    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
-        if fault:
-            raise ValueError(message)
-
-
-Shapes = dict[str, tuple[torch.Size, torch.dtype] | None]
-"""Of each part of the result, in order: None if it is not wanted."""
-
-
-def allocate(visible: Tensor, shapes: Shapes) -> GibbsResult:
-    return GibbsResult(*(each and visible.new_empty(each[0], dtype=each[1]) for each in shapes.values()))  # type: ignore[arg-type]
-
-
-def require_results(out: GibbsResult, shapes: Shapes, arguments: dict[str, Tensor]) -> None:
-    if (out.hidden_probability is None) != (shapes["hidden_probability"] is None):
+    tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
+    visible = tensors["visible"]
+    chains, device = len(visible), visible.device
+    wanted = {"visible": (visible.shape, visible.dtype), "hidden": (torch.Size((chains, hidden[0])), hidden[1])}
+    if probabilities is not None:
+        wanted["hidden_probability"] = (torch.Size((chains, probabilities)), torch.float32)
+    if out is None:
+        made = [visible.new_empty(shape, dtype=dtype) for shape, dtype in wanted.values()]
+        return GibbsResult(made[0], made[1], made[2] if probabilities is not None else None)
+    if (out.hidden_probability is None) != (probabilities is None):
         raise ValueError("out.hidden_probability must be a tensor if and only if return_hidden_probability is set")
-    taken = dict(arguments)
-    for (name, wanted), value in zip(shapes.items(), out, strict=True):
-        if wanted is not None:
-            value = require_tensor(f"out.{name}", value, wanted[1:], arguments["visible"].device)
-            require_output(f"out.{name}", value, wanted[0], taken)
-            taken[f"out.{name}"] = value
+    for name, (shape, dtype) in wanted.items():
+        value = require_tensor(f"out.{name}", getattr(out, name), (dtype,), device)
+        require_output(f"out.{name}", value, shape, tensors)
+        tensors[f"out.{name}"] = value
+    return out

@@ -14,20 +14,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..common.dispatch import backend_module, choose_backend, note_written, require_tensor, running_on
+from ..common.dispatch import backend_module, choose_backend, require_tensor, running_on
+from ..machines.chain_checks import beta_faults, require_beta, require_clamped, require_no_fault
 from ..philox import Stream
-from .checks import (
-    GibbsResult,
-    Shapes,
-    allocate,
-    require_beta,
-    require_biases,
-    require_clamped,
-    require_no_fault,
-    require_place,
-    require_results,
-    sweep_faults,
-)
+from .checks import GibbsResult, finite_faults, require_biases, require_place, require_result, sweep_faults
+from .half_sweeps import note_results, run_half_sweeps
 from .request import LaunchRequest
 
 
@@ -78,33 +69,19 @@ def gaussian_gibbs(
     require_biases(weights, visible_bias, hidden_bias)
     if sigma.shape != visible_bias.shape:
         raise ValueError(f"sigma must have shape ({len(weights)},), got {tuple(sigma.shape)}")
-    first_step, counted_from = require_place(
-        seed, first_sweep, sweeps, first_chain, len(visible), max(weights.shape), visible.device
-    )
-    if not isinstance(beta, Tensor) and not beta > 0:
-        raise ValueError(f"beta must be finite and positive, got {beta}")
-    beta = require_beta(beta, visible)
-    clamped = require_clamped(clamped, len(visible), len(weights), visible.device)
+    (visible_units, hidden_units), chains, device = weights.shape, len(visible), visible.device
+    first_step, counted_from = require_place(seed, first_sweep, sweeps, first_chain, chains, max(weights.shape), device)
+    beta = require_beta(beta, chains, device, positive=True)
+    clamped = require_clamped(clamped, torch.Size((chains, visible_units)), device)
     if check_values:
-        faults = sweep_faults(counted_from, sweeps)
-        for name, value in {"visible": visible, **parameters}.items():
-            faults[f"{name} must be finite"] = ~torch.isfinite(value).all()
+        faults = sweep_faults(counted_from, sweeps) | finite_faults({"visible": visible, **parameters})
         faults["sigma must be positive"] = (sigma <= 0).any()
-        if isinstance(beta, Tensor):
-            faults["beta must be finite and positive"] = ~(torch.isfinite(beta) & (beta > 0)).all()
-        require_no_fault(faults)
-    kernels = backend_module(choose_backend(backend, visible.device), __package__)
-    of_hidden = torch.Size((len(visible), weights.shape[1]))
-    shapes: Shapes = {
-        "visible": (visible.shape, torch.float32),
-        "hidden": (of_hidden, torch.uint8),
-        "hidden_probability": (of_hidden, torch.float32) if return_hidden_probability else None,
-    }
-    result = out if out is not None else allocate(visible, shapes)
-    arguments = {"visible": visible, **parameters}
-    arguments |= {} if clamped is None else {"clamped": clamped}
-    arguments |= {"beta": beta} if isinstance(beta, Tensor) else {}
-    require_results(result, shapes, arguments)
+        require_no_fault(faults | beta_faults(beta, positive=True))
+    kernels = backend_module(choose_backend(backend, device), __package__)
+    result = require_result(
+        out, {"visible": visible, **parameters, "clamped": clamped, "beta": beta}, (hidden_units, torch.uint8),
+        hidden_units if return_hidden_probability else None,
+    )  # fmt: skip
 
     common = partial(
         LaunchRequest, beta=beta, seed=seed, first_step=counted_from, first_chain=first_chain, sigma=sigma.contiguous()
@@ -113,15 +90,12 @@ def gaussian_gibbs(
     to_visible = partial(
         common, weights=weights.t(), bias=visible_bias.contiguous(), stream=Stream.VISIBLE, clamped=clamped
     )
-    current = visible.contiguous()
-    with running_on(visible.device):
-        for step in range(first_step, first_step + sweeps):
-            kernels.half_sweep(to_hidden(given=current, out=result.hidden, step=step))
-            kernels.half_sweep(to_visible(given=result.hidden, out=result.visible, step=step, previous=current))
-            current = result.visible
+    with running_on(device):
+        steps = range(first_step, first_step + sweeps)
+        run_half_sweeps(
+            kernels.half_sweep, to_hidden, to_visible, visible.contiguous(), result.hidden, result.visible, steps
+        )
         if result.hidden_probability is not None:
-            kernels.half_sweep(to_hidden(given=current, out=result.hidden_probability, step=0))
-    for written in result:
-        if written is not None:
-            note_written(written)
+            kernels.half_sweep(to_hidden(given=result.visible, out=result.hidden_probability, step=0))
+    note_results(result)
     return result

@@ -26,7 +26,9 @@ from torch import Tensor
 
 from ..common.dispatch import require_tensor
 
-PRECISIONS = ("float32", "bf16", "bf16x3", "int8x3")
+PRODUCTS = {"bf16": 1, "bf16x3": 3, "int8x3": 3}
+"""Of the precisions that split weights: how many products replace the one of float32."""
+PRECISIONS = ("float32", *PRODUCTS)
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 UNITS_MULTIPLE = 128
@@ -124,7 +126,7 @@ def _operand(matrix: Tensor, precision: str) -> Operand:
     if precision == "int8x3":
         return Operand(*_digits(padded), given)
     parts = []
-    for _ in range(1 if precision == "bf16" else 3):
+    for _ in range(PRODUCTS[precision]):
         parts.append(padded.to(torch.bfloat16))
         padded = padded - parts[-1].to(torch.float32)
     if not bool(torch.isfinite(parts[0]).all()):

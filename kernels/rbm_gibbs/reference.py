@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..philox import Stream, normals, random_words, uniforms
+from ..machines.unit_draws import draw_normals, draw_uniforms
 from .prepared import Operand
 from .request import LaunchRequest
 from .states import pack_states, unpack_states
@@ -14,30 +14,6 @@ from .states import pack_states, unpack_states
 def probabilities(given: Tensor, weights: Tensor, bias: Tensor, beta: float | Tensor) -> Tensor:
     """``sigmoid(beta (bias + given @ weights))`` in ``weights``'s dtype; shape (chains, units)."""
     return torch.sigmoid(beta * (bias + given.to(weights.dtype) @ weights))
-
-
-def draw_uniforms(
-    shape: torch.Size, seed: int, step: int | Tensor, stream: Stream, first_chain: int, device: torch.device
-) -> Tensor:
-    """The float32 uniform of each unit of each chain; ``shape`` is (chains, units)."""
-    return uniforms(_words(shape, seed, step, stream, first_chain, device)).flatten(1)[:, : shape[1]]
-
-
-def draw_normals(
-    shape: torch.Size, seed: int, step: int | Tensor, stream: Stream, first_chain: int, device: torch.device
-) -> Tensor:
-    """The standard normal number of each unit of each chain: float64, from uniforms rounded to float32."""
-    return normals(_words(shape, seed, step, stream, first_chain, device)).flatten(1)[:, : shape[1]]
-
-
-def _words(
-    shape: torch.Size, seed: int, step: int | Tensor, stream: Stream, first_chain: int, device: torch.device
-) -> Tensor:
-    chains, units = shape
-    groups = (units + 3) // 4
-    chain = torch.arange(first_chain, first_chain + chains, dtype=torch.int64, device=device)
-    group = chain[:, None] * groups + torch.arange(groups, dtype=torch.int64, device=device)
-    return random_words(group, seed, step, stream)
 
 
 def step_of(half: LaunchRequest) -> int | Tensor:

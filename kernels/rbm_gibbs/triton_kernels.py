@@ -17,7 +17,7 @@ matrix rate, where mma.sync does not; with the documented rates and what `tensor
 and many chains on an H200 make between 290 and 520 (bf16), 140 and 170 (bf16x3), 230 and 350 (int8x3) updates/ns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import triton
@@ -25,21 +25,22 @@ import triton.language as tl
 from torch import Tensor
 
 from ..common.philox_triton import interleave4, normals, random_words, uniform
-from ..common.triton_math import bits_of, exact_dot_operand
+from ..common.triton_math import exact_dot_operand
 from ..common.triton_runtime import INTERPRETS
 from ..common.variants import KernelVariant, TritonVariant
-from ..philox import signed_seed
 from . import triton_resident
-from .prepared import Operand
+from .prepared import PRODUCTS, Operand
 from .request import LaunchRequest
 from .triton_resident import resident_fits, resident_sweeps, resident_units
 from .triton_tile import (
     are_drawn,
     as_words,
     betas_of,
+    chains_interpreted,
     exponential,
     inverse_temperature,
     logit_of,
+    numbers_of,
     packed,
     unpacked,
 )
@@ -53,10 +54,9 @@ BLOCK_GIVEN = 32
 
 
 MATRIX_CHAINS = 128
-MOST_CHAINS_INTERPRETED = 1024
 MATRIX_GIVEN = 64
-MATRIX_UNITS = {("bf16", 1): 128, ("bf16", 3): 128, ("int8", 3): 64}
-"""By format and number of products: three sums of int32 leave registers for half as many units."""
+MATRIX_UNITS = {"bf16": 128, "bf16x3": 128, "int8x3": 64}
+"""By precision: three sums of int32 leave registers for half as many units."""
 MATRIX_WARPS = 8
 
 
@@ -256,156 +256,135 @@ def half_sweep(half: LaunchRequest) -> None:
     if chains == 0 or units == 0:
         return
     if isinstance(half.weights, Operand):
-        _matrix_half_sweep(half, half.weights)
+        _matrix_half_sweep(half)
         return
     draw = half.out.dtype.itemsize == 1 or half.draws_reals
     sigma = half.bias if half.sigma is None else half.sigma
-    clamped, previous = _held(half)
-    has_betas, betas, beta = betas_of(half)
+    clamped, previous = _clamped(half)
     grid = (triton.cdiv(chains, BLOCK_CHAINS), triton.cdiv(units, BLOCK_UNITS))
     half_sweep_kernel[grid](
-        half.given, half.weights, half.bias, half.out, clamped, previous, sigma, betas, chains, half.given.shape[1],
-        units, *half.weights.stride(), *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step,
-        half.first_step, half.first_chain, STREAM=int(half.stream), DRAW=draw, REALS=half.draws_reals,
-        CLAMPED=half.clamped is not None, BETAS=has_betas, BLOCK_CHAINS=BLOCK_CHAINS, BLOCK_UNITS=BLOCK_UNITS,
-        BLOCK_GIVEN=BLOCK_GIVEN, num_warps=4,
+        half.given, half.weights, half.bias, half.out, clamped, previous, sigma, betas_of(half), chains,
+        half.given.shape[1], units, *half.weights.stride(), *clamped.stride(), *numbers_of(half),
+        STREAM=int(half.stream), DRAW=draw, REALS=half.draws_reals, CLAMPED=half.clamped is not None,
+        BETAS=half.betas is not None, BLOCK_CHAINS=BLOCK_CHAINS, BLOCK_UNITS=BLOCK_UNITS, BLOCK_GIVEN=BLOCK_GIVEN,
+        num_warps=4,
     )  # fmt: skip
 
 
-def _held(half: LaunchRequest) -> tuple[Tensor, Tensor]:
-    """The clamped units and what they keep, or tensors to pass for them."""
+def _matrix_half_sweep(half: LaunchRequest) -> None:
+    operand, chains, units, draw = half.operand, len(half.out), half.units, half.out.dtype is half.given.dtype
+    products, rows, columns = operand.parts.shape
+    given, out = as_words(half.given), as_words(half.out)
+    clamped, previous = _clamped(half)
+    previous = as_words(previous)
+    block_chains, block_units = MATRIX_CHAINS, MATRIX_UNITS[operand.precision]
+    if INTERPRETS:  # one program for all chains costs least, as long as it does not compute much padding
+        block_chains = chains_interpreted(chains)
+        block_units = min(max(triton.next_power_of_2(units), 64 if half.packed else 16), block_units)
+    grid = (triton.cdiv(chains, block_chains), triton.cdiv(units, block_units))
+    matrix_half_sweep_kernel[grid](
+        given, operand.parts, half.bias if operand.scale is None else operand.scale, half.bias, out, clamped, previous,
+        betas_of(half), chains, units, rows * columns, columns, given.stride(0), out.stride(0), previous.stride(0),
+        *clamped.stride(), *numbers_of(half), STREAM=int(half.stream), PRODUCTS=products,
+        DIGITS=operand.scale is not None, DRAW=draw, PACKED=half.packed, CLAMPED=half.clamped is not None,
+        BETAS=half.betas is not None, BLOCK_CHAINS=block_chains, BLOCK_UNITS=block_units, BLOCK_GIVEN=MATRIX_GIVEN,
+        num_warps=MATRIX_WARPS,
+    )  # fmt: skip
+
+
+def _clamped(half: LaunchRequest) -> tuple[Tensor, Tensor]:
+    """The clamped units and their states, or ``half.out`` in place of both, which the kernel then does not read."""
     if half.clamped is None or half.previous is None:
         return half.out, half.out
     return half.clamped, half.previous
 
 
-def _matrix_half_sweep(half: LaunchRequest, operand: Operand) -> None:
-    chains, units, draw = len(half.out), half.units, half.out.dtype is half.given.dtype
-    digits = operand.scale is not None
-    products, rows, columns = operand.parts.shape
-    block_units = MATRIX_UNITS["int8" if digits else "bf16", products]
-    given, out = as_words(half.given), as_words(half.out)
-    clamped, previous = _held(half)
-    previous = as_words(previous)
-    has_betas, betas, beta = betas_of(half)
-    block_chains = MATRIX_CHAINS
-    if INTERPRETS:  # one program for all chains costs least, and what it computes in vain costs most
-        block_chains = min(max(triton.next_power_of_2(chains), 16), MOST_CHAINS_INTERPRETED)
-        block_units = min(max(triton.next_power_of_2(units), 64 if half.packed else 16), block_units)
-    grid = (triton.cdiv(chains, block_chains), triton.cdiv(units, block_units))
-    matrix_half_sweep_kernel[grid](
-        given, operand.parts, operand.scale if digits else half.bias, half.bias, out, clamped, previous,
-        betas, chains, units, rows * columns, columns, given.stride(0), out.stride(0), previous.stride(0),
-        *clamped.stride(), bits_of(beta), signed_seed(half.seed), half.step,
-        half.first_step, half.first_chain,
-        STREAM=int(half.stream), PRODUCTS=products, DIGITS=digits, DRAW=draw, PACKED=half.packed,
-        CLAMPED=half.clamped is not None, BETAS=has_betas, BLOCK_CHAINS=block_chains, BLOCK_UNITS=block_units,
-        BLOCK_GIVEN=MATRIX_GIVEN, num_warps=MATRIX_WARPS,
-    )  # fmt: skip
-
-
 def variants(*kinds: str) -> Sequence[KernelVariant]:
-    """Of ``binary`` visible units, ``gaussian`` ones, or both."""
+    """Those of ``binary`` visible units, of ``gaussian`` ones, or both."""
     kernels = {"binary": _binary_variants, "gaussian": _gaussian_variants}
     return [variant for kind in kinds or kernels for variant in kernels[kind]()]
 
 
 def _gaussian_variants() -> Sequence[KernelVariant]:
-    """From real-valued units and to them."""
-    found: list[KernelVariant] = []
-    for what, given, out, draw in (
-        ("from real-valued units", "*fp32:16", "*u8:16", True),
-        ("probabilities from real-valued units", "*fp32:16", "*fp32:16", False),
-        ("to real-valued units", "*u8:16", "*fp32:16", True),
-    ):
-        reals = what.startswith("to")
-        found.append(
-            TritonVariant(
-                name=f"half sweep fp32, {what}",
-                threads=128,
-                items=64 * BLOCK_UNITS * BLOCK_GIVEN // 128,
-                unit="multiply-adds",
-                bytes_per_item=(1 if reals else 4) / BLOCK_UNITS + 4 / 64,
-                kernel=half_sweep_kernel,
-                signature={
-                    **_common_signature(half_sweep_kernel, draw, False),
-                    **dict.fromkeys(("chains", "given_units", "units", "weight_stride_given"), "i32:16"),
-                    **dict.fromkeys(("weights", "bias", "sigma"), "*fp32:16"),
-                    "given": given,
-                    "out": out,
-                    "previous": out,
-                    "weight_stride_unit": 1,
-                    "REALS": reals,
-                    "BLOCK_CHAINS": 64,
-                    "BLOCK_UNITS": BLOCK_UNITS,
-                    "BLOCK_GIVEN": BLOCK_GIVEN,
-                },
-            )
-        )
-    return found
+    reals = {"given": "*fp32:16", "sigma": "*fp32:16"}
+    drawn = {"out": "*fp32:16", "previous": "*fp32:16", "sigma": "*fp32:16", "REALS": True}
+    return [
+        _variant("fp32, from real-valued units", "fp32", True, False, 4, reals),
+        _variant(
+            "fp32, probabilities from real-valued units", "fp32", False, False, 4, {**reals, "previous": "*fp32:16"}
+        ),
+        _variant("fp32, to real-valued units", "fp32", True, False, 1, drawn),
+    ]
+
+
+KINDS = ((True, False), (True, True), (False, False))
+"""Whether states are drawn or probabilities computed, and whether units are clamped."""
 
 
 def _binary_variants() -> Sequence[KernelVariant]:
-    """States drawn, with and without clamped units, and probabilities; for each dtype of the weights, and for
-    prepared ones in each precision."""
-    found: list[KernelVariant] = []
-    kinds = ((True, False), (True, True), (False, False))
-    for dtype, size in (("fp32", 4), ("fp16", 2), ("bf16", 2)):
-        for draw, clamped in kinds:
-            signature = {
-                **_common_signature(half_sweep_kernel, draw, clamped),
-                **dict.fromkeys(("chains", "given_units", "units", "weight_stride_given"), "i32:16"),
-                "weights": f"*{dtype}:16",
-                "bias": f"*{dtype}:16",
-                "sigma": f"*{dtype}:16",
-                "REALS": False,
-                "weight_stride_unit": 1,
-                "BLOCK_CHAINS": 64,
-                "BLOCK_UNITS": BLOCK_UNITS,
-                "BLOCK_GIVEN": BLOCK_GIVEN,
-            }
-            found.append(
-                TritonVariant(
-                    name=f"half sweep {dtype}, {_what(draw, clamped)}",
-                    threads=128,
-                    items=64 * BLOCK_UNITS * BLOCK_GIVEN // 128,
-                    unit="multiply-adds",
-                    bytes_per_item=1 / BLOCK_UNITS + size / 64,
-                    kernel=half_sweep_kernel,
-                    signature=signature,
-                )
-            )
-    for precision, dtype, products in (("bf16", "bf16", 1), ("bf16x3", "bf16", 3), ("int8x3", "int8", 3)):
-        block_units = MATRIX_UNITS[dtype, products]
-        for draw, clamped, in_words in (*((*kind, False) for kind in kinds), (True, False, True), (True, True, True)):
-            signature = {
-                **_common_signature(matrix_half_sweep_kernel, draw, clamped),
-                **dict.fromkeys(("chains", "units", "part_size", "part_columns"), "i32:16"),
-                **dict.fromkeys(("given_stride", "out_stride", "previous_stride"), "i32:16"),
-                **(dict.fromkeys(("given", "out", "previous"), "*i32:16") if in_words else {}),
-                "PACKED": in_words,
-                "parts": "*i8:16" if dtype == "int8" else "*bf16:16",
-                "scale": "*fp32:16",
-                "bias": "*fp32:16",
-                "PRODUCTS": products,
-                "DIGITS": dtype == "int8",
-                "BLOCK_CHAINS": MATRIX_CHAINS,
-                "BLOCK_UNITS": block_units,
-                "BLOCK_GIVEN": MATRIX_GIVEN,
-            }
-            found.append(
-                TritonVariant(
-                    name=f"tensor-core half sweep {precision}, {_what(draw, clamped)}{', packed' if in_words else ''}",
-                    threads=32 * MATRIX_WARPS,
-                    items=MATRIX_CHAINS * block_units * MATRIX_GIVEN * products // (32 * MATRIX_WARPS),
-                    unit="multiply-adds",
-                    bytes_per_item=(0.125 if in_words else 1) / (block_units * products)
-                    + (1 if dtype == "int8" else 2) / MATRIX_CHAINS,
-                    kernel=matrix_half_sweep_kernel,
-                    signature=signature,
-                )
-            )
-    return [*found, *triton_resident.variants()]
+    """Each dtype of a plain matrix, and each precision of prepared weights."""
+    plain = [
+        _variant(f"{dtype}, {_what(draw, clamped)}", dtype, draw, clamped, 1, {})
+        for dtype in ("fp32", "fp16", "bf16")
+        for draw, clamped in KINDS
+    ]
+    prepared = [
+        _matrix_variant(precision, draw, clamped, in_words)
+        for precision in PRODUCTS
+        for draw, clamped, in_words in (*((*kind, False) for kind in KINDS), (True, False, True), (True, True, True))
+    ]
+    return [*plain, *prepared, *triton_resident.variants()]
+
+
+def _variant(
+    name: str, dtype: str, draw: bool, clamped: bool, given_bytes: int, special: Mapping[str, Any]
+) -> TritonVariant:
+    """``special``: what differs from uint8 states in the signature."""
+    return TritonVariant(
+        name=f"half sweep {name}",
+        threads=128,
+        items=64 * BLOCK_UNITS * BLOCK_GIVEN // 128,
+        unit="multiply-adds",
+        bytes_per_item=given_bytes / BLOCK_UNITS + (4 if dtype == "fp32" else 2) / 64,
+        kernel=half_sweep_kernel,
+        signature={
+            **_common_signature(half_sweep_kernel, draw, clamped),
+            **dict.fromkeys(("chains", "given_units", "units", "weight_stride_given"), "i32:16"),
+            **dict.fromkeys(("weights", "bias", "sigma"), f"*{dtype}:16"),
+            "weight_stride_unit": 1,
+            "REALS": False,
+            "BLOCK_CHAINS": 64,
+            "BLOCK_UNITS": BLOCK_UNITS,
+            "BLOCK_GIVEN": BLOCK_GIVEN,
+            **special,
+        },
+    )
+
+
+def _matrix_variant(precision: str, draw: bool, clamped: bool, in_words: bool) -> TritonVariant:
+    digits, products, block_units = precision == "int8x3", PRODUCTS[precision], MATRIX_UNITS[precision]
+    return TritonVariant(
+        name=f"tensor-core half sweep {precision}, {_what(draw, clamped)}{', packed' if in_words else ''}",
+        threads=32 * MATRIX_WARPS,
+        items=MATRIX_CHAINS * block_units * MATRIX_GIVEN * products // (32 * MATRIX_WARPS),
+        unit="multiply-adds",
+        bytes_per_item=(0.125 if in_words else 1) / (block_units * products) + (1 if digits else 2) / MATRIX_CHAINS,
+        kernel=matrix_half_sweep_kernel,
+        signature={
+            **_common_signature(matrix_half_sweep_kernel, draw, clamped),
+            **dict.fromkeys(("chains", "units", "part_size", "part_columns"), "i32:16"),
+            **dict.fromkeys(("given_stride", "out_stride", "previous_stride"), "i32:16"),
+            **(dict.fromkeys(("given", "out", "previous"), "*i32:16") if in_words else {}),
+            **dict.fromkeys(("scale", "bias"), "*fp32:16"),
+            "PACKED": in_words,
+            "parts": "*i8:16" if digits else "*bf16:16",
+            "PRODUCTS": products,
+            "DIGITS": digits,
+            "BLOCK_CHAINS": MATRIX_CHAINS,
+            "BLOCK_UNITS": block_units,
+            "BLOCK_GIVEN": MATRIX_GIVEN,
+        },
+    )
 
 
 def _common_signature(kernel: Any, draw: bool, clamped: bool) -> dict[str, Any]:

@@ -27,19 +27,17 @@ import triton.language as tl
 from torch.nn.functional import pad
 
 from ..common.philox_triton import interleave4, words_of
-from ..common.triton_math import bits_of, exact_dot_operand
+from ..common.triton_math import exact_dot_operand
 from ..common.triton_runtime import INTERPRETS, helper
 from ..common.variants import KernelVariant, TritonVariant
-from ..philox import Stream, signed_seed
-from .prepared import PreparedWeights
+from ..philox import Stream
+from .prepared import PRODUCTS, PreparedWeights
 from .request import LaunchRequest
-from .triton_tile import are_drawn, as_words, betas_of, inverse_temperature, packed
+from .triton_tile import are_drawn, as_words, betas_of, chains_interpreted, inverse_temperature, numbers_of, packed
 
 CHAINS = 64
 MOST_UNITS = {"bf16": 256, "bf16x3": 128, "int8x3": 128}
 """Of a layer: what the shared memory of sm_90 holds, and its registers."""
-MOST_CHAINS_INTERPRETED = 1024
-"""Of a program, which costs the same few milliseconds whatever its tile."""
 
 HIDDEN, VISIBLE = tl.constexpr(int(Stream.HIDDEN)), tl.constexpr(int(Stream.VISIBLE))
 
@@ -301,22 +299,22 @@ def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps:
     if chains == 0:
         return
     forward, back = to_hidden.operand, to_visible.operand
-    digits, held = forward.scale is not None, to_visible.clamped is not None
+    digits, products = forward.scale is not None, len(forward.parts)
     visible, visible_out, hidden_out = (as_words(states) for states in (to_hidden.given, to_visible.out, to_hidden.out))
     clamped = visible if to_visible.clamped is None else to_visible.clamped
-    has_betas, betas, beta = betas_of(to_hidden)
     units, block_chains = _block_units((to_hidden.units, to_visible.units)), CHAINS
     if INTERPRETS:
-        block_chains = min(max(triton.next_power_of_2(chains), 16), MOST_CHAINS_INTERPRETED)
+        block_chains = chains_interpreted(chains)
     hidden_bias, visible_bias = (pad(half.bias, (0, units - half.units)) for half in (to_hidden, to_visible))
     resident_kernel[(triton.cdiv(chains, block_chains),)](
         visible, forward.parts, back.parts, forward.scale if digits else hidden_bias,
-        back.scale if digits else visible_bias, hidden_bias, visible_bias, visible_out, hidden_out, clamped, betas,
-        chains, to_visible.units, to_hidden.units, *forward.parts.shape[1:], *back.parts.shape[1:],
-        visible.stride(0), hidden_out.stride(0), *clamped.stride(), bits_of(beta), signed_seed(to_hidden.seed),
-        to_hidden.step, to_hidden.first_step, to_hidden.first_chain, sweeps, 0,
-        PRODUCTS=len(forward.parts), DIGITS=digits, CLAMPED=held, BETAS=has_betas, PACKED=to_hidden.packed,
-        CHAINS=block_chains, UNITS=units, **_options(len(forward.parts), units, held),
+        back.scale if digits else visible_bias, hidden_bias, visible_bias, visible_out, hidden_out, clamped,
+        betas_of(to_hidden), chains, to_visible.units, to_hidden.units, *forward.parts.shape[1:],
+        *back.parts.shape[1:], visible.stride(0), hidden_out.stride(0), *clamped.stride(), *numbers_of(to_hidden),
+        sweeps, 0,
+        PRODUCTS=products, DIGITS=digits, CLAMPED=to_visible.clamped is not None, BETAS=to_hidden.betas is not None,
+        PACKED=to_hidden.packed, CHAINS=block_chains, UNITS=units,
+        **_options(products, units, to_visible.clamped is not None),
     )  # fmt: skip
 
 
@@ -336,7 +334,7 @@ def variants() -> Sequence[KernelVariant]:
         ("bf16", 256, True, False), ("bf16", 256, False, True), ("bf16x3", 128, False, False),
         ("bf16x3", 128, True, False), ("int8x3", 128, False, False), ("int8x3", 128, False, True),
     ):  # fmt: skip
-        digits, products = precision == "int8x3", 1 if precision == "bf16" else 3
+        digits, products = precision == "int8x3", PRODUCTS[precision]
         options = _options(products, units, clamped)
         threads = 32 * options.pop("num_warps")
         form = f"{', clamped' if clamped else ''}{', packed' if is_packed else ''}"

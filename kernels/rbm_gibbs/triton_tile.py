@@ -1,12 +1,16 @@
 """What the Triton kernels of block Gibbs with prepared weights share: states in words, draws from sums of products."""
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..common.triton_math import from_bits
+from ..common.triton_math import bits_of, from_bits
 from ..common.triton_runtime import helper
+from ..philox import signed_seed
 from .request import LaunchRequest
+
+MOST_CHAINS_INTERPRETED = 1024
 
 
 @helper
@@ -81,6 +85,16 @@ def as_words(states: Tensor) -> Tensor:
     return states.view(torch.int32) if states.dtype is torch.int64 else states
 
 
-def betas_of(half: LaunchRequest) -> tuple[bool, Tensor, float]:
-    """Whether each chain has its own, a tensor to pass for them, and the one of all."""
-    return (True, half.beta, 1.0) if isinstance(half.beta, Tensor) else (False, half.bias, half.beta)
+def betas_of(half: LaunchRequest) -> Tensor:
+    """The inverse temperature of each chain, or a tensor in its place, which the kernel then does not read."""
+    return half.bias if half.betas is None else half.betas
+
+
+def numbers_of(half: LaunchRequest) -> tuple[int | Tensor | None, ...]:
+    """The arguments ``beta_bits`` to ``first_chain``, in the order of every kernel."""
+    return bits_of(half.common_beta), signed_seed(half.seed), half.step, half.first_step, half.first_chain
+
+
+def chains_interpreted(chains: int) -> int:
+    """Chains of a program in the interpreter, where a program costs the same few milliseconds for any tile."""
+    return min(max(triton.next_power_of_2(chains), 16), MOST_CHAINS_INTERPRETED)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
-from boltzbench.kernels.rbm_gibbs.reference import probabilities
+from boltzbench.kernels.rbm_gibbs import probabilities
 from boltzbench.plugins.support.libraries import unavailable
 
 BOLTZBENCH_API = 1

@@ -23,7 +23,7 @@ from boltzbench.kernels.generalised_cross_entropy import reference as cross_entr
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
 from boltzbench.kernels.rbm_free_energy import reference as free_energy_reference
-from boltzbench.kernels.rbm_gibbs.reference import probabilities
+from boltzbench.kernels.rbm_gibbs import probabilities
 from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, statistics
 from boltzbench.kernels.sgld.reference import updated
 from boltzbench.kernels.sgld.request import Numbers, computing_dtype

@@ -19,6 +19,7 @@ from boltzbench.kernels.logsumexp import cuda_kernels as logsumexp
 from boltzbench.kernels.parallel_tempering import cuda_kernels as parallel_tempering
 from boltzbench.kernels.rbm_free_energy import cuda_kernels as rbm_free_energy
 from boltzbench.kernels.rbm_gibbs import cuda_kernels as rbm_gibbs
+from boltzbench.kernels.rbm_gibbs.tensor_cores import clusters, half_sweeps, resident
 from boltzbench.kernels.rbm_gradient import cuda_kernels as rbm_gradient
 from boltzbench.kernels.sgld import cuda_kernels as sgld
 from boltzbench.kernels.spin_glass import cuda_kernels as spin_glass
@@ -156,9 +157,9 @@ def test_other_forms_of_the_triton_kernels():
             [
                 *map(rbm_gibbs.module, rbm_gibbs.TYPES),
                 rbm_gibbs.gaussian_module(),
-                *(rbm_gibbs.tensor_core_module(name, packed) for name in rbm_gibbs.TILES for packed in (False, True)),
-                *(rbm_gibbs.cluster_module(name, packed) for name in rbm_gibbs.TILES for packed in (False, True)),
-                *map(rbm_gibbs.resident_module, rbm_gibbs.RESIDENT),
+                *(half_sweeps.module(name, packed) for name in half_sweeps.TILES for packed in (False, True)),
+                *(clusters.module(name, packed) for name in clusters.TILES for packed in (False, True)),
+                *map(resident.module, resident.KERNELS),
             ],
         ),
         (

@@ -567,12 +567,14 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
         temporary = tempfile.TemporaryDirectory(prefix="mutant-")
         folder = Path(temporary.name)
         folder_name = FOLDERS.get(operation, operation)
-        for source in (*(KERNELS / folder_name).glob("*.*"), *(KERNELS / "common").glob("*.cuh")):
+        shutil.copytree(KERNELS / folder_name, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        for source in (KERNELS / "common").glob("*.cuh"):
             shutil.copy(source, folder)
         shutil.copytree(KERNELS / "rows", folder / "rows")
-        text = (folder / file).read_text()
+        (changed,) = folder.rglob(file)
+        text = changed.read_text()
         assert text.count(old) >= 1, f"{file} no longer holds {old!r}"
-        (folder / file).write_text(text.replace(old, new))
+        changed.write_text(text.replace(old, new))
         package = importlib.import_module(f"boltzbench.kernels.{folder_name}")
         importlib.import_module(f"{package.__name__}.{module_name}")  # so that all else is there, and is not undone
         with (
@@ -580,8 +582,9 @@ def mutant(operation: str, file: str, old: str, new: str) -> Prepare:
             mock.patch.dict(vars(package)),
             mock.patch.object(package, "__path__", [str(folder)]),
         ):
-            for source in folder.glob("triton_*.py" if backend == "triton" else "cuda_kernels.py"):
-                sys.modules.pop(f"{package.__name__}.{source.stem}", None)
+            for source in folder.glob("triton_*.py" if backend == "triton" else "[ct]*_*"):  # and tensor_cores/
+                for name in [each for each in sys.modules if each.startswith(f"{package.__name__}.{source.stem}")]:
+                    sys.modules.pop(name)
                 vars(package).pop(source.stem, None)
             module = importlib.import_module(f"{package.__name__}.{module_name}")
         launch_shipped = PLUGINS[operation].prepare(backend, inputs, outputs)

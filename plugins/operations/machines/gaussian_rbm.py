@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from boltzbench import harness
@@ -11,7 +11,6 @@ from boltzbench.harness import (
     Advance,
     Agreement,
     Case,
-    CaseOptions,
     Cost,
     Expected,
     Inputs,
@@ -21,9 +20,10 @@ from boltzbench.harness import (
     Tensors,
 )
 from boltzbench.kernels.philox import Stream
-from boltzbench.kernels.rbm_gibbs import GibbsResult, gaussian_gibbs
-from boltzbench.kernels.rbm_gibbs.reference import draw_normals, draw_uniforms
+from boltzbench.kernels.rbm_gibbs import GibbsResult, draw_normals, draw_uniforms, gaussian_gibbs
+from boltzbench.plugins.exact.states import all_units, number_of
 from boltzbench.plugins.support import draws
+from boltzbench.plugins.support.block_gibbs import layers_case, make_outputs, sizes_of
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
 
@@ -34,12 +34,7 @@ CELLS = 32
 BETAS = {"hot": 0.25, "cold": 4.0}
 
 
-def _case(
-    chains: int, visible: int, hidden: int, sweeps: int = 1, scenario: str = "", **more: Unpack[CaseOptions]
-) -> Case:
-    sizes = {"chains": chains, "visible": visible, "hidden": hidden, "sweeps": sweeps}
-    return Case("gaussian_rbm", sizes, "float32", scenario, **more)
-
+_case = partial(layers_case, "gaussian_rbm")
 
 CASES = (
     _case(70, 100, 17),
@@ -54,7 +49,7 @@ CASES = (
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
     """Weights of scale 1/sqrt(units), and data some sigmas wide."""
-    chains, visible, hidden = (case.sizes[name] for name in ("chains", "visible", "hidden"))
+    chains, visible, hidden, sweeps = sizes_of(case)
     generator = torch.Generator(device).manual_seed(case.seed)
     random = partial(torch.randn, generator=generator, device=device)
     sigma = torch.exp(0.5 * random(visible))
@@ -70,7 +65,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "visible_bias": bias,
         "hidden_bias": random(hidden),
         "sigma": sigma,
-        "sweeps": case.sizes["sweeps"],
+        "sweeps": sweeps,
         "beta": BETAS.get(case.scenario, 1.0),
         "seed": case.seed + (1 << 63),
         "first_sweep": 3,
@@ -81,15 +76,6 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     if case.scenario == "clamped":
         inputs["clamped"] = random(visible) < -0.5
     return inputs
-
-
-def make_outputs(inputs: Inputs) -> Tensors:
-    states, hidden = inputs["states"], inputs["weights"].shape[1]
-    return {
-        "visible": torch.empty_like(states),
-        "hidden": states.new_empty((len(states), hidden), dtype=torch.uint8),
-        "hidden_probability": states.new_empty((len(states), hidden)),
-    }
 
 
 class _Reference:
@@ -155,7 +141,7 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
 
 
 def cost(case: Case) -> Cost:
-    chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
+    chains, visible, hidden, sweeps = sizes_of(case)
     units = chains * (visible + hidden) * sweeps
     flops = 2 * chains * visible * hidden * (2 * sweeps + 1)  # the last one for the probabilities
     return Cost(
@@ -205,7 +191,7 @@ def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreemen
     machine = {name: value.float() for name, value in machine.items()}
     weights, b, c, sigma = (value.double() for value in machine.values())
     chains, one = CHAINS if device.type == "cuda" else CPU_CHAINS, 1e-6 / len(betas) / (3 + visible)
-    every = (torch.arange(1 << hidden)[:, None] >> torch.arange(hidden) & 1).double()
+    every = all_units(hidden).double()
     fields = every @ weights.t()
     verdicts = []
     for number, beta in enumerate(betas):
@@ -220,8 +206,7 @@ def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreemen
                 "sweeps": 2, "beta": beta, "seed": seed + (number << 32), "first_sweep": 0, "first_chain": 0,
             }
         )  # fmt: skip
-        h, x = result["hidden"].cpu().long(), (result["visible"].cpu().double() - b) / sigma
-        index = (h << torch.arange(hidden)).sum(1)
+        index, x = number_of(result["hidden"].cpu()), (result["visible"].cpu().double() - b) / sigma
         verdicts.append(harness.chi_square(torch.bincount(index, minlength=len(law)), law, false_alarm=one))
         scores = (x - fields[index]) * beta**0.5
         others = {"their field": fields[index]}

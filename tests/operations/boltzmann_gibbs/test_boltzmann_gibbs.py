@@ -6,9 +6,14 @@ from unittest import mock
 
 import pytest
 import torch
-from boltzbench.kernels.boltzmann_gibbs import boltzmann_gibbs, cuda_kernels, prepare_spins, prepare_units
+from boltzbench.kernels.boltzmann_gibbs import (
+    boltzmann_gibbs,
+    cuda_kernels,
+    draw_uniforms,
+    prepare_spins,
+    prepare_units,
+)
 from boltzbench.kernels.boltzmann_gibbs.prepared import colour_units
-from boltzbench.kernels.boltzmann_gibbs.reference import draw_uniforms
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.ising import SpinMachine, lattice_couplings, units_of
 from boltzbench.plugins.operations.machines import boltzmann_gibbs as plugin

@@ -6,14 +6,13 @@ import math
 import pytest
 import torch
 from boltzbench.kernels.philox import Stream
-from boltzbench.kernels.rbm_gibbs import GibbsResult, gaussian_gibbs
-from boltzbench.kernels.rbm_gibbs.reference import draw_normals, draw_uniforms
-from operations.rbm_gibbs.test_rbm_gibbs import DEVICE, _backend
+from boltzbench.kernels.rbm_gibbs import GibbsResult, draw_normals, draw_uniforms, gaussian_gibbs
+from operations.rbm_gibbs.machines import ALL_BACKENDS, DEVICE, some_units
 
 U = 2.0**-24
 
 
-@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
+@pytest.fixture(params=ALL_BACKENDS)
 def backend(request):
     return request.param
 
@@ -36,7 +35,7 @@ def model(chains, visible_units, hidden_units, seed=0):
 def test_a_sweep_number_by_number(backend, size):
     v, w, b, c, sigma = model(*size)
     sigma = sigma * 1.1
-    held = torch.rand(v.shape, generator=torch.Generator().manual_seed(4)).to(DEVICE) < 0.3
+    held = some_units(v.shape)
     beta = torch.linspace(0.2, 2.0, len(v), device=DEVICE)
     at = {"seed": 2**63 + 5, "first_sweep": 2**32 - 1, "first_chain": 2**40}
     before = v.clone()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from boltzbench.kernels.rbm_gibbs import GibbsResult, gibbs, pack_states, prepare_weights, unpack_states
-from operations.rbm_gibbs.test_precisions import BACKENDS, DEVICE, SPLIT, model
+from operations.rbm_gibbs.machines import BACKENDS, DEVICE, SPLIT, model, some_units
 
 
 @pytest.mark.parametrize("units", [0, 1, 63, 64, 65, 200])
@@ -25,10 +25,10 @@ def test_bits_are_drawn_as_bytes_are(backend, precision, size):
     """Chains of their own temperature, a third of the units clamped; and rows beside the result stay as they are."""
     visible, weights, b, c = model(*size)
     chains, visible_units, hidden_units = size
-    held = torch.rand(visible.shape, generator=torch.Generator().manual_seed(4)).to(DEVICE) < 0.3
+    clamped = some_units(visible.shape)
     betas = torch.linspace(0.2, 2.0, chains, dtype=torch.float64, device=DEVICE)
     given = (prepare_weights(weights, precision), b, c, 2, betas)
-    rest = {"seed": 3, "first_chain": 5, "clamped": held, "return_hidden_probability": True, "backend": backend}
+    rest = {"seed": 3, "first_chain": 5, "clamped": clamped, "return_hidden_probability": True, "backend": backend}
     plain = gibbs(visible, *given, **rest)
     words = [(units + 63) // 64 for units in (visible_units, hidden_units)]
     band = [torch.full((chains + 2, n), -77, device=DEVICE) for n in words]

@@ -6,29 +6,15 @@ import math
 import pytest
 import torch
 from boltzbench.kernels import emulator
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.philox import Stream
-from boltzbench.kernels.rbm_gibbs import GibbsResult, cuda_kernels, gibbs, prepare_weights
-from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms
+from boltzbench.kernels.rbm_gibbs import GibbsResult, draw_uniforms, gibbs, prepare_weights
 from boltzbench.kernels.rbm_gibbs.reference import half_sweep as reference_half_sweep
 from boltzbench.kernels.rbm_gibbs.request import LaunchRequest
 from boltzbench.kernels.rbm_gibbs.states import aligned_rows
+from boltzbench.kernels.rbm_gibbs.tensor_cores.half_sweeps import matrix_half_sweep
+from boltzbench.kernels.rbm_gibbs.tensor_cores.tiles import TILES
 from boltzbench.plugins.operations.machines.rbm_gibbs import _Layer
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SPLIT = ("bf16", "bf16x3", "int8x3")
-BACKENDS = [name for name in ("torch", "triton", "cupy") if dispatch.unavailable(name, DEVICE) is None]
-NEEDS_CUPY = pytest.mark.skipif("cupy" not in BACKENDS, reason=str(dispatch.unavailable("cupy", DEVICE)))
-
-
-def model(chains, visible_units, hidden_units, seed=0, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    scale = 4.0 / math.sqrt(max(visible_units, hidden_units, 1))
-    visible = torch.randint(0, 2, (chains, visible_units), generator=generator, dtype=torch.uint8)
-    shapes = ((visible_units, hidden_units), (visible_units,), (hidden_units,))
-    weights, b, c = (torch.randn(shape, generator=generator) for shape in shapes)
-    return (visible.to(DEVICE), *((x.to(dtype)).to(DEVICE) for x in (scale * weights, b, c)))
-
+from operations.rbm_gibbs.machines import BACKENDS, DEVICE, NEEDS_CUPY, SPLIT, model
 
 # ---- what is prepared
 
@@ -256,10 +242,10 @@ def _half(precision, chains=150, given_units=100, units=70):
 def test_every_tile_and_order_of_threads_gives_the_same_states(precision, order):
     expected = _half(precision)
     reference_half_sweep(expected)
-    for tile in cuda_kernels.TILES[precision]:
+    for tile in TILES[precision]:
         half = _half(precision)
         with emulator.schedule(order):
-            cuda_kernels.tensor_core_half_sweep(half, half.weights, tile)
+            matrix_half_sweep(half, tile)
         assert torch.equal(half.out, expected.out), tile
         padding = half.out.as_strided((150, 10), (80, 1), 70)
         assert not padding.any()
@@ -268,13 +254,13 @@ def test_every_tile_and_order_of_threads_gives_the_same_states(precision, order)
 @pytest.mark.skipif("triton" not in BACKENDS or DEVICE.type != "cpu", reason="interprets")
 @pytest.mark.parametrize(("chains", "units", "given"), [(64, 32, 64), (256, 128, 32)])
 def test_every_triton_tile_gives_the_same_states(monkeypatch, chains, units, given):
-    from boltzbench.kernels.rbm_gibbs import triton_kernels
+    from boltzbench.kernels.rbm_gibbs import triton_kernels, triton_tile
 
     expected, half = _half("int8x3"), _half("int8x3")
     reference_half_sweep(expected)
-    monkeypatch.setattr(triton_kernels, "MOST_CHAINS_INTERPRETED", chains)
+    monkeypatch.setattr(triton_tile, "MOST_CHAINS_INTERPRETED", chains)
     monkeypatch.setattr(triton_kernels, "MATRIX_GIVEN", given)
-    monkeypatch.setitem(triton_kernels.MATRIX_UNITS, ("int8", 3), units)
+    monkeypatch.setitem(triton_kernels.MATRIX_UNITS, "int8x3", units)
     triton_kernels.half_sweep(half)
     assert torch.equal(half.out, expected.out)
 

@@ -5,21 +5,14 @@ import math
 
 import pytest
 import torch
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.philox import Stream
-from boltzbench.kernels.rbm_gibbs import GibbsResult, gibbs
-from boltzbench.kernels.rbm_gibbs.reference import draw_uniforms
+from boltzbench.kernels.rbm_gibbs import GibbsResult, draw_uniforms, gibbs
+from operations.rbm_gibbs.machines import ALL_BACKENDS, BACKENDS, DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
-def _backend(name):
-    reason = dispatch.unavailable(name, DEVICE)
-    return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
-
-
-@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
+@pytest.fixture(params=ALL_BACKENDS)
 def backend(request):
     return request.param
 
@@ -118,9 +111,8 @@ def test_strided_arguments(backend, strides, dtype):
 
 
 def test_the_backends_walk_together():
-    names = [name for name in ("torch", "triton", "cupy") if dispatch.unavailable(name, DEVICE) is None]
     arguments = model(40, 31, 18, exact=True)
-    results = [run(*arguments, 6, 0.5, seed=21, backend=name) for name in names]
+    results = [run(*arguments, 6, 0.5, seed=21, backend=name) for name in BACKENDS]
     for result in results[1:]:
         assert torch.equal(result.visible, results[0].visible)
         assert torch.equal(result.hidden, results[0].hidden)

@@ -8,7 +8,6 @@ from unittest import mock
 import pytest
 import torch
 from boltzbench.kernels import emulator
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.rbm_gibbs import (
     GibbsResult,
     cuda_kernels,
@@ -19,13 +18,13 @@ from boltzbench.kernels.rbm_gibbs import (
     triton_kernels,
 )
 from boltzbench.kernels.rbm_gibbs.triton_resident import MOST_UNITS
-from operations.rbm_gibbs.test_precisions import DEVICE, NEEDS_CUPY, SPLIT, model
+from operations.rbm_gibbs.machines import BACKENDS, DEVICE, NEEDS_CUPY, SPLIT, model, some_units
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = [(1, 1, 1), (70, 100, 17), (40, 64, 130), (3, 150, 33), (9, 128, 128), (5, 0, 7), (5, 7, 0)]
 
 PLANS_OF = {"torch": (), "triton": ("resident",), "cupy": ("resident", "cluster")}
-RESIDENT = [name for name in ("triton", "cupy") if not dispatch.unavailable(name, DEVICE)]
+RESIDENT = [name for name in BACKENDS if PLANS_OF[name]]
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def test_one_launch_draws_as_many_do(precision, size):
     """Whatever the order of threads, in bytes and in bits; sums of weights of few bits are exact in each precision."""
     visible, weights, b, c = model(*size)
     prepared = prepare_weights((16 * weights).round() / 16, precision)
-    held = torch.rand(visible.shape, generator=torch.Generator().manual_seed(4)).to(DEVICE) < 0.3
+    held = some_units(visible.shape)
     betas = torch.linspace(0.2, 2.0, len(visible), device=DEVICE)
     for clamped, beta in ((None, 1.3), (held.t().contiguous().t(), betas)):
         given = (prepared, b, c, 3, beta)
@@ -76,7 +75,7 @@ def test_one_launch_of_triton_draws_as_many_do(precision, size):
         pytest.skip("has no room")
     visible, weights, b, c = model(*size)
     prepared = prepare_weights((16 * weights).round() / 16, precision)
-    held = torch.rand(visible.shape, generator=torch.Generator().manual_seed(4)).to(DEVICE) < 0.3
+    held = some_units(visible.shape)
     betas = torch.linspace(0.2, 2.0, len(visible), device=DEVICE)
     for clamped, beta in ((None, 1.3), (None, betas), (held.t().contiguous().t(), betas)):
         given = (prepared, b, c, 3, beta)
@@ -104,7 +103,7 @@ def test_clusters_draw_as_half_sweeps_do(precision, size):
     """Whatever the order of threads and blocks: a block that ran ahead would read states that are not there yet."""
     visible, weights, b, c = model(*size)
     prepared = prepare_weights((16 * weights).round() / 16, precision)
-    held = torch.rand(visible.shape, generator=torch.Generator().manual_seed(4)).to(DEVICE) < 0.3
+    held = some_units(visible.shape)
     betas = torch.linspace(0.2, 2.0, len(visible), device=DEVICE)
     given = (prepared, b, c, 2, betas)
     rest = {"seed": 3, "first_sweep": 2**32 - 5, "first_chain": 2**40, "clamped": held, "backend": "cupy"}
@@ -221,7 +220,7 @@ class NothingIsRead(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("backend", [name for name in PLANS_OF if not dispatch.unavailable(name, DEVICE)])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_sweeps_are_counted_from_a_number_on_the_device_so_that_replays_go_on(backend):
     """The same states as with the number itself, in every plan; written to in place, the next states."""
     visible, weights, b, c = model(9, 70, 37)
@@ -248,7 +247,7 @@ def test_sweeps_are_counted_from_a_number_on_the_device_so_that_replays_go_on(ba
                 function(start, **arguments, seed=1, first_sweep=wrong)
 
 
-@pytest.mark.parametrize("backend", [name for name in ("torch", "cupy") if not dispatch.unavailable(name, DEVICE)])
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "triton"])
 def test_a_call_without_checks_reads_no_number_so_that_a_graph_can_hold_it(backend):
     visible, weights, b, c = model(9, 70, 37)
     prepared, betas = prepare_weights(weights, "int8x3"), torch.ones(9, device=DEVICE)

@@ -1,0 +1,59 @@
+"""The checks that the Gibbs samplers share: chains of units at inverse temperatures, some units clamped."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..common.dispatch import require_tensor
+
+
+def require_chains(first_chain: int, chains: int, units: int) -> None:
+    """Raise ValueError unless the chains' groups of four units fit the counter of the random stream."""
+    if first_chain < 0 or (first_chain + chains) * (units // 4 + 1) >= 1 << 63:
+        raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
+
+
+def require_clamped(clamped: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor | None:
+    """``clamped``, bool (units,) or (chains, units), expanded to ``shape``, which is (chains, units)."""
+    if clamped is None:
+        return None
+    require_tensor("clamped", clamped, (torch.bool,), device)
+    if clamped.shape not in (shape, shape[1:]):
+        raise ValueError(f"clamped must have shape {tuple(shape[1:])} or {tuple(shape)}, got {tuple(clamped.shape)}")
+    return clamped.expand(shape)
+
+
+def require_beta(beta: float | Tensor, chains: int, device: torch.device, *, positive: bool = False) -> float | Tensor:
+    """A float, or float64 (chains,), contiguous. Every kernel then reads the same bits."""
+    if isinstance(beta, Tensor):
+        require_tensor("beta", beta, (torch.float32, torch.float64), device)
+        if beta.shape != (chains,):
+            raise ValueError(f"beta must be a number or have shape ({chains},), got {tuple(beta.shape)}")
+        return beta.to(torch.float64).contiguous()
+    if not (math.isfinite(beta) and beta >= 0) or (positive and beta == 0):
+        raise ValueError(f"beta must be finite and {_range(positive)}, got {beta}")
+    return float(beta)
+
+
+def beta_faults(beta: float | Tensor, *, positive: bool = False) -> dict[str, Tensor]:
+    """For `require_no_fault`: the values of a tensor ``beta``."""
+    if not isinstance(beta, Tensor):
+        return {}
+    in_range = beta > 0 if positive else beta >= 0
+    return {f"beta must be finite and {_range(positive)}": ~(torch.isfinite(beta) & in_range).all()}
+
+
+def _range(positive: bool) -> str:
+    return "positive" if positive else "not negative"
+
+
+def require_no_fault(faults: Mapping[str, Tensor]) -> None:
+    """Raise ValueError with the first message for which the value, a bool on the device, is true.
+
+    All values come in one transfer, because each transfer from a GPU waits for it.
+    """
+    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
+        if fault:
+            raise ValueError(message)
