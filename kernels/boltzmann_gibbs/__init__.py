@@ -1,12 +1,12 @@
 """Heat-bath Gibbs sampling of a fully visible Boltzmann machine with any couplings: many sweeps of many chains.
 
-Energy ``E(x) = -1/2 x.W.x - b.x`` of units 0/1, ``p(x)`` proportional to ``exp(-beta E)``; or of spins -1 and +1,
-``E(s) = -1/2 s.J.s - h.s``, which is the same machine up to a constant: `boltzbench.kernels.ising` has the map. One
-sweep draws every unit once, ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij x_j)))``, those of one colour at once: no
-two of them are coupled.
+Energy ``E(x) = -1/2 x.W.x - b.x`` of units 0/1, with ``p(x)`` proportional to ``exp(-beta E)``. Spins -1 and +1 with
+``E(s) = -1/2 s.J.s - h.s`` are the same machine up to a constant; `boltzbench.kernels.ising` has the map. One sweep
+draws every unit once, ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij x_j)))``. Units of one colour are not coupled to
+each other, so a sweep draws them all at once.
 
 Sources: Ackley, Hinton and Sejnowski, Cognitive Science 9 (1985); Geman and Geman, IEEE PAMI 6 (1984); Gonzalez, Low,
-Gretton and Guestrin, AISTATS 2011, sweeps by colours.
+Gretton and Guestrin, AISTATS 2011 (sweeps by colours).
 """
 
 import torch
@@ -41,24 +41,25 @@ def boltzmann_gibbs(
     Args:
         states: (chains, n), not modified: uint8 units 0 or 1 for a machine of `prepare_units`, int8 spins -1 or +1 for
             one of `prepare_spins`.
-        machine: what one of these made, unless its sources were written to since.
-        sweeps: how many, at least 1.
+        machine: the result of one of these two. Its sources must not have been written to since.
+        sweeps: the number of sweeps, at least 1.
         beta: the inverse temperature, finite and not negative: a number, or one for each chain, shape (chains,),
             float32 or float64.
         seed: the key of the random stream, in [0, 2**64).
-        first_sweep: the number of the first sweep in the stream; a run continued passes the sweeps done so far.
-        first_chain: the number of the first chain in the stream; a batch split over calls gives the same states.
+        first_sweep: the number of the first sweep in the stream. To continue a run, pass the number of sweeps done so
+            far.
+        first_chain: the number of the first chain in the stream. A batch split over calls draws the same states.
         clamped: bool, shape (n,) or (chains, n): these units keep their state.
-        out: contiguous tensor to write to, sharing no memory with the arguments.
-        check_values: look for states other than the two, and at the values of a tensor ``beta``. On a GPU this waits
-            for the device; a loop that calls again and again with its own states can do without.
+        out: contiguous tensor to write to. It shares no memory with the arguments.
+        check_values: check the states and the values of a tensor ``beta``. On a GPU this waits for the device; a loop
+            over its own states can switch it off.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``. With ``cupy`` a machine has at most 57088 units, which
-            is what the shared memory of an H200 holds.
+            fill the shared memory of an H200.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype, or ``machine`` is not prepared.
-        ValueError: shapes do not match, a state is not one of the two, a number is out of range, the machine is out of
-            date or too large, or ``backend`` is unknown or cannot run here.
+        ValueError: shapes do not match, a state is not one of the two values, a number is out of range, the machine is
+            out of date or too large, or ``backend`` is unknown or cannot run here.
 
     The unit at place ``k`` of the machine's order draws word ``k % 4`` of group ``(first_chain + i) * ceil(n / 4) + k
     // 4`` for chain ``i``, at step ``first_sweep + t`` of the stream ``BOLTZMANN_UNITS``, and is 1 if ``u (1 +
@@ -67,7 +68,7 @@ def boltzmann_gibbs(
     if not isinstance(machine, PreparedMachine):
         raise TypeError(f"machine must come from prepare_units or prepare_spins, got {type(machine).__name__}")
     if not machine.is_current:
-        raise ValueError("machine must not have its sources written to after it was prepared: prepare it again")
+        raise ValueError("machine is out of date, its sources were written to: prepare it again")
     require_tensor("states", states, (torch.int8 if machine.spins else torch.uint8,), machine.biases.device)
     if states.ndim != 2 or states.shape[1] != machine.units:
         raise ValueError(f"states must have shape (chains, {machine.units}), got {tuple(states.shape)}")

@@ -1,24 +1,24 @@
-// Sweeps of a Boltzmann machine by colours in CUDA C, all of them in one launch; see reference.py for the model.
+// All sweeps of a Boltzmann machine by colours in one launch, in CUDA C; see reference.py for the model.
 //
-// Bound by instructions: states never leave shared memory, and the links, 8 bytes each, are read by whole warps at once.
-// On sm_90 four links of 32 chains take 22 instructions, among them two loads of links and four of other units' words;
-// of a row of the matrix four weights take 14. A unit takes some 75 besides: its share of a Philox call, the test, the
-// ballot, and finding its links. Predicted, not measured, for an H200 that issues four instructions a clock on each of
-// 132 multiprocessors at 1.98 GHz, with chains enough to fill it: 340 updates/ns for up to four neighbours, 280 for up
-// to eight, 8 for 1024 units that are all coupled.
+// Bound by the issue of instructions: states never leave shared memory, and all lanes of a warp read the same links, 8
+// bytes each. On sm_90 four links of 32 chains take 22 instructions, among them two loads of links and four of the
+// other units' words; four weights of a row of the matrix take 14. Each unit takes some 75 more: its share of a Philox
+// call, the test, the ballot, and the search for its links. Predicted, not measured, for an H200 that issues four
+// instructions a clock on each of 132 multiprocessors at 1.98 GHz, with chains enough to fill it: 340 updates/ns for up
+// to four neighbours, 280 for up to eight, 8 for 1024 units that are all coupled.
 //
-// Design: a block has 32 chains, one for each lane. The state of a unit is a word, a bit for each chain, so that a unit
-// is drawn by a ballot, and read by all lanes at one address. Units lie in the order of the sweep. Of a colour each
-// warp takes four neighbouring units at a time, which share a Philox call in every lane. Where colours are small and
-// lists long (all units coupled: one unit for each colour) the warps of a block share each unit instead, and read its
-// row of the matrix, whose words lie four to a load: each sums its part, and one warp for each unit adds the parts,
-// always in the same order.
+// Design: a block has 32 chains, one for each lane. The states of a unit are the bits of a word, one for each chain
+// (multi-spin coding): a ballot writes the word, and all lanes read it at one address. Units lie in the order of the
+// sweep. Each warp draws four neighbouring units of a colour at a time, which share a Philox call in every lane. Where
+// colours are small and lists long (if all units are coupled, each colour has one unit), the warps of a block share
+// each unit instead and read its row of the matrix, four words in a load. Each warp sums its part of the row, and one
+// warp for each unit adds the parts, always in the same order.
 #include "philox.cuh"
 
 constexpr int WARPS = 8;
 constexpr int QUAD = 4;  // units that share a Philox call
 
-// What is the same for the whole launch.
+// The same for all threads of a launch.
 struct Settings {
     Keys keys;
     i64 chains, first_chain, clamped_stride_chain, clamped_stride_unit;
@@ -27,9 +27,10 @@ struct Settings {
     u32 first_step, sweeps, low;
 };
 
-// order: (units,) the caller's number of each unit. colours: (colours + 1,) where each begins. first: (units + 1,)
-// where the links of each begin, in loads; links: two to a load, of each 4 times the other unit and the bits of the
-// weight. rows: of the matrix, (units, units rounded up to fours), zero beyond the last. biases: (units,).
+// order: (units,), the caller's number of each unit. colours: (colours + 1,), the first unit of each colour. first:
+// (units + 1,), the first load of each unit's links. links: two in a load; each holds 4 times the other unit, and the
+// bits of the weight. rows: the matrix, (units, units rounded up to a multiple of 4), zero beyond the last unit.
+// biases: (units,).
 struct Machine {
     const i64* order;
     const i32* colours;
@@ -39,7 +40,7 @@ struct Machine {
     const float* biases;
 };
 
-// The weight of a link whose other unit is 1 in the lane's chain. `place`: of that unit's word, in bytes.
+// Adds the weight of a link if its other unit is 1 in the lane's chain. `place`: the byte offset of that unit's word.
 __device__ __forceinline__ void add_link(float& sum, const u32* state, u32 place, u32 weight, u32 own_bit) {
     if (*reinterpret_cast<const u32*>(reinterpret_cast<const char*>(state) + place) & own_bit)
         sum += __uint_as_float(weight);
@@ -60,7 +61,7 @@ __device__ __forceinline__ float sum_of_links(const Machine& machine, const u32*
     return even + odd;
 }
 
-// A warp's part of the sum over a row of the matrix: every WARPSth four of its `fours`.
+// A warp's part of the sum over a row of the matrix: the fours of weights warp, warp + WARPS, ... below `fours`.
 __device__ __forceinline__ float part_of_row(const float4* row, const u32* state, int fours, int warp, u32 own_bit) {
     const uint4* const words = reinterpret_cast<const uint4*>(state);
     float even = 0.0f, odd = 0.0f;
@@ -76,8 +77,8 @@ __device__ __forceinline__ float part_of_row(const float4* row, const u32* state
     return even + odd;
 }
 
-// states, out: (chains, units), bytes `low` and 1. clamped: bool (chains, units) with strides, or null. betas: double
-// (chains,), or null for beta. SHARED: all warps take part in every unit; else each warp has units of its own.
+// states, out: (chains, units), bytes `low` and 1. clamped: bool (chains, units), with strides, or null. betas: double
+// (chains,), or null for beta. SHARED: all warps work on every unit; otherwise each warp has its own units.
 template <bool SHARED>
 __global__ void __launch_bounds__(32 * WARPS, 4)
     sweeps_by_colour(const unsigned char* states, unsigned char* out, const i64* order, const i32* colours,
@@ -102,14 +103,14 @@ __global__ void __launch_bounds__(32 * WARPS, 4)
     const bool holds = clamped && mine;
     const unsigned char* held = clamped + chain * settings.clamped_stride_chain;
 
-    // Draws a unit in all 32 chains, from the sum of its links and a random word: u (1 + exp(-x)) < 1, times 2^24.
+    // Draws a unit in all 32 chains, from the sum of its links and a random word: u (1 + exp(-x)) < 1, times 2**24.
     const auto draw = [&](int unit, float sum, u32 random) {
         bool up = (float)(random >> 8) * (1.0f + exp2_flushed(scale * (biases[unit] + sum))) < 16777216.0f;
         if (holds && held[order[unit] * settings.clamped_stride_unit]) up = state[unit] & own_bit;
         const u32 word = __ballot_sync(warp_mask, up);
         if (lane == 0) state[unit] = word;
     };
-    __syncthreads();  // all states are there
+    __syncthreads();  // all states are loaded
     for (u32 sweep = 0; sweep < settings.sweeps; ++sweep) {
         const u32 step = settings.first_step + sweep;
         for (int colour = 0; colour < settings.colours; ++colour) {
@@ -124,7 +125,7 @@ __global__ void __launch_bounds__(32 * WARPS, 4)
                             draw(unit, sum_of_links(machine, state, unit, own_bit), random.word[i]);
                     }
                 }
-                __syncthreads();  // all of a colour before the next
+                __syncthreads();  // all of a colour is drawn before the next
             } else {
                 for (int quad = begin / QUAD; quad * QUAD < end; ++quad) {
 #pragma unroll
@@ -134,7 +135,7 @@ __global__ void __launch_bounds__(32 * WARPS, 4)
                             parts[i][warp][lane] =
                                 part_of_row(machine.rows + (i64)unit * fours, state, fours, warp, own_bit);
                     }
-                    __syncthreads();  // all parts are there
+                    __syncthreads();  // all parts are written
                     const int unit = quad * QUAD + warp;
                     if (warp < QUAD && unit >= begin && unit < end) {
                         const Words random = random_words(group + quad, settings.keys, step, STREAM_BOLTZMANN_UNITS);
@@ -145,7 +146,7 @@ __global__ void __launch_bounds__(32 * WARPS, 4)
                         for (int part = 0; part < WARPS; ++part) sum += parts[warp][part][lane];
                         draw(unit, sum, warp & 2 ? upper : lower);
                     }
-                    __syncthreads();  // the units are drawn, and their parts can be overwritten
+                    __syncthreads();  // all units are drawn, so that the parts may be overwritten
                 }
             }
         }

@@ -1,4 +1,4 @@
-"""LaunchRequest of a Boltzmann machine in CUDA C: launching `boltzmann_gibbs.cu`."""
+"""Sweeps of a Boltzmann machine in CUDA C: launching `boltzmann_gibbs.cu`."""
 
 import ctypes
 import functools
@@ -18,14 +18,14 @@ WARPS, QUAD, CHAINS = 8, 4, 32
 """Warps of a block, units that share a Philox call, chains of a block; as in the .cu."""
 PARTS_BYTES = QUAD * WARPS * 32 * 4
 MOST_SHARED_BYTES = 227 * 1024
-"""Of a block on the emulator, as on sm_90 and sm_100."""
+"""Of a block in the emulator, as on sm_90 and sm_100."""
 LONG_LIST = 32
-"""Links for each unit from which on the warps of a block share it, where there are few units of a colour: each warp has
-a load then. An assumption until it is measured."""
+"""With at least so many links for each unit, and few units of a colour, the warps of a block share each unit: every
+warp then has a load. An assumption, not measured."""
 
 
 class Settings(ctypes.Structure):
-    """As in the .cu."""
+    """`Settings` of the .cu."""
 
     _fields_ = (
         ("keys", ctypes.c_uint32 * 20),
@@ -60,13 +60,13 @@ def module() -> CudaModule:
 
 
 def shares_units(machine: PreparedMachine) -> bool:
-    """Whether the warps of a block take part in every unit: few units of a colour, and long lists."""
+    """Whether all warps of a block work on every unit: for few units of a colour and long lists of links."""
     quads = sum(-(-size // QUAD) for size in machine.sizes)
     return quads < WARPS * len(machine.sizes) and len(machine.links) >= LONG_LIST * machine.units
 
 
 def run(work: LaunchRequest) -> None:
-    """Write ``work.out``. There is at least one chain and one unit."""
+    """Write ``work.out``, which is not empty."""
     machine = work.machine
     shared = shares_units(machine)
     room = MOST_SHARED_BYTES
@@ -76,10 +76,10 @@ def run(work: LaunchRequest) -> None:
     most_units = (room - PARTS_BYTES) // 16 * 4
     if machine.units > most_units:
         raise ValueError(
-            f"machine must have at most {most_units} units for backend cupy, whose states lie in shared memory; "
-            f"it has {machine.units}"
+            f"machine must have at most {most_units} units for backend cupy, which keeps states in shared memory, "
+            f"got {machine.units}: use backend triton or torch"
         )
-    quads = max(-(-size // QUAD) for size in machine.sizes) + 1  # one more where a colour begins within one
+    quads = max(-(-size // QUAD) for size in machine.sizes) + 1  # a colour may begin within four
     module().launch(
         f"sweeps_by_colour<{str(shared).lower()}>",
         (-(-len(work.out) // CHAINS),),
@@ -94,7 +94,7 @@ def run(work: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Both kernels: for a lattice of 64 x 64, and for 1024 units that are all coupled."""
+    """Both kernels: units by warps on a lattice of 64 x 64, and rows by blocks for 1024 units that are all coupled."""
     return [
         CudaVariant(
             name=name,

@@ -1,8 +1,8 @@
-"""A Boltzmann machine made ready for sampling: its units coloured, and for each the units that it is coupled to.
+"""A Boltzmann machine prepared for sampling: a colouring of its units, and a list of neighbours for each.
 
-Units of one colour are not coupled to each other, so that they can be drawn at once. The colouring is Welsh's and
-Powell's: units by falling number of neighbours, each in the first colour that none of its neighbours has. That is two
-colours for a lattice of even sides, and n for n units that are all coupled.
+Units of one colour are not coupled to each other, so a kernel can draw them all at once. The colouring is that of Welsh
+and Powell: each unit, in order of falling degree, takes the first colour that no neighbour has. A lattice of even sides
+gets two colours, and n units that are all coupled get n.
 
 Source: Welsh and Powell, Computer Journal 10 (1967).
 """
@@ -17,24 +17,24 @@ from ..machines.spins_and_units import require_bonds, units_of
 
 DTYPES = (torch.float32, torch.float64)
 LINKS_OF_A_STEP = 4
-"""The list of a unit is filled up to a multiple of so many, with links of weight 0."""
+"""Links of weight 0 fill the list of each unit up to a multiple of so many."""
 MOST_LINKS = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedMachine:
-    """What `prepare_units` or `prepare_spins` made of a machine of ``n`` units, for `boltzmann_gibbs`.
+    """A machine of ``n`` units for `boltzmann_gibbs`, from `prepare_units` or `prepare_spins`.
 
-    Units are numbered here in the order in which a sweep draws them: colour by colour, in a colour as the caller
-    numbers them. Weights and biases are those of 0/1 units, rounded to float32.
+    Units have the order in which a sweep draws them: colour by colour, and by the caller's numbers within a colour.
+    Weights and biases are those of 0/1 units, rounded to float32.
 
     - ``spins``: whether states are spins -1 and +1 rather than units 0 and 1.
-    - ``order``: int64 (n,), the caller's number of each unit; ``rank``, its inverse.
-    - ``colours``: int32 (colours + 1,), where each begins in the order.
-    - ``weights``: float32 (n, n rounded up to a multiple of 4), 0 beyond the last; ``biases``: float32 (n,).
-    - ``first``: int32 (n + 1,), half of where the links of each unit begin; ``links``: int32 (links, 2), 4 times the
-      unit that it is coupled to (the place of a word, in bytes) and the bits of the weight.
-    - ``sources``: the caller's tensors, and their version counters then.
+    - ``order``: int64 (n,), the caller's number of each unit; ``rank``: the inverse permutation.
+    - ``colours``: int32 (colours + 1,), the first unit of each colour; ``sizes``: how many units each colour has.
+    - ``weights``: float32 (n, n rounded up to a multiple of 4), 0 beyond the last unit; ``biases``: float32 (n,).
+    - ``first``: int32 (n + 1,), half of the number of each unit's first link.
+    - ``links``: int32 (links, 2), 4 times the neighbour (the byte offset of its word), and the bits of the weight.
+    - ``sources``: the caller's tensors, with their version counters at the time.
     """
 
     spins: bool
@@ -50,37 +50,37 @@ class PreparedMachine:
 
     @property
     def units(self) -> int:
-        """How many there are."""
+        """The number of units."""
         return len(self.biases)
 
     @property
     def is_current(self) -> bool:
-        """False once a source was written to in place. A tensor made in inference mode counts no versions."""
+        """False after a source was written to in place. Tensors made in inference mode count no versions."""
         return all(version is None or version == source._version for source, version in self.sources)
 
 
 def prepare_units(weights: Tensor, biases: Tensor) -> PreparedMachine:
-    """The machine of 0/1 units ``E(x) = -1/2 x.W.x - b.x``, for any number of calls of `boltzmann_gibbs`.
+    """Prepare the machine of 0/1 units ``E(x) = -1/2 x.W.x - b.x`` for any number of calls of `boltzmann_gibbs`.
 
     Args:
-        weights: ``W``, (n, n), float32 or float64, symmetric, 0 on the diagonal and where there is no bond, finite.
+        weights: ``W``, (n, n), float32 or float64, finite, symmetric, 0 on the diagonal and where there is no bond.
         biases: ``b``, (n,), of the same dtype.
 
-    The result keeps references to both and is out of date once they are written to; `boltzmann_gibbs` then refuses it.
+    The result keeps references to both. After a write to either it is out of date, and `boltzmann_gibbs` raises.
 
     Raises:
-        TypeError: an argument is no dense tensor of a supported dtype.
-        ValueError: it is of a wrong shape, not finite, not symmetric, or couples a unit with itself.
+        TypeError: an argument is not a dense tensor of a supported dtype.
+        ValueError: an argument has a wrong shape or is not finite, or ``weights`` is not symmetric or couples a unit
+            with itself.
     """
     _require("weights", weights, "biases", biases)
     return _prepare(weights, biases, False, (weights, biases))
 
 
 def prepare_spins(couplings: Tensor, fields: Tensor) -> PreparedMachine:
-    """The machine of spins ``E(s) = -1/2 s.J.s - h.s``, as that of the units ``x = (s + 1) / 2``.
+    """Prepare the machine of spins ``E(s) = -1/2 s.J.s - h.s``, as that of the units ``x = (s + 1) / 2``.
 
-    Arguments and errors are as those of `prepare_units`; see `boltzbench.kernels.ising.units_of` for the map, which is
-    computed in float64.
+    Arguments and errors are those of `prepare_units`. `boltzbench.kernels.ising.units_of` computes the map, in float64.
     """
     _require("couplings", couplings, "fields", fields)
     machine = units_of(couplings.double(), fields.double())
@@ -94,13 +94,13 @@ def _require(name: str, matrix: Tensor, vector_name: str, vector: Tensor) -> Non
 
 
 def colour_units(bonds: Tensor) -> Tensor:
-    """A colour for each unit, int64 (n,) on the CPU, such that no two of ``bonds``, bool (n, n), share one."""
+    """A colour for each unit, int64 (n,) on the CPU; units with a bond, bool (n, n), have different ones."""
     bonds = bonds.cpu()
     colour = torch.full((len(bonds),), -1)
     taken = torch.zeros(len(bonds) + 1, dtype=torch.bool)
     for unit in torch.argsort(bonds.sum(1), descending=True, stable=True).tolist():
         around = colour[bonds[unit]]
-        taken[around] = True  # -1, of those that have none yet, is the last place, which is never looked at
+        taken[around] = True  # neighbours without a colour have -1, the last element, which no unit can take
         colour[unit] = int((~taken).nonzero()[0])
         taken[around] = False
     return colour

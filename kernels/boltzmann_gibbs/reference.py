@@ -1,6 +1,6 @@
-"""LaunchRequest of a Boltzmann machine in torch: the ``torch`` backend, and the random numbers that all backends draw.
+"""Sweeps of a Boltzmann machine in torch: the ``torch`` backend, and the random numbers of all backends.
 
-One sweep draws, colour by colour, ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij x_j)))`` for each unit.
+One sweep draws ``x_i ~ Bernoulli(sigmoid(beta (b_i + sum_j W_ij x_j)))`` for each unit, colour by colour.
 """
 
 import torch
@@ -17,7 +17,7 @@ def draw_uniforms(shape: torch.Size, seed: int, step: int, first_chain: int, dev
 
 
 def run(sweeps: LaunchRequest) -> None:
-    """Write ``sweeps.out``. Sums are float32. There is at least one chain and one unit."""
+    """Write ``sweeps.out``, which is not empty. Sums are float32."""
     machine = sweeps.machine
     x = sweeps.in_order().to(torch.float32)
     clamped = None if sweeps.clamped is None else sweeps.clamped[:, machine.order]

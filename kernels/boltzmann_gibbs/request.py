@@ -1,4 +1,4 @@
-"""What the backends are asked for: many sweeps of many chains."""
+"""Many sweeps of many chains: what every backend implements."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from .prepared import PreparedMachine
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """``out`` is what ``sweeps`` sweeps make of ``states``; both are uint8 (chains, units), contiguous.
+    """``out`` receives the states after ``sweeps`` sweeps from ``states``; both are uint8 (chains, units), contiguous.
 
     - ``low``: the byte of a unit at 0, or of a spin -1; the other state is 1.
     - ``beta``: a number, or float64 (chains,), contiguous.
-    - ``clamped``: bool (chains, units), any strides, or None: these keep their state.
+    - ``clamped``: bool (chains, units), any strides, or None: these units keep their state.
     """
 
     states: Tensor
@@ -36,6 +36,6 @@ class LaunchRequest:
         return self.states[:, self.machine.order] == 1
 
     def put(self, up: Tensor) -> None:
-        """Write ``out`` from states in the order of the machine, (chains, units), 0 or 1."""
+        """Write ``out`` from states 0 or 1 in the order of the machine, (chains, units)."""
         up = up[:, self.machine.rank].to(torch.uint8)
         self.out.copy_(up if self.low == 0 else 2 * up - 1)  # -1 is the byte 255

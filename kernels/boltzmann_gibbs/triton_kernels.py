@@ -1,11 +1,12 @@
-"""LaunchRequest of a Boltzmann machine by colours in Triton, all of them in one launch; see reference.py for the model.
+"""All sweeps of a Boltzmann machine by colours in one launch, in Triton; see reference.py for the model.
 
-Bound by the loads of states: of each link a byte for each chain, from the cache, where the states of all chains (a byte
-each, the chains of a unit side by side) stay as long as they fit. Links, sums and random numbers stay in registers.
+Bound by the loads of states: for each link one byte of each chain. They come from the cache as long as the states of
+all chains fit in it; a state is a byte, and the chains of a unit are neighbours. Links, sums and random numbers stay in
+registers.
 
-A program has a block of chains and takes them through all sweeps, with a barrier between two colours. It draws sixteen
-neighbouring units of a colour at a time, each four of which share a Philox call, and sums one link of each in a step;
-or, where colours are small, one unit, of which it sums sixteen.
+A program advances a block of chains through all sweeps, with a barrier between two colours. It draws sixteen
+neighbouring units of a colour at a time, of which four share a Philox call, and sums one link of each unit in a step.
+Where colours are small, it draws one unit at a time and sums sixteen of its links in a step.
 """
 
 from collections.abc import Sequence
@@ -25,21 +26,21 @@ from .request import LaunchRequest
 BLOCK_CHAINS = 64
 WARPS = 4
 TILES = {False: (16, 1), True: (1, 16)}
-"""Units drawn at a time and links summed in a step, by whether units are taken one by one."""
+"""Units drawn at a time and links summed in a step. The key: whether units are drawn one by one."""
 INTERPRETED = 1 << 20
-"""Elements of a tile where a step costs some milliseconds whatever its tile."""
+"""Elements of a tile in the interpreter, where a step costs some milliseconds for any tile."""
 
 
 @triton.jit(do_not_specialize=["beta_bits", "seed", "first_step", "first_chain", "sweeps", "colours"])
 def sweeps_kernel(
     state,  # uint8 (units, chains), 0 or 1, in the machine's order; in place
     colour_begin,  # int32 (colours + 1,)
-    first,  # int32 (units + 1,), half of where links begin
-    links,  # int32 (links, 2): 4 times the other unit, and the bits of the weight, which `weights` reads
-    weights,  # float32 (links, 2)
+    first,  # int32 (units + 1,), half of the number of each unit's first link
+    links,  # int32 (links, 2): 4 times the other unit, and the bits of the weight
+    weights,  # float32 (links, 2), the same memory
     biases,  # float32 (units,)
     clamped,  # bool (units, chains), read if CLAMPED
-    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
+    betas,  # float64 (chains,), read if BETAS; otherwise beta_bits holds the common one
     chains,
     units,
     colours,
@@ -98,11 +99,11 @@ def sweeps_kernel(
                     held = tl.load(clamped + place, mask=mask, other=0)
                     up = tl.where(held != 0, tl.load(state + place, mask=mask, other=0), up)
                 tl.store(state + place, up, mask=mask)
-            tl.debug_barrier()  # all of a colour before the next
+            tl.debug_barrier()  # all of a colour is drawn before the next
 
 
 def run(work: LaunchRequest) -> None:
-    """Write ``work.out``. There is at least one chain and one unit."""
+    """Write ``work.out``, which is not empty."""
     machine, chains = work.machine, len(work.out)
     state = work.in_order().t().contiguous().view(torch.uint8)
     clamped = None if work.clamped is None else work.clamped[:, machine.order].t().contiguous()
@@ -123,7 +124,7 @@ def run(work: LaunchRequest) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Sixteen units at a time, and one."""
+    """Both tiles: sixteen units at a time, and one."""
     return [
         TritonVariant(
             name=name,

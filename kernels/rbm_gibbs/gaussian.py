@@ -6,7 +6,7 @@ for all hidden units, then ``v_i ~ Normal(b_i + sigma_i sum_j W_ij h_j, sigma_i^
 
 Source: Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313 (2006),
 supporting material. Cho, Ilin and Raiko, "Improved learning of Gaussian-Bernoulli restricted Boltzmann machines", ICANN
-2011, divide by ``sigma_i^2`` in the last term: their weights are ``sigma_i W_ij`` of these.
+2011, divide by ``sigma_i^2`` in the last term, so their weights are ``sigma_i W_ij``.
 """
 
 from functools import partial
@@ -49,13 +49,13 @@ def gaussian_gibbs(
         hidden_bias: float32, one value for each hidden unit.
         beta: the inverse temperature, finite and positive: a number, or float32 or float64 of shape (chains,).
         sweeps, seed, first_sweep, first_chain, clamped, return_hidden_probability, out, check_values, backend: as in
-            `gibbs`; there is one plan, a launch for each half sweep.
+            `gibbs`. The only plan is a launch for each half sweep.
 
     Raises:
         TypeError: an argument is not a dense tensor of float32 (``clamped``: bool).
-        ValueError: shapes do not match, a number is NaN or infinite or out of range, or ``backend`` cannot run here.
+        ValueError: shapes do not match, a number is NaN, infinite or out of range, or ``backend`` cannot run here.
 
-    A hidden unit draws as it does in `gibbs`. Visible unit ``i`` of chain ``n`` in sweep ``t`` draws normal number
+    Hidden units draw as in `gibbs`. Visible unit ``i`` of chain ``n`` in sweep ``t`` draws normal number
     ``i % 4`` of group ``(first_chain + n) * ceil(units / 4) + i // 4`` at step ``first_sweep + t`` of the same stream.
     """
     require_tensor("visible", visible, (torch.float32,), None)

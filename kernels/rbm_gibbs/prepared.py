@@ -1,22 +1,23 @@
-"""Weights split for tensor cores: which precisions there are, and what each of them adds to a logit's error.
+"""Weights split for tensor cores: the precisions, and the error that each adds to a logit.
 
-States are 0 or 1, hence exact in bfloat16 and in int8, so float32 weights need three products, not nine.
+States are 0 or 1, which bfloat16 and int8 hold exactly. So float32 weights need three products, not nine.
 
 ========= ================================================ ======================================================
-precision the weights are held as                          error of the sum of the weights ``w`` of the units at 1
+precision form of the weights ``W``                        error of the sum of the weights ``w`` of units at 1
 ========= ================================================ ======================================================
-float32   they are, in their own dtype                     ``K u sum|w|``, ``u = 2**-24``: sums in any order
+float32   ``W`` in its own dtype                           ``K u sum|w|``, ``u = 2**-24``: sums in any order
 bf16      ``W1 = bfloat16(W)``                             ``2**-8 sum|w|``, and ``2 K u (1 + 2**-8) sum|w|``
-bf16x3    ``W1 + W2 + W3``, each the bfloat16 of what the  none for ``|w| >= 2**-109``: three times 8 bits are a
-          parts before it leave                            float32's 24; and ``6 K u (1 + 2**-6) sum|w|``
+bf16x3    ``W1 + W2 + W3``, each the bfloat16 of the rest  ``6 K u (1 + 2**-6) sum|w|``; the split is exact for
+          after the parts before it                        ``|w| >= 2**-109``: three times 8 bits are 24 bits
 int8x3    ``s (2**16 D1 + 2**8 D2 + D3)``, digits of 8     ``s / 2`` for each unit at 1, at most ``1.004 * 2**-23``
-          bits and for each unit drawn one power of two    times the largest weight of the unit drawn; the sums
-          ``s``                                            are exact in int32, in any order
+          bits, and one power of two ``s`` for each drawn  times the largest weight of the drawn unit; the sums
+          unit                                             are exact in int32, in any order
 ========= ================================================ ======================================================
 
-K units are given. ``2 u`` and not ``u`` stands where tensor cores add: they cut what they align instead of rounding it
-(Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021).
-To each comes the rounding of the last few steps, ``3 u (|bias| + sum|w|)``, and all is scaled by ``beta``.
+K is the number of given units. Where tensor cores add, the error is ``2 u`` instead of ``u``, because they truncate
+aligned terms instead of rounding them (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores",
+PeerJ Computer Science 7:e330, 2021). The last few steps round by another ``3 u (|bias| + sum|w|)``, and ``beta`` scales
+the total.
 """
 
 from dataclasses import dataclass
@@ -27,29 +28,29 @@ from torch import Tensor
 from ..common.dispatch import require_tensor
 
 PRODUCTS = {"bf16": 1, "bf16x3": 3, "int8x3": 3}
-"""Of the precisions that split weights: how many products replace the one of float32."""
+"""The number of products in each precision that splits the weights."""
 PRECISIONS = ("float32", *PRODUCTS)
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 UNITS_MULTIPLE = 128
-"""The rows of an operand fill whole tiles of every kernel, so that none of them looks for an end."""
+"""The rows of an operand fill whole tiles of every kernel, so that no kernel masks loads of weights."""
 GIVEN_MULTIPLE = 64
 LARGEST_NUMBER = 0x7F7F7F
-"""What three signed digits of 8 bits reach, each at most 127."""
+"""The largest number of three signed digits of 8 bits, each at most 127."""
 MOST_UNITS = 1 << 24
-"""Where a unit lies in a tile of 128 chains is a number of 32 bits."""
+"""So many units keep offsets in a tile of 128 chains within 32 bits."""
 MOST_GIVEN_UNITS = 1 << 16
-"""``256 sum D1 + sum D2`` of so many units stays within an int32."""
+"""So many given units keep ``256 sum D1 + sum D2`` within an int32."""
 
 
 @dataclass(frozen=True, eq=False)
 class Operand:
-    """The matrix of one half sweep, a row for each unit drawn, with zeros beyond the last unit.
+    """The matrix of one half sweep: a row for each drawn unit, and zeros beyond the last unit.
 
-    - ``parts``: bfloat16 or int8, (products, units drawn, units given), contiguous, both numbers of units rounded up
-      to `UNITS_MULTIPLE` and `GIVEN_MULTIPLE`.
-    - ``scale``: float32 (units drawn, rounded up), powers of two, for ``int8x3``; else None.
-    - ``given_units``: how many there are, not rounded up.
+    - ``parts``: bfloat16 or int8, (products, drawn units, given units), contiguous, with both numbers of units rounded
+      up to multiples of `UNITS_MULTIPLE` and `GIVEN_MULTIPLE`.
+    - ``scale``: float32 (drawn units, rounded up), powers of two, for ``int8x3``; otherwise None.
+    - ``given_units``: the number of given units, not rounded up.
     """
 
     parts: Tensor
@@ -61,16 +62,17 @@ class Operand:
         return "int8x3" if self.scale is not None else "bf16" if len(self.parts) == 1 else "bf16x3"
 
     def numbers(self) -> Tensor:
-        """The whole numbers that the digits of ``int8x3`` stand for: float64, (units drawn, units given)."""
+        """The integers that the digits of ``int8x3`` represent: float64, (drawn units, given units)."""
         high, middle, low = self.parts.to(torch.float64).unbind()
         return 65536.0 * high + 256.0 * middle + low
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedWeights:
-    """What `prepare_weights` made of ``source``, for `gibbs`; ``version`` is the source's version counter then.
+    """Weights for `gibbs`, from `prepare_weights`.
 
-    ``to_hidden`` and ``to_visible`` are the matrices of the two half sweeps; both are None for ``float32``.
+    ``source`` is the caller's matrix, and ``version`` its version counter at the time. ``to_hidden`` and ``to_visible``
+    are the matrices of the two half sweeps; both are None for ``float32``.
     """
 
     precision: str
@@ -81,7 +83,7 @@ class PreparedWeights:
 
     @property
     def is_current(self) -> bool:
-        """False once the source was written to in place. A tensor made in inference mode counts no versions."""
+        """False after the source was written to in place. Tensors made in inference mode count no versions."""
         return self.version is None or self.version == self.source._version
 
 
@@ -90,14 +92,14 @@ def prepare_weights(weights: Tensor, precision: str) -> PreparedWeights:
 
     Args:
         weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides; finite. The result
-            keeps a reference to it, not a copy; writing to it in place makes the result out of date, and `gibbs` then
-            refuses it. What is written past autograd (``weights.data``, a NumPy view) is not seen.
-        precision: ``float32``, ``bf16``, ``bf16x3`` or ``int8x3``, as the table above has them.
+            keeps a reference, not a copy. After a write in place it is out of date, and `gibbs` raises; a write past
+            autograd (``weights.data``, a NumPy view) goes unnoticed.
+        precision: ``float32``, ``bf16``, ``bf16x3`` or ``int8x3``; see the table in this module.
 
     Raises:
-        TypeError: ``weights`` is no dense tensor of a supported dtype.
-        ValueError: it is no matrix, has more than 2**24 units (``int8x3``: 2**16), holds NaN, an infinity or, split
-            into bfloat16, a number beyond that format's range; or ``precision`` is unknown.
+        TypeError: ``weights`` is not a dense tensor of a supported dtype.
+        ValueError: ``weights`` is not a matrix, has more than 2**24 units (``int8x3``: 2**16), holds NaN or an
+            infinity, or does not fit the range of bfloat16 where it is split into that; or ``precision`` is unknown.
     """
     require_tensor("weights", weights, WEIGHT_DTYPES, None)
     if precision not in PRECISIONS:
@@ -118,7 +120,7 @@ def prepare_weights(weights: Tensor, precision: str) -> PreparedWeights:
 
 
 def _operand(matrix: Tensor, precision: str) -> Operand:
-    """``matrix`` is float32, (units drawn, units given)."""
+    """``matrix`` is float32, (drawn units, given units)."""
     units, given = matrix.shape
     rows, columns = (-(-size // by) * by for size, by in ((units, UNITS_MULTIPLE), (given, GIVEN_MULTIPLE)))
     padded = matrix.new_zeros((rows, columns))
@@ -135,7 +137,7 @@ def _operand(matrix: Tensor, precision: str) -> Operand:
 
 
 def _digits(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Three digits for each weight, and the power of two of each row: the least that lets its largest weight fit."""
+    """Three digits for each weight, and the least power of two for each row with which its largest weight fits."""
     largest = matrix.abs().amax(1) if matrix.shape[1] else matrix.new_zeros(len(matrix))
     exponent = torch.frexp(largest).exponent.clamp(min=-126) - 23
     exponent = exponent + (largest.double() / _power_of_two(exponent) > LARGEST_NUMBER).to(exponent.dtype)
@@ -149,5 +151,5 @@ def _digits(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _power_of_two(exponent: Tensor) -> Tensor:
-    """Exactly, from its bits; float64."""
+    """Exact, from the bits; float64."""
     return ((exponent.to(torch.int64) + 1023) << 52).view(torch.float64)

@@ -1,11 +1,12 @@
 // Half a sweep of block Gibbs in CUDA C: product, bias, sigmoid and draw in one kernel.
 //
-// Bound by arithmetic: 2 * given units operations per drawn unit, against a byte for each state. Logits, probabilities
-// and uniforms stay in registers; only states are written. Per drawn unit a quarter of a Philox call and one ex2.
+// Bound by arithmetic: 2 * given units operations for each drawn unit, against one byte of state. Logits, probabilities
+// and uniforms stay in registers; the kernel writes only states. Each drawn unit costs a quarter of a Philox call and
+// one ex2.
 //
-// Real-valued units take the same products; a normal number each, from Box and Muller, in place of the test.
+// Real-valued units use the same products, and a normal number (Box-Muller) in place of the test.
 //
-// Design: a block computes 64 chains x 64 units from tiles of states and weights in shared memory; a thread owns 4
+// Design: a block computes 64 chains x 64 units from tiles of states and weights in shared memory. A thread owns 4
 // chains x 4 neighbouring units, so that one Philox call serves the four units of a chain.
 #include "philox.cuh"
 
@@ -21,18 +22,19 @@ template <> struct Unit<true> {
     using type = float;
 };
 
-// states: (chains, units), or probabilities: float (chains, units); exactly one of them is not null. given: (chains,
-// given_units). Binary states are uint8, those of real-valued units float, and sigma is of these. weights: (given_units, units) with the strides that follow. clamped: bool
-// (chains, units) with strides, or null; previous: like states, what a clamped unit keeps. betas: double
-// (chains,), or null for beta. first_step: what step is counted from, or null.
+// given: (chains, given_units). states: (chains, units), or probabilities: float (chains, units); exactly one of the
+// two is not null. States are uint8 for binary units and float for real-valued ones, whose scale is sigma. weights:
+// (given_units, units), with strides. clamped: bool (chains, units), with strides, or null. previous: the states that
+// clamped units keep, like states. betas: double (chains,), or null for beta. first_step: added to step, or null.
 template <class T, bool REAL_GIVEN = false, bool REAL_DRAWN = false>
 __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spills for sm_80 to save registers
     half_sweep(const typename Unit<REAL_GIVEN>::type* given, const T* weights, const T* bias,
                typename Unit<REAL_DRAWN>::type* states, float* probabilities, const unsigned char* clamped,
-               const typename Unit<REAL_DRAWN>::type* previous, const float* sigma, const double* betas, i64 chains, i64 given_units, i64 units, i64 weight_stride_given,
-               i64 weight_stride_unit, i64 clamped_stride_chain, i64 clamped_stride_unit, double beta, u64 seed,
-               u32 step, const i64* first_step, u32 stream, i64 first_chain) {
-    __shared__ float given_tile[TILE_GIVEN][TILE + 1];  // + 1: the transposed store would hit one bank
+               const typename Unit<REAL_DRAWN>::type* previous, const float* sigma, const double* betas, i64 chains,
+               i64 given_units, i64 units, i64 weight_stride_given, i64 weight_stride_unit, i64 clamped_stride_chain,
+               i64 clamped_stride_unit, double beta, u64 seed, u32 step, const i64* first_step, u32 stream,
+               i64 first_chain) {
+    __shared__ float given_tile[TILE_GIVEN][TILE + 1];  // + 1: transposed stores then hit different banks
     __shared__ float weight_tile[TILE_GIVEN][TILE + 1];
     const i64 tile_chain = (i64)blockIdx.x * TILE, tile_unit = (i64)blockIdx.y * TILE;
     const int own_chain = threadIdx.x / (TILE / OWN) * OWN, own_unit = threadIdx.x % (TILE / OWN) * OWN;
@@ -46,7 +48,7 @@ __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spil
                 if (REAL_GIVEN && inside) x /= sigma[start + k];
                 given_tile[k][c] = x;
             }
-            // Neighbouring threads read neighbouring weights, whichever way the matrix lies.
+            // Coalesced access in either memory order: neighbouring threads read neighbouring weights.
             const bool along_units = weight_stride_unit == 1;
             const int k = along_units ? i / TILE : i % TILE_GIVEN, u = along_units ? i % TILE : i / TILE_GIVEN;
             const bool inside = start + k < given_units && tile_unit + u < units;
@@ -66,7 +68,7 @@ __global__ void __launch_bounds__(THREADS, 2)  // without the 2, NVRTC 13.0 spil
     const i64 first_unit = tile_unit + own_unit;
     if (first_unit >= units) return;
     if (first_step) step += (u32)*first_step;
-#pragma unroll  // an array indexed at run time would leave the registers
+#pragma unroll  // registers cannot be indexed at run time
     for (int c = 0; c < OWN; ++c) {
         const i64 chain = tile_chain + own_chain + c;
         if (chain >= chains) continue;

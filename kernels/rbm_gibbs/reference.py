@@ -1,4 +1,4 @@
-"""Half a sweep of block Gibbs in torch: the ``torch`` backend, and the probabilities that the kernels are held to."""
+"""Half a sweep of block Gibbs in torch: the ``torch`` backend, and the exact probabilities for the checks."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def step_of(half: LaunchRequest) -> int | Tensor:
 
 
 def half_sweep(half: LaunchRequest) -> None:
-    """Write ``half.out``. 16-bit weights are summed in float32, digits of int8 exactly."""
+    """Write ``half.out``. Sums of 16-bit weights are float32, those of int8 digits exact."""
     if half.packed:
         _packed_half_sweep(half)
         return
@@ -35,7 +35,7 @@ def half_sweep(half: LaunchRequest) -> None:
         return
     u = draw_uniforms(half.out.shape, half.seed, step_of(half), half.stream, half.first_chain, half.out.device)
     if isinstance(half.weights, Operand):
-        drawn = u.to(logit.dtype) * (1 + torch.exp(-beta * logit)) < 1  # nan, for 0 * inf, is not
+        drawn = u.to(logit.dtype) * (1 + torch.exp(-beta * logit)) < 1  # false for the NaN of 0 * inf
     else:
         drawn = u < torch.sigmoid(beta * logit)
     states = drawn.to(torch.uint8)
@@ -69,7 +69,7 @@ def _packed_half_sweep(half: LaunchRequest) -> None:
 
 
 def _logits(half: LaunchRequest) -> Tensor:
-    """``bias + given @ weights``: float32, of digits float64, in which their whole sum is exact."""
+    """``bias + given @ weights``: float32, or for digits float64, which holds their sum exactly."""
     bias = half.bias.to(torch.float32)
     if not isinstance(half.weights, Operand):
         given = half.given / half.sigma if half.sigma is not None else half.given.to(torch.float32)

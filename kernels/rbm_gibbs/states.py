@@ -1,8 +1,8 @@
-"""States of units: a byte for each, or 64 of them to a word; and what the kernels ask of rows in memory.
+"""States of units: a byte for each unit, or a word for 64 units; and the alignment of rows for the kernels.
 
 Packed states are int64, (chains, ceil(units / 64)): unit ``j`` is bit ``j % 64`` of word ``j // 64``, and the bits
-beyond the last unit are 0. 64 units are what the tensor-core kernels multiply in one step, and a word is the piece that
-they copy, so every matrix of packed states is aligned as they want it.
+beyond the last unit are 0. The tensor-core kernels multiply 64 given units in one step and copy packed states word by
+word, so every matrix of packed states has the alignment that they need.
 """
 
 import torch
@@ -14,7 +14,7 @@ ROW_BYTES = 16
 
 
 def words_of(units: int) -> int:
-    """How many words hold a chain's states."""
+    """The number of words for the states of a chain."""
     return -(-units // WORD)
 
 
@@ -23,7 +23,7 @@ def pack_states(states: Tensor) -> Tensor:
     chains, units = states.shape
     if units == 0:
         return states.new_zeros((chains, 0), dtype=torch.int64)
-    # Eight bytes b_0 ... b_7 of 0 or 1 in a word, times the sum of 2**(56 - 7 i), are the bits 56 to 63: none carries.
+    # Eight bytes b_0 ... b_7 of 0 or 1 in a word, times the sum of 2**(56 - 7 i), give bits 56 to 63 without a carry.
     padded = states.new_zeros((chains, words_of(units) * WORD))
     padded[:, :units] = states
     bits = ((padded.view(torch.int64) * 0x0102040810204080) >> 56) & 0xFF
@@ -31,28 +31,28 @@ def pack_states(states: Tensor) -> Tensor:
 
 
 def unpack_states(words: Tensor, units: int) -> Tensor:
-    """uint8 states 0 or 1, (chains, units), of what `pack_states` packed."""
+    """The uint8 states 0 or 1, (chains, units), from the packed form of `pack_states`."""
     if words.shape[1] != words_of(units):
         raise ValueError(
             f"words must have shape (chains, {words_of(units)}) for {units} units, got {tuple(words.shape)}"
         )
     if units == 0:
         return words.new_zeros((len(words), 0), dtype=torch.uint8)
-    # A byte in each byte of a word, of byte i the bit i alone: what is not 0 carries into the highest bit.
+    # Copy a byte to all bytes of a word and keep bit i of byte i; then any byte that is not 0 carries into its top bit.
     alone = (words.contiguous().view(torch.uint8).to(torch.int64) * 0x0101010101010101) & -0x7FBFDFEFF7FBFDFF
     ones = ((alone + 0x7F7F7F7F7F7F7F7F) >> 7) & 0x0101010101010101
     return ones.view(torch.uint8)[:, :units].contiguous()
 
 
 def padding_is_zero(words: Tensor, units: int) -> Tensor:
-    """Whether all bits beyond the last unit are 0: a bool of no dimensions."""
+    """Whether all bits beyond the last unit are 0: a bool tensor without dimensions."""
     if units % WORD == 0:
         return torch.ones((), dtype=torch.bool, device=words.device)
     return ~(words[:, -1] >> units % WORD).any()
 
 
 def in_own_rows(states: Tensor) -> Tensor:
-    """The same memory of contiguous ``states`` in rows of their length: of a batch of one, PyTorch keeps any stride."""
+    """Contiguous ``states`` with the usual row stride: PyTorch may report any stride for a batch of one."""
     return states.view(-1).view(states.shape)
 
 

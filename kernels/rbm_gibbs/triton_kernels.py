@@ -1,20 +1,21 @@
 """Half a sweep of block Gibbs in Triton: product, bias, sigmoid and draw in one kernel.
 
-Bound by arithmetic: 2 * given units operations per drawn unit and product, against a byte for each state. Logits,
-probabilities and uniforms stay in registers; only states are written. Per drawn unit a quarter of a Philox call (one
-call serves four neighbouring units) and one exponential.
+Bound by arithmetic: 2 * given units operations for each drawn unit and product, against one byte of state. Logits,
+probabilities and uniforms stay in registers; the kernels write only states. Each drawn unit costs a quarter of a Philox
+call (one call serves four neighbouring units) and one exponential.
 
-Two kernels; many sweeps in one launch are in `triton_resident.py`. `half_sweep_kernel` takes a plain matrix: products
-with 16-bit weights are exact in its tensor-core format and only the sum rounds (float32); float32 weights take the
-plain float32 product. `matrix_half_sweep_kernel` takes prepared weights, one to three products of tensor cores: parts
-of bfloat16 add up in one float32 sum, digits of int8 in an int32 sum each. Both operands lie along the given units, as
-wgmma wants 8-bit ones, and what is beyond the last unit is zero, so that no load of weights is masked. Packed states
-are words of 32 units, spread by shifts in registers. Its acceptance test needs no division, and where float32 is too
-near to a tie to tell what digits of int8 say (one unit in some 400,000, one tile in fifty), it asks float64.
+There are two kernels here; `triton_resident.py` has many sweeps in one launch. `half_sweep_kernel` takes a plain
+matrix. Products with 16-bit weights are exact on tensor cores, and only the float32 sum rounds; float32 weights use the
+plain float32 product. `matrix_half_sweep_kernel` takes prepared weights, with one to three products on tensor cores:
+parts of bfloat16 share one float32 sum, and each digit of int8 has an int32 sum. Both operands are contiguous along the
+given units, which wgmma requires of 8-bit operands. Zeros beyond the last unit make masks for the loads of weights
+unnecessary. Packed states are words of 32 units, which shifts unpack in registers. The test of a draw needs no
+division. Where float32 is too near a tie to decide the draw of int8 digits (one unit in some 400,000, one tile in
+fifty), the kernel computes the test in float64.
 
 Prediction, nothing measured: for sm_90 the products are wgmma (HGMMA 64x128x16, IGMMA 64x64x32), which run at the full
-matrix rate, where mma.sync does not; with the documented rates and what `tensor_cores.cu` says of the rest, n = 1024
-and many chains on an H200 make between 290 and 520 (bf16), 140 and 170 (bf16x3), 230 and 350 (int8x3) updates/ns.
+matrix rate, unlike mma.sync. With the documented rates and the other figures of `tensor_cores.cu`, n = 1024 and many
+chains on an H200 make between 290 and 520 (bf16), 140 and 170 (bf16x3), 230 and 350 (int8x3) updates/ns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ from .triton_tile import (
 __all__ = ["half_sweep", "resident_fits", "resident_sweeps", "resident_units", "variants"]
 
 BLOCK_CHAINS = 1024 if INTERPRETS else 64
-"""Interpreted, a program costs the same few milliseconds whatever its tile."""
+"""In the interpreter a program costs the same few milliseconds for any tile."""
 BLOCK_UNITS = 64
 BLOCK_GIVEN = 32
 
@@ -65,11 +66,11 @@ def half_sweep_kernel(
     given,  # (chains, given_units) contiguous: uint8, or float32 of real-valued units
     weights,  # (given_units, units), strides weight_stride_given, weight_stride_unit
     bias,  # (units,) contiguous
-    out,  # (chains, units) contiguous: uint8 states, float32 ones if REALS, or float32 probabilities unless DRAW
+    out,  # (chains, units) contiguous: states if DRAW (float32 if REALS, otherwise uint8), or float32 probabilities
     clamped,  # bool (chains, units), strides clamped_stride_chain, clamped_stride_unit; read if CLAMPED
     previous,  # states (chains, units) contiguous; read if CLAMPED
-    sigma,  # float32, of the given units where they are float32, of the drawn ones if REALS
-    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
+    sigma,  # float32 of the visible units: the given ones if those are float32, the drawn ones if REALS
+    betas,  # float64 (chains,), read if BETAS; otherwise beta_bits holds the common one
     chains,
     given_units,
     units,
@@ -80,7 +81,7 @@ def half_sweep_kernel(
     beta_bits,
     seed,
     step,
-    first_step,  # int64 of one element, what `step` is counted from, or None
+    first_step,  # int64 of one element, added to `step`, or None
     first_chain,
     STREAM: tl.constexpr,
     DRAW: tl.constexpr,
@@ -141,14 +142,14 @@ def half_sweep_kernel(
 
 @triton.jit(do_not_specialize=["beta_bits", "seed", "step", "first_chain"])
 def matrix_half_sweep_kernel(
-    given,  # uint8 (chains, given units) in rows of given_stride, zero beyond the units; if PACKED int32, 32 to a word
+    given,  # uint8 (chains, given units) in rows of given_stride, zero beyond the units; int32 words of 32 if PACKED
     parts,  # (PRODUCTS, rows, part_columns) contiguous, part_size to a part: bfloat16, or int8 if DIGITS
     scale,  # float32 (rows,); read if DIGITS
     bias,  # float32 (units,)
-    out,  # (chains, units) in rows of out_stride: states like given, or float32 probabilities unless DRAW
+    out,  # (chains, units) in rows of out_stride: states like given if DRAW, otherwise float32 probabilities
     clamped,  # bool (chains, units), strides clamped_stride_chain, clamped_stride_unit; read if CLAMPED
     previous,  # states (chains, units) in rows of previous_stride; read if CLAMPED
-    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
+    betas,  # float64 (chains,), read if BETAS; otherwise beta_bits holds the common one
     chains,
     units,
     part_size,
@@ -161,7 +162,7 @@ def matrix_half_sweep_kernel(
     beta_bits,
     seed,
     step,
-    first_step,  # int64 of one element, what `step` is counted from, or None
+    first_step,  # int64 of one element, added to `step`, or None
     first_chain,
     STREAM: tl.constexpr,
     PRODUCTS: tl.constexpr,
@@ -181,7 +182,7 @@ def matrix_half_sweep_kernel(
     first = tl.zeros((BLOCK_CHAINS, BLOCK_UNITS), SUM)
     second, third = first, first
     k = tl.arange(0, BLOCK_GIVEN)
-    # Rows of bytes are aligned, whatever Triton knows of the stride.
+    # Rows of bytes are aligned; this division lets Triton know it for any stride.
     given_step = given_stride if PACKED else given_stride // 16 * 16
     given_row = given + chain[:, None] * given_step
     weights = parts + unit.to(tl.int64)[None, :] * part_columns + k[:, None]
@@ -212,7 +213,7 @@ def matrix_half_sweep_kernel(
     beta = inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS)
     step_size = tl.load(scale + unit)[None, :] if DIGITS else 1.0
     mask = chain_mask[:, None] & unit_mask[None, :]
-    # Places in a tile have 32 bits (`MOST_UNITS`): addresses of 64 for each would fill the registers.
+    # Offsets in a tile have 32 bits (`MOST_UNITS`): 64-bit addresses would fill the registers.
     out_step = tl.cast(out_stride, tl.int32) // 16 * 16 if DRAW and not PACKED else tl.cast(out_stride, tl.int32)
     first_unit = tl.program_id(1) * BLOCK_UNITS
     out_tile = out + tl.program_id(0).to(tl.int64) * BLOCK_CHAINS * out_step

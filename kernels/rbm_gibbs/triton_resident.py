@@ -1,22 +1,24 @@
-"""Many sweeps of block Gibbs in one launch, in Triton, for machines whose weights fit the shared memory of sm_90.
+"""Many sweeps of block Gibbs in one launch, in Triton, for machines with weights that fit the shared memory of sm_90.
 
-A program takes 64 chains through all sweeps. Both layers are padded to one number of units, a power of two, so that a
-half sweep is one product of tensor cores: the states as its left side and the weights as its right one, both in shared
-memory. Of bfloat16 there is one matrix, which the way back reads transposed; digits of int8 differ between the two
-ways, whose units drawn have scales of their own.
+Bound by products and the issue of draws, one after the other; where two programs share a multiprocessor, by issue.
 
-Between two products nothing leaves the registers, and no thread asks another for anything: of the sums of a product a
-thread has, in 16 columns, four (2q, 2q + 1, 2q + 8, 2q + 9 for the thread q of four), and these are given to the four
-units that share a call of Philox (4q to 4q + 3). So the weights, and the states between two half sweeps, are in the
-order of `_unit_of`, and biases, draws and results in that of the units.
+A program advances 64 chains through all sweeps. Both layers are padded to the same number of units, a power of two, so
+that a half sweep is one product on tensor cores, with the states on the left and the weights on the right, both in
+shared memory. In bfloat16 the backward direction reads the same matrix transposed. Digits of int8 differ between the
+two directions, because scales belong to the drawn units.
+
+Between two products nothing leaves the registers, and no data moves between threads. In every 16 columns of the sums,
+thread q of four has the columns 2q, 2q + 1, 2q + 8 and 2q + 9, which hold the units 4q to 4q + 3 of one Philox call.
+So weights, and the states between two half sweeps, are in the order of `_unit_of`; biases, draws and results are in the
+order of the units.
 
 Prediction from the machine code for sm_90, nothing measured; one unit for each clock of a multiprocessor is 261
-updates/ns on an H200 at 1.98 GHz. Of 256 x 256 units in bf16 a half sweep's products take 2048 clocks (HGMMA 64x128x16
-at the full rate), and the draws of two warps on each scheduler 2550 (20 instructions each, the loop's share among
-them). One after the other, with 300 clocks for barriers and latency, that is 870 updates/ns (the goal is 1000);
-in `resident.cu`, whose products are mma.sync, they overlap: 1140. With 128 units in bf16 two programs share a
-multiprocessor, one draws while the other multiplies, and the issue of 21 instructions for each draw is the limit: 1550.
-In bf16x3 and int8x3 (24 and 39 instructions, one program) 128 units make some 600.
+updates/ns on an H200 at 1.98 GHz. For 256 x 256 units in bf16 the products of a half sweep take 2048 clocks (HGMMA
+64x128x16 at the full rate), and the draws of two warps on each scheduler take 2550 (20 instructions for each draw, the
+share of the loop included). One after the other, with 300 clocks for barriers and latency, that is 870 updates/ns (the
+target is 1000). In `resident.cu`, with mma.sync, products and draws overlap: 1140. With 128 units in bf16 two programs
+share a multiprocessor: one draws while the other multiplies, and the issue of 21 instructions for each draw is the
+limit: 1550. In bf16x3 and int8x3 (24 and 39 instructions, one program) 128 units make some 600.
 """
 
 from collections.abc import Sequence
@@ -37,27 +39,27 @@ from .triton_tile import are_drawn, as_words, betas_of, chains_interpreted, inve
 
 CHAINS = 64
 MOST_UNITS = {"bf16": 256, "bf16x3": 128, "int8x3": 128}
-"""Of a layer: what the shared memory of sm_90 holds, and its registers."""
+"""Units of a layer that fit the shared memory and the registers of sm_90."""
 
 HIDDEN, VISIBLE = tl.constexpr(int(Stream.HIDDEN)), tl.constexpr(int(Stream.VISIBLE))
 
 
 @helper
 def _unit_of(place):
-    """The unit in a column of a product: bits 3, 2, 1 of the column's number are bits 1, 3, 2 of the unit's."""
+    """The unit of a column of a product: bits 3, 2, 1 of the column's number are bits 1, 3, 2 of the unit's number."""
     return place // 16 * 16 + place // 2 % 4 * 4 + place // 8 % 2 * 2 + place % 2
 
 
 @helper
 def _in_units(columns, CHAINS: tl.constexpr, UNITS: tl.constexpr):
-    """What is in the order of columns, in that of units."""
+    """From the order of columns to the order of units."""
     pieces = tl.permute(tl.reshape(columns, (CHAINS, UNITS // 16, 2, 4, 2)), (0, 1, 3, 2, 4))
     return tl.reshape(pieces, (CHAINS, UNITS))
 
 
 @helper
 def _in_columns(units, CHAINS: tl.constexpr, UNITS: tl.constexpr):
-    """What is in the order of units, in that of columns."""
+    """From the order of units to the order of columns."""
     pieces = tl.permute(tl.reshape(units, (CHAINS, UNITS // 16, 4, 2, 2)), (0, 1, 3, 2, 4))
     return tl.reshape(pieces, (CHAINS, UNITS))
 
@@ -71,7 +73,7 @@ def _first_of_four(units, CHAINS: tl.constexpr, UNITS: tl.constexpr):
 
 @helper
 def _operand(states, DIGITS: tl.constexpr):
-    """Whether units are 1 as the left side of a product."""
+    """Booleans as the left operand of a product."""
     if DIGITS:
         return states.to(tl.int8)
     else:
@@ -80,7 +82,7 @@ def _operand(states, DIGITS: tl.constexpr):
 
 @helper
 def _load_weights(parts, number, rows, columns, UNITS: tl.constexpr):
-    """Part ``number`` of (., rows, columns), transposed, in the order of columns of a product; zero beyond it."""
+    """Part ``number`` of (parts, rows, columns), transposed, in the order of a product's columns; zero beyond it."""
     unit = _unit_of(tl.arange(0, UNITS))
     place = number * rows * columns + unit[None, :] * columns + unit[:, None]
     return tl.load(parts + place, mask=(unit < rows)[None, :] & (unit < columns)[:, None], other=0)
@@ -88,10 +90,10 @@ def _load_weights(parts, number, rows, columns, UNITS: tl.constexpr):
 
 @helper
 def _draw(
-    first, second, third, scale, bias, units, beta, chain, seed, step, nought, STREAM: tl.constexpr,
+    first, second, third, scale, bias, units, beta, chain, seed, step, zero, STREAM: tl.constexpr,
     PRODUCTS: tl.constexpr, DIGITS: tl.constexpr, CHAINS: tl.constexpr, UNITS: tl.constexpr,
 ):  # fmt: skip
-    """Whether units are 1, in their order, from sums in the order of columns."""
+    """Whether units are 1, in the order of units, from sums in the order of columns."""
     first = _in_units(first, CHAINS, UNITS)
     if PRODUCTS == 3:
         second, third = _in_units(second, CHAINS, UNITS), _in_units(third, CHAINS, UNITS)
@@ -101,9 +103,10 @@ def _draw(
     offset = tl.load(bias + unit)[None, :]
     step_size = tl.load(scale + unit)[None, :] if DIGITS else 1.0
     group = (chain * ((units + 3) // 4))[:, None] + tl.arange(0, UNITS // 4)[None, :]
-    # Words that seem to hang on the sums are computed after these, and where these are.
+    # A dependence on the sums that changes no value: the compiler then computes the words after the sums, and in the
+    # same threads.
     sums = _first_of_four(first, CHAINS, UNITS)
-    low = group.to(tl.uint32) ^ (sums.to(tl.uint32, bitcast=True) & nought.to(tl.uint32))
+    low = group.to(tl.uint32) ^ (sums.to(tl.uint32, bitcast=True) & zero.to(tl.uint32))
     w0, w1, w2, w3 = words_of(low, (group >> 32).to(tl.uint32), seed, step, STREAM)
     words = interleave4(w0, w1, w2, w3)
     return are_drawn(first, second, third, step_size, offset, beta, words, DIGITS)
@@ -111,7 +114,7 @@ def _draw(
 
 @helper
 def _load_states(states, stride, chain, chain_mask, unit, units, PACKED: tl.constexpr):
-    """Not 0 for each ``unit`` that is 1, with none beyond the row."""
+    """The states of ``unit``, not 0 for the state 1; zeros beyond the row."""
     row = states + chain[:, None] * stride
     if PACKED:
         inside = chain_mask[:, None] & (unit // 32 < (units + 63) // 64 * 2)[None, :]
@@ -124,7 +127,7 @@ def _load_states(states, stride, chain, chain_mask, unit, units, PACKED: tl.cons
 def _store_states(
     state, states, stride, chain, chains, units, PACKED: tl.constexpr, CHAINS: tl.constexpr, UNITS: tl.constexpr
 ):
-    """The operand of a product, to rows of ``stride``."""
+    """Store the operand of a product as states, in rows of ``stride``."""
     unit = tl.arange(0, UNITS)
     drawn = (_in_units(state, CHAINS, UNITS) != 0) & (unit < units)[None, :]
     row = states + chain[:, None] * stride
@@ -138,7 +141,7 @@ def _store_states(
 
 @helper
 def _aligned(number):
-    """``number``, a multiple of 16, known to be one."""
+    """A multiple of 16, in a form from which the compiler knows that it is one."""
     return tl.cast(number, tl.int32) // 16 * 16
 
 
@@ -146,7 +149,7 @@ def _aligned(number):
     do_not_specialize=[
         "chains", "visible_units", "hidden_units", "to_hidden_rows", "to_hidden_columns", "to_visible_rows",
         "to_visible_columns", "visible_stride", "hidden_stride", "clamped_stride_chain", "clamped_stride_unit",
-        "beta_bits", "seed", "step", "first_chain", "sweeps", "nought",
+        "beta_bits", "seed", "step", "first_chain", "sweeps", "zero",
     ]
 )  # fmt: skip
 def resident_kernel(
@@ -160,7 +163,7 @@ def resident_kernel(
     visible_out,  # like visible
     hidden_out,  # the hidden states, in rows of hidden_stride
     clamped,  # bool (chains, visible_units), strides clamped_stride_chain, clamped_stride_unit; read if CLAMPED
-    betas,  # float64 (chains,); read if BETAS, else beta_bits holds the one of all chains
+    betas,  # float64 (chains,), read if BETAS; otherwise beta_bits holds the common one
     chains,
     visible_units,
     hidden_units,
@@ -175,10 +178,10 @@ def resident_kernel(
     beta_bits,
     seed,
     step,
-    first_step,  # int64 of one element, what `step` is counted from, or None
+    first_step,  # int64 of one element, added to `step`, or None
     first_chain,
     sweeps,
-    nought,  # 0, of which the compiler does not know: what is added to it is computed where it is used, not kept
+    zero,  # 0, unknown to the compiler: values that depend on it are computed again at each use, not kept
     PRODUCTS: tl.constexpr,
     DIGITS: tl.constexpr,
     CLAMPED: tl.constexpr,
@@ -208,7 +211,7 @@ def resident_kernel(
     start = _load_states(visible, visible_stride, own, chain_mask, _unit_of(unit), visible_units, PACKED)
     state = _operand(start != 0, DIGITS)
     fixed, shift = own, own
-    if CLAMPED:  # two bits for each unit, of the 16 that a thread has of 64: 2 if it is held, and 1 if it is 1
+    if CLAMPED:  # two bits for each unit (2: clamped, 1: its state), in one word for the 16 of 64 units of a thread
         held_place = own[:, None] * clamped_stride_chain + unit[None, :] * clamped_stride_unit
         held = tl.load(clamped + held_place, mask=chain_mask[:, None] & (unit < visible_units)[None, :], other=0)
         kept = _load_states(visible, visible_stride, own, chain_mask, unit, visible_units, PACKED)
@@ -219,10 +222,10 @@ def resident_kernel(
     beta = inverse_temperature(betas, own, chain_mask, beta_bits, BETAS)
     if first_step is not None:
         step += tl.load(first_step)
-    # Each half sweep is a turn of the loop, and the states are its variable: only such a left side of a product goes
-    # to shared memory, and leaves the registers to the sums.
+    # Each iteration is a half sweep, and the states are loop-carried: only then does the left operand go to shared
+    # memory, which leaves the registers to the sums.
     for half in range(2 * sweeps):
-        now = half & nought
+        now = half & zero
         chain = first_chain + own + now
         first = tl.zeros((CHAINS, UNITS), SUM)
         second, third = first, first
@@ -239,7 +242,7 @@ def resident_kernel(
                     third = tl.dot(given, exact_dot_operand(w2), third)
             drawn = _draw(
                 first, second, third, hidden_scale + now, hidden_bias + now, hidden_units, beta, chain, seed,
-                step + half // 2, nought, HIDDEN, PRODUCTS, DIGITS, CHAINS, UNITS,
+                step + half // 2, zero, HIDDEN, PRODUCTS, DIGITS, CHAINS, UNITS,
             )  # fmt: skip
             state = _operand(_in_columns(drawn, CHAINS, UNITS), DIGITS)
             if half == 2 * sweeps - 2:
@@ -259,20 +262,20 @@ def resident_kernel(
                     third = tl.dot(given, tl.trans(exact_dot_operand(w2)), third)
             drawn = _draw(
                 first, second, third, visible_scale + now, visible_bias + now, visible_units, beta, chain, seed,
-                step + half // 2, nought, VISIBLE, PRODUCTS, DIGITS, CHAINS, UNITS,
+                step + half // 2, zero, VISIBLE, PRODUCTS, DIGITS, CHAINS, UNITS,
             )  # fmt: skip
             if CLAMPED:
                 fate = tl.reshape(fixed[:, :, None, :, None] >> shift, (CHAINS, UNITS))
                 drawn = tl.where(fate & 2 != 0, fate & 1 != 0, drawn)
             state = _operand(_in_columns(drawn, CHAINS, UNITS), DIGITS)
-    now = sweeps & nought
+    now = sweeps & zero
     _store_states(state, visible_out, visible_stride, own + now, chains, visible_units + now, PACKED, CHAINS, UNITS)
 
 
 def resident_fits(weights: PreparedWeights, clamped: bool, packed: bool, device: torch.device) -> bool:
-    """Whether the weights find room in shared memory and all else in registers, which is so on sm_90 alone.
+    """Whether the weights fit shared memory and everything else the registers; only on sm_90.
 
-    Clamped units want registers for their states, which digits, and words that are taken apart, do not leave.
+    Clamped units need registers for their states. Digits and packed states leave none.
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] != 9:
         return False
@@ -282,7 +285,7 @@ def resident_fits(weights: PreparedWeights, clamped: bool, packed: bool, device:
 
 
 def resident_units(weights: PreparedWeights) -> int:
-    """How many units a sweep of a chain draws, with those that fill tiles."""
+    """How many units a sweep of one chain computes, the padding of tiles included."""
     return 2 * _block_units(weights.source.shape)
 
 
@@ -291,9 +294,9 @@ def _block_units(layers: Sequence[int]) -> int:
 
 
 def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps: int) -> None:
-    """All sweeps in one launch: what as many pairs of `half_sweep` would write to their ``out``.
+    """All sweeps in one launch, with the results of as many pairs of half sweeps.
 
-    ``to_hidden`` and ``to_visible`` are the half sweeps of the first of them, for prepared weights that fit.
+    ``to_hidden`` and ``to_visible`` are the first two half sweeps, for prepared weights that fit.
     """
     chains = len(to_hidden.out)
     if chains == 0:
@@ -319,7 +322,8 @@ def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps:
 
 
 def _options(products: int, units: int, clamped: bool) -> dict[str, int]:
-    """Triton's own. Of 128 units in bf16, two programs share a multiprocessor if a thread has half its registers."""
+    """Triton's options. At 128 units in bf16, half of the registers for each thread let two programs share a
+    multiprocessor."""
     options = {"num_warps": 4 if (products, units) == (1, 64) else 8, "num_stages": 1}
     if (products, units, clamped) == (1, 128, False):
         options["maxnreg"] = 128
@@ -327,7 +331,7 @@ def _options(products: int, units: int, clamped: bool) -> dict[str, int]:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Each precision for the largest machines that fit; in bf16 smaller ones too, and those with clamped units."""
+    """Each precision at the largest size that fits, with clamped units and packed states; in bf16 smaller sizes too."""
     found: list[KernelVariant] = []
     for precision, units, clamped, is_packed in (
         ("bf16", 64, False, False), ("bf16", 128, False, False), ("bf16", 256, False, False),

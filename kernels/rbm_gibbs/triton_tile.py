@@ -1,4 +1,4 @@
-"""What the Triton kernels of block Gibbs with prepared weights share: states in words, draws from sums of products."""
+"""Shared by the Triton kernels of block Gibbs: packed states, draws from sums of products, launch arguments."""
 
 import torch
 import triton
@@ -15,7 +15,7 @@ MOST_CHAINS_INTERPRETED = 1024
 
 @helper
 def inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS: tl.constexpr):
-    """Float64: (chains, 1), or the one of all chains."""
+    """Float64: (chains, 1), or one number for all chains."""
     if BETAS:
         return tl.load(betas + chain, mask=chain_mask, other=0.0)[:, None]
     else:
@@ -24,9 +24,9 @@ def inverse_temperature(betas, chain, chain_mask, beta_bits, BETAS: tl.constexpr
 
 @helper
 def unpacked(words, chain_mask, words_left, CHAINS: tl.constexpr, UNITS: tl.constexpr):
-    """The states, int32 0 or 1 (chains, units), in words of 32 units that ``words`` (chains, 1) points to the first of.
+    """The states, int32 0 or 1 (chains, units), from packed words of 32 units.
 
-    ``words_left``: how many there are from there on.
+    ``words``: pointers (chains, 1) to the first word of each chain. ``words_left``: the number of words from there on.
     """
     number = tl.arange(0, UNITS // 32)[None, :]
     word = tl.load(words + number, mask=chain_mask[:, None] & (number < words_left), other=0)
@@ -35,20 +35,20 @@ def unpacked(words, chain_mask, words_left, CHAINS: tl.constexpr, UNITS: tl.cons
 
 @helper
 def packed(states, CHAINS: tl.constexpr, UNITS: tl.constexpr):
-    """Words of 32 units, int32 (chains, units / 32), of states 0 or 1."""
+    """States 0 or 1 as words of 32 units, int32 (chains, units / 32)."""
     bits = tl.reshape(states.to(tl.int32), (CHAINS, UNITS // 32, 32))
     return tl.sum(bits << tl.arange(0, 32)[None, None, :], 2)
 
 
 @helper
 def number_of(first, second, third):
-    """The whole number of the sums of three digits, int64."""
+    """The exact sum, int64, from the sums of three digits."""
     return (first * 256 + second).to(tl.int64) * 256 + third
 
 
 @helper
 def logit_of(first, second, third, scale, offset, DIGITS: tl.constexpr):
-    """From the sums of products: one of bfloat16, or three of digits of int8, each unit with its ``scale``."""
+    """From the sums of products: one sum of bfloat16, or three of int8 digits with the ``scale`` of each unit."""
     if DIGITS:
         return number_of(first, second, third).to(tl.float32) * scale + offset
     else:
@@ -69,8 +69,8 @@ def are_drawn(first, second, third, scale, offset, beta, words, DIGITS: tl.const
     test = tl.fma(u, exponential(logit, beta), u)
     drawn = test < 16777216.0
     if DIGITS:
-        # What float32 may be off by: 4 roundings of `size`, and 2**-22 of the exponential; here twice that. A nan,
-        # from 0 * inf, is near.
+        # The error of float32 is 4 roundings of `size`, and 2**-22 of the exponential; the margin is twice that. The
+        # NaN of 0 * inf counts as near.
         whole = number_of(first, second, third)
         size = tl.abs(whole.to(tl.float32) * scale) + tl.abs(offset)
         near = ~(tl.abs(test - 16777216.0) > 16.0 + 8.0 * beta.to(tl.float32) * size)
@@ -81,7 +81,7 @@ def are_drawn(first, second, third, scale, offset, beta, words, DIGITS: tl.const
 
 
 def as_words(states: Tensor) -> Tensor:
-    """Words of 64 units as two of 32 each: Triton's shifts of 64 bits are two instructions and more."""
+    """Packed words of 64 units as two of 32: a 64-bit shift takes two instructions or more in Triton."""
     return states.view(torch.int32) if states.dtype is torch.int64 else states
 
 
@@ -97,4 +97,4 @@ def numbers_of(half: LaunchRequest) -> tuple[int | Tensor | None, ...]:
 
 def chains_interpreted(chains: int) -> int:
     """Chains of a program in the interpreter, where a program costs the same few milliseconds for any tile."""
-    return min(max(triton.next_power_of_2(chains), 16), MOST_CHAINS_INTERPRETED)
+    return min(max(int(triton.next_power_of_2(chains)), 16), MOST_CHAINS_INTERPRETED)

@@ -1,36 +1,38 @@
-// Many sweeps of block Gibbs in one launch, for machines whose weights fit the shared memory of a multiprocessor.
+// Many sweeps of block Gibbs in one launch, for machines with weights that fit a multiprocessor's shared memory.
 //
-// A block takes 64 chains through all sweeps: weights and biases are loaded once, and states never leave shared memory
-// (near ties of int8x3 read the chain's beta, if it has one of its own). Two groups of 4 warps have 32 chains each, and turns to multiply: while one
-// does, the other draws, so that tensor cores and schedulers work side by side. A group's barrier of its turn is also
-// its barrier between two half sweeps.
+// Bound by issue in bf16 and int8x3, and about equally by tensor cores in bf16x3. No state or weight is read from
+// global memory between sweeps (only near ties of int8x3 read the chain's beta, if each chain has its own).
 //
-// States are operands of the next product as the draw leaves them, bfloat16 or bytes: fragments come by ldmatrix, and
-// no instruction unpacks them. Digits of int8 differ between the two half sweeps, whose units drawn have scales of
-// their own: both matrices are there, 6 bytes for each weight. Of bfloat16 there is one, 2 or 6 bytes for each weight,
-// that is read both ways; rows are hidden units. Forward a row is a unit drawn, and backward a unit given, which
-// ldmatrix transposes. Which unit is which row or column of a fragment is free: those of a lane's sums are groups of
-// four that share a call of Philox, by the order in which it asks for rows (forward), and in which columns lie
-// (backward, `place_in_row`).
+// Design: a block advances 64 chains through all sweeps; it loads weights and biases once. Two groups of 4 warps have
+// 32 chains each and take turns to multiply: while one group multiplies, the other draws, so that tensor cores and
+// schedulers work at the same time. The barrier of a group's turn is also its barrier between two half sweeps.
+//
+// The draw leaves states as operands of the next product, bfloat16 or bytes: ldmatrix loads the fragments, and no
+// instruction unpacks them. Digits of int8 differ between the two half sweeps, because scales belong to the drawn
+// units. So both matrices are in shared memory, 6 bytes for each weight. In bfloat16 one matrix of 2 or 6 bytes for
+// each weight serves both directions. Its rows are hidden units: drawn units in the forward direction, and given units
+// in the backward one, where ldmatrix transposes. The assignment of units to rows and columns of a fragment is free. It
+// gives each lane groups of four units that share a Philox call: by the order of the rows that a lane loads (forward),
+// and by the order of the columns in memory (backward, `place_in_row`).
 //
 // Prediction for 256 x 256 units in bf16 and 132 blocks on an H200 (1.98 GHz; one unit for each clock of a
-// multiprocessor is 261 updates/ns). Nothing here was measured. Each of a multiprocessor's four schedulers has a warp
-// of each group, which in a half sweep (SASS for sm_90)
+// multiprocessor is 261 updates/ns). Nothing here was measured. Each of the four schedulers of a multiprocessor has one
+// warp of each group. In a half sweep (SASS for sm_90) such a warp
 // - multiplies 256 times 16 x 8 x 16: 1024 clocks at the documented rate, 1625 at the share of it that is assumed for
 //   mma.sync (see tensor_cores.cu), in 4 steps of a slab of 107 instructions;
-// - draws 64 units for each lane, 19.4 instructions each with storing them, of which 10 are Philox's rounds;
-// - and has 200 instructions besides: addresses, numbers of chains, sums set to zero.
+// - draws 64 units for each lane, with 19.4 instructions for each unit, the store included; 10 are Philox's rounds;
+// - executes 200 other instructions: addresses, numbers of chains, sums set to zero.
 // For both warps that is 3740 clocks of issue beside 3250 of tensor cores, for 64 x 256 units: 1140 updates/ns, if no
-// scheduler ever waits; the goal, 1000, leaves it an eighth of the time to wait. Of 128 units the three products of
-// bf16x3 want 2440 clocks of tensor cores beside 2330 of issue (870 updates/ns), and the float32 arithmetic of int8x3
-// 2780 of issue (770). In bf16 warps have 64 units each, so that half of them or more wait
-// where a layer has 128 or fewer.
+// scheduler ever waits; the target of 1000 allows waits of an eighth of the time. At 128 units the three products of
+// bf16x3 need 2440 clocks of tensor cores beside 2330 of issue (870 updates/ns), and the float32 arithmetic of int8x3
+// 2780 of issue (770). In bf16 a warp has 64 units, so that half of the warps or more wait where a layer has 128 units
+// or fewer.
 #include "tensor_cores.cuh"
 
 constexpr int GROUPS = 2, UNIT_WARPS = 4, GROUP_THREADS = 32 * UNIT_WARPS, THREADS = GROUPS * GROUP_THREADS;
 constexpr int CHAINS = WARP_CHAINS * GROUPS;
 
-// What follows from the format of the weights and how many there are.
+// Sizes that follow from the format of the weights and the number of products.
 template <class W, int PRODUCTS> struct Kind {
     using Weight = W;
     static constexpr bool digits = sizeof(Weight) == 1;
@@ -39,14 +41,14 @@ template <class W, int PRODUCTS> struct Kind {
     using WarpSums = Sums<Weight, PRODUCTS, unit_tiles, true>;
 };
 
-// Where in its row unit e = 16 m + 4 q + 2 h + i of states or weights lies, of `size` bytes: in that order of int8, and
-// of bfloat16 at 16 m + 8 h + 2 q + i.
+// The byte of a unit in its row of states or weights of `size` bytes each. Unit 16 m + 4 q + 2 h + i is element
+// 16 m + 4 q + 2 h + i of a row of int8, and element 16 m + 8 h + 2 q + i of a row of bfloat16.
 __device__ __forceinline__ int place_in_row(int unit, int size) {
     return size == 1 ? unit : 2 * ((unit & ~15) + unit % 4 / 2 * 8 + unit % 16 / 4 * 2 + unit % 2);
 }
 
-// States of CHAINS chains in shared memory, operands of products of `size` bytes; the first byte of 1 is not 0. Rows
-// are 16 bytes longer than slabs, so that of 8 rows the same 16 bytes are in different banks.
+// States of CHAINS chains in shared memory, as operands of `size` bytes; the first byte of the state 1 is not 0. Rows
+// are 16 bytes longer than their slabs, so that the same 16 bytes of 8 rows are in different banks.
 struct States {
     unsigned char* first;
     int units, size;
@@ -56,15 +58,16 @@ struct States {
     __device__ __forceinline__ unsigned char* end() const { return row(CHAINS); }
 };
 
-// Where in a block of rows, those of one slab and part, the 16 bytes `chunk` of a row lie: with those of the 8 rows
-// that are read at a time, and differ in bits 0, 2 and 3, in different banks.
+// The place of 16 bytes, `chunk` of a row, in the block of rows of one slab and part. ldmatrix reads 8 rows at a time,
+// with numbers that differ in bits 0, 2 and 3: their chunks are in different banks.
 template <class Weight> __device__ __forceinline__ int place(int row, int chunk) {
     constexpr int chunks = 4 * sizeof(Weight);
     const int turn = sizeof(Weight) == 1 ? row >> 2 & 3 : (row & 1) | (row >> 1 & 6);
     return 16 * (row * chunks + (chunk ^ turn));
 }
 
-// The first `rows` rows of the parts, (PRODUCTS, part_rows, columns), to shared memory: slab by slab, part by part.
+// Copies the first `rows` rows of the parts, (PRODUCTS, part_rows, columns), to shared memory, slab by slab and part by
+// part.
 template <class Weight, int PRODUCTS>
 __device__ __forceinline__ void load_weights(unsigned char* to, const Weight* parts, int rows, i64 part_rows,
                                              i64 columns) {
@@ -89,7 +92,7 @@ __device__ __forceinline__ void load_weights(unsigned char* to, const Weight* pa
         }
 }
 
-// From bytes that are not 0 in global memory, or from packed rows; zeros beyond the chains and the units.
+// Loads states from global memory, from bytes (not 0 is 1) or from packed rows; zeros beyond the chains and the units.
 __device__ __forceinline__ void load_states(const States& to, const unsigned char* from, i64 stride, bool packed,
                                             i64 chains) {
     const int fours = SLAB / 4 * to.slabs();
@@ -124,7 +127,7 @@ __device__ __forceinline__ void store_states(const States& from, unsigned char* 
     }
 }
 
-// Which units are clamped, bits: a word of 64 for each slab of each chain.
+// Loads the clamped units as bits: a word of 64 for each slab of each chain.
 __device__ __forceinline__ void load_clamped(u64* to, const unsigned char* clamped, i64 stride_chain, i64 stride_unit,
                                              int units, i64 chains) {
     const int slabs = (units + SLAB - 1) / SLAB;
@@ -137,12 +140,12 @@ __device__ __forceinline__ void load_clamped(u64* to, const unsigned char* clamp
     }
 }
 
-// sums += given * weights, for the warp's chains and units, from `unit` on, and one slab of given units. given: the
-// warp's first row. weights: the first part; forward, whose rows are units drawn, from the warp's first row on;
-// BACKWARD, whose rows are units given, from the slab's first row on, in the block of the slab that has `unit`.
+// sums += given * weights, for the warp's chains, its units from `unit` on, and one slab of given units. given: the
+// warp's first row. weights: the first part. Forward (rows are drawn units) it points to the warp's first row; BACKWARD
+// (rows are given units) to the slab's first row, in the block of the slab that contains `unit`.
 //
-// The rows and columns that a lane brings of the weights, of 8 by 8, are such that its columns of the sums are four
-// neighbours of each 16, in two tiles.
+// Each lane addresses the row or column of the 8 x 8 weights such that its columns of the sums, in two tiles, are four
+// neighbours of each 16 units.
 template <class K, bool BACKWARD>
 __device__ __forceinline__ void multiply(typename K::WarpSums& sums, const unsigned char* given, int given_row_bytes,
                                          const unsigned char* weights, int rows, int unit) {
@@ -178,20 +181,21 @@ __device__ __forceinline__ void multiply(typename K::WarpSums& sums, const unsig
     }
 }
 
-// Numbers of each unit of a layer to shared memory, to the end of its last slab.
+// Copies one number for each unit of a layer to shared memory; zeros up to the end of the last slab.
 __device__ __forceinline__ void load_numbers(float* to, const float* from, int units) {
     for (int i = threadIdx.x; i < (units + SLAB - 1) / SLAB * SLAB; i += THREADS) to[i] = i < units ? from[i] : 0.0f;
 }
 
-// The two groups of warps, of 32 chains each, take turns to multiply: while one does, the other draws. A group waits
-// for its turn until all its warps have drawn, too. The second one, whose `last` turn ends all, gives no more.
+// The two groups of warps, of 32 chains each, take turns to multiply: while one does, the other draws. Waiting for the
+// turn also waits until all warps of the group have drawn. The second group has the `last` turn and gives none after
+// it.
 __device__ __forceinline__ void wait_for_turn(int group) { barrier_wait(1 + group, THREADS); }
 __device__ __forceinline__ void give_turn(int group, bool last) {
     if (group == 0 || !last) barrier_arrive(2 - group, THREADS);
 }
 
-// One of the two half sweeps. weights: of the two ways, or of digits of its own. clamped: a bit for each unit drawn, or
-// null.
+// One of the two half sweeps. weights: one matrix for both directions, or digits of this one. clamped: a bit for each
+// drawn unit, or null.
 struct Half {
     States given, drawn;
     const unsigned char* weights;
@@ -245,11 +249,11 @@ __device__ __forceinline__ void half_sweep(const Half& half, const LaneChains& c
     if (has_turn) give_turn(group, last);
 }
 
-// to_hidden, to_visible: (PRODUCTS, rows, columns) of Weight, zero beyond the units, as they are prepared; the second
-// is read for digits alone, as the scales are: float (rows,). Biases: float (units,). visible, visible_out and
-// hidden_out: (chains, units) in rows of so many bytes, uint8 or `packed`. clamped: bool (chains, visible units) with
-// strides, or null: what the clamped keep is still there. betas: double (chains,), or null for beta. first_step: what
-// step, that of the first sweep, is counted from, or null.
+// to_hidden, to_visible: prepared weights, (PRODUCTS, rows, columns) of Weight, zero beyond the units. Only digits read
+// the second matrix and the scales, float (rows,). Biases: float (units,). visible, visible_out and hidden_out:
+// (chains, units), uint8 or `packed`, with row strides in bytes. clamped: bool (chains, visible units), with strides,
+// or null; shared memory still holds the states that clamped units keep. betas: double (chains,), or null for beta.
+// step: that of the first sweep. first_step: added to step, or null.
 template <class Weight, int PRODUCTS>
 __global__ void __launch_bounds__(THREADS, 1)
     resident_sweeps(const unsigned char* visible, const Weight* to_hidden, const Weight* to_visible,
@@ -263,7 +267,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     DYNAMIC_SHARED(unsigned char, shared);
     const i64 block_chain = (i64)blockIdx.x * CHAINS, left = chains - block_chain;
 
-    // Rows that the warps' tiles reach, drawn or given, and where each thing lies.
+    // Rows up to the end of the warps' tiles, drawn or given, and the layout of shared memory.
     constexpr int tile = K::digits ? K::warp_units : SLAB, bytes = PRODUCTS * (int)sizeof(Weight);
     const int rows = ((int)hidden_units + tile - 1) / tile * tile;
     const int back_rows = K::digits ? ((int)visible_units + tile - 1) / tile * tile : rows;
@@ -272,7 +276,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         back_weights + back_rows * (int)(K::digits ? visible_columns : hidden_columns) * bytes;
     constexpr int size = sizeof(Weight);
     const States v = {end_of_weights, (int)visible_units, size}, h = {v.end(), (int)hidden_units, size};
-    float* hidden_numbers = reinterpret_cast<float*>(h.end());  // biases; and of digits, scales
+    float* hidden_numbers = reinterpret_cast<float*>(h.end());  // biases, then scales of digits
     float* visible_numbers = hidden_numbers + h.slabs() * SLAB * (K::digits ? 2 : 1);
     u64* held = reinterpret_cast<u64*>(visible_numbers + v.slabs() * SLAB * (K::digits ? 2 : 1));
 

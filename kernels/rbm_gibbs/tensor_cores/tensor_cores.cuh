@@ -1,4 +1,4 @@
-// What the tensor-core kernels of block Gibbs share: states as operands of a product, and the draw behind it.
+// Shared by the tensor-core kernels of block Gibbs: states as operands of a product, and the draw after it.
 #pragma once
 #include "philox.cuh"
 
@@ -13,35 +13,37 @@ template <> struct Sum<signed char> {
     using type = i32;
 };
 
-// What a warp computes: 32 chains x 8 * UNIT_TILES units. A lane of it holds 2 * UNIT_TILES units of a row, two columns
-// of each tile, in groups of four that share a call of Philox. They are neighbours, and their draws bits of one word;
-// or SPREAD: the groups of the four lanes of a row take turns, and draws are states as operands of the next product.
+// The sums of a warp: 32 chains x 8 * UNIT_TILES units. A lane holds 2 * UNIT_TILES units of each of its rows, two
+// columns of each tile, in groups of four that share a Philox call. Either its units are neighbours, and its draws are
+// bits of one word. Or, SPREAD, the four lanes of a row take the groups in turn, and draws are states in the format of
+// the next product's operands.
 template <class Weight, int PRODUCTS, int UNIT_TILES, bool SPREAD = false> struct Sums {
     static constexpr bool digits = sizeof(Weight) == 1, spread = SPREAD;
     static constexpr int parts = digits ? PRODUCTS : 1, own_units = 2 * UNIT_TILES;
     static constexpr int group_step = SPREAD ? 16 : 4;  // units from a group to the lane's next
-    static constexpr int word_units = SPREAD ? 4 / sizeof(Weight) : own_units;  // whose draws are in one word
+    static constexpr int word_units = SPREAD ? 4 / sizeof(Weight) : own_units;  // units with draws in the same word
     static constexpr int draw_words = own_units / word_units;
     using Number = typename Sum<Weight>::type;
     Number of[parts][CHAIN_TILES][UNIT_TILES][4] = {};
 
-    // Of the lane's unit e in `row` of its 2 * CHAIN_TILES.
+    // The sum of the lane's unit e in `row`, one of its 2 * CHAIN_TILES rows.
     __device__ __forceinline__ Number at(int part, int row, int e) const {
         return of[part][row / 2][e / 2][row % 2 * 2 + e % 2];
     }
     static __device__ __forceinline__ i64 unit(i64 first_unit, int e) {
         return first_unit + e / 4 * group_step + e % 4;
     }
-    // What the state 1 of unit e is in its word: a bit, a byte, or 1 in bfloat16.
+    // The state 1 of unit e in its word: a bit, a byte, or 1 in bfloat16.
     static __device__ __forceinline__ constexpr u32 one(int e) {
         return SPREAD ? (digits ? 1u : 0x3f80u) << 32 / word_units * (e % word_units) : 1u << e;
     }
-    // What three digits stand for, summed: the first two fit an int32 for as many units as weights are prepared for.
+    // The exact sum, from the sums of three digits. The first two fit an int32, because prepared weights have a limited
+    // number of given units.
     __device__ __forceinline__ i64 whole_number(int row, int e) const {
         return (i64)(at(0, row, e) * 256 + at(1, row, e)) * 256 + at(2, row, e);
     }
-    // The same within two roundings: what the first conversion cuts off matters only where the last digit is small
-    // beside it, and that converts exactly.
+    // The same within two roundings. The first conversion loses bits only where the sum is large beside the last digit,
+    // which itself converts exactly.
     __device__ __forceinline__ float near_number(int row, int e) const {
         return fmaf((float)(at(0, row, e) * 256 + at(1, row, e)), 256.0f, (float)at(2, row, e));
     }
@@ -69,7 +71,7 @@ __device__ __forceinline__ void fragments_of_bits(u32 bits, u32 (&a)[2][4], int 
 // The lowest two bits as two bfloat16.
 __device__ __forceinline__ u32 pair_of_bits(u32 bits) { return ((bits | bits << 15) & 0x00010001u) * 0x3f80u; }
 
-// And 8 of them, from bit `first` on, as two fragments of bfloat16.
+// Eight bits, from bit `first` on, as two fragments of bfloat16.
 __device__ __forceinline__ void wide_fragments_of_bits(u32 bits, int first, u32 (&a)[2][4], int half) {
     const u32 pairs = bits | bits << 15;  // the second of a pair lies 16 bits above the first
 #pragma unroll
@@ -79,9 +81,9 @@ __device__ __forceinline__ void wide_fragments_of_bits(u32 bits, int first, u32 
     }
 }
 
-// The layer that is drawn: scale (for digits) and bias of each unit, where sums are SPREAD to the end of the tiles, and
-// its place in the stream, of which the step is counted from what first_step points to, if it is not null. That is read
-// wherever it is wanted, not kept in a register.
+// The layer that is drawn: scale (for digits) and bias of each unit (where sums are SPREAD, up to the end of the
+// tiles), and its place in the stream. first_step, if not null, points to a number that is added to step. Each use
+// reads it again, which saves a register.
 struct Layer {
     const float *scale, *bias;
     i64 units;
@@ -93,9 +95,8 @@ struct Layer {
     }
 };
 
-// A lane's chains, of which it has a row in each half of its tiles, 8 apart: the number of the first in the stream;
-// inverse temperatures, from that of the first on of `left` chains, or `beta` where they are null; and these times
-// -log2(e).
+// A lane's chains, 8 apart: one row in each half of its tiles. first: the number of the first chain in the stream.
+// betas: the inverse temperatures of `left` chains from the first on, or null for `beta`. factor: beta times -log2(e).
 struct LaneChains {
     u64 first;
     const double* betas;
@@ -113,9 +114,9 @@ struct LaneChains {
     }
 };
 
-// The draws of the lane's units, in words for each row. Where they are bits, they are 0 beyond the last unit.
+// Draws the lane's units, into words for each row. Where draws are bits, those beyond the last unit are 0.
 //
-// u (1 + exp(-x)) < 1 is one fused multiplication of the 24 bits of u: u 2**24 + u 2**24 exp(-x) < 2**24.
+// The test u (1 + exp(-x)) < 1 is one fused multiplication of the 24 bits of u: u 2**24 + u 2**24 exp(-x) < 2**24.
 template <class S>
 __device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chains, i64 first_unit, const Layer& layer,
                                            u32 (&drawn)[2 * CHAIN_TILES][S::draw_words]) {
@@ -156,8 +157,9 @@ __device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chai
                     if (test < 16777216.0f) word |= S::one(four + e);
                 }
                 if constexpr (S::digits) {
-                    // What float32 may be off by: 5 roundings of beta * `size`, and 2**-22 of the exponential; here 8,
-                    // for which 8 log(2) is rounded up, and 2**-20; times 2**24. A nan, from 0 * infinity, is near.
+                    // The error of float32: 5 roundings of beta * `size`, and 2**-22 of the exponential. The margin
+                    // allows 8 roundings (5.6 is 8 log(2), rounded up) and 2**-20, times 2**24. The NaN of
+                    // 0 * infinity counts as near.
                     const float margin = fmaf(fabsf(chains.factor[row]) * size, 5.6f, 16.0f);
                     if (!(fabsf(test - 16777216.0f) > margin)) near[row] |= 1u << (four + e);
                 }
@@ -180,7 +182,7 @@ __device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chai
                 const u64 group = first_group + 8 * row * groups + e / 4 * group_step;
                 const Words again = random_words(group, layer.seed, layer.own_step(), layer.stream);
                 u32 random = 0;
-#pragma unroll  // an array indexed at run time would leave the registers
+#pragma unroll  // registers cannot be indexed at run time
                 for (int other = 0; other < S::own_units; ++other) {
                     if (other != e) continue;
                     whole = sums.whole_number(row, other);
@@ -197,7 +199,7 @@ __device__ __forceinline__ void draw_units(const S& sums, const LaneChains& chai
     }
 }
 
-// P(unit = 1) for the lane's units in `row`, of one chain, to `to`.
+// Stores P(unit = 1) for the lane's units in `row`, which is one chain.
 template <class S>
 __device__ __forceinline__ void store_probabilities(const S& sums, int row, double beta, i64 first_unit,
                                                     const Layer& layer, float* to) {
@@ -215,7 +217,7 @@ __device__ __forceinline__ void store_probabilities(const S& sums, int row, doub
     }
 }
 
-// `drawn` with what the clamped of the lane's units keep. clamped: bool, of this chain; kept: a bit for each unit.
+// `drawn`, with the bits of `kept` for the lane's clamped units. clamped: bool, of this chain.
 template <class S>
 __device__ __forceinline__ u32 clamp_units(u32 drawn, u32 kept, const unsigned char* clamped, i64 stride,
                                            i64 first_unit, i64 units) {

@@ -1,34 +1,34 @@
-// A tile of half a sweep on tensor cores: what a block draws of one layer, from products to states in global memory.
+// A tile of half a sweep on tensor cores: a block's share of one layer, from products to states in global memory.
 #pragma once
 #include "tensor_cores.cuh"
 
 constexpr int UNIT_WARPS = 2;
 
-// How many warps' tiles of chains a block has, and what follows from the format of the weights and how many there are.
-// PACKED: states are bits, given and drawn.
+// The sizes of a block's tile, from the format of the weights, the number of products, and the warps along the chains.
+// PACKED: given and drawn states are bits.
 template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Shape {
     static constexpr int unit_tiles = PRODUCTS == 1 ? 8 : 4;  // of 8 units, for a warp
     static constexpr int chains = WARP_CHAINS * CHAIN_WARPS, units = 8 * unit_tiles * UNIT_WARPS;
     static constexpr int threads = 32 * CHAIN_WARPS * UNIT_WARPS;
-    static constexpr int subs = sizeof(Weight);  // rows of 64 bytes that the weights of a unit in one step fill
+    static constexpr int subs = sizeof(Weight);  // rows of 64 bytes for the weights of a unit in one step
     static constexpr int given_row = PACKED ? 8 : ROW_BYTES;
     static constexpr int given_bytes = chains * given_row;
     static constexpr int stage_bytes = given_bytes + PRODUCTS * subs * units * ROW_BYTES;
     static constexpr int stages = CHAIN_WARPS < 4 || stage_bytes > 24 * 1024 ? 2 : 3;
 };
 
-// The copies of a block's tiles, step after step: where a thread's next ones come from.
+// The asynchronous copies of a block's tiles, step after step: the sources and places of a thread's next copies.
 template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Copies {
     using S = Shape<Weight, PRODUCTS, CHAIN_WARPS, PACKED>;
     static constexpr int chunks = 4 * S::subs;         // of 16 bytes, in a step of one row of weights
-    static constexpr int width = PACKED ? 8 : 16;      // of a copy of states
-    static constexpr int pieces = S::given_row / width;  // of them, in a step of one chain
+    static constexpr int width = PACKED ? 8 : 16;        // of a copy of states
+    static constexpr int pieces = S::given_row / width;  // copies of states, in a step of one chain
     static constexpr int given_copies = S::chains * pieces / S::threads;
     static constexpr int weight_copies = S::units * chunks / S::threads;
 
     const unsigned char *given, *weights;
     i64 given_hop, weight_hop, part_hop;  // bytes from one of the thread's rows to its next, and to the next part
-    int columns, rows;                    // bytes of states left, of the thread's first row; chains left, of the same
+    int columns, rows;                    // bytes of states left in the thread's first row; chains left from it on
     u32 given_place, weight_place;        // in a stage
 
     __device__ __forceinline__ Copies(const unsigned char* all_given, i64 given_stride, i64 chains_left,
@@ -43,11 +43,11 @@ template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Copie
         weights = reinterpret_cast<const unsigned char*>(parts) + row * row_bytes + 16 * chunk;
         weight_hop = S::threads / chunks * row_bytes;
         part_hop = part_rows * row_bytes;
-        // Of a lane's 16 weights in bfloat16 the first 8 lie in one row of 64 bytes, the others in another.
+        // The first 8 of a lane's 16 weights in bfloat16 are in one row of 64 bytes, the others in another.
         weight_place = S::given_bytes + (chunk % S::subs * S::units + row) * ROW_BYTES + 16 * (chunk / S::subs);
     }
 
-    // The next step's tiles to `stage`.
+    // Starts to copy the next step's tiles to `stage`.
     __device__ __forceinline__ void start(unsigned char* stage) {
         if constexpr (PACKED) {
             if (threadIdx.x < S::chains) copy_async<8>(stage + given_place, given, rows > 0 ? 8 : 0);
@@ -71,13 +71,13 @@ template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED> struct Copie
     }
 };
 
-// A block's tile from tile_chain and tile_unit on, with `shared` for its stages. given: (chains, given units) in rows
-// of given_stride bytes, zero beyond the units: uint8 in rows of a multiple of 16 bytes; or PACKED, in rows of words of
-// 64 units. parts: (PRODUCTS, part_rows, part_columns) of Weight. layer.scale: float (part_rows,), for digits; layer.bias:
-// float (units,). states: (chains, units) in rows of out_stride bytes, like given, written up to there; or
-// probabilities: float (chains, units); exactly one of them is not null. clamped: bool (chains, units) with strides, or
-// null; previous: like states, in rows of previous_stride, what a clamped unit keeps. betas: double (chains,), or null
-// for beta.
+// Draws a block's tile from tile_chain and tile_unit on, with `shared` for its stages. given: (chains, given units) in
+// rows of given_stride bytes, zero beyond the units: uint8 in rows of a multiple of 16 bytes, or PACKED in words of 64
+// units. parts: (PRODUCTS, part_rows, part_columns) of Weight. layer.scale: float (part_rows,), for digits. layer.bias:
+// float (units,). states: (chains, units), in the format of given, written up to out_stride bytes in each row; or
+// probabilities: float (chains, units). Exactly one of these two is not null. clamped: bool (chains, units), with
+// strides, or null. previous: the states that clamped units keep, like states, in rows of previous_stride. betas:
+// double (chains,), or null for beta.
 template <class Weight, int PRODUCTS, int CHAIN_WARPS, bool PACKED>
 __device__ __forceinline__ void draw_tile(unsigned char* shared, i64 tile_chain, i64 tile_unit,
                                           const unsigned char* given, const Weight* parts, unsigned char* states,
@@ -98,7 +98,7 @@ __device__ __forceinline__ void draw_tile(unsigned char* shared, i64 tile_chain,
     Copies<Weight, PRODUCTS, CHAIN_WARPS, PACKED> copies(given + tile_chain * given_stride, given_stride,
                                                          chains - tile_chain, parts + tile_unit * part_columns,
                                                          part_rows, part_columns);
-    int filled = 0, next = 0;  // the stages that are copied to and computed from next
+    int filled = 0, next = 0;  // the next stage to copy to, and the next to compute from
 #pragma unroll
     for (; filled < S::stages - 1; ++filled) {
         if (filled < steps) copies.start(shared + filled * S::stage_bytes);
@@ -106,9 +106,9 @@ __device__ __forceinline__ void draw_tile(unsigned char* shared, i64 tile_chain,
     }
     for (int number = 0; number < steps; ++number) {
         copy_async_wait<S::stages - 2>();
-        __syncthreads();  // this step's tiles are there, and all warps are done with those that are overwritten now
+        __syncthreads();  // this step's tiles have arrived, and no warp reads those that are overwritten now
         if (number + S::stages - 1 < steps) copies.start(shared + filled * S::stage_bytes);
-        copy_async_commit();  // an empty group too, so that the same number of groups is under way in every step
+        copy_async_commit();  // also an empty group, so that every step has the same number of groups in flight
         const unsigned char* stage = shared + next * S::stage_bytes;
         filled = filled == S::stages - 1 ? 0 : filled + 1;
         next = next == S::stages - 1 ? 0 : next + 1;
@@ -116,7 +116,7 @@ __device__ __forceinline__ void draw_tile(unsigned char* shared, i64 tile_chain,
             stage + (warp_chain + row_of_8) * S::given_row + (PACKED ? 2 : 16) * quarter;
         const unsigned char* weight_rows =
             stage + S::given_bytes + (warp_unit + row_of_8 / 2 * own_units + row_of_8 % 2) * ROW_BYTES + 16 * quarter;
-        uint4 state[CHAIN_TILES][2];  // in x alone, if packed
+        uint4 state[CHAIN_TILES][2];  // if packed, only x is used
 #pragma unroll
         for (int tile = 0; tile < CHAIN_TILES; ++tile)
 #pragma unroll
@@ -129,7 +129,7 @@ __device__ __forceinline__ void draw_tile(unsigned char* shared, i64 tile_chain,
             }
 #pragma unroll
         for (int sub = 0; sub < S::subs; ++sub) {
-            u32 a[CHAIN_TILES][2][4];  // the second index: the first or second product of what the lane holds
+            u32 a[CHAIN_TILES][2][4];  // the second index: the first or second product of the lane's given units
 #pragma unroll
             for (int tile = 0; tile < CHAIN_TILES; ++tile)
 #pragma unroll
@@ -163,7 +163,7 @@ __device__ __forceinline__ void draw_tile(unsigned char* shared, i64 tile_chain,
         }
     }
 
-    // A lane now holds rows row_of_8 and row_of_8 + 8 of each tile, of them own_units neighbouring units.
+    // A lane now holds own_units neighbouring units of rows row_of_8 and row_of_8 + 8 of each tile.
     const i64 first_unit = tile_unit + warp_unit + quarter * own_units;
     if (first_unit >= (probabilities ? units : PACKED ? 8 * out_stride : out_stride)) return;
     const i64 own_chain = tile_chain + warp_chain + row_of_8;

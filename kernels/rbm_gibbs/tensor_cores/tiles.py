@@ -1,4 +1,4 @@
-"""The tiles that a block computes, as `Shape` of `tile.cuh` has them, and their variants."""
+"""The tile of a block for the launchers, with the sizes of `Shape` in `tile.cuh`."""
 
 from dataclasses import dataclass
 

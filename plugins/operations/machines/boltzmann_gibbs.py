@@ -1,4 +1,4 @@
-"""The operation ``boltzmann_gibbs``: sweeps of a Boltzmann machine, judged draw by draw and against enumeration."""
+"""The operation ``boltzmann_gibbs``: sweeps of a Boltzmann machine, checked draw by draw and against enumeration."""
 
 import math
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ BOLTZBENCH_API = 1
 
 BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
 NEIGHBOURS = 6
-"""Of a unit, on average, where couplings are sparse."""
+"""The mean number of neighbours of a unit, where couplings are sparse."""
 
 
 def _case(chains: int, units: int, sweeps: int = 1, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
@@ -62,9 +62,10 @@ CASES = (
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Couplings of scale 2 over the root of their number at a unit, so that probabilities lie all over (0, 1).
+    """Couplings of scale ``2 / sqrt(neighbours)``, so that probabilities lie all over (0, 1).
 
-    On average six at a unit; between all units (``dense``); or those of a square lattice on a torus, all alike.
+    A unit has six neighbours on average, or all other units (``dense``), or those of a square lattice on a torus with
+    equal couplings (``lattice``).
     """
     chains, units = case.sizes["chains"], case.sizes["units"]
     generator = torch.Generator(device).manual_seed(case.seed)
@@ -108,16 +109,16 @@ def _prepared(inputs: Inputs) -> PreparedMachine:
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """Each unit by its own form's law in float64, given what the implementation itself drew before in the last sweep.
+    """Each unit in float64, from its form of the machine, given the earlier draws of the implementation's last sweep.
 
-    So a near-tie does not spread there; of the sweeps before, whose states are not returned, a chain is held to the
-    reference's until its first near-tie. A kernel's probability may be off by
+    So a near-tie stays local in that sweep. The states of the sweeps before are not returned; there the check compares
+    a chain with the reference up to its first near-tie. The probability of a kernel may be off by
 
-    - ``beta / 4`` times its logit's error: K couplings and the bias, summed in any order in float32, round each to
-      u = 2**-24 of at most the sum of magnitudes, and so do two products, ``(K + 3) u (|b| + sum|w|)``. For spins
-      these are the magnitudes of the units that they are mapped to, ``w = 4 J`` and ``b = 2 h - 2 sum J``, of which b
-      is rounded once more;
-    - 4 u for the logistic function, or the test ``u (1 + exp(-x)) < 1``, which rounds thrice.
+    - ``beta / 4`` times the error of its logit: a sum of K couplings and the bias in any order in float32, and two
+      products, with rounding errors of u = 2**-24 times the sum of magnitudes each: ``(K + 3) u (|b| + sum|w|)``. For
+      spins these are the magnitudes of the equivalent units, ``w = 4 J`` and ``b = 2 h - 2 sum J``, with one more
+      rounding of b;
+    - ``4 u`` for the logistic function, or for the three roundings of the test ``u (1 + exp(-x)) < 1``.
     """
     machine = _prepared(inputs)
     spins, beta = inputs["spins"], inputs["beta"]
@@ -183,7 +184,7 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def example(units: int) -> tuple[Tensor, Tensor]:
-    """A ring with chords, its couplings of both signs, and a bias for each unit: cycles of odd length, frustrated."""
+    """Weights and biases of a frustrated machine: a ring with chords (odd cycles) and couplings of both signs."""
     i = torch.arange(units)
     weights = torch.zeros(units, units)
     for step in (1, 2, 4):
@@ -200,7 +201,7 @@ def exact_law(weights: Tensor, biases: Tensor, beta: float) -> Tensor:
 
 UNITS = 9
 CHAINS, CPU_CHAINS = 340_000, 40_000
-"""On a GPU, for 512 states: false alarm 1e-6, power 0.999 at a chi-distance of 0.03."""
+"""On a GPU, for 512 states: significance level 1e-6, power 0.999 at a chi-distance of 0.03."""
 
 
 def _numbers(seed: int, **given: Any) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def _numbers(seed: int, **given: Any) -> dict[str, Any]:
 
 
 def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Chains that start as exact draws are exact draws after any number of sweeps."""
+    """Sweeps leave the exact distribution invariant: chains start as exact draws and must remain exact draws."""
     weights, biases = example(UNITS)
     law = exact_law(weights, biases, beta)
     chains = CHAINS if device.type == "cuda" else CPU_CHAINS
@@ -225,7 +226,7 @@ def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.devi
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Three sweeps in one call give the states of three calls, and of the batch split in two: the same stream."""
+    """Three sweeps in one call give the same states as three calls, and as two calls for parts of the batch."""
     weights, biases = (each.to(device) for each in example(30))
     states = (torch.rand(100, 30, generator=torch.Generator().manual_seed(seed)) < 0.5).to(torch.uint8).to(device)
     inputs = {"weights": weights, "biases": biases, **_numbers(seed, sweeps=3)}
@@ -256,11 +257,11 @@ OPERATION = Operation(
     cost=cost,
     laws=(
         Law(
-            "enumeration beta=0.5", f"two sweeps keep the law of {UNITS} units on odd cycles",
+            "enumeration beta=0.5", f"two sweeps leave the exact law of {UNITS} units on odd cycles invariant",
             partial(keeps_the_law, 2, 0.5),
         ),
         Law(
-            "enumeration beta=1.5", f"one sweep keeps the law of {UNITS} units on odd cycles",
+            "enumeration beta=1.5", f"one sweep leaves the exact law of {UNITS} units on odd cycles invariant",
             partial(keeps_the_law, 1, 1.5),
         ),
         Law("composition", "splitting sweeps or chains over calls changes no state", composes, shared_stream=True),

@@ -1,4 +1,4 @@
-"""The operation ``gaussian_rbm``: block Gibbs with real-valued visible units, judged by number and by exact laws."""
+"""The operation ``gaussian_rbm``: block Gibbs with real-valued visible units, checked draw by draw and exactly."""
 
 import math
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ CASES = (
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Weights of scale 1/sqrt(units), and data some sigmas wide."""
+    """Weights of scale 1/sqrt(units), and visible states within some sigmas of the bias."""
     chains, visible, hidden, sweeps = sizes_of(case)
     generator = torch.Generator(device).manual_seed(case.seed)
     random = partial(torch.randn, generator=generator, device=device)
@@ -79,7 +79,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
 
 
 class _Reference:
-    """The two half sweeps in float64, and how far a kernel may be from them; ``u = 2**-24``."""
+    """The two half sweeps in float64, with the bounds of a kernel's error; ``u = 2**-24``."""
 
     def __init__(self, inputs: Inputs) -> None:
         names = ("weights", "visible_bias", "hidden_bias", "sigma")
@@ -90,10 +90,10 @@ class _Reference:
         self.clamped = torch.zeros_like(self.sigma, dtype=torch.bool) if clamped is None else clamped
 
     def probabilities(self, visible: Tensor, error: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """Of the hidden units, and its bound. ``error``: that of ``visible``.
+        """Those of the hidden units, and the bound. ``error`` is the error of ``visible``.
 
-        A sum of K products with quotients of 2 ulp at most rounds to ``(K + 6) u`` of its magnitudes; the slope of the
-        logistic function is at most 1/4, and its own arithmetic is off by ``4u``.
+        A sum of K products with quotients of at most 2 ulp rounds to ``(K + 6) u`` of its magnitudes. The slope of the
+        logistic function is at most 1/4, and its arithmetic adds ``4u``.
         """
         given, size = visible.double() / self.sigma, self.weights.abs()
         p = torch.sigmoid(self.beta * (self.hidden_bias + given @ self.weights))
@@ -101,14 +101,14 @@ class _Reference:
         return p, self.beta * (logit_error + (error / self.sigma).expand_as(given) @ size) / 4 + 4 * U
 
     def hidden(self, visible: Tensor, sweep: int, error: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-        """The states, float64, and whether each is so near to a tie that either value is right."""
+        """The states, float64, and whether each is so near a tie that both values are right."""
         p, width = self.probabilities(visible, error)
         u = draw_uniforms(p.shape, *self._place(sweep, Stream.HIDDEN), p.device).double()
         return (u < p).double(), (u - p).abs() <= width
 
     def visible(self, hidden: Tensor, sweep: int) -> tuple[Tensor, Tensor]:
-        """The reals, and their bound: a sum of K weights, ``K u``; a normal number, 12 u of its radius; four roundings
-        of what is added, and of the temperature's root."""
+        """The states, and their bound: ``K u`` for a sum of K weights, ``12 u`` times the radius of a normal number,
+        and four roundings of the terms and of the square root of the temperature."""
         start = self.inputs["states"].double()
         mean, size = hidden.double() @ self.weights.t(), hidden.double() @ self.weights.t().abs()
         groups_of_four = torch.Size((len(start), -(-start.shape[1] // 4) * 4))
@@ -124,8 +124,10 @@ class _Reference:
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """Each layer given what the implementation itself returned for the other, as in ``rbm_gibbs``: so is a chain there
-    held to the reference's until its first near-tie."""
+    """Each layer given the states of the other layer that the implementation returned, as in ``rbm_gibbs``.
+
+    After several sweeps the check compares the hidden states of a chain with the reference up to its first near-tie.
+    """
     reference, visible = _Reference(inputs), inputs["states"].double()
     uncertain = torch.zeros((len(visible), 1), dtype=torch.bool, device=visible.device)
     hidden, near = reference.hidden(visible, 0)
@@ -143,7 +145,7 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
 def cost(case: Case) -> Cost:
     chains, visible, hidden, sweeps = sizes_of(case)
     units = chains * (visible + hidden) * sweeps
-    flops = 2 * chains * visible * hidden * (2 * sweeps + 1)  # the last one for the probabilities
+    flops = 2 * chains * visible * hidden * (2 * sweeps + 1)  # one more for the probabilities
     return Cost(
         items=units,
         unit="unit updates",
@@ -174,11 +176,11 @@ CHAINS, CPU_CHAINS = 107_000, 8_000
 
 
 def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """At each of three temperatures: hidden states by enumeration, and the visible ones as a mixture of normals.
+    """Two sweeps leave the exact distribution invariant, at three temperatures.
 
-    With ``x = v / sigma``, summed over the visible units, ``p(h)`` is proportional to ``exp(beta (c.h + (b / sigma).W
-    h + |W h|^2 / 2))``; given ``h``, ``x`` is normal with mean ``b / sigma + W h`` and variance ``1 / beta``. Chains
-    begin as exact draws, so they are exact draws after two sweeps.
+    With ``x = v / sigma``, ``p(h)`` is proportional to ``exp(beta (c.h + (b / sigma).W h + |W h|^2 / 2))``, by
+    enumeration. Given ``h``, ``x`` is normal with mean ``b / sigma + W h`` and variance ``1 / beta``, so that ``x`` is
+    a mixture of normals. Chains start as exact draws.
     """
     visible, hidden, betas = 5, 3, (0.5, 1.0, 2.0)
     i, j = torch.arange(visible, dtype=torch.float64), torch.arange(hidden, dtype=torch.float64)
@@ -211,7 +213,7 @@ def keeps_the_law(advance: Advance, device: torch.device, seed: int) -> Agreemen
         scores = (x - fields[index]) * beta**0.5
         others = {"their field": fields[index]}
         verdicts += draws.normal_scores(scores, "visible draws", one, width=visible, unrelated_to=others)
-        for unit in range(visible):  # its distribution function, a mixture, makes it uniform
+        for unit in range(visible):  # the distribution function of the mixture maps x to a uniform number
             uniform = torch.special.ndtr((x[:, unit, None] - fields[:, unit]) * beta**0.5) @ law
             counts = torch.bincount((uniform * CELLS).long().clamp(0, CELLS - 1), minlength=CELLS)
             verdicts.append(harness.chi_square(counts, [1 / CELLS] * CELLS, false_alarm=one))
@@ -229,7 +231,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
-    laws=(Law("mixture of normals", "two sweeps keep the exact law at three temperatures", keeps_the_law),),
+    laws=(Law("mixture of normals", "two sweeps leave the exact law invariant at three temperatures", keeps_the_law),),
 )
 
 

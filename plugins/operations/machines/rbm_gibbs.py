@@ -1,4 +1,4 @@
-"""The operation ``rbm_gibbs``: sweeps of block Gibbs, judged draw by draw and against enumeration."""
+"""The operation ``rbm_gibbs``: sweeps of block Gibbs, checked draw by draw and against enumeration."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -42,9 +42,9 @@ BOLTZBENCH_API = 1
 
 BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
 PRODUCTS = {"bf16": ("bfloat16", 1), "bf16x3": ("bfloat16", 3), "int8x3": ("int8", 3)}
-"""The variants that ask for weights prepared for tensor cores: dtype and number of their products."""
+"""The precisions of weights prepared for tensor cores: dtype and number of the products."""
 PRECISIONS = {**{name: name for name in PRODUCTS}, "packed": "int8x3", "clamped bf16": "bf16"}
-"""The precision that a scenario has; with ``packed`` the kernels are given states of 64 to a word, and return them."""
+"""The precision of a scenario. With ``packed`` the kernels read and write states packed 64 to a word."""
 
 
 _case = partial(layers_case, "rbm_gibbs")
@@ -85,8 +85,8 @@ CASES = (
 def make_inputs(case: Case, device: torch.device) -> Inputs:
     """Weights of scale 1/sqrt(units), so that probabilities lie all over (0, 1).
 
-    For ``bf16`` they are numbers of bfloat16, so that its check is as sharp as the others: its bound holds for any
-    weights, but is a hundredth of a probability wide where they are rounded.
+    For ``bf16`` they are numbers of bfloat16, so that the check is as sharp as in the other precisions. The bound holds
+    for any weights, but where they are rounded it allows a hundredth of a probability.
     """
     chains, visible, hidden, sweeps = sizes_of(case)
     generator = torch.Generator(device).manual_seed(case.seed)
@@ -124,7 +124,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
 
 
 class _Layer:
-    """The draws of one layer given the other, in float64, with how near to a tie each of them is."""
+    """The draws of one layer given the other in float64, with the distance of each draw from a tie."""
 
     def __init__(self, inputs: Inputs, stream: Stream) -> None:
         to_hidden = stream is Stream.HIDDEN
@@ -133,26 +133,26 @@ class _Layer:
         self.bias: Tensor = inputs["hidden_bias" if to_hidden else "visible_bias"].double()
 
     def probabilities(self, given: Tensor) -> tuple[Tensor, Tensor]:
-        """``p`` and how far a kernel may be from it: ``beta / 4`` times its logit's error, and ``4u``.
+        """``p`` and the bound of a kernel's error: ``beta / 4`` times the error of its logit, and ``4u``.
 
-        The slope of the logistic function is at most 1/4, and its own arithmetic is off by a few u = 2**-24; so is the
-        test ``u (1 + exp(-x)) < 1``, which rounds thrice.
+        The slope of the logistic function is at most 1/4. Its arithmetic adds a few u = 2**-24, and so do the three
+        roundings of the test ``u (1 + exp(-x)) < 1``.
         """
         beta = self.inputs["beta"]
         width = beta * self._logit_error(given.double()) / 4 + 4 * 2.0**-24
         return probabilities(given, self.weights, self.bias, beta), width
 
     def _logit_error(self, given: Tensor) -> Tensor:
-        """By precision, with K units given; the sums are over the weights of the units at 1.
+        """By precision, for K given units; the sums run over the weights of the units at 1.
 
-        - ``float32``: K terms are summed in any order, each rounding to u of at most the sum of magnitudes:
+        - ``float32``: a sum of K terms in any order, with rounding errors of u times the sum of magnitudes each:
           ``(K + 3) u (|bias| + sum|w|)``.
-        - ``bf16``: the weights' own rounding, ``sum|w - bfloat16(w)|``, and sums that tensor cores may cut where a
-          float32 sum rounds, 2u: ``(2K + 3) u (|bias| + (1 + 2**-8) sum|w|)``.
-        - ``bf16x3``: three parts hold a float32 exactly; of their 3K terms the sum of magnitudes is within
-          ``1 + 2**-6`` of ``sum|w|``: ``(6K + 3) u (|bias| + (1 + 2**-6) sum|w|)``.
-        - ``int8x3``: 23 bits below the largest weight of the unit drawn, rounded: at most ``1.004 * 2**-23`` of it for
-          each unit at 1; sums exact; then a conversion and two roundings, ``3u (|bias| + sum|w|)``.
+        - ``bf16``: the rounding of the weights, ``sum|w - bfloat16(w)|``, and sums that tensor cores may truncate
+          instead of rounding, 2u: ``(2K + 3) u (|bias| + (1 + 2**-8) sum|w|)``.
+        - ``bf16x3``: three parts hold a float32 exactly. The magnitudes of their 3K terms add up to at most
+          ``1 + 2**-6`` times ``sum|w|``: ``(6K + 3) u (|bias| + (1 + 2**-6) sum|w|)``.
+        - ``int8x3``: weights rounded to 23 bits below the largest weight of the drawn unit: at most ``1.004 * 2**-23``
+          of that for each unit at 1. Sums are exact; then a conversion and two roundings, ``3u (|bias| + sum|w|)``.
         """
         u, terms, precision = 2.0**-24, len(self.weights), self.inputs.get("precision", "float32")
         total, bias = given @ self.weights.abs(), self.bias.abs()
@@ -167,7 +167,7 @@ class _Layer:
         return (terms + 3) * u * (bias + total)
 
     def draws(self, given: Tensor, sweep: int) -> tuple[Tensor, Tensor]:
-        """The states (0 or 1, float64), and whether each is near a tie, so that either value is right."""
+        """The states (0 or 1, float64), and whether each is so near a tie that both values are right."""
         p, width = self.probabilities(given)
         step, inputs = inputs_step(self.inputs, sweep), self.inputs
         u = draw_uniforms(p.shape, inputs["seed"], step, self.stream, inputs["first_chain"], p.device).double()
@@ -180,9 +180,11 @@ def inputs_step(inputs: Inputs, sweep: int) -> int:
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """Each layer given the states that the implementation itself returned for the other, so that a near-tie does not
-    spread. The hidden states of a later sweep follow from states that are not returned: there a chain is held to the
-    reference's until its first near-tie."""
+    """Each layer given the states of the other layer that the implementation returned, so that a near-tie stays local.
+
+    The hidden states of a later sweep depend on states that are not returned. There the check compares a chain with the
+    reference up to its first near-tie.
+    """
     hidden_layer, visible_layer = _Layer(inputs, Stream.HIDDEN), _Layer(inputs, Stream.VISIBLE)
     start, clamped = inputs["states"].double(), inputs.get("clamped")
     sweeps, visible = inputs["sweeps"], start
@@ -207,10 +209,10 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
 
 
 def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
-    """The law of the draws, for a sampler with a stream of its own: false alarm 1e-6.
+    """Test the distribution of the draws, for a sampler with its own random stream; significance level 1e-6.
 
-    The visible states are judged given the hidden ones, and these, if there was one sweep, given the start. After
-    several sweeps they follow from states that are not returned; there `keeps_the_law` must serve.
+    The tests take the visible states given the hidden ones, and after one sweep the hidden states given the start.
+    After several sweeps the hidden states depend on states that are not returned; `keeps_the_law` covers that case.
     """
     hidden, visible, start = outputs["hidden"], outputs["visible"], inputs["states"]
     for name, states in (("hidden", hidden), ("visible", visible)):
@@ -252,7 +254,7 @@ def cost(case: Case) -> Cost:
     units = chains * (visible + hidden) * sweeps
     parameters = (visible * hidden + visible + hidden) * case.torch_dtype.itemsize
     dtype, parts = PRODUCTS.get(PRECISIONS.get(case.scenario, ""), (case.dtype, 1))
-    products = parts * (2 * sweeps + 1)  # the last one for the probabilities
+    products = parts * (2 * sweeps + 1)  # one more for the probabilities
     flops = 2 * chains * visible * hidden * products
     return Cost(
         items=units,
@@ -314,24 +316,24 @@ def joint_law(machine: Mapping[str, Any], beta: float) -> Tensor:
 
 
 CHAINS = 107_000
-"""For 16 states: false alarm 1e-6, power 0.999 at a chi-distance of 0.03."""
+"""For 16 states: significance level 1e-6, power 0.999 at a chi-distance of 0.03."""
 CPU_CHAINS = 48_000
 MANY_CHAINS = 500_000
-"""The same for 1024 states."""
+"""The same level and power for 1024 states."""
 
 
 def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Chains that start as exact draws of the visible states are exact draws after any number of sweeps, and their
-    hidden states, drawn from the visible ones before, too."""
+    """Sweeps leave the exact distribution invariant: chains start as exact draws of the visible states, and after the
+    sweeps both layers must still follow the exact distribution."""
     return harness.all_of(_law_verdicts((4, 3), CHAINS, sweeps, beta, advance, device, seed, "float32", 1e-6))
 
 
 def keeps_the_laws(
     units: tuple[int, int], chains: int, precisions: Sequence[str], advance: Advance, device: torch.device, seed: int
 ) -> Agreement:
-    """One sweep at each of three temperatures in each of ``precisions``, as `keeps_the_law` has it.
+    """`keeps_the_law` for one sweep at each of three temperatures, in each of ``precisions``.
 
-    ``chains`` have the power of that. On a CPU, where most kernels are interpreted, `CPU_CHAINS` are shared out.
+    Each trial has ``chains`` chains. On a CPU, where most kernels are interpreted, the trials share `CPU_CHAINS`.
     """
     betas = (0.5, 1.0, 2.0)
     trials = [(precision, beta) for precision in precisions for beta in betas]
@@ -348,7 +350,7 @@ def _law_verdicts(
     precision: str, false_alarm: float,
 ) -> list[Agreement]:  # fmt: skip
     machine = _machine(*units, device)
-    if precision == "bf16":  # the law of the machine that it has: other weights have another
+    if precision == "bf16":  # rounded weights define another machine with its own distribution
         machine["weights"] = machine["weights"].to(torch.bfloat16).to(torch.float32)
     law = joint_law(machine, beta)
     start = torch.multinomial(law.sum(1), chains, replacement=True, generator=torch.Generator().manual_seed(seed))
@@ -366,8 +368,8 @@ def _law_verdicts(
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Five sweeps in one call give the states of five calls, and of the batch split in two: the same stream. The
-    number of the first sweep may lie on the device."""
+    """Five sweeps in one call give the same states as five calls, also with the number of the first sweep on the
+    device, and the same as two calls for parts of the batch."""
     states = all_units(8)[:200].to(device)
     numbers = {"beta": 1.0, "seed": seed, "first_sweep": 0, "first_chain": 0, "sweeps": 5}
     inputs = {"states": states, **_machine(8, 5, device), **numbers}
@@ -405,19 +407,27 @@ OPERATION = Operation(
     cost=cost,
     judge_draws=judge_draws,
     laws=(
-        Law("enumeration beta=0.5", "two sweeps keep the law of a 4 x 3 machine", partial(keeps_the_law, 2, 0.5)),
-        Law("enumeration beta=2", "one sweep keeps the law of a 4 x 3 machine", partial(keeps_the_law, 1, 2.0)),
+        Law(
+            "enumeration beta=0.5",
+            "two sweeps leave the exact law of a 4 x 3 machine invariant",
+            partial(keeps_the_law, 2, 0.5),
+        ),
+        Law(
+            "enumeration beta=2",
+            "one sweep leaves the exact law of a 4 x 3 machine invariant",
+            partial(keeps_the_law, 1, 2.0),
+        ),
         *(
             Law(
                 f"enumeration {precision}",
-                "a sweep on tensor cores keeps the law of a 4 x 3 machine at three temperatures",
+                "a sweep on tensor cores leaves the exact law of a 4 x 3 machine invariant at three temperatures",
                 partial(keeps_the_laws, (4, 3), CHAINS, (precision,)),
             )
             for precision in PRODUCTS
         ),
         Law(
             "enumeration 10 x 8",
-            "a sweep keeps the law of a 10 x 8 machine in each precision at three temperatures",
+            "a sweep leaves the exact law of a 10 x 8 machine invariant, in each precision at three temperatures",
             partial(keeps_the_laws, (10, 8), MANY_CHAINS, ("float32", *PRODUCTS)),
         ),
         Law("composition", "splitting sweeps or chains over calls changes no state", composes, shared_stream=True),

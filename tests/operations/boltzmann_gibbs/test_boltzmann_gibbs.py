@@ -1,4 +1,4 @@
-"""Boltzmann machines: colours, lists of links, the same spins in both forms, clamped units, arguments refused."""
+"""Boltzmann machines: colours, lists of links, the same draws for units and spins, wrong arguments."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def random_spins(*shape, seed=0):
 
 
 @pytest.mark.parametrize(("units", "density"), [(0, 0.0), (1, 0.0), (9, 0.0), (9, 1.0), (40, 0.1), (40, 0.5)])
-def test_no_two_coupled_units_share_a_colour(units, density):
+def test_coupled_units_have_different_colours(units, density):
     weights, biases = random_machine(units, density)
     machine = prepare_units(weights, biases)
     ends = machine.colours.tolist()
@@ -58,14 +58,14 @@ def test_numbers_of_colours():
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 6), (4, 6), (8, 8)])
-def test_a_lattice_has_the_colours_of_a_checkerboard(shape):
+def test_a_lattice_is_coloured_as_a_checkerboard(shape):
     colour = colour_units(lattice_couplings(*shape) != 0).view(shape)
     row, column = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
     assert torch.equal(colour, (row + column) % 2)
 
 
 @pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
-def test_the_lists_hold_each_coupling_once(density):
+def test_lists_hold_each_coupling_once(density):
     weights, biases = random_machine(23, density)
     machine = prepare_units(weights, biases)
     found = torch.zeros(23, 23)
@@ -85,9 +85,9 @@ def test_the_lists_hold_each_coupling_once(density):
 
 
 def direct_spins(spins, couplings, fields, machine, sweeps, beta, seed):
-    """Each spin by itself from ``P(s_i = 1) = 1 / (1 + exp(-2 beta (h_i + sum_j J_ij s_j)))``, in float64.
+    """Draw each spin in turn from ``P(s_i = 1) = 1 / (1 + exp(-2 beta (h_i + sum_j J_ij s_j)))``, in float64.
 
-    With it the least distance of a random number from its probability.
+    Also returns the least distance of a random number from its probability.
     """
     s, nearest = spins.double(), 1.0
     for step in range(sweeps):
@@ -109,7 +109,7 @@ def direct_spins(spins, couplings, fields, machine, sweeps, beta, seed):
     ],
     ids=["sparse", "dense", "lattice"],
 )
-def test_both_forms_give_the_same_spins_on_the_same_stream(backend, couplings, fields):
+def test_units_and_spins_draw_the_same(backend, couplings, fields):
     spins, beta, seed = random_spins(50, len(fields)), 0.8, 2**64 - 1
     of_units = units_of(couplings, fields)
     in_spins = prepare_spins(couplings, fields)
@@ -121,7 +121,7 @@ def test_both_forms_give_the_same_spins_on_the_same_stream(backend, couplings, f
     assert by_spins.dtype is torch.int8
     assert torch.equal(by_spins, 2 * by_units.to(torch.int8) - 1)
     direct, nearest = direct_spins(spins, couplings, fields, in_spins, 2, beta, seed)
-    assert nearest > 1e-5  # no near-tie that float32 could decide otherwise
+    assert nearest > 1e-5  # far from ties that float32 could decide differently
     assert torch.equal(by_spins, direct)
     energy = SpinMachine(couplings, fields, torch.zeros(())).energy(by_spins)
     torch.testing.assert_close(of_units.energy(by_units) + of_units.constant, energy, rtol=0, atol=1e-12)
@@ -131,7 +131,7 @@ def test_both_forms_give_the_same_spins_on_the_same_stream(backend, couplings, f
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_certain_units_are_certain_and_at_beta_zero_all_are_fair(backend):
+def test_certain_units_and_fair_coins_at_beta_zero(backend):
     weights, biases = random_machine(6, 0.5, dtype=torch.float32)
     biases[0], biases[1] = 80.0, -80.0
     states = torch.zeros(4000, 6, dtype=torch.uint8)
@@ -143,7 +143,7 @@ def test_certain_units_are_certain_and_at_beta_zero_all_are_fair(backend):
     assert bool((fair - 0.5).abs().max() < 5 * 0.5 / math.sqrt(4000))
 
 
-def test_the_input_is_kept_and_strided_states_are_right():
+def test_strided_states_are_read_and_not_modified():
     machine = prepare_units(*random_machine(12, 0.3))
     states = (random_spins(12, 9).t() > 0).to(torch.uint8)
     before = states.clone()
@@ -155,13 +155,13 @@ def test_the_input_is_kept_and_strided_states_are_right():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("chains", "units"), [(0, 5), (3, 0)])
-def test_nothing_to_draw(backend, chains, units):
+def test_empty_batches_and_machines(backend, chains, units):
     machine = prepare_units(*random_machine(units, 0.5))
     states = torch.zeros(chains, units, dtype=torch.uint8)
     assert boltzmann_gibbs(states, machine, seed=0, backend=backend).shape == (chains, units)
 
 
-def test_warps_share_units_where_colours_are_small_and_lists_long():
+def test_warps_share_units_for_small_colours_and_long_lists():
     assert cuda_kernels.shares_units(prepare_units(*random_machine(40, 1.0)))
     assert not cuda_kernels.shares_units(prepare_units(*random_machine(20, 1.0)))
     assert not cuda_kernels.shares_units(prepare_units(lattice_couplings(8, 8), torch.zeros(64, dtype=torch.float64)))
@@ -184,7 +184,7 @@ def test_warps_share_units_where_colours_are_small_and_lists_long():
         (torch.zeros(2, 2).double(), torch.full((2,), 1e300, dtype=torch.float64), ValueError, "range of float32"),
     ],
 )
-def test_machines_that_are_none_are_refused(matrix, vector, error, words):
+def test_errors_of_prepare_units_and_prepare_spins(matrix, vector, error, words):
     for prepare, names in ((prepare_units, ("weights", "biases")), (prepare_spins, ("couplings", "fields"))):
         with pytest.raises(error, match=words.format(matrix=names[0], vector=names[1])):
             prepare(matrix, vector)
@@ -210,19 +210,19 @@ def test_machines_that_are_none_are_refused(matrix, vector, error, words):
         ({"backend": "fast"}, ValueError, "backend"),
     ],
 )
-def test_bad_arguments_are_named(changed, error, words):
+def test_errors_name_the_wrong_argument(changed, error, words):
     machine = prepare_units(*random_machine(4, 0.5))
     given = {"states": torch.zeros(3, 4, dtype=torch.uint8), "machine": machine, "seed": 0, **changed}
     with pytest.raises(error, match=words):
         boltzmann_gibbs(given.pop("states"), given.pop("machine"), **given)
 
 
-def test_spins_are_looked_at():
+def test_wrong_spins_raise():
     with pytest.raises(ValueError, match="states must hold only -1 and 1"):
         boltzmann_gibbs(torch.zeros(2, 4, dtype=torch.int8), prepare_spins(*random_machine(4, 0.5)), seed=0)
 
 
-def test_a_machine_whose_sources_were_written_to_is_refused():
+def test_a_machine_out_of_date_raises():
     weights, biases = random_machine(4, 0.5)
     machine = prepare_units(weights, biases)
     biases += 1
@@ -230,7 +230,7 @@ def test_a_machine_whose_sources_were_written_to_is_refused():
         boltzmann_gibbs(torch.zeros(3, 4, dtype=torch.uint8), machine, seed=0)
 
 
-def test_a_machine_too_large_for_shared_memory_is_refused_by_name():
+def test_a_machine_too_large_for_shared_memory_raises():
     machine = prepare_units(*random_machine(9, 0.5))
     with (
         mock.patch.object(cuda_kernels, "MOST_SHARED_BYTES", cuda_kernels.PARTS_BYTES + 32),
@@ -239,6 +239,6 @@ def test_a_machine_too_large_for_shared_memory_is_refused_by_name():
         boltzmann_gibbs(torch.zeros(3, 9, dtype=torch.uint8), machine, seed=0, backend="cupy")
 
 
-def test_the_example_of_the_laws_has_cycles_of_odd_length():
+def test_the_example_of_the_laws_has_odd_cycles():
     machine = prepare_units(*plugin.example(plugin.UNITS))
     assert len(machine.sizes) > 2

@@ -1,4 +1,4 @@
-"""Block Gibbs with real-valued visible units: number by number against float64, the exact law, continuation, faults."""
+"""Block Gibbs with real-valued visible units: draws against float64, split runs, strides, wrong arguments."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ def backend(request):
 
 
 def model(chains, visible_units, hidden_units, seed=0):
-    """Multiples of 1/8 and sigmas of powers of two: fields and means are the same whatever the order of sums."""
+    """Multiples of 1/8, and powers of two for sigma, so that fields and means are exact in any order of summation."""
     generator = torch.Generator().manual_seed(seed)
 
     def eighths(*shape):
@@ -32,7 +32,7 @@ def model(chains, visible_units, hidden_units, seed=0):
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (70, 100, 17), (3, 65, 130), (5, 0, 7), (5, 7, 0), (0, 3, 2)], ids=str)
-def test_a_sweep_number_by_number(backend, size):
+def test_a_sweep_draw_by_draw(backend, size):
     v, w, b, c, sigma = model(*size)
     sigma = sigma * 1.1
     held = some_units(v.shape)
@@ -46,7 +46,7 @@ def test_a_sweep_number_by_number(backend, size):
     place = (at["seed"], at["first_sweep"])
     given, weights, each = v.double() / sigma.double(), w.double(), beta.double()[:, None]
     p = torch.sigmoid(each * (c.double() + given @ weights))
-    # K + 4 roundings of a sum of K products of quotients (of 2 ulp in Triton), a quarter of it for p, and p's own.
+    # A sum of K products of quotients (2 ulp in Triton) rounds K + 4 times; p takes a quarter, and rounds itself.
     bound = each * (len(w) + 6) * U * (c.double().abs() + given.abs() @ weights.abs()) / 4 + 4 * U
     u = draw_uniforms(p.shape, *place, Stream.HIDDEN, at["first_chain"], DEVICE).double()
     wrong = (result.hidden.bool() != (u < p)) & ((u - p).abs() > bound)
@@ -54,7 +54,7 @@ def test_a_sweep_number_by_number(backend, size):
     z = draw_normals(v.shape, *place, Stream.VISIBLE, at["first_chain"], DEVICE) / each.sqrt()
     field = result.hidden.double() @ weights.t()
     exact = torch.where(held, v.double(), b.double() + sigma.double() * (field + z))
-    # A normal is within 12 u of its radius, at most 6.77; three roundings and those of the sum.
+    # A normal number is within 12 u of its radius, at most 6.77; then three roundings and those of the sum.
     size_of_sum = b.double().abs() + sigma.double() * (result.hidden.double() @ weights.t().abs() + 6.77 / each.sqrt())
     assert ((result.visible.double() - exact).abs() <= (w.shape[1] + 16) * U * size_of_sum).all()
     assert torch.equal(result.visible[held], v[held])
@@ -64,7 +64,7 @@ def test_a_sweep_number_by_number(backend, size):
     assert ((result.hidden_probability.double() - p).abs() <= bound).all()
 
 
-def test_runs_in_parts_on_any_backend_are_the_same_run(backend):
+def test_split_runs_draw_the_same_on_every_backend(backend):
     v, *parameters = model(40, 19, 11)
     whole = gaussian_gibbs(v, *parameters, 3, 0.25, seed=7, backend=backend)
     step = v
@@ -82,7 +82,7 @@ def test_runs_in_parts_on_any_backend_are_the_same_run(backend):
     torch.testing.assert_close(other.visible, whole.visible, rtol=1e-5, atol=1e-5)
 
 
-def test_strided_arguments_and_results_in_place(backend):
+def test_strided_arguments_and_an_out_argument(backend):
     v, w, b, c, sigma = model(9, 14, 5)
     plain = gaussian_gibbs(v, w, b, c, sigma, 2, seed=3, backend=backend)
     band = torch.full((64 + 9 * 14,), 77.0, device=DEVICE)
@@ -123,7 +123,7 @@ def test_strided_arguments_and_results_in_place(backend):
         ("first_chain", lambda _: -1, ValueError),
     ],
 )
-def test_a_wrong_argument_is_named(name, change, error):
+def test_errors_name_the_wrong_argument(name, change, error):
     v, w, b, c, sigma = model(5, 7, 4)
     arguments = {
         "visible": v, "weights": w, "visible_bias": b, "hidden_bias": c, "sigma": sigma, "sweeps": 1, "beta": 1.0,

@@ -1,4 +1,4 @@
-"""States of 64 units to a word: what is in them, and that kernels draw the same in them as in bytes."""
+"""Packed states: their layout, and that kernels draw the same states in bits as in bytes."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from operations.rbm_gibbs.machines import BACKENDS, DEVICE, SPLIT, model, some_u
 
 
 @pytest.mark.parametrize("units", [0, 1, 63, 64, 65, 200])
-def test_a_unit_is_a_bit_of_a_word(units):
+def test_each_unit_is_one_bit(units):
     states = model(5, units, 0)[0]
     words = pack_states(states)
     assert words.shape == (5, (units + 63) // 64)
@@ -21,8 +21,8 @@ def test_a_unit_is_a_bit_of_a_word(units):
 @pytest.mark.parametrize("size", [(1, 1, 1), (70, 100, 17), (131, 17, 130)], ids=str)
 @pytest.mark.parametrize("precision", SPLIT)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_bits_are_drawn_as_bytes_are(backend, precision, size):
-    """Chains of their own temperature, a third of the units clamped; and rows beside the result stay as they are."""
+def test_packed_draws_match_bytes(backend, precision, size):
+    """With a temperature for each chain and clamped units. The rows before and after the result stay unchanged."""
     visible, weights, b, c = model(*size)
     chains, visible_units, hidden_units = size
     clamped = some_units(visible.shape)
@@ -42,7 +42,7 @@ def test_bits_are_drawn_as_bytes_are(backend, precision, size):
         assert not torch.equal(plain.visible, visible)
 
 
-def test_wrong_packed_states_are_named():
+def test_errors_name_wrong_packed_states():
     visible, weights, b, c = model(6, 70, 5)
     prepared, words = prepare_weights(weights, "int8x3"), pack_states(visible)
     good = gibbs(words, prepared, b, c, seed=1)

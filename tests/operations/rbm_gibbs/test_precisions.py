@@ -1,4 +1,4 @@
-"""Prepared weights: what is in them, when they are refused, and draws from them in each precision on each backend."""
+"""Prepared weights: their parts, errors for wrong ones, and draws in each precision on each backend."""
 
 import dataclasses
 import math
@@ -16,12 +16,12 @@ from boltzbench.kernels.rbm_gibbs.tensor_cores.tiles import TILES
 from boltzbench.plugins.operations.machines.rbm_gibbs import _Layer
 from operations.rbm_gibbs.machines import BACKENDS, DEVICE, NEEDS_CUPY, SPLIT, model
 
-# ---- what is prepared
+# ---- the parts
 
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("visible_units", "hidden_units"), [(1, 1), (17, 100), (784, 500), (0, 5), (5, 0)])
-def test_the_parts_add_up_to_the_weights(visible_units, hidden_units, transposed):
+def test_parts_add_up_to_the_weights(visible_units, hidden_units, transposed):
     weights = model(1, visible_units, hidden_units)[1]
     weights[::3] *= 2.0**-20
     if transposed:
@@ -48,7 +48,7 @@ def test_the_parts_add_up_to_the_weights(visible_units, hidden_units, transposed
                 assert (error <= 1.004 * 2.0**-23 * matrix.double().abs().amax(1, keepdim=True)).all()
 
 
-def test_digits_reach_the_ends_of_the_range():
+def test_digits_at_the_ends_of_the_range():
     tiny, huge = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
     weights = torch.tensor([[huge, 1.0, 0.0, tiny, 2.0**-149, -0.999, 0.9999999, 1.0 + 2.0**-23]], device=DEVICE)
     operand = prepare_weights(torch.cat((weights, -weights)), "int8x3").to_hidden
@@ -57,7 +57,7 @@ def test_digits_reach_the_ends_of_the_range():
     assert torch.equal(whole[:, 0], -whole[:, 1])
 
 
-def test_what_cannot_be_prepared():
+def test_errors_of_prepare_weights():
     weights = model(1, 5, 4)[1]
     for value, message in (
         (weights.double(), "^weights must have dtype"),
@@ -77,7 +77,7 @@ def test_what_cannot_be_prepared():
         prepare_weights(torch.full((2, 2), 3.4e38, device=DEVICE), "bf16x3")
 
 
-def test_prepared_weights_are_refused_once_they_do_not_match():
+def test_errors_for_prepared_weights_that_do_not_match():
     visible, weights, b, c = model(6, 5, 4)
     prepared = prepare_weights(weights, "bf16x3")
     gibbs(visible, prepared, b, c, seed=1, precision="bf16x3")
@@ -112,7 +112,7 @@ def test_prepared_float32_is_the_plain_matrix():
 
 
 def require_draws(result, visible, weights, b, c, beta, seed, step, first_chain, precision):
-    """Within the bounds that the plugin's check holds them to."""
+    """The draws lie within the bounds of the plugin's check."""
     inputs = {"weights": weights, "visible_bias": b, "hidden_bias": c, "beta": beta, "precision": precision}
     for stream, given, states in (
         (Stream.HIDDEN, visible, result.hidden),
@@ -122,7 +122,7 @@ def require_draws(result, visible, weights, b, c, beta, seed, step, first_chain,
         u = draw_uniforms(p.shape, seed, step, stream, first_chain, DEVICE).double()
         near = (u - p).abs() <= width
         assert not ((states.bool() != (u < p)) & ~near).any()
-        assert near.sum() <= 5 + 8 * width.sum()  # twice the width of each are expected
+        assert near.sum() <= 5 + 8 * width.sum()  # the expected number is twice the sum of the widths
     p, width = _Layer(inputs, Stream.HIDDEN).probabilities(result.visible)
     assert ((result.hidden_probability.double() - p).abs() <= width).all()
 
@@ -140,7 +140,7 @@ def test_a_sweep_draw_by_draw(backend, precision, size):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_weights_of_16_bits_can_be_split_too(dtype):
+def test_weights_of_16_bits_can_be_split(dtype):
     visible, weights, b, c = model(9, 40, 21, dtype=dtype)
     results = [
         gibbs(visible, prepare_weights(weights, "int8x3"), b, c, 2, seed=3, backend=backend) for backend in BACKENDS
@@ -174,7 +174,7 @@ def test_each_chain_has_its_own_beta(backend, precision):
         (torch.full((40,), math.nan), ValueError),
     ],
 )
-def test_a_wrong_beta_is_named(beta, error):
+def test_errors_name_a_wrong_beta(beta, error):
     visible, weights, b, c = model(40, 5, 4)
     with pytest.raises(error, match=r"^beta must"):
         gibbs(visible, weights, b, c, 1, beta.to(DEVICE), seed=3)
@@ -182,8 +182,8 @@ def test_a_wrong_beta_is_named(beta, error):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("precision", SPLIT)
-def test_clamped_units_and_outputs_of_the_callers(backend, precision):
-    """Rows of 48 units are read and written where they lie, rows of 37 by way of a copy."""
+def test_clamped_units_and_an_out_argument(backend, precision):
+    """Kernels read and write aligned rows of 48 units in place, and rows of 37 units through a copy."""
     for visible_units in (37, 48):
         visible, weights, b, c = model(67, visible_units, 11)
         prepared = prepare_weights(weights, precision)
@@ -211,12 +211,12 @@ def test_certain_units_are_certain(backend, precision):
         assert torch.equal(result.hidden, (c > 0).to(torch.uint8).expand(50, 6))
 
 
-# ---- digits of int8: seed and weights settle every state
+# ---- digits of int8: seed and weights determine every state
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (70, 100, 33), (130, 17, 65)], ids=str)
 def test_backends_agree_bit_for_bit_in_int8x3(size):
-    """Also at a temperature, and with biases, where float32 would often be too near to a tie to tell."""
+    """Also at a temperature and with biases where float32 is often too near a tie to decide."""
     visible, weights, b, c = model(*size)
     for beta, bias in ((0.7, 1.0), (30.0, 1.0), (1e-3, 1e4)):
         results = [
@@ -239,7 +239,7 @@ def _half(precision, chains=150, given_units=100, units=70):
 @NEEDS_CUPY
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize("precision", SPLIT)
-def test_every_tile_and_order_of_threads_gives_the_same_states(precision, order):
+def test_every_tile_and_order_of_threads_draws_the_same(precision, order):
     expected = _half(precision)
     reference_half_sweep(expected)
     for tile in TILES[precision]:
@@ -251,9 +251,9 @@ def test_every_tile_and_order_of_threads_gives_the_same_states(precision, order)
         assert not padding.any()
 
 
-@pytest.mark.skipif("triton" not in BACKENDS or DEVICE.type != "cpu", reason="interprets")
+@pytest.mark.skipif("triton" not in BACKENDS or DEVICE.type != "cpu", reason="sets tiles of the interpreter")
 @pytest.mark.parametrize(("chains", "units", "given"), [(64, 32, 64), (256, 128, 32)])
-def test_every_triton_tile_gives_the_same_states(monkeypatch, chains, units, given):
+def test_every_triton_tile_draws_the_same(monkeypatch, chains, units, given):
     from boltzbench.kernels.rbm_gibbs import triton_kernels, triton_tile
 
     expected, half = _half("int8x3"), _half("int8x3")
@@ -266,7 +266,7 @@ def test_every_triton_tile_gives_the_same_states(monkeypatch, chains, units, giv
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_batch_in_parts_is_the_whole_batch(backend):
+def test_a_split_batch_draws_the_same(backend):
     visible, weights, b, c = model(71, 17, 9)
     prepared = prepare_weights(weights, "int8x3")
     whole = gibbs(visible, prepared, b, c, 2, seed=8, backend=backend)
@@ -279,8 +279,8 @@ def test_a_batch_in_parts_is_the_whole_batch(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_tie_that_float32_cannot_tell_is_settled_in_float64(backend):
-    """Weights of 0, and biases at the logits of the uniforms that will be drawn: every draw is as near as can be."""
+def test_float64_decides_ties_of_float32(backend):
+    """Weights of 0, and biases at the logits of the uniforms: every draw is as near a tie as float32 allows."""
     chains, units = 64, 48
     u = draw_uniforms(torch.Size((chains, units)), 5, 0, Stream.HIDDEN, 0, DEVICE).double()[0]
     bias = torch.log(u / (1 - u)).float()

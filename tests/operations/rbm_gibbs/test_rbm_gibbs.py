@@ -18,7 +18,7 @@ def backend(request):
 
 
 def model(chains, visible_units, hidden_units, dtype=torch.float32, seed=0, exact=False):
-    """States, weights and biases. ``exact``: multiples of 1/16, whose sums no order of summation rounds."""
+    """States, weights and biases. ``exact``: multiples of 1/16, with exact sums in any order."""
     generator = torch.Generator().manual_seed(seed)
 
     def parameter(*shape):
@@ -30,7 +30,7 @@ def model(chains, visible_units, hidden_units, dtype=torch.float32, seed=0, exac
 
 
 def run(visible, weights, visible_bias, hidden_bias, *args, **options):
-    """`gibbs`, and a check that it leaves its inputs as they are and its states are 0 or 1."""
+    """Call `gibbs`, and check that it leaves its inputs unchanged and returns states 0 or 1."""
     inputs = (visible, weights, visible_bias, hidden_bias)
     before = [value.clone() for value in inputs]
     result = gibbs(*inputs, *args, **options)
@@ -43,7 +43,7 @@ def run(visible, weights, visible_bias, hidden_bias, *args, **options):
 
 
 def exact_probability(given, weights, bias, beta):
-    """Float64 on the values that the kernel reads; and how far a kernel's float32 may be from it (numerics.md)."""
+    """In float64, from the values that the kernel reads; and the bound of a float32 kernel's error."""
     given, weights, bias = given.double(), weights.double(), bias.double()
     u = 2.0**-24
     size = bias.abs() + given @ weights.abs()
@@ -52,7 +52,7 @@ def exact_probability(given, weights, bias, beta):
 
 
 def require_draws(states, given, weights, bias, beta, seed, step, stream, first_chain=0, drawn=None):
-    """Each state is ``u < p``, unless u is within rounding of p; few are."""
+    """Each state is ``u < p``, unless rounding cannot decide, which is rare."""
     p, bound = exact_probability(given, weights, bias, beta)
     u = draw_uniforms(states.shape, seed, step, stream, first_chain, states.device).double()
     near = (u - p).abs() <= bound
@@ -110,7 +110,7 @@ def test_strided_arguments(backend, strides, dtype):
     assert torch.equal(result.hidden, again.hidden)
 
 
-def test_the_backends_walk_together():
+def test_backends_draw_the_same_states():
     arguments = model(40, 31, 18, exact=True)
     results = [run(*arguments, 6, 0.5, seed=21, backend=name) for name in BACKENDS]
     for result in results[1:]:
@@ -119,10 +119,10 @@ def test_the_backends_walk_together():
     assert not torch.equal(results[0].visible, arguments[0])
 
 
-# ---- how a run is cut does not matter
+# ---- splitting a run
 
 
-def test_several_sweeps_are_as_many_calls(backend):
+def test_several_sweeps_match_several_calls(backend):
     visible, *parameters = model(70, 17, 9, exact=True)
     whole = run(visible, *parameters, 4, 0.7, seed=8, return_hidden_probability=True, backend=backend)
     v = visible
@@ -139,7 +139,7 @@ def test_several_sweeps_are_as_many_calls(backend):
 
 
 @pytest.mark.parametrize("cuts", [(0, 1, 71), (0, 64, 71), (0, 10, 30, 71)])
-def test_a_batch_in_parts_is_the_whole_batch(backend, cuts):
+def test_a_split_batch_draws_the_same(backend, cuts):
     visible, *parameters = model(71, 17, 9, exact=True)
     whole = run(visible, *parameters, 2, seed=8, backend=backend)
     parts = [
@@ -227,7 +227,7 @@ def test_certain_units_are_certain(backend, size):
 
 
 @pytest.mark.parametrize(("chains", "visible_units", "hidden_units"), [(5, 7, 0), (5, 0, 7), (0, 7, 4), (5, 0, 0)])
-def test_layers_and_batches_of_nothing(backend, chains, visible_units, hidden_units):
+def test_empty_layers_and_batches(backend, chains, visible_units, hidden_units):
     visible, *parameters = model(chains, visible_units, hidden_units)
     result = run(visible, *parameters, 2, 0.9, seed=6, return_hidden_probability=True, backend=backend)
     assert result.hidden_probability.shape == (chains, hidden_units)
@@ -238,7 +238,7 @@ def test_layers_and_batches_of_nothing(backend, chains, visible_units, hidden_un
         require_draws(result.hidden, visible, weights, hidden_bias, 0.9, 6, 1, Stream.HIDDEN)
 
 
-def test_out_is_written_and_nothing_around_it(backend):
+def test_memory_around_out_is_unchanged(backend):
     visible, *parameters = model(5, 7, 3)
     bands = [torch.full((64 + n,), 77, dtype=d, device=DEVICE) for n, d in ((35, torch.uint8), (15, torch.uint8))]
     bands.append(torch.full((64 + 15,), 77.0, device=DEVICE))
@@ -254,7 +254,7 @@ def test_out_is_written_and_nothing_around_it(backend):
     assert result.visible.data_ptr() == out.visible.data_ptr()
 
 
-# ---- bad input
+# ---- wrong arguments
 
 
 def _spoilt(value):
@@ -298,7 +298,7 @@ def _spoilt(value):
         ("backend", lambda _: "cuda", ValueError),
     ],
 )
-def test_a_wrong_argument_is_named(backend, name, change, error):
+def test_errors_name_the_wrong_argument(backend, name, change, error):
     visible, weights, visible_bias, hidden_bias = model(5, 7, 4)
     arguments = {
         "visible": visible, "weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias,
@@ -309,7 +309,7 @@ def test_a_wrong_argument_is_named(backend, name, change, error):
         gibbs(**arguments, seed=0)
 
 
-def test_a_wrong_out_is_named(backend):
+def test_errors_name_the_wrong_part_of_out(backend):
     visible, *parameters = model(5, 7, 7)
     good = gibbs(visible, *parameters, seed=0, return_hidden_probability=True, backend=backend)
     shared = torch.zeros(60, dtype=torch.uint8, device=DEVICE)

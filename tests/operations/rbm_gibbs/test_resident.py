@@ -1,5 +1,4 @@
-"""All sweeps in one launch, with weights in shared memory or by clusters of blocks: the states of two launches a sweep,
-and when it is taken."""
+"""All sweeps in one launch, resident or by clusters: the same states as half sweeps, and the choice of the plan."""
 
 import itertools
 from contextlib import contextmanager, nullcontext
@@ -29,7 +28,7 @@ RESIDENT = [name for name in BACKENDS if PLANS_OF[name]]
 
 @contextmanager
 def launches(kernels=cuda_kernels):
-    """Counts calls of the two kinds of launches of all sweeps, and of that of a half sweep."""
+    """Counts the calls of resident_sweeps, cluster_sweeps and half_sweep."""
     with (
         mock.patch.object(kernels, "resident_sweeps", wraps=kernels.resident_sweeps) as one,
         mock.patch.object(cuda_kernels, "cluster_sweeps", wraps=cuda_kernels.cluster_sweeps) as cluster,
@@ -44,8 +43,8 @@ def launches(kernels=cuda_kernels):
     [*itertools.product(SPLIT, SIZES), ("bf16", (34, 20, 270)), ("bf16", (3, 270, 20))],
     ids=str,
 )
-def test_one_launch_draws_as_many_do(precision, size):
-    """Whatever the order of threads, in bytes and in bits; sums of weights of few bits are exact in each precision."""
+def test_resident_sweeps_match_half_sweeps(precision, size):
+    """For any order of threads, in bytes and in bits. Sums of weights with few bits are exact in each precision."""
     visible, weights, b, c = model(*size)
     prepared = prepare_weights((16 * weights).round() / 16, precision)
     held = some_units(visible.shape)
@@ -58,7 +57,7 @@ def test_one_launch_draws_as_many_do(precision, size):
             with emulator.schedule(order), launches() as count:
                 found = gibbs(visible, *given, **rest, return_hidden_probability=True)
                 packed = gibbs(pack_states(visible), *given, **rest, plan="resident")
-                assert count() == (2, 0, 1)  # and one for the probabilities
+                assert count() == (2, 0, 1)  # the half sweep computes the probabilities
                 once = gibbs(visible, prepared, b, c, 1, beta, **rest, plan="resident")
             assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
             assert torch.equal(packed.visible, pack_states(expected.visible))
@@ -69,10 +68,10 @@ def test_one_launch_draws_as_many_do(precision, size):
 @pytest.mark.skipif("triton" not in RESIDENT, reason="Triton cannot run here")
 @pytest.mark.parametrize("size", [*SIZES, (0, 7, 4), (65, 129, 256), (1030, 20, 12)], ids=str)
 @pytest.mark.parametrize("precision", SPLIT)
-def test_one_launch_of_triton_draws_as_many_do(precision, size):
-    """In bytes and in bits, with clamped units where it takes them."""
+def test_resident_sweeps_of_triton_match_half_sweeps(precision, size):
+    """In bytes and in bits, with clamped units where the kernel supports them."""
     if max(size[1:]) > MOST_UNITS[precision]:
-        pytest.skip("has no room")
+        pytest.skip("too large for the resident kernel")
     visible, weights, b, c = model(*size)
     prepared = prepare_weights((16 * weights).round() / 16, precision)
     held = some_units(visible.shape)
@@ -85,7 +84,7 @@ def test_one_launch_of_triton_draws_as_many_do(precision, size):
         in_bytes = in_bits or (precision != "int8x3" and 0 not in size[1:])
         with launches(triton_kernels) as count:
             found = gibbs(visible, *given, **rest, return_hidden_probability=True)
-            assert count() == ((1, 0, 1) if in_bytes else (0, 0, 7))  # and one for the probabilities
+            assert count() == ((1, 0, 1) if in_bytes else (0, 0, 7))  # one half sweep computes the probabilities
             packed = gibbs(pack_states(visible), *given, **rest)
             assert count()[0] == in_bytes + in_bits
         assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
@@ -99,8 +98,8 @@ def test_one_launch_of_triton_draws_as_many_do(precision, size):
 @NEEDS_CUPY
 @pytest.mark.parametrize("size", [(66, 70, 200), (1, 1, 1), (5, 0, 7), (5, 7, 0), (0, 7, 4)], ids=str)
 @pytest.mark.parametrize("precision", SPLIT)
-def test_clusters_draw_as_half_sweeps_do(precision, size):
-    """Whatever the order of threads and blocks: a block that ran ahead would read states that are not there yet."""
+def test_cluster_sweeps_match_half_sweeps(precision, size):
+    """For any order of threads and blocks: a block that runs ahead would read states before they are written."""
     visible, weights, b, c = model(*size)
     prepared = prepare_weights((16 * weights).round() / 16, precision)
     held = some_units(visible.shape)
@@ -118,7 +117,7 @@ def test_clusters_draw_as_half_sweeps_do(precision, size):
 
 
 @NEEDS_CUPY
-def test_digits_draw_the_same_in_either_plan_and_on_every_backend():
+def test_int8x3_draws_the_same_in_every_plan_and_backend():
     visible, weights, b, c = model(70, 100, 70)
     prepared = prepare_weights(weights, "int8x3")
     whole = gibbs(visible, prepared, b, c, 4, 0.7, seed=9, backend="cupy", plan="resident")
@@ -134,7 +133,7 @@ def test_digits_draw_the_same_in_either_plan_and_on_every_backend():
 
 
 @pytest.mark.parametrize("backend", RESIDENT)
-def test_nothing_around_the_results_is_written(backend):
+def test_memory_around_the_results_is_unchanged(backend):
     visible, weights, b, c = model(5, 7, 3)
     bands = [torch.full((64 + n,), 77, dtype=torch.uint8, device=DEVICE) for n in (35, 15)]
     out = GibbsResult(*(band[32:-32].view(5, -1) for band in bands), None)
@@ -145,7 +144,7 @@ def test_nothing_around_the_results_is_written(backend):
         assert band[32:-32].max() <= 1
 
 
-def test_what_fills_tiles_is_drawn_too():
+def test_resident_units_include_the_padding_of_tiles():
     for size, precision, triton, cuda in (
         ((64, 16), "bf16", 128, 512), ((130, 20), "bf16", 512, 512), ((70, 100), "int8x3", 256, 256),
         ((9, 130), "bf16x3", 512, 384),
@@ -156,8 +155,8 @@ def test_what_fills_tiles_is_drawn_too():
 
 
 @pytest.mark.parametrize("backend", RESIDENT)
-def test_a_row_of_a_wider_tensor_is_one_chain(backend):
-    """Contiguous, whatever its stride, which says nothing of how long the row is."""
+def test_one_row_of_a_wider_tensor(backend):
+    """A batch of one is contiguous with any stride; its stride is not the length of the row."""
     _, weights, b, c = model(1, 16, 32)
     prepared = prepare_weights(weights, "bf16")
     wide = torch.full((1, 1024), 77, dtype=torch.uint8, device=DEVICE)
@@ -173,7 +172,7 @@ def test_a_row_of_a_wider_tensor_is_one_chain(backend):
 
 
 @NEEDS_CUPY
-def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
+def test_the_plan_follows_the_shape_unless_the_caller_sets_it():
     visible, weights, b, c = model(2, 128, 192)
     for precision, size, fits in (
         ("bf16", (256, 256), True), ("bf16", (257, 256), False), ("bf16x3", (192, 128), True),
@@ -213,7 +212,7 @@ def test_the_plan_follows_the_shape_and_can_be_had_otherwise():
 
 
 class NothingIsRead(TorchDispatchMode):
-    """Refuses what would wait for a device: numbers taken from tensors."""
+    """Fails if a number is read from a tensor, which would wait for the device."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert "_local_scalar_dense" not in str(func), "a number is read from a tensor"
@@ -221,8 +220,8 @@ class NothingIsRead(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_sweeps_are_counted_from_a_number_on_the_device_so_that_replays_go_on(backend):
-    """The same states as with the number itself, in every plan; written to in place, the next states."""
+def test_first_sweep_on_the_device(backend):
+    """The same states as with a number, in every plan. After a write in place, those of the next sweeps."""
     visible, weights, b, c = model(9, 70, 37)
     runs = [(weights, {}, "half_sweeps")]
     runs += [(prepare_weights(weights, "int8x3"), {}, plan) for plan in ("half_sweeps", *PLANS_OF[backend])]
@@ -248,7 +247,7 @@ def test_sweeps_are_counted_from_a_number_on_the_device_so_that_replays_go_on(ba
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "triton"])
-def test_a_call_without_checks_reads_no_number_so_that_a_graph_can_hold_it(backend):
+def test_a_call_without_checks_never_waits_for_the_device(backend):
     visible, weights, b, c = model(9, 70, 37)
     prepared, betas = prepare_weights(weights, "int8x3"), torch.ones(9, device=DEVICE)
     for plan in ("auto", "half_sweeps"):
