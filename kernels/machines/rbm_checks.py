@@ -3,12 +3,11 @@
 Wrong types and dtypes raise TypeError, wrong shapes and values ValueError. The message names the argument.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from ..common.dispatch import require_tensor
+from . import chain_checks
 
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -41,14 +40,7 @@ def require_bias(name: str, bias: Tensor, units: int, weights: Tensor) -> Tensor
 
 def require_beta(beta: float | Tensor, states: Tensor) -> float | Tensor:
     """Require a positive number or a float tensor (chains,); returns a float or contiguous float64."""
-    if isinstance(beta, Tensor):
-        require_tensor("beta", beta, (torch.float32, torch.float64), states.device)
-        if beta.shape != states.shape[:1]:
-            raise ValueError(f"beta must be a number or have shape ({len(states)},), got {tuple(beta.shape)}")
-        return beta.to(torch.float64).contiguous()
-    if not (math.isfinite(beta) and beta > 0):
-        raise ValueError(f"beta must be finite and positive, got {beta}")
-    return float(beta)
+    return chain_checks.require_beta(beta, len(states), states.device, positive=True)
 
 
 def require_values(
@@ -62,7 +54,4 @@ def require_values(
         for name, value in positive.items()
         if isinstance(value, Tensor)
     }
-    # One transfer for all results: on a GPU each transfer waits for the device.
-    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
-        if fault:
-            raise ValueError(message)
+    chain_checks.require_no_fault(faults)
