@@ -38,6 +38,8 @@ BOLTZBENCH_API = 1
 BETAS = {"hot": 0.5, "cold": 2.0, "beta-zero": 0.0}
 NEIGHBOURS = 6
 """The mean number of neighbours of a unit, where couplings are sparse."""
+BENCH_SIZES = ((1024, 10), (4096, 2))
+"""Units and sweeps."""
 
 
 def _case(chains: int, units: int, sweeps: int = 1, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
@@ -54,10 +56,11 @@ CASES = (
     _case(65, 150, sweeps=2),
     _case(256, 64, purpose="bench"),
     *(
-        _case(8192, units, sweeps, scenario, purpose="bench", preset=preset)
-        for scenario, preset in (("lattice", "quick"), ("", "quick"), ("dense", "quick"), ("spins", "full"))
-        for units, sweeps in ((1024, 10), (4096, 2))
+        _case(8192, units, sweeps, scenario, purpose="bench", preset="quick")
+        for scenario in ("lattice", "", "dense")
+        for units, sweeps in BENCH_SIZES
     ),
+    *(_case(8192, units, sweeps, "spins", purpose="bench", preset="full") for units, sweeps in BENCH_SIZES),
 )
 
 

@@ -48,6 +48,8 @@ PRECISIONS = {**{name: name for name in PRODUCTS}, "packed": "int8x3", "clamped 
 
 
 _case = partial(layers_case, "rbm_gibbs")
+BENCH_SIZES = ((256, 10), (1024, 10), (4096, 2))
+"""Units of each layer, and sweeps."""
 
 CASES = (
     *(_case(70, 100, 17, dtype=dtype) for dtype in ("float32", "float16", "bfloat16")),
@@ -67,14 +69,15 @@ CASES = (
     _case(3, 70, 560, sweeps=2, scenario="int8x3"),
     _case(256, 64, 64, purpose="bench"),
     *(
-        _case(8192, n, n, sweeps, dtype, purpose="bench", preset=preset)
-        for dtype, preset in (("float32", "quick"), ("bfloat16", "quick"), ("float16", "full"))
-        for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
+        _case(8192, n, n, sweeps, dtype, purpose="bench", preset="quick")
+        for dtype in ("float32", "bfloat16")
+        for n, sweeps in BENCH_SIZES
     ),
+    *(_case(8192, n, n, sweeps, "float16", purpose="bench", preset="full") for n, sweeps in BENCH_SIZES),
     *(
         _case(8192, n, n, sweeps, scenario=precision, purpose="bench", preset="quick")
         for precision in PRODUCTS
-        for n, sweeps in ((256, 10), (1024, 10), (4096, 2))
+        for n, sweeps in BENCH_SIZES
     ),
     _case(64, 784, 500, 10, purpose="bench", preset="quick"),
     _case(64, 784, 500, 10, scenario="int8x3", purpose="bench", preset="quick"),
