@@ -324,7 +324,7 @@ def test_bench(run):
     status, out, _ = run("bench", "--device", "cpu", "--out", "new/folder")
     assert status == 0
     assert "12.3 µs  11.0..14.0 µs" in out
-    assert "measuring costs: timer 40.0 ns" in out
+    assert "measurement overhead: timer 40.0 ns" in out
     assert "limits of this device: copy 10.0 GB/s" in out
     assert "not timed: triton (2 checks): interpreted on the CPU: correctness only" in out
     (path,) = Path("new/folder").iterdir()
@@ -362,7 +362,7 @@ def test_ctrl_c_keeps_what_was_found(run, monkeypatch):
     use(monkeypatch, "sound", "interrupting")
     status, out, err = run("bench", "--device", "cpu", "--json", "-")
     assert status == 130
-    assert "Interrupted after 1 of 8 checks; what is above is kept." in err
+    assert "Interrupted after 1 of 8 checks. The results above are kept." in err
     content = json.loads(out)
     assert content["status"] == "incomplete"
     assert [record["implementation"] for record in content["records"]] == ["gone"], "torch was not timed yet"
@@ -411,7 +411,7 @@ def test_a_resumed_run_takes_no_other_wishes(run, monkeypatch, option):
     path = interrupted_run(run, monkeypatch)
     status, out, err = run("bench", "--device", "cpu", "--resume", str(path), *option)
     assert (status, out) == (2, "")
-    assert "cannot be given with --resume: the run goes on as it was asked for" in err
+    assert "cannot be combined with --resume: the run keeps its own options" in err
 
 
 def test_report_and_compare(run):
@@ -445,16 +445,16 @@ def test_a_report_never_overwrites_what_it_reads(run):
     before = Path(path).read_text()
     status, _, err = run("report", path, "--html", path)
     assert (status, Path(path).read_text()) == (2, before)
-    assert "it would be overwritten" in err
+    assert "is an input and would be overwritten" in err
     status, _, err = run("report", path, "--html", "a", "--markdown", "a")
     assert status == 2
-    assert "two outputs have one name" in err
+    assert "two outputs have the same name" in err
 
 
 def test_what_check_wrote_cannot_be_resumed(run):
     run("check", "--device", "cpu", "--json", "checked.json")
     status, _, err = run("bench", "--device", "cpu", "--resume", "checked.json")
-    assert (status, err) == (2, "boltzbench: cannot resume checked.json: it is no run of bench\n")
+    assert (status, err) == (2, "boltzbench: cannot resume checked.json: it was not written by bench\n")
 
 
 def test_ctrl_c_before_the_first_step_leaves_a_run_to_go_on_with(run, monkeypatch):
@@ -467,7 +467,7 @@ def test_ctrl_c_before_the_first_step_leaves_a_run_to_go_on_with(run, monkeypatc
     assert status == 130
     assert "Interrupted after 0 of 6 checks" in out
     (path,) = Path("runs").iterdir()
-    assert f"Go on with it: boltzbench bench --resume {path}" in out
+    assert f"Continue with: boltzbench bench --resume {path}" in out
     assert run("bench", "--device", "cpu", "--resume", str(path))[0] == 0
 
 
@@ -484,6 +484,36 @@ def test_files_that_are_not_there(run, arguments, words):
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert words in err
+
+
+EXPERIMENT = """
+    @hookimpl
+    def register_experiments(register):
+        register(fakes.experiment())
+    """
+
+
+def test_list_shows_experiments(run, monkeypatch, folder):
+    install(folder, {"dice": EXPERIMENT}, "fake-dice")
+    use(monkeypatch, "sound", "dice")
+    _, out, _ = run("list")
+    lines = [line.split() for line in out.splitlines()]
+    (head,) = (place for place, words in enumerate(lines) if words == ["experiment", "question", "plugin"])
+    assert lines[head + 1][:4] == ["dice", "Do", "dice", "show"]
+    assert lines[head + 1][-3:] == ["dice", "(fake-dice", "1.2)"]
+
+
+@pytest.mark.parametrize(("form", "words"), [("--markdown", "# boltzbench"), ("--csv", "run,op"), ("--html", "<!DOC")])
+def test_a_report_goes_to_standard_output(run, form, words):
+    run("bench", "--device", "cpu")
+    (path,) = map(str, Path("runs").iterdir())
+    status, out, err = run("report", path, form, "-")
+    assert (status, err) == (0, "")
+    assert out.startswith(words)
+    assert not Path("-").exists()
+    status, out, err = run("report", path, form, "-", "--csv" if form != "--csv" else "--markdown", "-")
+    assert (status, out) == (2, "")
+    assert "two outputs have the same name" in err
 
 
 @pytest.mark.parametrize("command", ["list", "check", "bench"])

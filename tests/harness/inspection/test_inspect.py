@@ -61,7 +61,9 @@ def test_scalar_loads_break_the_promise_of_wide_ones():
     (scalar,) = found(variant("scalar"))
     assert scalar.status == "narrow"
     assert scalar.loads == {4: 4}
-    assert scalar.message == "promises accesses of 16 bytes for the 16 bytes of a pass; 0 move so (4 LDG.E)"
+    assert scalar.message == (
+        "only 0 of the 16 bytes of a pass move in accesses of the promised 16 bytes (narrower: 4 LDG.E)"
+    )
 
 
 def test_without_a_promise_scalar_loads_pass():
@@ -72,7 +74,7 @@ def test_without_a_promise_scalar_loads_pass():
 def test_wide_loads_for_half_of_the_traffic_break_the_promise():
     (half,) = found(variant("honest", bytes_per_item=8))
     assert half.status == "narrow"
-    assert "32 bytes of a pass; 16 move so" in half.message
+    assert "only 16 of the 32 bytes of a pass" in half.message
 
 
 def test_an_exponential_too_many_shows():
@@ -235,9 +237,9 @@ def command(monkeypatch, capfd):
 def test_the_command_reports_each_kernel(command):
     status, words, written = command("honest", arguments=("--arch", "sm_80", "--arch", "sm_90", "--json", "-"))
     assert status == 0
-    assert "All 2 kernels compile, spill nothing and keep the widths that they promise." in words
-    assert "prediction from documented rates" in words
-    assert "double torch" in words  # has no kernels of its own
+    assert "2 kernels compiled: no spills, and accesses as wide as promised." in words
+    assert "a prediction from documented rates" in " ".join(words.split())
+    assert "no kernels to inspect: double torch" in words
     assert max(map(len, words.splitlines())) <= 80
     assert written["status"] == "complete"
     assert [each["arch"] for each in written["records"]] == ["sm_80", "sm_90"]
@@ -247,14 +249,27 @@ def test_the_command_reports_each_kernel(command):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "fault"), [("scalar", "narrow: double ours, sm_90, scalar: promises"), ("spills", "spills: double ours")]
+    ("kernel", "fault"),
+    [("scalar", "narrow: double ours, sm_90, scalar: only 0 of"), ("spills", "spills: double ours")],
 )
 def test_the_command_fails_where_a_kernel_does(command, kernel, fault):
     status, words, written = command("honest", kernel)
     assert status == 1
+    assert max(map(len, words.splitlines())) <= 80
+    words = " ".join(words.split())
     assert fault in words
     assert "1 of 2 kernels" in words
     assert [each["status"] for each in written["records"]] == ["passed", fault.split(":")[0]]
+
+
+def test_a_long_name_has_a_line_of_its_own(command):
+    name = "a kernel with a name of more than thirty-four characters"
+    _, words, _ = command("honest", name=name)
+    lines = words.splitlines()
+    assert name in lines
+    assert "memory" in lines[lines.index(name) + 1]
+    assert lines[lines.index(name) + 1].startswith(" " * 34)
+    assert max(map(len, lines)) <= 80
 
 
 def test_variants_that_cannot_be_named_are_a_finding(command):

@@ -280,19 +280,19 @@ def test_the_table_fits_and_begins_with_the_regressions():
     ]
     assert places == sorted(places)
     assert " ".join(text[text.index("Regression") :].split()) == (
-        "Regression beyond noise and 5 %. 3 compared in time: 1 slower, 1 faster, 1 without a difference; "
-        "1 that passed before fail now, 0 pass now that did not, 0 pass in both."
+        "Regression beyond noise and 5 %. 3 timings compared: 1 slower, 1 faster, 1 without a difference; "
+        "newly failing: 1, newly passing: 0, passing in both runs: 0."
     )
 
 
 def test_the_closing_line_without_a_regression():
     same = run(record(times(1.0)))
     assert " ".join(printed(compare(same, same, bound=0.0)).split()).endswith(
-        "No regression beyond noise and 0 %. 1 compared in time: 0 slower, 0 faster, 1 without a difference."
+        "No regression beyond noise and 0 %. 1 timing compared: 0 slower, 0 faster, 1 without a difference."
     )
     checked = run(record(purpose="check"))
     assert " ".join(printed(compare(checked, checked, bound=0.05)).split()) == (
-        "No regression beyond noise and 5 %. 0 that passed before fail now, 0 pass now that did not, 1 pass in both."
+        "No regression beyond noise and 5 %. newly failing: 0, newly passing: 0, passing in both runs: 1."
     )
 
 

@@ -322,7 +322,7 @@ def test_the_key_is_what_was_asked_and_not_what_was_found():
     ("change", "words"),
     [
         ({"device": "cpu", "gpu": None}, "device was cuda:0, is cpu; gpu uuid was 1234, is None"),
-        ({"gpu": {**GPU, "uuid": "99"}}, "another environment: gpu uuid was 1234, is 99"),
+        ({"gpu": {**GPU, "uuid": "99"}}, "the environment differs: gpu uuid was 1234, is 99"),
         ({"gpu": {**GPU, "driver": "581"}}, "gpu driver was 580, is 581"),
         ({"torch": "2.12"}, "torch was 2.11, is 2.12"),
         ({"harness": "abd"}, "harness was abc, is abd"),
@@ -333,7 +333,7 @@ def test_a_run_of_another_environment_is_not_resumed(tmp_path, change, words):
     before = path.read_bytes()
     with pytest.raises(ResultsError) as caught:
         ResultsFile.resume(path, {**HERE, **change}, SOURCES)
-    assert f"cannot resume {path}: another environment: " in str(caught.value)
+    assert f"cannot resume {path}: the environment differs: " in str(caught.value)
     assert words in str(caught.value)
     assert path.read_bytes() == before
     ResultsFile.resume(path, HERE, SOURCES).close()
