@@ -148,7 +148,9 @@ def environment(run: Run) -> dict[str, str]:
     facts = _flat({**run.environment, "gpu": run.environment.get("gpu") or "none"})
     if facts.pop("dirty", "") == "True":
         facts["commit"] = f"{facts.get('commit', 'unknown')} with uncommitted changes"
-    facts.update(_flat(asdict(run.command) if run.command else {}, "command "))
+    options = asdict(run.command) if run.command else {}
+    options = {name: "all" if value == () else "default" if value is None else value for name, value in options.items()}
+    facts.update(_flat(options, "option "))
     facts.update({f"overhead {name}": si(seconds, "s") for name, seconds in run.overheads.items()})
     facts.update({f"time in {name}": si(seconds, "s") for name, seconds in run.seconds.items()})
     return facts
