@@ -239,9 +239,9 @@ class ResultsFile:
             elif record.source_hash != source:
                 dropped["the source has changed"] += 1
             elif record.status in RETRIED:
-                dropped["it ended in error or timeout"] += 1
+                dropped["ended in error or timeout"] += 1
             elif _lacks_a_mode(record, modes):
-                dropped["it was timed in other modes"] += 1
+                dropped["timed in other modes"] += 1
             else:
                 kept.append(record)
         # All kept records have the present source, so the present environment holds for them too.

@@ -1,4 +1,4 @@
-"""What `report` writes, read back with parsers: every claim of a run is there, and nothing gets out of its place."""
+"""The outputs of `report`, read back with parsers: they contain everything in a run, with all texts escaped."""
 
 import csv
 import html.parser
@@ -59,7 +59,7 @@ TIMED = run(
 
 
 class Page(html.parser.HTMLParser):
-    """The page as a browser would take it apart: elements with attributes, text outside scripts, scripts."""
+    """The page as a browser parses it: elements with attributes, text outside scripts, scripts."""
 
     def __init__(self, text):
         super().__init__()
@@ -130,7 +130,7 @@ def test_a_mode_is_compared_with_the_same_mode():
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf, None])
-def test_ratios_that_say_nothing_are_not_given(bad):
+def test_meaningless_ratios_are_none(bad):
     assert report_rows.ratio(bad, 1.0) is None
     assert report_rows.ratio(1.0, bad) is None
     assert report_rows.ratio(3.0, 2.0) == 1.5
@@ -144,7 +144,7 @@ def test_percent(share, words):
     assert report_rows.percent(share) == words
 
 
-def test_html_has_every_figure():
+def test_html_has_every_number():
     found = page(TIMED).records()
     assert [row["median"] for row in found] == ["4.00 ms", "3.50 ms", "1.00 ms", "40.0 ms", "8.00 ms"]
     row = found[2]
@@ -158,7 +158,7 @@ def test_html_has_every_figure():
     assert "time / earlier" not in row
 
 
-def test_html_says_what_ran_where():
+def test_html_describes_the_environment():
     words = page(TIMED).text
     for each in ("Synthetic GPU (cuda:0)", "abc123", "read 4.00 TB/s", "philox 1.60 Twords/s", "12.5 s", "1.50 µs"):
         assert each in words
@@ -178,7 +178,7 @@ def test_a_dirty_source_an_incomplete_run_and_problems_are_marked():
     assert words.index("b.json is damaged") < words.index("Uncommitted changes")
 
 
-def test_a_cpu_run_says_so_and_why_kernels_have_no_figure():
+def test_a_cpu_run_is_marked_and_explains_why_kernels_are_not_timed():
     cpu = run(record("torch", measurement(mode="hot")), record("triton", untimed="interpreted on a CPU"), device="cpu")
     for words in (page(cpu).text, report.markdown([("here", cpu)])):
         assert "Abacus (cpu)" in words
@@ -210,7 +210,7 @@ def test_the_matrix_of_agreement_counts_and_failures_are_in_full():
     assert found.data == {"figures": [], "samples": []}
 
 
-def test_suspicions_throttling_and_noise_are_plain_to_see():
+def test_suspicions_throttling_and_noise_are_shown():
     states = (DeviceState(0), DeviceState(1, throttled=("power cap",)), DeviceState(2, throttled=("power cap", "heat")))
     each = measurement(suspicions=("faster than memory",), states=states, stopped="limit", noise=0.02)
     found = page(run(record("torch", each), record("triton", measurement())))
@@ -222,7 +222,7 @@ def test_suspicions_throttling_and_noise_are_plain_to_see():
     assert found.data["samples"][0]["throttled"] == [[1, 2], [2, 3]]
 
 
-def test_samples_are_in_the_page_with_what_was_made_of_them():
+def test_samples_are_in_the_page_with_their_percentiles():
     found = page(TIMED)
     assert len(found.data["samples"]) == 5
     samples = found.data["samples"][2]
@@ -245,7 +245,7 @@ def test_nothing_is_loaded():
     assert policy.startswith("default-src 'none'")
 
 
-def test_what_comes_from_plugins_cannot_leave_its_place():
+def test_texts_of_plugins_are_escaped():
     hostile = record(HOSTILE, measurement(unit=HOSTILE, suspicions=(HOSTILE,)), case=HOSTILE, operation=HOSTILE)
     failed = record("bad", status=Status.ERROR, message=HOSTILE, case=HOSTILE)
     whole = run(hostile, failed, problems=(HOSTILE,), environment={HOSTILE: HOSTILE, "gpu": {"name": HOSTILE}})
@@ -259,7 +259,7 @@ def test_what_comes_from_plugins_cannot_leave_its_place():
     assert "<script>" not in found.data["figures"][0]["data"][0]["hovertext"][0]  # plotly.js reads tags in it
 
 
-def test_every_figure_is_one_that_plotly_knows():
+def test_every_figure_is_valid_for_plotly():
     earlier = run(record("triton", measurement(0.9e-3)))
     figures = page(TIMED, replace(TIMED, ceilings={}), against=("then", earlier)).data["figures"]
     assert len(figures) == 4
@@ -287,7 +287,7 @@ def test_throughput_against_size_has_a_line_for_each_implementation():
     assert "n=1000 float32" in cold["hovertext"][0]
 
 
-def test_sizes_of_a_constant_product_are_told_apart_by_one_size_and_bytes():
+def test_sizes_of_a_constant_product_are_shown_by_one_size_in_bytes():
     shapes = [{"rows": 1024 // columns, "columns": columns} for columns in (1, 32, 1024)]
     (figure,) = throughput(*(record("torch", measurement(), case=str(sizes), sizes=sizes) for sizes in shapes))
     assert figure["data"][0]["x"] == [1, 32, 1024]
@@ -308,7 +308,7 @@ def test_variants_and_dtypes_have_figures_of_their_own_and_single_sizes_share_on
     assert figures[-1]["data"][0]["mode"] == "markers"
 
 
-def test_no_two_implementations_are_told_apart_by_colour_alone():
+def test_no_two_implementations_differ_by_colour_alone():
     styles = plot_parts.styles(map(str, range(60)))
     looks = {(each["symbol"], each["colour"]) for each in styles.values()}
     assert len(looks) == 60
@@ -318,7 +318,7 @@ def test_no_two_implementations_are_told_apart_by_colour_alone():
     assert len({each["dash"] for each in first[:6]}) == 6
 
 
-def test_the_roofline_has_the_kernels_and_only_the_roofs_that_were_measured():
+def test_the_roofline_has_the_kernels_and_only_measured_ceilings():
     rows = report_rows.rows([("now", TIMED)])
     styles = plot_parts.styles(["torch", "triton"])
     span = roofline_plot.intensity_span(rows, TIMED.ceilings)
@@ -357,7 +357,7 @@ def test_an_earlier_run_without_common_cases():
     assert "No case was timed in both runs" in report.markdown([("now", TIMED)], against=("last week", run()))
 
 
-def test_several_runs_are_told_apart():
+def test_several_runs_are_distinguished():
     found = page(TIMED, replace(TIMED, ceilings={}))
     assert [row["run"] for row in found.records()] == ["run 1"] * 5 + ["run 2"] * 5
     lines = found.data["figures"][0]["data"]
@@ -376,7 +376,7 @@ def test_an_empty_run_and_no_run_at_all():
     assert "This run has no records" in report.markdown([("now", run())])
 
 
-def test_what_is_not_finite_is_shown_and_not_drawn():
+def test_non_finite_values_are_shown_but_not_drawn():
     odd = measurement(
         samples=(math.nan, math.inf, 1.0),
         p90=math.inf,
@@ -439,7 +439,7 @@ def test_markdown_tables_are_whole():
     }  # fmt: skip
 
 
-def test_markdown_tells_failures_and_incomplete_runs():
+def test_markdown_shows_failures_and_incomplete_runs():
     text = report.markdown([("now", replace(FAILED, status="incomplete"))], problems=["b.json is damaged"])
     assert "**Incomplete:**" in text
     assert "**Not in this report:** b.json is damaged" in text

@@ -254,7 +254,7 @@ def test_the_list_of_operations():
     assert ["fake", "distribution", "1.2", "fake_module"] in words
 
 
-def test_limits_overheads_and_where_the_time_went():
+def test_limits_overheads_and_phases():
     run = Run(
         2, "complete", {}, (),
         ceilings={"copy": 1.03e10, "philox": 2e9},

@@ -1,4 +1,4 @@
-"""Experiments: estimates are held to exact values, what goes wrong is told, and a report draws what was found."""
+"""Experiments: estimates are compared with exact values, errors are reported, and reports show plots and estimates."""
 
 import math
 import re
@@ -25,7 +25,7 @@ def returning(*estimates, **more):
     return Experiment("given", "", "", lambda device, seed: Findings(estimates, **more))
 
 
-def test_right_estimates_pass_and_what_has_no_answer_is_not_judged():
+def test_correct_estimates_pass_and_those_without_an_exact_value_have_no_status():
     outcome = conduct(experiment(), CPU, 0)
     assert outcome.status is Status.PASSED
     mean, faces, most = outcome.findings.estimates
@@ -48,7 +48,7 @@ def test_dice_with_seven_faces_fail():
     assert "exact 3.5" in outcome.failed[0].message
 
 
-def test_the_level_is_shared_by_the_tests_alone():
+def test_only_tests_share_the_significance_level():
     estimates = (GOOD, replace(GOOD, claim="two"), Estimate("told", 3.0), Estimate("bound", 1.0, exact=1.0, bound=0.0))
     outcome = conduct(returning(*estimates), CPU, 0)
     assert [each.false_alarm for each in outcome.findings.estimates] == [5e-7, 5e-7, None, None]
@@ -95,7 +95,7 @@ def test_findings_that_cannot_be_judged_or_drawn_are_an_error(given, words):
     assert words in outcome.message
 
 
-def test_an_error_is_told_with_its_place():
+def test_an_error_names_its_place():
     def run(device, seed):
         raise RuntimeError("no luck")
 
@@ -146,7 +146,7 @@ def test_the_command_and_its_reports(monkeypatch, tmp_path):
     assert "| mean of a die | 3.5 |" in text
 
 
-def test_the_command_tells_of_failures_in_full(monkeypatch, tmp_path):
+def test_the_command_shows_failures_in_full(monkeypatch, tmp_path):
     file = tmp_path / "found.json"
     failing = Experiment("unlucky", "", "", lambda device, seed: 1 / 0)
     result = command(monkeypatch, ["--json", str(file)], experiment(faces=7), failing)
@@ -167,7 +167,7 @@ def test_experiments_are_chosen_by_name(monkeypatch):
     assert str(result.exception) == "unknown experiment 'mor': did you mean more?"
 
 
-def test_an_experiment_that_ends_its_process_fails_and_the_next_is_run(tmp_path, monkeypatch):
+def test_an_experiment_that_ends_its_process_fails_and_the_next_one_runs(tmp_path, monkeypatch):
     source = """
         import os
         from boltzbench.harness import Estimate, Experiment, Findings, hookimpl
