@@ -1,8 +1,8 @@
-"""The command `list`: what the plugins bring, and where it can run."""
+"""The command `list`: everything the plugins provide, and where it can run."""
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -13,29 +13,28 @@ from ..api.samplers import Sampler
 from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..execution.process import prepare_process_for
-from ..report.tables import all_problems
+from ..report.tables import problem_lines
 from ..report.terminal import outputs
 from ..results.environment import cuda_unusable, describe, resolve_device
 from ..results.file import SCHEMA
-from .list_tables import SAMPLER, Reasons, operations_list
-
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON to FILE, or to - (stdout).")]
+from .list_tables import SAMPLER, Reasons, list_tables
+from .options import Json
 
 
 def list_(json_file: Json = None) -> None:
-    """Show operations, implementations, targets and samplers, where each comes from, and where it can run."""
+    """List operations, implementations, targets, samplers and experiments, with their plugins and devices."""
     with outputs(json_file) as (console, write_json):
         prepare_process_for(resolve_device("auto"))
         registry = load_registry()
         reasons = _reasons_by_device(registry)
-        console.print(operations_list(registry, reasons))
-        console.print(all_problems(registry.problems))
+        console.print(list_tables(registry, reasons))
+        console.print(problem_lines(registry.problems))
         write_json(json.dumps(_listing(registry, reasons), indent=1) + "\n")
     raise typer.Exit(1 if registry.problems else 0)
 
 
 def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, str | None]]:
-    """Why each implementation and sampler cannot run on the CPU and on the GPU of this machine."""
+    """For each implementation and sampler: why it cannot run on the CPU and on the GPU of this machine, or None."""
     no_cuda = cuda_unusable()
     reasons: dict[tuple[str, str], dict[str, str | None]] = {}
     for device in (torch.device("cpu"), torch.device("cuda", 0)):
@@ -60,7 +59,7 @@ def _reason(thing: Implementation | Sampler, device: torch.device) -> str | None
 
 
 def _listing(registry: Registry, reasons: Reasons) -> dict[str, Any]:
-    """What `list` writes as JSON."""
+    """The JSON of `list`."""
     device = resolve_device("auto")
     definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
     operations = [

@@ -1,4 +1,4 @@
-"""What `list` shows: operations, implementations, targets, samplers and plugins."""
+"""The tables of `list`: operations, implementations, targets, samplers, experiments and plugins."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,21 +9,17 @@ from rich.text import Text
 from ..api.operations import Implementation, Operation
 from ..api.samplers import Sampler
 from ..discovery.registry import Plugin, Registry
-from ..report.tables import indented, new_table
+from ..report.tables import grouped, indented, new_table
 
 SAMPLER = ""
-"""Stands for the operation in the reasons of a sampler, which belongs to none."""
+"""Replaces the operation in the key of a sampler, which belongs to no operation."""
 
 Reasons = Mapping[tuple[str, str], Mapping[str, str | None]]
-"""For each (operation, implementation) and (`SAMPLER`, sampler): the kinds of device, and why it cannot run there
-(None: it can)."""
+"""For each (operation, implementation) and (`SAMPLER`, sampler), by kind of device: why it cannot run, or None."""
 
 
-def operations_list(registry: Registry, reasons: Reasons) -> RenderableType:
-    """Each operation with its formula, its cases, and its implementations; then targets, samplers and plugins.
-
-    Of each it tells whose it is and where it runs.
-    """
+def list_tables(registry: Registry, reasons: Reasons) -> RenderableType:
+    """Each operation with formula, cases and implementations; then targets, samplers, experiments and plugins."""
     definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
     parts: list[RenderableType] = []
     for operation in registry.operations.values():
@@ -33,7 +29,7 @@ def operations_list(registry: Registry, reasons: Reasons) -> RenderableType:
             Text(operation.name, style="bold"),
             indented(_about(operation, definers[operation.name])),
             indented(_where_they_run("implementation", implementations, of)),
-            *[indented(line) for line in (*_grouped_notes(implementations), *_grouped_reasons(of))],
+            *[indented(line) for line in (*_note_lines(implementations), *_reason_lines(of))],
             Text(),
         ]
     if registry.targets:
@@ -45,8 +41,12 @@ def operations_list(registry: Registry, reasons: Reasons) -> RenderableType:
         parts += [table, Text()]
     if registry.samplers:
         of = {name: reasons[SAMPLER, name] for name in registry.samplers}
-        lines = [*_grouped_reasons(of)]
-        parts += [_where_they_run("sampler", list(registry.samplers.values()), of), *lines, Text()]
+        parts += [_where_they_run("sampler", list(registry.samplers.values()), of), *_reason_lines(of), Text()]
+    if registry.experiments:
+        table = new_table("experiment", "question", "plugin")
+        for experiment in registry.experiments.values():
+            table.add_row(*map(Text, (experiment.name, experiment.summary, experiment.plugin)))
+        parts += [table, Text()]
     return Group(*parts, _plugins_table(registry.plugins))
 
 
@@ -79,21 +79,17 @@ def _words(reasons: Mapping[str, str | None]) -> list[str]:
     return ["yes" if reasons[kind] is None else "no" for kind in ("cpu", "cuda")]
 
 
-def _grouped_notes(implementations: Sequence[Implementation]) -> list[Text]:
-    names: dict[str, list[str]] = {}
-    for each in implementations:
-        if each.note:
-            names.setdefault(each.note, []).append(each.name)
-    return [Text(f"{', '.join(of)}: {note}") for note, of in names.items()]
+def _note_lines(implementations: Sequence[Implementation]) -> list[Text]:
+    notes = grouped((each for each in implementations if each.note), lambda each: each.note)
+    return [Text(f"{', '.join(each.name for each in own)}: {note}") for note, own in notes.items()]
 
 
-def _grouped_reasons(reasons: Mapping[str, Mapping[str, str | None]]) -> list[Text]:
-    names: dict[tuple[str, str], list[str]] = {}
-    for kind in ("cpu", "cuda"):
-        for name, by_kind in reasons.items():
-            if (reason := by_kind[kind]) is not None:
-                names.setdefault((kind, reason), []).append(name)
-    return [Text(f"not on {kind}: {', '.join(of)}: {reason}", style="yellow") for (kind, reason), of in names.items()]
+def _reason_lines(reasons: Mapping[str, Mapping[str, str | None]]) -> list[Text]:
+    cells = [(kind, of[kind], name) for kind in ("cpu", "cuda") for name, of in reasons.items() if of[kind] is not None]
+    return [
+        Text(f"not on {kind}: {', '.join(name for *_, name in own)}: {reason}", style="yellow")
+        for (kind, reason), own in grouped(cells, lambda each: each[:2]).items()
+    ]
 
 
 def _plugins_table(plugins: Sequence[Plugin]) -> Table:

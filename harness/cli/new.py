@@ -1,4 +1,4 @@
-"""A plugin package to start from: what `boltzbench new` writes."""
+"""The command `new`: write a plugin package as a starting point."""
 
 import importlib.util
 import keyword
@@ -6,6 +6,11 @@ import re
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Annotated
+
+import typer
+
+from ..report.terminal import plain_console
 
 BACKENDS = ("torch", "triton", "cupy")
 
@@ -14,19 +19,35 @@ class NewPackageError(ValueError):
     """A package that cannot be written. The message says why."""
 
 
-def write_package(name: str, folder: Path, backend: str = "torch") -> list[Path]:
-    """Writes the package of a sampler called ``name`` to ``folder / name`` and returns its files.
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the package and its sampler.")],
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="Backend of its proposals: torch, triton or cupy.")
+    ] = "torch",
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder that gets the package.")] = Path("."),
+) -> None:
+    """Write the package of a small working sampler to start from."""
+    console = plain_console()
+    files = write_package(name, into, backend)
+    for file in files:
+        console.print(f"Written: {file}", soft_wrap=True)
+    module = name.replace("-", "_")
+    console.print(f"Next: pip install -e {files[0].parent} && boltzbench validate -s {module}", soft_wrap=True)
 
-    The module is ``name`` with underscores for hyphens; its proposals are made by torch, or by a kernel in Triton or
-    in CUDA C (``cupy``), which is a file beside it. Raises NewPackageError if the name cannot be one, the backend is
-    unknown, the folder exists, or it cannot be written.
+
+def write_package(name: str, folder: Path, backend: str = "torch") -> list[Path]:
+    """Write the package of a sampler called ``name`` to ``folder / name`` and return its files.
+
+    The module is ``name`` with underscores for hyphens. Torch makes its proposals, or a kernel in Triton or in CUDA C
+    (``cupy``, with a source file of its own). Raises NewPackageError if the name is invalid, the backend is unknown, or
+    the folder exists or cannot be written.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", name):
         raise NewPackageError(
-            f"NAME must be lower-case letters, digits, - and _, and begin with a letter: got {name!r}"
+            f"NAME must consist of lower-case letters, digits, - and _, and begin with a letter: got {name!r}"
         )
     if keyword.iskeyword(name) or importlib.util.find_spec(name.replace("-", "_")):
-        raise NewPackageError(f"NAME must not be a word of Python nor a module that can be imported: got {name!r}")
+        raise NewPackageError(f"NAME must be neither a Python keyword nor an importable module: got {name!r}")
     if backend not in BACKENDS:
         raise NewPackageError(f"--backend must be one of {', '.join(BACKENDS)}: got {backend!r}")
     module = name.replace("-", "_")

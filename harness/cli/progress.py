@@ -1,4 +1,4 @@
-"""What a command shows of its progress while it runs."""
+"""Progress displays: a live line on a terminal, plain lines elsewhere."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,28 +10,33 @@ from rich.progress import MofNCompleteColumn, Progress, Task, TextColumn, TimeRe
 from rich.table import Column
 from rich.text import Text
 
-if TYPE_CHECKING:  # torch takes a second to import
+from ..report.tables import counted
+
+if TYPE_CHECKING:  # slow to import
+    from ..api.experiments import Experiment
+    from ..api.samplers import Sampler, Target
     from ..execution.plan import Step
     from ..execution.trial import Block
+    from ..validation.progress import CurrentClaim
 
 
 class Display:
-    """What is being done: on a terminal a live line, elsewhere one line for each operation.
+    """Progress of `check` and `bench`: a live line on a terminal, a line for each operation elsewhere.
 
-    The live line tells the step, its phase, the samples taken and their noise so far, the steps done and the time
-    left. ``seconds`` is the time that each phase took, all steps together.
+    The live line shows the step, its phase, the samples so far and their noise, the steps done and the time left.
+    ``seconds`` is the time spent in each phase, over all steps.
     """
 
     def __init__(self, console: Console, steps: "Sequence[Step]") -> None:
         self.seconds: dict[str, float] = {}
         self._console, self._steps = console, steps
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
         self._sampled: dict[str, str] = {}
         self._description = ""
         self._phase, self._since = "harness", perf_counter()
         self._bar: Progress | None = None
         if console.is_terminal:
-            # The label takes what the others leave of the line, and is cut there: it is the one text that may be.
+            # The label gets the rest of the line and is the only text that may be cut.
             label = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True))
             count = MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(len(steps))) + 1))
             columns = (label, TextColumn("{task.fields[phase]}", markup=False), count, TimeLeft())
@@ -49,27 +54,32 @@ class Display:
             self._bar.stop()
 
     def phase(self, phase: str) -> None:
+        """A phase begins: the time since the last call belongs to the phase before."""
         now = perf_counter()
         self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
         if phase == "warm-up":
-            self._sampled.pop(self._description, None)  # it is to be timed in another mode
+            self._sampled.pop(self._description, None)  # the samples of another mode follow
         if phase != "harness":
             self._show(phase=self._sampled.get(self._description, phase) if phase == "sampling" else phase)
 
     def step(self, step: "Step") -> None:
+        """A step begins."""
         name = step.operation.name
         self._description = f"{name} {step.implementation.name} {step.label}"
         self._show(description=self._description)
-        if self._bar is None and name not in self._told:
-            self._told.add(name)
-            self._console.print(f"{name}: {sum(each.operation.name == name for each in self._steps)} checks")
+        if self._bar is None and name not in self._printed:
+            self._printed.add(name)
+            count = sum(each.operation.name == name for each in self._steps)
+            self._console.print(f"{name}: {counted(count, 'check')}")
 
     def block(self, block: "Block") -> None:
+        """The step has taken another block of samples."""
         self._sampled[self._description] = f"sampling {block.samples}, noise {block.noise:.1%}"
         self._show(phase=self._sampled[self._description])
 
     def done(self) -> None:
+        """The step is complete."""
         if self._bar:
             self._bar.advance(self._task)
 
@@ -79,8 +89,51 @@ class Display:
 
 
 class TimeLeft(TimeRemainingColumn):
-    """The time left, in words, once a step has shown how long steps take."""
+    """The time left in words, as soon as the first steps allow an estimate."""
 
     def render(self, task: Task) -> Text:
         left = task.time_remaining
         return Text("" if left is None else f"{timedelta(seconds=round(left))} left")
+
+
+class ValidationProgress:
+    """Progress of `validate`: a live line with the pair and the claim on a terminal, a line for each pair elsewhere."""
+
+    def __init__(self, console: Console, pairs: int, experiments: int) -> None:
+        self._console, self._pairs, self._done, self._words = console, pairs, 0, ""
+        self._experiments = experiments
+        self._line = console.status("", spinner="line") if console.is_terminal else None
+
+    def __enter__(self) -> None:
+        if self._line:
+            self._line.start()
+
+    def __exit__(self, *reason: object) -> None:
+        if self._line:
+            self._line.stop()
+
+    def pair(self, sampler: "Sampler", target: "Target") -> None:
+        """The judgement of a sampler on a target begins."""
+        self._next(f"{sampler.name} on {target.name}", self._pairs)
+
+    def experiment(self, experiment: "Experiment") -> None:
+        """An experiment begins."""
+        if self._done == self._pairs and self._pairs:
+            self._done, self._pairs = 0, 0
+        self._next(f"experiment {experiment.name}", self._experiments)
+
+    def claim(self, claim: "CurrentClaim") -> None:
+        """The test of a claim begins."""
+        self._show(f"{self._words} {claim}")
+
+    def _next(self, words: str, of: int) -> None:
+        self._done += 1
+        self._words = f"{words} ({self._done} of {of})"
+        if self._line:
+            self._show(self._words)
+        else:
+            self._console.print(self._words)
+
+    def _show(self, words: str) -> None:
+        if self._line:
+            self._line.update(Text(words, no_wrap=True, overflow="ellipsis"))

@@ -1,6 +1,6 @@
-"""The command `validate`: samplers and experiments against exact answers, and what samplers' steps are worth."""
+"""The command `validate`: test samplers and experiments against exact answers, and measure samplers' efficiency."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
@@ -20,12 +20,15 @@ from ..conformance import LAWS
 from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..execution.process import prepare_process_for
-from ..report.standing_tables import findings, summary
-from ..report.tables import all_problems
+from ..report.standing_tables import experiments_summary, standings_summary
+from ..report.tables import counted, grouped, problem_lines
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
+from ..validation.progress import Announce, CurrentClaim
 from ..validation.standing import make_standing
+from .options import INTERRUPTED, Device, Json
+from .progress import ValidationProgress
 
 Samplers = Annotated[
     list[str] | None, typer.Option("-s", "--sampler", metavar="NAME", help="Only this sampler; repeatable.")
@@ -36,18 +39,16 @@ Targets = Annotated[
 Experiments = Annotated[
     list[str] | None, typer.Option("-e", "--experiment", metavar="NAME", help="Only this experiment; repeatable.")
 ]
-Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all that is drawn.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")]
 TimeLimit = Annotated[
     float,
     typer.Option("--time-limit", min=1.0, metavar="SECONDS", help="For one sampler on one target, or one experiment."),
 ]
-Json = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write JSON to FILE, or to - (stdout).")]
-
-INTERRUPTED = 130
 
 Judge = Callable[[Sampler, Target, int], list[Standing]]
+"""Judges a sampler on a target with a seed."""
 Conduct = Callable[[Experiment, int], Outcome]
+"""Runs an experiment with a seed."""
 
 
 def validate(
@@ -59,10 +60,10 @@ def validate(
     time_limit: TimeLimit = 600.0,
     json_file: Json = None,
 ) -> None:
-    """Judge samplers by exact laws and by their contract, and measure independent draws per second; hold what
-    experiments estimate to the exact answers.
+    """Test samplers against exact laws and their contract, measure independent draws per second, and compare the
+    estimates of experiments with exact values.
 
-    Samplers and targets that are named are judged alone, and so are experiments.
+    With -s or -t no experiment runs, with -e no sampler, unless both are named.
     """
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
@@ -76,7 +77,7 @@ def validate(
         found: list[Standing] = []
         outcomes: list[Outcome] = []
         complete = False
-        progress = _Progress(console, len(pairs), len(questions))
+        progress = ValidationProgress(console, len(pairs), len(questions))
         try:
             with progress, _judges(registry, place, time_limit, progress.claim) as (judge, conduct):
                 for sampler, target in pairs:
@@ -87,7 +88,7 @@ def validate(
                     outcomes.append(conduct(question, seed))
             complete = True
         except KeyboardInterrupt:
-            console.print("Interrupted; what is below is kept.")
+            console.print("Interrupted. The results below are kept.")
         status = _conclude(console, found, refused, outcomes, registry.problems)
         run = Run(
             SCHEMA, "incomplete", describe(place), (), registry.problems, standings=(*found, *refused),
@@ -99,29 +100,26 @@ def validate(
 
 @contextmanager
 def _judges(
-    registry: Registry, device: torch.device, time_limit: float, announce: Callable[[str], None]
+    registry: Registry, device: torch.device, time_limit: float, announce: Announce
 ) -> Iterator[tuple[Judge, Conduct]]:
-    """Samplers and experiments get processes of their own: what ends such a process, or hangs, fails and no more."""
-    from ..execution.worker import WorkerDied, Workers  # here, as `list` and `--help` need not wait for it
+    """Judge samplers and run experiments in worker processes. A crash or a hang fails only the one at work."""
+    from ..execution.worker import WorkerDied, Workers  # imported late: `list` and `--help` do not need it
 
-    phase = "start"
+    current: CurrentClaim | None = None
 
-    def note(words: str) -> None:
-        nonlocal phase
-        phase = words
-        announce(words)
+    def note(phase: str | CurrentClaim) -> None:
+        nonlocal current
+        current = phase if isinstance(phase, CurrentClaim) else None
+        if current:
+            announce(current)
 
     def judge(sampler: Sampler, target: Target, seed: int) -> list[Standing]:
         try:
             return workers.standings(sampler, target, seed)
         except WorkerDied as lost:
-            claim, _, temperature = phase.partition(", T = ")
-            at = float(temperature) if temperature else target.temperatures[0]
-            return [
-                make_standing(
-                    sampler, target, at, (Claim(sampler.name, target.name, at, claim, lost.status, str(lost)),)
-                )
-            ]
+            at = current or CurrentClaim("start", target.temperatures[0])
+            claim = Claim(sampler.name, target.name, at.temperature, at.claim, lost.status, str(lost))
+            return [make_standing(sampler, target, at.temperature, (claim,))]
 
     def conduct(experiment: Experiment, seed: int) -> Outcome:
         begun = perf_counter()
@@ -141,7 +139,7 @@ def _judges(
 def _chosen(
     registry: Registry, samplers: Sequence[str], targets: Sequence[str], device: torch.device
 ) -> tuple[list[tuple[Sampler, Target]], list[Standing]]:
-    """The pairs to judge, and the standing of each that the sampler refuses or cannot run: with that reason."""
+    """The pairs to judge, and for each refused pair a standing with the reason."""
     for kind, names, valid in (("sampler", samplers, registry.samplers), ("target", targets, registry.targets)):
         for name in names:
             if name not in valid:
@@ -155,7 +153,7 @@ def _chosen(
                 with limited_to(LOADING_SECONDS):
                     reason = reason_against(sampler, target, device)
             except (Exception, SystemExit, TookTooLong):
-                reason = None  # told by the claims
+                reason = None  # the judgement repeats the call and reports the error
             if not isinstance(reason, str):
                 pairs.append((sampler, target))
             else:
@@ -166,49 +164,12 @@ def _chosen(
 
 
 def _chosen_experiments(registry: Registry, names: Sequence[str], samplers_named: bool) -> list[Experiment]:
-    """Those of these names; where none is given all of them, unless it is samplers or targets that were named."""
+    """The experiments of these names. Without names: all, or none if samplers or targets are named."""
     for name in names:
         if name not in registry.experiments:
             raise unknown_beside(registry.problems, "experiment", name, registry.experiments)
     wanted = names or ([] if samplers_named else registry.experiments)
     return [experiment for name, experiment in registry.experiments.items() if name in wanted]
-
-
-class _Progress:
-    """On a terminal a line that tells the pair and the claim at hand; elsewhere a line for each pair."""
-
-    def __init__(self, console: Console, pairs: int, experiments: int) -> None:
-        self._console, self._pairs, self._done, self._words = console, pairs, 0, ""
-        self._experiments = experiments
-        self._line = console.status("", spinner="line") if console.is_terminal else None
-
-    def __enter__(self) -> None:
-        if self._line:
-            self._line.start()
-
-    def __exit__(self, *reason: object) -> None:
-        if self._line:
-            self._line.stop()
-
-    def pair(self, sampler: Sampler, target: Target) -> None:
-        self._next(f"{sampler.name} on {target.name}", self._pairs)
-
-    def experiment(self, experiment: Experiment) -> None:
-        if self._done == self._pairs and self._pairs:
-            self._done, self._pairs = 0, 0
-        self._next(f"experiment {experiment.name}", self._experiments)
-
-    def _next(self, words: str, of: int) -> None:
-        self._done += 1
-        self._words = f"{words} ({self._done} of {of})"
-        if self._line:
-            self.claim("")
-        else:
-            self._console.print(self._words, soft_wrap=True)
-
-    def claim(self, claim: str) -> None:
-        if self._line:
-            self._line.update(Text(f"{self._words} {claim}", no_wrap=True, overflow="ellipsis"))
 
 
 def _conclude(
@@ -218,28 +179,30 @@ def _conclude(
     outcomes: Sequence[Outcome],
     problems: Sequence[str],
 ) -> int:
-    """Print the tables, what is not claimed, failures in full and the closing line; return the exit status."""
+    """Print tables, untested claims, failures in full and the closing line; return the exit status."""
     if found:
-        console.print(summary(found))
+        console.print(standings_summary(found))
     claims = [each for row in found for each in row.claims]
     failed = [each for row in found for each in row.failed]
-    for words, names in _grouped([each for each in claims if each.status is Status.UNAVAILABLE]).items():
-        console.print(Text(f"not claimed: {words}: {names}", style="yellow"), soft_wrap=True)
+    untested = [each for each in claims if each.status is Status.UNAVAILABLE]
+    for words, own in grouped(untested, lambda each: each.message).items():
+        names = ", ".join(dict.fromkeys(f"{each.sampler} on {each.target}" for each in own))
+        console.print(Text(f"not tested: {words}: {names}", style="yellow"))
     for each in failed:
         place = f"{each.sampler} on {each.target}, T = {each.temperature:g}"
-        console.print(Text(f"{each.status}: {place}: {each.claim}: {each.message}", style="bold red"), soft_wrap=True)
+        console.print(Text(f"{each.status}: {place}: {each.claim}: {each.message}", style="bold red"))
     if outcomes:
-        console.print(findings(outcomes))
+        console.print(experiments_summary(outcomes))
     lost = [each for each in outcomes if each.findings is None]
     for outcome in lost:
         words = f"{outcome.status}: experiment {outcome.experiment}: {outcome.message}"
-        console.print(Text(words, style="bold red"), soft_wrap=True)
+        console.print(Text(words, style="bold red"))
     wrong = [(outcome, each) for outcome in outcomes for each in outcome.failed]
     for outcome, estimate in wrong:
         words = f"{estimate.status}: experiment {outcome.experiment}: {estimate.claim}: {estimate.message}"
-        console.print(Text(words, style="bold red"), soft_wrap=True)
-    console.print(all_problems(tuple(problems)))
-    console.print(closing_line(found, refused, outcomes, problems), soft_wrap=True)
+        console.print(Text(words, style="bold red"))
+    console.print(problem_lines(problems))
+    console.print(closing_line(found, refused, outcomes, problems))
     passed = Status.PASSED in {*(each.status for each in claims), *(each.status for each in outcomes)}
     return 1 if failed or lost or wrong or problems or not passed else 0
 
@@ -247,7 +210,7 @@ def _conclude(
 def closing_line(
     found: Sequence[Standing], refused: Sequence[Standing], outcomes: Sequence[Outcome], problems: Sequence[str]
 ) -> str:
-    """The verdict in a sentence, with the probability of a false alarm in the whole run."""
+    """The result in one line, with the probability of a false alarm in the whole run."""
     from ..validation.claims import FALSE_ALARM
 
     claims = [each for row in found for each in row.claims]
@@ -257,26 +220,17 @@ def closing_line(
     passed = [each.status for each in claims].count(Status.PASSED)
     passed += [each.status for each in estimates].count(Status.PASSED)
     judged = len({(row.sampler, row.target) for row in found})
-    aside = f", {len(refused)} pairs of sampler and target refused" if refused else ""
+    aside = f", {counted(len(refused), 'pair')} of sampler and target refused" if refused else ""
     troubled = "A plugin has a problem. " if problems else ""
     if failed:
-        return f"{troubled}{failed} of {passed + failed} claims failed{aside}."
+        return f"{troubled}{failed} of {counted(passed + failed, 'claim')} failed{aside}."
     if not passed:
         reasons = "; ".join(sorted({claim.message for each in refused for claim in each.claims}))
-        return f"{troubled}Nothing was judged{aside}{f': {reasons}' if reasons else ''}."
+        return f"{troubled}Nothing was tested{aside}{f': {reasons}' if reasons else ''}."
     lawless = sorted({row.sampler for row in found} - {each.sampler for each in claims if each.claim.startswith(LAWS)})
-    unheld = f" Held to no exact law: {', '.join(lawless)}." if lawless else ""
-    parts = [f"{judged} pairs"] * bool(judged) + [f"{len(outcomes)} experiment{'s' * (len(outcomes) != 1)}"] * bool(
-        outcomes
-    )
+    lawless_words = f" No exact law known: {', '.join(lawless)}." if lawless else ""
+    parts = [counted(judged, "pair")] * bool(judged) + [counted(len(outcomes), "experiment")] * bool(outcomes)
     chance = (judged + len(outcomes)) * FALSE_ALARM
-    alarm = f"if all are right, one would fail with probability {chance:.1g} at most"
-    return f"{troubled}All {passed} claims hold{aside}. ({', '.join(parts)}: {alarm}.){unheld}"
-
-
-def _grouped(claims: Iterable[Claim]) -> dict[str, str]:
-    """The names of the samplers and targets by what is told of them."""
-    names: dict[str, list[str]] = {}
-    for each in claims:
-        names.setdefault(each.message, []).append(f"{each.sampler} on {each.target}")
-    return {message: ", ".join(dict.fromkeys(found)) for message, found in names.items()}
+    alarm = f"if all are correct, a test fails with probability at most {chance:.1g}"
+    claims_hold = f"All {passed} claims hold" if passed > 1 else "The only claim holds"
+    return f"{troubled}{claims_hold}{aside}. ({', '.join(parts)}: {alarm}.){lawless_words}"

@@ -26,6 +26,7 @@ from ..discovery.registry import PLUGINS_VARIABLE, load_registry
 from ..results.environment import describe
 from ..timing.clocks import clock_for
 from ..timing.roofline import ceilings_of
+from ..validation.progress import CurrentClaim
 from ..validation.standing import standings
 from .plan import Mode, Step
 from .process import prepare_process_for
@@ -269,7 +270,7 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
     prepare_process_for(device)
     registry = load_registry()
 
-    def announce(phase: str) -> None:
+    def announce(phase: str | CurrentClaim) -> None:
         connection.send(("phase", phase))
 
     def find(key: Key) -> Step:

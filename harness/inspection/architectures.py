@@ -1,8 +1,8 @@
-"""What a multiprocessor holds and how fast its device is, by architecture; how many warps of a kernel fit on it.
+"""Resources and rates of each architecture, and the occupancy of a kernel.
 
-Sources: "Compute Capabilities" of the CUDA Programming Guide (threads, blocks, registers, shared memory, of which the
-system takes 1 KB for each block); the granularity of allocation from the toolkit's ``cuda_occupancy.h``;
-multiprocessors, boost clock and memory bandwidth from NVIDIA's datasheets of the devices named.
+Sources: "Compute Capabilities" of the CUDA Programming Guide (threads, blocks, registers, shared memory and the 1 KB of
+it that the system reserves per block); the toolkit's ``cuda_occupancy.h`` (allocation granularity); NVIDIA's
+datasheets of the named devices (multiprocessors, boost clock, memory bandwidth).
 """
 
 import re
@@ -16,17 +16,18 @@ from .pipes import RATES
 THREADS = 2048
 BLOCKS = 32
 REGISTERS = 65536
-"""Of a multiprocessor, on every architecture below."""
+"""Limits of a multiprocessor, equal on all architectures below."""
 WARP = 32
 RESERVED_SHARED_BYTES = 1024
-"""What the system takes of shared memory for each block."""
+"""Shared memory that the system reserves for each block."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """``shared_bytes`` of a multiprocessor; ``bandwidth`` in bytes per second; ``generation`` is the place in `RATES`.
+    """An architecture and its reference device.
 
-    ``rates`` are results per clock and multiprocessor by pipe. ``source`` says where the device's rates come from.
+    ``generation`` is the column in `RATES`. ``clock`` is in Hz, ``bandwidth`` in bytes per second; ``shared_bytes`` and
+    ``rates`` (results per clock, by pipe) are those of a multiprocessor. ``source`` is the origin of the rates.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Architecture:
 
     @property
     def bytes_per_clock(self) -> float:
-        """What memory delivers to one multiprocessor in a clock."""
+        """Memory bandwidth of one multiprocessor, in bytes per clock."""
         return self.bandwidth / (self.multiprocessors * self.clock)
 
 
@@ -62,7 +63,7 @@ ARCHITECTURES = {
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture of that name, with or without the ``a`` of its own instructions. Raises UnknownName."""
+    """The architecture ``name``, with or without the suffix ``a`` (architecture-specific code). Raises UnknownName."""
     known = ARCHITECTURES.get(_base(name))
     if known is None:
         raise unknown("arch", name, ARCHITECTURES)
@@ -74,13 +75,14 @@ def _base(name: str) -> str:
 
 
 def measured(arch: Architecture, ceilings: Mapping[str, float], gpu: Mapping[str, Any], source: str) -> Architecture:
-    """``arch`` with what a run measured on such a device in place of what documents say.
+    """``arch`` with the rates that a run measured on such a device, in place of the documented ones.
 
-    ``ceilings`` are rates by resource, ``gpu`` is the environment's. Raises UnknownName if the device is another.
+    ``ceilings`` are rates by resource, ``gpu`` comes from the run's environment, ``source`` names the run. Raises
+    UnknownName if the run's device has another architecture.
     """
     there = f"sm_{gpu.get('compute_capability', '')}".replace(".", "")
     if there != _base(arch.name):
-        raise UnknownName(f"limits of {source}: they were measured on {there}, not on {arch.name}")
+        raise UnknownName(f"--limits {source}: the run was measured on {there}, not on {arch.name}")
     multiprocessors = int(gpu["multiprocessors"])
     per_clock = 1 / (multiprocessors * arch.clock)
     rates = dict(arch.rates)
@@ -101,10 +103,10 @@ def measured(arch: Architecture, ceilings: Mapping[str, float], gpu: Mapping[str
 
 
 def warps_resident(arch: Architecture, threads: int, registers: int, shared_bytes: int) -> int:
-    """How many warps of a kernel a multiprocessor holds at once; 0 if not even one block fits."""
+    """Number of warps of a kernel that are resident on a multiprocessor; 0 if no block fits."""
     warps = -(-threads // WARP)
     registers_of_warp = -(-max(registers, 1) * WARP // 256) * 256
-    by_registers = REGISTERS // 4 // registers_of_warp * 4 // warps  # each of the four parts holds whole warps
+    by_registers = REGISTERS // 4 // registers_of_warp * 4 // warps  # in each of four partitions
     shared = -(-(shared_bytes + RESERVED_SHARED_BYTES) // 128) * 128
     blocks = min(THREADS // (warps * WARP), BLOCKS, by_registers, arch.shared_bytes // shared)
     return blocks * warps

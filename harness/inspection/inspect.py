@@ -1,7 +1,7 @@
-"""What the machine code of a kernel says of its speed, and whether it keeps what its variant promises.
+"""Analyse the machine code of a kernel: predict its speed, and check the memory accesses that its variant promises.
 
-Nothing is run. The counts are exact; the share of the memory limit is a prediction, and the best case: all pipes are
-taken to overlap perfectly and to wait for nothing.
+Nothing is run. The counts are exact. The share of the memory bandwidth is a prediction of the best case: all pipes
+overlap perfectly and never wait.
 """
 
 from collections import Counter
@@ -17,26 +17,28 @@ from .sass import GLOBAL_LOADS, GLOBAL_STORES, Function, Instruction, Path
 from .tools import ToolMissing, Usage, disassemble
 
 COMPLETE = 0.99
-"""The share of the promised bytes that has to move as wide as promised: bytes per item are given in rounded numbers."""
+"""Share of the promised bytes that must move in wide accesses: below 1, because bytes per item are rounded."""
 
 
 @dataclass(frozen=True)
 class KernelReport:
     """The machine code of one variant for one architecture.
 
-    - ``status``: ``passed``, ``spills`` (local memory is used), ``narrow`` (accesses narrower than promised) or
-      ``error`` (it does not compile); ``message`` says more.
-    - ``stack_bytes`` of local memory for a thread, and how many instructions use it: ``local_accesses``.
-    - ``static_shared_bytes`` and ``dynamic_shared_bytes`` of a block; ``warps`` resident on a multiprocessor at once,
-      and ``occupancy``, their share of the most there can be.
-    - ``loads`` and ``stores``: on the inner loop's path (see `Function.hot_path`), how many there are of each width in
-      bytes; ``mix``: how many instructions of each kind; ``in_loop`` is false where the whole kernel was counted.
-    - ``items``: what a thread handles on that path. ``passes`` times as many as the variant says for one pass of the
-      source's loop: so often does the path move the bytes of one, as the compiler unrolled it, or bytes move twice.
-    - ``bytes_in_flight``: what all resident threads load from global memory in one pass.
-    - ``clocks_per_item``: of a multiprocessor, by pipe; ``memory`` is the memory limit's.
-    - ``limit``: the pipe that takes longest, and ``memory_share``: the predicted share of the memory limit, at best.
-      None with matrix products, for which no rate is known here.
+    - ``status``: ``passed``, ``spills`` (uses local memory), ``narrow`` (accesses narrower than promised) or ``error``
+      (does not compile); ``message`` gives details.
+    - ``stack_bytes``: local memory of a thread; ``local_accesses``: instructions that use it.
+    - ``static_shared_bytes``, ``dynamic_shared_bytes``: shared memory of a block; ``warps``: resident on a
+      multiprocessor; ``occupancy``: their share of the maximum.
+    - ``loads``, ``stores``: number of accesses of each width in bytes on the inner loop's path (see
+      `Function.hot_path`); ``mix``: number of instructions of each kind on it; ``in_loop``: false if the path is the
+      whole kernel.
+    - ``passes``: passes of the source's loop in one pass of the path, which is more than 1 if the compiler unrolled the
+      loop. The path moves the bytes of this many passes. ``items``: items of a thread on the path, the variant's items
+      times ``passes``.
+    - ``bytes_in_flight``: loads of all resident threads from global memory in one pass.
+    - ``clocks_per_item``: clocks of a multiprocessor by pipe; ``memory`` is the time of the memory traffic.
+    - ``limit``: the pipe that takes longest; ``memory_share``: the predicted share of the memory bandwidth at best, or
+      None with matrix products, because their rates are not known here.
     """
 
     variant: str
@@ -64,21 +66,22 @@ class KernelReport:
 
 
 def inspect_variants(
-    variants: Sequence[Variant], arch: Architecture, tell: Callable[[Variant], None] = lambda variant: None
+    variants: Sequence[Variant], arch: Architecture, announce: Callable[[Variant], None] = lambda variant: None
 ) -> list[KernelReport]:
-    """Compile the variants, one after the other, and read their code meanwhile; ``tell`` is called before each.
+    """Compile the variants one by one and disassemble them in parallel; ``announce`` is called before each.
 
-    Those that only other architectures launch are left out. What a compiler raises is a finding; ToolMissing is raised.
+    Variants for other architectures are skipped. A compiler's error becomes a report with the status ``error``.
+    Raises ToolMissing.
     """
     variants = [each for each in variants if not each.archs or arch.name in each.archs]
     with ThreadPoolExecutor() as pool:
         codes: dict[bytes, Future[tuple[Mapping[str, Function], Mapping[str, Usage]]]] = {}
         compiled: list[Compiled | Exception | SystemExit] = []
         for variant in variants:
-            tell(variant)
+            announce(variant)
             try:
                 one = variant.compile(arch.name)
-                if one.elf not in codes:  # kernels of one file share a cubin
+                if one.elf not in codes:  # the kernels of one file share a cubin
                     codes[one.elf] = pool.submit(disassemble, one.elf)
                 compiled.append(one)
             except (Exception, SystemExit) as error:
@@ -104,7 +107,7 @@ def _report_of(
     passes = _passes(variant, path)
     items = variant.items * passes
     shared = usage.shared
-    if shared >= RESERVED_SHARED_BYTES and arch.generation > 0:  # from Hopper on the code's own figure includes it
+    if shared >= RESERVED_SHARED_BYTES and arch.generation > 0:  # from Hopper on the reported size includes it
         shared -= RESERVED_SHARED_BYTES
     warps = warps_resident(arch, variant.threads, usage.registers, shared + compiled.dynamic_shared_bytes)
     per_item = {"memory": variant.bytes_per_item / arch.bytes_per_clock}
@@ -140,9 +143,9 @@ def _report_of(
 
 
 def _passes(variant: Variant, path: Path) -> int:
-    """How often the path moves the bytes of one pass: in accesses as wide as promised, or else in all of them.
+    """The bytes of the path in accesses as wide as promised, divided by the bytes of one pass of the source's loop.
 
-    Only a loop can be unrolled; and if it leads through other loops, nobody knows how often those move their bytes.
+    It is 1 outside a loop, and in a loop around other loops, because their number of passes is unknown.
     """
     if not path.in_loop or path.nested:
         return 1
@@ -155,23 +158,23 @@ def _verdict(
     variant: Variant, path: Path, passes: int, function: Function, usage: Usage, warps: int
 ) -> tuple[str, str]:
     if usage.stack or usage.local or function.local_accesses:
-        used = f"{usage.stack + usage.local} bytes of local memory for each thread, {function.local_accesses} accesses"
+        used = f"{usage.stack + usage.local} bytes of local memory per thread, {function.local_accesses} accesses"
         return "spills", used
     wide = sum(each.access_bytes for each in path.accesses if each.access_bytes >= variant.access_bytes)
     expected = variant.items * variant.bytes_per_item * passes
     if variant.access_bytes and wide < COMPLETE * expected:
         narrow = Counter(each.name for each in path.accesses if each.access_bytes < variant.access_bytes)
-        listed = ", ".join(f"{count} {name}" for name, count in sorted(narrow.items())) or "none narrower"
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(narrow.items())) or "none"
         return "narrow", (
-            f"promises accesses of {variant.access_bytes} bytes for the {expected:g} bytes of a pass; {wide} move so "
-            f"({listed})"
+            f"only {wide} of the {expected:g} bytes of a pass move in accesses of the promised {variant.access_bytes} "
+            f"bytes (narrower: {listed})"
         )
     if warps == 0:
-        return "error", "not one block fits on a multiprocessor"
+        return "error", "no block fits on a multiprocessor"
     return "passed", ""
 
 
 def _widths(accesses: Sequence[Instruction], opcodes: frozenset[str]) -> dict[int, int]:
-    """How many accesses there are of each width, widest first."""
+    """Number of accesses of each width, widest first."""
     counted = Counter(each.access_bytes for each in accesses if each.opcode in opcodes)
     return {width: counted[width] for width in sorted(counted, reverse=True)}

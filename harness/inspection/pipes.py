@@ -1,15 +1,15 @@
-"""Which unit of a multiprocessor an instruction keeps busy, and for how long.
+"""The execution unit (pipe) that each instruction uses, and for how long.
 
 Sources of `RATES`, in results per clock and multiprocessor for compute capabilities 8.0, 9.0 and 10.0:
 
-- "Throughput of Native Arithmetic Instructions" (CUDA C++ Best Practices Guide 13, section 12.1.1; before that CUDA C++
+- "Throughput of Native Arithmetic Instructions" (CUDA C++ Best Practices Guide 13, section 12.1.1; formerly CUDA C++
   Programming Guide, "Arithmetic Instructions");
-- the pipelines of Nsight Compute's Kernel Profiling Guide: integer multiply-adds run in the FMA pipe (from 8.6 on in
-  its "heavy" half alone), conversions beside the transcendental functions;
-- four schedulers that each start one instruction of a warp per clock; shared memory of 32 banks of 4 bytes.
+- the pipelines in Nsight Compute's Kernel Profiling Guide: integer multiply-adds run in the FMA pipe (from 8.6 on only
+  in its "heavy" half), conversions in the pipe of the transcendental functions;
+- four schedulers that each issue one warp instruction per clock; shared memory with 32 banks of 4 bytes.
 
-Wide products (IMAD.WIDE, IMAD.HI) are in none of these tables. They count as two of the narrow ones, until a run's
-measured ceiling "wide multiply" says otherwise.
+These tables do not list wide products (IMAD.WIDE, IMAD.HI). Each counts as two narrow ones unless a run has measured
+the ceiling "wide multiply".
 """
 
 from collections import Counter
@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from .sass import ATOMICS, GLOBAL_LOADS, GLOBAL_STORES, LOCAL, SHARED, Instruction
 
 CATEGORIES = ("memory", "fma", "mufu", "multiply", "logic", "convert", "fp64", "matrix", "other")
-"""What an instruction is for: the classes of the instruction mix. "logic" holds the additions of integers, shifts,
-comparisons and selections; "other" branches, barriers, parameters and the numbers of threads and blocks."""
+"""The classes of the instruction mix. "logic" contains integer additions, shifts, comparisons and selections; "other"
+contains branches, barriers, parameter loads and thread and block indices."""
 
 RATES: Mapping[str, tuple[float, float, float]] = {
     "issue": (128, 128, 128),
@@ -30,10 +30,10 @@ RATES: Mapping[str, tuple[float, float, float]] = {
     "fp64": (32, 64, 64),
     "shared": (32, 32, 32),
 }
-"""By pipe. "fma" holds the products of integers too, "mufu" the conversions; "shared" counts words of 4 bytes."""
+"""By pipe. "fma" includes integer products, "mufu" includes conversions, "shared" counts words of 4 bytes."""
 
 WIDE_PRODUCT = 2.0
-"""How many narrow products a wide one counts as."""
+"""Cost of a wide product in narrow ones."""
 
 _MEMORY = GLOBAL_LOADS | GLOBAL_STORES | ATOMICS | LOCAL | SHARED | {"SHFL", "UBLKCP"}
 _FMA = frozenset({"FADD", "FMUL", "FFMA", "FADD32I", "FMUL32I", "FFMA32I", "HADD2", "HMUL2", "HFMA2", "FSWZADD"})
@@ -49,11 +49,11 @@ _OTHER = frozenset(
     }
 )
 _MOVED_BY_MULTIPLIER = frozenset({"MOV", "SHL", "IADD", "X", "U32"})
-"""Modifiers of an IMAD that only moves, shifts or adds; ``U32`` alone, as in ``IMAD.U32``."""
+"""First modifiers of an IMAD that only moves, shifts or adds, such as ``IMAD.U32``."""
 
 
 def category(each: Instruction) -> str:
-    """One of `CATEGORIES`; what is not known by name is logic."""
+    """The category of an instruction; an unknown opcode is "logic"."""
     opcode = each.opcode
     if each.is_matrix_product:
         return "matrix"
@@ -70,7 +70,7 @@ def category(each: Instruction) -> str:
 
 
 def mix(instructions: Iterable[Instruction]) -> dict[str, int]:
-    """How many instructions there are of each of `CATEGORIES`; of those that occur."""
+    """Number of instructions in each of `CATEGORIES` that occurs."""
     counted = Counter(map(category, instructions))
     return {name: counted[name] for name in CATEGORIES if counted[name]}
 
@@ -78,10 +78,10 @@ def mix(instructions: Iterable[Instruction]) -> dict[str, int]:
 def clocks(
     instructions: Iterable[Instruction], rate: Mapping[str, float], wide_products: float | None = None
 ) -> dict[str, float]:
-    """For each pipe, the clocks that one thread's instructions take of a multiprocessor.
+    """For each pipe, the clocks of a multiprocessor that one thread's instructions occupy.
 
-    ``rate`` is by pipe, a column of `RATES`; ``wide_products`` the measured one of IMAD.WIDE. Matrix products and
-    instructions of the uniform datapath count at their issue alone.
+    ``rate`` is a column of `RATES`, by pipe. ``wide_products`` is the measured rate of IMAD.WIDE. Matrix products and
+    instructions of the uniform datapath count only as issued instructions.
     """
     wide = WIDE_PRODUCT if wide_products is None else rate["multiply"] / wide_products
     found = dict.fromkeys(RATES, 0.0)

@@ -1,10 +1,10 @@
-"""Machine code as `nvdisasm -c` prints it: functions, basic blocks, loops, and the way through a loop that counts.
+"""Parse machine code as printed by `nvdisasm -c`: functions, basic blocks, loops, and the hot path through a loop.
 
     code = parse(listing)["kernel_symbol"]
     hot = code.hot_path()
 
-A function of the listing is a section ``.text.SYMBOL``: the kernel with the subroutines that it calls. Branches are
-read by their labels, so encodings and addresses do not matter.
+A function is a section ``.text.SYMBOL`` of the listing: a kernel with its subroutines. Branches are resolved by their
+labels, so encodings and addresses do not matter.
 """
 
 import re
@@ -24,7 +24,9 @@ LOCAL = frozenset({"LDL", "STL"})
 SHARED = frozenset({"LDS", "STS", "LDSM", "STSM", "ATOMS", "MOVM"})
 
 VECTOR_BYTES = 8
-CORRECTION = 16
+"""Smallest width of an access that counts as a vector."""
+SHORT = 16
+"""A loop is short if its path has less than 1/16 of the instructions of the path through the kernel."""
 
 _WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
 _FINAL = frozenset({"EXIT", "RET", "BRX", "JMX", "BRXU", "KILL"})
@@ -41,13 +43,13 @@ class Instruction:
 
     @property
     def target(self) -> str | None:
-        """The label that the operands name."""
+        """The label in the operands, if any."""
         match = _TARGET.search(self.operands)
         return match[1] if match else None
 
     @property
     def access_bytes(self) -> int:
-        """What a load, a store or an atomic moves for one thread; 4 where no modifier says otherwise."""
+        """Bytes that a load, store or atomic moves for one thread: 4 unless a modifier gives another width."""
         return next((_WIDTHS[word] for word in reversed(self.modifiers) if word in _WIDTHS), 4)
 
     @property
@@ -56,12 +58,12 @@ class Instruction:
 
     @property
     def moves_data(self) -> bool:
-        """From or to global or shared memory."""
+        """Whether it reads or writes global or shared memory."""
         return self.moves_global or self.opcode in ATOMICS or self.opcode in SHARED
 
     @property
     def is_matrix_product(self) -> bool:
-        """HMMA, IMMA and others of a warp; HGMMA, IGMMA of four (Hopper); UTCHMMA and others (Blackwell)."""
+        """HMMA, IMMA, ... of one warp; HGMMA, IGMMA of four warps (Hopper); UTCHMMA, ... (Blackwell)."""
         return self.opcode.endswith("MMA")
 
     @property
@@ -72,7 +74,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Block:
-    """Instructions that run one after the other, and the numbers of the blocks that may follow."""
+    """A basic block: its instructions, and the indices of the blocks that may follow."""
 
     instructions: tuple[Instruction, ...]
     successors: tuple[int, ...]
@@ -80,8 +82,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Path:
-    """A way through the code without repetition; ``in_loop`` says whether it is one pass of a loop, ``nested`` whether
-    it leads through other loops, of which it holds one pass."""
+    """A path through the code without repetition. ``in_loop``: it is one pass of a loop. ``nested``: it passes through
+    other loops, once each."""
 
     instructions: tuple[Instruction, ...]
     in_loop: bool
@@ -95,7 +97,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Function:
-    """The code of one kernel; block 0 is where it is entered."""
+    """The code of one kernel. Block 0 is the entry."""
 
     symbol: str
     blocks: tuple[Block, ...]
@@ -106,12 +108,12 @@ class Function:
 
     @property
     def local_accesses(self) -> int:
-        """Loads from and stores to a thread's local memory: registers spilled, and arrays indexed at run time."""
+        """Loads from and stores to a thread's local memory: spilled registers and arrays indexed at run time."""
         return sum(each.opcode in LOCAL for each in self.instructions)
 
     @cached_property
     def _dominators(self) -> dict[int, set[int]]:
-        """For each block that can be reached, the blocks on every way to it."""
+        """For each reachable block, the blocks on every path to it."""
         order = self._order
         before: dict[int, list[int]] = {number: [] for number in order}
         for number in order:
@@ -130,7 +132,7 @@ class Function:
 
     @cached_property
     def _order(self) -> list[int]:
-        """The blocks that can be reached, each before those that follow it, but for jumps back."""
+        """The reachable blocks in reverse postorder: each before its successors, except along back edges."""
         seen, order = {0}, []
         pending = [(0, iter(self.blocks[0].successors))]
         while pending:
@@ -147,7 +149,7 @@ class Function:
 
     @cached_property
     def loops(self) -> dict[int, frozenset[int]]:
-        """The natural loops: for each block that is jumped back to from what it dominates, the blocks of its body."""
+        """The natural loops: the body of each header, a block with a back edge from a block that it dominates."""
         found: dict[int, set[int]] = {}
         before: dict[int, list[int]] = {}
         for number in self._dominators:
@@ -165,19 +167,18 @@ class Function:
         return {header: frozenset(body) for header, body in found.items()}
 
     def hot_path(self) -> Path:
-        """One pass of the inner loop, or of the whole kernel if no loop moves global or shared data or multiplies
-        matrices.
+        """One pass of the inner loop. If no loop moves global or shared data or multiplies matrices, the whole kernel.
 
-        The inner loop is, of the loops that multiply matrices, or of all where none does, the one with the widest
-        vectors (8 bytes and more) from or to global memory outside the loops within it; of several, the one that moves
-        most bytes so; without vectors, the one with most instructions. So a loop over vectors goes before the loop over
-        a tail, and before the loop over rows that holds both; and a product's loop before the loop within it that
-        copies a tile by single elements. A loop does not count that is less than a sixteenth of the way through the
-        kernel and moves less than the rest of it: such is the loop in a sine that reduces large arguments. One that
-        multiplies matrices does, however short.
+        Choice of the inner loop. Loops that multiply matrices come first. Among equals the loop with the widest vectors
+        (8 bytes or more) from or to global memory wins, then the one that moves the most bytes in them, then the one
+        with the most instructions. Accesses in nested loops do not count. So a loop over vectors precedes the loop
+        over the tail and the loop over rows around both. The loop of a matrix product precedes a nested loop that
+        copies a tile by single elements. A loop is ignored if its path is shorter than 1/16 of the path through the
+        kernel and it moves fewer bytes than the code outside loops: an example is the argument reduction of a sine.
+        Loops that multiply matrices are never ignored.
 
-        Through it leads the path that moves the most bytes in the widest accesses, and of those the longest: a branch
-        for what is not aligned does not count, and rare corrections do. Of a loop within, one pass counts.
+        The path through the loop moves the most bytes in the widest accesses, and is the longest of such paths. So it
+        excludes a branch for unaligned data and includes rare corrections. Nested loops count with one pass.
         """
         whole = self._longest(0, frozenset(self._order), _widest(self.instructions))
         outside = self._of(set(whole).difference(*self.loops.values()))
@@ -189,7 +190,7 @@ class Function:
                 continue
             width = _widest(self._of(own))
             way = self._longest(header, body, width)
-            is_short = len(self._of(way)) * CORRECTION < len(self._of(whole))
+            is_short = len(self._of(way)) * SHORT < len(self._of(whole))
             multiplies = any(each.is_matrix_product for each in self._of(own))
             if is_short and not multiplies and _bytes(self._of(way)) < _bytes(outside):
                 continue
@@ -205,12 +206,12 @@ class Function:
         return [each for number in blocks for each in self.blocks[number].instructions]
 
     def _longest(self, start: int, body: frozenset[int], width: int) -> tuple[int, ...]:
-        """The blocks from ``start`` on, without leaving ``body`` or jumping back, with most bytes moved in accesses of
-        ``width``, then most instructions."""
+        """The path from ``start`` within ``body``, without back edges, that moves the most bytes in accesses of
+        ``width``; of several the one with the most instructions."""
         best: dict[int, tuple[tuple[int, int], tuple[int, ...]]] = {}
         for number in reversed([each for each in self._order if each in body]):
             own = self.blocks[number].instructions
-            # In this order a block that is jumped back to has not been seen yet.
+            # In this order the target of a back edge has no entry in `best` yet.
             after = [best[each] for each in self.blocks[number].successors if each in best]
             (bytes_after, length_after), way = max(after, default=((0, 0), ()))
             best[number] = (bytes_after + _moved(own, width), length_after + len(own)), (number, *way)
@@ -231,7 +232,7 @@ def parse(listing: str) -> dict[str, Function]:
 
 def _function(symbol: str, text: Sequence[str]) -> Function:
     pieces: list[list[Instruction]] = [[]]
-    starts: dict[str, int] = {}  # the piece that a label begins
+    starts: dict[str, int] = {}  # the piece at each label
     for line in text:
         if label := _LABEL.match(line):
             if pieces[-1]:
@@ -253,7 +254,7 @@ def _function(symbol: str, text: Sequence[str]) -> Function:
 
 
 def _reconvergence(pieces: Sequence[Sequence[Instruction]]) -> dict[int, str]:
-    """For a piece that ends with ``BSYNC B0``, the label that the nearest ``BSSY B0, label`` before it names."""
+    """For each piece that ends with ``BSYNC B0``, the label of the nearest ``BSSY B0, label`` before it."""
     waiting: dict[str, str] = {}
     found: dict[int, str] = {}
     for number, piece in enumerate(pieces):
@@ -298,5 +299,5 @@ def _bytes(instructions: Iterable[Instruction]) -> int:
 
 
 def _moved(instructions: Iterable[Instruction], width: int) -> int:
-    """The bytes that accesses of this width move from and to global memory."""
+    """Bytes moved from and to global memory in accesses of this width."""
     return sum(width for each in instructions if each.moves_global and each.access_bytes == width)

@@ -1,4 +1,4 @@
-"""NVIDIA's `nvdisasm` and `cuobjdump`: where they are, and what they say of a cubin. None of them needs a GPU."""
+"""Find and run NVIDIA's `nvdisasm` and `cuobjdump`, which read a cubin and need no GPU."""
 
 import importlib.util
 import os
@@ -14,13 +14,13 @@ from .sass import Function, parse
 
 
 class ToolMissing(Exception):
-    """A tool of the CUDA toolkit that is not installed; the message says how to get it."""
+    """A tool of the CUDA toolkit is not installed. The message says how to install it."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the code declares to use, in registers of a thread and bytes: ``stack`` and ``local`` of a thread,
-    ``shared`` of a block, allocated statically."""
+    """Declared resources of a kernel: registers per thread, bytes of stack and local memory per thread, and bytes of
+    static shared memory per block."""
 
     registers: int
     stack: int
@@ -29,7 +29,7 @@ class Usage:
 
 
 def tool(name: str) -> Path:
-    """``nvdisasm`` or ``cuobjdump``, of Triton's wheel or else of the toolkit. Raises ToolMissing."""
+    """The path of ``nvdisasm`` or ``cuobjdump``, from Triton's wheel or else the toolkit. Raises ToolMissing."""
     triton = importlib.util.find_spec("triton")
     packages = (triton.submodule_search_locations or ()) if triton else ()
     folders = [Path(package) / "backends" / "nvidia" / "bin" for package in packages]
@@ -48,13 +48,13 @@ def tool(name: str) -> Path:
 def disassemble(elf: bytes) -> tuple[Mapping[str, Function], Mapping[str, Usage]]:
     """The code and the resource usage of each kernel of a cubin, by symbol.
 
-    Raises ToolMissing, and RuntimeError with the tool's own words if it cannot read the cubin.
+    Raises ToolMissing, and RuntimeError with the tool's message if it cannot read the cubin.
     """
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(elf)
         usage = _usage(_output_of("cuobjdump", "-res-usage", cubin))
-        # Without the analysis of indirect branches, which takes half of the time and not every version can do.
+        # Without data-flow analysis of indirect branches, which takes half of the time and fails in some versions.
         return parse(_output_of("nvdisasm", "-c", "-ndf", cubin)), usage
 
 

@@ -1,4 +1,4 @@
-"""A comparison of two runs as people read it: the regressions first, and one closing line."""
+"""Terminal output of a comparison of two runs: the regressions first, and one closing line."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..api.records import Measurement
 from ..results.compare import REGRESSIONS, Comparison, Pair, Verdict
-from .tables import si
+from .tables import counted, si
 
 STYLES = {
     Verdict.FAILED: "bold red",
@@ -21,7 +21,7 @@ STYLES = {
 
 
 def comparison_tables(comparison: Comparison) -> RenderableType:
-    """The pairs by verdict, the worst first; then in what else the runs differ, and how it came out."""
+    """The pairs by verdict, worst first; then other differences of the runs, and the result."""
     parts: list[RenderableType] = []
     for verdict in Verdict:
         pairs = comparison.having(verdict)
@@ -50,11 +50,11 @@ def _heading(verdict: Verdict, comparison: Comparison) -> str:
 
 def _rows(pairs: list[Pair], alpha: float) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("time", width=8, justify="right")
+    table.add_column("change", width=8, justify="right")
     table.add_column(f"{_percent(1 - alpha)} interval", width=17, justify="right", overflow="fold")
     table.add_column("base", width=8, justify="right")
     table.add_column("new", width=8, justify="right")
-    table.add_column("of", overflow="fold")
+    table.add_column("case", overflow="fold")
     for pair in pairs:
         table.add_row(
             Text(f"{_change(pair.ratio)} %"),
@@ -101,9 +101,11 @@ def _closing(comparison: Comparison) -> str:
     parts = []
     if compared:
         words = [f"{counts[Verdict.SLOWER]} slower", f"{counts[Verdict.FASTER]} faster"]
-        parts.append(f"{compared} compared in time: {', '.join(words)}, {counts[Verdict.SAME]} without a difference")
+        parts.append(
+            f"{counted(compared, 'timing')} compared: {', '.join(words)}, {counts[Verdict.SAME]} without a difference"
+        )
     if counts[Verdict.FAILED] or counts[Verdict.PASSES] or not compared:
-        words = [f"{counts[Verdict.FAILED]} that passed before", f"{counts[Verdict.PASSES]} pass now"]
-        parts.append(f"{words[0]} fail now, {words[1]} that did not, {comparison.agreeing} pass in both")
+        words = [f"newly failing: {counts[Verdict.FAILED]}", f"newly passing: {counts[Verdict.PASSES]}"]
+        parts.append(f"{', '.join(words)}, passing in both runs: {comparison.agreeing}")
     ended = "Regression" if comparison.having(*REGRESSIONS) else "No regression"
     return f"{ended} beyond noise and {_percent(comparison.bound)}. {'; '.join(parts)}."

@@ -1,13 +1,14 @@
-"""A report as Markdown (GitHub's tables): what ran where, agreement, failures, figures, ratios to an earlier run."""
+"""A report as Markdown: environment, agreement, failures, measurements, and ratios to an earlier run."""
 
 import re
 from collections.abc import Iterable, Sequence
 
-from ..api.ceilings import RESOURCES
+from ..api.operations import Status
 from ..api.records import Run
 from .rows import (
-    BASELINE,
     CPU_RUN,
+    SPEEDUP,
+    TIME_RATIO,
     Row,
     Score,
     device_name,
@@ -19,18 +20,18 @@ from .rows import (
     percent,
     rows,
     scores,
+    tested,
 )
-from .standing_tables import COLUMNS, claim_figures, figures, refused
-from .tables import failed, si
+from .standing_tables import COLUMNS, claim_cells, standing_cells
+from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
 
 Labelled = tuple[str, Run]
 
 
 def markdown(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
-    """The report of ``runs``, each a label and a run. Needs no package beyond the suite's own.
+    """The report on ``runs``, each a label and a run. Needs no optional package.
 
-    ``against`` is an earlier run that medians are divided by; ``problems`` are sentences about files that could not
-    be read.
+    Medians are divided by those of the earlier run ``against``. ``problems`` are sentences about unreadable files.
     """
     found = rows(runs, against[1] if against else None)
     parts = ["# boltzbench report", *[f"**Not in this report:** {_text(problem)}" for problem in problems]]
@@ -41,54 +42,54 @@ def markdown(runs: Sequence[Labelled], *, against: Labelled | None = None, probl
     if against:
         parts += _compared(against, found)
     several = len(runs) > 1
-    for operation in dict.fromkeys(row.record.operation for row in found if row.measurement):
-        timed = [row for row in found if row.measurement and row.record.operation == operation]
-        parts += [f"## {_text(operation)}", _figures(timed, several, against is not None)]
+    for operation, timed in grouped(
+        (row for row in found if row.measurement), lambda row: row.record.operation
+    ).items():
+        parts += [f"## {_text(operation)}", _measurements(timed, several, against is not None)]
     return "\n\n".join(parts) + "\n"
 
 
 def _about(label: str, run: Run) -> list[str]:
     parts = [f"## {_text(label)}", _text(device_name(run))]
     if run.status != "complete":
-        parts.append("**Incomplete:** this run was interrupted; what is shown is what it had found until then.")
+        parts.append("**Incomplete:** this run was interrupted; this report shows its results until then.")
     if is_cpu(run):
         parts.append(f"**CPU run:** {CPU_RUN}")
     if run.environment.get("dirty"):
-        parts.append("**Uncommitted changes:** the commit does not say what was measured.")
+        parts.append("**Uncommitted changes:** the measured source differs from the commit.")
     parts += [f"**Plugin problem:** {_text(problem)}" for problem in run.problems]
     parts.append(_table(["fact", "value"], environment(run).items()))
     if run.ceilings:
-        ceilings = [(name, si(value, RESOURCES.get(name, ""))) for name, value in run.ceilings.items()]
-        parts += ["### Ceilings measured on this device", _table(["limit", "measured"], ceilings)]
+        ceilings = [(name, ceiling_rate(name, value)) for name, value in run.ceilings.items()]
+        parts += ["### Ceilings measured on this device", _table(["resource", "ceiling"], ceilings)]
     if run.records or not (run.standings or run.outcomes):
         parts += ["### Agreement", *_agreement(run)]
-    tried = [each for each in run.standings if not refused(each)]
-    if tried:
-        lines = [[each.sampler, each.target, *figures(each)] for each in tried]
+    if standings := tested(run):
+        lines = [[each.sampler, each.target, *standing_cells(each)] for each in standings]
         parts += ["### Samplers", _table(["sampler", "target", *COLUMNS], lines)]
         wrong = [
-            f"- **{_text(claim.status.value.replace('_', ' '))}**: {_text(claim.sampler)} on {_text(claim.target)}, "
-            f"T = {claim.temperature:g}, {_text(claim.claim)}: {_text(claim.message)}"
-            for each in tried
+            f"- {_status(claim.status)}: {_text(claim.sampler)} on {_text(claim.target)}, T = {claim.temperature:g}, "
+            f"{_text(claim.claim)}: {_text(claim.message)}"
+            for each in standings
             for claim in each.failed
         ]
-        parts += ["### Claims that fail", "\n".join(wrong)] if wrong else []
+        parts += ["### Failed claims", "\n".join(wrong)] if wrong else []
     for outcome in run.outcomes:
         parts += [f"### Experiment {_text(outcome.experiment)}", _text(outcome.summary)]
         if outcome.findings is None:
-            parts.append(f"**{_text(outcome.status.value.replace('_', ' '))}**: {_text(outcome.message)}")
+            parts.append(f"{_status(outcome.status)}: {_text(outcome.message)}")
         else:
-            lines = [claim_figures(each) for each in outcome.findings.estimates]
-            parts.append(_table(["claim", "exact", "measured", "z", "p", "verdict"], lines))
+            lines = [claim_cells(each) for each in outcome.findings.estimates]
+            parts.append(_table(["claim", "exact", "measured", "z", "p", "status"], lines))
     return parts
 
 
 def _agreement(run: Run) -> list[str]:
     table = scores(run.records)
     if not table:
-        return ["This run has no record."]
+        return ["This run has no records."]
     names = list(dict.fromkeys(name for of in table.values() for name in of))
-    parts = [_table(["operation", *names], [[of, *[_words(own, name) for name in names]] for of, own in table.items()])]
+    parts = [_table(["operation", *names], [[of, *[_score(own, name) for name in names]] for of, own in table.items()])]
     reasons = [
         f"- {_text(operation)} {_text(name)} unavailable: {_text(reason)}"
         for operation, of in table.items()
@@ -96,17 +97,17 @@ def _agreement(run: Run) -> list[str]:
         for reason in score.reasons
     ]
     failures = [
-        f"- **{_text(each.status.value.replace('_', ' '))}**: {_text(each.operation)} {_text(each.implementation)}, "
-        f"{_text(each.case)}: {_text(each.message)}"
+        f"- {_status(each.status)}: {_text(each.operation)} {_text(each.implementation)}, {_text(each.case)}: "
+        f"{_text(each.message)}"
         + ("" if each.error is None or each.bound is None else f" (error {each.error:.6g}, bound {each.bound:.6g})")
-        for each in failed(run.records)
+        for each in failed_records(run.records)
     ]
     if reasons:
         parts.append("\n".join(reasons))
     return [*parts, "### Failures", "\n".join(failures)] if failures else parts
 
 
-def _words(own: dict[str, Score], name: str) -> str:
+def _score(own: dict[str, Score], name: str) -> str:
     if name not in own:
         return "-"
     return ("✗ " if own[name].failed else "") + own[name].words
@@ -114,25 +115,26 @@ def _words(own: dict[str, Score], name: str) -> str:
 
 def _compared(against: Labelled, found: Sequence[Row]) -> list[str]:
     ratios = [row.time_ratio for row in found if row.time_ratio is not None]
-    words = "No case was timed in both."
+    words = "No case was timed in both runs."
     if ratios:
         words = (
-            f"{len(ratios)} figures in common; geometric mean of the ratios of medians {geometric_mean(ratios):.4g}, "
-            "below 1 being faster than then. `boltzbench compare` tells a change from noise."
+            f"{counted(len(ratios), 'measurement')} in common. The geometric mean of the ratios of medians is "
+            f"{geometric_mean(ratios):.4g}; below 1 is faster than the earlier run. "
+            "`boltzbench compare` separates changes from noise."
         )
-    return [f"## Against {_text(against[0])}", f"Measured on {_text(device_name(against[1]))}. {words}"]
+    return [f"## Compared with {_text(against[0])}", f"Measured on {_text(device_name(against[1]))}. {words}"]
 
 
-def _figures(timed: Sequence[Row], several: bool, compared: bool) -> str:
+def _measurements(timed: Sequence[Row], several: bool, compared: bool) -> str:
     header = [
         *(["run"] if several else []),
-        *("case", "implementation", "mode", "median", "p10 to p90", "throughput", "B/s", f"speed over {BASELINE}"),
-        *("share of limit", *(["time over earlier"] if compared else []), "warnings"),
+        *("case", "implementation", "mode", "median", "p10 to p90", "throughput", "B/s", SPEEDUP),
+        *("share of limit", *([TIME_RATIO] if compared else []), "warnings"),
     ]
-    return _table(header, [_figure(row, several, compared) for row in timed])
+    return _table(header, [_measurement(row, several, compared) for row in timed])
 
 
-def _figure(row: Row, several: bool, compared: bool) -> list[str]:
+def _measurement(row: Row, several: bool, compared: bool) -> list[str]:
     each = row.measurement
     assert each is not None
     share = "" if each.roofline_share is None else f"{percent(each.roofline_share)} {each.limit}"
@@ -154,7 +156,11 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(map(_text, cells))} |"
 
 
+def _status(status: Status) -> str:
+    return f"**{_text(status_words(status))}**"
+
+
 def _text(words: str) -> str:
-    """``words`` on one line, with all that Markdown or HTML would take for markup escaped."""
+    """``words`` on one line, with the markup of Markdown and HTML escaped."""
     one_line = " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", one_line)

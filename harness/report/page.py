@@ -1,23 +1,26 @@
-"""What `report` writes of one or several runs: a self-contained HTML page, Markdown, and CSV.
+"""The forms of a report: a self-contained HTML page, Markdown (see `markdown`) and CSV.
 
-``runs`` are pairs of a label and the run; ``against`` is an earlier run that their medians are divided by;
-``problems`` are sentences about files that could not be read.
+``runs`` are pairs of a label and a run. Medians are divided by those of the earlier run ``against``. ``problems`` are
+sentences about unreadable files.
 """
 
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..api.ceilings import RESOURCES
 from ..api.operations import Status
-from . import figures as figures
+from ..api.records import Run
 from .markdown import Labelled, markdown
+from .plot_parts import Figure, Style, finite, styles
+from .roofline_plot import intensity_span, roofline
 from .rows import (
     BASELINE,
     CPU_RUN,
+    SPEEDUP,
+    TIME_RATIO,
     Row,
     device_name,
     environment,
@@ -28,11 +31,13 @@ from .rows import (
     percent,
     rows,
     scores,
+    tested,
 )
 from .standing_tables import COLUMNS as STANDING_COLUMNS
-from .standing_tables import claim_figures, refused
-from .standing_tables import figures as standing_figures
-from .tables import failed, si
+from .standing_tables import claim_cells, standing_cells
+from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
+from .timing_plots import throughput, time_ratios
+from .validation_plots import curves, energy_traces, image
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -46,15 +51,26 @@ COLUMNS = (
     "items_per_second", "unit", "bytes_per_second", "flops_per_second", "roofline_share", "limit",
     "over_torch", "time_ratio", "suspicions", "throttled",
 )  # fmt: skip
-"""The columns of the CSV. ``over_torch`` and ``time_ratio`` are explained at `Row`; lists are joined by "; "."""
+"""The columns of the CSV. `Row` explains ``over_torch`` and ``time_ratio``; lists are joined by "; "."""
 
 
 class ReportUnavailable(RuntimeError):
-    """The HTML page needs packages that are not installed. The message has the command that installs them."""
+    """The HTML page needs packages that are not installed. The message gives the command to install them."""
+
+
+class _Drawings:
+    """The figures of the page, each by its index."""
+
+    def __init__(self) -> None:
+        self.figures: list[Figure] = []
+
+    def add(self, figure: Figure) -> int:
+        self.figures.append(figure)
+        return len(self.figures) - 1
 
 
 def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
-    """One page that loads nothing: style, scripts, plotly.js and data are in it. Raises ReportUnavailable."""
+    """One page that contains its style, scripts, plotly.js and data, and loads nothing. Raises ReportUnavailable."""
     try:
         import jinja2
         from plotly.offline import get_plotlyjs
@@ -65,59 +81,16 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
     template = _template_environment(jinja2).get_template("report.html.j2")
     found = rows(runs, against[1] if against else None)
     several = len(runs) > 1
-    styles = figures.styles(row.record.implementation for row in _baseline_first(found))
-    drawings: list[figures.Figure] = []
-
-    def drawing(figure: figures.Figure) -> int:
-        drawings.append(figure)
-        return len(drawings) - 1
-
-    operations = []
-    for name in dict.fromkeys(row.record.operation for row in found):
-        own = [row for row in found if row.record.operation == name]
-        timed = [row for row in own if row.measurement]
-        operations.append(
-            {
-                "name": name,
-                "throughput": [
-                    (figure["title"], drawing(figure)) for figure in figures.throughput(timed, styles, several)
-                ],
-                "cases": _by_case(timed),
-                "untimed": _untimed(own),
-            }
-        )
-    rooflines = []
-    for place, (label, run) in enumerate(runs):
-        own = [row for row in found if row.number == place]
-        if (span := figures.intensity_span(own, run.ceilings)) is None:
-            continue
-        for name in dict.fromkeys(row.record.operation for row in own):
-            figure = figures.roofline([r for r in own if r.record.operation == name], run.ceilings, styles, span)
-            if figure:
-                rooflines.append((f"{name}, {label}" if several else name, drawing(figure), bool(run.ceilings)))
-    judged = []
-    for label, run in runs:
-        tried = [one for one in run.standings if not refused(one)]
-        looks = figures.styles(one.sampler for one in tried)
-        for name in dict.fromkeys(one.target for one in tried):
-            of_target = [one for one in tried if one.target == name]
-            plots = []
-            for temperature in dict.fromkeys(one.temperature for one in of_target):
-                figure = figures.energy_traces([one for one in of_target if one.temperature == temperature], looks)
-                if figure:
-                    plots.append((temperature, drawing(figure)))
-            judged.append((label, name, of_target, plots))
-    experiments = []
-    for label, run in runs:
-        for outcome in run.outcomes:
-            drawn = []
-            if outcome.findings:
-                drawn += [(each.title, drawing(figures.curves(each))) for each in outcome.findings.plots]
-                drawn += [(each.title, drawing(figures.image(each))) for each in outcome.findings.pictures]
-            experiments.append((label, outcome, drawn))
+    looks = styles(row.record.implementation for row in _baseline_first(found))
+    drawings = _Drawings()
     compared = [row for row in found if row.time_ratio is not None]
     samples = [row for row in found if row.measurement]
     places = iter(range(len(samples)))
+    operations = [_operation(name, own, looks, several, drawings) for name, own in _by_operation(found).items()]
+    rooflines = _rooflines(runs, found, looks, drawings)
+    judged = [each for label, run in runs for each in _judged(label, run, drawings)]
+    experiments = _experiments(runs, drawings)
+    compared_figure = drawings.add(time_ratios(compared, looks)) if compared else None
     return template.render(
         runs=[(label, run, scores(run.records), environment(run)) for label, run in runs],
         several=several,
@@ -131,19 +104,75 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
         experiments=experiments,
         timed_or_checked=bool(found) or not (judged or experiments),
         compared=sorted(compared, key=lambda row: row.time_ratio or 0.0, reverse=True),
-        compared_figure=drawing(figures.time_ratios(compared, styles)) if compared else None,
-        styles=styles,
-        failures=[row for row in found if row.record in failed([row.record])],
+        compared_figure=compared_figure,
+        styles=looks,
+        failures=[row for row in found if failed_records([row.record])],
         warned=[row for row in found if row.warnings],
-        data={"figures": drawings, "samples": [_samples(row) for row in samples]},
+        data={"figures": drawings.figures, "samples": [_samples(row) for row in samples]},
         plotlyjs=get_plotlyjs(),
     )
 
 
-def csv_text(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
-    """A line for each measurement, and for each record without: `COLUMNS`, numbers in full, SI base units.
+def _operation(
+    name: str, own: Sequence[Row], looks: Mapping[str, Style], several: bool, drawings: _Drawings
+) -> dict[str, Any]:
+    """The section of one operation."""
+    timed = [row for row in own if row.measurement]
+    return {
+        "name": name,
+        "throughput": [(figure["title"], drawings.add(figure)) for figure in throughput(timed, looks, several)],
+        "cases": grouped(timed, lambda row: (row.run, row.record.case)),
+        "untimed": _untimed(own),
+    }
 
-    ``problems`` have no place in a table and are left to whoever calls.
+
+def _rooflines(
+    runs: Sequence[Labelled], found: Sequence[Row], looks: Mapping[str, Style], drawings: _Drawings
+) -> list[tuple[str, int, bool]]:
+    """Title and figure of each roofline, and whether it has ceilings."""
+    drawn = []
+    for place, (label, run) in enumerate(runs):
+        own = [row for row in found if row.number == place]
+        if (span := intensity_span(own, run.ceilings)) is None:
+            continue
+        for name, of_operation in _by_operation(own).items():
+            if figure := roofline(of_operation, run.ceilings, looks, span):
+                title = f"{name}, {label}" if len(runs) > 1 else name
+                drawn.append((title, drawings.add(figure), bool(run.ceilings)))
+    return drawn
+
+
+def _judged(label: str, run: Run, drawings: _Drawings) -> list[tuple[Any, ...]]:
+    """For each target: the run's label, the target's name, its standings, and the energy figures by temperature."""
+    standings = tested(run)
+    looks = styles(each.sampler for each in standings)
+    sections = []
+    for target, own in grouped(standings, lambda each: each.target).items():
+        plots = []
+        for temperature, of_temperature in grouped(own, lambda each: each.temperature).items():
+            if figure := energy_traces(of_temperature, looks):
+                plots.append((temperature, drawings.add(figure)))
+        sections.append((label, target, own, plots))
+    return sections
+
+
+def _experiments(runs: Sequence[Labelled], drawings: _Drawings) -> list[tuple[Any, ...]]:
+    """For each experiment: the run's label, the outcome, and title and figure of each plot and picture."""
+    sections = []
+    for label, run in runs:
+        for outcome in run.outcomes:
+            drawn: list[tuple[str, int]] = []
+            if outcome.findings:
+                drawn += [(each.title, drawings.add(curves(each))) for each in outcome.findings.plots]
+                drawn += [(each.title, drawings.add(image(each))) for each in outcome.findings.pictures]
+            sections.append((label, outcome, drawn))
+    return sections
+
+
+def csv_text(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
+    """A line for each measurement and for each record without one: `COLUMNS`, with all digits, in SI base units.
+
+    ``problems`` are not written: the caller reports them.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -189,11 +218,14 @@ def _template_environment(jinja2: Any) -> "Environment":
     environment.filters.update(si=si, percent=percent, number=number, items_rate=items_rate, attribute=_attribute)
     environment.globals.update(
         CPU_RUN=CPU_RUN,
-        BASELINE=BASELINE,
-        RESOURCES=RESOURCES,
+        SPEEDUP=SPEEDUP,
+        TIME_RATIO=TIME_RATIO,
         STANDING_COLUMNS=STANDING_COLUMNS,
-        figures=standing_figures,
-        claim_figures=claim_figures,
+        standing_cells=standing_cells,
+        claim_cells=claim_cells,
+        ceiling_rate=ceiling_rate,
+        counted=counted,
+        status_words=status_words,
         is_cpu=is_cpu,
         device_name=device_name,
         geometric_mean=geometric_mean,
@@ -205,16 +237,12 @@ def _baseline_first(found: Iterable[Row]) -> list[Row]:
     return sorted(found, key=lambda row: row.record.implementation != BASELINE)
 
 
-def _by_case(timed: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
-    """The timed rows of one operation by (run, case)."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in timed:
-        groups.setdefault((row.run, row.record.case), []).append(row)
-    return groups
+def _by_operation(found: Iterable[Row]) -> dict[str, list[Row]]:
+    return grouped(found, lambda row: row.record.operation)
 
 
 def _untimed(own: Sequence[Row]) -> dict[str, list[str]]:
-    """Each reason for having no figure, with the implementations that it holds for."""
+    """Each reason for a missing time, with its implementations."""
     reasons: dict[str, list[str]] = {}
     for row in own:
         why = row.record.message if row.record.status is Status.UNAVAILABLE else row.record.untimed
@@ -224,7 +252,7 @@ def _untimed(own: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def _samples(row: Row) -> dict[str, Any]:
-    """What the page needs to draw the samples of one measurement, with the facts that it prints above them."""
+    """The data of the dialog for one measurement: its samples, and the facts below them."""
     each = row.measurement
     assert each is not None
     ends = [*(state.first_sample for state in each.states[1:]), len(each.samples)]
@@ -236,7 +264,7 @@ def _samples(row: Row) -> dict[str, Any]:
         else str(len(each.samples)),
         "noise of the median": percent(each.noise),
         "stopped by": each.stopped or "unknown",
-        "clock": {"host": "host, around a launch", "queue": "device events around queued launches"}.get(
+        "clock": {"host": "host clock around a launch", "queue": "device events around queued launches"}.get(
             each.method, "device events around the replay of a graph"
         ),
         "device": each.device,
@@ -250,18 +278,14 @@ def _samples(row: Row) -> dict[str, Any]:
         "case": row.record.case,
         "facts": facts,
         "warnings": row.warnings,
-        "samples": [_finite(float(f"{value:.6g}")) for value in each.samples],
-        "lines": {"p10": _finite(each.p10), "median": _finite(each.median), "p90": _finite(each.p90)},
+        "samples": [finite(value) for value in each.samples],
+        "lines": {"p10": finite(each.p10), "median": finite(each.median), "p90": finite(each.p90)},
         "throttled": [
             [state.first_sample, end] for state, end in zip(each.states, ends, strict=False) if state.throttled
         ],
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _attribute(value: float | None) -> str:
-    """What a column is sorted by: all digits, and nothing for what has no order."""
+    """The sort key of a cell: all digits, and nothing for a missing or infinite value."""
     return "" if value is None or not math.isfinite(value) else repr(float(value))

@@ -1,4 +1,4 @@
-"""What a report says of a record: its measurement, its warnings, its ratios to the baseline and an earlier run."""
+"""The rows of a report: each measurement with its warnings and its ratios to the baseline and to an earlier run."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,31 +6,37 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..api.operations import Status
-from ..api.records import Measurement, Record, Run
+from ..api.records import Measurement, Record, Run, Standing
+from .standing_tables import refused
 from .tables import si
 
 BASELINE = "torch"
-"""The implementation that others are compared with in the same case and mode."""
+"""The implementation that the others are compared with, in the same case and mode."""
+
+SPEEDUP = f"speedup over {BASELINE}"
+"""Heading of `Row.over_torch`."""
+TIME_RATIO = "time / earlier"
+"""Heading of `Row.time_ratio`."""
 
 NOISY = 0.005
-"""The noise at which the sampling of `bench` is content to stop."""
+"""The noise at which `bench` stops sampling."""
 
 CPU_RUN = (
-    "measured on a CPU: no figure of it says anything about a GPU. Triton and CUDA C kernels were interpreted or "
-    "emulated there, which checks their results and has no figure."
+    "measured on a CPU: these times say nothing about a GPU. Triton and CUDA C kernels were interpreted or emulated, "
+    "so their results were checked but not timed."
 )
-"""What every form of a report says of a run without a GPU."""
+"""The note of every report on a run without a GPU."""
 
 Timed = tuple[str, str, str, str]
-"""What two figures must share to be compared: operation, implementation, case, mode."""
+"""What two measurements must share to be compared: operation, implementation, case, mode."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measurement with its record, or a record that has none. ``run`` is the run's label, ``number`` its place.
+    """A measurement with its record, or a record without one. ``run`` is the run's label, ``number`` its index.
 
-    ``over_torch`` is the baseline's median over this one: 2 is twice as fast. ``time_ratio`` is this median over the
-    earlier run's: 2 is twice as slow. Each is None where there is nothing to compare with.
+    ``over_torch`` is the baseline's median divided by this one: 2 means twice as fast. ``time_ratio`` is this median
+    divided by the earlier run's: 2 means twice as slow. Each is None if there is nothing to compare with.
     """
 
     number: int
@@ -46,13 +52,13 @@ class Row:
 
     @property
     def throttled(self) -> tuple[str, ...]:
-        """The reasons for a lowered clock, each once."""
+        """The distinct reasons for a reduced clock."""
         states = self.measurement.states if self.measurement else ()
         return tuple(dict.fromkeys(reason for state in states for reason in state.throttled))
 
     @property
     def warnings(self) -> list[str]:
-        """Reasons to distrust the figure."""
+        """Reasons to distrust the measurement."""
         if self.measurement is None:
             return []
         found = [f"suspect: {words}" for words in self.measurement.suspicions]
@@ -64,13 +70,13 @@ class Row:
 
     @property
     def remark(self) -> str:
-        """Why there is no figure, or what the check found."""
+        """The message of the check, and why there is no measurement."""
         return " ".join(words for words in (self.record.message, self.record.untimed) if words)
 
 
 @dataclass
 class Score:
-    """How one implementation of one operation fared: how many records passed, failed and could not run."""
+    """How many records of one implementation of one operation passed, failed and could not run."""
 
     passed: int = 0
     failed: int = 0
@@ -86,7 +92,7 @@ class Score:
 
 
 def rows(runs: Sequence[tuple[str, Run]], earlier: Run | None = None) -> list[Row]:
-    """One row for each measurement of ``runs``, and one for each record without."""
+    """One row for each measurement of ``runs``, and one for each record without a measurement."""
     earlier_medians = medians(earlier) if earlier else {}
     found = []
     for number, (label, run) in enumerate(runs):
@@ -111,7 +117,7 @@ def medians(run: Run) -> dict[Timed, float]:
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """The quotient, or None where it would say nothing: one of them is missing, zero or not finite."""
+    """The quotient, or None if one of the two is missing, zero or not finite."""
     if not numerator or not denominator or not math.isfinite(numerator) or not math.isfinite(denominator):
         return None
     return numerator / denominator
@@ -122,7 +128,7 @@ def geometric_mean(ratios: Sequence[float]) -> float:
 
 
 def scores(records: Iterable[Record]) -> dict[str, dict[str, Score]]:
-    """For each operation and implementation how it fared, in the order in which they appear."""
+    """The score of each operation and implementation, in the order of first appearance."""
     table: dict[str, dict[str, Score]] = {}
     for record in records:
         score = table.setdefault(record.operation, {}).setdefault(record.implementation, Score())
@@ -138,14 +144,21 @@ def scores(records: Iterable[Record]) -> dict[str, dict[str, Score]]:
 
 
 def environment(run: Run) -> dict[str, str]:
-    """Where and how the run took place, flat: ``gpu name``, ``driver``, ``commit``, ``command preset`` ..."""
+    """The environment, options, overheads and phases of the run as a flat table: ``gpu name``, ``commit``, ..."""
     facts = _flat({**run.environment, "gpu": run.environment.get("gpu") or "none"})
     if facts.pop("dirty", "") == "True":
         facts["commit"] = f"{facts.get('commit', 'unknown')} with uncommitted changes"
-    facts.update(_flat(asdict(run.command) if run.command else {}, "command "))
+    options = asdict(run.command) if run.command else {}
+    options = {name: "all" if value == () else "default" if value is None else value for name, value in options.items()}
+    facts.update(_flat(options, "option "))
     facts.update({f"overhead {name}": si(seconds, "s") for name, seconds in run.overheads.items()})
     facts.update({f"time in {name}": si(seconds, "s") for name, seconds in run.seconds.items()})
     return facts
+
+
+def tested(run: Run) -> list[Standing]:
+    """The standings of samplers that were tested and not refused."""
+    return [each for each in run.standings if not refused(each)]
 
 
 def is_cpu(run: Run) -> bool:
@@ -160,7 +173,7 @@ def device_name(run: Run) -> str:
 
 
 def percent(share: float) -> str:
-    """Three significant digits, never a power of ten: ``87.5 %``, ``0.0312 %``."""
+    """Three significant digits without a power of ten: ``87.5 %``, ``0.0312 %``."""
     if not math.isfinite(share):
         return f"{share:g}"
     value = 100 * share
@@ -169,12 +182,12 @@ def percent(share: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits, trailing zeros kept: ``1.00``, ``24.5``, ``318``."""
+    """Three significant digits with trailing zeros: ``1.00``, ``24.5``, ``318``."""
     return "" if value is None else f"{value:#.3g}".rstrip(".")
 
 
 def items_rate(measurement: Measurement) -> str:
-    """``320 G unit updates/s``: the unit is a word, so the prefix stands apart from it."""
+    """``320 G unit updates/s``: the unit is a word, so a space follows the prefix."""
     return f"{si(measurement.items_per_second)} {measurement.unit}/s"
 
 

@@ -1,4 +1,4 @@
-"""How samplers stand and what experiments found, for people to read: figures of a line, tables of a terminal."""
+"""Tables of samplers' standings and of experiments' estimates: their cells, and their form on a terminal."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,16 +10,16 @@ from rich.text import Text
 from ..api.experiments import Estimate
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Standing
-from .tables import si
+from .tables import si, status_words
 
 COLUMNS = {
-    "T": 6, "claims": 7, "worst p": 8, "worst z": 7, "ESS/s": 6, "steps": 6, "taken": 5, "R-hat": 5,
+    "T": 6, "claims": 7, "worst p": 8, "worst z": 7, "ESS/s": 6, "tau": 6, "accept": 6, "R-hat": 5,
 }  # fmt: skip
-"""What `figures` gives and how wide it is. ``steps`` is the autocorrelation time, ``taken`` the acceptance."""
+"""Headings and widths of `standing_cells`: ``tau`` is the autocorrelation time in steps, ``accept`` the acceptance."""
 
 
-def figures(standing: Standing) -> list[str]:
-    """The cells of `COLUMNS`; "-" for what is not known."""
+def standing_cells(standing: Standing) -> list[str]:
+    """The cells of `COLUMNS`; "-" for an unknown value."""
     tried = standing.tried
     p_values = [each.p_value for each in tried if each.p_value is not None]
     zs = [each.z for each in tried if each.z is not None]
@@ -42,8 +42,8 @@ def figures(standing: Standing) -> list[str]:
     ]
 
 
-def claim_figures(claim: Claim | Estimate) -> list[str]:
-    """Claim, exact value, measured value with its error, z, p-value and verdict."""
+def claim_cells(claim: Claim | Estimate) -> list[str]:
+    """Claim, exact value, measured value with its standard error, z, p-value and status."""
     measured = ""
     if claim.measured is not None:
         measured = f"{claim.measured:.6g}" + (f" ± {claim.stderr:.2g}" if claim.stderr is not None else "")
@@ -53,12 +53,12 @@ def claim_figures(claim: Claim | Estimate) -> list[str]:
         measured,
         "" if claim.z is None or not math.isfinite(claim.z) else f"{claim.z:+.2f}",
         "" if claim.p_value is None else f"{claim.p_value:.2g}",
-        "" if claim.status is None else claim.status.value.replace("_", " "),
+        "" if claim.status is None else status_words(claim.status),
     ]
 
 
-def summary(standings: Iterable[Standing]) -> RenderableType:
-    """For each sampler a line for each target and temperature; fits 80 columns."""
+def standings_summary(standings: Iterable[Standing]) -> RenderableType:
+    """For each sampler a line for each target and temperature, within 80 columns."""
     tables: dict[str, Table] = {}
     for each in standings:
         if each.sampler not in tables:
@@ -69,14 +69,14 @@ def summary(standings: Iterable[Standing]) -> RenderableType:
         style = "bold red" if each.failed else "green" if each.tried else "yellow"
         cells = [
             Text(cell, style=style if name == "claims" else "")
-            for name, cell in zip(COLUMNS, figures(each), strict=True)
+            for name, cell in zip(COLUMNS, standing_cells(each), strict=True)
         ]
         tables[each.sampler].add_row(Text(f"  {each.target}"), *cells)
     return Group(*(part for name, table in tables.items() for part in (Text(name, style="bold"), table)))
 
 
-def findings(outcomes: Iterable[Outcome]) -> RenderableType:
-    """For each experiment a line for each estimate; what is not judged has no verdict. Fits 80 columns."""
+def experiments_summary(outcomes: Iterable[Outcome]) -> RenderableType:
+    """For each experiment a line for each estimate, within 80 columns. Without exact value it has no status."""
     parts: list[RenderableType] = []
     for outcome in outcomes:
         parts.append(Text.assemble((outcome.experiment, "bold"), (f"  {outcome.summary}", "dim")))
@@ -86,15 +86,15 @@ def findings(outcomes: Iterable[Outcome]) -> RenderableType:
         table.add_column("  claim", width=32, overflow="fold")
         for name, width in (("exact", 10), ("measured", 21), ("z", 5)):
             table.add_column(name, width=width, no_wrap=True, justify="right")
-        table.add_column("verdict", width=7, overflow="fold")
+        table.add_column("status", width=7, overflow="fold")
         for each in outcome.findings.estimates:
-            claim, exact, measured, z, _, verdict = claim_figures(each)
+            claim, exact, measured, z, _, status = claim_cells(each)
             style = "green" if each.status is Status.PASSED else "bold red"
-            table.add_row(Text(f"  {claim}"), exact, measured, z, Text(verdict, style=style))
+            table.add_row(Text(f"  {claim}"), exact, measured, z, Text(status, style=style))
         parts.append(table)
     return Group(*parts)
 
 
 def refused(standing: Standing) -> bool:
-    """True where the sampler was not tried on the target at all."""
+    """Whether the sampler was not tested on the target at all."""
     return all(each.status is Status.UNAVAILABLE for each in standing.claims)

@@ -1,4 +1,4 @@
-"""What people read on a terminal: renderables for rich, each of which fits 80 columns by folding, never by cutting."""
+"""Tables and messages for the terminal, as rich renderables. They fit 80 columns: long texts fold and are never cut."""
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -15,6 +15,7 @@ from ..api.records import Measurement, Record, Run
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
+Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -22,7 +23,7 @@ def si(value: float, unit: str = "") -> str:
     """Three significant digits with an SI prefix: ``12.3 µs``."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g} {unit}".rstrip()
-    rounded = float(f"{value:.2e}")  # first, so that 999.9 becomes 1.00 k and not 1000
+    rounded = float(f"{value:.2e}")  # rounded first, so that 999.9 becomes 1.00 k and not 1000
     exponent = math.floor(math.log10(abs(rounded)) / 3 + 1e-9) * 3
     exponent = min(max(exponent, min(PREFIXES)), max(PREFIXES))
     scaled = rounded / 10.0**exponent
@@ -30,8 +31,31 @@ def si(value: float, unit: str = "") -> str:
     return f"{scaled:.{digits}f} {PREFIXES[exponent]}{unit}".rstrip()
 
 
+def ceiling_rate(resource: str, rate: float) -> str:
+    """A measured ceiling with the unit of its resource."""
+    return si(rate, RESOURCES.get(resource, ""))
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 check``, ``2 checks``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items by their key, in the order of first appearance."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def status_words(status: Status) -> str:
+    """``wrong values`` for ``wrong_values``."""
+    return status.value.replace("_", " ")
+
+
 def share_of_bound(record: Record) -> float | None:
-    """The record's error as a fraction of its bound: at most 1 where it agrees. None where nothing was compared."""
+    """The record's error as a fraction of its bound: at most 1 if it agrees. None if nothing was compared."""
     if record.error is None or record.bound is None:
         return None
     if record.error <= record.bound:
@@ -39,14 +63,15 @@ def share_of_bound(record: Record) -> float | None:
     return record.error / record.bound if record.bound else math.inf
 
 
-def failed(records: Iterable[Record]) -> list[Record]:
+def failed_records(records: Iterable[Record]) -> list[Record]:
+    """The records that neither passed nor are unavailable."""
     return [record for record in records if record.status not in (Status.PASSED, Status.UNAVAILABLE)]
 
 
 def check_summary(records: Sequence[Record]) -> RenderableType:
-    """For each implementation how many cases and laws it passed, and the case whose error is most of its bound."""
+    """For each implementation the cases and laws passed, and the case with the largest error relative to its bound."""
     table = new_table("operation", "implementation", "cases", "laws", "error/bound", "worst case")
-    for (operation, implementation), own in _grouped(records, lambda r: (r.operation, r.implementation)).items():
+    for (operation, implementation), own in grouped(records, lambda r: (r.operation, r.implementation)).items():
         cases = [record for record in own if record.purpose != "law"]
         laws = [record for record in own if record.purpose == "law"]
         shares = [(share, record.case) for record in cases if (share := share_of_bound(record)) is not None]
@@ -63,10 +88,10 @@ def check_summary(records: Sequence[Record]) -> RenderableType:
 
 
 def _laws(records: Iterable[Record]) -> list[Text]:
-    """What was found of each law: the words of the implementation that came nearest to breaking it."""
+    """For each law, the message of the implementation with the largest error relative to its bound."""
     passed = [record for record in records if record.purpose == "law" and record.status is Status.PASSED]
     lines = []
-    for (operation, law), own in _grouped(passed, lambda r: (r.operation, r.case)).items():
+    for (operation, law), own in grouped(passed, lambda r: (r.operation, r.case)).items():
         nearest = max(own, key=lambda record: share_of_bound(record) or 0.0)
         if nearest.message:
             lines.append(Text(f"{operation}, {law} ({nearest.implementation}): {nearest.message}"))
@@ -74,18 +99,18 @@ def _laws(records: Iterable[Record]) -> list[Text]:
 
 
 def bench_tables(records: Sequence[Record]) -> RenderableType:
-    """For each operation and case: the verdict on each implementation and, where it was timed, what the clock said.
+    """For each operation and case: the status of each implementation, and its times if it was timed.
 
-    Those that are unavailable are named once, below.
+    Unavailable implementations follow once, below the cases.
     """
     parts: list[RenderableType] = []
-    for operation, own in _grouped(records, lambda r: r.operation).items():
+    for operation, own in grouped(records, lambda r: r.operation).items():
         measurements = [each for record in own for each in record.measurements]
         modes = sorted({each.mode for each in measurements})
         units = sorted({each.unit for each in measurements})
         title = Text.assemble((operation, "bold"), f" ({' or '.join(units)}; {' and '.join(modes)})" if units else "")
         parts += [title, indented(_bench_rows([]))]
-        for case, rows in _grouped(own, lambda r: r.case).items():
+        for case, rows in grouped(own, lambda r: r.case).items():
             tried = [record for record in rows if record.status is not Status.UNAVAILABLE]
             torch_first = sorted(tried, key=lambda r: (r.backend != "torch", r.implementation))
             parts += [Text(case), indented(_bench_rows(torch_first, name_modes=len(modes) > 1))]
@@ -94,13 +119,13 @@ def bench_tables(records: Sequence[Record]) -> RenderableType:
 
 
 def limits(run: Run) -> RenderableType:
-    """What measuring costs, what the device can do at most, and where the time of the run went."""
+    """The overhead of measuring, the measured limits of the device, and the time spent in each phase."""
     lines = []
     if run.overheads:
         costs = ", ".join(f"{name} {si(value, 's')}" for name, value in run.overheads.items())
-        lines.append(Text(f"measuring costs: {costs}"))
+        lines.append(Text(f"measurement overhead: {costs}"))
     if run.ceilings:
-        rates = ", ".join(f"{name} {si(rate, RESOURCES.get(name, ''))}" for name, rate in run.ceilings.items())
+        rates = ", ".join(f"{name} {ceiling_rate(name, rate)}" for name, rate in run.ceilings.items())
         lines.append(Text(f"limits of this device: {rates}"))
     if run.seconds:
         spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
@@ -108,10 +133,10 @@ def limits(run: Run) -> RenderableType:
     return Group(*lines)
 
 
-def failures(records: Iterable[Record]) -> RenderableType:
+def failure_details(records: Iterable[Record]) -> RenderableType:
     """Every failure in full."""
     parts: list[RenderableType] = []
-    for record in failed(records):
+    for record in failed_records(records):
         where = f"{record.operation} {record.implementation}, {record.case}"
         parts += [Text(f"{record.status}: {where}", style="bold red"), indented(Text(record.message))]
         if record.error is not None and record.bound is not None:
@@ -120,31 +145,28 @@ def failures(records: Iterable[Record]) -> RenderableType:
     return Group(*parts)
 
 
-def all_problems(problems: Sequence[str]) -> RenderableType:
+def problem_lines(problems: Sequence[str]) -> RenderableType:
     return Group(*[Text(f"problem: {problem}", style="red") for problem in problems])
 
 
-def verdict(records: Sequence[Record], problems: Sequence[str]) -> str:
-    """One closing line that says how the run came out and what to do next."""
-    wrong = failed(records)
+def closing_line(records: Sequence[Record], problems: Sequence[str]) -> str:
+    """The result of the run and the next thing to do, in one line."""
+    wrong = failed_records(records)
     passed = sum(record.status is Status.PASSED for record in records)
     skipped = len(records) - passed - len(wrong)
     aside = f" ({skipped} skipped: unavailable here)" if skipped else ""
-    troubled = f"{_count(len(problems), 'problem')}, see above. " if problems else ""
+    troubled = f"{counted(len(problems), 'problem')}, see above. " if problems else ""
     if wrong:
         command = "bench" if wrong[0].purpose in ("bench", "real") else "check"
         again = f"boltzbench {command} -o {wrong[0].operation} -i {wrong[0].implementation}"
-        return f"{troubled}{len(wrong)} of {_count(passed + len(wrong), 'check')} failed{aside}. Look closer: {again}"
+        return f"{troubled}{len(wrong)} of {counted(passed + len(wrong), 'check')} failed{aside}. Look closer: {again}"
     if not passed:
         return f"{troubled}Nothing was checked{aside}. See what is installed: boltzbench list"
-    return f"{troubled}All agree: {_count(passed, 'check')} passed{aside}."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{troubled}All agree: {counted(passed, 'check')} passed{aside}."
 
 
 def new_table(*columns: str) -> Table:
+    """A table without lines, its columns folding."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in columns:
         narrow = name in ("cases", "laws", "cpu", "cuda", "version", "error/bound")
@@ -156,13 +178,6 @@ def indented(what: RenderableType) -> Padding:
     return Padding(what, (0, 0, 0, 2), expand=False)
 
 
-def _grouped(records: Iterable[Record], key: Callable[[Record], Key]) -> dict[Key, list[Record]]:
-    groups: dict[Key, list[Record]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(record)
-    return groups
-
-
 def _score(records: Sequence[Record]) -> Text:
     tried = [record for record in records if record.status is not Status.UNAVAILABLE]
     passed = sum(record.status is Status.PASSED for record in tried)
@@ -172,10 +187,10 @@ def _score(records: Sequence[Record]) -> Text:
 
 
 def _bench_rows(records: Sequence[Record], *, name_modes: bool = False) -> Table:
-    """Rows under one case; without records, the header. Fixed widths keep the rows of all cases in line."""
+    """The rows of one case; without records, the header. Fixed widths align the rows of all cases."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=not records, header_style="dim")
     table.add_column("implementation", width=14, overflow="fold")
-    table.add_column("agreement", width=12, overflow="fold")
+    table.add_column("status", width=12, overflow="fold")
     table.add_column("median", width=8, justify="right")
     table.add_column("p10..p90", width=14, justify="right")
     table.add_column("items/s", width=7, justify="right")
@@ -185,11 +200,11 @@ def _bench_rows(records: Sequence[Record], *, name_modes: bool = False) -> Table
         style = {Status.PASSED: "green", Status.UNAVAILABLE: "yellow"}.get(record.status, "bold red")
         for measurement in record.measurements or (None,):
             words = f"{record.status}, {measurement.mode}" if measurement and name_modes else str(record.status)
-            table.add_row(Text(record.implementation), Text(words, style=style), *_figures(measurement))
+            table.add_row(Text(record.implementation), Text(words, style=style), *_timing_cells(measurement))
     return table
 
 
-def _figures(measurement: Measurement | None) -> list[Text]:
+def _timing_cells(measurement: Measurement | None) -> list[Text]:
     if measurement is None:
         return [Text("-")] * 4
     share = measurement.roofline_share
@@ -240,7 +255,7 @@ def _unavailable(records: Iterable[Record]) -> list[Text]:
 
 def _by_reason(what: str, records: Iterable[Record], reason: Callable[[Record], str]) -> list[Text]:
     lines = []
-    for words, own in _grouped(records, reason).items():
+    for words, own in grouped(records, reason).items():
         names = ", ".join(dict.fromkeys(record.implementation for record in own))
-        lines.append(Text(f"{what}: {names} ({_count(len(own), 'check')}): {words}", style="yellow"))
+        lines.append(Text(f"{what}: {names} ({counted(len(own), 'check')}): {words}", style="yellow"))
     return lines

@@ -1,4 +1,4 @@
-"""Where a command's words, progress and JSON go: a terminal, a pipe or a file."""
+"""Destinations of a command's text, progress and JSON: a terminal, a pipe or a file."""
 
 import contextlib
 import ctypes
@@ -15,9 +15,10 @@ from ..results.file import require_writable, write_text
 
 @contextlib.contextmanager
 def outputs(json_file: str | None) -> Iterator[tuple[Console, Callable[[str], None]]]:
-    """A console for people and a function that takes the JSON text, of which ``-`` is standard output, None nowhere.
+    """A console for people, and a function that writes the JSON text.
 
-    A file that cannot be written is refused here, before anything runs.
+    ``json_file`` is a path, ``-`` for standard output, or None for no JSON. Raises ResultsError at once, before
+    anything runs, if the file cannot be written.
     """
     if json_file == "-":
         with _clean_standard_output() as stream:
@@ -31,13 +32,13 @@ def outputs(json_file: str | None) -> Iterator[tuple[Console, Callable[[str], No
 
 
 def plain_console(stderr: bool = False) -> Console:
-    """No markup: the labels and messages of plugins may hold brackets and colons that are not rich's."""
+    """A console without markup: labels and messages of plugins may contain brackets and colons."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
 @contextlib.contextmanager
 def _clean_standard_output() -> Iterator[TextIO]:
-    """The true standard output; meanwhile all else that is written to it, by Python, C or a child, goes to stderr."""
+    """Yield the real standard output; redirect all other writes to it (Python, C, child processes) to stderr."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -45,6 +46,6 @@ def _clean_standard_output() -> Iterator[TextIO]:
         with contextlib.redirect_stdout(sys.stderr), open(kept, "w", encoding="utf-8", closefd=False) as stream:
             yield stream
     finally:
-        ctypes.CDLL(None).fflush(None)  # what a kernel's printf still holds back must not follow the JSON
+        ctypes.CDLL(None).fflush(None)  # the buffered output of a kernel's printf must not follow the JSON
         os.dup2(kept, 1)
         os.close(kept)

@@ -1,15 +1,16 @@
-"""Whether the kernels of a new run are slower than in an older one, by more than noise and a bound.
+"""Detect the kernels of a new run that are slower than in a base run, by more than noise and a bound.
 
-For each measurement the ratio of the medians is tested against the bound, and not against 1: two runs of the same
-code differ, by clocks and by where memory happens to lie, and how much of that is harmless is what the bound says.
-So a regression is a ratio that is shown to be *beyond* the bound.
+The test compares the ratio of the medians with the bound and not with 1, because two runs of the same code differ in
+clocks and memory placement. The bound is the difference that is tolerated. A regression is a ratio that is
+significantly *beyond* it.
 
-The error of a median comes from the raw samples by the bootstrap. Samples that follow each other are alike (clocks,
-temperature), and count for fewer, by how alike neighbours are. To it is added `BETWEEN_RUNS`, which one run cannot
-know of itself. What changes more slowly than within some tens of samples is not seen by this, and is for the bound.
+The standard error of a median comes from a bootstrap of the raw samples. Successive samples are correlated (clocks,
+temperature), so the effective number of samples is reduced by the correlation of neighbours. `BETWEEN_RUNS` is added
+for the variation between runs, which a single run cannot estimate. Drifts over more than some tens of samples are not
+modelled; the bound must cover them.
 
-All measurements together give one exit status, which a single false alarm spoils. Hence Holm's correction, which
-bounds the probability of any false alarm by ``alpha``; a false discovery rate would let false ones pass among true.
+All measurements share one exit status, so a single false alarm is enough to fail. Holm's correction bounds the
+probability of any false alarm by ``alpha``. Control of the false discovery rate would admit some false alarms.
 """
 
 import math
@@ -27,21 +28,21 @@ from .environment import identity
 from .file import ResultsError
 
 BETWEEN_RUNS = 0.005
-"""What is added to the error of a run's median, as a fraction of it: the noise at which sampling is content to stop."""
+"""Relative error added to each median: the noise at which sampling stops."""
 
 RESAMPLES = 500
 
 
 class NothingInCommon(ResultsError):
-    """Two runs that have no case in common."""
+    """The two runs have no case in common."""
 
 
 class DifferentDevices(ResultsError):
-    """Two runs on devices whose figures say nothing of each other."""
+    """The two runs used different devices, so their times are not comparable."""
 
 
 class Verdict(StrEnum):
-    """What became of a case from the base to the new run, the worst first."""
+    """How a case changed from the base to the new run, worst first."""
 
     FAILED = "failed now"
     SLOWER = "slower"
@@ -60,9 +61,9 @@ REGRESSIONS = (Verdict.FAILED, Verdict.SLOWER)
 class Pair:
     """One case of an implementation in both runs, in one mode if it was timed.
 
-    ``ratio`` is the new median over that of the base, and lies between ``low`` and ``high`` with confidence
-    ``1 - alpha``, looked at alone. The verdict looks at all pairs: it may be milder than the interval. ``notes`` are
-    reasons to distrust it, or what went wrong.
+    ``ratio`` is the new median divided by the base median; its confidence interval ``low`` to ``high`` has level
+    ``1 - alpha`` for this pair alone. The verdict is corrected for all pairs, so it can be milder than the interval.
+    ``notes`` are reasons to distrust the verdict, or the failure.
     """
 
     operation: str
@@ -80,8 +81,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What became of every case, regressions first. ``agreeing`` counts those that passed in both and were not timed;
-    ``notes`` say in what else the runs differ."""
+    """All pairs, regressions first. ``agreeing`` counts the untimed cases that passed in both runs; ``notes`` list
+    other differences of the runs."""
 
     pairs: tuple[Pair, ...]
     bound: float
@@ -94,20 +95,19 @@ class Comparison:
 
 
 def compare(base: Run, new: Run, *, bound: float, any_device: bool = False, alpha: float = 0.05) -> Comparison:
-    """What became of each case of ``base`` in ``new``. ``bound`` is a fraction: 0.05 allows a median 5 % longer.
+    """Compare each case of ``base`` and ``new``. ``bound`` is a fraction: 0.05 allows a median 5 % longer.
 
-    A case is slower, or faster, where the ratio of the medians is beyond ``1 + bound``, or its inverse, whatever
-    the bound; the probability that any pair is called slower of which that is not true is at most ``alpha``, and for
-    faster likewise. Two cards of the same name count as the same device; two CPUs if their model, cores and threads
-    are the same.
+    A case is slower if the ratio of the medians is significantly above ``1 + bound``, and faster if it is significantly
+    below the inverse. The probability that any pair is wrongly called slower is at most ``alpha``; likewise for faster.
+    Two GPUs with the same name count as the same device, and two CPUs with the same model, cores and threads.
 
     Raises DifferentDevices unless ``any_device``, and NothingInCommon.
     """
     devices = [_device(run.environment) for run in (base, new)]
     if devices[0] != devices[1] and not any_device:
         raise DifferentDevices(
-            f"base ran on {devices[0]}, new on {devices[1]}: their figures say nothing of the code; "
-            "--any-device compares them all the same"
+            f"base ran on {devices[0]}, new on {devices[1]}: the difference would not be due to the code; "
+            "to compare them anyway, add --any-device"
         )
     pairs, agreeing, failing = _paired(_by_case(base.records), _by_case(new.records))
     timed = any(record.measurements for record in (*base.records, *new.records))
@@ -118,12 +118,12 @@ def compare(base: Run, new: Run, *, bound: float, any_device: bool = False, alph
     pairs = _judged(pairs, bound, alpha)
     notes = _differences(base, new)
     if failing:
-        notes.append(f"{failing} that did not pass in either run: not compared")
+        notes.append(f"not compared, as they pass in neither run: {failing}")
     return Comparison(tuple(sorted(pairs, key=_rank)), bound, alpha, agreeing, tuple(notes))
 
 
 def exit_status(comparison: Comparison) -> int:
-    """1 if anything is slower beyond noise and bound, or passed before and does not now; else 0."""
+    """1 if a case is slower beyond noise and bound, or passed in the base and does not now; else 0."""
     return 1 if comparison.having(*REGRESSIONS) else 0
 
 
@@ -165,7 +165,8 @@ def _by_case(records: Iterable[Record]) -> dict[Key, Record]:
 
 
 def _paired(base: Mapping[Key, Record], new: Mapping[Key, Record]) -> tuple[list[Pair], int, int]:
-    """The pairs, those timed in both yet to be judged; how many agree untimed; how many pass in neither."""
+    """The pairs (not yet tested if timed in both runs), the number of untimed cases that pass in both runs, and the
+    number of cases that pass in neither."""
     pairs: list[Pair] = []
     agreeing = failing = 0
     for key in dict.fromkeys((*base, *new)):
@@ -210,7 +211,7 @@ def _doubts(name: str, measurement: Measurement) -> list[str]:
 
 
 def _judged(pairs: Sequence[Pair], bound: float, alpha: float) -> list[Pair]:
-    """The pairs with the verdicts of those that were timed in both runs."""
+    """The pairs, with a verdict for each that was timed in both runs."""
     estimates = {
         place: _log_ratio(pair.base, pair.new)
         for place, pair in enumerate(pairs)
@@ -231,7 +232,9 @@ def _judged(pairs: Sequence[Pair], bound: float, alpha: float) -> list[Pair]:
         )
     for place, pair in enumerate(pairs):
         if pair.base and pair.new and place not in estimates:
-            judged[place] = replace(pair, notes=(*pair.notes, "too few samples, or samples that are not times"))
+            judged[place] = replace(
+                pair, notes=(*pair.notes, "too few samples, or samples that are not positive times")
+            )
     return judged
 
 
@@ -241,14 +244,14 @@ def _usable(measurement: Measurement) -> bool:
 
 @dataclass(frozen=True)
 class _LogRatio:
-    """The logarithm of the ratio of two medians, as Student's t with these degrees of freedom around ``value``."""
+    """The log ratio of two medians: Student's t around ``value`` with standard error ``error``."""
 
     value: float
     error: float
     degrees: float
 
     def p_above(self, margin: float) -> float:
-        """The probability of a value as large if the true one is at most ``margin``."""
+        """The p-value of the hypothesis that the true log ratio is at most ``margin``."""
         return float(stats.t.sf((self.value - margin) / self.error, self.degrees))
 
     def p_below(self, margin: float) -> float:
@@ -260,7 +263,7 @@ class _LogRatio:
 
 
 def _log_ratio(base: Measurement, new: Measurement) -> _LogRatio:
-    """Welch's approximation; `BETWEEN_RUNS` is not estimated from the samples and so has no part in the degrees."""
+    """Welch's approximation. `BETWEEN_RUNS` is a constant, so it does not enter the degrees of freedom."""
     values, variances, degrees = zip(*(_log_median(each) for each in (base, new)), strict=True)
     variance = sum(variances) + 2 * BETWEEN_RUNS**2
     uncertainty = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
@@ -268,26 +271,26 @@ def _log_ratio(base: Measurement, new: Measurement) -> _LogRatio:
 
 
 def _log_median(measurement: Measurement) -> tuple[float, float, float]:
-    """The logarithm of the median, its variance, and the degrees of freedom of that.
+    """The logarithm of the median, its variance, and the degrees of freedom of the variance.
 
-    The variance is that of the medians of resampled samples (or the recorded noise if that is more), times
-    ``(1 + r) / (1 - r)``: so much less do n samples tell whose neighbours are correlated by r. Ranks give r, that an
-    outlier may not hide it; its estimate is too low by about ``(1 + 3 r) / n`` (Kendall).
+    The variance is the bootstrap variance of the median, or the recorded noise if it is larger, times
+    ``(1 + r) / (1 - r)`` for a correlation r of neighbouring samples. The correlation of ranks gives r, so that an
+    outlier cannot hide it; its bias of about ``-(1 + 3 r) / n`` (Kendall) is corrected.
     """
     samples = np.asarray(measurement.samples)
     n = len(samples)
     ranks = stats.rankdata(samples) - (n + 1) / 2
     r = float(ranks[1:] @ ranks[:-1]) / max(float(ranks @ ranks), 1.0)  # 0 where all samples are equal
     r = min(max(r + (1 + 3 * r) / n, 0.0), 0.99)
-    alike = (1 + r) / (1 - r)
+    inflation = (1 + r) / (1 - r)
     resampled = samples[np.random.default_rng(n).integers(n, size=(RESAMPLES, n))]
     spread = float(np.log(np.median(resampled, axis=1)).var())
     noise = measurement.noise if math.isfinite(measurement.noise) else 0.0
-    return math.log(float(np.median(samples))), max(spread, noise**2) * alike, max(n / alike - 1, 0.5)
+    return math.log(float(np.median(samples))), max(spread, noise**2) * inflation, max(n / inflation - 1, 0.5)
 
 
 def _holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: one below alpha is a claim, and any claim is false with probability alpha at most."""
+    """Holm's adjusted p-values: if those below alpha are rejected, any is false with probability at most alpha."""
     adjusted = [1.0] * len(p_values)
     largest = 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

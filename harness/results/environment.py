@@ -1,4 +1,4 @@
-"""Where a run took place: the device, the software and the source it was measured with."""
+"""The environment of a run: its device, software and source."""
 
 import importlib.metadata
 import os
@@ -15,24 +15,24 @@ from ..api.messages import UnknownName, unknown
 from .source_hash import files_hash
 
 CUPY_DISTRIBUTIONS = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
-"""The names under which CuPy is distributed; a machine should have one of them."""
+"""The distributions of CuPy. A machine should have at most one."""
 
 IDENTITY = (
     *("device", "gpu uuid", "gpu driver", "gpu cuda", "cpu", "cores", "threads"),
     *("python", "torch", "triton", "cupy", "nvrtc", "harness"),
 )
-"""The fields that one run's figures share; "gpu uuid" is ``uuid`` inside ``gpu``. The commit and whether the checkout
-was changed are not among them: each record has the hash of its own source."""
+"""The fields that must agree in one run; "gpu uuid" is ``uuid`` inside ``gpu``. The commit and local changes are
+excluded, because each record has the hash of its own source."""
 
 
 class UnknownDevice(UnknownName):
-    """A device that this machine does not have. The message gives the nearest names or the driver's reason."""
+    """A device that this machine lacks. The message gives similar names or the driver's reason."""
 
 
 def resolve_device(text: str | None) -> torch.device:
-    """The device that ``text`` names: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` or None takes a usable GPU, else the CPU.
+    """The device named ``text``: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` or None is the first usable GPU, else the CPU.
 
-    A GPU is returned with its index. Raises UnknownDevice.
+    A GPU has its index. Raises UnknownDevice.
     """
     if text in (None, "auto"):
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -51,7 +51,7 @@ def resolve_device(text: str | None) -> torch.device:
 
 
 def cuda_unusable() -> str | None:
-    """Why torch cannot use a CUDA device, in the driver's own words; None if it can."""
+    """The driver's reason why torch cannot use a CUDA device; None if it can."""
     if torch.cuda.is_available():
         return None
     try:
@@ -62,7 +62,7 @@ def cuda_unusable() -> str | None:
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Everything about this machine that the figures of a run depend on, as plain values for the results file."""
+    """Everything about this machine that affects measured times, as plain values for the results file."""
     commit, dirty = _source_state(Path(__file__).resolve().parents[2])
     cupy = [f"{name} {found}" for name in CUPY_DISTRIBUTIONS if (found := _version(name))]
     return {
@@ -85,18 +85,18 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 JUDGING_AND_TIMING = ("api", "agreement", "timing", "execution")
-"""The rooms of the harness whose source decides what a figure means."""
+"""The folders of the harness that decide how a kernel is checked and timed."""
 
 
 def harness_hash() -> str:
-    """16 hexadecimal digits for the source of what judges and times."""
+    """16 hexadecimal digits for the source that checks and times kernels."""
     harness = Path(__file__).parents[1]
     files = [path for room in JUDGING_AND_TIMING for path in (harness / room).glob("*.py")]
     return files_hash({path.relative_to(harness).as_posix(): path for path in files})
 
 
 def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `IDENTITY` of a run's environment; None for what it lacks."""
+    """The fields of `IDENTITY` in a run's environment; None for a missing one."""
     found = {}
     for field in IDENTITY:
         of_gpu = field.startswith("gpu ")
@@ -126,7 +126,7 @@ def _gpu(device: torch.device) -> dict[str, Any]:
 
 
 def _driver_says(uuid: str) -> dict[str, Any]:
-    """The driver's version, the newest CUDA that it runs, and the card's limits; None for what it does not tell."""
+    """The driver's version, the newest CUDA that it supports, and the card's limits; None for an unknown value."""
     identifier = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
     query = "driver_version,clocks.max.sm,clocks.max.memory,power.limit"
     line = _output_of("nvidia-smi", f"--id={identifier}", f"--query-gpu={query}", "--format=csv,noheader,nounits") or ""
@@ -142,7 +142,7 @@ def _driver_says(uuid: str) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None  # "[N/A]" where a card does not tell
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None  # "[N/A]" if the card does not report it
 
 
 def _version(distribution: str) -> str | None:
@@ -162,17 +162,17 @@ def _cpu_model() -> str:
 
 
 def _source_state(root: Path) -> tuple[str | None, bool | None]:
-    """The commit of the source tree at ``root`` and whether it was changed since; (None, None) if not a checkout."""
+    """The commit of the source tree at ``root`` and whether it has local changes; (None, None) if not a checkout."""
     if not (root / ".git").exists():
         return None, None
     commit = _output_of("git", "-C", str(root), "rev-parse", "HEAD")
-    # Without the optional locks, so that looking never disturbs a git command of the user.
+    # Without optional locks, which could disturb a git command of the user.
     status = _output_of("git", "-C", str(root), "--no-optional-locks", "status", "--porcelain")
     return commit, None if commit is None or status is None else bool(status)
 
 
 def _output_of(*command: str) -> str | None:
-    """What a command prints, or None if it is not there, fails, or hangs."""
+    """The output of a command, or None if it is missing, fails, or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,6 +1,6 @@
-"""The results file: one strict JSON file per run, whole at every moment, and how it is read back and gone on with.
+"""The results file: one strict JSON file for each run. It is valid at every moment, and an interrupted run can resume.
 
-NaN and infinities are written as strings and read back as floats. A run that did not end says ``incomplete``.
+NaN and infinities are written as strings and read back as floats. An interrupted run has the status ``incomplete``.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ SCHEMA = 2
 """The version of the results file that this code reads and writes."""
 
 RETRIED = (Status.ERROR, Status.TIMEOUT)
-"""What a resumed run tries again: it may be the machine's doing. Every other verdict is a result, and stands."""
+"""The statuses that a resumed run tries again, since the machine may have caused them. All others are results."""
 
 _RUN = TypeAdapter(Run)
 _RECORD = TypeAdapter(Record)
@@ -38,7 +38,7 @@ class ResultsError(ValueError):
 
 
 def run_to_json(run: Run) -> str:
-    """``run`` as strict JSON text, each record on a line of its own so that two versions of a file can be compared."""
+    """``run`` as strict JSON text. Each record has its own line, so that `diff` can compare two files."""
     return _joined(run, [_line(record) for record in run.records])
 
 
@@ -55,10 +55,10 @@ def _joined(run: Run, lines: Sequence[str]) -> str:
 
 
 def read_run(path: Path) -> Run:
-    """The run in a results file, brought up to the newest schema.
+    """The run in a results file.
 
-    Raises ResultsError if it is missing, damaged (the message says how many whole records it still holds), or of a
-    newer boltzbench.
+    Raises ResultsError if the file is missing, has another schema, or is damaged; then the message gives the number of
+    intact records.
     """
     try:
         text = path.read_bytes()
@@ -68,7 +68,7 @@ def read_run(path: Path) -> Run:
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[tuple[Path, Run]], list[ResultsError]]:
-    """The runs of all files that can be read, and what is wrong with the others."""
+    """The runs in all readable files, and the errors of the others."""
     runs, errors = [], []
     for path in paths:
         try:
@@ -90,11 +90,11 @@ def _parsed(path: Path, text: bytes) -> Run:
         raise ResultsError(f'{path} is not a results file: it states no "schema" version')
     if schema > SCHEMA:
         raise ResultsError(
-            f"{path} has schema {schema}, written by a newer boltzbench; this one reads {SCHEMA}: upgrade it"
+            f"{path} has schema {schema}, written by a newer boltzbench; this one reads {SCHEMA}: upgrade boltzbench"
         )
     if schema < SCHEMA:
         raise ResultsError(
-            f"{path} has schema {schema}, from before the first release; this boltzbench reads {SCHEMA}: run it again"
+            f"{path} has schema {schema}, from before the first release; this boltzbench reads {SCHEMA}: repeat the run"
         )
     try:
         return _RUN.validate_python(content)
@@ -116,10 +116,9 @@ def _whole_records(text: bytes) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader sees either the old file or the new one whole, even after a power cut.
+    """Replace the file at ``path`` atomically: a reader sees the old text or the new one, even after a power failure.
 
-    What is not a regular file (``/dev/null``, a pipe) is written to directly: it must not be replaced.
-    Raises ResultsError.
+    A path that is not a regular file (``/dev/null``, a pipe) is written directly. Raises ResultsError.
     """
     target = path.resolve()
     try:
@@ -132,7 +131,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _replace(target: Path, text: str) -> IO[str]:
-    """Put a new file in the place of ``target``; returned open and, from before it gets its name, locked."""
+    """Replace ``target`` by a new file, which is locked before it gets its name, and return it open."""
     temporary = _temporary(target)
     file = temporary.open("x", encoding="utf-8")
     try:
@@ -153,16 +152,16 @@ def _temporary(target: Path) -> Path:
 
 
 def _lock(file: IO[Any]) -> None:
-    """Lock ``file`` until it is closed or the process ends. Raises BlockingIOError if another has locked it."""
+    """Lock ``file`` until it is closed or the process ends. Raises BlockingIOError if it is locked already."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # file systems that have no locks
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # the file system has no locks
             raise
 
 
 def require_writable(path: Path) -> None:
-    """Raise ResultsError unless the file ``path`` could be written now. Leaves nothing behind."""
+    """Raise ResultsError if the file ``path`` cannot be written now. Leaves nothing behind."""
     if path.is_dir():
         raise ResultsError(f"cannot write {path}: it is a folder")
     if path.exists() and not path.is_file():
@@ -176,20 +175,20 @@ def require_writable(path: Path) -> None:
 
 
 def record_key(record: Record) -> str:
-    """16 hexadecimal digits for what was asked in a record and of which source, whatever was found."""
-    asked = (record.operation, record.implementation, record.case, record.purpose)
+    """16 hexadecimal digits that identify the step of a record (names, data, seed, source) and not its result."""
+    names = (record.operation, record.implementation, record.case, record.purpose)
     data = (sorted(record.sizes.items()), record.dtype, record.seed)
-    return hashlib.sha256(json.dumps([asked, data, record.source_hash]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([names, data, record.source_hash]).encode()).hexdigest()[:16]
 
 
 class ResultsFile:
-    """The results file of a run in progress: on disk, and whole, after each record.
+    """The results file of a run in progress: complete and valid on disk after each record.
 
-    Made in ``folder`` (created if missing) under a name that no other run has. Raises ResultsError at once if it
-    cannot be written there. Until `finish` or `close` no other process can go on with it.
+    The file gets a unique name in ``folder``, which is created if missing. Raises ResultsError at once if it cannot be
+    written there. No other process can resume the run until `finish` or `close`.
 
-    ``kept`` are the keys of the records that a resumed run need not make again. ``dropped`` counts, by the reason in
-    words, those that it must.
+    ``kept`` holds the keys of the records that a resumed run keeps. ``dropped`` counts the records to repeat, by the
+    reason in words.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, Any], problems: tuple[str, ...] = ()) -> None:
@@ -198,7 +197,7 @@ class ResultsFile:
         path = folder / f"{started}-{device}-{secrets.token_hex(4)}.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("x")  # exclusive: of two runs that hit on one name, one stops here
+            file = path.open("x")  # exclusive: of two runs with the same name, one fails here
         except OSError as error:
             raise ResultsError(f"cannot write results to the folder {folder}: {error.strerror}") from error
         self._begin(path, file, Run(SCHEMA, "incomplete", environment, (), problems), Counter())
@@ -213,14 +212,14 @@ class ResultsFile:
         modes: Collection[str] = (),
         problems: tuple[str, ...] = (),
     ) -> "ResultsFile":
-        """Go on with an interrupted run in the same file.
+        """Resume an interrupted run in the same file.
 
-        ``sources`` has the source hash that each (operation, implementation) has now. A record stands if its own is
-        the same, it did not end in one of `RETRIED`, and it has been timed in all of ``modes``, or says why not. One
-        that ``sources`` does not know stands too.
+        ``sources`` maps each (operation, implementation) to its present source hash. A record is kept if its source is
+        unchanged, its status is not in `RETRIED`, and it has times in all of ``modes`` or states why not. A record of
+        an implementation that ``sources`` lacks is kept too.
 
-        Raises ResultsError if the file cannot be read or written, the run is complete, another process is writing
-        it, or its environment is another: every field of `environment.IDENTITY` must be the same.
+        Raises ResultsError if the file cannot be read or written, the run is complete, another process is writing the
+        file, or a field of `environment.IDENTITY` differs.
         """
         file = _open_alone(path)
         try:
@@ -235,21 +234,21 @@ class ResultsFile:
         kept = []
         for record in run.records:
             source = sources.get((record.operation, record.implementation))
-            if source is None:  # not part of what goes on: its plugin is not here now, and cannot do it anew
+            if source is None:  # its plugin is not installed now, so the case cannot be repeated
                 kept.append(record)
             elif record.source_hash != source:
                 dropped["the source has changed"] += 1
             elif record.status in RETRIED:
-                dropped["it ended in error or timeout"] += 1
+                dropped["ended in error or timeout"] += 1
             elif _lacks_a_mode(record, modes):
-                dropped["it was timed in other modes"] += 1
+                dropped["timed in other modes"] += 1
             else:
                 kept.append(record)
-        # The sources of what is kept are the same now as then: this environment is that of every record.
+        # All kept records have the present source, so the present environment holds for them too.
         resumed = cls.__new__(cls)
         run = dataclasses.replace(run, environment=environment, records=tuple(kept), problems=problems)
         resumed._begin(path, file, run, dropped)
-        for left in path.resolve().parent.glob(f".{path.resolve().name}.*.tmp"):  # by a process that was killed
+        for left in path.resolve().parent.glob(f".{path.resolve().name}.*.tmp"):  # from a process that was killed
             left.unlink(missing_ok=True)
         return resumed
 
@@ -261,7 +260,7 @@ class ResultsFile:
         self._save()
 
     def add(self, record: Record) -> None:
-        """Append ``record`` and write the file anew."""
+        """Append ``record`` and rewrite the file."""
         self._lines.append(_line(record))
         self._change(records=(*self.run.records, record))
 
@@ -274,7 +273,7 @@ class ResultsFile:
         command: BenchOptions | None = None,
         problems: tuple[str, ...] | None = None,
     ) -> None:
-        """Put values beside, or in the place of, those that the run has under the same names; the last two replace."""
+        """Merge the mappings into those of the run; replace ``command`` and ``problems``. None changes nothing."""
         self._change(
             ceilings={**self.run.ceilings, **(ceilings or {})},
             overheads={**self.run.overheads, **(overheads or {})},
@@ -284,12 +283,12 @@ class ResultsFile:
         )
 
     def finish(self) -> None:
-        """Say that the run has ended as planned."""
+        """Mark the run as complete and close the file."""
         self._change(status="complete")
         self.close()
 
     def close(self) -> None:
-        """Leave the file as it is, for another process to go on with. The end of the process does the same."""
+        """Release the file, so that another process can resume the run. The end of the process does the same."""
         self._file.close()
 
     def _change(self, **fields: Any) -> None:
@@ -306,7 +305,7 @@ class ResultsFile:
 
 
 def _open_alone(path: Path) -> IO[bytes]:
-    """The file open and locked, so that nobody else writes it. Raises ResultsError."""
+    """Open and lock the file, so that no other process writes it. Raises ResultsError."""
     while True:
         try:
             file = path.open("r+b")
@@ -322,14 +321,14 @@ def _open_alone(path: Path) -> IO[bytes]:
         except OSError as error:
             file.close()
             raise ResultsError(f"cannot resume {path}: {error.strerror}") from error
-        file.close()  # its writer had put a new file in its place: look again
+        file.close()  # its writer has just replaced the file: try again
 
 
 def _require_same(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     was, is_now = identity(then), identity(now)
     differing = [f"{field} was {was[field]}, is {is_now[field]}" for field in was if was[field] != is_now[field]]
     if differing:
-        raise ResultsError(f"cannot resume {path}: another environment: {'; '.join(differing)}")
+        raise ResultsError(f"cannot resume {path}: the environment differs: {'; '.join(differing)}")
 
 
 def _lacks_a_mode(record: Record, modes: Collection[str]) -> bool:

@@ -1,6 +1,6 @@
-"""Which source an implementation was made from: a hash that changes when that source does, and not with other source.
+"""A hash of the source behind an implementation, which changes with that source and with no other.
 
-The modules are found and read, never imported: what an implementation imports only when it runs counts too.
+The modules are located and read but never imported, so imports inside functions count too.
 """
 
 import ast
@@ -16,30 +16,30 @@ from pathlib import Path
 from typing import Any
 
 HARNESS = __package__.rpartition(".")[0]
-"""Left out: how a kernel is judged and timed is not what it was made from. `environment` has its hash."""
+"""Excluded: the harness is not part of a kernel's source. `environment` records its hash."""
 
 SUITE = HARNESS.partition(".")[0]
 DEVICE_SOURCES = ("*.cu", "*.cuh", "*.hpp")
 
 
 def source_hash(*functions: Callable[..., Any]) -> str:
-    """16 hexadecimal digits for the source that ``functions`` were made from, such as an implementation's ``prepare``.
+    """16 hexadecimal digits for the source behind ``functions``, such as an implementation's ``prepare``.
 
-    A `functools.partial` stands for its function, and for those of its arguments that are functions of the same
-    distribution. The file of a function counts whole. Of what that file imports, only what the function can reach by
-    name: the implementations of several operations may stand in one file. From there on all imports are followed, also
-    those inside functions, into the function's top-level package and into boltzbench (its harness excepted).
+    A `functools.partial` counts as its function and those of its arguments that are functions of the same
+    distribution. The file of a function counts as a whole. Of its imports only those count that the function reaches by
+    name, because one file may implement several operations. From there on all imports are followed, including those
+    inside functions, into the function's top-level package and into boltzbench without its harness.
 
-    A package from which more than modules are imported counts whole, since it may load its modules by name; so do CUDA
-    C files beside any module that counts. A module without a file stands for its name. What a module was when it was
-    first asked about is kept.
+    A package counts as a whole if something other than a module is imported from it, since it may load its modules by
+    name. CUDA C files beside a counted module count too. A module without a file counts by its name. Hashes are cached:
+    later changes of a file are not noticed.
     """
     behind = sorted(set().union(*map(_functions_behind, functions)))
     return _combined((f"{module} {name}", _function_hash(module, name)) for module, name in behind)
 
 
 def files_hash(files: Mapping[str, Path]) -> str:
-    """16 hexadecimal digits for the contents of ``files`` and the names that they are given, not for where they lie."""
+    """16 hexadecimal digits for the contents of ``files`` and their names (the keys), independent of their paths."""
     return _combined((name, hashlib.sha256(files[name].read_bytes()).hexdigest()) for name in sorted(files))
 
 
@@ -48,7 +48,7 @@ def _combined(parts: Iterable[tuple[str, str]]) -> str:
 
 
 def _functions_behind(function: Any) -> set[tuple[str, str]]:
-    """The module and the name at its top level of a function, or of those that make up a `functools.partial`."""
+    """Module and top-level name of a function, or of all functions in a `functools.partial`."""
     if not isinstance(function, functools.partial):
         inner = inspect.unwrap(function)
         named = inner if hasattr(inner, "__qualname__") else type(inner)
@@ -68,7 +68,7 @@ def _function_hash(module: str, name: str) -> str:
 
 
 def _files_behind(module: str, function: str) -> dict[str, Path]:
-    """The files that ``function`` of ``module`` stands for, by names that do not depend on where they are installed."""
+    """The files behind ``function`` of ``module``, by names that do not depend on the place of installation."""
     followed = {module.partition(".")[0], SUITE}
     files: dict[str, Path] = {}
     seen: set[tuple[str, bool, str]] = set()
@@ -78,7 +78,7 @@ def _files_behind(module: str, function: str) -> dict[str, Path]:
         if place in seen or name.partition(".")[0] not in followed or f"{name}.".startswith(f"{HARNESS}."):
             continue
         seen.add(place)
-        todo.append((name.rpartition(".")[0], False, ""))  # importing a module runs the packages that it lies in
+        todo.append((name.rpartition(".")[0], False, ""))  # importing a module also runs its parent packages
         spec = _find(name)
         if spec is None or not spec.has_location or spec.origin is None:
             continue
@@ -95,18 +95,18 @@ def _files_behind(module: str, function: str) -> dict[str, Path]:
 
 
 def _module_of(base: str, name: str) -> str:
-    """The module that ``from base import name`` needs: a module of that name, unless ``base`` has made it another's."""
+    """The module that ``from base import name`` needs: the module ``base.name``, unless ``base`` rebinds that name."""
     inside = _find(f"{base}.{name}") if name else None
     if inside is None or not inside.has_location:
         return base
     spec = _find(base)
-    made = any(name in each.binds for each in _parts(Path(spec.origin))) if spec and spec.origin else False
-    return base if made else f"{base}.{name}"
+    rebound = any(name in each.binds for each in _parts(Path(spec.origin))) if spec and spec.origin else False
+    return base if rebound else f"{base}.{name}"
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A statement at the top of a file, or one name of an import there: which names it makes and needs."""
+    """A top-level statement of a file, or one name of a top-level import, with the names it binds and needs."""
 
     is_definition: bool
     binds: frozenset[str]
@@ -118,7 +118,7 @@ class _Part:
 def _parts(path: Path) -> tuple[_Part, ...]:
     try:
         tree = ast.parse(path.read_bytes())
-    except SyntaxError:  # whoever imports it is told; its bytes are in the hash
+    except SyntaxError:  # the import reports it; the bytes of the file are in the hash
         return ()
     return tuple(_part(each) for statement in tree.body for each in _one_by_one(statement))
 
@@ -147,7 +147,7 @@ def _part(statement: ast.stmt) -> _Part:
 
 @functools.cache
 def _imports(path: Path, package: str, start: str) -> frozenset[tuple[str, str]]:
-    """What a file imports: (module, "") or, from a module, (module, name). With ``start``, what that name reaches."""
+    """The imports of a file as (module, "") or (module, name). With ``start``, only those that this name reaches."""
     found: set[tuple[str, str]] = set()
     for part in _reached(_parts(path), start):
         for node in part.imports:
@@ -161,7 +161,7 @@ def _imports(path: Path, package: str, start: str) -> frozenset[tuple[str, str]]
 
 
 def _reached(parts: tuple[_Part, ...], start: str) -> tuple[_Part, ...]:
-    """The parts that ``start`` needs, and the statements whose names nobody needs: they are there for their effect."""
+    """The parts that ``start`` needs, and the statements without a used name, which run for their effect."""
     if not any(start in part.binds for part in parts):
         return parts
     named = frozenset().union(*(part.needs for part in parts), {start})
@@ -175,7 +175,7 @@ def _reached(parts: tuple[_Part, ...], start: str) -> tuple[_Part, ...]:
 
 @functools.cache
 def _find(name: str) -> ModuleSpec | None:
-    """Where a module lies; None if there is none. `importlib.util.find_spec` would import the packages around it."""
+    """The location of a module, or None. `importlib.util.find_spec` would import its parent packages."""
     if name in sys.modules:
         return getattr(sys.modules[name], "__spec__", None)
     parent, path = name.rpartition(".")[0], None

@@ -1,4 +1,4 @@
-"""Runs a sampler's chains and looks at every state they come to: its form, its values, and the target left alone."""
+"""Run a sampler's chains and check every state: its shape, dtype and values, and that the target is unchanged."""
 
 import copy
 import hashlib
@@ -14,11 +14,11 @@ from ..api.operations import Status, Unsupported
 from ..api.samplers import ExactLaw, Sampler, State, Target, Temperature, temperature_at
 
 Advances = Sequence[tuple[int, Temperature]]
-"""What to ask of ``Sampler.advance``, call by call: steps and temperature."""
+"""The arguments of successive calls of ``Sampler.advance``: steps and temperature."""
 
 
 class Fault(Exception):
-    """A sampler broke its contract: how, and at which step and chain."""
+    """A sampler broke its contract. The message says how, and at which step and chain."""
 
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
@@ -26,16 +26,16 @@ class Fault(Exception):
 
 
 class Chains:
-    """A sampler on a target. Whatever goes wrong in it is raised as a `Fault`."""
+    """A sampler on a target. Every error of the sampler is raised as a `Fault`."""
 
     def __init__(self, sampler: Sampler, target: Target) -> None:
         self._sampler, self._target = sampler, target
         self._kept = {name: copy.deepcopy(value) for name, value in target.parameters.items()}
 
     def path(self, start: Tensor, seed: int, advances: Advances, first_chain: int = 0) -> Iterator[Tensor]:
-        """The positions (chains, *shape) after each of ``advances``, made as they are asked for.
+        """Yield the positions (chains, *shape) after each of ``advances``.
 
-        A fault found after several steps is sought again step by step, so that its message tells the first one.
+        A fault after several steps is located by a second run, step by step, so that the message names its first step.
         """
         done: list[tuple[int, Temperature]] = []
         state = self._begin(start, seed, first_chain)
@@ -47,7 +47,7 @@ class Chains:
                 x = self._position(state, start, first_chain, where)
             except Fault as fault:
                 if steps > 1:
-                    self._seek([*done, (steps, temperature)], start, seed, first_chain)
+                    self._locate([*done, (steps, temperature)], start, seed, first_chain)
                 raise fault from None
             done.append((steps, temperature))
             yield x
@@ -57,7 +57,8 @@ class Chains:
         *_, x = self.path(start, seed, advances, first_chain)
         return x
 
-    def _seek(self, advances: Advances, start: Tensor, seed: int, first_chain: int) -> None:
+    def _locate(self, advances: Advances, start: Tensor, seed: int, first_chain: int) -> None:
+        """Repeat ``advances`` one step at a time, which raises the fault at its first step."""
         single = [(1, temperature_at(temperature, step)) for steps, temperature in advances for step in range(steps)]
         for _ in self.path(start, seed, single, first_chain):
             pass
@@ -71,7 +72,7 @@ class Chains:
         x = self._position(state, start, first_chain, where)
         if not torch.equal(x, start):
             chain = first_chain + _first_row(x != start)
-            raise Fault(Status.WRONG_VALUES, f"{where}, chain {chain}: it does not begin at the start that was given")
+            raise Fault(Status.WRONG_VALUES, f"{where}, chain {chain}: the state does not begin at the given start")
         return state
 
     def _advance(self, state: State, steps: int, temperature: Temperature, where: str) -> State:
@@ -83,13 +84,13 @@ class Chains:
             raise Fault(Status.ERROR, f"{where}: advance raised {describe_error(error)}") from error
 
     def _position(self, state: State, start: Tensor, first_chain: int, where: str) -> Tensor:
-        """A copy of ``state["x"]``, found to be of the right form."""
+        """A checked copy of ``state["x"]``."""
         try:
             x = state["x"]
         except (TypeError, KeyError, IndexError) as error:
             raise Fault(Status.ERROR, f'{where}: the state has no "x": {describe_error(error)}') from error
         if not isinstance(x, Tensor):
-            raise Fault(Status.ERROR, f'{where}: state["x"] is no tensor but a {type(x).__name__}')
+            raise Fault(Status.ERROR, f'{where}: state["x"] is a {type(x).__name__}, not a tensor')
         if x.shape != start.shape:
             raise Fault(Status.WRONG_SHAPE, f"{where}: shape {tuple(x.shape)}, not {tuple(start.shape)}")
         if x.dtype != start.dtype:
@@ -106,8 +107,7 @@ class Chains:
         if moved is not None and moved.any():
             chain = _first_row(moved)
             element = int(moved[chain].flatten().nonzero()[0])
-            words = f"element {element}, which is clamped, changed"
-            raise Fault(Status.WRONG_VALUES, f"{where}, chain {first_chain + chain}: {words}")
+            raise Fault(Status.WRONG_VALUES, f"{where}, chain {first_chain + chain}: clamped element {element} changed")
         if name := self._modified():
             raise Fault(Status.MODIFIED_INPUT, f"{where}: the target's parameter {name!r} was modified")
         return x
@@ -117,21 +117,20 @@ class Chains:
         return None if clamped is None else (x != start) & clamped.to(x.device)
 
     def _modified(self) -> str | None:
-        """The parameter that is not what it was, now put back for whoever is next; None if all are."""
+        """Restore all parameters of the target and return the name of one that was modified, if any."""
         found = None
         for name, kept in self._kept.items():
             value = self._target.parameters.get(name)
             if not _same(value, kept):
                 found = found or name
-                _put_back(value, kept)
+                _restore(value, kept)
         return found
 
 
 def start_of(target: Target, law: ExactLaw | None, chains: int, seed: int, purpose: str) -> Tensor:
-    """Exact draws where the law is known, else any positions, on the CPU.
+    """Start positions on the CPU: exact draws if the law is known, arbitrary positions otherwise.
 
-    Their generator's seed is a digest of ``seed`` and ``purpose``, so that no sampler seeded with ``seed`` draws the
-    same numbers again.
+    The generator's seed is a digest of ``seed`` and ``purpose``, so a sampler seeded with ``seed`` draws other numbers.
     """
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -168,7 +167,7 @@ def _same(value: Any, kept: Any) -> bool:
     return bool(value == kept)
 
 
-def _put_back(value: Any, kept: Any) -> None:
+def _restore(value: Any, kept: Any) -> None:
     if isinstance(value, Tensor) and isinstance(kept, Tensor) and value.shape == kept.shape:
         with torch.no_grad():
             value.copy_(kept)

@@ -1,4 +1,4 @@
-"""Claims about a sampler on a target as they are collected: some are judged at once, tests at one level in the end."""
+"""Collect the claims about a sampler on a target. Tests are judged last, at a level that depends on their number."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ from ..api.records import Claim
 from ..api.statistics import chi_square
 
 FALSE_ALARM = 1e-6
-"""The probability that any of the tests of a right sampler on one target fails."""
+"""The probability that any test of a correct sampler fails on one target."""
 OUTLIERS = 4.0
-"""How many times more skewed than allowed values are that an exact sampler does not produce."""
+"""A skewness of this many times the allowed one shows values that an exact sampler does not produce."""
 SKEWNESS = 0.05
-"""Largest skewness of a mean for which Student's law is trusted far out in its tails."""
+"""Largest skewness of a mean for which Student's distribution is accurate far in its tails."""
 
 Array = np.ndarray[Any, Any]
 
 
 class Claims:
-    """Of the sampler and the target so named."""
+    """The claims about one sampler on one target, by their names."""
 
     def __init__(self, sampler: str, target: str) -> None:
         self._sampler, self._target = sampler, target
@@ -31,21 +31,23 @@ class Claims:
         self._tests: list[Callable[[float], Claim]] = []
 
     def judged(self) -> list[Claim]:
-        """What was said, then the tests, each at its part of `FALSE_ALARM`."""
+        """All claims: those without a test first, then the tests, each at its share of `FALSE_ALARM`."""
         level = FALSE_ALARM / max(len(self._tests), 1)
         return [*self._judged, *(test(level) for test in self._tests)]
 
     def say(self, temperature: float, claim: str, status: Status, message: str = "", **numbers: float) -> None:
+        """Record a claim whose status is known."""
         self._judged.append(self._claim(temperature, claim, status, message, **numbers))
 
     def _claim(self, temperature: float, claim: str, status: Status, message: str = "", **numbers: float) -> Claim:
         return Claim(self._sampler, self._target, temperature, claim, status, message, **numbers)
 
     def judge_counts(self, temperature: float, claim: str, values: Tensor, probabilities: Tensor) -> None:
+        """Pearson's chi-square test of the cells ``values`` against ``probabilities``."""
         chances = probabilities.double().cpu().numpy()
         cells = values.long()
         if int(cells.min()) < 0 or int(cells.max()) >= len(chances):
-            words = f"cell {int(cells.min())}..{int(cells.max())} was drawn; there are {len(chances)}"
+            words = f"cells {int(cells.min())}..{int(cells.max())} were drawn, but there are {len(chances)}"
             self.say(temperature, claim, Status.WRONG_LAW, words)
             return
         counts = torch.bincount(cells, minlength=len(chances)).numpy()
@@ -74,25 +76,25 @@ class Claims:
         independent: float,
         own: Array | None = None,
     ) -> None:
-        """Student's t, for numbers that are worth as much as ``independent`` draws.
+        """Student's t-test of the mean of ``numbers``, which count as ``independent`` independent draws.
 
-        ``own`` are the exact draws that the chains began with. Whether the quantity is too skewed, or varies too
-        seldom, is seen from these, so that a sampler's outliers do not excuse themselves.
+        ``own`` are the exact draws at the start. They decide whether the quantity is too skewed, or varies too rarely,
+        to be tested. Otherwise the outliers of a wrong sampler would prevent its test.
         """
         measured, deviation = float(numbers.mean()), float(numbers.std())
         stderr = deviation / max(independent - 1, 1.0) ** 0.5
         skewed = abs(skewness_of(numbers))
         allowed = SKEWNESS * independent**0.5
         if own is not None and abs(skewness_of(own)) <= allowed < skewed / OUTLIERS:
-            words = f"skewness {skewed:.3g}, of the exact draws {abs(skewness_of(own)):.3g}: some values are far off"
+            words = f"skewness {skewed:.3g}, but {abs(skewness_of(own)):.3g} for exact draws: some values are far off"
             self.say(temperature, claim, Status.WRONG_LAW, words)
             return
         if skewed > allowed and (own is None or abs(skewness_of(own)) > allowed):
-            words = "too few independent draws of a quantity so skewed for Student's law"
+            words = "too few independent draws for a t-test of such a skewed quantity"
             self.say(temperature, claim, Status.UNAVAILABLE, words)
             return
         if not stderr and (own is None or not own.std()) and abs(measured - exact) >= 1e-9:
-            self.say(temperature, claim, Status.UNAVAILABLE, "too few draws of a quantity that varies so seldom")
+            self.say(temperature, claim, Status.UNAVAILABLE, "too few draws of a quantity that varies this rarely")
             return
         z = (measured - exact) / stderr if stderr else 0.0 if abs(measured - exact) < 1e-9 else np.inf
         p_value = float(2 * stdtr(max(independent - 1, 1.0), -abs(z)))
@@ -107,6 +109,8 @@ class Claims:
         self._tests.append(test)
 
     def judge(self, temperature: float, claim: str, p_value: float, words: str) -> None:
+        """Compare ``p_value`` with the level of one test."""
+
         def test(level: float) -> Claim:
             status = Status.PASSED if p_value >= level else Status.WRONG_LAW
             message = f"{words}, p = {p_value:.2g}, critical {level:.2g}"

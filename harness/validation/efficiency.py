@@ -1,7 +1,7 @@
-"""What a step of a sampler is worth: independent draws per second, beside steps per second.
+"""Efficiency of a sampler: independent draws per second, beside steps per second.
 
-Effective sample size and R-hat are ArviZ's, of ``arviz-stats`` (Vehtari et al. 2021). A sampler that takes twice the
-steps and three times as long to forget loses here.
+Effective sample size and R-hat come from ``arviz-stats`` (Vehtari et al. 2021). A sampler with twice the step rate but
+three times the autocorrelation time is the worse one here.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ CHAINS = 16
 STEPS = 512
 TIMINGS = 3
 TIMED_SHARE = 8
-"""A timed call makes this many times fewer steps than are recorded: steps cost the same, and this is not `bench`."""
+"""A timed call makes ``steps / TIMED_SHARE`` steps. All steps cost the same, and `bench` times more carefully."""
 
 
 def efficiency(
@@ -34,11 +34,10 @@ def efficiency(
     steps: int = STEPS,
     clock: Callable[[], float] = perf_counter,
 ) -> Efficiency:
-    """Run ``chains`` chains and measure them. Time is taken by ``clock`` around whole calls of ``advance``.
+    """Run ``chains`` chains, record ``steps`` steps, and time `TIMINGS` more calls of ``advance`` with ``clock``.
 
-    Chains begin with exact draws where the law is known; elsewhere at random, and a quarter of ``steps`` is burn-in.
-    The timed calls, `TIMINGS` of ``steps / TIMED_SHARE`` steps of which the fastest counts, come after the recorded
-    ones.
+    The chains begin with exact draws if the law is known. Otherwise they begin at random and discard ``steps / 4``
+    steps as burn-in. Of the timed calls, ``steps / TIMED_SHARE`` steps each, the fastest counts.
     """
     law = target.law(temperature, sampler.dynamics(target))
     start = start_of(target, law, chains, seed, f"efficiency {temperature}")
@@ -82,9 +81,9 @@ def efficiency(
 
 
 def effective_sample_size(draws: np.ndarray[Any, Any]) -> float:
-    """Of the mean of ``draws`` (chains, steps): how many independent draws would tell it as well.
+    """The number of independent draws that estimate the mean of ``draws`` (chains, steps) equally well.
 
-    Draws that are all one value are worth one.
+    It is 1 if all draws are equal.
     """
     from arviz_stats.base.array import array_stats
 
@@ -95,7 +94,7 @@ def effective_sample_size(draws: np.ndarray[Any, Any]) -> float:
 
 
 def split_r_hat(draws: np.ndarray[Any, Any]) -> float:
-    """Split R-hat of ``draws`` (chains, steps): near 1 where the halves of all chains agree; infinite for one value."""
+    """Split R-hat of ``draws`` (chains, steps): near 1 if the halves of all chains agree, infinite if all are equal."""
     from arviz_stats.base.array import array_stats
 
     if draws.min() == draws.max():
@@ -105,7 +104,7 @@ def split_r_hat(draws: np.ndarray[Any, Any]) -> float:
 
 
 def _trace(of: Callable[[Tensor], Tensor], path: list[Tensor]) -> np.ndarray[Any, Any]:
-    """(chains, steps), float64."""
+    """An observable along the path, (chains, steps), float64."""
     values = of(torch.cat(path)).detach().double().numpy()
     return np.asarray(values.reshape(len(path), -1).T)
 

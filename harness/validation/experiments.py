@@ -1,7 +1,7 @@
-"""Running an experiment and holding what it measured to the exact answers.
+"""Run an experiment and compare its estimates with the exact values.
 
-A right experiment fails with probability `claims.FALSE_ALARM` at most: it is divided by the number of its estimates
-that are judged by a standard error (Bonferroni).
+A correct experiment fails with probability at most `claims.FALSE_ALARM`. This level is divided by the number of
+estimates that are judged by their standard error (Bonferroni).
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ from .claims import FALSE_ALARM
 
 
 def conduct(experiment: Experiment, device: torch.device, seed: int) -> Outcome:
-    """Run ``experiment`` and judge its estimates. Never raises for what it does."""
+    """Run ``experiment`` and judge its estimates. An error of the experiment is an outcome and is not raised."""
     begun = perf_counter()
 
     def outcome(status: Status, message: str = "", findings: Findings | None = None) -> Outcome:
@@ -28,7 +28,7 @@ def conduct(experiment: Experiment, device: torch.device, seed: int) -> Outcome:
 
     threads = torch.get_num_threads()
     try:
-        if device.type == "cpu":  # what an experiment has time for there is small: threads would wait more than work
+        if device.type == "cpu":  # the problems are small there: threads would mostly wait for each other
             torch.set_num_threads(1)
         findings = experiment.run(device, seed)
     except (Exception, SystemExit) as error:
@@ -52,7 +52,7 @@ def _judged(estimate: Estimate, level: float) -> Estimate:
         right = abs(measured - exact) <= estimate.bound  # false for NaN
         words = f"measured {measured:.9g}, exact {exact:.9g}, bound {estimate.bound:.2g}"
         return replace(estimate, status=Status.PASSED if right else Status.WRONG_VALUES, message=words)
-    assert estimate.stderr is not None  # by findings_faults
+    assert estimate.stderr is not None  # `findings_faults` has checked it
     verdict = within(measured, exact, estimate.stderr, false_alarm=level)
     z = (measured - exact) / estimate.stderr if estimate.stderr else None
     return replace(

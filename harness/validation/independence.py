@@ -1,4 +1,4 @@
-"""What paths of chains show without any law: chains that are not the same, that stand still, that go together."""
+"""Tests of paths that need no exact law: chains that differ, that never move, or that depend on each other."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -10,15 +10,15 @@ from scipy.stats import hypergeom
 from torch import Tensor
 
 ENOUGH_MOVES = 48
-"""Of the chains on average: only beside so many is one without any taken to be stuck, and not for want of luck."""
+"""Mean number of moves of the chains above which a chain without a move counts as stuck and not as unlucky."""
 ROUNDED = 1 / 32
-"""Share of chains that rounding may lead elsewhere where the same numbers are computed in another order."""
+"""Share of chains that may differ by rounding when the same numbers are computed in another order."""
 
 Array = np.ndarray[Any, Any]
 
 
 def differs(x: Tensor, once: Tensor, *, rounded: bool = False) -> str | None:
-    """In which chains ``x`` is not what it was ``once``; None if it is. ``rounded`` allows for the last digits."""
+    """The chains in which ``x`` differs from ``once``, in words; None if none does. ``rounded`` tolerates rounding."""
     if rounded and x.dtype.is_floating_point:
         scale = float(once.abs().max())
         wrong = ~torch.isclose(x, once, rtol=1e-3, atol=1e-4 * scale)
@@ -32,7 +32,7 @@ def differs(x: Tensor, once: Tensor, *, rounded: bool = False) -> str | None:
 
 
 def stuck(path: Tensor) -> str | None:
-    """What does not move in ``path`` (steps + 1, chains, elements), whose first positions are the start."""
+    """What never moves in ``path`` (steps + 1, chains, elements), in words. ``path[0]`` is the start."""
     moved = path[1:] != path[:-1]
     varied = (path[0] != path[0, 0]).any(0)
     still = (varied & ~moved.any(1).any(0)).nonzero().flatten().tolist()
@@ -48,9 +48,9 @@ def stuck(path: Tensor) -> str | None:
 
 
 def same_paths(paths: Mapping[int, Tensor]) -> str | None:
-    """Two chains, of one seed or of two, that take the same path (chains, steps * elements) from one start.
+    """Two chains that take the same path from one start, in words. ``paths`` has (chains, steps * elements) by seed.
 
-    Only of chains that were in three places at least: one number may come twice, two hardly do.
+    Only chains with two moves or more are compared, since one equal move can be a coincidence.
     """
     rows = torch.cat(list(paths.values()))
     names = [f"chain {chain} of seed {seed}" for seed, path in paths.items() for chain in range(len(path))]
@@ -68,7 +68,7 @@ def same_paths(paths: Mapping[int, Tensor]) -> str | None:
 
 
 def above_the_median(path: Tensor) -> Array:
-    """(steps * elements, chains): whether a move was above the median of all chains; of four elements at most."""
+    """(steps * elements, chains): 1 where a move is above the median of all chains. Uses at most four elements."""
     elements = path.flatten(2).double().cpu().numpy()
     number = elements.shape[2]
     chosen = sorted({0, 1, 2, number - 1} & set(range(number)))
@@ -78,8 +78,8 @@ def above_the_median(path: Tensor) -> Array:
 
 
 def dependence(groups: Mapping[str, Array]) -> tuple[float, str]:
-    """The smallest p-value of all pairs of rows of two groups, times their number, and which it is."""
-    smallest, words, tests = 1.0, "no pair stands out", 0
+    """The smallest p-value over all pairs of rows of two groups, times the number of pairs, and a description of it."""
+    smallest, words, tests = 1.0, "no pair is correlated", 0
     for (one, a), (two, b) in combinations(groups.items(), 2):
         both, n = a @ b.T, a.shape[1]
         rows, columns = a.sum(1)[:, None], b.sum(1)[None, :]
@@ -87,5 +87,5 @@ def dependence(groups: Mapping[str, Array]) -> tuple[float, str]:
         tests += tail.size
         if 2 * tail.min() < smallest:
             smallest = float(2 * tail.min())
-            words = f"moves of {one} and of {two} go together more or less than by chance"
+            words = f"the moves of {one} and of {two} are correlated"
     return min(smallest * tests, 1.0), f"{words} (worst of {tests} pairs)"

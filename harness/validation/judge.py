@@ -1,33 +1,33 @@
-"""Judging a sampler without a reference implementation: by exact laws, and by what its contract promises.
+"""Judge a sampler without a reference implementation: by exact laws and by its contract.
 
-**Exact start.** Chains begin with independent exact draws of the law that the sampler's dynamics leave alone. A right
-sampler then has that law after any number of steps, with no burn-in to wait for, and final states of different chains
-are independent: every p-value is honest. Each projection of the law is tested after `STEPS` steps:
+**Exact start.** The chains begin with independent exact draws from the sampler's invariant distribution. A correct
+sampler keeps this distribution after any number of steps, so no burn-in is needed. The final states of different chains
+are independent, so every p-value is exact. Each projection of the law is tested after `STEPS` steps:
 
 - ``probabilities``: Pearson's chi-square;
-- ``cdf``: Kolmogorov-Smirnov, and the second moment of ``cdf(x)``, which for a uniform number is 1/3 and is much more
-  sensitive to a wrong spread;
-- ``mean``: Student's t, standard error from the chains. Once more over a long run of `LONG_CHAINS` chains, standard
-  error from the effective sample size (ArviZ).
+- ``cdf``: the Kolmogorov-Smirnov test, and the second moment of ``cdf(x)``. This moment is 1/3 for a uniform number and
+  much more sensitive to a wrong spread;
+- ``mean``: Student's t-test with the standard error over the chains, and again over a long run of `LONG_CHAINS` chains
+  with the standard error from the effective sample size (ArviZ).
 
-**False alarms.** A right sampler fails on a target with probability `claims.FALSE_ALARM` at most: it is divided by the
-number of tests made there (Bonferroni), and each claim tells its part. Student's and Pearson's laws are those of many
-draws: so far out in their tails a test of a skewed quantity, or of rare cells, may fail a few times as often as it
-says.
+**False alarms.** A correct sampler fails on a target with probability at most `claims.FALSE_ALARM`. This level is
+divided by the number of tests on the target (Bonferroni); each claim records its share. Student's and Pearson's
+distributions are asymptotic, so a test of a skewed quantity or of rare cells may fail a few times as often as stated.
 
-**Power.** `CHAINS` chains find a law of 16 cells at chi-distance 0.03 (that is, sqrt(sum (q - p)^2 / p)) with
-probability 0.999 at a false alarm of 1e-6, a mean that is 0.027 standard deviations off with probability 0.999, and a
-variance that is 4 % off with probability 0.99. With n chains (see `ELEMENTS`) the distances are sqrt(CHAINS / n)
-times as large. What only shows after many steps needs the long run.
+**Power.** `CHAINS` chains detect, at significance level 1e-6, a law of 16 cells at chi-distance 0.03 (that is,
+sqrt(sum (q - p)^2 / p)) with probability 0.999, a mean that is off by 0.027 standard deviations with probability 0.999,
+and a variance that is off by 4 % with probability 0.99. With n chains (see `ELEMENTS`) these distances grow by the
+factor sqrt(CHAINS / n). Only the long run can detect errors that need many steps to appear.
 
-**log Z.** Where the law tells it, the mean of ``exp(-(1 / T' - 1 / T) energy)``, which is ``Z(T') / Z(T)``, is judged
-as any other mean, with T' = `NEARBY` T.
+**log Z.** If the law gives log Z, the mean of ``exp(-(1 / T' - 1 / T) energy)``, which is ``Z(T') / Z(T)``, is tested
+like any other mean, with T' = `NEARBY` T.
 
-**Streams.** From one start, the moves of the first steps under adjacent seeds and of adjacent chains are compared two
-by two, each as "above the median or not": under independence the number of joint successes is hypergeometric
-(Fisher's exact test), whatever the law of the moves. No two chains of continuous positions may take the same path.
+**Streams.** All chains start from one state. The first moves of adjacent chains and under adjacent seeds are compared
+in pairs, each reduced to "above the median or not". If they are independent, the number of joint successes is
+hypergeometric (Fisher's exact test), whatever the distribution of the moves. No two chains with continuous positions
+may take the same path.
 
-Not claimed: that different projections are independent, nor that a chain forgets its start.
+Two properties are not tested: that different projections are independent, and that a chain forgets its start.
 """
 
 import math
@@ -49,25 +49,26 @@ from .chains import Advances, Chains, Fault, start_of
 from .claims import Claims
 from .efficiency import effective_sample_size
 from .independence import above_the_median, dependence, differs, same_paths, stuck
+from .progress import Announce, CurrentClaim, silent
 
 CHAINS = 107_000
 ELEMENTS = {"cpu": 2**18}
-"""Largest number of elements advanced at once, by kind of device: beyond it a target is tried with fewer chains."""
+"""Most elements advanced at once, by kind of device. A larger target gets fewer chains."""
 MOST_ELEMENTS = 2**24
 STEPS = (1, 4, 15)
 LONG_CHAINS = 64
 LONG_STEPS = 256
 NEARBY = 1.1
-"""How many times the temperature is another one at which the partition function is estimated from the same draws."""
+"""The ratio T' / T of the temperature at which the same draws estimate the partition function."""
 REPEATED_CHAINS = 256
 PAIRS = 1024
-"""Pairs of neighbouring chains, for the streams."""
+"""Pairs of adjacent chains for the test of independent streams."""
 INTERPRETED = 16
-"""How many times fewer chains are run where a kernel is interpreted on the host."""
+"""The number of chains is divided by this where a kernel is interpreted or emulated."""
 FAR = 1_000_003
-"""Chains are numbered from here where they are split: a number that is odd, and beyond 16 bits."""
-FORGOTTEN = 0.95
-"""The correlation of a quantity with itself at the start above which its law after the steps tells next to nothing."""
+"""Number of the first chain in the test of split chains: odd, and beyond 16 bits."""
+MOST_CORRELATION = 0.95
+"""Above this correlation of a quantity with its start, its law after the steps has almost no power."""
 Array = np.ndarray[Any, Any]
 
 
@@ -78,12 +79,13 @@ def validate(
     seed: int,
     *,
     chains: int | None = None,
-    announce: Callable[[str], None] = lambda claim: None,
+    announce: Announce = silent,
 ) -> list[Claim]:
-    """All that can be claimed of ``sampler`` on ``target``, at each of its temperatures.
+    """All claims about ``sampler`` on ``target``, at each temperature of the target.
 
-    ``chains`` is the number of exact starts; by default what the stated power needs, less for targets of many elements
-    and for interpreted kernels. ``announce`` is told what is being judged. Never raises for what the sampler does.
+    ``chains`` is the number of exact starts. By default it gives the stated power, with fewer chains for targets of
+    many elements and for interpreted kernels. ``announce`` gets each claim before its test. An error of the sampler is
+    a failed claim and is not raised.
     """
     return _Judgement(sampler, target, device, seed, chains, announce).claims()
 
@@ -96,7 +98,7 @@ class _Judgement:
         device: torch.device,
         seed: int,
         chains: int | None,
-        announce: Callable[[str], None],
+        announce: Announce,
     ) -> None:
         self._sampler, self._target, self._device, self._seed = sampler, target, device, seed
         self._announce = announce
@@ -114,11 +116,11 @@ class _Judgement:
     def _judge(self) -> None:
         sampler, target = self._sampler, self._target
         first = target.temperatures[0]
-        self._announce(f"made for this target, T = {first:g}")
+        self._announce(CurrentClaim("made for this target", first))
         try:
             reason = reason_against(sampler, target, self._device)
             if reason is not None and not isinstance(reason, str):
-                raise TypeError(f"a reason must be words or None, got {reason!r}")
+                raise TypeError(f"refuses() and unavailable() must return a str or None, got {reason!r}")
             dynamics = None if reason else sampler.dynamics(target)
         except (Exception, SystemExit) as error:
             self._claims.say(first, "made for this target", Status.ERROR, describe_error(error))
@@ -135,7 +137,7 @@ class _Judgement:
             return
         laws = {temperature: law for temperature, law in laws.items() if self._form(temperature, law)}
         if not laws:
-            return  # all else would fail for the same reason
+            return  # every other test would fail for the same reason
         first = next(iter(laws))
         self._reproducibility(first, laws[first])
         self._streams(first, laws[first])
@@ -150,13 +152,13 @@ class _Judgement:
         self._holds(
             first,
             "target unchanged",
-            lambda: None if torch.equal(before, self._energies()) else "its energy is not what it was",
+            lambda: None if torch.equal(before, self._energies()) else "the sampler changed the target's energy",
             Status.MODIFIED_INPUT,
         )
 
     def _guarded(self, temperature: float, claim: str, work: Callable[[], None]) -> bool:
-        """Whether ``work`` came to its end; what stopped it is said otherwise."""
-        self._announce(f"{claim}, T = {temperature:g}")
+        """Run ``work``. If it raises, record the claim as failed and return False."""
+        self._announce(CurrentClaim(claim, temperature))
         try:
             work()
             return True
@@ -164,7 +166,7 @@ class _Judgement:
             self._claims.say(temperature, claim, fault.status, fault.message)
         except Unsupported as refusal:
             self._claims.say(temperature, claim, Status.UNAVAILABLE, str(refusal))
-        except Exception as error:  # of the target: whatever the sampler raises is a Fault
+        except Exception as error:  # the target raised it: `Chains` turns every error of the sampler into a Fault
             self._claims.say(temperature, claim, Status.ERROR, f"target {self._target.name}: {describe_error(error)}")
         return False
 
@@ -175,7 +177,7 @@ class _Judgement:
         why_not: Callable[[], str | None],
         otherwise: Status = Status.WRONG_VALUES,
     ) -> None:
-        """A claim without a number: ``why_not`` gives what is wrong, or None."""
+        """Record a claim without a p-value; ``why_not`` returns what is wrong, or None."""
 
         def work() -> None:
             message = why_not()
@@ -194,13 +196,13 @@ class _Judgement:
 
         return self._guarded(temperature, "form", work)
 
-    # What the contract promises of the same seed, and of different ones.
+    # The contract: equal seeds give equal states, different seeds different ones.
 
     def _reproducibility(self, t: float, law: ExactLaw | None) -> None:
-        """The same chains in several ways. The temperature changes on the way: a stale one would be seen."""
+        """Run the same chains in several ways. The temperature changes in between, to detect a stale one."""
         other = next((each for each in self._target.temperatures if each != t), 2 * t)
         chains = max(min(REPEATED_CHAINS, self._most // 4) // self._fewer, 32)
-        part = chains * 5 // 8 | 1  # odd, as random numbers come in groups
+        part = chains * 5 // 8 | 1  # odd, because random numbers come in groups of four
         seed, run = self._seed, self._run
         calls: Advances = [(1, t), (5, other)]
         try:
@@ -218,7 +220,7 @@ class _Judgement:
         def split_chains() -> str | None:
             whole = run.last(start, seed, calls, FAR)
             later = run.path(start[part:], seed, calls, FAR + part)
-            for x, y in zip(later, run.path(start[:part], seed, calls, FAR), strict=True):  # in turns
+            for x, y in zip(later, run.path(start[:part], seed, calls, FAR), strict=True):  # the parts take turns
                 both = torch.cat([y, x])
             return differs(both, whole, rounded=True)
 
@@ -288,7 +290,8 @@ class _Judgement:
 
     def _judge_projection(self, temperature: float, projection: Projection, x: Tensor, steps: int) -> None:
         values = projection.of(x)
-        name = f"{projection.name} after {steps} steps" if steps else f"{projection.name} of the target's own draws"
+        after = f"{steps} step{'s' * (steps != 1)}"
+        name = f"{projection.name} after {after}" if steps else f"{projection.name} of the target's own draws"
         own = None if steps == 0 else self._own.get((temperature, projection.name))
         if projection.probabilities is not None:
             self._claims.judge_counts(temperature, f"law of {name}", values, projection.probabilities)
@@ -307,13 +310,13 @@ class _Judgement:
             self._claims.judge_mean(temperature, f"mean of {name}", numbers, projection.mean, len(numbers), own)
 
     def _judge_progress(self, temperature: float, projection: Projection, start: Array, end: Array) -> None:
-        """What is not claimed of chains that are nearly where they began: the law that they had is still theirs."""
-        if start.std() and end.std() and np.corrcoef(start, end)[0, 1] > FORGOTTEN:
-            words = f"in {max(STEPS)} steps chains hardly moved: a law that is a little wrong would not show"
+        """Record that the law has little power if the chains are still close to their start."""
+        if start.std() and end.std() and np.corrcoef(start, end)[0, 1] > MOST_CORRELATION:
+            words = f"the chains hardly moved in {max(STEPS)} steps, so a small error of the law would not show"
             self._claims.say(temperature, f"progress of {projection.name}", Status.UNAVAILABLE, words)
 
     def _judge_idle(self, temperature: float, start: Tensor, x: Tensor) -> None:
-        """Chains that never moved are as likely to have one number as another."""
+        """The numbers of the chains that never moved are uniformly distributed."""
         idle = (x == start).flatten(1).all(1).nonzero().flatten().cpu().numpy()
         if 5 <= len(idle) < len(x):
             p_value = float(kstest((idle + 0.5) / len(x), "uniform", method="asymp").pvalue)
@@ -322,9 +325,9 @@ class _Judgement:
             )
 
     def _long_run(self, temperature: float, law: ExactLaw | None) -> None:
-        """Every chain and element moves, and means over time and chains are exact."""
+        """Every chain and element moves, and the means over time and chains are exact."""
         steps, chains = LONG_STEPS // self._fewer, LONG_CHAINS
-        if law is None:  # only to see it move
+        if law is None:  # only movement is tested
             steps, chains = min(steps, LONG_STEPS // 4), max(chains // self._fewer, 16)
         start = self._start(law, chains, f"long {temperature}")
         path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
@@ -342,12 +345,12 @@ class _Judgement:
                 self._claims.judge_mean(temperature, claim, values.reshape(-1), projection.mean, worth)
 
     def _repeated(self, path: Tensor, temperature: float) -> str | None:
-        """The first step of ``path`` that draws what step 1 drew: from where it began, a new run makes the same move.
+        """The first step of ``path`` that repeats the random numbers of step 1: a new run from there moves alike.
 
-        (Of samplers with a state beside the positions this tells nothing: the two moves differ by it.)
+        A sampler with state beside its positions can pass undetected, because that state changes the move.
         """
         steps = range(1, len(path) - 1)
-        for step in (*steps[:15], *steps[15::8]):  # with any period to 32, and what divides a multiple of eight
+        for step in (*steps[:15], *steps[15::8]):  # finds every period up to 32 and every divisor of a multiple of 8
             here = path[step].to(self._device)
             again = self._run.last(here, self._seed, [(1, temperature)]).cpu()
             moved = (again != path[step]).flatten(1).any(1)
@@ -356,12 +359,12 @@ class _Judgement:
         return None
 
     def _energies(self) -> Tensor:
-        """Of a few positions. Parameters are compared after every call; this sees what the energy keeps elsewhere."""
+        """The energy of a few positions: detects changes outside the parameters, which `Chains` compares itself."""
         return self._target.energy(self._start(None, 8, "energy")).clone()
 
 
 def _law(target: Target, temperature: float, dynamics: Dynamics) -> ExactLaw | None:
-    """The target's law, which is also seen by the ratio of partition functions where these are known."""
+    """The target's law, with the ratio of two partition functions as one more projection if log Z is known."""
     law = target.law(temperature, dynamics)
     if law is None or law.log_z is None:
         return law

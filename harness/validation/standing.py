@@ -1,6 +1,4 @@
-"""How a sampler stands on a target: its claims, judged, and what its steps are worth."""
-
-from collections.abc import Callable
+"""The standing of a sampler on a target: its judged claims and the efficiency of its steps."""
 
 import torch
 
@@ -8,6 +6,7 @@ from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Status
 from ..api.records import Claim, Efficiency, Standing
 from ..api.samplers import Sampler, Target
+from .progress import Announce, CurrentClaim, silent
 
 
 def standings(
@@ -15,10 +14,13 @@ def standings(
     target: Target,
     device: torch.device,
     seed: int,
-    announce: Callable[[str], None] = lambda claim: None,
+    announce: Announce = silent,
 ) -> list[Standing]:
-    """One for each temperature. Efficiency is measured where every claim holds and speed means anything."""
-    from .efficiency import efficiency  # here, as these take scipy, which `list` and `--help` need not wait for
+    """One standing for each temperature.
+
+    Efficiency is measured only if no claim fails and the kernel is neither interpreted nor emulated.
+    """
+    from .efficiency import efficiency  # imported late: scipy is slow to load, and `list` does not need it
     from .judge import validate
 
     claims = validate(sampler, target, device, seed, announce=announce)
@@ -34,12 +36,12 @@ def standings(
         elif not own or all(each.status is Status.UNAVAILABLE for each in own):
             why = "not measured: nothing was judged"
         else:
-            announce(f"efficiency, T = {temperature:g}")
+            announce(CurrentClaim("efficiency", temperature))
             try:
                 measured = efficiency(sampler, target, temperature, device, seed)
             except Exception as error:
-                fault = f"while it was measured: {describe_error(error)}"
-                own += (Claim(sampler.name, target.name, temperature, "efficiency", Status.ERROR, fault),)
+                message = f"while it was measured: {describe_error(error)}"
+                own += (Claim(sampler.name, target.name, temperature, "efficiency", Status.ERROR, message),)
         found.append(make_standing(sampler, target, temperature, own, measured, why))
     return found
 
@@ -52,7 +54,7 @@ def make_standing(
     efficiency: Efficiency | None = None,
     unmeasured: str = "",
 ) -> Standing:
-    """The standing of this sampler and target."""
+    """The standing with the backend and plugin of ``sampler`` filled in."""
     return Standing(
         sampler.name, target.name, temperature, sampler.backend, sampler.plugin, claims, efficiency, unmeasured
     )

@@ -4,7 +4,7 @@
   const touch = matchMedia("(pointer: coarse)").matches;
   const config = { displaylogo: false, displayModeBar: touch ? false : "hover", modeBarButtons: [["toImage", "resetScale2d"]] };
 
-  // Text and lines take the page's colours from the style sheet; what is set here only keeps the ground clear.
+  // The style sheet sets the colours of text and lines; the layout only makes the background transparent.
   function layout(of, width, entries) {
     const rows = Math.ceil(entries / Math.max(1, Math.floor(width / 170)));
     const axis = { automargin: true, zeroline: false };
@@ -48,7 +48,7 @@
     clearTimeout(waiting);
     waiting = setTimeout(() => drawn().forEach((place) => draw(place, place.figure)), 100);
   });
-  // Paper is narrower than most windows, and the page is laid out for it only after this event.
+  // Paper is narrower than most windows, and the browser lays the page out for it only after this event.
   addEventListener("beforeprint", () => drawn().forEach((place) => Plotly.relayout(place, { width: 660 })));
   addEventListener("afterprint", () => drawn().forEach((place) => draw(place, place.figure)));
 
@@ -75,9 +75,9 @@
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(filter));
-  filter(); // the browser may have kept the form's values over a reload
+  filter(); // the browser may restore the form's values on reload
 
-  // Sorting: by data-value where cells have one, else by text; what has no value stays last in both directions.
+  // Sorting: numeric columns by data-value, others by text. Cells without a value stay last in both directions.
   const heads = [...document.querySelectorAll("#table th[aria-sort]")];
   function sortBy(head) {
     const column = head.cellIndex;

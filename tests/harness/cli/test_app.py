@@ -68,7 +68,7 @@ NOISY = """
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The working directory, with four plugins installed in it; which are used is said by the environment."""
+    """The working directory with plugins installed; the environment selects those in use."""
     install(
         tmp_path,
         {
@@ -82,7 +82,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that what main does to it is undone afterwards
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that pytest undoes what main does to it
     use(monkeypatch, "sound")
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("fake_samplers_")]:
@@ -90,7 +90,7 @@ def folder(tmp_path, monkeypatch):
 
 
 class Stopwatch:
-    """Is done after one block, and always says the same."""
+    """A stopwatch that is done after one block and always returns the same measurement."""
 
     samples, noise = (1.0,), 0.0
 
@@ -108,7 +108,7 @@ class Stopwatch:
 
 
 class Here:
-    """In place of workers: trials in this process, on a device whose limits are known."""
+    """Replaces the workers: trials in this process, on a device with fixed limits."""
 
     def __init__(self, device, announce, time_limit, plugins):
         self.device, self.announce = device, announce
@@ -199,7 +199,7 @@ def test_list_as_json(run):
     assert content["environment"]["boltzbench"] == "0.1.0"
 
 
-def test_check_that_agrees(run):
+def test_check_of_correct_implementations(run):
     status, out, err = run("check", "--device", "cpu")
     assert status == 0
     assert err == ""
@@ -208,7 +208,7 @@ def test_check_that_agrees(run):
     assert "\x1b" not in out, "plain text, as this is no terminal"
 
 
-def test_check_that_does_not_agree(run, monkeypatch):
+def test_check_of_a_wrong_implementation(run, monkeypatch):
     use(monkeypatch, "sound", "wrong")
     status, out, _ = run("check", "--device", "cpu")
     assert status == 1
@@ -244,7 +244,7 @@ def test_json_to_a_file(run, folder):
     assert len(read_run(folder / "out.json").records) == 12
 
 
-def test_json_to_standard_output_is_all_that_goes_there(folder):
+def test_standard_output_contains_only_the_json(folder):
     done = in_a_process(
         folder, "check", "--device", "cpu", "-i", "noisy", "--json", "-", BOLTZBENCH_PLUGINS="sound,noisy"
     )
@@ -254,7 +254,7 @@ def test_json_to_standard_output_is_all_that_goes_there(folder):
         assert words in done.stderr
 
 
-def test_a_broken_plugin_is_named_and_all_else_runs(run, monkeypatch):
+def test_a_broken_plugin_is_named_and_everything_else_runs(run, monkeypatch):
     use(monkeypatch, "sound", "broken")
     for command in ("list", "check", "bench"):
         status, out, _ = run(command)
@@ -268,7 +268,7 @@ def test_a_broken_plugin_is_named_and_all_else_runs(run, monkeypatch):
 
 
 @pytest.mark.parametrize("selection", [("-i", "gone"), ("-o", "lonely")])
-def test_nothing_checked_is_no_agreement(run, selection):
+def test_a_run_without_checks_fails(run, selection):
     status, out, _ = run("check", "--device", "cpu", *selection)
     assert status == 1
     assert "Nothing was checked" in out
@@ -324,7 +324,7 @@ def test_bench(run):
     status, out, _ = run("bench", "--device", "cpu", "--out", "new/folder")
     assert status == 0
     assert "12.3 µs  11.0..14.0 µs" in out
-    assert "measuring costs: timer 40.0 ns" in out
+    assert "measurement overhead: timer 40.0 ns" in out
     assert "limits of this device: copy 10.0 GB/s" in out
     assert "not timed: triton (2 checks): interpreted on the CPU: correctness only" in out
     (path,) = Path("new/folder").iterdir()
@@ -358,11 +358,11 @@ def test_bench_as_json_is_what_the_results_file_holds(run):
     assert path.read_text() == out
 
 
-def test_ctrl_c_keeps_what_was_found(run, monkeypatch):
+def test_ctrl_c_keeps_the_results(run, monkeypatch):
     use(monkeypatch, "sound", "interrupting")
     status, out, err = run("bench", "--device", "cpu", "--json", "-")
     assert status == 130
-    assert "Interrupted after 1 of 8 checks; what is above is kept." in err
+    assert "Interrupted after 1 of 8 checks. The results above are kept." in err
     content = json.loads(out)
     assert content["status"] == "incomplete"
     assert [record["implementation"] for record in content["records"]] == ["gone"], "torch was not timed yet"
@@ -385,7 +385,7 @@ def interrupted_run(run, monkeypatch):
     return path
 
 
-def test_a_resumed_run_completes_as_it_was_asked_for(run, monkeypatch):
+def test_a_resumed_run_completes_with_its_own_options(run, monkeypatch):
     path = interrupted_run(run, monkeypatch)
     before = read_run(path)
     use(monkeypatch, "sound")
@@ -406,12 +406,24 @@ def test_a_resumed_run_completes_as_it_was_asked_for(run, monkeypatch):
     assert (status, err) == (2, f"boltzbench: cannot resume {path}: the run is complete\n")
 
 
+def test_a_resumed_run_reports_the_cases_to_rerun(run, monkeypatch):
+    path = interrupted_run(run, monkeypatch)
+    content = json.loads(path.read_text())
+    assert len(content["records"]) == 1
+    content["records"][0]["source_hash"] = "another"
+    path.write_text(json.dumps(content))
+    use(monkeypatch, "sound")
+    _, out, _ = run("bench", "--device", "cpu", "--resume", str(path))
+    assert f"Resumed {path}: 0 of 9 checks are kept." in out
+    assert "1 case will be rerun: the source has changed\n" in out
+
+
 @pytest.mark.parametrize("option", [("--preset", "smoke"), ("-i", "torch"), ("--out", "there"), ("--seed", "1")])
-def test_a_resumed_run_takes_no_other_wishes(run, monkeypatch, option):
+def test_resume_refuses_other_options(run, monkeypatch, option):
     path = interrupted_run(run, monkeypatch)
     status, out, err = run("bench", "--device", "cpu", "--resume", str(path), *option)
     assert (status, out) == (2, "")
-    assert "cannot be given with --resume: the run goes on as it was asked for" in err
+    assert "cannot be combined with --resume: the run keeps its own options" in err
 
 
 def test_report_and_compare(run):
@@ -445,19 +457,19 @@ def test_a_report_never_overwrites_what_it_reads(run):
     before = Path(path).read_text()
     status, _, err = run("report", path, "--html", path)
     assert (status, Path(path).read_text()) == (2, before)
-    assert "it would be overwritten" in err
+    assert "is an input and would be overwritten" in err
     status, _, err = run("report", path, "--html", "a", "--markdown", "a")
     assert status == 2
-    assert "two outputs have one name" in err
+    assert "two outputs have the same name" in err
 
 
 def test_what_check_wrote_cannot_be_resumed(run):
     run("check", "--device", "cpu", "--json", "checked.json")
     status, _, err = run("bench", "--device", "cpu", "--resume", "checked.json")
-    assert (status, err) == (2, "boltzbench: cannot resume checked.json: it is no run of bench\n")
+    assert (status, err) == (2, "boltzbench: cannot resume checked.json: it was not written by bench\n")
 
 
-def test_ctrl_c_before_the_first_step_leaves_a_run_to_go_on_with(run, monkeypatch):
+def test_a_run_interrupted_before_the_first_step_can_resume(run, monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
@@ -467,7 +479,7 @@ def test_ctrl_c_before_the_first_step_leaves_a_run_to_go_on_with(run, monkeypatc
     assert status == 130
     assert "Interrupted after 0 of 6 checks" in out
     (path,) = Path("runs").iterdir()
-    assert f"Go on with it: boltzbench bench --resume {path}" in out
+    assert f"Continue with: boltzbench bench --resume {path}" in out
     assert run("bench", "--device", "cpu", "--resume", str(path))[0] == 0
 
 
@@ -480,10 +492,40 @@ def test_ctrl_c_before_the_first_step_leaves_a_run_to_go_on_with(run, monkeypatc
         (("bench", "--resume", "a.json"), "cannot read a.json"),
     ],
 )
-def test_files_that_are_not_there(run, arguments, words):
+def test_missing_files(run, arguments, words):
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert words in err
+
+
+EXPERIMENT = """
+    @hookimpl
+    def register_experiments(register):
+        register(fakes.experiment())
+    """
+
+
+def test_list_shows_experiments(run, monkeypatch, folder):
+    install(folder, {"dice": EXPERIMENT}, "fake-dice")
+    use(monkeypatch, "sound", "dice")
+    _, out, _ = run("list")
+    lines = [line.split() for line in out.splitlines()]
+    (head,) = (place for place, words in enumerate(lines) if words == ["experiment", "question", "plugin"])
+    assert lines[head + 1][:4] == ["dice", "Do", "dice", "show"]
+    assert lines[head + 1][-3:] == ["dice", "(fake-dice", "1.2)"]
+
+
+@pytest.mark.parametrize(("form", "words"), [("--markdown", "# boltzbench"), ("--csv", "run,op"), ("--html", "<!DOC")])
+def test_a_report_goes_to_standard_output(run, form, words):
+    run("bench", "--device", "cpu")
+    (path,) = map(str, Path("runs").iterdir())
+    status, out, err = run("report", path, form, "-")
+    assert (status, err) == (0, "")
+    assert out.startswith(words)
+    assert not Path("-").exists()
+    status, out, err = run("report", path, form, "-", "--csv" if form != "--csv" else "--markdown", "-")
+    assert (status, out) == (2, "")
+    assert "two outputs have the same name" in err
 
 
 @pytest.mark.parametrize("command", ["list", "check", "bench"])
@@ -507,7 +549,7 @@ def test_triton_is_interpreted_for_the_cpu_and_compiled_for_the_gpu(monkeypatch)
     assert chosen == [torch.device("cuda", 1)]
 
 
-def test_list_imports_nothing_heavy_but_torch(folder):
+def test_list_imports_no_slow_package_but_torch(folder):
     code = """
 import atexit, sys
 atexit.register(lambda: print("HEAVY", [m for m in ("scipy", "sklearn", "triton", "cupy") if m in sys.modules]))
@@ -520,7 +562,7 @@ main()
 
 
 def watched(steps, *, terminal):
-    """What a Display shows of a session over ``steps``, and the Display."""
+    """The output of a Display during a session over ``steps``, and the Display."""
     file = io.StringIO()
     with Display(Console(file=file, width=80, force_terminal=terminal, markup=False), steps) as watch:
         for step in steps:

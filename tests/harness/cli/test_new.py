@@ -1,4 +1,4 @@
-"""The package that `boltzbench new` writes: as a user would use it."""
+"""The package that `boltzbench new` writes, used as a user would."""
 
 import importlib
 import os
@@ -26,20 +26,20 @@ def test_the_names_in_the_package(tmp_path, backend):
 
 
 @pytest.mark.parametrize("name", ["", "My", "1st", "a b", "a--b", "../a", "class$", "ä"])
-def test_a_name_that_cannot_be_one(tmp_path, name):
-    with pytest.raises(NewPackageError, match="NAME must be lower-case"):
+def test_an_invalid_name(tmp_path, name):
+    with pytest.raises(NewPackageError, match="NAME must consist of lower-case"):
         write_package(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_backend_that_there_is_not(tmp_path):
+def test_an_unknown_backend(tmp_path):
     with pytest.raises(NewPackageError, match="--backend must be one of torch, triton, cupy: got 'jax'"):
         write_package("fresh", tmp_path, "jax")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_kernels_propose_what_torch_proposes(tmp_path, monkeypatch):
-    """One stream: the same numbers in all three, however the chains are numbered."""
+    """All three backends draw the same numbers, however the chains are split."""
     monkeypatch.syspath_prepend(tmp_path)
     device = torch.device("cpu")
     proposals = {}
@@ -76,8 +76,8 @@ def register_targets(register):
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton", "cupy"])
-def test_it_works_as_written(tmp_path, backend):
-    """Installed, then judged by its own test, and once by the command; on two targets, as kernels are slow here."""
+def test_the_package_works_as_written(tmp_path, backend):
+    """Install it, run its own test, and once the command; on two targets only, because kernels are slow here."""
     if reason := unavailable(backend, torch.device("cpu")):
         pytest.skip(reason)
     package = write_package("fresh", tmp_path, backend)[0].parent

@@ -1,4 +1,4 @@
-"""`inspect`: what it finds in kernels that break a promise, its limits, and the command."""
+"""`inspect`: kernels that break a promise, limits of architectures, and the command."""
 
 import json
 import subprocess
@@ -61,7 +61,9 @@ def test_scalar_loads_break_the_promise_of_wide_ones():
     (scalar,) = found(variant("scalar"))
     assert scalar.status == "narrow"
     assert scalar.loads == {4: 4}
-    assert scalar.message == "promises accesses of 16 bytes for the 16 bytes of a pass; 0 move so (4 LDG.E)"
+    assert scalar.message == (
+        "only 0 of the 16 bytes of a pass move in accesses of the promised 16 bytes (narrower: 4 LDG.E)"
+    )
 
 
 def test_without_a_promise_scalar_loads_pass():
@@ -72,11 +74,11 @@ def test_without_a_promise_scalar_loads_pass():
 def test_wide_loads_for_half_of_the_traffic_break_the_promise():
     (half,) = found(variant("honest", bytes_per_item=8))
     assert half.status == "narrow"
-    assert "32 bytes of a pass; 16 move so" in half.message
+    assert "only 16 of the 32 bytes of a pass" in half.message
 
 
-def test_an_exponential_too_many_shows():
-    """In the mix, and in what limits the kernel, were memory twice as fast."""
+def test_an_extra_exponential_is_detected():
+    """It shows in the mix, and in the limit of the kernel if memory were twice as fast."""
     honest, twice = found(variant("honest"), variant("twice"), bandwidth=9.6e12)
     assert twice.mix["mufu"] == 2 * honest.mix["mufu"]
     assert (honest.limit, twice.limit) == ("memory", "mufu")
@@ -84,7 +86,7 @@ def test_an_exponential_too_many_shows():
 
 
 @pytest.mark.parametrize("kernel", ["spills", "indexed"])
-def test_local_memory_is_seen(kernel):
+def test_local_memory_is_detected(kernel):
     (one,) = found(variant(kernel, access_bytes=0, threads=1024 if kernel == "spills" else 256))
     assert one.status == "spills"
     assert one.stack_bytes >= 64
@@ -96,7 +98,7 @@ def test_a_loop_that_the_compiler_unrolled_has_more_items():
     assert (twice.passes, twice.items) == (2, 4)
 
 
-def test_what_does_not_compile_is_a_finding():
+def test_a_compile_error_is_reported():
     broken = replace(variant("honest"), module=CudaModule(TESTS / "kernels" / "cuda" / "basics.cu", ["no_such"]))
     first, second = found(broken, variant("honest"))
     assert first.status == "error"
@@ -104,7 +106,7 @@ def test_what_does_not_compile_is_a_finding():
     assert second.status == "passed"
 
 
-def test_a_block_that_does_not_fit_is_a_finding():
+def test_a_block_that_does_not_fit_is_reported():
     (large,) = found(variant("honest", shared_bytes=300 * 1024))
     assert (large.status, large.warps) == ("error", 0)
 
@@ -171,7 +173,7 @@ def test_signatures_of_triton_kernels(tmp_path):
         (32, 32, 0, 32),  # 32 blocks
         (256, 32, 100 * 1024, 16),
         (256, 32, 113 * 1024, 16),
-        (256, 32, 114 * 1024, 8),  # of 228 KB each block takes 1 KB more
+        (256, 32, 114 * 1024, 8),  # each block takes 1 KB more of the 228 KB
         (256, 32, 228 * 1024, 0),
         (96, 32, 0, 63),
     ],
@@ -187,7 +189,7 @@ def test_an_architecture_with_its_own_instructions():
         architecture("sm_91")
 
 
-def test_measured_limits_take_the_place_of_documented_ones():
+def test_measured_limits_replace_documented_ones():
     gpu = {"compute_capability": "9.0", "multiprocessors": 100, "name": "a card"}
     ceilings = {"copy": 4.0e12, "exp2": 15.0 * 100 * 1.98e9, "fma": 250.0 * 100 * 1.98e9, "wide multiply": 1.98e11 * 40}
     arch = measured(architecture("sm_90"), ceilings, gpu, "run.json")
@@ -204,7 +206,7 @@ def test_measured_limits_take_the_place_of_documented_ones():
 
 @pytest.fixture
 def command(monkeypatch, capfd):
-    """Runs `inspect` on implementations of the kernels above; gives the exit status, its output and the JSON."""
+    """Run `inspect` on implementations of the kernels above; return exit status, output and JSON."""
 
     class Registry:
         problems = ()
@@ -222,7 +224,7 @@ def command(monkeypatch, capfd):
             implementation("torch"),
         ]
         monkeypatch.setattr(cli_inspect, "load_registry", lambda: Registry(given))
-        monkeypatch.setenv("TRITON_INTERPRET", "1")  # to be put back afterwards
+        monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that pytest restores it afterwards
         monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as exit_:
             cli.main(["inspect", *arguments])
@@ -235,9 +237,9 @@ def command(monkeypatch, capfd):
 def test_the_command_reports_each_kernel(command):
     status, words, written = command("honest", arguments=("--arch", "sm_80", "--arch", "sm_90", "--json", "-"))
     assert status == 0
-    assert "All 2 kernels compile, spill nothing and keep the widths that they promise." in words
-    assert "prediction from documented rates" in words
-    assert "double torch" in words  # has no kernels of its own
+    assert "2 kernels compiled: no spills, and accesses as wide as promised." in words
+    assert "a prediction from documented rates" in " ".join(words.split())
+    assert "no kernels to inspect: double torch" in words
     assert max(map(len, words.splitlines())) <= 80
     assert written["status"] == "complete"
     assert [each["arch"] for each in written["records"]] == ["sm_80", "sm_90"]
@@ -247,24 +249,37 @@ def test_the_command_reports_each_kernel(command):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "fault"), [("scalar", "narrow: double ours, sm_90, scalar: promises"), ("spills", "spills: double ours")]
+    ("kernel", "fault"),
+    [("scalar", "narrow: double ours, sm_90, scalar: only 0 of"), ("spills", "spills: double ours")],
 )
 def test_the_command_fails_where_a_kernel_does(command, kernel, fault):
     status, words, written = command("honest", kernel)
     assert status == 1
+    assert max(map(len, words.splitlines())) <= 80
+    words = " ".join(words.split())
     assert fault in words
     assert "1 of 2 kernels" in words
     assert [each["status"] for each in written["records"]] == ["passed", fault.split(":")[0]]
 
 
-def test_variants_that_cannot_be_named_are_a_finding(command):
+def test_a_long_name_has_a_line_of_its_own(command):
+    name = "a kernel with a name of more than thirty-four characters"
+    _, words, _ = command("honest", name=name)
+    lines = words.splitlines()
+    assert name in lines
+    assert "memory" in lines[lines.index(name) + 1]
+    assert lines[lines.index(name) + 1].startswith(" " * 34)
+    assert max(map(len, lines)) <= 80
+
+
+def test_an_error_in_variants_is_reported(command):
     status, words, written = command("honest", nonsense=1)
     assert status == 1
     assert "TypeError" in words
     assert written["records"][0]["status"] == "error"
 
 
-def test_what_is_no_variant_is_a_finding():
+def test_a_wrong_type_of_variant_is_reported():
     one = implementation("ours", variants=lambda: ["a word"])
     (finding,) = cli_inspect._inspected(one, architecture("sm_90"), plain_console())
     assert finding.status == "error"
@@ -278,7 +293,7 @@ def test_an_unknown_architecture_names_the_argument(capsys):
     assert "unknown arch 'sm_12'" in capsys.readouterr().err
 
 
-def test_missing_tools_are_told_with_the_way_to_get_them(monkeypatch, capsys, tmp_path):
+def test_missing_tools_are_reported_with_the_way_to_install_them(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sass_tools.importlib.util, "find_spec", lambda name: None)
     for name in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -289,7 +304,7 @@ def test_missing_tools_are_told_with_the_way_to_get_them(monkeypatch, capsys, tm
     assert "nvdisasm was not found: it comes with Triton (pip install triton)" in capsys.readouterr().err
 
 
-def test_the_toolkit_serves_too(monkeypatch, tmp_path):
+def test_tools_of_the_toolkit_are_found(monkeypatch, tmp_path):
     program = tmp_path / "bin" / "nvdisasm"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nexit 3\n")

@@ -1,4 +1,4 @@
-"""Reading machine code: small listings as nvdisasm prints them, one thing in each."""
+"""The parser of machine code, on small listings in the form of nvdisasm."""
 
 import pytest
 from boltzbench.harness.inspection.pipes import CATEGORIES, RATES, category, clocks, mix
@@ -62,16 +62,16 @@ VECTORS_AND_REST = """
         /*00e0*/              @!P3 BRA `(.L_x_0) ;
         /*00f0*/                   EXIT ;
 """
-"""Rows in a loop, in it a loop over vectors, with a branch, and one over what is left."""
+"""A loop over rows around two loops: one over vectors, with a branch, and one over the tail."""
 
 
-def test_instructions_are_read_in_full():
+def test_all_parts_of_instructions_are_parsed():
     first, *_, last = code(VECTORS_AND_REST).blocks[2].instructions
     assert first == Instruction("LDG", ("E", "128", "CONSTANT"), "", "R4, desc[UR4][R2.64]")
     assert (last.predicate, last.opcode, last.target) == ("!P2", "BRA", ".L_x_3")
 
 
-def test_loops_are_found_with_what_they_hold():
+def test_loops_and_their_bodies_are_found():
     loops = code(VECTORS_AND_REST).loops
     assert loops == {1: frozenset({1, 2, 3, 4, 5, 6}), 2: frozenset({2, 3, 4}), 5: frozenset({5})}
 
@@ -131,7 +131,7 @@ def test_a_correction_in_a_loop_of_its_own_is_not_the_inner_loop():
     assert "LDG.E.128" in names(path.accesses)
 
 
-def test_a_product_is_the_inner_loop_and_not_the_copy_in_it():
+def test_the_inner_loop_is_the_product_and_not_the_copy_in_it():
     path = code("""
 .L_x_0:
         /*0000*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
@@ -151,7 +151,7 @@ def test_a_product_is_the_inner_loop_and_not_the_copy_in_it():
     assert path.nested
 
 
-def test_a_product_of_matrices_is_the_inner_loop_however_short_and_whatever_others_move():
+def test_a_loop_with_matrix_products_is_the_inner_loop_however_short():
     long = "\n".join(
         f"        /*{16 * n + 256:04x}*/                   STG.E.128 desc[UR4][R6.64], R8 ;" for n in range(99)
     )
@@ -170,7 +170,7 @@ def test_a_product_of_matrices_is_the_inner_loop_however_short_and_whatever_othe
     assert len(path.instructions) == 3
 
 
-def test_code_placed_behind_the_end_is_no_loop_for_jumping_back():
+def test_a_jump_back_from_code_after_the_end_is_no_loop():
     function = code("""
         /*0000*/               @P0 BRA `(.L_x_1) ;
 .L_x_0:
@@ -184,7 +184,7 @@ def test_code_placed_behind_the_end_is_no_loop_for_jumping_back():
     assert "FADD" in names(function.hot_path().instructions)
 
 
-def test_threads_that_part_meet_where_it_was_agreed():
+def test_diverged_threads_reconverge_at_the_label_of_bssy():
     function = code("""
         /*0000*/                   BSSY.RECONVERGENT B0, `(.L_x_1) ;
         /*0010*/               @P0 BRA `(.L_x_0) ;
@@ -242,7 +242,7 @@ def test_several_kernels_of_a_file():
         ("BRA.U", "other"),
     ],
 )
-def test_what_an_instruction_is_for(line, wanted):
+def test_the_category_of_an_instruction(line, wanted):
     opcode, *modifiers = line.split(".")
     assert category(Instruction(opcode, tuple(modifiers))) == wanted
     assert wanted in CATEGORIES
@@ -260,7 +260,7 @@ def made_of(*lines: str) -> list[Instruction]:
 HOPPER = {pipe: rates[1] for pipe, rates in RATES.items()}
 
 
-def test_each_pipe_takes_its_clocks():
+def test_clocks_of_each_pipe():
     found = clocks(made_of("FFMA", "MUFU.EX2", "LOP3.LUT", "LDS.128", "SHFL.BFLY", "F2F.F32.F64", "DFMA"), HOPPER)
     assert found == {
         "issue": 7 / 128,
@@ -282,7 +282,7 @@ def test_a_product_of_integers_takes_the_fma_pipe_too_and_a_wide_one_twice():
 
 
 def test_two_exponentials_for_each_16_bit_element_cannot_keep_up_with_memory():
-    """The figure of the literature for an H200: 103 % of the special function units at 4.3 TB/s."""
+    """The published number for an H200: 103 % of the special function units at 4.3 TB/s."""
     seconds = clocks(made_of("MUFU.EX2", "MUFU.EX2"), HOPPER)["mufu"] / (132 * 1.98e9)
     assert seconds * 4.3e12 / 2 == pytest.approx(1.03, abs=0.005)
 

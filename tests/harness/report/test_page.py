@@ -1,4 +1,4 @@
-"""What `report` writes, read back with parsers: every claim of a run is there, and nothing gets out of its place."""
+"""The outputs of `report`, read back with parsers: they contain everything in a run, with all texts escaped."""
 
 import csv
 import html.parser
@@ -13,8 +13,8 @@ import plotly.graph_objects
 import pytest
 from boltzbench.harness import Status
 from boltzbench.harness.api.records import DeviceState, Measurement, Record, Run
-from boltzbench.harness.report import figures as report_figures
 from boltzbench.harness.report import page as report
+from boltzbench.harness.report import plot_parts, roofline_plot, timing_plots
 from boltzbench.harness.report import rows as report_rows
 
 HOSTILE = "<script>alert(1)</script> \"quotes\" 'and' & </script><!-- `|` *x*"
@@ -59,7 +59,7 @@ TIMED = run(
 
 
 class Page(html.parser.HTMLParser):
-    """The page as a browser would take it apart: elements with attributes, text outside scripts, scripts."""
+    """The page as a browser parses it: elements with attributes, text outside scripts, scripts."""
 
     def __init__(self, text):
         super().__init__()
@@ -130,7 +130,7 @@ def test_a_mode_is_compared_with_the_same_mode():
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf, None])
-def test_ratios_that_say_nothing_are_not_given(bad):
+def test_meaningless_ratios_are_none(bad):
     assert report_rows.ratio(bad, 1.0) is None
     assert report_rows.ratio(1.0, bad) is None
     assert report_rows.ratio(3.0, 2.0) == 1.5
@@ -144,7 +144,7 @@ def test_percent(share, words):
     assert report_rows.percent(share) == words
 
 
-def test_html_has_every_figure():
+def test_html_has_every_number():
     found = page(TIMED).records()
     assert [row["median"] for row in found] == ["4.00 ms", "3.50 ms", "1.00 ms", "40.0 ms", "8.00 ms"]
     row = found[2]
@@ -154,11 +154,11 @@ def test_html_has_every_figure():
     assert row["B/s"] == "8.00 GB/s"
     assert row["flop/s"] == "4.00 Gflop/s"
     assert row["share of limit"] == "87.5 % read"
-    assert row["speed over torch"] == "4.00"
-    assert "time over earlier" not in row
+    assert row["speedup over torch"] == "4.00"
+    assert "time / earlier" not in row
 
 
-def test_html_says_what_ran_where():
+def test_html_describes_the_environment():
     words = page(TIMED).text
     for each in ("Synthetic GPU (cuda:0)", "abc123", "read 4.00 TB/s", "philox 1.60 Twords/s", "12.5 s", "1.50 µs"):
         assert each in words
@@ -175,16 +175,16 @@ def test_a_dirty_source_an_incomplete_run_and_problems_are_marked():
     assert "abc123 with uncommitted changes" in words
     assert "Incomplete" in words
     assert "Plugin problem: plugin x: boom" in words
-    assert words.index("b.json is damaged") < words.index("What ran where")
+    assert words.index("b.json is damaged") < words.index("Uncommitted changes")
 
 
-def test_a_cpu_run_says_so_and_why_kernels_have_no_figure():
+def test_a_cpu_run_is_marked_and_explains_why_kernels_are_not_timed():
     cpu = run(record("torch", measurement(mode="hot")), record("triton", untimed="interpreted on a CPU"), device="cpu")
     for words in (page(cpu).text, report.markdown([("here", cpu)])):
         assert "Abacus (cpu)" in words
-        assert "no figure of it says anything about a GPU" in words
+        assert "these times say nothing about a GPU" in words
     found = page(cpu)
-    assert "No figure for triton: interpreted on a CPU" in found.text
+    assert "Not timed: triton: interpreted on a CPU" in found.text
     assert [(row["implementation"], row["median"]) for row in found.records()] == [
         ("torch", "2.00 ms"),
         ("triton torch", ""),
@@ -206,11 +206,11 @@ def test_the_matrix_of_agreement_counts_and_failures_are_in_full():
     assert "y[3] is 7" in found.text
     assert "error 2.5, bound 1e-06" in found.text
     assert "double cupy unavailable: no cupy here" in found.text
-    assert "Nothing of this operation was timed" in found.text
+    assert "No case of this operation was timed" in found.text
     assert found.data == {"figures": [], "samples": []}
 
 
-def test_suspicions_throttling_and_noise_are_plain_to_see():
+def test_suspicions_throttling_and_noise_are_shown():
     states = (DeviceState(0), DeviceState(1, throttled=("power cap",)), DeviceState(2, throttled=("power cap", "heat")))
     each = measurement(suspicions=("faster than memory",), states=states, stopped="limit", noise=0.02)
     found = page(run(record("torch", each), record("triton", measurement())))
@@ -222,7 +222,7 @@ def test_suspicions_throttling_and_noise_are_plain_to_see():
     assert found.data["samples"][0]["throttled"] == [[1, 2], [2, 3]]
 
 
-def test_samples_are_in_the_page_with_what_was_made_of_them():
+def test_samples_are_in_the_page_with_their_percentiles():
     found = page(TIMED)
     assert len(found.data["samples"]) == 5
     samples = found.data["samples"][2]
@@ -245,7 +245,7 @@ def test_nothing_is_loaded():
     assert policy.startswith("default-src 'none'")
 
 
-def test_what_comes_from_plugins_cannot_leave_its_place():
+def test_texts_of_plugins_are_escaped():
     hostile = record(HOSTILE, measurement(unit=HOSTILE, suspicions=(HOSTILE,)), case=HOSTILE, operation=HOSTILE)
     failed = record("bad", status=Status.ERROR, message=HOSTILE, case=HOSTILE)
     whole = run(hostile, failed, problems=(HOSTILE,), environment={HOSTILE: HOSTILE, "gpu": {"name": HOSTILE}})
@@ -259,7 +259,7 @@ def test_what_comes_from_plugins_cannot_leave_its_place():
     assert "<script>" not in found.data["figures"][0]["data"][0]["hovertext"][0]  # plotly.js reads tags in it
 
 
-def test_every_figure_is_one_that_plotly_knows():
+def test_every_figure_is_valid_for_plotly():
     earlier = run(record("triton", measurement(0.9e-3)))
     figures = page(TIMED, replace(TIMED, ceilings={}), against=("then", earlier)).data["figures"]
     assert len(figures) == 4
@@ -269,7 +269,7 @@ def test_every_figure_is_one_that_plotly_knows():
 
 def throughput(*records, several=False):
     rows = report_rows.rows([("now", run(*records))])
-    return report_figures.throughput(rows, report_figures.styles(row.record.implementation for row in rows), several)
+    return timing_plots.throughput(rows, plot_parts.styles(row.record.implementation for row in rows), several)
 
 
 def test_throughput_against_size_has_a_line_for_each_implementation():
@@ -287,7 +287,7 @@ def test_throughput_against_size_has_a_line_for_each_implementation():
     assert "n=1000 float32" in cold["hovertext"][0]
 
 
-def test_sizes_of_a_constant_product_are_told_apart_by_one_size_and_bytes():
+def test_sizes_of_a_constant_product_are_shown_by_one_size_in_bytes():
     shapes = [{"rows": 1024 // columns, "columns": columns} for columns in (1, 32, 1024)]
     (figure,) = throughput(*(record("torch", measurement(), case=str(sizes), sizes=sizes) for sizes in shapes))
     assert figure["data"][0]["x"] == [1, 32, 1024]
@@ -308,8 +308,8 @@ def test_variants_and_dtypes_have_figures_of_their_own_and_single_sizes_share_on
     assert figures[-1]["data"][0]["mode"] == "markers"
 
 
-def test_no_two_implementations_are_told_apart_by_colour_alone():
-    styles = report_figures.styles(map(str, range(60)))
+def test_no_two_implementations_differ_by_colour_alone():
+    styles = plot_parts.styles(map(str, range(60)))
     looks = {(each["symbol"], each["colour"]) for each in styles.values()}
     assert len(looks) == 60
     first = list(styles.values())[:7]
@@ -318,12 +318,12 @@ def test_no_two_implementations_are_told_apart_by_colour_alone():
     assert len({each["dash"] for each in first[:6]}) == 6
 
 
-def test_the_roofline_has_the_kernels_and_only_the_roofs_that_were_measured():
+def test_the_roofline_has_the_kernels_and_only_measured_ceilings():
     rows = report_rows.rows([("now", TIMED)])
-    styles = report_figures.styles(["torch", "triton"])
-    span = report_figures.intensity_span(rows, TIMED.ceilings)
+    styles = plot_parts.styles(["torch", "triton"])
+    span = roofline_plot.intensity_span(rows, TIMED.ceilings)
     assert span[0] < 0.5 < 8e14 / 3.9e12 < span[1]
-    figure = report_figures.roofline(rows, TIMED.ceilings, styles, span)
+    figure = roofline_plot.roofline(rows, TIMED.ceilings, styles, span)
     roofs = {each["name"]: each for each in figure["data"] if each["mode"] == "lines+text"}
     assert sorted(roofs) == ["bfloat16 matrix", "copy", "fma", "read"]
     assert roofs["read"]["y"][0] == pytest.approx(span[0] * 4e12)
@@ -331,20 +331,20 @@ def test_the_roofline_has_the_kernels_and_only_the_roofs_that_were_measured():
     assert [roofs["read"]["text"][1], roofs["copy"]["text"][1]] == ["read, copy", ""]
     points = [each for each in figure["data"] if each["mode"] == "markers"]
     assert [(each["name"], each["x"][0], each["y"][0]) for each in points][2] == ("triton", 0.5, 4e9)
-    bare = report_figures.roofline(rows, {}, styles, report_figures.intensity_span(rows, {}))
+    bare = roofline_plot.roofline(rows, {}, styles, roofline_plot.intensity_span(rows, {}))
     assert [each["mode"] for each in bare["data"]] == ["markers"] * 3
 
 
 def test_without_operations_or_bytes_there_is_no_roofline():
     found = page(run(record("torch", measurement(flops_per_second=0.0))))
-    assert "No figure here has both operations and bytes" in found.text
+    assert "A roofline needs measurements with both operations/s and bytes/s" in found.text
     assert len(found.data["figures"]) == 1
 
 
 def test_the_earlier_run_is_compared_and_another_device_named():
     earlier = run(record("triton", measurement(0.5e-3)), environment={"gpu": {"name": "Other GPU"}})
     found = page(TIMED, against=("last week", earlier))
-    assert [row["time over earlier"] for row in found.records()] == ["", "", "2.000", "", ""]
+    assert [row["time / earlier"] for row in found.records()] == ["", "", "2.000", "", ""]
     (compared,) = [table for table in found.tables.values() if table[0][-1] == "ratio"]
     assert compared[1:] == [["double", "triton", "n=1000 float32", "cold", "500 µs", "1.00 ms", "2.000"]]
     assert "run 1 was measured on another device: Synthetic GPU (cuda:0)" in found.text
@@ -353,11 +353,11 @@ def test_the_earlier_run_is_compared_and_another_device_named():
 
 def test_an_earlier_run_without_common_cases():
     found = page(TIMED, against=("last week", run()))
-    assert "No case was timed in both" in found.text
-    assert "No case was timed in both" in report.markdown([("now", TIMED)], against=("last week", run()))
+    assert "No case was timed in both runs" in found.text
+    assert "No case was timed in both runs" in report.markdown([("now", TIMED)], against=("last week", run()))
 
 
-def test_several_runs_are_told_apart():
+def test_several_runs_are_distinguished():
     found = page(TIMED, replace(TIMED, ceilings={}))
     assert [row["run"] for row in found.records()] == ["run 1"] * 5 + ["run 2"] * 5
     lines = found.data["figures"][0]["data"]
@@ -365,18 +365,18 @@ def test_several_runs_are_told_apart():
         "torch, run 1", "triton, run 1", "torch, run 2", "triton, run 2",
     ]  # fmt: skip
     assert lines[0]["line"]["dash"] != lines[3]["line"]["dash"]
-    assert "No ceiling of this device was measured" in found.text
+    assert "The run measured no ceilings of this device" in found.text
 
 
 def test_an_empty_run_and_no_run_at_all():
-    assert "This run has no record" in page(run()).text
+    assert "This run has no records" in page(run()).text
     assert page(run()).tables["table"][1:] == []
     assert "No run could be read" in page(problems=["a.json is damaged"]).text
     assert "No run could be read" in report.markdown([], problems=["a.json is damaged"])
-    assert "This run has no record" in report.markdown([("now", run())])
+    assert "This run has no records" in report.markdown([("now", run())])
 
 
-def test_what_is_not_finite_is_shown_and_not_drawn():
+def test_non_finite_values_are_shown_but_not_drawn():
     odd = measurement(
         samples=(math.nan, math.inf, 1.0),
         p90=math.inf,
@@ -435,11 +435,11 @@ def test_markdown_tables_are_whole():
     assert dict(zip(figures[0], figures[4], strict=True)) == {
         "run": "now", "case": "n=1000 float32", "implementation": "triton", "mode": "cold", "median": "1.00 ms",
         "p10 to p90": "900 µs to 1.50 ms", "throughput": "1.00 M rows/s", "B/s": "8.00 GB/s",
-        "speed over torch": "4.00", "share of limit": "87.5 % read", "time over earlier": "1.00", "warnings": "",
+        "speedup over torch": "4.00", "share of limit": "87.5 % read", "time / earlier": "1.00", "warnings": "",
     }  # fmt: skip
 
 
-def test_markdown_tells_failures_and_incomplete_runs():
+def test_markdown_shows_failures_and_incomplete_runs():
     text = report.markdown([("now", replace(FAILED, status="incomplete"))], problems=["b.json is damaged"])
     assert "**Incomplete:**" in text
     assert "**Not in this report:** b.json is damaged" in text

@@ -1,4 +1,4 @@
-"""The report's page in headless Chromium, cut off from the network: it draws, filters, sorts, shows samples, prints."""
+"""The report's page in headless Chromium without network: it draws, filters, sorts, shows samples, prints."""
 
 import base64
 import importlib.util
@@ -32,7 +32,7 @@ ARGUMENTS = (
 
 
 def synthetic():
-    """Made-up figures in an order that no column sorts: three sizes, two implementations, a failure, a warning."""
+    """A synthetic run, unsorted in every column: three sizes, two implementations, a failure, a warning."""
     records = []
     for n, milliseconds in ((1 << 20, 9), (1 << 10, 10), (1 << 15, 1)):
         for name, factor in (("torch", 4), ("a_rather_long_implementation", 1)):
@@ -79,7 +79,7 @@ def driver():
 
 
 class Browser:
-    """The page as it is shown at one width and in one colour scheme, and what the browser logged meanwhile."""
+    """The page at one width and in one colour scheme, with the logs of the browser."""
 
     def __init__(self, driver, file, width, scheme):
         self.driver = driver
@@ -90,7 +90,7 @@ class Browser:
         for kind in ("browser", "performance"):
             driver.get_log(kind)
         driver.get(Path(file).as_uri())
-        # Two frames, in which plotly.js finishes what it put off.
+        # plotly.js finishes its deferred work within two frames.
         driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
     def js(self, code, *arguments):
@@ -137,7 +137,7 @@ def browse(driver, file):
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_loads_draws_everything_and_asks_for_nothing(browse, file, width, scheme):
+def test_the_page_draws_everything_and_requests_nothing(browse, file, width, scheme):
     page = browse(width, scheme)
     assert page.driver.get_log("browser") == []
     plots = page.all("[data-figure]")
@@ -148,7 +148,7 @@ def test_the_page_loads_draws_everything_and_asks_for_nothing(browse, file, widt
     assert page.js("return document.documentElement.scrollWidth") <= width
 
 
-def test_a_page_that_asks_or_throws_is_noticed(browse, file, tmp_path):
+def test_requests_and_errors_of_a_page_are_detected(browse, file, tmp_path):
     broken = tmp_path / "broken.html"
     text = file.read_text()
     broken.write_text(
@@ -160,7 +160,7 @@ def test_a_page_that_asks_or_throws_is_noticed(browse, file, tmp_path):
     assert "http://nowhere.invalid/x.png" in page.requested()
 
 
-def test_the_policy_of_the_page_lets_nothing_out(browse, file, tmp_path):
+def test_the_policy_of_the_page_blocks_requests(browse, file, tmp_path):
     leaking = tmp_path / "leaking.html"
     leaking.write_text(file.read_text() + "<img src='http://nowhere.invalid/x.png'>")
     page = browse(page=leaking)
@@ -235,7 +235,7 @@ def test_samples_are_drawn_on_demand(browse, width):
     assert page.driver.get_log("browser") == []
 
 
-def test_throughput_can_be_counted_otherwise(browse):
+def test_the_unit_of_throughput_can_be_chosen(browse):
     page = browse()
     read = "return document.querySelector('.throughput [data-figure]').data[0].y"
     items = page.js(read)
@@ -263,7 +263,7 @@ def test_page_and_plots_follow_the_colour_scheme(browse, scheme, dark):
     assert 0.05 < abs(luminance(grid) - luminance(ground)) < 0.3
 
 
-def test_print_is_light_whole_and_without_controls(browse):
+def test_print_is_light_complete_and_without_controls(browse):
     page = browse(scheme="dark")
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert luminance(page.js("return getComputedStyle(document.body).backgroundColor")) > 0.9

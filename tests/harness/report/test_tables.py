@@ -119,7 +119,7 @@ def test_bench_tables_show_times_rates_or_why_not():
     )
     lines = shown.splitlines()
     assert lines[0] == "double (rows; cold and hot)"
-    assert lines[1].split() == ["implementation", "agreement", "median", "p10..p90", "items/s", "GB/s", "of", "limit"]
+    assert lines[1].split() == ["implementation", "status", "median", "p10..p90", "items/s", "GB/s", "of", "limit"]
     assert lines[2] == "n=3 float32"
     found = {line.split()[0]: line.split() for line in lines[3:6]}
     assert list(found) == ["torch", "cupy", "triton"], "that of torch comes first"
@@ -159,13 +159,13 @@ def test_long_names_fold_at_80_columns(unit):
     records.append(record("torch", case=LONG, purpose="real", measurements=(measurement(1.0, unit="other units"),)))
     assert "why" in text(tables.check_summary(records))
     assert "990000" in text(tables.bench_tables(records))
-    shown = text(tables.failures(records))
+    shown = text(tables.failure_details(records))
     assert shown.count("why") == 50 * (len(Status) - 2)
 
 
 def test_failures_are_shown_in_full():
     shown = text(
-        tables.failures(
+        tables.failure_details(
             [
                 record(),
                 record("gone", Status.UNAVAILABLE),
@@ -215,7 +215,7 @@ def test_failures_are_shown_in_full():
     ],
 )
 def test_the_closing_line(records, problems, line):
-    assert tables.verdict(records, problems) == line
+    assert tables.closing_line(records, problems) == line
 
 
 def test_the_list_of_operations():
@@ -234,7 +234,7 @@ def test_the_list_of_operations():
         ("double", "torch"): {"cpu": None, "cuda": "no GPU"},
         ("double", "cupy"): {"cpu": "no compiler", "cuda": "no GPU"},
     }
-    shown = text(list_tables.operations_list(registry, reasons))
+    shown = text(list_tables.list_tables(registry, reasons))
     for line in (
         "y = 2 x",
         "map defined by fake (distribution 1.2); source: arithmetic",
@@ -254,7 +254,7 @@ def test_the_list_of_operations():
     assert ["fake", "distribution", "1.2", "fake_module"] in words
 
 
-def test_limits_overheads_and_where_the_time_went():
+def test_limits_overheads_and_phases():
     run = Run(
         2, "complete", {}, (),
         ceilings={"copy": 1.03e10, "philox": 2e9},
@@ -262,7 +262,7 @@ def test_limits_overheads_and_where_the_time_went():
         seconds={"check": 1.25, "sampling": 61.0},
     )  # fmt: skip
     assert text(tables.limits(run)).splitlines() == [
-        "measuring costs: timer 41.0 ns",
+        "measurement overhead: timer 41.0 ns",
         "limits of this device: copy 10.3 GB/s, philox 2.00 Gwords/s",
         "time spent: check 1.2 s, sampling 61.0 s",
     ]

@@ -68,20 +68,20 @@ def test_a_clear_ratio(factor, verdict, status):
     assert pair.notes == ()
 
 
-def test_the_bound_counts():
+def test_a_slowdown_within_the_bound_is_allowed():
     slower = run(record(times(1.10)))
     assert exit_status(compare(run(record(times(1.0))), slower, bound=0.2)) == 0
     assert exit_status(compare(run(record(times(1.0))), slower, bound=0.0)) == 1
 
 
-def test_noise_hides_a_slowdown_and_says_so():
+def test_a_slowdown_hidden_by_noise_gets_a_note():
     noisy = (0.6, 1.7, 0.8, 1.3, 1.0, 0.7, 1.2, 1.9)
     found = compare(run(record(times(1.0, noisy))), run(record(times(1.1, noisy))), bound=0.05)
     assert only(found).verdict is Verdict.SAME
     assert only(found).notes == ("may be slower by more than 5 %",)
 
 
-def test_recorded_noise_and_the_difference_of_runs_widen_the_interval():
+def test_recorded_noise_and_variation_between_runs_widen_the_interval():
     constant = [2.0] * 50
     plain = only(compare(run(record(measurement(constant))), run(record(measurement(constant))), bound=0.05))
     assert plain.high - 1 == pytest.approx(1.96 * math.sqrt(2) * module.BETWEEN_RUNS, rel=0.02)
@@ -89,7 +89,7 @@ def test_recorded_noise_and_the_difference_of_runs_widen_the_interval():
     assert only(compare(noisy, noisy, bound=0.05)).high > 1.08
 
 
-def test_each_mode_by_itself():
+def test_modes_are_compared_separately():
     base = run(record(times(1.0), dataclasses.replace(times(2.0), mode="cold")))
     new = run(record(times(1.0), dataclasses.replace(times(4.0), mode="cold")))
     assert [(p.mode, p.verdict) for p in compare(base, new, bound=0.05).pairs] == [
@@ -102,7 +102,7 @@ def test_each_mode_by_itself():
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.PASSED])
-def test_what_passed_and_does_not_now_is_a_regression(status):
+def test_a_case_that_no_longer_passes_is_a_regression(status):
     new = run(record(status=status, message="why"))
     found = compare(run(record(times(1.0))), new, bound=0.05)
     assert (only(found).verdict, only(found).notes) == (Verdict.FAILED, (f"{status}: why",))
@@ -112,7 +112,7 @@ def test_what_passed_and_does_not_now_is_a_regression(status):
     assert exit_status(better) == 0
 
 
-def test_cases_of_one_run_only_are_told():
+def test_cases_in_only_one_run_are_listed():
     base = run(record(times(1.0)), record(times(1.0), case="n=4"))
     new = run(record(times(1.0)), record(times(1.0), implementation="triton"))
     found = compare(base, new, bound=0.05)
@@ -150,7 +150,7 @@ GPU = {"name": "H200", "uuid": "1", "driver": "580"}
     [{"cpu": "Xeon"}, {"threads": 8}, {"cores": 2}, {"gpu": GPU, "device": "cuda:0"}],
     ids=str,
 )
-def test_different_devices_are_refused_unless_asked_for(change):
+def test_different_devices_are_refused_without_any_device(change):
     base, new = run(record(times(1.0))), run(record(times(1.0)), **change)
     with pytest.raises(DifferentDevices, match=r"base ran on the CPU EPYC .*--any-device"):
         compare(base, new, bound=0.05)
@@ -158,7 +158,7 @@ def test_different_devices_are_refused_unless_asked_for(change):
                compare(base, new, bound=0.05, any_device=True).notes)  # fmt: skip
 
 
-def test_another_card_of_the_same_kind_is_told_and_not_refused():
+def test_another_card_of_the_same_kind_gets_a_note():
     base = run(record(times(1.0)), gpu=GPU)
     new = run(record(times(1.0)), gpu={**GPU, "uuid": "2", "driver": "581"}, cpu="Xeon", torch="3", status="incomplete")
     assert compare(base, new, bound=0.05).notes == (
@@ -180,7 +180,7 @@ def test_doubtful_measurements_are_marked():
 
 
 @pytest.mark.parametrize("samples", [(1.0,), (1.0, math.inf), (1.0, 0.0), (1.0, math.nan)])
-def test_samples_that_are_not_times_are_not_compared(samples):
+def test_invalid_samples_are_not_compared(samples):
     found = compare(run(record(times(1.0))), run(record(measurement(samples))), bound=0.05)
     assert only(found).verdict is Verdict.UNCLEAR
     assert exit_status(found) == 0
@@ -193,7 +193,7 @@ def test_holm():
 
 
 def synthetic(generator, cases, *, factor=1.0, drift=0.0, samples=30, sigma=0.1, alike=0.0):
-    """Lognormal samples, neighbours correlated by ``alike``, the whole of a case off by up to ``drift``."""
+    """Lognormal samples with correlation ``alike`` of neighbours, and a shift of the whole case of up to ``drift``."""
     records = []
     for case in range(cases):
         normal = generator.standard_normal(samples)
@@ -213,14 +213,14 @@ def synthetic(generator, cases, *, factor=1.0, drift=0.0, samples=30, sigma=0.1,
     ],
 )
 def test_false_alarms_of_200_comparisons_of_the_same_code(bound, noise):
-    """At most the stated 5 % of them exit with 1, each over four cases."""
+    """At most the stated 5 % of the comparisons, each of four cases, exit with 1."""
     generator = np.random.default_rng(5)
     runs = [[synthetic(generator, 4, **noise) for _ in range(2)] for _ in range(200)]
     alarms = sum(exit_status(compare(base, new, bound=bound)) for base, new in runs)
     assert alarms <= 10
 
 
-def test_a_tenth_slower_is_found():
+def test_a_slowdown_of_ten_percent_is_detected():
     generator = np.random.default_rng(6)
     found = [
         compare(synthetic(generator, 6, sigma=0.03), synthetic(generator, 6, sigma=0.03, factor=1.10), bound=0.05)
@@ -244,7 +244,7 @@ def test_a_bound(text, bound):
 
 
 @pytest.mark.parametrize("text", ["5", "0.05", "-1%", "%", "", "x%", "5%%", "nan%", "inf%"])
-def test_a_bound_that_is_none(text):
+def test_an_invalid_bound(text):
     with pytest.raises(ValueError, match="--fail-over takes a percentage of at least 0, such as 5%: got '") as caught:
         parse_bound(text)
     assert repr(text) in str(caught.value)
@@ -280,19 +280,19 @@ def test_the_table_fits_and_begins_with_the_regressions():
     ]
     assert places == sorted(places)
     assert " ".join(text[text.index("Regression") :].split()) == (
-        "Regression beyond noise and 5 %. 3 compared in time: 1 slower, 1 faster, 1 without a difference; "
-        "1 that passed before fail now, 0 pass now that did not, 0 pass in both."
+        "Regression beyond noise and 5 %. 3 timings compared: 1 slower, 1 faster, 1 without a difference; "
+        "newly failing: 1, newly passing: 0, passing in both runs: 0."
     )
 
 
 def test_the_closing_line_without_a_regression():
     same = run(record(times(1.0)))
     assert " ".join(printed(compare(same, same, bound=0.0)).split()).endswith(
-        "No regression beyond noise and 0 %. 1 compared in time: 0 slower, 0 faster, 1 without a difference."
+        "No regression beyond noise and 0 %. 1 timing compared: 0 slower, 0 faster, 1 without a difference."
     )
     checked = run(record(purpose="check"))
     assert " ".join(printed(compare(checked, checked, bound=0.05)).split()) == (
-        "No regression beyond noise and 5 %. 0 that passed before fail now, 0 pass now that did not, 1 pass in both."
+        "No regression beyond noise and 5 %. newly failing: 0, newly passing: 0, passing in both runs: 1."
     )
 
 

@@ -59,11 +59,11 @@ def nvidia_smi(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
 
-def test_auto_is_the_gpu_if_there_is_one(two_gpus):
+def test_auto_is_a_usable_gpu(two_gpus):
     assert resolve_device(None) == resolve_device("auto") == torch.device("cuda:0")
 
 
-def test_auto_is_the_cpu_if_there_is_none(no_gpu):
+def test_auto_is_the_cpu_without_a_gpu(no_gpu):
     assert resolve_device(None) == resolve_device("auto") == CPU
 
 
@@ -172,11 +172,11 @@ RUN = {"device": "cuda:0", "gpu": GPU, "cpu": "EPYC", "cores": 8, "threads": 8, 
     ],
     ids=str,
 )
-def test_the_identity_changes_with_what_figures_depend_on(change):
+def test_the_identity_depends_on_everything_that_affects_times(change):
     assert identity({**RUN, **change}) != identity(RUN)
 
 
-def test_the_identity_leaves_out_commit_and_dirt():
+def test_the_identity_ignores_commit_and_local_changes():
     assert identity({**RUN, "commit": None, "dirty": True}) == identity(RUN)
     assert identity(dict(reversed(RUN.items()))) == identity(RUN)
 
@@ -203,7 +203,7 @@ def git(folder, *command):
     ).stdout.strip()
 
 
-def test_commit_and_dirt_of_a_checkout(tmp_path):
+def test_commit_and_local_changes_of_a_checkout(tmp_path):
     assert environment._source_state(tmp_path) == (None, None), "not a checkout"
     git(tmp_path, "init")
     assert environment._source_state(tmp_path)[0] is None, "no commit yet"

@@ -57,7 +57,7 @@ def strict(text):
     return json.loads(text, parse_constant=refuse)
 
 
-def test_json_is_strict_and_names_what_is_not_finite():
+def test_json_is_strict_and_writes_non_finite_numbers_as_strings():
     content = strict(run_to_json(RUN))
     assert list(content) == [
         *("schema", "status", "environment", "records", "problems", "ceilings", "overheads", "seconds", "command"),
@@ -77,7 +77,7 @@ def test_each_record_has_a_line_of_its_own():
     ]
 
 
-def test_what_was_written_is_read_back(tmp_path):
+def test_a_written_run_is_read_back(tmp_path):
     path = tmp_path / "run.json"
     write_text(path, run_to_json(RUN))
     back = read_run(path)
@@ -103,20 +103,20 @@ def test_the_file_is_whole_after_each_record(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [file.path.name], "no temporary file is left"
 
 
-def test_the_name_tells_time_and_device(tmp_path):
+def test_the_name_contains_time_and_device(tmp_path):
     name = ResultsFile(tmp_path / "new" / "folder", {"device": "cuda:0"}).path.name
     assert name[8] == "T"
     assert name[15:22] == "Z-cuda0"
     assert name.endswith(".json")
 
 
-def test_runs_at_once_never_share_a_name(tmp_path):
+def test_simultaneous_runs_never_share_a_name(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda _: ResultsFile(tmp_path, {"device": "cpu"}).path, range(40)))
     assert len(set(paths)) == 40
 
 
-def test_a_name_that_is_taken_is_refused(tmp_path, monkeypatch):
+def test_an_existing_file_is_never_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(results.secrets, "token_hex", lambda count: "00")
     made = []
     with pytest.raises(ResultsError, match="File exists"):
@@ -273,7 +273,7 @@ def interrupted(folder, *records):
     return file.path
 
 
-def test_a_resumed_run_keeps_what_stands_in_the_same_file(tmp_path):
+def test_a_resumed_run_keeps_valid_records_in_the_same_file(tmp_path):
     changed = dataclasses.replace(TIMED, implementation="other", source_hash="before")
     gone = dataclasses.replace(TIMED, implementation="uninstalled")
     wrong = dataclasses.replace(FAILED, implementation="sum", source_hash="s1", bound=1.0)
@@ -283,7 +283,7 @@ def test_a_resumed_run_keeps_what_stands_in_the_same_file(tmp_path):
     file = ResultsFile.resume(path, now, SOURCES)
     assert file.run == Run(SCHEMA, "incomplete", now, (TIMED, gone, wrong))
     assert file.kept == {record_key(TIMED), record_key(gone), record_key(wrong)}
-    assert file.dropped == {"the source has changed": 1, "it ended in error or timeout": 2}
+    assert file.dropped == {"the source has changed": 1, "ended in error or timeout": 2}
     file.add(dataclasses.replace(changed, source_hash="s2"))
     file.finish()
     assert read_run(path) == file.run
@@ -304,13 +304,13 @@ def test_a_resumed_run_keeps_what_stands_in_the_same_file(tmp_path):
         (dataclasses.replace(TIMED, measurements=(), purpose="check"), ["hot"], True),
     ],
 )
-def test_what_was_timed_in_fewer_modes_is_timed_again(tmp_path, record, modes, stands):
+def test_a_case_timed_in_fewer_modes_is_timed_again(tmp_path, record, modes, stands):
     file = ResultsFile.resume(interrupted(tmp_path, record), HERE, SOURCES, modes=modes)
-    assert file.dropped == ({} if stands else {"it was timed in other modes": 1})
+    assert file.dropped == ({} if stands else {"timed in other modes": 1})
     assert (record_key(record) in file.kept) is stands
 
 
-def test_the_key_is_what_was_asked_and_not_what_was_found():
+def test_the_key_depends_on_the_step_and_not_on_its_result():
     found = dataclasses.replace(TIMED, status=Status.ERROR, message="m", measurements=(), error=2.0)
     assert record_key(found) == record_key(TIMED)
     for field, other in [("operation", "o"), ("implementation", "i"), ("case", "c"), ("purpose", "real"),
@@ -322,24 +322,24 @@ def test_the_key_is_what_was_asked_and_not_what_was_found():
     ("change", "words"),
     [
         ({"device": "cpu", "gpu": None}, "device was cuda:0, is cpu; gpu uuid was 1234, is None"),
-        ({"gpu": {**GPU, "uuid": "99"}}, "another environment: gpu uuid was 1234, is 99"),
+        ({"gpu": {**GPU, "uuid": "99"}}, "the environment differs: gpu uuid was 1234, is 99"),
         ({"gpu": {**GPU, "driver": "581"}}, "gpu driver was 580, is 581"),
         ({"torch": "2.12"}, "torch was 2.11, is 2.12"),
         ({"harness": "abd"}, "harness was abc, is abd"),
     ],
 )
-def test_a_run_of_another_environment_is_not_resumed(tmp_path, change, words):
+def test_a_run_in_another_environment_is_not_resumed(tmp_path, change, words):
     path = interrupted(tmp_path, TIMED)
     before = path.read_bytes()
     with pytest.raises(ResultsError) as caught:
         ResultsFile.resume(path, {**HERE, **change}, SOURCES)
-    assert f"cannot resume {path}: another environment: " in str(caught.value)
+    assert f"cannot resume {path}: the environment differs: " in str(caught.value)
     assert words in str(caught.value)
     assert path.read_bytes() == before
     ResultsFile.resume(path, HERE, SOURCES).close()
 
 
-def test_what_cannot_be_resumed_is_named(tmp_path):
+def test_a_file_that_cannot_be_resumed_is_named(tmp_path):
     file = ResultsFile(tmp_path, HERE)
     file.finish()
     with pytest.raises(ResultsError, match=rf"cannot resume {file.path}: the run is complete"):
@@ -364,7 +364,7 @@ def test_a_run_that_is_being_written_is_not_resumed(tmp_path):
     assert resumed.run.records == (TIMED, TIMED)
 
 
-def test_a_lock_on_a_file_that_was_just_replaced_counts_for_nothing(tmp_path, monkeypatch):
+def test_a_lock_on_a_replaced_file_is_ignored(tmp_path, monkeypatch):
     file = ResultsFile(tmp_path, HERE)
     lock = results._lock
     calls = []
@@ -381,7 +381,7 @@ def test_a_lock_on_a_file_that_was_just_replaced_counts_for_nothing(tmp_path, mo
     assert len(calls) == 3
 
 
-def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_works(tmp_path, monkeypatch):
     def none(file, operation):
         raise OSError(38, "Function not implemented")
 
@@ -390,7 +390,7 @@ def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypat
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_belongs_to_the_whole_run_is_added_to(tmp_path):
+def test_values_of_the_whole_run_are_merged(tmp_path):
     file = ResultsFile(tmp_path, HERE)
     file.update(ceilings={"read": 3.0, "fma": math.inf}, seconds={"checking": 1.0}, problems=("one", "two"))
     file.update(overheads={"event": 1e-6}, seconds={"checking": 2.0, "timing": 4.0}, command=ASKED)
@@ -407,7 +407,7 @@ def asked(count):
 
 
 def go_on(path, count, done):
-    """A process: what is not in the file yet is added, and one byte sent for each record after it was."""
+    """A process that adds the missing records and sends one byte after each."""
     file = ResultsFile.resume(path, HERE, SOURCES)
     for record in asked(count):
         if record_key(record) not in file.kept:
@@ -416,8 +416,8 @@ def go_on(path, count, done):
     file.finish()
 
 
-def test_a_run_killed_at_any_point_is_whole_and_is_resumed(tmp_path):
-    """Ten times kill -9 and resume; the processes are forked, since they would need seconds to import torch."""
+def test_a_run_killed_at_any_point_is_valid_and_can_resume(tmp_path):
+    """Kill with -9 and resume ten times. The processes are forked, because importing torch takes seconds."""
     count, chance = 300, random.Random(3)
     path = interrupted(tmp_path)
     finished, lasting = 0, 0

@@ -49,7 +49,7 @@ FILES = {
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of plugins and kernels, its name its own, for source hashes are kept by module."""
+    """A package of plugins and kernels with a unique name, because source hashes are cached by module."""
     name = "p" + tmp_path.name.replace("-", "_")
     for path, text in FILES.items():
         file = tmp_path / name / path
@@ -115,7 +115,7 @@ def test_nothing_is_imported_to_be_hashed(package):
     assert f"{package.name}.kernels.two" not in sys.modules
 
 
-def test_where_the_files_lie_does_not_count(tmp_path):
+def test_the_hash_ignores_where_the_files_are(tmp_path):
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a").write_text("same")
@@ -143,7 +143,7 @@ def test_partials_methods_and_callables(package):
     assert both == source_hash(functools.partial(first.prepare, inputs=second.prepare))
 
 
-def test_functions_of_one_file_may_be_made_from_different_modules(package):
+def test_functions_of_one_file_may_depend_on_different_modules(package):
     hashes(package)
     first = importlib.import_module(f"{package.name}.plugins.first")
     names = {
@@ -156,7 +156,7 @@ def test_functions_of_one_file_may_be_made_from_different_modules(package):
     assert names["no such name"] == names["prepare"] | names["other"], "then all imports count"
 
 
-def test_what_has_no_file_has_the_hash_of_its_name():
+def test_a_module_without_a_file_has_the_hash_of_its_name():
     space = {"__name__": "made_by_exec"}
     exec("def prepare(): pass", space)
     assert source_hash(space["prepare"]) == source_hash(space["prepare"]) != source_hash(len)

@@ -1,0 +1,143 @@
+"""The command `bench`: check the benchmark cases and real data, then time the implementations that agree."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..api.messages import unknown
+from ..api.operations import PRESETS, Agreement, Cost, Status
+from ..api.records import BenchOptions, Measurement
+from ..execution.plan import Mode, Purpose, Step
+from ..report.tables import bench_tables, counted, limits
+from ..report.terminal import outputs
+from ..results.environment import describe, resolve_device
+from ..results.file import ResultsError, ResultsFile, read_run, record_key, run_to_json
+from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
+from .progress import Display
+from .run_trials import carry_out, conclude, plan_steps, workers_for
+
+TIMED: tuple[Purpose, ...] = ("bench", "real")
+MODES: dict[str, tuple[Mode, ...]] = {"cold": ("cold",), "hot": ("hot",), "both": ("cold", "hot")}
+
+
+def bench(
+    context: typer.Context,
+    operations: Operations = None,
+    implementations: Implementations = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="NAME", help="smoke, quick or full; by default smoke on cpu, quick on cuda."),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", metavar="NAME", help="cold (inputs not in cache), hot, or both.")
+    ] = "cold",
+    device: Device = "auto",
+    seed: Seed = None,
+    time_limit: TimeLimit = 600.0,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results file.")] = Path("runs"),
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", help="Continue this interrupted run with its own options."),
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Check benchmark cases and real data, then time what agrees; each implementation has its own process."""
+    with outputs(json_file) as (console, write_json):
+        place = resolve_device(device)
+        chosen = BenchOptions(
+            operations=tuple(operations or ()),
+            implementations=tuple(implementations or ()),
+            preset=preset or ("quick" if place.type == "cuda" else "smoke"),
+            mode=mode,
+            seed=seed,
+        )
+        if resume:
+            chosen = _options_of_run(context, resume)
+        for kind, name, valid in (("preset", chosen.preset, PRESETS), ("mode", chosen.mode, tuple(MODES))):
+            if name not in valid:
+                raise unknown(kind, name, valid)
+        modes = MODES[chosen.mode]
+        registry, steps = plan_steps(
+            place, chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed
+        )
+        environment = describe(place)
+        if resume:
+            file, left = _resumed(resume, steps, environment, modes, registry.problems, console)
+        else:
+            file, left = ResultsFile(out, environment, registry.problems), steps
+        file.update(command=chosen)
+        complete = False
+        with (
+            Display(console, left) as display,
+            workers_for(place, display, time_limit, registry) as workers,
+            suppress(KeyboardInterrupt),
+        ):
+            overheads, ceilings, problems = workers.limits()
+            file.update(overheads=overheads, ceilings=ceilings, problems=(*registry.problems, *problems))
+            share = _roofline_share(ceilings, environment)
+            carry_out(left, place, workers.trial, display, draws=1, modes=modes, share=share, keep=file.add)
+            complete = True
+        before = file.run.seconds  # of the part before the interruption
+        file.update(seconds={phase: before.get(phase, 0.0) + more for phase, more in display.seconds.items()})
+        if complete:
+            file.finish()
+        else:
+            file.close()
+        console.print(bench_tables(file.run.records))
+        console.print(limits(file.run))
+        status = conclude(console, file.run, len(steps))
+        console.print(f"Results file: {file.path}", soft_wrap=True)
+        if not complete:
+            console.print(f"Continue with: boltzbench bench --resume {file.path}", soft_wrap=True)
+        write_json(run_to_json(file.run))
+    raise typer.Exit(status)
+
+
+def _options_of_run(context: typer.Context, path: Path) -> BenchOptions:
+    """The options of the interrupted run. Raise if other options accompany --resume."""
+    for name in ("operations", "implementations", "preset", "mode", "seed", "out"):
+        if _given(context, name):
+            option = name.removesuffix("s") if name in ("operations", "implementations") else name
+            raise ResultsError(f"--{option} cannot be combined with --resume: the run keeps its own options")
+    command = read_run(path).command
+    if command is None:
+        raise ResultsError(f"cannot resume {path}: it was not written by bench")
+    return command
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _resumed(
+    path: Path,
+    steps: Sequence[Step],
+    environment: Mapping[str, Any],
+    modes: Sequence[Mode],
+    problems: tuple[str, ...],
+    console: Console,
+) -> tuple[ResultsFile, list[Step]]:
+    """The file of the interrupted run, and the steps that it lacks."""
+    from ..execution.trial import record_of, sources_of
+
+    sources = {(step.operation.name, step.implementation.name): sources_of(step) for step in steps}
+    file = ResultsFile.resume(path, environment, sources, modes=modes, problems=problems)
+    left = [step for step in steps if record_key(record_of(step, Agreement(Status.PASSED))) not in file.kept]
+    console.print(f"Resumed {path}: {len(steps) - len(left)} of {len(steps)} checks are kept.", soft_wrap=True)
+    for reason, count in file.dropped.items():
+        console.print(f"{counted(count, 'case')} will be rerun: {reason}")
+    return file, left
+
+
+def _roofline_share(
+    ceilings: Mapping[str, float], environment: Mapping[str, Any]
+) -> Callable[[Measurement, Cost], Measurement]:
+    from ..timing.roofline import cache_bytes, with_share
+
+    return partial(with_share, rates=ceilings, cache_bytes=cache_bytes(environment))

@@ -1,0 +1,91 @@
+"""What `check` and `bench` share: the plan, the place of the trials, and the end of a run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+
+from ..api.operations import Cost, Status
+from ..api.records import Measurement, Record, Run
+from ..discovery.registry import Registry, load_registry
+from ..execution.plan import Mode, Purpose, Step, plan
+from ..execution.process import prepare_process_for
+from ..report import tables
+from .options import INTERRUPTED
+from .progress import Display
+
+if TYPE_CHECKING:  # slow to import, and `list` and `--help` do not need them
+    from ..execution.trial import TrialProtocol
+    from ..execution.worker import Workers
+
+
+def plan_steps(
+    device: torch.device,
+    operations: Sequence[str] | None,
+    implementations: Sequence[str] | None,
+    purposes: tuple[Purpose, ...],
+    preset: str,
+    seed: int | None,
+) -> tuple[Registry, list[Step]]:
+    """Load the plugins and plan the steps of the selected operations and implementations."""
+    prepare_process_for(device)
+    registry = load_registry()
+    selection = registry.select(operations or (), implementations or ())
+    return registry, plan(selection, purposes, preset, seed)
+
+
+@contextmanager
+def workers_for(device: torch.device, display: Display, time_limit: float, registry: Registry) -> "Iterator[Workers]":
+    """Worker processes that end with the context."""
+    from ..execution.worker import Workers
+
+    workers = Workers(device, display.phase, time_limit, registry.loaded)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+@contextmanager
+def trials_of_check(
+    device: torch.device, display: Display, time_limit: float, registry: Registry
+) -> "Iterator[Callable[[Step], TrialProtocol]]":
+    """The trials of `check`: in this process on a CPU; in a worker on a GPU, which a crash can make unusable."""
+    from ..execution.trial import Trial
+
+    if device.type == "cpu":
+        yield lambda step: Trial(step, device, display.phase)
+    else:
+        with workers_for(device, display, time_limit, registry) as workers:
+            yield workers.trial
+
+
+def carry_out(
+    steps: Sequence[Step],
+    device: torch.device,
+    trial_of: "Callable[[Step], TrialProtocol]",
+    display: Display,
+    *,
+    draws: int,
+    keep: Callable[[Record], None],
+    modes: Sequence[Mode] = (),
+    share: Callable[[Measurement, Cost], Measurement] = lambda measurement, cost: measurement,
+) -> None:
+    """Run the session, and show its progress."""
+    from ..execution import session  # imported late: scipy is slow to load
+
+    session.carry_out(steps, device, trial_of, draws=draws, modes=modes, share=share, keep=keep, display=display)
+
+
+def conclude(console: Console, run: Run, planned: int) -> int:
+    """Print failures, plugin problems and the closing line; return the exit status."""
+    console.print(tables.failure_details(run.records))
+    console.print(tables.problem_lines(run.problems))
+    console.print(tables.closing_line(run.records, run.problems), soft_wrap=True)
+    if run.status == "incomplete":
+        console.print(f"Interrupted after {len(run.records)} of {planned} checks. The results above are kept.")
+        return INTERRUPTED
+    agree = not tables.failed_records(run.records) and any(record.status is Status.PASSED for record in run.records)
+    return 0 if agree and not run.problems else 1
