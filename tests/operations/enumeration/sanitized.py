@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def results() -> list[Tensor]:
-    found = []
+    found: list[Tensor] = []
     for visible, hidden in ((0, 3), (3, 0), (1, 1), (7, 9), (13, 17), (14, 40)):
         for scale in (0.1, 1.0, 4.0):
             weights, biases = scale * random(visible, hidden), random(max(visible, hidden))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def results() -> list[Tensor]:
-    found = []
+    found: list[Tensor] = []
     for dtype in (torch.float32, torch.bfloat16):
         for chains, visible_units, hidden_units in ((1, 1, 1), (17, 100, 17), (130, 33, 66), (3, 0, 5), (3, 5, 0)):
             visible = (random(chains, visible_units) > 0).to(torch.uint8)

@@ -15,30 +15,36 @@ FEW_TERMS = "outliers chains=40 visible=2 hidden=1 float32"
 TILES_OF_UNITS = "cold chains=65 visible=33 hidden=130 float32"
 
 
+def visible_energy(inputs: Inputs) -> Tensor:
+    """``-v.b`` of each chain."""
+    energy: Tensor = -(inputs["states"].float() @ inputs["visible_bias"].float())
+    return energy
+
+
 def forgets_the_visible_bias(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
     return -(softplus(beta * x) / beta).sum(1)
 
 
 def forgets_to_divide_by_beta(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
-    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - softplus(beta * x).sum(1)
+    return visible_energy(inputs) - softplus(beta * x).sum(1)
 
 
 def takes_the_first_beta_for_all(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
-    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - (softplus(beta[:1] * x) / beta[:1]).sum(1)
+    return visible_energy(inputs) - (softplus(beta[:1] * x) / beta[:1]).sum(1)
 
 
 def overflows_at_large_fields(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
     terms = torch.log(1 + torch.exp(beta * x)) / beta
-    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - terms.sum(1)
+    return visible_energy(inputs) - terms.sum(1)
 
 
 def rounds_fields_to_bfloat16(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
     terms = softplus(beta * x.to(torch.bfloat16).float()) / beta
-    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - terms.sum(1)
+    return visible_energy(inputs) - terms.sum(1)
 
 
 def drops_the_last_hidden_unit(inputs: Inputs, x: Tensor, beta: Tensor) -> Tensor:
-    return -(inputs["states"].float() @ inputs["visible_bias"].float()) - (softplus(beta * x[:, :-1]) / beta).sum(1)
+    return visible_energy(inputs) - (softplus(beta * x[:, :-1]) / beta).sum(1)
 
 
 def _free_energy(compute: Callable[[Inputs, Tensor, Tensor], Tensor]) -> Prepare:

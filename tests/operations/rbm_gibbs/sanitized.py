@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def results() -> list[Tensor]:
-    found = []
+    found: list[Tensor] = []
     for dtype in (torch.float32, torch.bfloat16):
         for chains, visible_units, hidden_units in ((1, 1, 1), (17, 100, 17), (65, 17, 66), (3, 0, 5), (3, 5, 0)):
             visible = (random(chains, visible_units) > 0).to(torch.uint8)
@@ -15,10 +15,11 @@ def results() -> list[Tensor]:
             for given in (weights, weights.t().contiguous().t()):
                 clamped = random(chains, visible_units, seed=2) > 0.5
                 for held in (None, clamped, clamped[0], clamped.t().contiguous().t()):
-                    found += gibbs(
+                    swept = gibbs(
                         visible, given, random(visible_units, dtype=dtype), random(hidden_units, dtype=dtype), 2,
                         seed=2**64 - 1, clamped=held, return_hidden_probability=True, backend="cupy",
                     )  # fmt: skip
+                    found += [each for each in swept if each is not None]
     for precision, pack, plan in (
         ("int8x3", torch.clone, "half_sweeps"),
         ("bf16", pack_states, "half_sweeps"),
@@ -39,9 +40,10 @@ def results() -> list[Tensor]:
                     if each is not None
                 ]  # fmt: skip
     for chains, visible_units, hidden_units in ((1, 1, 1), (65, 17, 70), (3, 0, 5), (3, 5, 0)):
-        found += gaussian_gibbs(
+        sampled = gaussian_gibbs(
             random(chains, visible_units), random(visible_units, hidden_units), random(visible_units),
             random(hidden_units), random(visible_units).abs() + 0.1, 2, seed=2**64 - 1,
             clamped=random(chains, visible_units, seed=2) > 0.5, return_hidden_probability=True, backend="cupy",
         )  # fmt: skip
+        found += [each for each in sampled if each is not None]
     return found

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def results() -> list[Tensor]:
-    found = []
+    found: list[Tensor] = []
     sizes = ((1, 1, 1, 1), (17, 30, 100, 17), (33, 5, 131, 66), (300, 257, 7, 5), (3, 2, 4, 0), (3, 2, 0, 4))
     for data_chains, model_chains, visible_units, hidden_units in sizes:
         data = (random(data_chains, visible_units) > 0).to(torch.uint8)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def results() -> list[Tensor]:
-    found = []
+    found: list[Tensor] = []
     for dtype in (torch.float32, torch.bfloat16):
         inputs = [random(rows, n, dtype=dtype) for rows, n in ((1, 1), (9, 33), (3, 128), (2, 1025), (1, 4103))]
         inputs += [random(65, 37, dtype=dtype).t(), random(1, 32_776, dtype=dtype), random(130, dtype=dtype)[1:]]
