@@ -113,7 +113,7 @@ def test_a_mutant_without_a_mutation_passes(mutation: Mutation) -> None:
     assert judge(control.implementation, control.caught_by).passed
 
 
-RAISES = "{name}(*given, **named): raise MemoryError\n\n\ndef unused("
+RAISES = "def {name}(*given, **named): raise MemoryError\n\n\ndef unused("
 SHARED = [
     ("logsumexp", "rows/layout.py", "as_rows", "rows=37 columns=1031 float32"),
     ("enumeration", "machines/spins_and_units.py", "require_bonds", "machine units=18 float32"),
@@ -125,6 +125,6 @@ SHARED = [
 def test_a_mutant_may_change_what_operations_share(
     operation: str, file: str, name: str, case: str, backend: str
 ) -> None:
-    mutation = Mutation(operation, backend, file, f"{name}(", RAISES.format(name=name))
+    mutation = Mutation(operation, backend, file, f"def {name}(", RAISES.format(name=name))
     assert "MemoryError" in judge(mutant(mutation, case).implementation, case).message
     assert judge(operations.implementation(operation, backend), case).passed
