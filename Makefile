@@ -5,11 +5,13 @@ PRESET  ?=
 # CuPy for the CUDA version of the driver. Without a driver cuda13, whose NVRTC serves compile checks.
 EXTRA   ?= $(if $(shell nvidia-smi 2>/dev/null | grep -E 'CUDA Version: 12\.'),cuda12,cuda13)
 
-.PHONY: help install bench test lint clean
+.PHONY: help install bench test quick goldens lint clean
 help:
 	@echo 'make install                                     into .venv, as all of the others do first'
 	@echo 'make bench [PRESET=smoke|quick|full] [ARGS=...]  check and time every kernel on this machine'
 	@echo 'make test [WORKERS=2] [ARGS=...]                 run the tests'
+	@echo 'make quick                                       the tests that matter while you work, in under a minute'
+	@echo 'make goldens [OPERATIONS=...]                    write the summaries of machine code in tests/operations again'
 	@echo 'make lint                                        ruff and mypy'
 	@echo 'make clean                                       remove .venv and caches'
 
@@ -28,12 +30,26 @@ bench: .venv/.installed
 test: .venv/.installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
+# Imports between rooms, agreement, the registry, tables, the random stream, and every operation on its smallest case.
+QUICK = tests/test_architecture.py tests/harness/agreement tests/harness/discovery tests/harness/report/test_tables.py \
+	tests/kernels/test_philox.py tests/operations/test_rooms.py tests/operations/test_smallest_case.py
+quick: .venv/.installed
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) $(QUICK) $(ARGS)
+
+goldens: .venv/.installed
+	cd tests && ../.venv/bin/python -m support.golden $(OPERATIONS)
+
 lint: .venv/.installed
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	mkdir -p .mypy_cache/tree/boltzbench
 	ln -sfn $(CURDIR)/harness $(CURDIR)/kernels $(CURDIR)/plugins .mypy_cache/tree/boltzbench
 	MYPYPATH=.mypy_cache/tree .venv/bin/mypy -p boltzbench
+	MYPYPATH=.mypy_cache/tree:tests .venv/bin/mypy $(TYPED_TESTS)
+
+# What tests share, and what the generic tests load from the operations' folders.
+TYPED_TESTS = --explicit-package-bases tests/support/*.py tests/operations/*/wrong_kernels.py \
+	tests/operations/*/sanitized.py
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info

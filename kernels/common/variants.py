@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from ..cuda_module import CudaModule, arch_of
@@ -132,6 +133,17 @@ class TritonVariant(KernelVariant):
         return types, constants, attributes
 
 
-def variants_of(backend: str, package: str, *kinds: str) -> Sequence[KernelVariant]:
-    """``variants(*kinds)`` of the module of ``package`` with the kernels of ``backend``; torch has none."""
-    return () if backend == "torch" else backend_module(backend, package).variants(*kinds)
+@dataclass(frozen=True)
+class PackageVariants:
+    """``variants(*kinds)`` of the module of ``package`` with the kernels of ``backend``, when called; torch has none."""
+
+    backend: str
+    package: str
+    kinds: tuple[str, ...] = ()
+
+    def __call__(self) -> Sequence[KernelVariant]:
+        return () if self.backend == "torch" else self.module.variants(*self.kinds)
+
+    @property
+    def module(self) -> ModuleType:
+        return backend_module(self.backend, self.package)

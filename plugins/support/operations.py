@@ -5,7 +5,7 @@ from functools import partial
 
 from boltzbench.harness import Agreement, Implementation, Inputs, Launch, Operation, Status, Tensors, hookimpl
 from boltzbench.kernels.common.dispatch import BACKENDS, unavailable
-from boltzbench.kernels.common.variants import variants_of
+from boltzbench.kernels.common.variants import PackageVariants
 from torch import Tensor
 
 Prepare = Callable[[str, Inputs, Tensors], Launch]
@@ -46,7 +46,7 @@ def implementations(
             backend,
             partial(prepare, backend),
             partial(unavailable, backend),
-            variants=partial(variants_of, backend, package, *kinds),
+            variants=PackageVariants(backend, package, kinds),
             note="" if backend == "torch" else note,
         )
 

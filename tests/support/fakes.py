@@ -1,13 +1,15 @@
 """Small operations, implementations and installed plugins for the tests of the harness."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from boltzbench.harness import (
+    Advance,
     Agreement,
     Case,
     Cost,
@@ -17,21 +19,25 @@ from boltzbench.harness import (
     Experiment,
     Findings,
     Implementation,
+    Inputs,
+    Launch,
     Law,
     Operation,
     Picture,
     Plot,
     Status,
+    Tensors,
 )
+from boltzbench.harness.execution.plan import Mode, Step
 
 CPU = torch.device("cpu")
 
 
-def case(n: int = 5, operation: str = "double", **fields) -> Case:
-    return Case(operation, {"n": n}, fields.pop("dtype", "float32"), **fields)
+def case(n: int = 5, operation: str = "double", dtype: str = "float32", **fields: Any) -> Case:
+    return Case(operation, {"n": n}, dtype, **fields)
 
 
-def operation(name: str = "double", *, cases=None, **fields) -> Operation:
+def operation(name: str = "double", *, cases: Sequence[Case] | None = None, **fields: Any) -> Operation:
     """y = 2 x, with two check cases, two bench cases of different presets, and a real one."""
     if cases is None:
         cases = (
@@ -56,30 +62,31 @@ def operation(name: str = "double", *, cases=None, **fields) -> Operation:
     return replace(whole, **fields)
 
 
-def implementation(name: str = "torch", *, factor: float = 2.0, of: str = "double", **fields) -> Implementation:
+def implementation(name: str = "torch", *, factor: float = 2.0, of: str = "double", **fields: Any) -> Implementation:
     """Multiplies by ``factor``: right if that is 2."""
 
-    def prepare(inputs, outputs):
-        def launch():
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        def launch() -> Tensors:
             torch.mul(inputs["x"], factor, out=outputs["y"])
             return outputs
 
         return launch
 
-    return Implementation(**{"operation": of, "name": name, "backend": "torch", "prepare": prepare, **fields})
+    whole: dict[str, Any] = {"operation": of, "name": name, "backend": "torch", "prepare": prepare}
+    return Implementation(**{**whole, **fields})
 
 
 def interrupting(name: str = "zz_interrupting") -> Implementation:
     """As if the user pressed Ctrl-C while it runs."""
 
-    def prepare(inputs, outputs):
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
         raise KeyboardInterrupt
 
     return implementation(name, prepare=prepare)
 
 
 def law(name: str = "doubles one") -> Law:
-    def test(advance, device, seed):
+    def test(advance: Advance, device: torch.device, seed: int) -> Agreement:
         y = advance({"x": torch.ones(1, device=device)})["y"]
         passed = y.item() == 2.0
         status = Status.PASSED if passed else Status.WRONG_LAW
@@ -89,9 +96,9 @@ def law(name: str = "doubles one") -> Law:
 
 
 def experiment(name: str = "dice", *, faces: int = 6) -> Experiment:
-    """The mean of dice that are right if they have six faces, a number within a bound, and one that is told only."""
+    """The mean of dice, right for six faces; a number within a bound; and one that is only reported."""
 
-    def run(device, seed):
+    def run(device: torch.device, seed: int) -> Findings:
         generator = torch.Generator(device).manual_seed(seed)
         drawn = torch.randint(1, faces + 1, (6000,), generator=generator, device=device).double()
         mean, error = float(drawn.mean()), float(drawn.std()) / 6000**0.5
@@ -142,17 +149,18 @@ def _inputs(case: Case, device: torch.device) -> dict[str, torch.Tensor]:
     return {"x": torch.randn(case.sizes["n"], generator=generator).to(device, case.torch_dtype)}
 
 
-def carried_out(steps) -> list:
+def carried_out(steps: Sequence[Step]) -> list[Any]:
     """The records of ``steps``, judged and timed (hot) in this process."""
     from boltzbench.harness.execution.session import carry_out
     from boltzbench.harness.execution.trial import Trial
 
-    class Nobody:
+    class Silent:
         step = block = done = staticmethod(lambda *arguments: None)
 
-    records: list = []
+    records: list[Any] = []
+    modes: tuple[Mode, ...] = ("hot",)
     carry_out(
-        steps, CPU, lambda step: Trial(step, CPU), draws=2, modes=("hot",), keep=records.append, display=Nobody(),
+        steps, CPU, lambda step: Trial(step, CPU), draws=2, modes=modes, keep=records.append, display=Silent(),
         share=lambda measurement, cost: measurement,
     )  # fmt: skip
     return records

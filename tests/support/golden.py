@@ -1,85 +1,146 @@
-"""The committed summaries of machine code in `golden/`: a file for each implementation and architecture, a line for
-each variant. A change of code generation shows there in review. To renew them, after looking at what changed:
+"""The goldens: what the machine code of each kernel is like, so that a change of code generation shows in review.
 
-    python tests/golden.py
+``tests/operations/<operation>/golden/<implementation>-<architecture>.txt`` has a line for each variant, below the
+version of the compiler and a hash of the kernels' source. The registry says which files there are. After a look at
+what changed, this writes them again (all, or those of the named operations) and deletes what no implementation needs:
 
-On `FULL` every variant is read. On the others, of those of a Triton kernel that differ neither in kernel nor in the
-types of its pointers, the first is. Tests read again only what was made from other source or by another compiler than
-its summary says: each has to be compiled and disassembled by itself, and the suite has minutes.
+    make goldens [OPERATIONS="sgld psgld"]
+
+On `FULL` every variant is read. On the other architectures, of the variants of a Triton kernel that share the types of
+their pointers, the first is read. The tests read only the files whose source or compiler has changed, since each
+variant must be compiled and disassembled.
 """
 
-import importlib
 import importlib.metadata
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from boltzbench.harness import Implementation
 from boltzbench.harness.results.source_hash import source_hash
 
-from support import TESTS
+from support import TESTS, operations
 
-FOLDER = TESTS / "golden"
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100")  # the longest first, for workers that share them
 FULL = "sm_90"
-OPERATIONS = (
-    "annealed_langevin",
-    "boltzmann_gibbs",
-    "enumeration",
-    "generalised_cross_entropy",
-    "ising",
-    "logsumexp",
-    "parallel_tempering",
-    "rbm_free_energy",
-    "rbm_gibbs",
-    "rbm_gradient",
-    "sgld",
-    "spin_glass",
-    "thermodynamics",
-)
 COMPILERS = {"triton": ("triton",), "cupy": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")}
-"""The distributions that an implementation's compiler may come from."""
-MODULES = {"triton": "triton_kernels", "cupy": "cuda_kernels"}
+"""The distributions that the compiler of a backend may come from."""
+RENEW = "look at what changed, then run `make goldens OPERATIONS={}`"
 
 
-def names(arch: str) -> list[str]:
-    return [f"{operation}-{backend}-{arch}.txt" for operation in OPERATIONS for backend in COMPILERS]
+@dataclass(frozen=True)
+class Golden:
+    """One file."""
+
+    implementation: Implementation
+    arch: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.implementation.operation}/{self.implementation.name}/{self.arch}"
+
+    @property
+    def path(self) -> Path:
+        file = f"{self.implementation.name}-{self.arch}.txt"
+        return operations.folder(self.implementation.operation) / "golden" / file
+
+    @property
+    def renew(self) -> str:
+        """What to do if the file does not fit."""
+        return RENEW.format(self.implementation.operation)
+
+    def lines(self) -> list[str]:
+        """Header and variants as committed; nothing if there is no file."""
+        return self.path.read_text().splitlines() if self.path.is_file() else []
+
+    def compiler(self) -> str:
+        """The first line: the compiler and its version, as installed here."""
+        for distribution in COMPILERS[self.implementation.backend]:
+            try:
+                return f"# {distribution} {importlib.metadata.version(distribution)}"
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return "# nothing"
+
+    def header(self) -> list[str]:
+        """The first two lines: the compiler, and a hash of the kernels' source without the plugin's."""
+        module = operations.kernels_of(self.implementation).module
+        return [self.compiler(), f"# source {source_hash(module.variants)}"]
+
+    def summary(self, findings: Iterable[Mapping[str, Any]]) -> list[str]:
+        """The whole file."""
+        return [*self.header(), *map(_line, findings)]
 
 
-def changed(arch: str) -> list[str]:
-    """The files of ``arch`` that were made from other source, or by other compilers, than are here."""
-    return [name for name in names(arch) if (FOLDER / name).read_text().splitlines()[:2] != header(name)]
+def goldens(arch: str = "", chosen: Sequence[str] = ()) -> list[Golden]:
+    """Those of one architecture, or of all; of the named operations, or of all."""
+    return [
+        Golden(implementation, each)
+        for each in ARCHITECTURES
+        if arch in ("", each)
+        for implementation in operations.inspectable()
+        if not chosen or implementation.operation in chosen
+    ]
 
 
-def inspected(files: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The findings for each of ``files``, from a process that compiles Triton kernels."""
-    if not files:
-        return {}
-    run = subprocess.run([sys.executable, __file__, *files], capture_output=True, text=True, check=False)
+def changed(arch: str) -> list[Golden]:
+    """Those of ``arch`` that were made from other source, or by other compilers, than are here."""
+    return [golden for golden in goldens(arch) if golden.lines()[:2] != golden.header()]
+
+
+def missing(operation: str) -> list[str]:
+    """A sentence for each golden that an operation lacks."""
+    return [
+        f"{operations.below_root(golden.path)} is missing: run `make goldens OPERATIONS={operation}`"
+        for golden in goldens(chosen=[operation])
+        if not golden.path.is_file()
+    ]
+
+
+def needless() -> list[str]:
+    """A sentence for each file that belongs to no implementation."""
+    return [
+        f"{operations.below_root(path)} belongs to no implementation: run `make goldens`" for path in _needless_files()
+    ]
+
+
+def _needless_files() -> list[Path]:
+    wanted = {golden.path for golden in goldens()}
+    return [path for path in sorted(TESTS.glob("operations/*/golden/*")) if path not in wanted]
+
+
+def inspected(chosen: Sequence[Golden]) -> list[list[dict[str, Any]]]:
+    """The findings for each of ``chosen``, from a process that compiles Triton kernels."""
+    if not chosen:
+        return []
+    command = [sys.executable, "-m", "support.golden", *(golden.name for golden in chosen)]
+    run = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=TESTS, env=os.environ | {"TRITON_INTERPRET": "0"}
+    )
     if run.returncode:
         raise RuntimeError(run.stderr[-4000:])
-    found: dict[str, list[dict[str, Any]]] = json.loads(run.stdout)
+    found: list[list[dict[str, Any]]] = json.loads(run.stdout)
     return found
 
 
-def _inspect(files: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _inspect(names: Sequence[str]) -> list[list[dict[str, Any]]]:
     from boltzbench.harness.inspection.architectures import architecture
     from boltzbench.harness.inspection.inspect import inspect_variants
-    from boltzbench.kernels.common.variants import variants_of
 
-    found = {}
-    for name in files:
-        operation, backend, arch = name.removesuffix(".txt").split("-")
-        chosen = _chosen(variants_of(backend, f"boltzbench.kernels.{operation}"), arch)
-        found[name] = [asdict(each) for each in inspect_variants(chosen, architecture(arch))]
+    found = []
+    for operation, implementation, arch in (name.split("/") for name in names):
+        variants = _chosen(operations.implementation(operation, implementation).variants(), arch)
+        found.append([asdict(each) for each in inspect_variants(variants, architecture(arch))])
     return found
 
 
 def _chosen(variants: Sequence[Any], arch: str) -> list[Any]:
-    chosen = {}
+    chosen: dict[Any, Any] = {}
     for number, each in enumerate(variants):
         if each.archs and arch not in each.archs:
             continue
@@ -89,27 +150,6 @@ def _chosen(variants: Sequence[Any], arch: str) -> list[Any]:
             key = (each.kernel.__name__, *(name for name in types if name.startswith("*")))
         chosen.setdefault(key, each)
     return list(chosen.values())
-
-
-def compiler(name: str) -> str:
-    """The first line of a file: what its kernels were compiled by here."""
-    for distribution in COMPILERS[name.split("-")[1]]:
-        try:
-            return f"# {distribution} {importlib.metadata.version(distribution)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "# nothing"
-
-
-def header(name: str) -> list[str]:
-    """The first lines of a file: the compiler, and a hash of the source that its kernels were made from."""
-    operation, backend, _ = name.split("-")
-    kernels = importlib.import_module(f"boltzbench.kernels.{operation}.{MODULES[backend]}")
-    return [compiler(name), f"# source {source_hash(kernels.variants)}"]
-
-
-def summary(name: str, findings: Sequence[Mapping[str, Any]]) -> str:
-    return "\n".join([*header(name), *map(_line, findings)]) + "\n"
 
 
 def _line(found: Mapping[str, Any]) -> str:
@@ -130,19 +170,21 @@ def _line(found: Mapping[str, Any]) -> str:
     return f"{found['variant']}: {found['status'] if found['status'] == 'error' else ', '.join(parts)}"
 
 
-def renew() -> None:
-    written = set()
-    for arch in ARCHITECTURES:
-        for name, findings in inspected(names(arch)).items():
-            (FOLDER / name).write_text(summary(name, findings))
-            written.add(FOLDER / name)
-    for file in set(FOLDER.glob("*.txt")) - written:
-        file.unlink()
+def renew(chosen: Sequence[str] = ()) -> None:
+    """Write the goldens of the named operations, or of all. Raises LookupError for an unknown operation."""
+    for name in chosen:
+        if name not in operations.names():
+            raise LookupError(f"no operation is named {name!r}; see `boltzbench list`")
+    files = goldens(chosen=chosen)
+    for golden, findings in zip(files, inspected(files), strict=True):
+        golden.path.parent.mkdir(parents=True, exist_ok=True)
+        golden.path.write_text("\n".join(golden.summary(findings)) + "\n")
+    for path in _needless_files():
+        path.unlink()
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        os.environ["TRITON_INTERPRET"] = "0"
+    if any("/" in argument for argument in sys.argv[1:]):
         print(json.dumps(_inspect(sys.argv[1:])))
     else:
-        renew()
+        renew(sys.argv[1:])

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from boltzbench.harness.api.operations import Case, Cost, Expected, Implementation, Inputs, Operation, Tensors
+from boltzbench.harness.api.records import Measurement
 from boltzbench.harness.timing.stopwatch import Stopwatch
 from torch import Tensor
 
@@ -136,7 +137,9 @@ def giving(value: Tensor) -> Implementation:
     return implementation(body, operation="constant")
 
 
-def measure(operation, implementation, case, device, **how):
+def measure(
+    operation: Operation, implementation: Implementation, case: Case, device: torch.device, **how: Any
+) -> Measurement:
     """A `Stopwatch` from its start to its end."""
     stopwatch = Stopwatch(operation, implementation, case, device, **how)
     stopwatch.warm_up()

@@ -4,24 +4,35 @@
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from boltzbench.harness import Dynamics, ExactLaw, Projection, Sampler, Status, Target, temperature_at
 from scipy.special import ndtr
+from torch import Tensor
+
+State = dict[str, Any]
+Step = Callable[[State, Any], Tensor]
+"""``step(state, temperature) -> x``."""
+Advance = Callable[[Any, int, Any], State]
+Change = Callable[[State, int, Any], Any]
+Noise = Callable[[State], Tensor]
 
 # A random stream that is a function of seed, chain, step and element: splitmix64 (Steele et al. 2014), nested.
 
 GOLDEN = -7046029254386353131
 
 
-def _mixed(z):
+def _mixed(z: Tensor) -> Tensor:
     z = (z ^ ((z >> 30) & (2**34 - 1))) * -4658895280553007687
     z = (z ^ ((z >> 27) & (2**37 - 1))) * -7723592293110705685
     return z ^ ((z >> 31) & (2**33 - 1))
 
 
-def uniforms(seed, chain, step, elements):
+def uniforms(seed: int, chain: int | Tensor, step: int | Tensor, elements: int) -> Tensor:
     """(chains, elements), float64, between 0 and 1. ``chain`` and ``step`` are numbers or (chains,)."""
     word = torch.tensor(seed)
     for part in (torch.as_tensor(step), torch.as_tensor(chain)):
@@ -30,31 +41,34 @@ def uniforms(seed, chain, step, elements):
     return (((word >> 11) & (2**53 - 1)).double() + 0.5) / 2**53
 
 
-def chains_of(state):
-    return state["first"] + torch.arange(len(state["x"]))
+def chains_of(state: State) -> Tensor:
+    numbers: Tensor = state["first"] + torch.arange(len(state["x"]))
+    return numbers
 
 
-def uniform_noise(state):
+def uniform_noise(state: State) -> Tensor:
     return uniforms(state["seed"], chains_of(state), state["step"], state["x"][0].numel() + 1)
 
 
-def as_normal(u):
-    return math.sqrt(2) * torch.special.erfinv(2 * u - 1)
+def as_normal(u: Tensor) -> Tensor:
+    normal: Tensor = torch.special.erfinv(2 * u - 1)
+    return math.sqrt(2) * normal
 
 
-def begin(target, start, seed, first_chain):
+def begin(target: Target, start: Tensor, seed: int, first_chain: int) -> State:
     return {"x": start, "target": target, "seed": seed, "first": first_chain, "step": 0, "temperature": None}
 
 
-def advance_by(step):
+def advance_by(step: Step) -> Advance:
     """``advance`` from ``step(state, temperature) -> x``, the temperature (chains, 1) or a number."""
 
-    def advance(state, steps, temperature):
+    def advance(state: Any, steps: int, temperature: Any) -> State:
         for number in range(steps):
             t = temperature_at(temperature, number)
             state["x"] = step(state, t[:, None].double() if isinstance(t, torch.Tensor) else t)
             state["step"] += 1
-        return state
+        advanced: State = state
+        return advanced
 
     return advance
 
@@ -67,13 +81,13 @@ EPS = 0.8
 def gaussian() -> Target:
     stiffness = torch.tensor([1.0, 1.5])
 
-    def law(temperature, dynamics):
+    def law(temperature: float, dynamics: Dynamics) -> ExactLaw:
         variance = temperature / stiffness.double()
         if dynamics.name == "langevin":
             variance = variance / (1 - dynamics.numbers["step_size"] * stiffness.double() / 4)
         spread = variance.sqrt()
 
-        def normal(name, of, variance):
+        def normal(name: str, of: Callable[[Tensor], Tensor], variance: Tensor) -> list[Projection]:
             deviation = float(variance) ** 0.5
             return [
                 Projection(name, of, cdf=lambda x: ndtr(x / deviation), mean=0.0),
@@ -96,22 +110,34 @@ def gaussian() -> Target:
     )  # fmt: skip
 
 
-def only(kind):
+def only(kind: str) -> Callable[[Target], str | None]:
     return lambda target: None if target.kind == kind else f"made for {kind}"
 
 
-def langevin_step(noise=lambda state: as_normal(uniform_noise(state))[:, :2], heat=lambda t: t, drift=0.5, eps=EPS):
-    def step(state, temperature):
+def langevin_step(
+    noise: Noise = lambda state: as_normal(uniform_noise(state))[:, :2],
+    heat: Callable[[Any], Any] = lambda t: t,
+    drift: float = 0.5,
+    eps: float = EPS,
+) -> Step:
+    def step(state: State, temperature: Any) -> Tensor:
         x = state["x"].double()
         gradient = state["target"].parameters["stiffness"].double() * x
         t = heat(temperature)
         diffusion = (eps * t).sqrt() if isinstance(t, torch.Tensor) else math.sqrt(eps * t)
-        return (x - drift * eps * gradient + diffusion * noise(state)).float()
+        moved: Tensor = x - drift * eps * gradient + diffusion * noise(state)
+        return moved.float()
 
     return step
 
 
-def langevin(name="langevin", init=begin, advance=None, eps=EPS, **pieces) -> Sampler:
+def langevin(
+    name: str = "langevin",
+    init: Callable[[Target, Tensor, int, int], State] = begin,
+    advance: Advance | None = None,
+    eps: float = EPS,
+    **pieces: Any,
+) -> Sampler:
     return Sampler(
         name, "Langevin dynamics.", "Welling and Teh 2011", "torch", init,
         advance or advance_by(langevin_step(eps=eps, **pieces)),
@@ -119,7 +145,11 @@ def langevin(name="langevin", init=begin, advance=None, eps=EPS, **pieces) -> Sa
     )  # fmt: skip
 
 
-def noise_of(seed=lambda s: s["seed"], chain=chains_of, step=lambda s: s["step"]):
+def noise_of(
+    seed: Callable[[State], int] = lambda s: int(s["seed"]),
+    chain: Callable[[State], int | Tensor] = chains_of,
+    step: Callable[[State], int] = lambda s: int(s["step"]),
+) -> Noise:
     """Normal noise of another stream."""
     return lambda state: as_normal(uniforms(seed(state), chain(state), step(state), 2)).expand(len(state["x"]), 2)
 
@@ -130,13 +160,13 @@ def noise_of(seed=lambda s: s["seed"], chain=chains_of, step=lambda s: s["step"]
 def four_states() -> Target:
     levels = torch.tensor([0.0, 0.7, -0.4, 1.1])
 
-    def index(x):
+    def index(x: Tensor) -> Tensor:
         return x[:, 0].long() + 2 * x[:, 1].long()
 
-    def law(temperature, dynamics):
+    def law(temperature: float, dynamics: Dynamics) -> ExactLaw:
         chances = torch.softmax(-levels.double() / temperature, 0)
 
-        def draw(chains, generator):
+        def draw(chains: int, generator: torch.Generator) -> Tensor:
             state = torch.multinomial(chances, chains, replacement=True, generator=generator)
             return torch.stack([state % 2, state // 2], 1)
 
@@ -149,26 +179,31 @@ def four_states() -> Target:
     )  # fmt: skip
 
 
-def metropolis(name="metropolis", accept=None, propose=None) -> Sampler:
-    def log_ratio(state, proposal, t):
+def metropolis(
+    name: str = "metropolis",
+    accept: Callable[[Tensor, Tensor, State], Tensor] = lambda u, ratio, state: u.log() < ratio,
+    propose: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Sampler:
+    def log_ratio(state: State, proposal: Tensor, t: Any) -> Tensor:
         energy = state["target"].energy
-        return (energy(state["x"]).double() - energy(proposal).double())[:, None] / t
+        ratio: Tensor = (energy(state["x"]).double() - energy(proposal).double())[:, None] / t
+        return ratio
 
-    def step(state, t):
+    def step(state: State, t: Any) -> Tensor:
         u, x = uniform_noise(state), state["x"]
         proposal = (propose or flip)(x, u[:, :1])
-        accepted = (accept or (lambda u, r, state: u.log() < r))(u[:, 1:2], log_ratio(state, proposal, t), state)
+        accepted = accept(u[:, 1:2], log_ratio(state, proposal, t), state)
         return torch.where(accepted, proposal, x)
 
     return Sampler(name, "Flips a bit.", "Metropolis 1953", "torch", begin, advance_by(step), refuses=only("four"))
 
 
-def flip(x, u, first=0.5):
+def flip(x: Tensor, u: Tensor, first: float | Tensor = 0.5) -> Tensor:
     """Flip bit 0 with probability ``first``, else bit 1."""
     return torch.where(torch.cat([u < first, u >= first], 1), 1 - x, x)
 
 
-def flip_mostly_up(x, u):
+def flip_mostly_up(x: Tensor, u: Tensor) -> Tensor:
     """Goes from 0 to 1 more often than back, in the first bit."""
     return flip(x, u, torch.where(x[:, :1] == 0, 0.7, 0.3))
 
@@ -182,16 +217,19 @@ def rbm() -> Target:
     states = torch.tensor([[(n >> k) & 1 for k in range(5)] for n in range(32)], dtype=torch.uint8)
     parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
 
-    def energy(x):
+    def energy(x: Tensor) -> Tensor:
         v, h = x[:, :3].float(), x[:, 3:].float()
         return -(v @ visible_bias + h @ hidden_bias + ((v @ weights) * h).sum(1))
 
-    def law(temperature, dynamics):
+    def law(temperature: float, dynamics: Dynamics) -> ExactLaw:
         chances = torch.softmax(-energy(states).double() / temperature, 0)
         powers = 2 ** torch.arange(5)
+
+        def unit(k: int, x: Tensor) -> Tensor:
+            return x[:, k].long()
+
         units = tuple(
-            Projection(f"unit {k}", lambda x, k=k: x[:, k].long(), mean=float((chances * states[:, k]).sum()))
-            for k in range(5)
+            Projection(f"unit {k}", partial(unit, k), mean=float((chances * states[:, k]).sum())) for k in range(5)
         )
         return ExactLaw(
             lambda n, generator: states[torch.multinomial(chances, n, replacement=True, generator=generator)],
@@ -205,9 +243,14 @@ def rbm() -> Target:
 
 
 def gibbs(
-    name="gibbs", hidden=True, sign=1.0, bias_temperature=lambda t: t, chance=lambda u: u, after=lambda x, u: x
+    name: str = "gibbs",
+    hidden: bool = True,
+    sign: float = 1.0,
+    bias_temperature: Callable[[Any], Any] = lambda t: t,
+    chance: Callable[[Tensor], Tensor] = lambda u: u,
+    after: Callable[[Tensor, Tensor], Tensor] = lambda x, u: x,
 ) -> Sampler:
-    def step(state, t):
+    def step(state: State, t: Any) -> Tensor:
         parameters = state["target"].parameters
         weights, b, c = (parameters[key].double() for key in ("weights", "visible_bias", "hidden_bias"))
         u, v, h = chance(uniform_noise(state)), state["x"][:, :3].double(), state["x"][:, 3:].double()
@@ -228,91 +271,91 @@ class Wrong:
     """A sampler with one bug, and the claim (how it begins, and its status) that fails for it."""
 
     sampler: Sampler
-    target: object
+    target: Callable[[], Target]
     claim: str
     status: Status
     message: str = ""
     chains: int = 20_000
 
 
-def _with(change):
+def _with(change: Change) -> Advance:
     """Langevin dynamics at the temperature ``change(state, steps, temperature)``, which may also change the state."""
     right = advance_by(langevin_step())
 
-    def advance(state, steps, temperature):
+    def advance(state: Any, steps: int, temperature: Any) -> State:
         return right(state, steps, change(state, steps, temperature))
 
     return advance
 
 
-def _each_step(change):
+def _each_step(change: Callable[[State, Tensor], Tensor]) -> Advance:
     step = langevin_step()
     return advance_by(lambda state, t: change(state, step(state, t)))
 
 
-def _nan_at_step_seven(state, x):
+def _nan_at_step_seven(state: State, x: Tensor) -> Tensor:
     x[(chains_of(state) == 3) & torch.tensor(state["step"] == 6)] = math.nan
     return x
 
 
-def _one_stuck(state, x):
+def _one_stuck(state: State, x: Tensor) -> Tensor:
     return torch.where((chains_of(state) == 5)[:, None], state["x"], x)
 
 
-def _rest_stuck(state, x):
+def _rest_stuck(state: State, x: Tensor) -> Tensor:
     return torch.where((chains_of(state) >= 19_000)[:, None], state["x"], x)
 
 
-def _far_off(state, x):
+def _far_off(state: State, x: Tensor) -> Tensor:
     u = uniforms(state["seed"], chains_of(state), -1 - state["step"], 1)
     return torch.where(u < 1e-4, x + 1e6, x)
 
 
-def _previous_temperature(state, steps, temperature):
+def _previous_temperature(state: State, steps: int, temperature: Any) -> Any:
     before = state["temperature"]
     state["temperature"] = temperature
     return temperature if before is None else before
 
 
-def _first_temperature(state, steps, temperature):
+def _first_temperature(state: State, steps: int, temperature: Any) -> Any:
     if state["temperature"] is None:
         state["temperature"] = temperature
     return state["temperature"]
 
 
-def _restarted(state, steps, temperature):
+def _restarted(state: State, steps: int, temperature: Any) -> Any:
     state["step"] = 0
     return temperature
 
 
-def _first_of_temperatures(state, steps, temperature):
+def _first_of_temperatures(state: State, steps: int, temperature: Any) -> Any:
     one_for_each = isinstance(temperature, torch.Tensor) and temperature.dim() == 1
     return float(temperature[0]) if one_for_each else temperature
 
 
-def _first_row(state, steps, temperature):
+def _first_row(state: State, steps: int, temperature: Any) -> Any:
     return temperature_at(temperature, 0)
 
 
-def _no_tensors(state, steps, temperature):
+def _no_tensors(state: State, steps: int, temperature: Any) -> Any:
     return float(temperature)
 
 
-def _spoiled_target(state, steps, temperature):
+def _spoiled_target(state: State, steps: int, temperature: Any) -> Any:
     state["target"].parameters["stiffness"].mul_(1.001)
     return temperature
 
 
-def _batch_noise(state):
+def _batch_noise(state: State) -> Tensor:
     generator = torch.Generator().manual_seed(state["seed"] * 7919 + state["step"])
     return torch.randn(*state["x"].shape, generator=generator, dtype=torch.float64).flip(0)
 
 
-def _shared_state():
+def _shared_state() -> Noise:
     """Keeps its step counter in the sampler and not in the state."""
     counter = {"step": 0}
 
-    def step(state):
+    def step(state: State) -> int:
         counter["step"] += 1
         return counter["step"]
 
@@ -482,12 +525,13 @@ WRONG = [
 ]
 
 
-def ar1(name, correlation, seconds, clock) -> Sampler:
+def ar1(name: str, correlation: float, seconds: float, clock: Any) -> Sampler:
     """x' = a x + sqrt((1 - a^2) T) xi in a unit well, each step taking ``seconds`` of a clock that it moves on."""
 
-    def step(state, t):
+    def step(state: State, t: Any) -> Tensor:
         clock.now += seconds
         noise = as_normal(uniforms(state["seed"], chains_of(state), state["step"], 1))
-        return (correlation * state["x"].double() + ((1 - correlation**2) * torch.as_tensor(t)).sqrt() * noise).float()
+        x: Tensor = state["x"].double()
+        return (correlation * x + ((1 - correlation**2) * torch.as_tensor(t)).sqrt() * noise).float()
 
     return Sampler(name, "AR(1).", "Yule 1927", "torch", begin, advance_by(step))

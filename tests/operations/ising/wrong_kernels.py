@@ -1,0 +1,86 @@
+"""Wrong kernels of `ising`: see `support/wrong_kernels.py`."""
+
+from dataclasses import replace
+from unittest import mock
+
+import torch
+from boltzbench.harness import Inputs, Launch, Status, Tensors
+from boltzbench.kernels.ising import reference as ising_reference
+from boltzbench.kernels.ising.request import LaunchRequest
+from support.wrong_kernels import WrongKernel, mutants, shipped, spoiled
+from torch import Tensor
+
+OPERATION = "ising"
+
+ISING = "lattices=5 height=6 width=70 sweeps=1 int32"
+TINY = "lattices=70 height=4 width=4 sweeps=3 int32"
+HOT = "beta-zero lattices=3 height=4 width=130 sweeps=1 int32"
+LARGE_LATTICE = "lattices=2 height=64 width=128 sweeps=1 int32"
+HEAT_BATH = f"heat-bath {ISING}"
+FIELD = "field lattices=3 height=4 width=130 sweeps=1 int32"
+
+
+def shares_bits_between_lattices(inputs: Inputs, outputs: Tensors) -> Launch:
+    def launch() -> Tensors:
+        for lattice in range(len(inputs["spins"])):
+            one = {name: inputs[name][lattice : lattice + 1] for name in ("spins", "beta")}
+            part = {"advanced": outputs["advanced"][lattice : lattice + 1]}
+            shipped(OPERATION)({**inputs, **one}, part)()
+        return outputs
+
+    return launch
+
+
+def updates_both_colours_at_once(inputs: Inputs, outputs: Tensors) -> Launch:
+    honest = ising_reference.half_sweep
+    before: list[Tensor] = []
+
+    def blind_half_sweep(half: LaunchRequest) -> None:
+        """Of the odd sites, which come second, as if the even ones were what they were before the sweep."""
+        if half.colour == 0:
+            before.append(half.spins.clone())
+            honest(half)
+        else:
+            odd = before.pop()
+            honest(replace(half, spins=odd))
+            half.spins[:, 1] = odd[:, 1]
+
+    def launch() -> Tensors:
+        with mock.patch.object(ising_reference, "half_sweep", blind_half_sweep):
+            return shipped(OPERATION)(inputs, outputs)()
+
+    return launch
+
+
+WRONG_KERNELS = (
+    WrongKernel(
+        "shares_bits_between_lattices", OPERATION, ISING, Status.WRONG_VALUES, shares_bits_between_lattices
+    ),
+    *(
+        WrongKernel("updates_both_colours_at_once", OPERATION, caught_by, status, updates_both_colours_at_once)
+        for caught_by, status in ((TINY, Status.WRONG_VALUES), ("enumeration heat_bath", Status.WRONG_LAW))
+    ),
+    *spoiled(
+        OPERATION,
+        ("ignores_beta", ISING, Status.WRONG_VALUES, lambda inputs: {"beta": torch.ones_like(inputs["beta"])}),
+        ("is_too_cold", "enumeration metropolis", Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
+        ("is_too_cold", "Kaufman", Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
+        ("ignores_the_field", "enumeration metropolis field", Status.WRONG_LAW, lambda inputs: {"field": 0.0}),
+        ("takes_metropolis_for_the_heat_bath", HEAT_BATH, Status.WRONG_VALUES, lambda inputs: {"rule": "metropolis"}),
+        ("repeats_the_first_sweep's_bits", "composition", Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
+    ),
+    *mutants(
+        OPERATION,
+        ("ising.cu", "if (CLASSES == 2) flips |= ~all;", "", TINY),
+        ("ising.cu", "cell + (cells - words)", "cell", TINY),
+        ("ising.cu", "masks[4 * part + i]", "masks[i]", LARGE_LATTICE),
+        ("ising.cu", "part < PARTS && open", "part < 1 && open", LARGE_LATTICE),
+        ("ising.cu", "masks[BITS].of[i], all", "0, all", HOT),
+        ("ising.cu", "settings.first_lattice + lattice", "lattice", ISING),
+        ("ising.cu", "settings.step + sweep", "settings.step", TINY),
+        ("ising.cu", "count[i] & ~own", "count[i]", FIELD),
+        ("triton_kernels.py", "last_bits - 1, 31)", "31, 31)", ISING),
+        ("triton_kernels.py", "31 - 4 * part - i", "31 - i", LARGE_LATTICE),
+        ("triton_kernels.py", "EVEN_SITES + colour", "EVEN_SITES", HEAT_BATH),
+    ),
+)  # fmt: skip

@@ -1,0 +1,25 @@
+"""The CUDA C kernels of `spin_glass` on odd shapes, for `test_sanitized.py`."""
+
+from typing import Any
+
+import torch
+from boltzbench.kernels import schedules
+from boltzbench.kernels.spin_glass import anneal_spins, lattice_glass, random_walkers
+from torch import Tensor
+
+
+def results() -> list[Tensor]:
+    found: list[Tensor] = []
+    generator = torch.Generator().manual_seed(0)
+    graphs = [lattice_glass(height, width, generator) for height, width in ((1, 1), (2, 2), (5, 6), (9, 10))]
+    for n, strength in ((6, 1), (9, 2), (11, 2)):
+        upper = torch.randint(-strength, strength + 1, (n, n), generator=generator).triu(1)
+        graphs.append(upper + upper.t())
+    for couplings in graphs:
+        for walkers in (32, 96, 4128 if len(couplings) < 10 else 160):
+            spins = random_walkers(len(couplings), walkers, generator, torch.device("cpu"))
+            for first_walker in (0, 2**40):
+                numbers: dict[str, Any] = {"first_walker": first_walker, "seed": 2**64 - 1, "first_sweep": 2**32 - 2}
+                annealed = anneal_spins(spins, couplings, schedules.geometric(2, 3.0, 0.3), **numbers, backend="cupy")
+                found += [annealed.spins, annealed.energies]
+    return found

@@ -1,0 +1,32 @@
+"""The smallest check case of every operation, with every implementation that runs on this machine."""
+
+import math
+
+import pytest
+import torch
+from boltzbench.harness import Case, Implementation, Operation, Status
+from boltzbench.harness.agreement.agreement import check_case
+from support import operations
+
+CPU = torch.device("cpu")
+
+
+def smallest(operation: Operation) -> Case:
+    """The check case with the fewest elements among those without an empty dimension."""
+    cases = [case for case in operation.cases if case.purpose == "check" and all(case.sizes.values())]
+    return min(cases, key=lambda case: (math.prod(case.sizes.values()), case.label))
+
+
+@pytest.mark.parametrize(
+    "implementation", operations.registry().implementations, ids=lambda each: f"{each.operation} {each.name}"
+)
+def test_agrees(implementation: Implementation) -> None:
+    reason = implementation.unavailable(CPU)
+    if reason is not None:
+        pytest.skip(reason)
+    operation = operations.registry().operations[implementation.operation]
+    case = smallest(operation)
+    agreement = check_case(operation, implementation, case, CPU, seeds=[case.seed])
+    if agreement.status is Status.UNAVAILABLE:
+        pytest.skip(f"{case.label}: {agreement.message}")
+    assert agreement.passed, f"{case.label}: {agreement.message}"
