@@ -19,13 +19,15 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
-from ..logsumexp import DTYPES, accumulation_dtype, reduced_shape
+from ..rows.checks import DTYPES, accumulation_dtype, reduced_shape
+from . import reference
 
 __all__ = [
     "GeneralisedCrossEntropy",
     "generalised_cross_entropy",
     "generalised_cross_entropy_backward",
     "generalised_cross_entropy_forward",
+    "reference",
 ]
 
 Reduction = Literal["none", "mean", "sum"]

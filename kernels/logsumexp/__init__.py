@@ -3,8 +3,6 @@
 `logsumexp` works with autograd and under ``torch.compile``; `logsumexp_backward` is its gradient as a function.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -17,10 +15,10 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
+from ..rows.checks import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
+from . import reference
 
-__all__ = ["logsumexp", "logsumexp_backward"]
-
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+__all__ = ["accumulation_dtype", "logsumexp", "logsumexp_backward", "reference"]
 
 
 def logsumexp(
@@ -115,22 +113,6 @@ def logsumexp_backward(
     return out
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The precision in which rows of ``dtype`` are summed."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
-def normal_dim(dim: int, dims: int) -> int:
-    if not -dims <= dim < dims:
-        raise IndexError(f"dim must lie in [{-dims}, {dims - 1}] for a tensor of {dims} dimensions, got {dim}")
-    return dim % dims
-
-
-def require_finite_beta(beta: float) -> None:
-    if not math.isfinite(beta):
-        raise ValueError(f"beta must be finite, got {beta}")
-
-
 def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: Tensor | None) -> None:
     """Write ``y`` and, if given, ``exact``; an empty sum is -inf, and an empty result needs no launch."""
     if x.numel():
@@ -140,10 +122,6 @@ def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: T
     y.fill_(-torch.inf)
     if exact is not None:
         exact.fill_(-torch.inf)
-
-
-def reduced_shape(x: Tensor, dim: int) -> torch.Size:
-    return torch.Size((*x.shape[:dim], *x.shape[dim + 1 :]))
 
 
 # The operators that torch.compile and autograd see. The forward one also returns the result in the precision of

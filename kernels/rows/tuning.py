@@ -22,31 +22,36 @@ from ..emulator import cache_directory, write_atomically
 Plan = TypeVar("Plan")
 
 REPETITIONS = 5
-SOURCES = ("rows.cuh", "softmax.cuh", "shapes.py", "../logsumexp/logsumexp.cu", "../logsumexp/triton_kernels.py")
+SOURCES = ("*.py", "*.cu", "*.cuh")
+KERNELS = Path(__file__).parents[1]
 
 
-def run_best(key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device) -> None:
+def run_best(
+    operation: str, key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device
+) -> None:
     """Launch the best plan for ``key``, a class of shapes; any plan gives a right result, into the same outputs.
 
     Two plans may differ in the last bits. What was found is kept, so that a device takes the same one every time.
     """
-    place = choice(key, plans, launch, device) if len(plans) > 1 else 0
+    place = choice(operation, key, plans, launch, device) if len(plans) > 1 else 0
     launch(plans[place])
 
 
-def choice(key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device) -> int:
+def choice(
+    operation: str, key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device
+) -> int:
     """The place of the plan to take."""
     if not _has_a_clock(device) or os.environ.get("BOLTZBENCH_TUNE") == "0":
         return 0
     name = _device_name(device)
-    known = _known(name)
+    known = _known(operation, name)
     key = f"{key}, {len(plans)} plans"
     if key not in known:
         if not _may_search():
             return 0
         times = [_seconds(functools.partial(launch, plan)) for plan in plans]
         known[key] = times.index(min(times))
-        write_atomically(_path(name), json.dumps(known, indent=1).encode())
+        write_atomically(_path(operation, name), json.dumps(known, indent=1).encode())
     return known[key]
 
 
@@ -77,17 +82,24 @@ def _seconds(launch: Callable[[], None]) -> float:
 
 
 @functools.cache
-def _known(device_name: str) -> dict[str, int]:
+def _known(operation: str, device_name: str) -> dict[str, int]:
     """What has been found on a device, by class of shapes; a file that cannot be read counts as none."""
     try:
-        found = json.loads(_path(device_name).read_text())
+        found = json.loads(_path(operation, device_name).read_text())
         return {str(key): int(place) for key, place in found.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
 
-def _path(device_name: str) -> Path:
+def _path(operation: str, device_name: str) -> Path:
     """The file of a device, for kernels as they are now: what was found for others says nothing of these."""
-    sources = b"".join((Path(__file__).parent / name).read_bytes() for name in SOURCES)
     slug = re.sub(r"\W+", "-", device_name).strip("-").lower()
-    return cache_directory("tuning") / f"logsumexp-{slug}-{hashlib.sha256(sources).hexdigest()[:12]}.json"
+    return cache_directory("tuning") / f"{operation}-{slug}-{_source_hash(operation)}.json"
+
+
+@functools.cache
+def _source_hash(operation: str) -> str:
+    """12 hexadecimal digits for the source of the operation's kernels and of all that row kernels share."""
+    folders = (KERNELS / "rows", KERNELS / operation)
+    files = sorted(file for folder in folders for pattern in SOURCES for file in folder.glob(pattern))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
-from ..logsumexp import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
+from ..rows.checks import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
+from . import reference
 
-__all__ = ["Thermodynamics", "thermodynamics"]
+__all__ = ["Thermodynamics", "reference", "thermodynamics"]
 
 
 class Thermodynamics(NamedTuple):

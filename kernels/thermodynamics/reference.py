@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..logsumexp import accumulation_dtype
-from ..logsumexp.reference import logsumexp
+from ..rows.checks import accumulation_dtype
 
 
 def thermodynamics(x: Tensor, dim: int, beta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -12,7 +11,7 @@ def thermodynamics(x: Tensor, dim: int, beta: float) -> tuple[Tensor, Tensor, Te
 
     Energies are taken from the one that weighs most, so that weights are no less exact where all energies are large.
     """
-    log_z = logsumexp(x, dim, beta)
+    log_z = torch.logsumexp(x * beta if beta != 1.0 else x, dim)
     best = (x.amin(dim, keepdim=True) if beta < 0 else x.amax(dim, keepdim=True)).nan_to_num()
     weights = torch.exp((x - best) * beta)
     p = weights / weights.sum(dim, keepdim=True)

@@ -14,18 +14,8 @@ from torch import Tensor
 
 from ..common.triton_math import bits_of, from_bits
 from ..common.triton_runtime import helper
-from ..common.variants import KernelVariant, TritonVariant
-from ..logsumexp.triton_kernels import (
-    accumulator,
-    part_of_rows,
-    power_of_two,
-    shift_of,
-    strides_of,
-    tile_of,
-)
-from ..rows.layout import as_rows, is_wide
-from ..rows.shapes import LANES_WHERE_CLOSER, THREADS, Plan, Shape, chunk_of, counters, plans, shape_class, split_rows
-from ..rows.tuning import run_best
+from ..common.variants import KernelVariant
+from ..rows.triton_rows import Sample, launch_reduction, power_of_two, reduce_rows, row_variants, shift_of
 
 
 @helper
@@ -54,8 +44,10 @@ def raised(peak, total, mean, spread, new_peak, scale):
 
 
 @helper
-def joined(peak, total, mean, spread, other_peak, other_total, other_mean, other_spread, scale):
+def merge(moments, others, scale):
     """Moments of two sets of elements together."""
+    peak, total, mean, spread = moments
+    other_peak, other_total, other_mean, other_spread = others
     new_peak = tl.maximum(peak, other_peak)
     total, mean, spread = raised(peak, total, mean, spread, new_peak, scale)
     other_total, other_mean, other_spread = raised(other_peak, other_total, other_mean, other_spread, new_peak, scale)
@@ -67,7 +59,7 @@ def joined(peak, total, mean, spread, other_peak, other_total, other_mean, other
 
 
 @helper
-def within_lane(z, mask, peak, total, mean, spread, scale, MASKED: tl.constexpr):
+def add(z, mask, moments, scale, MASKED: tl.constexpr):
     """Moments, (ROWS, LANES), with the elements ``z``, (CHUNK, ROWS, LANES, WIDTH), of the same lanes.
 
     The chunk's sums are taken from its own largest element, which has at least one share in m = CHUNK * WIDTH of the
@@ -86,29 +78,19 @@ def within_lane(z, mask, peak, total, mean, spread, scale, MASKED: tl.constexpr)
     second = tl.sum(tl.sum(weighted * distance, axis=3), axis=0)
     centre = per_weight(first, chunk_total)
     chunk_spread = tl.maximum(second - first * centre, 0.0)
-    return joined(peak, total, mean, spread, top, chunk_total, centre, chunk_spread, scale)
+    return merge(moments, (top, chunk_total, centre, chunk_spread), scale)
 
 
 @helper
-def across_lanes(peak, total, mean, spread, scale):
+def over_lanes(moments, scale):
     """The moments of all lanes of each row, (ROWS,)."""
+    peak, total, mean, spread = moments
     row_peak = tl.max(peak, axis=1)
     total, mean, spread = raised(peak, total, mean, spread, row_peak[:, None], scale)
     row_total = tl.sum(total, axis=1)
     row_mean = per_weight(tl.sum(total * mean, axis=1), row_total)
     difference = mean - row_mean[:, None]
     return row_peak, row_total, row_mean, tl.sum(spread + total * difference * difference, axis=1)
-
-
-@helper
-def write_results(log_z, energy, variance, row, rows, peak, total, mean, spread, beta, FLIP: tl.constexpr):
-    shift = shift_of(peak)
-    result = tl.where(FLIP, -shift, shift) * beta + tl.log(total)
-    known = result - result == 0  # neither infinite nor NaN
-    inside = row < rows
-    tl.store(log_z + row, result, mask=inside)
-    tl.store(energy + row, tl.where(known, tl.where(FLIP, shift + mean, -(shift + mean)), float("nan")), mask=inside)
-    tl.store(variance + row, tl.where(known, spread / total, float("nan")), mask=inside)
 
 
 @triton.jit(do_not_specialize=["beta_bits", "scale_bits"])
@@ -141,110 +123,38 @@ def forward_kernel(
     N_UNIT: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    STEP: tl.constexpr = CHUNK * LANES * WIDTH
-    row, group, place, begin, end, column, base = part_of_rows(
-        x, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
-        SPLIT, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
+    row, known, moments = reduce_rows(
+        x, parts, counters, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
+        from_bits(scale_bits, ACC), add, merge, over_lanes, 4, ACC, FLIP, SPLIT, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT,
+        CHUNK,
     )  # fmt: skip
-    scale = from_bits(scale_bits, ACC)
-    peak = tl.full((ROWS, LANES), -float("inf"), ACC)
-    total = tl.zeros((ROWS, LANES), ACC)
-    mean = tl.zeros((ROWS, LANES), ACC)
-    spread = tl.zeros((ROWS, LANES), ACC)
-    whole = begin + (end - begin) // STEP * STEP
-    for start in range(begin, whole, STEP):
-        z = tl.load(base + start * stride).to(ACC)
-        z = -z if FLIP else z
-        peak, total, mean, spread = within_lane(z, True, peak, total, mean, spread, scale, False)
-    if whole < end:
-        mask = tl.broadcast_to(column + whole < end, (CHUNK, ROWS, LANES, WIDTH))
-        z = tl.load(base + whole * stride, mask=mask, other=0.0).to(ACC)
-        z = -z if FLIP else z
-        peak, total, mean, spread = within_lane(z, mask, peak, total, mean, spread, scale, True)
-    row_peak, row_total, row_mean, row_spread = across_lanes(peak, total, mean, spread, scale)
-    beta = from_bits(beta_bits, ACC)
-    if SPLIT:
-        size = tl.cast(rows, tl.int64) * splits
-        mine = parts + row * splits + place
-        tl.store(mine, row_peak, mask=row < rows)
-        tl.store(mine + size, row_total, mask=row < rows)
-        tl.store(mine + 2 * size, row_mean, mask=row < rows)
-        tl.store(mine + 3 * size, row_spread, mask=row < rows)
-        tl.debug_barrier()  # all threads have stored before one of them counts
-        finished_before = tl.atomic_add(counters + group, 1, sem="acq_rel")
-        if finished_before == splits - 1:
-            tl.store(counters + group, 0)
-            peak = tl.full((ROWS, LANES), -float("inf"), ACC)
-            total = tl.zeros((ROWS, LANES), ACC)
-            mean = tl.zeros((ROWS, LANES), ACC)
-            spread = tl.zeros((ROWS, LANES), ACC)
-            for first in range(0, splits, LANES):
-                other = first + tl.arange(0, LANES)[None, :]
-                known = (other < splits) & (row < rows)[:, None]
-                where = parts + row[:, None] * splits + other
-                # Past the first-level cache, which may hold what was there before the parts.
-                peak, total, mean, spread = joined(
-                    peak, total, mean, spread,
-                    tl.load(where, mask=known, other=-float("inf"), cache_modifier=".cg"),
-                    tl.load(where + size, mask=known, other=0.0, cache_modifier=".cg"),
-                    tl.load(where + 2 * size, mask=known, other=0.0, cache_modifier=".cg"),
-                    tl.load(where + 3 * size, mask=known, other=0.0, cache_modifier=".cg"),
-                    scale,
-                )  # fmt: skip
-            row_peak, row_total, row_mean, row_spread = across_lanes(peak, total, mean, spread, scale)
-            write_results(log_z, energy, variance, row, rows, row_peak, row_total, row_mean, row_spread, beta, FLIP)
-    else:
-        write_results(log_z, energy, variance, row, rows, row_peak, row_total, row_mean, row_spread, beta, FLIP)
+    peak, total, mean, spread = moments
+    shift = shift_of(peak)
+    result = tl.where(FLIP, -shift, shift) * from_bits(beta_bits, ACC) + tl.log(total)
+    exists = result - result == 0  # neither infinite nor NaN
+    level = tl.where(FLIP, shift + mean, -(shift + mean))
+    tl.store(log_z + row, result, mask=known)
+    tl.store(energy + row, tl.where(exists, level, float("nan")), mask=known)
+    tl.store(variance + row, tl.where(exists, spread / total, float("nan")), mask=known)
+
+
+def _arguments(log_z: Tensor, energy: Tensor, variance: Tensor, beta: float) -> dict[str, object]:
+    return {
+        "log_z": log_z, "energy": energy, "variance": variance, "FLIP": beta < 0,
+        "beta_bits": bits_of(beta), "scale_bits": bits_of(abs(beta) * math.log2(math.e)),
+    }  # fmt: skip
 
 
 def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, variance: Tensor) -> None:
     """Write all three, contiguous in the precision of accumulation. ``x`` is not empty."""
-    x, view = as_rows(dim, x)
-    wide, itemsize = is_wide(view, x), x.element_size()
-    bits = (bits_of(beta), bits_of(abs(beta) * math.log2(math.e)))
-
-    def launch(plan: Plan) -> None:
-        shape, tile = plan.shape, tile_of(view, plan.shape)
-        groups = triton.cdiv(view.count, tile["ROWS"])
-        splits, steps = split_rows(view, groups, shape.step, itemsize, plan.blocks)
-        parts = count = log_z
-        if splits > 1:
-            parts = log_z.new_empty((4, view.count, splits))
-            count = counters(groups, x.device)
-        forward_kernel[(groups * splits,)](
-            x, log_z, energy, variance, parts, count, view.count, view.n // tile["N_UNIT"], *view.sizes[1:],
-            *strides_of(view.layouts[0], shape), splits, steps, *bits, ACC=accumulator(x.dtype), FLIP=beta < 0,
-            SPLIT=splits > 1, **tile, num_warps=THREADS // 32,
-        )  # fmt: skip
-
-    key = shape_class("triton thermodynamics forward", x, view, wide)
-    run_best(key, plans(view, itemsize, wide, True), launch, x.device)
+    own = _arguments(log_z, energy, variance, beta)
+    launch_reduction("thermodynamics", forward_kernel, 4, x, dim, log_z, own)
 
 
 def variants() -> Sequence[KernelVariant]:
-    """A few lanes and a block with wide loads, split rows, and rows that are neighbours."""
-    return [
-        _variant(dtype, itemsize, lanes, access, split)
-        for dtype, itemsize in (("fp64", 8), ("fp32", 4), ("fp16", 2), ("bf16", 2))
-        for lanes, access, split in (
-            (8, 16, False), (32, 16, False), (THREADS, 16, False), (THREADS, 16, True), (LANES_WHERE_CLOSER, 0, False),
-        )
-    ]  # fmt: skip
+    """The kernels for some shapes of rows."""
 
+    def arguments(rows: Sample) -> dict[str, object]:
+        return _arguments(rows.per_row(), rows.per_row(), rows.per_row(), -1.0 if rows.is_split else 1.0)
 
-def _variant(dtype: str, itemsize: int, lanes: int, access: int, split: bool) -> KernelVariant:
-    width = max(1, access // itemsize)
-    shape = Shape(lanes, width, chunk_of(width, itemsize))
-    signature: dict[str, object] = {"x": f"*{dtype}:16", "counters": "*i32:16", "size1": 1}
-    signature |= dict.fromkeys(("log_z", "energy", "variance", "parts"), "*fp64:16" if itemsize == 8 else "*fp32:16")
-    signature |= dict.fromkeys(("rows", "n"), "i32:16") | dict.fromkeys(("beta_bits", "scale_bits"), "i64")
-    signature |= dict.fromkeys(("size2", "stride0", "stride1", "splits", "part"), "i32")
-    signature |= {"stride2": "i32:16", "stride": 1} if access else {"stride2": 1, "stride": "i32:16"}
-    signature |= {"ACC": tl.float64 if itemsize == 8 else tl.float32, "FLIP": split, "SPLIT": split, "ONE_DIM": True}
-    signature |= {"ROWS": shape.rows, "LANES": lanes, "WIDTH": shape.width, "N_UNIT": shape.width, "CHUNK": shape.chunk}
-    place = f"{lanes} lanes" if lanes < THREADS else "block"
-    note = ", split, beta < 0" if split else "" if access else ", rows closer"
-    return TritonVariant(
-        name=f"forward {dtype}, {place} per row{note}", threads=THREADS, items=width * shape.chunk, unit="elements",
-        bytes_per_item=itemsize, access_bytes=access, kernel=forward_kernel, signature=signature,
-    )  # fmt: skip
+    return row_variants(forward_kernel, arguments, split_note="split, beta < 0")

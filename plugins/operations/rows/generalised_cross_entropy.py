@@ -3,12 +3,10 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Unpack
 
 import torch
 from boltzbench.harness import (
     Case,
-    CaseOptions,
     Cost,
     Expected,
     Inputs,
@@ -21,14 +19,13 @@ from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_forward,
     reference,
 )
-from boltzbench.kernels.logsumexp import accumulation_dtype
-from boltzbench.plugins.operations.rows.logsumexp import ACCESS, rows_of
+from boltzbench.kernels.rows import accumulation_dtype
+from boltzbench.plugins.operations.rows._rows import ACCESS, DTYPES, roundoffs, row_case, rows_of, smallest_kept
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
-DTYPES = ("float32", "float64", "float16", "bfloat16")
 QS = {"cross-entropy": 0.0, "tiny": 1e-6, "half": 0.5, "absolute": 1.0}
 """Variants that differ by q; all others have q = 0.7, the authors' choice."""
 IGNORED = -100
@@ -37,10 +34,7 @@ SHAPES = ((1 << 23, 8), (1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 
 """Rows of a few classes to those of a vocabulary: several rows to a warp, a warp, or a block to a row."""
 
 
-def _case(rows: int, columns: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
-    sizes = {"rows": rows, "columns": columns}
-    return Case("generalised_cross_entropy", sizes, dtype, scenario, **more)
-
+_case = partial(row_case, "generalised_cross_entropy")
 
 CASES = (
     *(_case(37, 1031, dtype, scenario) for dtype in DTYPES for scenario in ("", "backward")),
@@ -132,9 +126,7 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     smallest normal number may be flushed.
     """
     x, labels, q = inputs["logits"].double(), inputs["labels"], inputs["q"]
-    dtype = inputs["logits"].dtype
-    wide = accumulation_dtype(dtype)
-    u = torch.finfo(wide).eps / 2
+    u, u_out = roundoffs(inputs["logits"].dtype)
     if not x.numel():
         return {name: Expected(tensor.double()) for name, tensor in make_outputs(inputs).items()}
     chosen = x.gather(1, labels.clamp(min=0)[:, None])[:, 0]
@@ -154,11 +146,8 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     level = _finite(lse)[:, None]
     p_off = p * u * (2 * (_finite(x) + level) + 8)
     power_off = u * (q * (2 * (_finite(chosen)[:, None] + level) + 4 * log_p) + 8)
-    finfo = torch.finfo(dtype)
-    u_out = finfo.eps / 2 if dtype != wide else 0.0
-    smallest = finfo.smallest_normal * (finfo.eps if dtype is torch.float16 else 1.0)
     bound = (grad * power).abs() * p_off + _finite(slope) * (power_off + 3 * u + u_out)
-    return {"dlogits": Expected(slope, bound + smallest * (1.0 + grad.abs()))}
+    return {"dlogits": Expected(slope, bound + smallest_kept(inputs["logits"].dtype) * (1.0 + grad.abs()))}
 
 
 def _finite(x: Tensor) -> Tensor:

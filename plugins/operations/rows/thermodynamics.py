@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Unpack
+from functools import partial
 
 import torch
 from boltzbench.harness import (
     Case,
-    CaseOptions,
     Cost,
     Expected,
     Inputs,
@@ -15,9 +14,9 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
-from boltzbench.kernels.logsumexp import accumulation_dtype
+from boltzbench.kernels.rows import accumulation_dtype
 from boltzbench.kernels.thermodynamics import reference, thermodynamics
-from boltzbench.plugins.operations.rows.logsumexp import ACCESS, BETAS, rows_of
+from boltzbench.plugins.operations.rows._rows import ACCESS, BETAS, DTYPES, beta_of, row_case, rows_of
 from boltzbench.plugins.support import digits
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
@@ -25,12 +24,9 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 RESULTS = ("log_z", "energy", "variance")
-DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
-def _case(rows: int, columns: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
-    return Case("thermodynamics", {"rows": rows, "columns": columns}, dtype, scenario, **more)
-
+_case = partial(row_case, "thermodynamics")
 
 CASES = (
     *(_case(37, 1031, dtype) for dtype in DTYPES),
@@ -62,8 +58,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     x = rows_of(case, device)
     if case.scenario == "equal":
         x = x[:, :1].expand(x.shape).contiguous()
-    words = case.scenario.split()
-    return {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
+    return {"x": x, "dim": 1, "beta": beta_of(case)}
 
 
 def make_outputs(inputs: Inputs) -> Tensors:

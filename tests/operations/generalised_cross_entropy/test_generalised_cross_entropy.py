@@ -20,16 +20,6 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INF, NAN = math.inf, math.nan
 
 
-def _backend(name):
-    reason = dispatch.unavailable(name, DEVICE)
-    return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
-
-
-@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
-def backend(request):
-    return request.param
-
-
 def tensor(values, dtype=torch.float32):
     return torch.tensor(values, dtype=dtype, device=DEVICE)
 

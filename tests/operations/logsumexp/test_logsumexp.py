@@ -5,23 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.logsumexp import _backward_op, _forward_op, logsumexp, logsumexp_backward
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 UNIT = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 INF, NAN = math.inf, math.nan
-
-
-def _backend(name):
-    reason = dispatch.unavailable(name, DEVICE)
-    return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
-
-
-@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
-def backend(request):
-    return request.param
 
 
 def tensor(values, dtype=torch.float32):

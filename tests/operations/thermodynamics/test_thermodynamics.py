@@ -5,21 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.thermodynamics import thermodynamics
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 INF, NAN = math.inf, math.nan
-
-
-def _backend(name):
-    reason = dispatch.unavailable(name, DEVICE)
-    return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
-
-
-@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
-def backend(request):
-    return request.param
 
 
 def tensor(values, dtype=torch.float32):
