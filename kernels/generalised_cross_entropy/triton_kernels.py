@@ -1,6 +1,7 @@
 """Generalised cross-entropy in Triton, forward and backward.
 
-Bytes and design are those of `generalised_cross_entropy.cu`, in tiles as log-sum-exp has them.
+Bytes and design are those of `generalised_cross_entropy.cu`. `rows/triton_rows.py` reads and writes the rows,
+`rows/triton_softmax.py` sums them.
 """
 
 import math
@@ -30,9 +31,9 @@ LOG2E = math.log2(math.e)
 
 @triton.jit
 def minus_expm1(x):
-    """``1 - exp(x)`` for ``x <= 0``, within some ulp.
+    """``1 - exp(x)`` for ``x <= 0``, to a few ulp.
 
-    Near 0 the rounding of the exponential cancels against that of its logarithm (W. Kahan; see N. Higham, "Accuracy and
+    Near 0 the rounding error of the exponential cancels that of its logarithm (W. Kahan; see N. Higham, "Accuracy and
     Stability of Numerical Algorithms", 2nd ed., section 1.14.1).
     """
     y = tl.exp(x)
@@ -42,7 +43,7 @@ def minus_expm1(x):
 
 @triton.jit
 def chosen(first, stride, n, label, mask, DTYPE: tl.constexpr):
-    """The logit of each label in [0, n), of the row that begins at ``first``; NaN for another label."""
+    """The logit of each label in [0, n) of the row that begins at ``first``; NaN for any other label."""
     is_class = (label >= 0) & (label < n)
     logit = tl.load(first + label * stride, mask=mask & is_class, other=0.0).to(DTYPE)
     return tl.where(is_class, logit, float("nan"))
@@ -52,8 +53,8 @@ def chosen(first, stride, n, label, mask, DTYPE: tl.constexpr):
 def forward_kernel(
     x,  # any strides
     labels,  # (rows,) int64, contiguous
-    loss,  # (rows,) contiguous in ACC, as is
-    lse,
+    loss,  # (rows,) contiguous in ACC
+    lse,  # the same
     parts,  # (2, rows, splits) in ACC: maximum and shifted sum of each part, if SPLIT
     counters,  # one for each group of rows, 0 before and after, if SPLIT
     rows,
@@ -89,7 +90,8 @@ def forward_kernel(
     level = shift_of(peak) + log_total
     label = tl.load(labels + row, mask=known, other=0)
     first = x + row_offset(row, size1, size2, stride0, stride1, stride2, ONE_DIM) * WIDTH
-    # From the peak first: what is lost then does not grow with the level of a row. Without weight all logits are -inf.
+    # Subtract the peak first: the rounding error then does not grow with the level of the row. A level of -inf means
+    # that all logits are -inf.
     distance = chosen(first, stride, tl.cast(n, tl.int64) * N_UNIT, label, known, ACC) - shift_of(peak)
     log_p = distance - tl.where(level == -float("inf"), 0.0, log_total)
     result = tl.where(q == 0, -log_p, minus_expm1(q * log_p) / tl.where(q == 0, 1.0, q))
@@ -151,7 +153,7 @@ def backward_kernel(
     log_p = chosen(first, x_stride, end, label, known, ACC) - level
     power = tl.where(q == 0, tl.where(log_p == log_p, 1.0, log_p), tl.exp(q * log_p))
     factor = tl.load(grad + row) * power
-    label_place = label - start  # in the columns of this program, or no place of them
+    label_place = label - start  # -1 if it is not among the columns of this program
     label_place = tl.where((label_place >= 0) & (label_place < STEP), label_place, -1).to(place.dtype)
     if start + STEP <= end:
         z = tl.load(source).to(ACC)

@@ -1,13 +1,13 @@
 """Log-sum-exp in Triton, forward and backward.
 
 Bytes: the forward reads each element once (8, 4 or 2 B) and writes a result per row; the backward reads and writes each
-element once. Memory is the limit; `logsumexp.cu` has the budget of instructions that it leaves.
+element once. Memory is the limit; `logsumexp.cu` says how many instructions per element it leaves time for.
 
 Operations per element, forward: a comparison, a subtraction, a product, an ex2, a sum, and for 16 bits an unpacking. In
 the inner loop of sm_90, loads, addresses and rescaling included: 6.4 instructions for float32, 7.0 for float16, 7.5 for
-bfloat16, of which 1.06 and 1.03 MUFU, and 43 for float64; one more, a sign, at negative beta. Backward: as in CUDA C.
+bfloat16, of which 1.06 and 1.03 MUFU, and 43 for float64; one more, for the sign, if beta < 0. Backward: as in CUDA C.
 
-Design: `rows/triton_rows.py` reads the rows, `rows/triton_softmax.py` has the sums.
+Design: `rows/triton_rows.py` reads and writes the rows, `rows/triton_softmax.py` sums them.
 """
 
 import math

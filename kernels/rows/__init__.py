@@ -1,4 +1,4 @@
-"""Code that the operations on rows share: log-sum-exp, thermodynamics, generalised cross-entropy."""
+"""Code shared by the operations on rows: log-sum-exp, thermodynamics, generalised cross-entropy."""
 
 from .checks import accumulation_dtype
 

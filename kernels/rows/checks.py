@@ -1,4 +1,4 @@
-"""Checks of arguments, and the dtypes, that the operations on rows share."""
+"""Argument checks and dtypes of the operations on rows."""
 
 import math
 
@@ -14,7 +14,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def normal_dim(dim: int, dims: int) -> int:
-    """``dim`` counted from the first dimension. Raises IndexError if a tensor of ``dims`` dimensions lacks it."""
+    """``dim`` as a number from 0 to ``dims - 1``. Raises IndexError if it is out of range."""
     if not -dims <= dim < dims:
         raise IndexError(f"dim must lie in [{-dims}, {dims - 1}] for a tensor of {dims} dimensions, got {dim}")
     return dim % dims

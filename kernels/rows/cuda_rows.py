@@ -1,4 +1,4 @@
-"""Launching the CUDA C kernels that reduce or map rows: the template by the shape of the rows, and its arguments."""
+"""Launches of CUDA C kernels that reduce or map rows. The shape of the rows chooses the template."""
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ class LayoutArgument(ctypes.Structure):
 
     @classmethod
     def of(cls, view: Rows, layout: Layout) -> "LayoutArgument":
-        # A second size of 0 stands for rows in one dimension.
+        # size2 = 0 says that rows have one dimension.
         sizes = view.sizes[1:] if view.count != view.sizes[2] else (1, 0)
         return cls(*sizes, *layout.strides, layout.stride)
 
@@ -53,7 +53,7 @@ class RowsArgument(ctypes.Structure):
 
 
 def templates(dtype: torch.dtype) -> list[tuple[str, int, int, str]]:
-    """For each kernel of one dtype: the arguments ``T, LANES, WIDTH, ROWS_CLOSER``, the lanes, the width, a remark."""
+    """For each kernel of one dtype: the arguments ``T, LANES, WIDTH, ROWS_CLOSER``, the lanes, the width and a note."""
     plain = [(lanes, 1, False) for lanes in NARROW_LANES]
     plain += [(lanes, 16 // dtype.itemsize, False) for lanes in WIDE_LANES]
     return [
@@ -71,7 +71,7 @@ def row_module(source: Path, names: Sequence[str], dtype: torch.dtype) -> CudaMo
 
 
 def template_of(view: Rows, shape: Shape, dtype: torch.dtype) -> str:
-    """The arguments of the kernel for rows of this shape."""
+    """The template arguments for rows of this shape."""
     return f"{TYPES[dtype]}, {shape.lanes}, {shape.width}, {str(view.are_closer).lower()}"
 
 
@@ -86,7 +86,8 @@ def reduce_rows(
 ) -> None:
     """Launch kernel ``name`` of a `row_module`, which reduces each row of ``x`` (not empty) to one sum.
 
-    ``tensors`` have an element for each row: results, and other inputs. Part of a row leaves ``numbers_per_part``.
+    ``tensors`` are results and further inputs with an element for each row. ``numbers_per_part`` is the size of a
+    partial sum, in numbers of the precision of accumulation.
     """
     x, view = as_rows(dim, x)
     wide = is_wide(view, x)
@@ -137,7 +138,7 @@ def map_rows(
 
 
 def row_variants(module: Callable[[torch.dtype], CudaModule], traffic: Mapping[str, int]) -> list[KernelVariant]:
-    """Every kernel of the modules. ``traffic`` says for each name how often the kernel moves an element."""
+    """Every kernel of the modules. ``traffic``: how often each named kernel reads or writes an element."""
     return [
         CudaVariant(
             name=f"{name} {TYPES[dtype]}, {f'{lanes} lanes' if lanes != THREADS else 'block'} per row{note}",

@@ -1,11 +1,12 @@
-"""Rows in Triton: reduced to one sum each, or mapped element by element, and the launches of the kernels that do so.
+"""Triton helpers that reduce each row to a sum or map each element of it, and the launches of such kernels.
 
-A tile is (CHUNK, ROWS, LANES, WIDTH). The last axis is one 128-bit load, the one before it the threads of a row, then
-come rows, and the first axis lies in registers: Triton lays tiles out from the last axis to the first. A maximum or sum
-over the first and last axes thus stays within a thread; lanes are put together once, when a row ends. Whole steps are
-read without a mask; one masked step takes what is left. So that the compiler knows loads to be aligned, strides and
-lengths come in units of WIDTH where they are multiples of it. Shapes are those of the CUDA C kernels (`shapes.py`), and
-so is the way of few long rows: parts, and the last program of a row combines them, in their order.
+Memory bandwidth is the limit, so loads are wide and threads wait for each other only once per row. A tile is (CHUNK,
+ROWS, LANES, WIDTH). The last axis is one 128-bit load, the axis before it the threads of a row, and the first axis lies
+in registers: Triton lays tiles out from the last axis to the first. A maximum or sum over the first and last axes thus
+stays within a thread, and lanes are combined once, at the end of a row. Whole steps need no mask; one masked step reads
+the remainder. Strides and lengths come in units of WIDTH where they are multiples of it, so that the compiler knows
+loads to be aligned. Shapes are those of the CUDA C kernels (`shapes.py`). As there, a few long rows are split into
+parts, and the last program of a row combines them in their order.
 """
 
 import itertools
@@ -41,7 +42,7 @@ TYPES = {**ELEMENTS, torch.int32: "i32", torch.int64: "i64"}
 
 @helper
 def row_offset(row, size1, size2, stride0, stride1, stride2, ONE_DIM: tl.constexpr):
-    """Where a row begins. Rows in one dimension need no divisions."""
+    """The offset of a row. Rows in one dimension need no divisions."""
     if ONE_DIM:
         return row * stride2
     else:
@@ -51,9 +52,9 @@ def row_offset(row, size1, size2, stride0, stride1, stride2, ONE_DIM: tl.constex
 
 @helper
 def tile_columns(CHUNK: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr):
-    """The columns of one step, (CHUNK, 1, LANES, WIDTH): a lane's loads lie LANES * WIDTH elements apart.
+    """The columns of one step, (CHUNK, 1, LANES, WIDTH). A lane's loads lie LANES * WIDTH elements apart.
 
-    Elements that are not neighbours may lie more than 2**31 apart within a step.
+    They are int64 for WIDTH 1, since the elements of a step may then lie more than 2**31 apart in memory.
     """
     load = tl.arange(0, CHUNK)[:, None, None, None]
     lane = tl.arange(0, LANES)[None, None, :, None]
@@ -64,10 +65,10 @@ def tile_columns(CHUNK: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr):
 
 @helper
 def power_of_two(x):
-    """``2**x`` within 2 ulp; what is less than the smallest normal number may be 0.
+    """``2**x`` within 2 ulp. A result below the smallest normal number may be 0.
 
-    For float64 the series of `rows.cuh`, a third of the instructions of ``tl.exp2``. There 2**x of x beyond 1022 is
-    right for infinity only, beside which it stands.
+    float64 takes the series of `rows.cuh`, with a third of the instructions of ``tl.exp2``. Its results for x > 1022
+    are correct only for x = inf; such x occur only in sums with an infinite element.
     """
     if x.dtype == tl.float64:
         shifter = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer, found in the low bits
@@ -91,7 +92,7 @@ def power_of_two(x):
 
 @helper
 def shift_of(peak):
-    """What is subtracted before the exponential: the maximum, unless it is infinite (inf - inf would be NaN)."""
+    """The maximum, to subtract before the exponential; 0 where it is infinite, since inf - inf is NaN."""
     return tl.where((peak == float("inf")) | (peak == -float("inf")), 0.0, peak)
 
 
@@ -99,8 +100,8 @@ def shift_of(peak):
 def no_elements(ROWS: tl.constexpr, LANES: tl.constexpr, COUNT: tl.constexpr, ACC: tl.constexpr):
     """The sums of no elements, (ROWS, LANES): a peak of -inf, and COUNT - 1 numbers that are 0."""
     sums = (tl.full((ROWS, LANES), -float("inf"), ACC),)
-    for _ in tl.static_range(1, COUNT):
-        sums = sums + (tl.zeros((ROWS, LANES), ACC),)  # noqa: RUF005  # Triton knows no star
+    for _ in tl.static_range(1, COUNT):  # Triton knows no starred tuple
+        sums = sums + (tl.zeros((ROWS, LANES), ACC),)  # type: ignore[assignment]  # noqa: RUF005
     return sums
 
 
@@ -111,13 +112,13 @@ def reduce_rows(
     FLIP: tl.constexpr, SPLIT: tl.constexpr, ONE_DIM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
     WIDTH: tl.constexpr, N_UNIT: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Each row reduced to sums: ``row, known, sums``, all (ROWS,); those ``known`` are a program's to write.
+    """Reduce each row. Returns ``row, known, sums``, all (ROWS,); the program writes the rows that are ``known``.
 
-    Sums are COUNT tensors, the first of which is the peak: the largest element, or the largest of ``-x`` with FLIP.
+    Sums are COUNT tensors. The first is the peak: the largest element, or the largest of ``-x`` with FLIP.
 
     - ``ADD(z, mask, sums, scale, MASKED)`` adds the elements ``z``, (CHUNK, ROWS, LANES, WIDTH), to the lanes' sums;
-    - ``MERGE(sums, others, scale)`` are the sums of two sets of elements;
-    - ``OVER_LANES(sums, scale)`` are those of all lanes of each row.
+    - ``MERGE(sums, others, scale)`` combines the sums of two sets of elements;
+    - ``OVER_LANES(sums, scale)`` combines the lanes of each row.
     """
     STEP: tl.constexpr = CHUNK * LANES * WIDTH
     group = tl.program_id(0)
@@ -131,7 +132,7 @@ def reduce_rows(
     end = tl.cast(n, tl.int64) * N_UNIT
     if SPLIT:
         end = tl.minimum(begin + length, end)
-    # Rows beyond the last are the last once more: no load needs a mask for them.
+    # Rows beyond the last read the last row again, so that loads need no mask.
     safe_row = tl.minimum(row, rows - 1)
     offset = row_offset(safe_row, size1, size2, stride0, stride1, stride2, ONE_DIM) * WIDTH
     column = tile_columns(CHUNK, LANES, WIDTH)
@@ -154,7 +155,7 @@ def reduce_rows(
         own = parts + row * splits + place
         for number in tl.static_range(COUNT):
             tl.store(own + number * size, row_sums[number], mask=known)
-        tl.debug_barrier()  # all threads have stored before one of them counts
+        tl.debug_barrier()  # all threads store before one of them counts
         finished_before = tl.atomic_add(counters + group, 1, sem="acq_rel")
         is_last = finished_before == splits - 1
         if is_last:
@@ -164,11 +165,11 @@ def reduce_rows(
                 other = first + tl.arange(0, LANES)[None, :]
                 given = (other < splits) & known[:, None]
                 where = parts + row[:, None] * splits + other
-                # Past the first-level cache, which may hold what was there before the parts.
+                # Read past the L1 cache, which may hold older values.
                 others = (tl.load(where, mask=given, other=-float("inf"), cache_modifier=".cg"),)
                 for number in tl.static_range(1, COUNT):
                     value = tl.load(where + number * size, mask=given, other=0.0, cache_modifier=".cg")
-                    others = others + (value,)  # noqa: RUF005
+                    others = others + (value,)  # type: ignore[assignment]  # noqa: RUF005
                 sums = MERGE(sums, others, scale)
             row_sums = OVER_LANES(sums, scale)
         known = known & is_last
@@ -181,10 +182,11 @@ def tile_of_rows(
     dx_stride, column_blocks, ONE_DIM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, WIDTH: tl.constexpr,
     N_UNIT: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """What a program maps element by element: ``row, known, start, end, column, first, source, target``.
+    """The elements that a program maps: ``row, known, start, end, column, first, source, target``.
 
-    Its rows, (ROWS,), are ``known`` or the last once more, and begin at ``first``. Their elements ``start + column``,
-    (CHUNK, 1, LANES, WIDTH), are those before ``end``, at ``source`` and ``target``, (CHUNK, ROWS, LANES, WIDTH).
+    Rows, (ROWS,), begin at ``first``. Those that are not ``known`` repeat the last row. Their elements are ``start +
+    column``, (CHUNK, 1, LANES, WIDTH), as far as they lie before ``end``. The pointers ``source`` and ``target`` are
+    (CHUNK, ROWS, LANES, WIDTH).
     """
     program = tl.program_id(0)
     start = (program % column_blocks).to(tl.int64) * (CHUNK * LANES * WIDTH)
@@ -203,7 +205,7 @@ def tile_of_rows(
 def _tile_arguments(view: Rows, shape: Shape, dtype: torch.dtype) -> dict[str, object]:
     """The arguments of any kernel for rows of this shape.
 
-    The interpreter takes as long for one row as for sixteen, and there a program has so many, where there are.
+    The interpreter needs as long for one row as for sixteen, so programs have at least sixteen rows there.
     """
     rows = min(max(shape.rows, 16), triton.next_power_of_2(view.count)) if INTERPRETS else shape.rows
     unit = shape.width if view.n % shape.width == 0 else 1
@@ -252,7 +254,7 @@ def launch_reduction(
 ) -> None:
     """Launch ``kernel``, which reduces each row of ``x`` (not empty) to ``count`` sums by `reduce_rows`.
 
-    ``own`` are its arguments besides those of any reduction, by name; ``out`` is a result.
+    ``own`` holds the kernel's further arguments by name. ``out`` is any result; it stands in for unused scratch.
     """
     x, view = as_rows(dim, x)
     wide = is_wide(view, x)
@@ -272,9 +274,9 @@ def launch_reduction(
 def launch_map(
     operation: str, kernel: triton.JITFunction, x: Tensor, dim: int, out: Tensor, own: Mapping[str, object]
 ) -> None:
-    """Launch ``kernel``, which maps each element of ``x`` (not empty) to one of ``out`` (contiguous), ``dx`` there.
+    """Launch ``kernel``, which maps each element of ``x`` (not empty) to one of ``out`` (contiguous), its ``dx``.
 
-    ``own`` are its arguments besides those of any such kernel, by name.
+    ``own`` holds the kernel's further arguments by name.
     """
     x, view = as_rows(dim, x, out)
     wide = is_wide(view, x, out)
@@ -312,9 +314,9 @@ class Sample:
 
 
 def samples() -> Iterator[tuple[Sample, Sample | None]]:
-    """A few lanes, a warp, a block with wide loads and with narrow ones, and rows that are neighbours.
+    """Rows for a few lanes, a warp, a block with wide loads and with narrow ones, and rows that are neighbours.
 
-    Where a block takes a row, rows that are split come with them.
+    Each comes with rows that are split if a block takes a row, else with None.
     """
     shapes = [(lanes, True, "") for lanes in (8, 32, THREADS)]
     shapes += [(THREADS, False, ", any strides"), (LANES_WHERE_CLOSER, False, ", rows closer")]
@@ -322,7 +324,7 @@ def samples() -> Iterator[tuple[Sample, Sample | None]]:
         name = f"{TYPES[dtype]}, {f'{lanes} lanes' if lanes < THREADS else 'block'} per row{note}"
         width = 16 // dtype.itemsize if wide else 1
         plan = Plan(Shape(lanes, width, chunk_of(width, dtype.itemsize)))
-        # No number is 1 or a multiple of 16 that need not be: Triton would specialise the kernel for it.
+        # Triton specialises a kernel for integers that are 1 or multiples of 16: these are so only where they must be.
         odd = 0 if wide else 7
         dim = 1 if wide or lanes == THREADS else 0
         rows, n = 1 << 20, 128 * 193 + odd
@@ -338,7 +340,7 @@ def row_variants(
     backward_arguments: Callable[[Sample], Mapping[str, object]] | None = None,
     split_note: str = "split",
 ) -> Sequence[KernelVariant]:
-    """The kernels for `samples`, specialised as a launch would. The arguments are those named ``own`` there."""
+    """The kernels for `samples`, specialised as at a launch. The functions give the ``own`` arguments of a launch."""
     found: list[KernelVariant] = []
     for sample, split in samples():
         arguments = {**sample.reduction(), **forward_arguments(sample)}
@@ -355,7 +357,7 @@ def row_variants(
 def _variant(
     kernel: triton.JITFunction, name: str, sample: Sample, moved: int, arguments: Mapping[str, object]
 ) -> KernelVariant:
-    """``moved``: how often each element is read or written."""
+    """``moved`` says how often each element is read or written."""
     fixed = {each.name for each in getattr(kernel, "params", ()) if each.do_not_specialize}  # none if interpreted
     shape, itemsize = sample.plan.shape, sample.x.element_size()
     return TritonVariant(
@@ -366,9 +368,9 @@ def _variant(
 
 
 def _specialised(name: str, value: object, is_fixed: bool) -> object:
-    """An argument in the notation of `TritonVariant`: what Triton's launcher would specialise a kernel for.
+    """An argument in the notation of `TritonVariant`, as Triton's launcher specialises a kernel for it.
 
-    Constants of kernels have names in capitals.
+    A kernel's ``tl.constexpr`` parameters have names in capitals.
     """
     if isinstance(value, Tensor):
         return f"*{TYPES[value.dtype]}:16"

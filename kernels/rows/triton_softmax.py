@@ -1,4 +1,4 @@
-"""The sum of a row's exponentials in Triton, and an element's share of it: for log-sum-exp and losses of a softmax.
+"""Softmax sums in Triton: a row's sum of exponentials, and the probability of an element.
 
 Sums are ``(peak, total)``: the largest element, and the sum of weights ``2**((x - peak) scale)``.
 """
@@ -20,12 +20,12 @@ def rescale(total, peak, new_peak, scale):
 
 @helper
 def add(z, mask, sums, scale, MASKED: tl.constexpr):
-    """``sums``, (ROWS, LANES), with ``z``, (CHUNK, ROWS, LANES, WIDTH), of the same lanes."""
+    """Add the elements ``z``, (CHUNK, ROWS, LANES, WIDTH), to the sums of their lanes, (ROWS, LANES)."""
     peak, total = sums
     seen = tl.where(mask, z, -float("inf")) if MASKED else z
     new_peak = tl.maximum(peak, tl.max(tl.max(seen, axis=0), axis=2))
     terms = power_of_two((z - shift_of(new_peak)[None, :, :, None]) * scale)
-    if MASKED:  # an absent element adds nothing whatever the scale: 0 * -inf would be NaN at beta = 0
+    if MASKED:  # at beta = 0 the weight of an absent element would be 0 * -inf = NaN
         terms = tl.where(mask, terms, 0.0)
     return new_peak, rescale(total, peak, new_peak, scale) + tl.sum(tl.sum(terms, axis=0), axis=2)
 
@@ -49,10 +49,11 @@ def over_lanes(sums, scale):
 
 @helper
 def probability(z, beta, half_scale, level, half_level):
-    """``exp(beta z - level)``, subnormal results kept: a gradient may be large.
+    """``exp(beta z - level)``. Subnormal results are kept, since they may be multiplied by a large gradient.
 
-    In float32 the exponent of 2 is rounded once more than ``beta log2(e)`` and ``level log2(e)``, and comes in halves,
-    since the whole may overflow where beta x does not. The interpreter would round an FMA twice.
+    In float32 half the exponent of 2 is computed, because the whole may overflow where beta x does not. An FMA adds
+    one rounding to those of ``beta log2(e)`` and ``level log2(e)``; the interpreter rounds an FMA twice, so it uses
+    float64 here.
     """
     shape: tl.constexpr = z.shape
     if z.dtype == tl.float64:
@@ -69,7 +70,7 @@ def probability(z, beta, half_scale, level, half_level):
 
 @helper
 def levels(lse, row):
-    """The log-sum-exp of rows, and half of it times log2(e); 0 for -inf, whose elements all are -inf."""
+    """The log-sum-exp of rows and log2(e) / 2 times it. Both are 0 where it is -inf: all elements are -inf there."""
     level = tl.load(lse + row)
     level = tl.where(level == -float("inf"), 0.0, level)
     return level, (level.to(tl.float64) * 0.72134752044448170).to(level.dtype)

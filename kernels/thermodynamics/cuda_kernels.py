@@ -21,7 +21,7 @@ def module(dtype: torch.dtype) -> CudaModule:
 
 
 def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, variance: Tensor) -> None:
-    """Write all three, contiguous in the precision of accumulation. ``x`` is not empty."""
+    """Write all three results, contiguous in the precision of accumulation. ``x`` is not empty."""
     reduce_rows(module(x.dtype), "forward", x, dim, 4, (log_z, energy, variance), beta)
 
 

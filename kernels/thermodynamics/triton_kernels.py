@@ -1,8 +1,8 @@
 """Thermodynamics in Triton: log Z, mean and variance of the energy from one read.
 
-Bytes, operations and design are those of `thermodynamics.cu`, in tiles as log-sum-exp has them. Each lane keeps the
-largest element ``peak`` (of ``x`` at positive beta, else of ``-x``), the weight ``total``, the weighted ``mean`` of
-distances from the peak, and the weighted sum of squares around it, ``spread``.
+Bytes, operations and design are those of `thermodynamics.cu`; `rows/triton_rows.py` reads the rows. Each lane keeps the
+moments ``(peak, total, mean, spread)``: the largest element (of ``-x`` if beta < 0), the sum of weights, the weighted
+mean of distances from the peak, and the weighted sum of squares around this mean.
 """
 
 import math
@@ -20,7 +20,7 @@ from ..rows.triton_rows import Sample, launch_reduction, power_of_two, reduce_ro
 
 @helper
 def finite(distance):
-    """Distances of elements without weight may be infinite, and 0 * inf would be NaN."""
+    """``distance``, at least the lowest finite number: an element of weight 0 may lie at -inf, and 0 * inf is NaN."""
     if distance.dtype == tl.float64:
         return tl.maximum(distance, -1.7976931348623157e308)
     else:
@@ -29,13 +29,13 @@ def finite(distance):
 
 @helper
 def per_weight(value, total):
-    """``value / total``, and 0 where there is no weight."""
+    """``value / total``; 0 where the total is 0."""
     return tl.where(total == 0, 0.0, value / tl.where(total == 0, 1.0, total))
 
 
 @helper
 def raised(peak, total, mean, spread, new_peak, scale):
-    """Moments as seen from ``new_peak``, which is not lower."""
+    """``total, mean, spread`` relative to ``new_peak``, which is at least ``peak``."""
     moved = peak - shift_of(new_peak)
     nothing = peak == -float("inf")
     factor = tl.where(peak == new_peak, 1.0, tl.where(nothing, 0.0, power_of_two(moved * scale)))
@@ -45,7 +45,7 @@ def raised(peak, total, mean, spread, new_peak, scale):
 
 @helper
 def merge(moments, others, scale):
-    """Moments of two sets of elements together."""
+    """The moments of two sets of elements together."""
     peak, total, mean, spread = moments
     other_peak, other_total, other_mean, other_spread = others
     new_peak = tl.maximum(peak, other_peak)
@@ -53,17 +53,17 @@ def merge(moments, others, scale):
     other_total, other_mean, other_spread = raised(other_peak, other_total, other_mean, other_spread, new_peak, scale)
     share = per_weight(other_total, total + other_total)
     difference = other_mean - mean
-    # The smaller weight times the distance first: 0 times what overflows would be NaN.
+    # The distance is first multiplied by the smaller weight: if its square overflowed, 0 * inf would be NaN.
     spread += other_spread + (difference * (share * total)) * difference
     return new_peak, total + other_total, mean + difference * share, spread
 
 
 @helper
 def add(z, mask, moments, scale, MASKED: tl.constexpr):
-    """Moments, (ROWS, LANES), with the elements ``z``, (CHUNK, ROWS, LANES, WIDTH), of the same lanes.
+    """Add the elements ``z``, (CHUNK, ROWS, LANES, WIDTH), to the moments of their lanes, (ROWS, LANES).
 
-    The chunk's sums are taken from its own largest element, which has at least one share in m = CHUNK * WIDTH of the
-    weight: its mean of squares is then at most m times its variance, and little is lost in their difference.
+    Distances are taken from the chunk's largest element, which has at least 1 / m of the weight, m = CHUNK * WIDTH. The
+    mean square is then at most m times the variance, and their difference loses little.
     """
     seen = tl.where(mask, z, -float("inf")) if MASKED else z
     top = tl.max(tl.max(seen, axis=3), axis=0)
@@ -96,9 +96,9 @@ def over_lanes(moments, scale):
 @triton.jit(do_not_specialize=["beta_bits", "scale_bits"])
 def forward_kernel(
     x,  # any strides
-    log_z,  # (rows,) contiguous in ACC, as are
-    energy,
-    variance,
+    log_z,  # (rows,) contiguous in ACC
+    energy,  # the same
+    variance,  # the same
     parts,  # (4, rows, splits) in ACC: peak, total, mean and spread of each part, if SPLIT
     counters,  # one for each group of rows, 0 before and after, if SPLIT
     rows,
@@ -146,7 +146,7 @@ def _arguments(log_z: Tensor, energy: Tensor, variance: Tensor, beta: float) -> 
 
 
 def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, variance: Tensor) -> None:
-    """Write all three, contiguous in the precision of accumulation. ``x`` is not empty."""
+    """Write all three results, contiguous in the precision of accumulation. ``x`` is not empty."""
     own = _arguments(log_z, energy, variance, beta)
     launch_reduction("thermodynamics", forward_kernel, 4, x, dim, log_z, own)
 

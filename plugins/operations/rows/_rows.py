@@ -1,4 +1,4 @@
-"""Cases, inputs and roundoffs that the operations on rows share."""
+"""Cases, inputs and roundoffs of the operations on rows."""
 
 from functools import partial
 from typing import Unpack
@@ -10,11 +10,9 @@ from boltzbench.plugins.support import digits
 from torch import Tensor
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
-ACCESS = (
-    "loads of 128 bits where rows lie in one piece and begin at multiples of 16 bytes, else narrower ones, more of them"
-)
+ACCESS = "128-bit loads if rows are contiguous and begin at multiples of 16 bytes, else more loads of one element"
 BETAS = {"hot": 0.25, "cold": 3.0, "negative": -0.7, "beta-zero": 0.0}
-"""The inverse temperature by the first word of a scenario. It is 1 in all other scenarios."""
+"""The inverse temperature by the first word of a scenario; 1 in all other scenarios."""
 
 
 def row_case(
@@ -28,7 +26,7 @@ def beta_of(case: Case) -> float:
 
 
 def rows_of(case: Case, device: torch.device) -> Tensor:
-    """Rows of different scale and level: the result of plain uniform noise hardly depends on the data."""
+    """Rows of different scale and level. With plain uniform noise the results would hardly depend on the data."""
     rows, columns = case.sizes["rows"], case.sizes["columns"]
     words = case.scenario.split()
     generator = torch.Generator(device).manual_seed(case.seed)
@@ -62,12 +60,12 @@ def rows_of(case: Case, device: torch.device) -> Tensor:
 
 
 def roundoffs(dtype: torch.dtype) -> tuple[float, float]:
-    """Unit roundoff of the accumulation, and of rounding to a 16-bit output (0 where there is none)."""
+    """Unit roundoff of the accumulation, and of rounding to a 16-bit output (0 for other dtypes)."""
     wide = accumulation_dtype(dtype)
     return torch.finfo(wide).eps / 2, torch.finfo(dtype).eps / 2 if dtype != wide else 0.0
 
 
 def smallest_kept(dtype: torch.dtype) -> float:
-    """The smallest number that kernels may not flush to 0: float16 keeps its subnormal numbers."""
+    """The smallest result that a kernel must not flush to 0. In float16 that includes subnormal numbers."""
     finfo = torch.finfo(dtype)
     return finfo.smallest_normal * (finfo.eps if dtype is torch.float16 else 1.0)

@@ -27,14 +27,13 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 QS = {"cross-entropy": 0.0, "tiny": 1e-6, "half": 0.5, "absolute": 1.0}
-"""Variants that differ by q; all others have q = 0.7, the authors' choice."""
+"""q by the first word of a scenario; 0.7, the authors' choice, in all other scenarios."""
 IGNORED = -100
 
 SHAPES = ((1 << 23, 8), (1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 9, 128256))
-"""Rows of a few classes to those of a vocabulary: several rows to a warp, a warp, or a block to a row."""
+"""From a few classes to a vocabulary: a few lanes, a warp or a block take a row."""
 
-
-_case = partial(row_case, "generalised_cross_entropy")
+_case: Callable[..., Case] = partial(row_case, "generalised_cross_entropy")
 
 CASES = (
     *(_case(37, 1031, dtype, scenario) for dtype in DTYPES for scenario in ("", "backward")),
@@ -83,8 +82,8 @@ CASES = (
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Rows as log-sum-exp has them. Every other label is the likeliest class: the power of a random one's probability
-    is small, and then the loss hardly depends on the logits."""
+    """Rows as for log-sum-exp. Every other label is the likeliest class: a random class has a small ``p**q``, and then
+    the loss hardly depends on the logits."""
     x, words = rows_of(case, device), case.scenario.split()
     rows, columns = x.shape
     generator = torch.Generator(device).manual_seed(case.seed + 1)
@@ -116,14 +115,14 @@ def make_outputs(inputs: Inputs) -> Tensors:
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     """With u the unit roundoff of the accumulation, L the loss, w = p_y**q and n classes:
 
-    ``lse``: ``2u (|lse| + |max| + ln n + 1)``, as in log-sum-exp.
-    ``loss``: log p_y may be taken from it, as a difference, and so be off by e = ``2u (|lse| + |max| + |log p_y| + ln n
-    + 1)``; times q, which is rounded too, three roundings more. The exponential takes that as w of it, and expm1, of up
-    to four functions and quotients of 2 ulp, loses 16 u of the loss: ``w (e + 3u |log p_y|) + 16 u L``.
-    ``dlogits``: p_i is off by ``a_i = u (2 (|z_i| + |lse|) + 8)`` of itself, as the gradient of log-sum-exp is; w by
-    ``u (q (2 (|z_y| + |lse|) + 4 |log p_y|) + 8)`` of itself, for its exponent is a difference, a product with a
-    rounded q, and one with log2(e); then three roundings: of a difference and two products. What is less than the
-    smallest normal number may be flushed.
+    - ``lse``: ``2u (|lse| + |max| + ln n + 1)``, as in log-sum-exp.
+    - ``loss``: ``w (e + 3u |log p_y|) + 16 u L``. An implementation may subtract lse from the logit, so log p_y has the
+      error e = ``2u (|lse| + |max| + |log p_y| + ln n + 1)``. The product with q, which is rounded too, adds three
+      roundings. The exponential multiplies these errors by w. expm1 takes up to four functions and quotients of 2 ulp.
+    - ``dlogits``: p_i has the relative error ``a_i = u (2 (|z_i| + |lse|) + 8)``, as in the gradient of log-sum-exp. w
+      has ``u (q (2 (|z_y| + |lse|) + 4 |log p_y|) + 8)``: its exponent is a difference, multiplied by a rounded q and
+      by log2(e). A difference and two products add three roundings. Results below the smallest normal number may be
+      flushed.
     """
     x, labels, q = inputs["logits"].double(), inputs["labels"], inputs["q"]
     u, u_out = roundoffs(inputs["logits"].dtype)
@@ -151,17 +150,17 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
 
 
 def _finite(x: Tensor) -> Tensor:
-    """``|x|``, and 0 where x is infinite or NaN: nothing is rounded there."""
+    """``|x|``; 0 where x is infinite or NaN, since there is no rounding error."""
     return x.abs().nan_to_num(0.0, 0.0, 0.0)
 
 
 def _power(q: float, log_p: Tensor) -> tuple[Tensor, Tensor]:
-    """``p**q`` and ``|log p|``; 0 where that is infinite or NaN."""
+    """``p**q`` and ``|log p|``; 0 where they are infinite or NaN."""
     return (torch.exp(q * log_p) if q else torch.ones_like(log_p)).nan_to_num(), _finite(log_p)
 
 
 def cost(case: Case) -> Cost:
-    """A row's logit of the label is part of the row that is read."""
+    """The logit of the label counts once, as part of its row."""
     elements, rows = math.prod(case.sizes.values()), case.sizes["rows"]
     size, wide = case.torch_dtype.itemsize, accumulation_dtype(case.torch_dtype).itemsize
     if "backward" in case.scenario:
@@ -189,7 +188,7 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 OPERATION = Operation(
     name="generalised_cross_entropy",
-    summary="A loss of softmax probabilities that bears wrong labels, and its gradient.",
+    summary="A loss of softmax probabilities robust to label noise, and its gradient.",
     formula="L = (1 - p_y^q) / q with p = softmax(z); dL/dz_i = p_y^q (p_i - delta_iy); q = 0: cross-entropy",
     source="Z. Zhang, M. Sabuncu, NeurIPS 2018",
     kind="map",

@@ -34,10 +34,9 @@ BOLTZBENCH_API = 1
 
 SHAPES = ((1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 10, 1 << 17), (1, 1 << 27))
 LARGE_SHAPES = ((1 << 12, 1 << 17), (1, 1 << 30))
-"""Many short rows to one long one: several rows to a warp, a warp, a block, or several blocks to a row."""
+"""From many short rows to one long row: a few lanes, a warp, a block or several blocks take a row."""
 
-
-_case = partial(row_case, "logsumexp")
+_case: Callable[..., Case] = partial(row_case, "logsumexp")
 
 CASES = (
     *(_case(37, 1031, dtype) for dtype in DTYPES),
@@ -80,7 +79,7 @@ CASES = (
         for dtype in ("float32", "bfloat16")
         for scenario in ("", "backward")
         for rows, columns in LARGE_SHAPES
-        if columns < 1 << 30 or not scenario  # the reference of a gradient holds many tensors, 8 GB each there
+        if columns < 1 << 30 or not scenario  # the gradient's reference holds many tensors, of 8 GB each there
     ),
     _case(2048, 65536, "float32", "transposed", purpose="bench", preset="full"),
     _case(1, 1 << digits.HIDDEN_UNITS, "float32", "digits log Z", purpose="real"),
@@ -106,10 +105,10 @@ def make_outputs(inputs: Inputs) -> Tensors:
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """Forward: ``2u (|y| + |max| + ln n + 1)``: the maximum is scaled, the sum's logarithm added, each rounded.
+    """Forward: ``2u (|y| + |max| + ln n + 1)``, from rounding the scaled maximum, the logarithm and their sum.
 
-    Backward: the exponent is off by ``u (|beta x| + |lse|)``, twice (products and difference), which is a relative
-    error of the result; eight more roundings. Numbers below the smallest normal one may be flushed.
+    Backward: products and difference in the exponent contribute ``u (|beta x| + |lse|)`` each, which is a relative
+    error of the result, and eight more roundings follow. Results below the smallest normal number may be flushed.
     """
     x, beta = inputs["x"].double(), inputs["beta"]
     u, u_out = roundoffs(inputs["x"].dtype)

@@ -1,7 +1,7 @@
 """The operation ``thermodynamics``: log Z, mean and variance of the energy, and its three implementations."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -25,8 +25,7 @@ BOLTZBENCH_API = 1
 
 RESULTS = ("log_z", "energy", "variance")
 
-
-_case = partial(row_case, "thermodynamics")
+_case: Callable[..., Case] = partial(row_case, "thermodynamics")
 
 CASES = (
     *(_case(37, 1031, dtype) for dtype in DTYPES),
@@ -54,7 +53,7 @@ CASES = (
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Rows as log-sum-exp has them."""
+    """Rows as for log-sum-exp; in the scenario ``equal`` the elements of a row are equal."""
     x = rows_of(case, device)
     if case.scenario == "equal":
         x = x[:, :1].expand(x.shape).contiguous()
@@ -67,10 +66,10 @@ def make_outputs(inputs: Inputs) -> Tensors:
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """The bounds that `thermodynamics` derives, for chunks of up to 32 elements, and that of log-sum-exp.
+    """The bounds in the docstring of `thermodynamics`, for chunks of up to 32 elements, and the bound of log-sum-exp.
 
-    The variance within a chunk of m <= 32 elements is a difference that loses m, of three sums and products of up to
-    12 roundings one after the other: 36 m u Var. A weight that is flushed is less than the smallest normal number.
+    The variance within a chunk of m <= 32 elements is a difference, which magnifies errors by m. Its three sums and
+    products have up to 12 consecutive roundings each: 36 m u Var. Flushed weights are below the smallest normal number.
     """
     x, beta = inputs["x"].double(), inputs["beta"]
     finfo = torch.finfo(accumulation_dtype(inputs["x"].dtype))

@@ -1,4 +1,4 @@
-"""How rows are shared out among threads and blocks: the choice, the search for the best, the counters of split rows."""
+"""How rows are divided among threads and blocks: default plans, the search for the best, counters of split rows."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_the_device_is_full_and_scratch_is_small(rows, columns, dtype):
             assert rows * splits * 16 * 4 < rows * columns * size / 256
 
 
-def test_what_has_128_bit_access():
+def test_which_rows_allow_128_bit_access():
     x = torch.zeros(1 << 16)
     cases = {
         "contiguous": (x.view(64, 1024), True),
@@ -66,7 +66,7 @@ def test_what_has_128_bit_access():
         assert is_wide(view, given) is wide, name
 
 
-# ---- every plan is right
+# ---- every plan gives the correct result
 
 
 @pytest.mark.parametrize("backend", ["triton", "cupy"], indirect=True)
@@ -106,7 +106,7 @@ def test_counters_are_zero_again(backend, shape, monkeypatch):
     torch.testing.assert_close(first.double(), torch.logsumexp(x.double(), 1), rtol=1e-6, atol=0)
 
 
-def test_a_stream_has_counters_of_its_own_and_a_captured_launch_too(monkeypatch):
+def test_each_stream_and_each_captured_launch_has_its_own_counters(monkeypatch):
     state = {"capturing": False, "stream": 7}
     device = torch.device("cuda", 0)
     zeros = torch.zeros
@@ -115,7 +115,7 @@ def test_a_stream_has_counters_of_its_own_and_a_captured_launch_too(monkeypatch)
     monkeypatch.setattr(torch, "zeros", lambda count, dtype, device: zeros(count, dtype=dtype))
     monkeypatch.setattr(shapes, "_counters", {})
     first = shapes.counters(5, device)
-    assert shapes.counters(9, device) is first, "launches of one stream follow each other"
+    assert shapes.counters(9, device) is first, "launches on one stream share their counters"
     assert len(shapes.counters(len(first) + 1, device)) > len(first)
     state["stream"] = 8
     assert shapes.counters(5, device) is not first
@@ -129,7 +129,7 @@ def test_a_stream_has_counters_of_its_own_and_a_captured_launch_too(monkeypatch)
 
 
 class Clock:
-    """Stands in for a GPU: plans are their own times, and launches are counted."""
+    """A fake GPU clock: the time of a plan is the plan itself, and launches are counted."""
 
     def __init__(self):
         self.launched = []
@@ -158,7 +158,7 @@ def clock(monkeypatch, tmp_path):
     tuning._known.cache_clear()
 
 
-def test_the_fastest_is_found_once_and_kept_on_disk(clock):
+def test_the_fastest_plan_is_found_once_and_kept_on_disk(clock):
     tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
     assert clock.launched == [3.0, 1.0, 2.0, 1.0]
     tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
@@ -176,7 +176,7 @@ def test_the_fastest_is_found_once_and_kept_on_disk(clock):
     assert clock.launched[-1] == 1.0
 
 
-def test_nothing_is_searched_where_there_is_no_choice_or_no_clock(clock, monkeypatch):
+def test_there_is_no_search_without_a_choice_or_a_clock(clock, monkeypatch):
     tuning.run_best("logsumexp", "a", [3.0], clock.launch, CPU)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     tuning.run_best("logsumexp", "a", [3.0, 1.0], clock.launch, CPU)
