@@ -1,8 +1,8 @@
-"""Generalised cross-entropy, ``L_q = (1 - p_y**q) / q`` of softmax probabilities: a loss that bears wrong labels.
+"""Generalised cross-entropy, ``L_q = (1 - p_y**q) / q`` of softmax probabilities: a loss robust to label noise.
 
-`generalised_cross_entropy` works with autograd and under ``torch.compile``; `GeneralisedCrossEntropy` is the same in
-place of ``torch.nn.CrossEntropyLoss``. `generalised_cross_entropy_forward` and `generalised_cross_entropy_backward`
-are loss and gradient as functions.
+`generalised_cross_entropy` works with autograd and ``torch.compile``; the module `GeneralisedCrossEntropy` replaces
+``torch.nn.CrossEntropyLoss``. `generalised_cross_entropy_forward` and `generalised_cross_entropy_backward` compute
+loss and gradient directly.
 """
 
 from typing import Literal
@@ -19,20 +19,22 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
-from ..logsumexp import DTYPES, accumulation_dtype, reduced_shape
+from ..rows.checks import DTYPES, accumulation_dtype, reduced_shape
+from . import reference
 
 __all__ = [
     "GeneralisedCrossEntropy",
     "generalised_cross_entropy",
     "generalised_cross_entropy_backward",
     "generalised_cross_entropy_forward",
+    "reference",
 ]
 
 Reduction = Literal["none", "mean", "sum"]
 REDUCTIONS = ("none", "mean", "sum")
 SMALLEST_Q = 2.0**-100
-"""A smaller q is taken for 0: the losses differ by a factor of about ``1 - q log(1 / p_y) / 2``, and kernels compute
-``q log p_y`` and ``1 / q`` without underflow or overflow."""
+"""A smaller q counts as 0, so that ``q log p_y`` does not underflow and ``1 / q`` does not overflow. The loss
+changes by a factor of about ``1 - q log(1 / p_y) / 2``."""
 
 
 def generalised_cross_entropy(
@@ -44,17 +46,19 @@ def generalised_cross_entropy(
     ignore_index: int = -100,
     backend: str = "auto",
 ) -> Tensor:
-    """``L_q(z, y) = (1 - p_y**q) / q`` with ``p = softmax(z)``, from the logits: one read, and one and a write back.
+    """``L_q(z, y) = (1 - p_y**q) / q`` with ``p = softmax(z)``, computed from the logits ``z``.
+
+    The forward pass reads the logits once; the backward pass reads them once and writes the gradient once.
 
     Args:
         logits: ``z`` of shape (classes,), (rows, classes) or (rows, classes, ...), float64, float32, float16 or
-            bfloat16, in any strides. 16-bit logits are computed in float32.
-        labels: ``y``, int64, of that shape without its classes: 0 to classes - 1, or ``ignore_index``.
-        q: from 0 to 1. 1 gives ``1 - p_y``, half the mean absolute error; 0 gives its limit ``-log p_y``, the
+            bfloat16, with any strides. 16-bit logits are computed in float32.
+        labels: ``y``, int64, of that shape without the classes: 0 to classes - 1, or ``ignore_index``.
+        q: from 0 to 1. 1 gives ``1 - p_y``, half the mean absolute error; 0 gives the limit ``-log p_y``, the
             cross-entropy.
-        reduction: ``none`` gives the losses, in the shape of ``labels``; ``sum`` their sum; ``mean`` the sum over the
-            number of labels that are not ignored (NaN if there is none).
-        ignore_index: a row with this label has loss 0 and gradient 0, whatever its logits.
+        reduction: ``none`` gives the losses, in the shape of ``labels``; ``sum`` their sum; ``mean`` the sum divided by
+            the number of labels that are not ignored (NaN if all are ignored).
+        ignore_index: a row with this label has loss 0 and gradient 0, even if its logits are infinite or NaN.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Returns:
@@ -63,13 +67,13 @@ def generalised_cross_entropy(
     Raises:
         TypeError: ``logits`` or ``labels`` is not a dense tensor of a supported dtype.
         ValueError: shapes do not fit; ``q`` is outside of [0, 1]; a label of a CPU tensor is out of range;
-            ``reduction`` is none of the three; ``backend`` is unknown or cannot run here. The host would have to wait
-            for labels on a GPU, and does not look at them: one out of range makes loss and gradient of its row NaN.
+            ``reduction`` is unknown; ``backend`` is unknown or cannot run here. Labels on a GPU are not checked, since
+            the host would have to wait for them: a label out of range makes loss and gradient of its row NaN.
 
     The gradient is ``dL/dz_i = p_y**q (p_i - delta_iy)``.
 
-    A logit of -inf is a class of probability 0; with it for a label the loss is ``1 / q`` (inf at q = 0), and so it is
-    where all logits are -inf. NaN gives NaN. Beside +inf all other classes have probability 0, and its own is NaN.
+    A class with logit -inf has probability 0. If it is the label, or if all logits are -inf, the loss is ``1 / q`` (inf
+    at q = 0). NaN gives NaN. A logit of +inf gives all other classes probability 0, and its own class NaN.
 
     Source: Z. Zhang, M. Sabuncu, "Generalized cross entropy loss for training deep neural networks with noisy labels",
     NeurIPS 2018.
@@ -77,7 +81,7 @@ def generalised_cross_entropy(
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
     _require_fitting(logits, labels, q)
-    if not torch.compiler.is_compiling():  # the compiler cannot look for compilers and libraries: the operator does
+    if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, logits.device)
     losses: Tensor = _forward_op(logits, labels, float(q), ignore_index, backend)[0]
     if reduction == "none":
@@ -86,7 +90,7 @@ def generalised_cross_entropy(
 
 
 class GeneralisedCrossEntropy(torch.nn.Module):
-    """`generalised_cross_entropy` as a module, where a ``torch.nn.CrossEntropyLoss`` would be."""
+    """`generalised_cross_entropy` as a module, in place of ``torch.nn.CrossEntropyLoss``."""
 
     def __init__(self, q: float = 0.7, reduction: Reduction = "mean", ignore_index: int = -100, backend: str = "auto"):
         super().__init__()
@@ -115,8 +119,9 @@ def generalised_cross_entropy_forward(
 ) -> tuple[Tensor, Tensor]:
     """``(loss, lse)`` of each row, without autograd: `generalised_cross_entropy` and the log-sum-exp of the logits.
 
-    ``out`` are contiguous tensors to write them to, of the shape of ``labels`` and in the precision of accumulation;
-    they share no memory with the inputs. All else is as there. ``lse`` is as `logsumexp` has it, of ignored rows too.
+    The arguments are those of `generalised_cross_entropy`. If ``out`` is given, the results are written to these two
+    contiguous tensors, which have the shape of ``labels``, the precision of accumulation, and no memory in common with
+    the inputs. ``lse`` is also computed for ignored rows.
     """
     dim = _require_fitting(logits, labels, q)
     chosen = choose_backend(backend, logits.device)
@@ -151,7 +156,7 @@ def generalised_cross_entropy_backward(
     """The gradient with respect to ``logits``: ``grad * p_y**q (p_i - delta_iy)`` with ``p_i = exp(z_i - lse)``.
 
     Args:
-        grad: gradient with respect to the losses, in their shape and dtype (that of accumulation).
+        grad: gradient with respect to the losses, of the same shape and dtype as the losses.
         logits, labels, q, ignore_index, backend: as in `generalised_cross_entropy`.
         lse: the second result of `generalised_cross_entropy_forward`.
         out: a contiguous tensor like ``logits`` to write to; it must not share memory with the inputs.
@@ -181,7 +186,7 @@ def generalised_cross_entropy_backward(
 
 
 def _require_fitting(logits: Tensor, labels: Tensor, q: float) -> int:
-    """The dimension of the classes; TypeError or ValueError where arguments do not fit together."""
+    """The dimension of the classes. Raises TypeError or ValueError if the arguments do not fit together."""
     require_tensor("logits", logits, DTYPES, None)
     require_tensor("labels", labels, (torch.int64,), logits.device)
     if not logits.dim():

@@ -1,4 +1,4 @@
-"""Generalised cross-entropy in CUDA C: the kernels of its `.cu`, chosen by shape as those of log-sum-exp."""
+"""Generalised cross-entropy in CUDA C: `rows/cuda_rows.py` chooses a kernel of the `.cu` by the shape of the rows."""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..common.variants import KernelVariant
 from ..cuda_module import CudaModule
-from ..logsumexp.cuda_kernels import TYPES, map_rows, reduce_rows, row_variants, templates
+from ..rows.cuda_rows import TYPES, map_rows, reduce_rows, row_module, row_variants
 
 __all__ = ["TYPES", "backward", "forward", "module", "variants"]
 
@@ -17,8 +17,7 @@ __all__ = ["TYPES", "backward", "forward", "module", "variants"]
 @functools.cache
 def module(dtype: torch.dtype) -> CudaModule:
     """The kernels for one dtype."""
-    kernels = [f"{name}<{template}>" for name in ("forward", "backward") for template, *_ in templates(dtype)]
-    return CudaModule(Path(__file__).with_name("generalised_cross_entropy.cu"), kernels)
+    return row_module(Path(__file__).with_name("generalised_cross_entropy.cu"), ("forward", "backward"), dtype)
 
 
 def forward(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int, loss: Tensor, lse: Tensor) -> None:
@@ -35,9 +34,4 @@ def backward(
 
 def variants() -> Sequence[KernelVariant]:
     """Every kernel that `forward` and `backward` choose from."""
-    return [
-        variant
-        for dtype in TYPES
-        for name, traffic in (("forward", 1), ("backward", 2))
-        for variant in row_variants(module(dtype), name, dtype, traffic)
-    ]
+    return row_variants(module, {"forward": 1, "backward": 2})

@@ -1,41 +1,39 @@
 """Generalised cross-entropy in Triton, forward and backward.
 
-Bytes and design are those of `generalised_cross_entropy.cu`, in tiles as log-sum-exp has them.
+Bytes and design are those of `generalised_cross_entropy.cu`. `rows/triton_rows.py` reads and writes the rows,
+`rows/triton_softmax.py` sums them.
 """
 
 import math
 from collections.abc import Sequence
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..common.triton_math import bits_of, from_bits, round_to
 from ..common.variants import KernelVariant
-from ..logsumexp.triton_kernels import (
-    accumulator,
-    levels,
-    probability,
+from ..rows.triton_rows import (
+    Sample,
+    launch_map,
+    launch_reduction,
+    reduce_rows,
     row_offset,
     row_variants,
     shift_of,
-    strides_of,
-    sum_rows,
-    tile_of,
     tile_of_rows,
 )
-from ..rows.layout import as_rows, is_wide
-from ..rows.shapes import THREADS, Plan, counters, plans, shape_class, split_rows
-from ..rows.tuning import run_best
+from ..rows.triton_softmax import add, levels, merge, over_lanes, probability
 
 LOG2E = math.log2(math.e)
 
 
 @triton.jit
 def minus_expm1(x):
-    """``1 - exp(x)`` for ``x <= 0``, within some ulp.
+    """``1 - exp(x)`` for ``x <= 0``, to a few ulp.
 
-    Near 0 the rounding of the exponential cancels against that of its logarithm (W. Kahan; see N. Higham, "Accuracy and
+    Near 0 the rounding error of the exponential cancels that of its logarithm (W. Kahan; see N. Higham, "Accuracy and
     Stability of Numerical Algorithms", 2nd ed., section 1.14.1).
     """
     y = tl.exp(x)
@@ -45,7 +43,7 @@ def minus_expm1(x):
 
 @triton.jit
 def chosen(first, stride, n, label, mask, DTYPE: tl.constexpr):
-    """The logit of each label in [0, n), of the row that begins at ``first``; NaN for another label."""
+    """The logit of each label in [0, n) of the row that begins at ``first``; NaN for any other label."""
     is_class = (label >= 0) & (label < n)
     logit = tl.load(first + label * stride, mask=mask & is_class, other=0.0).to(DTYPE)
     return tl.where(is_class, logit, float("nan"))
@@ -55,10 +53,9 @@ def chosen(first, stride, n, label, mask, DTYPE: tl.constexpr):
 def forward_kernel(
     x,  # any strides
     labels,  # (rows,) int64, contiguous
-    loss,  # (rows,) contiguous in ACC, as is
-    lse,
-    peaks,  # (rows, splits) in ACC: the maximum of each part, if SPLIT
-    totals,  # (rows, splits) in ACC: the shifted sum of each part, if SPLIT
+    loss,  # (rows,) contiguous in ACC
+    lse,  # the same
+    parts,  # (2, rows, splits) in ACC: maximum and shifted sum of each part, if SPLIT
     counters,  # one for each group of rows, 0 before and after, if SPLIT
     rows,
     n,  # in units of N_UNIT
@@ -82,16 +79,19 @@ def forward_kernel(
     N_UNIT: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    row, peak, total, known = sum_rows(
-        x, peaks, totals, counters, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
-        from_bits(scale_bits, ACC), False, SPLIT, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
+    row, known, sums = reduce_rows(
+        x, parts, counters, rows, n, size1, size2, stride0, stride1, stride2, stride, splits, part,
+        from_bits(scale_bits, ACC), add, merge, over_lanes, 2, ACC, False, SPLIT, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT,
+        CHUNK,
     )  # fmt: skip
+    peak, total = sums
     q = from_bits(q_bits, ACC)
     log_total = tl.log(total)
     level = shift_of(peak) + log_total
     label = tl.load(labels + row, mask=known, other=0)
     first = x + row_offset(row, size1, size2, stride0, stride1, stride2, ONE_DIM) * WIDTH
-    # From the peak first: what is lost then does not grow with the level of a row. Without weight all logits are -inf.
+    # Subtract the peak first: the rounding error then does not grow with the level of the row. A level of -inf means
+    # that all logits are -inf.
     distance = chosen(first, stride, tl.cast(n, tl.int64) * N_UNIT, label, known, ACC) - shift_of(peak)
     log_p = distance - tl.where(level == -float("inf"), 0.0, log_total)
     result = tl.where(q == 0, -log_p, minus_expm1(q * log_p) / tl.where(q == 0, 1.0, q))
@@ -153,7 +153,7 @@ def backward_kernel(
     log_p = chosen(first, x_stride, end, label, known, ACC) - level
     power = tl.where(q == 0, tl.where(log_p == log_p, 1.0, log_p), tl.exp(q * log_p))
     factor = tl.load(grad + row) * power
-    label_place = label - start  # in the columns of this program, or no place of them
+    label_place = label - start  # -1 if it is not among the columns of this program
     label_place = tl.where((label_place >= 0) & (label_place < STEP), label_place, -1).to(place.dtype)
     if start + STEP <= end:
         z = tl.load(source).to(ACC)
@@ -167,53 +167,37 @@ def backward_kernel(
         tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
 
 
+def _forward_arguments(labels: Tensor, loss: Tensor, lse: Tensor, q: float, ignore_index: int) -> dict[str, object]:
+    numbers = {"q_bits": bits_of(q), "ignore_index": ignore_index, "scale_bits": bits_of(LOG2E)}
+    return {"labels": labels, "loss": loss, "lse": lse, **numbers}
+
+
+def _backward_arguments(grad: Tensor, labels: Tensor, lse: Tensor, q: float, ignore_index: int) -> dict[str, object]:
+    numbers = {"q_bits": bits_of(q), "ignore_index": ignore_index, "scale_bits": bits_of(LOG2E / 2)}
+    return {"grad": grad, "labels": labels, "lse": lse, **numbers}
+
+
 def forward(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int, loss: Tensor, lse: Tensor) -> None:
     """Write ``loss`` and ``lse``, contiguous in the precision of accumulation. ``logits`` is not empty."""
-    x, view = as_rows(dim, logits)
-    wide, itemsize = is_wide(view, x), x.element_size()
-
-    def launch(plan: Plan) -> None:
-        shape, tile = plan.shape, tile_of(view, plan.shape)
-        groups = triton.cdiv(view.count, tile["ROWS"])
-        splits, steps = split_rows(view, groups, shape.step, itemsize, plan.blocks)
-        peaks = totals = count = loss
-        if splits > 1:
-            peaks, totals = loss.new_empty((2, view.count, splits))
-            count = counters(groups, x.device)
-        forward_kernel[(groups * splits,)](
-            x, labels, loss, lse, peaks, totals, count, view.count, view.n // tile["N_UNIT"], *view.sizes[1:],
-            *strides_of(view.layouts[0], shape), splits, steps, bits_of(q), ignore_index, bits_of(LOG2E),
-            ACC=accumulator(x.dtype), SPLIT=splits > 1, **tile, num_warps=THREADS // 32,
-        )  # fmt: skip
-
-    key = shape_class("triton generalised_cross_entropy forward", x, view, wide)
-    run_best(key, plans(view, itemsize, wide, True), launch, x.device)
+    own = _forward_arguments(labels, loss, lse, q, ignore_index)
+    launch_reduction("generalised_cross_entropy", forward_kernel, 2, logits, dim, loss, own)
 
 
 def backward(
     grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, dim: int, q: float, ignore_index: int, out: Tensor
 ) -> None:
     """Write the gradient with respect to ``logits``, which is not empty, into ``out`` (contiguous)."""
-    x, view = as_rows(dim, logits, out)
-    source, target = view.layouts
-    wide, itemsize = is_wide(view, x, out), x.element_size()
-
-    def launch(plan: Plan) -> None:
-        shape, tile = plan.shape, tile_of(view, plan.shape)
-        column_blocks = triton.cdiv(view.n, shape.step)
-        backward_kernel[(triton.cdiv(view.count, tile["ROWS"]) * column_blocks,)](
-            grad, labels, lse, x, out, view.count, view.n // tile["N_UNIT"], *view.sizes[1:],
-            *strides_of(source, shape), *strides_of(target, shape), column_blocks, bits_of(q), ignore_index,
-            bits_of(LOG2E / 2), ACC=accumulator(x.dtype), **tile, num_warps=THREADS // 32,
-        )  # fmt: skip
-
-    key = shape_class("triton generalised_cross_entropy backward", x, view, wide)
-    run_best(key, plans(view, itemsize, wide, False), launch, x.device)
+    own = _backward_arguments(grad, labels, lse, q, ignore_index)
+    launch_map("generalised_cross_entropy", backward_kernel, logits, dim, out, own)
 
 
 def variants() -> Sequence[KernelVariant]:
     """The kernels for some shapes of rows."""
-    numbers = {"labels": "*i64:16", "q_bits": "i64", "ignore_index": "i32", "scale_bits": "i64"}
-    return row_variants(
-        forward_kernel, backward_kernel, ("x", "dx"), ("loss", "lse", "peaks", "totals", "grad"), numbers, {}, ", split"
-    )
+
+    def forward_arguments(rows: Sample) -> dict[str, object]:
+        return _forward_arguments(rows.per_row(torch.int64), rows.per_row(), rows.per_row(), 0.7, -100)
+
+    def backward_arguments(rows: Sample) -> dict[str, object]:
+        return _backward_arguments(rows.per_row(), rows.per_row(torch.int64), rows.per_row(), 0.7, -100)
+
+    return row_variants(forward_kernel, forward_arguments, backward_kernel, backward_arguments)

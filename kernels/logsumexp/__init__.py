@@ -1,9 +1,7 @@
 """Log-sum-exp: the logarithm of a partition function, ``log Z = log sum_i exp(beta x_i)`` with ``x = -energy``.
 
-`logsumexp` works with autograd and under ``torch.compile``; `logsumexp_backward` is its gradient as a function.
+`logsumexp` works with autograd and ``torch.compile``. `logsumexp_backward` computes its gradient directly.
 """
-
-import math
 
 import torch
 from torch import Tensor
@@ -17,10 +15,10 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
+from ..rows.checks import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
+from . import reference
 
-__all__ = ["logsumexp", "logsumexp_backward"]
-
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+__all__ = ["accumulation_dtype", "logsumexp", "logsumexp_backward", "reference"]
 
 
 def logsumexp(
@@ -39,13 +37,13 @@ def logsumexp(
         dim: the dimension to reduce; negative counts from the end.
         beta: the inverse temperature, finite; applied inside the kernel.
         keepdim: keep the reduced dimension with size 1.
-        out: a contiguous tensor of the result's shape, and of ``x``'s dtype and device, to write to (then without
-            autograd). It must not share memory with ``x``.
+        out: write to this contiguous tensor of the result's shape and of ``x``'s dtype and device, without autograd. It
+            must not share memory with ``x``.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Returns:
-        A contiguous tensor of ``x``'s dtype. An empty sum and a sum over nothing but -inf give -inf; +inf gives +inf;
-        NaN gives NaN (so does ``beta = 0`` where ``x`` is infinite).
+        A contiguous tensor of ``x``'s dtype. An empty sum is -inf, and so is a sum over elements that all are -inf. A
+        row with +inf gives +inf. A row with NaN gives NaN, as does a row with an infinite element at ``beta = 0``.
 
     Raises:
         TypeError: ``x`` or ``out`` is not a dense tensor of a supported dtype.
@@ -57,7 +55,7 @@ def logsumexp(
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
     require_finite_beta(beta)
-    if not torch.compiler.is_compiling():  # the compiler cannot look for compilers and libraries: the operator does
+    if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, x.device)
     if out is None:
         y: Tensor = _forward_op(x, dim, float(beta), backend)[0]
@@ -85,9 +83,9 @@ def logsumexp_backward(
     """The gradient of `logsumexp` with respect to ``x``: ``grad * beta * exp(beta * x - lse)``.
 
     Args:
-        grad: gradient with respect to the result; its shape without ``dim``, ``x``'s dtype.
+        grad: gradient with respect to the result, of ``x``'s dtype and of its shape without ``dim``.
         x: the input of the forward pass.
-        lse: its result in the precision of accumulation: float64 for a float64 ``x``, else float32.
+        lse: the result of the forward pass in the precision of accumulation: float64 for a float64 ``x``, else float32.
         dim, beta, backend: as in `logsumexp`.
         out: a contiguous tensor like ``x`` to write to; it must not share memory with the inputs.
 
@@ -115,24 +113,8 @@ def logsumexp_backward(
     return out
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The precision in which rows of ``dtype`` are summed."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
-def normal_dim(dim: int, dims: int) -> int:
-    if not -dims <= dim < dims:
-        raise IndexError(f"dim must lie in [{-dims}, {dims - 1}] for a tensor of {dims} dimensions, got {dim}")
-    return dim % dims
-
-
-def require_finite_beta(beta: float) -> None:
-    if not math.isfinite(beta):
-        raise ValueError(f"beta must be finite, got {beta}")
-
-
 def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: Tensor | None) -> None:
-    """Write ``y`` and, if given, ``exact``; an empty sum is -inf, and an empty result needs no launch."""
+    """Write ``y`` and, if given, ``exact``. An empty sum is -inf and needs no launch."""
     if x.numel():
         with running_on(x.device):
             backend_module(backend, __name__).forward(x, dim, beta, y, exact)
@@ -142,13 +124,9 @@ def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: T
         exact.fill_(-torch.inf)
 
 
-def reduced_shape(x: Tensor, dim: int) -> torch.Size:
-    return torch.Size((*x.shape[:dim], *x.shape[dim + 1 :]))
-
-
-# The operators that torch.compile and autograd see. The forward one also returns the result in the precision of
-# accumulation where that differs from the dtype (else an empty tensor): a gradient from a bfloat16 result would be
-# off by 2**-8 |y|.
+# The operators that torch.compile and autograd see. For 16-bit dtypes the forward operator also returns the result in
+# the precision of accumulation (else an empty tensor), because the gradient needs it: computed from a bfloat16 result,
+# the gradient would be off by 2**-8 |y|.
 
 
 @torch.library.custom_op("boltzbench::logsumexp", mutates_args=(), tags=NO_GRAPH)

@@ -7,20 +7,21 @@
 // Operations per element, forward: a comparison, a subtraction, a product, an ex2, a sum, and for 16 bits an unpacking
 // in place of half a comparison. In the inner loop of sm_90, loads, addresses and rescaling included: 7.1 instructions
 // for float32 (23 % of what can be issued while the data arrive), 6.8 for 16 bits (43 %), of which 1.06 and 1.03 MUFU;
-// 40 for float64 (64 %), of which 23 in the double-precision pipe. No FFMA takes the scale in: x * scale - peak * scale
-// overflows where x does not, and a single element would not come back exactly.
-// Backward: an FFMA, a sum, a product and an ex2 with its care for subnormal numbers, packing for 16 bits; 23 for
-// float32 and 16 for 16 bits with all that a thread does once, of 62 and 31 that can be issued.
+// 40 for float64 (64 %), of which 23 in the double-precision pipe. The scale is not folded into an FFMA: x * scale -
+// peak * scale overflows where x does not, and the result for a single element would not be exact.
+// Backward: an FFMA, a sum, a product and an ex2 that keeps subnormal numbers, and packing for 16 bits. Including the
+// work that a thread does once: 23 for float32 and 16 for 16 bits, of 62 and 31 that can be issued.
 //
-// Design: rows.cuh reads the rows: 2 to 32 lanes of a warp for short ones, a block for long ones, several blocks for
-// long ones that are few. Each thread has a running maximum and a running sum, rescaled once per chunk of four loads:
-// no lane waits for another before the end of the row. 32 registers leave room for 2048 threads on a multiprocessor
-// (float64: 48), each with 64 B in flight: 128 KB, where bandwidth times latency asks for about 25 KB.
-// No cluster per row: a row that a block cannot read fast enough alone is split over blocks, whose sums are two numbers
-// each; distributed shared memory would save the one exchange per 64 KB read, and bound the parts of a row to 16.
+// Design: rows.cuh reads the rows: 2 to 32 lanes of a warp for a short row, a block for a long row, several blocks for
+// each row if there are few long rows. Each thread has a running maximum and a running sum, rescaled once per chunk of
+// four loads: no lane waits for another before the end of the row. 32 registers leave room for 2048 threads on a
+// multiprocessor (float64: 48), each with 64 B in flight: 128 KB, while bandwidth times latency is about 25 KB.
+// There is no cluster per row. A row too long for one block is split over blocks, each of which writes two numbers.
+// Distributed shared memory would save only this exchange, one per 64 KB read, and limit a row to 16 parts.
 #include "rows/softmax.cuh"
 
-// y: (rows,); exact: (rows,) in the wide type, or null; parts: (rows, splits) and counters, 0, or null for whole rows.
+// y: (rows,); exact: (rows,) in the wide type, or null; parts: (rows, splits), or null if rows are not split; counters:
+// zeros, one for each group of rows, or null.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
     forward(const T* __restrict__ x, T* y, Wide<T>* exact, Running<Wide<T>>* parts, u32* counters, Rows rows,

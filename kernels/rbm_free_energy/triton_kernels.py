@@ -19,8 +19,8 @@ from torch import Tensor
 from ..common.binary_product_triton import fields
 from ..common.triton_math import from_bits, log2_of_product
 from ..common.variants import KernelVariant
-from ..logsumexp.triton_kernels import power_of_two
 from ..machines.product_tiles import SMALLER, field_tile, largest_field_tile, triton_variant
+from ..rows.triton_rows import power_of_two
 from .launch import arranged
 
 

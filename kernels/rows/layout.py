@@ -1,4 +1,4 @@
-"""How a strided tensor looks to a kernel that reduces one dimension of it: rows, each of ``n`` elements."""
+"""A strided tensor as rows of ``n`` elements, for kernels that reduce or map one of its dimensions."""
 
 import math
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 ROW_DIMS = 3
-"""How many dimensions of rows a kernel resolves; a tensor that needs more is copied to contiguous memory first."""
+"""How many dimensions of rows a kernel can index. A tensor that needs more is first copied to contiguous memory."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where one tensor keeps element ``k`` of row ``(i0, i1, i2)``: at ``sum_j i_j * strides[j] + k * stride``."""
+    """Element ``k`` of row ``(i0, i1, i2)`` lies at offset ``sum_j i_j * strides[j] + k * stride``, in elements."""
 
     strides: tuple[int, int, int]
     stride: int
@@ -19,7 +19,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of ``n`` elements, numbered in the tensors' own order: row ``r`` is element ``r`` of a contiguous result."""
+    """Rows of ``n`` elements in one or more tensors. Row ``r`` belongs to element ``r`` of a contiguous result."""
 
     n: int
     sizes: tuple[int, int, int]
@@ -31,15 +31,15 @@ class Rows:
 
     @property
     def are_closer(self) -> bool:
-        """True if neighbours in the first tensor's memory are elements of neighbouring rows rather than of one."""
+        """Whether neighbours in the first tensor's memory belong to neighbouring rows, not to the same row."""
         return self.layouts[0].stride != 1 and self.layouts[0].strides[-1] == 1
 
 
 def as_rows(dim: int, x: Tensor, *contiguous: Tensor) -> tuple[Tensor, Rows]:
-    """``x`` and how it and ``contiguous`` tensors of its shape look as rows along ``dim``.
+    """``x``, and its rows along ``dim`` together with those of ``contiguous`` tensors of the same shape.
 
-    Neighbouring dimensions are merged where the strides of all tensors allow it; an ``x`` that still needs more than
-    `ROW_DIMS` is copied.
+    Neighbouring dimensions are merged where the strides of all tensors allow it. If ``x`` still has more than
+    `ROW_DIMS` dimensions of rows, a contiguous copy of it is returned.
     """
     tensors = (x, *contiguous)
     merged: list[tuple[int, tuple[int, ...]]] = []
@@ -63,7 +63,7 @@ def as_rows(dim: int, x: Tensor, *contiguous: Tensor) -> tuple[Tensor, Rows]:
 
 
 def is_wide(view: Rows, *tensors: Tensor) -> bool:
-    """Whether 128-bit access is possible: elements are neighbours, and each row of each tensor begins at 16 bytes."""
+    """Whether 128-bit accesses are possible: rows are contiguous and begin at multiples of 16 bytes."""
     unit = 16 // tensors[0].element_size()
     return all(
         tensor.data_ptr() % 16 == 0 and layout.stride == 1 and all(stride % unit == 0 for stride in layout.strides)

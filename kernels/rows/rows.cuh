@@ -1,27 +1,29 @@
-// Rows of a strided tensor, each reduced to one sum, in one launch: what log-sum-exp and its kin share;
-// and rows mapped element by element, which their gradients are.
+// Reduces each row of a strided tensor to one sum in one launch (log-sum-exp, thermodynamics), or maps rows element by
+// element (their gradients).
 //
-// A sum is a struct that the caller brings, without constructors, since it also lies in shared and in global memory:
+// Memory bandwidth is the limit: loads are wide, several are in flight, and threads wait for each other once per row.
 //
-//   static Sum nothing()                          of no elements
-//   void add<ALL, FLIP>(chunk, present, weights)  a chunk's vectors, or (not ALL) the first `present`; FLIP: beta < 0
-//   void merge(other, weights)                    other elements of the same row
-//   void over_lanes<COUNT>(weights)               that many neighbouring lanes' sums, put together in each of them
+// The caller defines a sum, a struct without constructors, since it also lies in shared and in global memory:
 //
-// LANES threads share a row: 2 to 32 of a warp, or the block. WIDTH elements come in one load, of 128 bits unless WIDTH
-// is 1, which is for rows that do not all begin aligned, or whose elements are not neighbours. A chunk of loads is in
-// flight, four or eight. Full chunks are read without a test; what is left of a row comes after them, once.
+//   static Sum nothing()                          the sum of no elements
+//   void add<ALL, FLIP>(chunk, present, weights)  adds a chunk, or if not ALL its first `present`; FLIP: beta < 0
+//   void merge(other, weights)                    adds other elements of the same row
+//   void over_lanes<COUNT>(weights)               combines COUNT neighbouring lanes; each lane gets the result
 //
-// Rows too few to fill the device are split. Each part leaves its sum in memory, and the block that finishes last of a
-// row puts them together, in the order of the parts whichever block that is: the same bits every time. A counter tells
-// who is last, and is 0 again when the launch ends.
+// LANES threads share a row: 2 to 32 of a warp, or the block. One load has WIDTH elements. It has 128 bits unless WIDTH
+// is 1, for rows that are not aligned or not contiguous. A chunk of four or eight loads is in flight. Full chunks are
+// read without a test; the remainder of a row follows once.
+//
+// Rows too few to fill the device are split. Each part writes its sum to memory, and the block that finishes last in a
+// row combines the parts in their order: the bits do not depend on which block that is. A counter finds the last block,
+// and is 0 again when the launch ends.
 #pragma once
 #include "device.cuh"
 
 constexpr int THREADS = 256;
 template <class T, int WIDTH> constexpr int CHUNK = WIDTH > 1 || sizeof(T) == 8 ? 4 : 8;  // loads in flight
 
-// Element k of row r lies at offset(r) + k * stride; rows are numbered over sizes (anything, size1, size2).
+// Element k of row r lies at offset(r) + k * stride. Rows have the sizes (any, size1, size2).
 struct Layout {
     i64 size1, size2, stride0, stride1, stride2, stride;
 
@@ -32,7 +34,7 @@ struct Layout {
     }
 };
 
-// A part of a row has `length` elements, a multiple of what a block reads at once; the last part may be shorter.
+// A part of a row has `length` elements, a multiple of one step of a block; the last part may be shorter.
 struct Rows {
     Layout layout;
     i64 count, n, splits, length;
@@ -40,31 +42,31 @@ struct Rows {
 
 template <class Real> struct Weights {
     Real scale;  // beta log2(e): element x weighs 2^(scale x)
-    Real sign;   // of beta; -1 turns the row over, so that the heaviest element is always the largest of sign * x
+    Real sign;   // of beta: the heaviest element has the largest sign * x
 
     __device__ explicit Weights(double beta)
         : scale(static_cast<Real>(beta * 1.4426950408889634)), sign(beta < 0 ? -1 : 1) {}
 };
 
-// No number that matters is lost by flushing: a sum of weights is at least that of its largest, which is 1.
+// Flushing small weights to 0 does no harm: the largest weight of a sum is 1.
 __device__ __forceinline__ float power_of_two(float x) { return exp2_flushed(x); }
 
-// (2^f - 1) / f on [-1/2, 1/2], by interpolation at Chebyshev's points; 2^f is within 0.2 u. `exp2` keeps subnormal
-// results, and its registers do not leave room for as many loads.
+// (2^f - 1) / f on [-1/2, 1/2], interpolated at Chebyshev nodes; 2^f is within 0.2 u. `exp2`, which keeps subnormal
+// results, takes registers that the loads in flight need.
 __constant__ double exponential_series[] = {
     0.6931471805599453,    0.24022650695910097,   0.0555041086648216,     0.009618129107606888,
     0.0013333558146416936, 0.0001540353044173605, 1.525273382983612e-05,  1.321544258792169e-06,
     1.0178062445845774e-07, 7.072585949269223e-09, 4.4549605981865186e-10};
 
 __device__ __forceinline__ double power_of_two(double x) {
-    const double shifter = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer, found in the low bits
+    const double shifter = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer in the low bits
     const double shifted = x + shifter, f = x - (shifted - shifter);
     double series = exponential_series[10];
 #pragma unroll
     for (int k = 9; k >= 0; --k) series = fma(series, f, exponential_series[k]);
     const u64 exponent = static_cast<u64>(__double_as_longlong(shifted)) << 52;
     const double power = __longlong_as_double(static_cast<u64>(__double_as_longlong(fma(series, f, 1.0))) + exponent);
-    // Beyond that: 0, infinity as it is, NaN as it is. (A large number is wrong, and comes beside infinity only.)
+    // Beyond 1022: 0, or x itself, which is correct for infinity and NaN. Other large x occur only beside infinity.
     return fabs(x) < 1022 ? power : x < 0 ? 0 : x;
 }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
@@ -79,7 +81,7 @@ template <class Real> __device__ __forceinline__ Real shuffle_xor(Real x, int la
     return __shfl_xor_sync(warp_mask, x, lanes);
 }
 
-// What is subtracted from elements before the exponential: the largest, unless it is infinite (inf - inf is NaN).
+// The largest element, to subtract before the exponential; 0 if it is infinite, since inf - inf is NaN.
 template <class Real> __device__ __forceinline__ Real finite_or_zero(Real peak) {
     return peak == infinity() || peak == -infinity() ? Real(0) : peak;
 }
@@ -97,7 +99,7 @@ struct __align__(sizeof(T) * WIDTH) Vector {
     }
 };
 
-// 16-bit elements, two in a register: half as many comparisons, and no detour over 16-bit registers.
+// 16-bit elements, two in a register: half as many comparisons, and no 16-bit registers.
 template <class T, int WIDTH> struct __align__(sizeof(T) * WIDTH) Vector<T, WIDTH, true> {
     u32 pair[WIDTH / 2];
 
@@ -117,7 +119,7 @@ template <class T, int WIDTH> struct __align__(sizeof(T) * WIDTH) Vector<T, WIDT
     }
 };
 
-// What a thread has in flight of a row.
+// The elements of a row that a thread has in flight.
 template <class T, int WIDTH> using Chunk = Vector<T, WIDTH>[CHUNK<T, WIDTH>];
 
 // One access of all WIDTH elements, of 128 bits unless WIDTH is 1.
@@ -129,7 +131,7 @@ template <int WIDTH, class T> __device__ __forceinline__ void store(T* to, const
     else store_128(to, *reinterpret_cast<const uint4*>(&chunk));
 }
 
-// The larger of `peak` and of sign * x for all x; NaN is passed over, it comes back by its weight.
+// The larger of `peak` and sign * x for all x. NaN is ignored here; its weight makes the sum NaN.
 template <bool ALL, bool FLIP, class Real, class T, int WIDTH, int COUNT>
 __device__ __forceinline__ Real highest(Real peak, const Vector<T, WIDTH> (&chunk)[COUNT], int present) {
 #pragma unroll
@@ -168,8 +170,8 @@ __device__ __forceinline__ void read_row(const T* __restrict__ row, i64 stride, 
         }
 }
 
-// The sums of a row's threads, put together. Before, neighbouring threads have neighbouring elements, or rows if
-// ROWS_CLOSER; after, thread t has the sum of row t / LANES of the block.
+// Combines the sums of a row's threads. Before, neighbouring threads have neighbouring elements, or (ROWS_CLOSER)
+// neighbouring rows. After, thread t has the sum of row t / LANES of the block.
 template <int LANES, bool ROWS_CLOSER, class Sum, class Real>
 __device__ __forceinline__ Sum together(Sum own, Weights<Real> weights) {
     if (!ROWS_CLOSER) own.template over_lanes<LANES < 32 ? LANES : 32>(weights);
@@ -184,7 +186,7 @@ __device__ __forceinline__ Sum together(Sum own, Weights<Real> weights) {
     return own;
 }
 
-// Reduces a block's share of rows. True in the thread that is to write the result of row `row`, which is `sum`.
+// Reduces a block's share of rows. Returns true in the thread that writes `sum`, the result of row `row`.
 template <int LANES, int WIDTH, bool ROWS_CLOSER, class Sum, class T, class Real>
 __device__ __forceinline__ bool reduce_rows(const T* __restrict__ x, const Rows& rows, Sum* parts, u32* counters,
                                             Weights<Real> weights, Sum& sum, i64& row) {
@@ -256,7 +258,7 @@ __device__ __forceinline__ void map_rows(const T* __restrict__ x, T* dx, const L
         const i64 k = first + i * STRIDE;
         if (k < n) chunk[i] = load<WIDTH>(from + k * x_stride);
     }
-    const auto slope = slope_of(row, first, chunk);  // its own loads behind those of the chunk
+    const auto slope = slope_of(row, first, chunk);  // loads of its own follow those of the chunk
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) {
         const i64 k = first + i * STRIDE;

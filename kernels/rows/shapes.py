@@ -1,4 +1,4 @@
-"""Which threads share a row, and into how many parts it is split: the same choice for Triton and CUDA C."""
+"""How many threads share a row, and into how many parts a row is split. Triton and CUDA C make the same choice."""
 
 from dataclasses import dataclass, replace
 
@@ -8,25 +8,25 @@ from torch import Tensor
 from .layout import Rows
 
 THREADS = 256
-"""Of a block; as in `rows.cuh`."""
+"""Threads of a block, as in `rows.cuh`."""
 WIDE_LANES = (2, 4, 8, 16, 32, THREADS)
 NARROW_LANES = (2, 8, 32, THREADS)
-"""Threads that may share a row, where loads are of 128 bits and where they are of one element."""
+"""How many threads may share a row, with 128-bit loads and with loads of one element."""
 LANES_WHERE_CLOSER = 8
 STEPS_OF_A_WARP = 8
-"""A warp takes rows of up to so many chunks alone, if there are enough of them."""
+"""A single warp takes rows of up to this many chunks, if there are `ROWS_FOR_WARPS` rows or more."""
 ROWS_FOR_WARPS = 132 * 48
-"""Rows that are enough: 48 warps on each of 132 multiprocessors."""
+"""48 warps on each of 132 multiprocessors."""
 BLOCKS_WANTED = 132 * 24
-"""Blocks enough for a large device: three times the 2048 threads of each of 132 multiprocessors. The last to run leave
-little of it idle, and few parts are left to combine."""
+"""Three times the 2048 threads of each of 132 multiprocessors. With this many blocks the last ones leave little of the
+device idle, and there are few parts to combine."""
 PART_BYTES = 65536
-"""A part is at least this long, so that combining stays negligible: four rounds of loads of a block."""
+"""The least size of a part, four rounds of loads of a block: combining parts then costs next to nothing."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """``lanes`` threads share a row; each has ``chunk`` loads in flight, of ``width`` elements."""
+    """``lanes`` threads share a row. Each has ``chunk`` loads of ``width`` elements in flight."""
 
     lanes: int
     width: int
@@ -39,25 +39,25 @@ class Shape:
 
     @property
     def step(self) -> int:
-        """Elements of a row that are read at once."""
+        """How many elements of a row are read at once."""
         return self.lanes * self.width * self.chunk
 
 
 def chunk_of(width: int, itemsize: int) -> int:
-    """Loads in flight per thread, as in `rows.cuh`: more of them where they are narrow, as registers allow."""
+    """Loads in flight per thread, as in `rows.cuh`: more if loads are narrow and registers allow it."""
     return 4 if width > 1 or itemsize == 8 else 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How rows are shared out: among threads, and to so many blocks in all if rows are too few."""
+    """How rows are divided among threads. Too few rows are split until there are about ``blocks`` blocks."""
 
     shape: Shape
     blocks: int = BLOCKS_WANTED
 
 
 def choose(view: Rows, itemsize: int, wide: bool) -> Shape:
-    """As few lanes as take a row in one chunk. Longer rows go to a warp each where rows abound, else to a block."""
+    """The fewest lanes that read a row in one chunk. Longer rows go to a warp if there are many, else to a block."""
     width = 16 // itemsize if wide and not view.are_closer else 1
     chunk = chunk_of(width, itemsize)
     if view.are_closer:
@@ -70,10 +70,10 @@ def choose(view: Rows, itemsize: int, wide: bool) -> Shape:
 
 
 def plans(view: Rows, itemsize: int, wide: bool, splitting: bool) -> list[Plan]:
-    """What may be best for rows like these, first of all what is chosen where nothing can be tried.
+    """The plans worth trying for such rows. The first one is the default where plans cannot be timed.
 
-    The other number of lanes where a warp and a block are both at hand; and half and twice as many blocks for rows
-    that may be split (``splitting``).
+    The others exchange a warp for a block or a block for a warp. If ``splitting``, half and twice as many blocks
+    follow for long rows.
     """
     shape = choose(view, itemsize, wide)
     found = [Plan(shape)]
@@ -86,7 +86,7 @@ def plans(view: Rows, itemsize: int, wide: bool, splitting: bool) -> list[Plan]:
 
 
 def shape_class(name: str, x: Tensor, view: Rows, wide: bool) -> str:
-    """Rows for which the same plan will do: of one dtype, layout and first plan, in number and length alike to 2."""
+    """The class of rows that share a plan: same dtype, layout and lanes; number and length within a factor of 2."""
     layout = "closer" if view.are_closer else "wide" if wide else "narrow"
     rows, columns = view.count.bit_length() - 1, view.n.bit_length() - 1
     lanes = choose(view, x.element_size(), wide).lanes
@@ -94,7 +94,7 @@ def shape_class(name: str, x: Tensor, view: Rows, wide: bool) -> str:
 
 
 def split_rows(view: Rows, groups: int, step: int, itemsize: int, blocks: int) -> tuple[int, int]:
-    """``(parts of a row, steps of a part)`` of rows that would take ``groups`` blocks, ``step`` elements at a time."""
+    """``(parts of a row, steps of a part)`` if unsplit rows take ``groups`` blocks. A step is ``step`` elements."""
     wanted = max(1, min(-(-blocks // groups), view.n * itemsize // PART_BYTES))
     steps = -(-view.n // (wanted * step))
     return -(-view.n // (steps * step)), steps
@@ -104,10 +104,10 @@ _counters: dict[tuple[torch.device, int], Tensor] = {}
 
 
 def counters(count: int, device: torch.device) -> Tensor:
-    """``count`` 32-bit counters that are 0, for one launch which leaves them at 0.
+    """At least ``count`` 32-bit counters that are 0, for one launch that leaves them at 0.
 
-    Launches of one stream follow each other and share theirs. What a CUDA graph holds may run beside anything, so a
-    launch that is captured gets its own, from the graph's memory, and the graph sets them to 0 each time.
+    Launches on one stream run one after the other and share their counters. A CUDA graph may run beside any other
+    launch, so a captured launch gets counters of its own in the graph's memory, which the graph sets to 0 each time.
     """
     if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.zeros(count, dtype=torch.int32, device=device)

@@ -1,4 +1,4 @@
-// The sum of a row's exponentials, and an element's share of it: what log-sum-exp and losses of a softmax share.
+// Softmax sums: a row's sum of exponentials, and the probability of an element.
 #pragma once
 #include "rows.cuh"
 
@@ -12,7 +12,7 @@ template <class Real> struct Running {
         const Real old_peak = peak;
         peak = new_peak;
         if (old_peak == new_peak) return;
-        // A total without elements is 0 (or NaN) and stays so: its factor would be NaN at scale 0.
+        // A total of no elements stays 0 (or NaN): at scale 0 its factor would be NaN.
         const Real exponent = (old_peak - finite_or_zero(new_peak)) * (weights.sign * weights.scale);
         total *= old_peak == -infinity() ? Real(0) : power_of_two(exponent);
     }
@@ -47,13 +47,13 @@ template <class Real> struct Running {
     }
 };
 
-// Subnormal weights are kept: a gradient may be large.
+// Subnormal weights are kept, since they may be multiplied by a large gradient.
 __device__ __forceinline__ float weight(float exponent) { return exp2_fast(exponent); }
 __device__ __forceinline__ double weight(double exponent) { return exp2(exponent); }
 
-// exp(beta x - lse) of an element x: its probability. Zero in a row of log-sum-exp -inf, whose elements all are -inf.
-// Half the exponent of 2, since the whole may overflow where beta x does not; the FMA adds one rounding to those of
-// beta log2(e) and lse log2(e), the latter from a constant in two parts.
+// The probability exp(beta x - lse) of an element x; 0 in a row of log-sum-exp -inf, where all elements are -inf.
+// Half the exponent of 2 is computed, because the whole may overflow where beta x does not. The FMA adds one rounding
+// to those of beta log2(e) and lse log2(e); for the latter log2(e) comes in two parts.
 template <class Real> struct Probability {
     Real half_scale, half_level;
 

@@ -1,8 +1,7 @@
-"""A small search for the best of a handful of plans by the clock, kept per device in memory and on disk.
+"""Autotuning: times a handful of plans on the device and keeps the fastest, per device, in memory and on disk.
 
-It runs on a GPU, the first time that a class of shapes is met, and takes as long as some twenty launches. Where it
-cannot run (on the CPU, while a CUDA graph is captured, with ``BOLTZBENCH_TUNE=0``) the first plan is taken, which is a
-good one everywhere.
+The search runs on a GPU when a class of shapes first occurs, and takes about twenty launches. Where it cannot run (on
+the CPU, during the capture of a CUDA graph, with ``BOLTZBENCH_TUNE=0``) the first plan is used, a good default.
 """
 
 import functools
@@ -22,31 +21,37 @@ from ..emulator import cache_directory, write_atomically
 Plan = TypeVar("Plan")
 
 REPETITIONS = 5
-SOURCES = ("rows.cuh", "softmax.cuh", "shapes.py", "../logsumexp/logsumexp.cu", "../logsumexp/triton_kernels.py")
+SOURCES = ("*.py", "*.cu", "*.cuh")
+"""The files of a folder of kernels that a timing depends on."""
+KERNELS = Path(__file__).parents[1]
 
 
-def run_best(key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device) -> None:
-    """Launch the best plan for ``key``, a class of shapes; any plan gives a right result, into the same outputs.
+def run_best(
+    operation: str, key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device
+) -> None:
+    """Launch the fastest plan for ``key``, a class of shapes. Every plan writes a correct result to the same outputs.
 
-    Two plans may differ in the last bits. What was found is kept, so that a device takes the same one every time.
+    The results of two plans may differ in the last bits. The choice is kept, so that a device always uses the same one.
     """
-    place = choice(key, plans, launch, device) if len(plans) > 1 else 0
+    place = choice(operation, key, plans, launch, device) if len(plans) > 1 else 0
     launch(plans[place])
 
 
-def choice(key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device) -> int:
-    """The place of the plan to take."""
+def choice(
+    operation: str, key: str, plans: Sequence[Plan], launch: Callable[[Plan], None], device: torch.device
+) -> int:
+    """The index of the plan to use."""
     if not _has_a_clock(device) or os.environ.get("BOLTZBENCH_TUNE") == "0":
         return 0
     name = _device_name(device)
-    known = _known(name)
+    known = _known(operation, name)
     key = f"{key}, {len(plans)} plans"
     if key not in known:
         if not _may_search():
             return 0
         times = [_seconds(functools.partial(launch, plan)) for plan in plans]
         known[key] = times.index(min(times))
-        write_atomically(_path(name), json.dumps(known, indent=1).encode())
+        write_atomically(_path(operation, name), json.dumps(known, indent=1).encode())
     return known[key]
 
 
@@ -63,7 +68,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _seconds(launch: Callable[[], None]) -> float:
-    """The median time of a launch. The first compiles."""
+    """The median time of a launch, after one launch that compiles."""
     launch()
     times: list[float] = []
     for _ in range(REPETITIONS):
@@ -77,17 +82,24 @@ def _seconds(launch: Callable[[], None]) -> float:
 
 
 @functools.cache
-def _known(device_name: str) -> dict[str, int]:
-    """What has been found on a device, by class of shapes; a file that cannot be read counts as none."""
+def _known(operation: str, device_name: str) -> dict[str, int]:
+    """The plans chosen on a device, by class of shapes. An unreadable file counts as empty."""
     try:
-        found = json.loads(_path(device_name).read_text())
+        found = json.loads(_path(operation, device_name).read_text())
         return {str(key): int(place) for key, place in found.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
 
-def _path(device_name: str) -> Path:
-    """The file of a device, for kernels as they are now: what was found for others says nothing of these."""
-    sources = b"".join((Path(__file__).parent / name).read_bytes() for name in SOURCES)
+def _path(operation: str, device_name: str) -> Path:
+    """The file of a device for the current source of the kernels: timings of other source do not apply."""
     slug = re.sub(r"\W+", "-", device_name).strip("-").lower()
-    return cache_directory("tuning") / f"logsumexp-{slug}-{hashlib.sha256(sources).hexdigest()[:12]}.json"
+    return cache_directory("tuning") / f"{operation}-{slug}-{_source_hash(operation)}.json"
+
+
+@functools.cache
+def _source_hash(operation: str) -> str:
+    """12 hexadecimal digits for the source of the operation's kernels and of rows/."""
+    folders = (KERNELS / "rows", KERNELS / operation)
+    files = sorted(file for folder in folders for pattern in SOURCES for file in folder.glob(pattern))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

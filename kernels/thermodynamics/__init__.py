@@ -1,4 +1,4 @@
-"""Thermodynamics from one read of the energies: log Z, the mean of the energy and its variance."""
+"""Thermodynamics from one read of the energies: log Z, mean and variance of the energy."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
-from ..logsumexp import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
+from ..rows.checks import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
+from . import reference
 
-__all__ = ["Thermodynamics", "thermodynamics"]
+__all__ = ["Thermodynamics", "reference", "thermodynamics"]
 
 
 class Thermodynamics(NamedTuple):
-    """What the partition function of each row says, in the precision of accumulation. ``k_B = 1, T = 1 / beta``."""
+    """Thermodynamic quantities of each row, in the precision of accumulation. ``k_B = 1, T = 1 / beta``."""
 
     log_z: Tensor
     energy: Tensor
@@ -28,7 +29,7 @@ class Thermodynamics(NamedTuple):
 
     @property
     def entropy(self) -> Tensor:
-        """``S = (U - F) / T``, off by what rounding takes from ``log_z`` and ``beta * energy``, which may cancel."""
+        """``S = (U - F) / T``. Rounding errors of ``log_z`` and ``beta * energy`` remain where the two cancel."""
         return self.log_z + self.beta * self.energy
 
     @property
@@ -45,44 +46,44 @@ def thermodynamics(
     out: tuple[Tensor, Tensor, Tensor] | None = None,
     backend: str = "auto",
 ) -> Thermodynamics:
-    """``log Z``, mean and variance of the energies ``E = -x`` under the law ``p_i = exp(beta x_i) / Z``, in one read.
+    """``log Z``, mean and variance of the energies ``E = -x`` under ``p_i = exp(beta x_i) / Z``, in one read.
 
     ``log Z = log sum_i exp(beta x_i)``, ``U = sum_i p_i E_i``, ``Var = sum_i p_i (E_i - U)**2`` over one dimension.
 
     Args:
-        x: minus the energies, any strided tensor of float64, float32, float16 or bfloat16; it has no gradient here.
+        x: minus the energies, any strided tensor of float64, float32, float16 or bfloat16. There is no gradient.
         dim: the dimension to reduce; negative counts from the end.
         beta: the inverse temperature, finite.
         out: contiguous tensors for ``log_z``, ``energy`` and ``variance``, of the reduced shape, in float64 for a
-            float64 ``x``, else in float32. They share no memory with ``x``.
+            float64 ``x``, else in float32. They must not share memory with ``x``.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Returns:
-        `Thermodynamics`. A state of infinite energy (``x = -inf``) has no weight. ``log_z`` is as `logsumexp` has it;
-        where it is not finite (no state at all, ``x = inf``, NaN) energy and variance are NaN. A single state, or
-        states of equal energy, have variance 0 exactly.
+        `Thermodynamics`. A state of infinite energy (``x = -inf``) has weight 0. ``log_z`` follows `logsumexp`. Where
+        it is not finite (no states, ``x = inf``, NaN), energy and variance are NaN. For a single state, and for states
+        of equal energy, the variance is exactly 0.
 
     Raises:
         TypeError, IndexError, ValueError: as `logsumexp`; ValueError also where ``x`` requires a gradient.
 
-    Accuracy: with u the unit roundoff of the accumulation, ``d_i <= 0`` the distance of ``beta x_i / |beta|`` from the
-    row's largest, and ``r = 32 + 4 ln n`` for the roundings that follow one another in a sum (those of its partial
-    sums being independent), a weight is off by ``w_i = u (4 |beta d_i| + r)``, its exponent being a difference and a
-    product. Then
+    Accuracy: let u be the unit roundoff of the accumulation, ``d_i <= 0`` the distance of ``beta x_i / |beta|`` from
+    its maximum in the row, and ``r = 32 + 4 ln n`` the number of consecutive roundings in a sum (partial sums round
+    independently). The exponent of a weight is a difference and a product, so the relative error of a weight is
+    ``w_i = u (4 |beta d_i| + r)``. Then
 
         |error of U|   <= sum_i p_i w_i |E_i - U| + u (r |<d>| + |U|)
         |error of Var| <= sum_i p_i w_i ((E_i - U)**2 + Var) + 2 u sqrt(Var) (r |<d>| + sqrt(<d**2>)) + (u r <d>)**2
 
-    The mean of a sum lies at a distance ``<d>`` from its shift, which for ``beta = 0`` may be ``sqrt(n)`` standard
-    deviations: ``<d**2> - <d>**2`` would lose the square of that, and loses its first power here, since each chunk of
-    elements is centred on its own mean before it is squared (T. Chan, G. Golub, R. LeVeque, Am. Stat. 37 (1983) 242;
-    for weights E. Schubert, M. Gertz, SSDBM 2018).
+    The mean lies at a distance ``<d>`` from the row's maximum; for ``beta = 0`` this may be ``sqrt(n)`` standard
+    deviations. The error of ``<d**2> - <d>**2`` would grow with the square of this distance. Here it grows with the
+    first power, because each chunk of elements is centred on its own mean before it is squared (T. Chan, G. Golub,
+    R. LeVeque, Am. Stat. 37 (1983) 242; with weights: E. Schubert, M. Gertz, SSDBM 2018).
     """
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
     require_finite_beta(beta)
     if torch.is_grad_enabled() and x.requires_grad:
-        raise ValueError("x must not require a gradient, which this function does not have; take x.detach()")
+        raise ValueError("x must not require a gradient: thermodynamics has none; pass x.detach()")
     chosen = choose_backend(backend, x.device)
     shape, dtype = reduced_shape(x, dim), accumulation_dtype(x.dtype)
     if out is None:

@@ -1,4 +1,4 @@
-"""Thermodynamics in CUDA C: the kernels of `thermodynamics.cu`, chosen by shape as those of log-sum-exp."""
+"""Thermodynamics in CUDA C: `rows/cuda_rows.py` chooses a kernel of `thermodynamics.cu` by the shape of the rows."""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..common.variants import KernelVariant
 from ..cuda_module import CudaModule
-from ..logsumexp.cuda_kernels import TYPES, reduce_rows, row_variants, templates
+from ..rows.cuda_rows import TYPES, reduce_rows, row_module, row_variants
 
 __all__ = ["TYPES", "forward", "module", "variants"]
 
@@ -17,15 +17,14 @@ __all__ = ["TYPES", "forward", "module", "variants"]
 @functools.cache
 def module(dtype: torch.dtype) -> CudaModule:
     """The kernels for one dtype."""
-    kernels = [f"forward<{template}>" for template, *_ in templates(dtype)]
-    return CudaModule(Path(__file__).with_name("thermodynamics.cu"), kernels)
+    return row_module(Path(__file__).with_name("thermodynamics.cu"), ("forward",), dtype)
 
 
 def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, variance: Tensor) -> None:
-    """Write all three, contiguous in the precision of accumulation. ``x`` is not empty."""
+    """Write all three results, contiguous in the precision of accumulation. ``x`` is not empty."""
     reduce_rows(module(x.dtype), "forward", x, dim, 4, (log_z, energy, variance), beta)
 
 
 def variants() -> Sequence[KernelVariant]:
     """Every kernel that `forward` chooses from."""
-    return [variant for dtype in TYPES for variant in row_variants(module(dtype), "forward", dtype, 1)]
+    return row_variants(module, {"forward": 1})

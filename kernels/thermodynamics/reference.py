@@ -1,18 +1,17 @@
-"""Thermodynamics in torch: the reference of the kernels when its input is float64, and the ``torch`` backend."""
+"""Thermodynamics in torch: the kernels' reference for float64 input, and the ``torch`` backend."""
 
 import torch
 from torch import Tensor
 
-from ..logsumexp import accumulation_dtype
-from ..logsumexp.reference import logsumexp
+from ..rows.checks import accumulation_dtype
 
 
 def thermodynamics(x: Tensor, dim: int, beta: float) -> tuple[Tensor, Tensor, Tensor]:
     """``log_z``, ``energy`` and ``variance`` over ``dim``, which is not empty, in ``x``'s own dtype.
 
-    Energies are taken from the one that weighs most, so that weights are no less exact where all energies are large.
+    Energies are measured from the one of largest weight, so that a common offset costs no accuracy.
     """
-    log_z = logsumexp(x, dim, beta)
+    log_z = torch.logsumexp(x * beta if beta != 1.0 else x, dim)
     best = (x.amin(dim, keepdim=True) if beta < 0 else x.amax(dim, keepdim=True)).nan_to_num()
     weights = torch.exp((x - best) * beta)
     p = weights / weights.sum(dim, keepdim=True)
@@ -25,7 +24,7 @@ def thermodynamics(x: Tensor, dim: int, beta: float) -> tuple[Tensor, Tensor, Te
 
 
 def forward(x: Tensor, dim: int, beta: float, log_z: Tensor, energy: Tensor, variance: Tensor) -> None:
-    """The ``torch`` backend: all three are written."""
+    """The ``torch`` backend. Writes all three results."""
     results = thermodynamics(x.to(accumulation_dtype(x.dtype)), dim, beta)
     for tensor, result in zip((log_z, energy, variance), results, strict=True):
         tensor.copy_(result)

@@ -1,24 +1,24 @@
 // Thermodynamics in CUDA C: log Z, mean and variance of the energy from one read.
 //
-// Bytes: each element once (8, 4 or 2 B), and three results per row. Memory is the limit; logsumexp.cu has the budget
-// of instructions per element that it leaves: 31 for float32, 15.6 for 16 bits, 62 for float64.
+// Bytes: the kernel reads each element once (8, 4 or 2 B) and writes three results per row. Memory is the limit. Per
+// element it leaves time for 31 instructions for float32, 15.6 for 16 bits, 62 for float64 (see logsumexp.cu).
 //
-// Operations per element: those of log-sum-exp, and the first and second moment: a clamp, a product, a sum, an FFMA. In
-// the inner loop of sm_90, all included: 15.3 instructions for float32, 12.8 for 16 bits (82 % of what can be issued
-// while the data arrive), 71 for float64 (which is thus the limit there, not memory).
+// Operations per element: those of log-sum-exp, and a clamp, a product, a sum and an FFMA for the first and second
+// moment. In the inner loop of sm_90, all included: 15.3 instructions for float32, 12.8 for 16 bits (82 % of what can
+// be issued while the data arrive), 71 for float64 (so instructions are the limit there, not memory).
 //
-// Design: as log-sum-exp. A chunk of a thread's loads becomes moments around its own mean, by one division, and joins
-// the thread's by the formula of Chan, Golub, LeVeque: no difference of large sums of squares is ever taken.
+// Design: as log-sum-exp. A thread turns each chunk of loads into moments around the chunk's mean, by one division, and
+// merges them with its own by the formula of Chan, Golub, LeVeque, which takes no difference of large sums of squares.
 #include "rows/rows.cuh"
 
-// What is known of elements x, with z = sign * x: the largest z; the sum of weights 2^((z - shift) |scale|), where
-// shift is finite_or_zero(peak); the weighted mean of z - shift; the weighted sum of squares around it.
+// Moments of elements x, with z = sign * x: the largest z; the sum of weights 2^((z - shift) |scale|), where shift is
+// finite_or_zero(peak); the weighted mean of z - shift; the weighted sum of squares around this mean.
 template <class Real> struct Moments {
     Real peak, total, mean, spread;
 
     static __device__ Moments nothing() { return {-infinity(), 0, 0, 0}; }
 
-    // Distances of elements without weight may be infinite, and 0 * inf would be NaN.
+    // An element of weight 0 may lie at an infinite distance, and 0 * inf would be NaN.
     static __device__ Real finite(Real distance) {
         return larger(distance, sizeof(Real) == 4 ? Real(-3.402823466e+38f) : Real(-1.7976931348623157e+308));
     }
@@ -34,19 +34,19 @@ template <class Real> struct Moments {
         mean = old_peak == -infinity() ? Real(0) : finite(mean + moved);
     }
 
-    // Elements of the same peak: their mean lies between the two, and what the two differ by adds to the spread.
+    // Merges moments with the same peak. The difference of the two means adds to the spread.
     __device__ void join(Real other_total, Real other_mean, Real other_spread) {
         const Real sum = total + other_total;
         if (sum == 0) return;
         const Real share = quotient(other_total, sum), difference = other_mean - mean;
-        // The smaller weight times the distance first: 0 times what overflows would be NaN.
+        // The distance is first multiplied by the smaller weight: if its square overflowed, 0 * inf would be NaN.
         spread += other_spread + (difference * (share * total)) * difference;
         mean += difference * share;
         total = sum;
     }
 
-    // A chunk's sums are taken from its own largest element, which has at least one share in m = COUNT * WIDTH of the
-    // weight: its mean of squares is then at most m times its variance, and little is lost in their difference.
+    // Distances are taken from the chunk's largest element, which has at least 1 / m of the weight, m = COUNT * WIDTH.
+    // The mean square is then at most m times the variance, and their difference loses little.
     template <bool ALL, bool FLIP, class T, int WIDTH, int COUNT>
     __device__ __forceinline__ void add(const Vector<T, WIDTH> (&chunk)[COUNT], int present, Weights<Real> weights) {
         const Real top = highest<ALL, FLIP>(-Real(infinity()), chunk, present), shift = finite_or_zero(top);
@@ -96,7 +96,8 @@ template <class Real> struct Moments {
     }
 };
 
-// log_z, energy, variance: (rows,); parts: (rows, splits) and counters, 0, or null for whole rows.
+// log_z, energy, variance: (rows,); parts: (rows, splits), or null if rows are not split; counters: zeros, one for each
+// group of rows, or null.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
     forward(const T* __restrict__ x, Wide<T>* log_z, Wide<T>* energy, Wide<T>* variance, Moments<Wide<T>>* parts,

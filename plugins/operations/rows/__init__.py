@@ -1,1 +1,1 @@
-"""Operations on rows."""
+"""Operations that reduce rows of a tensor."""

@@ -3,12 +3,10 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Unpack
 
 import torch
 from boltzbench.harness import (
     Case,
-    CaseOptions,
     Cost,
     Expected,
     Inputs,
@@ -21,26 +19,21 @@ from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_forward,
     reference,
 )
-from boltzbench.kernels.logsumexp import accumulation_dtype
-from boltzbench.plugins.operations.rows.logsumexp import ACCESS, rows_of
+from boltzbench.kernels.rows import accumulation_dtype
+from boltzbench.plugins.operations.rows._rows import ACCESS, DTYPES, roundoffs, row_case, rows_of, smallest_kept
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
-DTYPES = ("float32", "float64", "float16", "bfloat16")
 QS = {"cross-entropy": 0.0, "tiny": 1e-6, "half": 0.5, "absolute": 1.0}
-"""Variants that differ by q; all others have q = 0.7, the authors' choice."""
+"""q by the first word of a scenario; 0.7, the authors' choice, in all other scenarios."""
 IGNORED = -100
 
 SHAPES = ((1 << 23, 8), (1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 9, 128256))
-"""Rows of a few classes to those of a vocabulary: several rows to a warp, a warp, or a block to a row."""
+"""From a few classes to a vocabulary: a few lanes, a warp or a block take a row."""
 
-
-def _case(rows: int, columns: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
-    sizes = {"rows": rows, "columns": columns}
-    return Case("generalised_cross_entropy", sizes, dtype, scenario, **more)
-
+_case: Callable[..., Case] = partial(row_case, "generalised_cross_entropy")
 
 CASES = (
     *(_case(37, 1031, dtype, scenario) for dtype in DTYPES for scenario in ("", "backward")),
@@ -89,8 +82,8 @@ CASES = (
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Rows as log-sum-exp has them. Every other label is the likeliest class: the power of a random one's probability
-    is small, and then the loss hardly depends on the logits."""
+    """Rows as for log-sum-exp. Every other label is the likeliest class: a random class has a small ``p**q``, and then
+    the loss hardly depends on the logits."""
     x, words = rows_of(case, device), case.scenario.split()
     rows, columns = x.shape
     generator = torch.Generator(device).manual_seed(case.seed + 1)
@@ -122,19 +115,17 @@ def make_outputs(inputs: Inputs) -> Tensors:
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     """With u the unit roundoff of the accumulation, L the loss, w = p_y**q and n classes:
 
-    ``lse``: ``2u (|lse| + |max| + ln n + 1)``, as in log-sum-exp.
-    ``loss``: log p_y may be taken from it, as a difference, and so be off by e = ``2u (|lse| + |max| + |log p_y| + ln n
-    + 1)``; times q, which is rounded too, three roundings more. The exponential takes that as w of it, and expm1, of up
-    to four functions and quotients of 2 ulp, loses 16 u of the loss: ``w (e + 3u |log p_y|) + 16 u L``.
-    ``dlogits``: p_i is off by ``a_i = u (2 (|z_i| + |lse|) + 8)`` of itself, as the gradient of log-sum-exp is; w by
-    ``u (q (2 (|z_y| + |lse|) + 4 |log p_y|) + 8)`` of itself, for its exponent is a difference, a product with a
-    rounded q, and one with log2(e); then three roundings: of a difference and two products. What is less than the
-    smallest normal number may be flushed.
+    - ``lse``: ``2u (|lse| + |max| + ln n + 1)``, as in log-sum-exp.
+    - ``loss``: ``w (e + 3u |log p_y|) + 16 u L``. An implementation may subtract lse from the logit, so log p_y has the
+      error e = ``2u (|lse| + |max| + |log p_y| + ln n + 1)``. The product with q, which is rounded too, adds three
+      roundings. The exponential multiplies these errors by w. expm1 takes up to four functions and quotients of 2 ulp.
+    - ``dlogits``: p_i has the relative error ``a_i = u (2 (|z_i| + |lse|) + 8)``, as in the gradient of log-sum-exp. w
+      has ``u (q (2 (|z_y| + |lse|) + 4 |log p_y|) + 8)``: its exponent is a difference, multiplied by a rounded q and
+      by log2(e). A difference and two products add three roundings. Results below the smallest normal number may be
+      flushed.
     """
     x, labels, q = inputs["logits"].double(), inputs["labels"], inputs["q"]
-    dtype = inputs["logits"].dtype
-    wide = accumulation_dtype(dtype)
-    u = torch.finfo(wide).eps / 2
+    u, u_out = roundoffs(inputs["logits"].dtype)
     if not x.numel():
         return {name: Expected(tensor.double()) for name, tensor in make_outputs(inputs).items()}
     chosen = x.gather(1, labels.clamp(min=0)[:, None])[:, 0]
@@ -154,25 +145,22 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     level = _finite(lse)[:, None]
     p_off = p * u * (2 * (_finite(x) + level) + 8)
     power_off = u * (q * (2 * (_finite(chosen)[:, None] + level) + 4 * log_p) + 8)
-    finfo = torch.finfo(dtype)
-    u_out = finfo.eps / 2 if dtype != wide else 0.0
-    smallest = finfo.smallest_normal * (finfo.eps if dtype is torch.float16 else 1.0)
     bound = (grad * power).abs() * p_off + _finite(slope) * (power_off + 3 * u + u_out)
-    return {"dlogits": Expected(slope, bound + smallest * (1.0 + grad.abs()))}
+    return {"dlogits": Expected(slope, bound + smallest_kept(inputs["logits"].dtype) * (1.0 + grad.abs()))}
 
 
 def _finite(x: Tensor) -> Tensor:
-    """``|x|``, and 0 where x is infinite or NaN: nothing is rounded there."""
+    """``|x|``; 0 where x is infinite or NaN, since there is no rounding error."""
     return x.abs().nan_to_num(0.0, 0.0, 0.0)
 
 
 def _power(q: float, log_p: Tensor) -> tuple[Tensor, Tensor]:
-    """``p**q`` and ``|log p|``; 0 where that is infinite or NaN."""
+    """``p**q`` and ``|log p|``; 0 where they are infinite or NaN."""
     return (torch.exp(q * log_p) if q else torch.ones_like(log_p)).nan_to_num(), _finite(log_p)
 
 
 def cost(case: Case) -> Cost:
-    """A row's logit of the label is part of the row that is read."""
+    """The logit of the label counts once, as part of its row."""
     elements, rows = math.prod(case.sizes.values()), case.sizes["rows"]
     size, wide = case.torch_dtype.itemsize, accumulation_dtype(case.torch_dtype).itemsize
     if "backward" in case.scenario:
@@ -200,7 +188,7 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 OPERATION = Operation(
     name="generalised_cross_entropy",
-    summary="A loss of softmax probabilities that bears wrong labels, and its gradient.",
+    summary="A loss of softmax probabilities robust to label noise, and its gradient.",
     formula="L = (1 - p_y^q) / q with p = softmax(z); dL/dz_i = p_y^q (p_i - delta_iy); q = 0: cross-entropy",
     source="Z. Zhang, M. Sabuncu, NeurIPS 2018",
     kind="map",

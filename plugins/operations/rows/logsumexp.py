@@ -3,12 +3,11 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from boltzbench.harness import (
     Case,
-    CaseOptions,
     Cost,
     Expected,
     Inputs,
@@ -17,27 +16,27 @@ from boltzbench.harness import (
     Tensors,
 )
 from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
+from boltzbench.plugins.operations.rows._rows import (
+    ACCESS,
+    BETAS,
+    DTYPES,
+    beta_of,
+    roundoffs,
+    row_case,
+    rows_of,
+    smallest_kept,
+)
 from boltzbench.plugins.support import digits
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
 
 BOLTZBENCH_API = 1
 
-DTYPES = ("float32", "float64", "float16", "bfloat16")
-ACCESS = (
-    "loads of 128 bits where rows lie in one piece and begin at multiples of 16 bytes, else narrower ones, more of them"
-)
-BETAS = {"hot": 0.25, "cold": 3.0, "negative": -0.7, "beta-zero": 0.0}
-"""Variants that differ by the inverse temperature; all others have beta = 1."""
-
 SHAPES = ((1 << 20, 128), (1 << 16, 2048), (1 << 12, 1 << 15), (1 << 10, 1 << 17), (1, 1 << 27))
 LARGE_SHAPES = ((1 << 12, 1 << 17), (1, 1 << 30))
-"""Many short rows to one long one: several rows to a warp, a warp, a block, or several blocks to a row."""
+"""From many short rows to one long row: a few lanes, a warp, a block or several blocks take a row."""
 
-
-def _case(rows: int, columns: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
-    return Case("logsumexp", {"rows": rows, "columns": columns}, dtype, scenario, **more)
-
+_case: Callable[..., Case] = partial(row_case, "logsumexp")
 
 CASES = (
     *(_case(37, 1031, dtype) for dtype in DTYPES),
@@ -80,7 +79,7 @@ CASES = (
         for dtype in ("float32", "bfloat16")
         for scenario in ("", "backward")
         for rows, columns in LARGE_SHAPES
-        if columns < 1 << 30 or not scenario  # the reference of a gradient holds many tensors, 8 GB each there
+        if columns < 1 << 30 or not scenario  # the gradient's reference holds many tensors, of 8 GB each there
     ),
     _case(2048, 65536, "float32", "transposed", purpose="bench", preset="full"),
     _case(1, 1 << digits.HIDDEN_UNITS, "float32", "digits log Z", purpose="real"),
@@ -88,43 +87,9 @@ CASES = (
 )
 
 
-def rows_of(case: Case, device: torch.device) -> Tensor:
-    """Rows of different scale and level: the result of plain uniform noise hardly depends on the data."""
-    rows, columns = case.sizes["rows"], case.sizes["columns"]
-    words = case.scenario.split()
-    generator = torch.Generator(device).manual_seed(case.seed)
-    random = partial(torch.randn, generator=generator, device=device)
-    if case.scenario == "digits log Z":
-        x = -digits.hidden_free_energies().to(device)[None, :]
-    elif case.scenario == "digits free energies":
-        x = -digits.image_free_energies().to(device)[: rows * columns].view(rows, columns)
-    else:
-        x = random(rows, columns)
-        x = x.mul_(torch.exp(random(rows, 1))).add_(20.0 * random(rows, 1))
-    if "outliers" in words or "far" in words:
-        x[:, columns // 3] += 60.0 if "outliers" in words else 3000.0
-    if "shifted" in words:
-        x += 1.0e4
-    x = x.to(case.torch_dtype)
-    if "infinities" in words:
-        x[0], x[1, ::2], x[2, -1] = -torch.inf, -torch.inf, torch.inf
-    if "nan" in words:
-        x[0, 7] = torch.nan
-        x[1, 3], x[1, 5] = torch.inf, torch.nan
-    if "transposed" in words:
-        x = x.t().contiguous().t()
-    elif "sliced" in words:
-        x = torch.cat((x, x), dim=1)[:, ::2]
-    elif "unaligned" in words:
-        x = torch.cat((x[:, :1], x), dim=1)[:, 1:]
-    elif "expanded" in words:
-        x = x[:, :1].expand(rows, columns)
-    return x
-
-
 def make_inputs(case: Case, device: torch.device) -> Inputs:
     x, words = rows_of(case, device), case.scenario.split()
-    inputs: dict[str, Any] = {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
+    inputs: dict[str, Any] = {"x": x, "dim": 1, "beta": beta_of(case)}
     if "backward" in words:
         generator = torch.Generator(device).manual_seed(case.seed + 1)
         inputs["lse"] = reference.logsumexp(x.double(), 1, inputs["beta"]).to(accumulation_dtype(x.dtype))
@@ -139,20 +104,14 @@ def make_outputs(inputs: Inputs) -> Tensors:
     return {"y": x.new_empty(x.shape[0])}
 
 
-def _roundoffs(dtype: torch.dtype) -> tuple[float, float]:
-    """Unit roundoff of the accumulation, and of rounding to a 16-bit output (0 where there is none)."""
-    wide = accumulation_dtype(dtype)
-    return torch.finfo(wide).eps / 2, torch.finfo(dtype).eps / 2 if dtype != wide else 0.0
-
-
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """Forward: ``2u (|y| + |max| + ln n + 1)``: the maximum is scaled, the sum's logarithm added, each rounded.
+    """Forward: ``2u (|y| + |max| + ln n + 1)``, from rounding the scaled maximum, the logarithm and their sum.
 
-    Backward: the exponent is off by ``u (|beta x| + |lse|)``, twice (products and difference), which is a relative
-    error of the result; eight more roundings. Numbers below the smallest normal one may be flushed.
+    Backward: products and difference in the exponent contribute ``u (|beta x| + |lse|)`` each, which is a relative
+    error of the result, and eight more roundings follow. Results below the smallest normal number may be flushed.
     """
     x, beta = inputs["x"].double(), inputs["beta"]
-    u, u_out = _roundoffs(inputs["x"].dtype)
+    u, u_out = roundoffs(inputs["x"].dtype)
     if "grad" not in inputs:
         y = reference.logsumexp(x, 1, beta)
         n = x.shape[1]
@@ -162,9 +121,8 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     grad, lse = inputs["grad"].double(), inputs["lse"].double()
     dx = reference.gradient(grad, x, lse, 1, beta)
     relative = u * (2 * ((x * beta).abs() + lse.abs()[:, None]) + 8) + u_out
-    finfo = torch.finfo(inputs["x"].dtype)
-    smallest = finfo.smallest_normal * (finfo.eps if inputs["x"].dtype is torch.float16 else 1.0)
-    return {"dx": Expected(dx, dx.abs() * relative + smallest * (1.0 + grad.abs()[:, None]))}
+    flushed = smallest_kept(inputs["x"].dtype) * (1.0 + grad.abs()[:, None])
+    return {"dx": Expected(dx, dx.abs() * relative + flushed)}
 
 
 def cost(case: Case) -> Cost:

@@ -1,13 +1,12 @@
 """The operation ``thermodynamics``: log Z, mean and variance of the energy, and its three implementations."""
 
 import math
-from collections.abc import Mapping
-from typing import Unpack
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from boltzbench.harness import (
     Case,
-    CaseOptions,
     Cost,
     Expected,
     Inputs,
@@ -15,9 +14,9 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
-from boltzbench.kernels.logsumexp import accumulation_dtype
+from boltzbench.kernels.rows import accumulation_dtype
 from boltzbench.kernels.thermodynamics import reference, thermodynamics
-from boltzbench.plugins.operations.rows.logsumexp import ACCESS, BETAS, rows_of
+from boltzbench.plugins.operations.rows._rows import ACCESS, BETAS, DTYPES, beta_of, row_case, rows_of
 from boltzbench.plugins.support import digits
 from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
@@ -25,12 +24,8 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 RESULTS = ("log_z", "energy", "variance")
-DTYPES = ("float32", "float64", "float16", "bfloat16")
 
-
-def _case(rows: int, columns: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
-    return Case("thermodynamics", {"rows": rows, "columns": columns}, dtype, scenario, **more)
-
+_case: Callable[..., Case] = partial(row_case, "thermodynamics")
 
 CASES = (
     *(_case(37, 1031, dtype) for dtype in DTYPES),
@@ -58,12 +53,11 @@ CASES = (
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Rows as log-sum-exp has them."""
+    """Rows as for log-sum-exp; in the scenario ``equal`` the elements of a row are equal."""
     x = rows_of(case, device)
     if case.scenario == "equal":
         x = x[:, :1].expand(x.shape).contiguous()
-    words = case.scenario.split()
-    return {"x": x, "dim": 1, "beta": BETAS.get(words[0] if words else "", 1.0)}
+    return {"x": x, "dim": 1, "beta": beta_of(case)}
 
 
 def make_outputs(inputs: Inputs) -> Tensors:
@@ -72,10 +66,10 @@ def make_outputs(inputs: Inputs) -> Tensors:
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
-    """The bounds that `thermodynamics` derives, for chunks of up to 32 elements, and that of log-sum-exp.
+    """The bounds in the docstring of `thermodynamics`, for chunks of up to 32 elements, and the bound of log-sum-exp.
 
-    The variance within a chunk of m <= 32 elements is a difference that loses m, of three sums and products of up to
-    12 roundings one after the other: 36 m u Var. A weight that is flushed is less than the smallest normal number.
+    The variance within a chunk of m <= 32 elements is a difference, which magnifies errors by m. Its three sums and
+    products have up to 12 consecutive roundings each: 36 m u Var. Flushed weights are below the smallest normal number.
     """
     x, beta = inputs["x"].double(), inputs["beta"]
     finfo = torch.finfo(accumulation_dtype(inputs["x"].dtype))

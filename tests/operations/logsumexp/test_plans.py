@@ -1,26 +1,16 @@
-"""How rows are shared out among threads and blocks: the choice, the search for the best, the counters of split rows."""
+"""How rows are divided among threads and blocks: default plans, the search for the best, counters of split rows."""
 
 import json
 
 import pytest
 import torch
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
-from boltzbench.kernels.rows import shapes, tuning
+from boltzbench.kernels.rows import cuda_rows, shapes, triton_rows, tuning
 from boltzbench.kernels.rows.layout import as_rows, is_wide
 from boltzbench.kernels.rows.shapes import BLOCKS_WANTED, PART_BYTES, THREADS, choose, plans, split_rows
 
 CPU = torch.device("cpu")
-
-
-def _backend(name):
-    reason = dispatch.unavailable(name, CPU)
-    return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
-
-
-@pytest.fixture(params=[_backend(name) for name in ("triton", "cupy")])
-def backend(request):
-    return request.param
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def view_of(rows, columns, dtype=torch.float32):
@@ -60,7 +50,7 @@ def test_the_device_is_full_and_scratch_is_small(rows, columns, dtype):
             assert rows * splits * 16 * 4 < rows * columns * size / 256
 
 
-def test_what_has_128_bit_access():
+def test_which_rows_allow_128_bit_access():
     x = torch.zeros(1 << 16)
     cases = {
         "contiguous": (x.view(64, 1024), True),
@@ -76,45 +66,47 @@ def test_what_has_128_bit_access():
         assert is_wide(view, given) is wide, name
 
 
-# ---- every plan is right
+# ---- every plan gives the correct result
 
 
+@pytest.mark.parametrize("backend", ["triton", "cupy"], indirect=True)
 @pytest.mark.parametrize(("rows", "columns"), [(3, 2048), (2, 70_000)])
 def test_every_plan_gives_the_same_result(backend, rows, columns, monkeypatch):
-    x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     expected = torch.logsumexp(x.double(), 1)
     number = len(plans(as_rows(1, x)[1], 4, True, True))
     assert number > 1
     for place in range(number):
-        monkeypatch.setattr(tuning, "choice", lambda key, plans, *_, place=place: min(place, len(plans) - 1))
+        monkeypatch.setattr(tuning, "choice", lambda operation, key, plans, *_, place=place: min(place, len(plans) - 1))
         y = logsumexp(x, backend=backend)
         torch.testing.assert_close(y.double(), expected, rtol=1e-6, atol=0)
-        slope = logsumexp_backward(torch.ones(rows), x, y, backend=backend)
+        slope = logsumexp_backward(torch.ones(rows, device=DEVICE), x, y, backend=backend)
         torch.testing.assert_close(slope.double(), torch.softmax(x.double(), 1), rtol=2e-5, atol=0)
 
 
 # ---- counters
 
 
+@pytest.mark.parametrize("backend", ["triton", "cupy"], indirect=True)
 @pytest.mark.parametrize("shape", [(3, 70_001), (1, 70_000)])
 def test_counters_are_zero_again(backend, shape, monkeypatch):
     given = []
-    module = dispatch.backend_module(backend, "boltzbench.kernels.logsumexp")
+    module = {"triton": triton_rows, "cupy": cuda_rows}[backend]
 
     def one_for_all(count, device):
         if not given:
-            given.append(torch.zeros(64, dtype=torch.int32))
+            given.append(torch.zeros(64, dtype=torch.int32, device=device))
         return given[0]
 
     monkeypatch.setattr(module, "counters", one_for_all)
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     first, second = logsumexp(x, backend=backend), logsumexp(x, backend=backend)
     assert torch.equal(first, second)
     assert not given[0].any()
     torch.testing.assert_close(first.double(), torch.logsumexp(x.double(), 1), rtol=1e-6, atol=0)
 
 
-def test_a_stream_has_counters_of_its_own_and_a_captured_launch_too(monkeypatch):
+def test_each_stream_and_each_captured_launch_has_its_own_counters(monkeypatch):
     state = {"capturing": False, "stream": 7}
     device = torch.device("cuda", 0)
     zeros = torch.zeros
@@ -123,7 +115,7 @@ def test_a_stream_has_counters_of_its_own_and_a_captured_launch_too(monkeypatch)
     monkeypatch.setattr(torch, "zeros", lambda count, dtype, device: zeros(count, dtype=dtype))
     monkeypatch.setattr(shapes, "_counters", {})
     first = shapes.counters(5, device)
-    assert shapes.counters(9, device) is first, "launches of one stream follow each other"
+    assert shapes.counters(9, device) is first, "launches on one stream share their counters"
     assert len(shapes.counters(len(first) + 1, device)) > len(first)
     state["stream"] = 8
     assert shapes.counters(5, device) is not first
@@ -137,7 +129,7 @@ def test_a_stream_has_counters_of_its_own_and_a_captured_launch_too(monkeypatch)
 
 
 class Clock:
-    """Stands in for a GPU: plans are their own times, and launches are counted."""
+    """A fake GPU clock: the time of a plan is the plan itself, and launches are counted."""
 
     def __init__(self):
         self.launched = []
@@ -166,32 +158,55 @@ def clock(monkeypatch, tmp_path):
     tuning._known.cache_clear()
 
 
-def test_the_fastest_is_found_once_and_kept_on_disk(clock):
-    tuning.run_best("a", [3.0, 1.0, 2.0], clock.launch, CPU)
+def test_the_fastest_plan_is_found_once_and_kept_on_disk(clock):
+    tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
     assert clock.launched == [3.0, 1.0, 2.0, 1.0]
-    tuning.run_best("a", [3.0, 1.0, 2.0], clock.launch, CPU)
+    tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
     tuning._known.cache_clear()  # as in another process
-    tuning.run_best("a", [3.0, 1.0, 2.0], clock.launch, CPU)
+    tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
     assert clock.launched[4:] == [1.0, 1.0]
     assert clock.timed == 3
-    path = tuning._path("Some GPU 80GB")
+    path = tuning._path("logsumexp", "Some GPU 80GB")
     assert json.loads(path.read_text()) == {"a, 3 plans": 1}
-    tuning.run_best("b", [5.0, 6.0], clock.launch, CPU)
+    tuning.run_best("logsumexp", "b", [5.0, 6.0], clock.launch, CPU)
     assert json.loads(path.read_text()) == {"a, 3 plans": 1, "b, 2 plans": 0}
     path.write_text("[not json")
     tuning._known.cache_clear()
-    tuning.run_best("a", [3.0, 1.0, 2.0], clock.launch, CPU)
+    tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
     assert clock.launched[-1] == 1.0
 
 
-def test_nothing_is_searched_where_there_is_no_choice_or_no_clock(clock, monkeypatch):
-    tuning.run_best("a", [3.0], clock.launch, CPU)
+def test_there_is_no_search_without_a_choice_or_a_clock(clock, monkeypatch):
+    tuning.run_best("logsumexp", "a", [3.0], clock.launch, CPU)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    tuning.run_best("a", [3.0, 1.0], clock.launch, CPU)
+    tuning.run_best("logsumexp", "a", [3.0, 1.0], clock.launch, CPU)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setenv("BOLTZBENCH_TUNE", "0")
-    tuning.run_best("a", [3.0, 1.0], clock.launch, CPU)
+    tuning.run_best("logsumexp", "a", [3.0, 1.0], clock.launch, CPU)
     monkeypatch.undo()
-    tuning.run_best("a", [3.0, 1.0], clock.launch, CPU)  # the CPU as it is
+    tuning.run_best("logsumexp", "a", [3.0, 1.0], clock.launch, CPU)  # the CPU as it is
     assert clock.launched == [3.0] * 4
     assert clock.timed == 0
+
+
+def test_a_change_of_source_starts_a_new_search(monkeypatch, tmp_path):
+    for folder in ("rows", "logsumexp", "thermodynamics"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.cuh").write_text("")
+    monkeypatch.setattr(tuning, "KERNELS", tmp_path)
+
+    def files():
+        tuning._source_hash.cache_clear()
+        return tuning._path("logsumexp", "GPU"), tuning._path("thermodynamics", "GPU")
+
+    first = files()
+    assert first[0] != first[1]
+    (tmp_path / "logsumexp" / "a.cu").write_text("1")
+    second = files()
+    assert second[0] != first[0]
+    assert second[1] == first[1]
+    (tmp_path / "rows" / "a.py").write_text("1")
+    third = files()
+    assert third[0] != second[0]
+    assert third[1] != second[1]
+    tuning._source_hash.cache_clear()

@@ -1,0 +1,30 @@
+"""Argument checks and dtypes of the operations on rows."""
+
+import math
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which rows of ``dtype`` are summed."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def normal_dim(dim: int, dims: int) -> int:
+    """``dim`` as a number from 0 to ``dims - 1``. Raises IndexError if it is out of range."""
+    if not -dims <= dim < dims:
+        raise IndexError(f"dim must lie in [{-dims}, {dims - 1}] for a tensor of {dims} dimensions, got {dim}")
+    return dim % dims
+
+
+def reduced_shape(x: Tensor, dim: int) -> torch.Size:
+    """The shape of ``x`` without ``dim``."""
+    return torch.Size((*x.shape[:dim], *x.shape[dim + 1 :]))
+
+
+def require_finite_beta(beta: float) -> None:
+    if not math.isfinite(beta):
+        raise ValueError(f"beta must be finite, got {beta}")

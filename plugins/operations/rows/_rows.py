@@ -1,0 +1,71 @@
+"""Cases, inputs and roundoffs of the operations on rows."""
+
+from functools import partial
+from typing import Unpack
+
+import torch
+from boltzbench.harness import Case, CaseOptions
+from boltzbench.kernels.rows import accumulation_dtype
+from boltzbench.plugins.support import digits
+from torch import Tensor
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+ACCESS = "128-bit loads if rows are contiguous and begin at multiples of 16 bytes, else more loads of one element"
+BETAS = {"hot": 0.25, "cold": 3.0, "negative": -0.7, "beta-zero": 0.0}
+"""The inverse temperature by the first word of a scenario; 1 in all other scenarios."""
+
+
+def row_case(
+    operation: str, rows: int, columns: int, dtype: str = "float32", scenario: str = "", **more: Unpack[CaseOptions]
+) -> Case:
+    return Case(operation, {"rows": rows, "columns": columns}, dtype, scenario, **more)
+
+
+def beta_of(case: Case) -> float:
+    return BETAS.get(case.scenario.partition(" ")[0], 1.0)
+
+
+def rows_of(case: Case, device: torch.device) -> Tensor:
+    """Rows of different scale and level. With plain uniform noise the results would hardly depend on the data."""
+    rows, columns = case.sizes["rows"], case.sizes["columns"]
+    words = case.scenario.split()
+    generator = torch.Generator(device).manual_seed(case.seed)
+    random = partial(torch.randn, generator=generator, device=device)
+    if case.scenario == "digits log Z":
+        x = -digits.hidden_free_energies().to(device)[None, :]
+    elif case.scenario == "digits free energies":
+        x = -digits.image_free_energies().to(device)[: rows * columns].view(rows, columns)
+    else:
+        x = random(rows, columns)
+        x = x.mul_(torch.exp(random(rows, 1))).add_(20.0 * random(rows, 1))
+    if "outliers" in words or "far" in words:
+        x[:, columns // 3] += 60.0 if "outliers" in words else 3000.0
+    if "shifted" in words:
+        x += 1.0e4
+    x = x.to(case.torch_dtype)
+    if "infinities" in words:
+        x[0], x[1, ::2], x[2, -1] = -torch.inf, -torch.inf, torch.inf
+    if "nan" in words:
+        x[0, 7] = torch.nan
+        x[1, 3], x[1, 5] = torch.inf, torch.nan
+    if "transposed" in words:
+        x = x.t().contiguous().t()
+    elif "sliced" in words:
+        x = torch.cat((x, x), dim=1)[:, ::2]
+    elif "unaligned" in words:
+        x = torch.cat((x[:, :1], x), dim=1)[:, 1:]
+    elif "expanded" in words:
+        x = x[:, :1].expand(rows, columns)
+    return x
+
+
+def roundoffs(dtype: torch.dtype) -> tuple[float, float]:
+    """Unit roundoff of the accumulation, and of rounding to a 16-bit output (0 for other dtypes)."""
+    wide = accumulation_dtype(dtype)
+    return torch.finfo(wide).eps / 2, torch.finfo(dtype).eps / 2 if dtype != wide else 0.0
+
+
+def smallest_kept(dtype: torch.dtype) -> float:
+    """The smallest result that a kernel must not flush to 0. In float16 that includes subnormal numbers."""
+    finfo = torch.finfo(dtype)
+    return finfo.smallest_normal * (finfo.eps if dtype is torch.float16 else 1.0)
