@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-from ..common.philox_triton import WALKERS, normals, words_of
+from ..common.philox_triton import normals, words_of
 from ..common.triton_blocks import block_for
 from ..common.triton_math import bits_of, from_bits
 from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
-from ..philox import signed_seed
+from ..philox import Stream, signed_seed
 from .request import VARIANTS, LaunchRequest
+
+_WALKERS = tl.constexpr(int(Stream.WALKERS))
 
 BLOCK = 128
 """Groups of four walkers of a program."""
@@ -62,7 +64,7 @@ def walk_kernel(
     in_stream = group + first_group
     low, high = (in_stream & 0xFFFFFFFF).to(tl.uint32), (in_stream >> 32).to(tl.uint32)
     for step in range(steps):
-        w0, w1, w2, w3 = words_of(low, high, seed, first_step + step, WALKERS)
+        w0, w1, w2, w3 = words_of(low, high, seed, first_step + step, _WALKERS)
         z0, z1, z2, z3 = normals(w0, w1, w2, w3, tl.load(scales + step), tl.float32)
         x0, x1, x2, x3 = _moved(x0, z0, factor), _moved(x1, z1, factor), _moved(x2, z2, factor), _moved(x3, z3, factor)
         if PASSAGES:

@@ -16,12 +16,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..common.philox_triton import BOLTZMANN_UNITS, interleave4, random_words, uniform
+from ..common.philox_triton import interleave4, random_words, uniform
 from ..common.triton_math import bits_of, from_bits
 from ..common.triton_runtime import INTERPRETS
 from ..common.variants import KernelVariant, TritonVariant
-from ..philox import signed_seed
+from ..philox import Stream, signed_seed
 from .request import LaunchRequest
+
+_BOLTZMANN_UNITS = tl.constexpr(int(Stream.BOLTZMANN_UNITS))
 
 BLOCK_CHAINS = 64
 WARPS = 4
@@ -86,7 +88,7 @@ def sweeps_kernel(
                     total += tl.sum(at_1.to(tl.float32) * weight[None, :, :], axis=2)
                 x = scale * (total + tl.load(biases + unit, mask=drawn, other=0.0)[None, :])
                 quad = group[:, None] + (at // 4 + tl.arange(0, (UNITS + 3) // 4))[None, :]
-                w0, w1, w2, w3 = random_words(quad, seed, first_step + sweep, BOLTZMANN_UNITS)
+                w0, w1, w2, w3 = random_words(quad, seed, first_step + sweep, _BOLTZMANN_UNITS)
                 if UNITS == 1:
                     odd = at % 2 == 1
                     word = tl.where(at % 4 >= 2, tl.where(odd, w3, w2), tl.where(odd, w1, w0))

@@ -2,20 +2,8 @@
 
 import triton.language as tl
 
-from ..philox import Stream
 from .triton_math import log2_approximate, mul_wide, polynomial
 from .triton_runtime import helper
-
-HIDDEN = tl.constexpr(int(Stream.HIDDEN))
-VISIBLE = tl.constexpr(int(Stream.VISIBLE))
-NOISE = tl.constexpr(int(Stream.NOISE))
-ROUNDING = tl.constexpr(int(Stream.ROUNDING))
-EVEN_SITES = tl.constexpr(int(Stream.EVEN_SITES))
-ODD_SITES = tl.constexpr(int(Stream.ODD_SITES))
-SWAP = tl.constexpr(int(Stream.SWAP))
-WALKERS = tl.constexpr(int(Stream.WALKERS))
-GLASS_SITES = tl.constexpr(int(Stream.GLASS_SITES))
-BOLTZMANN_UNITS = tl.constexpr(int(Stream.BOLTZMANN_UNITS))
 
 # Coefficients of -log2(1 - x) / x in x, of sin(pi t) / t and (cos(pi t) - 1) / t^2 in t^2: as in philox.cuh.
 LOGARITHM = tl.constexpr((1.442694987, 0.7213626719, 0.4802106442, 0.3719259494, 0.207625575, 0.4902241794))

@@ -135,7 +135,7 @@ class TritonVariant(KernelVariant):
 
 @dataclass(frozen=True)
 class PackageVariants:
-    """``variants(*kinds)`` of the module of ``package`` with the kernels of ``backend``, when called; torch has none."""
+    """Calls ``variants(*kinds)`` of the module of ``package`` with the kernels of ``backend``; torch has none."""
 
     backend: str
     package: str

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-from ..common.philox_triton import EVEN_SITES, random_words
+from ..common.philox_triton import random_words
 from ..common.triton_blocks import block_for
 from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
 from ..machines.triton_spins import PARTS, any_bit, bit_mask, compare_bit, inverted
-from ..philox import signed_seed
+from ..philox import Stream, signed_seed
 from .acceptance import CLASSES
 from .request import LaunchRequest
+
+_EVEN_SITES = tl.constexpr(int(Stream.EVEN_SITES))
 
 BLOCK = 128
 """Words of a program."""
@@ -85,7 +87,7 @@ def half_sweep_kernel(
     number = (tl.cast(first_lattice, tl.int64) * cells + index) * PARTS
     part = 0
     while any_bit(undecided):
-        w0, w1, w2, w3 = random_words(number + part, seed, step, EVEN_SITES + colour)
+        w0, w1, w2, w3 = random_words(number + part, seed, step, _EVEN_SITES + colour)
         drawn = (w0, w1, w2, w3)
         for i in tl.static_range(4):
             threshold = tl.zeros((BLOCK,), tl.uint32)

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-from ..common.philox_triton import SWAP, random_words, uniform
+from ..common.philox_triton import random_words, uniform
 from ..common.triton_blocks import block_for
 from ..common.variants import KernelVariant, TritonVariant
-from ..philox import signed_seed
+from ..philox import Stream, signed_seed
 from .request import LaunchRequest
+
+_SWAP = tl.constexpr(int(Stream.SWAP))
 
 BLOCK = 256
 
@@ -40,7 +42,7 @@ def swap_kernel(
     difference -= tl.load(energies + ladder * rungs + second, mask=paired, other=0.0)
     apart = tl.load(betas + lower, mask=paired, other=0.0) - tl.load(betas + lower + 1, mask=paired, other=0.0)
     number = (tl.cast(first_ladder, tl.int64) + ladder) * rungs + lower
-    w0, w1, w2, w3 = random_words(number >> 2, seed, step, SWAP)
+    w0, w1, w2, w3 = random_words(number >> 2, seed, step, _SWAP)
     word = tl.where((number & 2) != 0, tl.where((number & 1) != 0, w3, w2), tl.where((number & 1) != 0, w1, w0))
     exchanged = paired & (uniform(word).to(tl.float64) < tl.exp(tl.minimum(apart * difference, 0.0)))
     own = tl.load(replica_at + place, mask=inside, other=0)

@@ -16,12 +16,15 @@ import torch
 import triton
 import triton.language as tl
 
-from ..common.philox_triton import NOISE, ROUNDING, interleave4, interleave8, normals, words_of
+from ..common.philox_triton import interleave4, interleave8, normals, words_of
 from ..common.triton_math import bits_of, from_bits, round_stochastically, round_to
 from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
-from ..philox import signed_seed
+from ..philox import Stream, signed_seed
 from .request import CODES, STOCHASTIC, LaunchRequest, Numbers, Place, access_bytes, bytes_per_parameter, variant_name
+
+_NOISE = tl.constexpr(int(Stream.NOISE))
+_ROUNDING = tl.constexpr(int(Stream.ROUNDING))
 
 WARPS = 4
 BLOCKS = {"langevin": 2048, "preconditioned": 1024, "hamiltonian": 1024}
@@ -66,7 +69,7 @@ def _moved(x, g, state, z, drift, keep, take, damping, KIND: tl.constexpr, NOISY
 def _rounded_stochastically(value, first, seed, step, number, BLOCK: tl.constexpr):
     """Round float32 to bfloat16 by 16 random bits for each element; see `rounded` in sgld.cu."""
     group = (first >> 3).to(tl.uint32) + tl.arange(0, BLOCK // 8).to(tl.uint32)
-    w0, w1, w2, w3 = words_of(group, (first >> 35).to(tl.uint32), seed, step, ROUNDING + number * 256)
+    w0, w1, w2, w3 = words_of(group, (first >> 35).to(tl.uint32), seed, step, _ROUNDING + number * 256)
     return round_stochastically(value, interleave8(w0, w0, w1, w1, w2, w2, w3, w3))
 
 
@@ -79,14 +82,14 @@ def _noise(first, seed, step, number, scale, DTYPE: tl.constexpr, WIDE: tl.const
     high = (first >> 34).to(tl.uint32)
     if DTYPE.primitive_bitwidth == 16:
         even = (first >> 2).to(tl.uint32) + 2 * tl.arange(0, BLOCK // 8).to(tl.uint32)
-        w0, w1, w2, w3 = words_of(even, high, seed, step, NOISE + number * 256)
-        w4, w5, w6, w7 = words_of(even + 1, high, seed, step, NOISE + number * 256)
+        w0, w1, w2, w3 = words_of(even, high, seed, step, _NOISE + number * 256)
+        w4, w5, w6, w7 = words_of(even + 1, high, seed, step, _NOISE + number * 256)
         z0, z1, z2, z3 = normals(w0, w1, w2, w3, scale, WIDE)
         z4, z5, z6, z7 = normals(w4, w5, w6, w7, scale, WIDE)
         return interleave8(z0, z1, z2, z3, z4, z5, z6, z7)
     else:
         group = (first >> 2).to(tl.uint32) + tl.arange(0, BLOCK // 4).to(tl.uint32)
-        w0, w1, w2, w3 = words_of(group, high, seed, step, NOISE + number * 256)
+        w0, w1, w2, w3 = words_of(group, high, seed, step, _NOISE + number * 256)
         z0, z1, z2, z3 = normals(w0, w1, w2, w3, scale, WIDE)
         return interleave4(z0, z1, z2, z3)
 

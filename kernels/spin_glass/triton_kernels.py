@@ -10,14 +10,16 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-from ..common.philox_triton import GLASS_SITES, random_words
+from ..common.philox_triton import random_words
 from ..common.triton_blocks import block_for
 from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
 from ..machines.triton_spins import PARTS, any_bit, bit_mask, compare_bit, inverted
-from ..philox import signed_seed
+from ..philox import Stream, signed_seed
 from .bonds import CLASSES
 from .request import LaunchRequest
+
+_GLASS_SITES = tl.constexpr(int(Stream.GLASS_SITES))
 
 BLOCK = 64
 """Words of a program."""
@@ -108,7 +110,7 @@ def anneal_kernel(
             row = _row(table + (sweep * 2 + (start & 1)) * CLASSES, CLASSES)
             part = 0
             while any_bit(undecided):
-                w0, w1, w2, w3 = random_words(first + i * PARTS + part, seed, first_sweep + sweep, GLASS_SITES)
+                w0, w1, w2, w3 = random_words(first + i * PARTS + part, seed, first_sweep + sweep, _GLASS_SITES)
                 drawn = (w0, w1, w2, w3)
                 for j in tl.static_range(4):
                     threshold = _threshold(row, 0, 31 - 4 * part - j, p0, p1, p2, p3, CLASSES)

@@ -24,9 +24,8 @@ from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
 from boltzbench.kernels.rbm_free_energy import reference as free_energy_reference
 from boltzbench.kernels.rbm_gibbs import probabilities
-from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, statistics
-from boltzbench.kernels.sgld.reference import updated
-from boltzbench.kernels.sgld.request import Numbers, computing_dtype
+from boltzbench.kernels.rbm_gradient import hidden_probabilities, statistics
+from boltzbench.kernels.sgld import Numbers, computing_dtype, updated
 from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
 from torch import Tensor
 
