@@ -45,6 +45,9 @@ def _formula(x: Tensor, g: Tensor, state: Tensor | None, xi: Tensor, radius: Ten
 LANGEVIN = Scheme("sgld", sgld_update, _formula)
 _case = partial(langevin.case, "sgld")
 
+BENCH_SIZES = ((1, 1 << 27), (200, 1 << 19))
+"""Tensors, elements of each."""
+
 CASES = (
     *(_case(1, 5003, dtype) for dtype in MIXED),
     *(_case(1, 4097, scenario=scenario) for scenario in (*TEMPERATURES, "outliers", "nan", "unaligned", "expanded")),
@@ -55,13 +58,14 @@ CASES = (
     *(_case(1, elements) for elements in (3, 4095, 4096, 8193)),
     _case(1, 1 << 16, purpose="bench"),
     *(
-        _case(tensors, elements, dtype, purpose="bench", preset=preset)
-        for dtype, preset in (("float32", "quick"), ("bfloat16", "quick"), ("float16", "full"))
-        for tensors, elements in ((1, 1 << 27), (200, 1 << 19))
+        _case(tensors, elements, dtype, purpose="bench", preset="quick")
+        for dtype in ("float32", "bfloat16")
+        for tensors, elements in BENCH_SIZES
     ),
+    *(_case(tensors, elements, "float16", purpose="bench", preset="full") for tensors, elements in BENCH_SIZES),
     *(
         _case(tensors, elements, "bfloat16", STOCHASTIC, purpose="bench", preset="quick")
-        for tensors, elements in ((1, 1 << 27), (200, 1 << 19))
+        for tensors, elements in BENCH_SIZES
     ),
     _case(2, digits.PIXELS * digits.CLASSES, scenario="digits", purpose="real"),
 )

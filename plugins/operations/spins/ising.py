@@ -43,6 +43,9 @@ def _case(
     return Case("ising", sizes, "int32", scenario, **more)
 
 
+BENCH_SIZES = ((1, 16384, 4), (1, 4096, 16), (256, 512, 16), (65536, 32, 16))
+"""Lattices, side, sweeps."""
+
 CASES = (
     _case(5, 6, 70),
     _case(5, 6, 70, scenario="heat-bath"),
@@ -55,9 +58,13 @@ CASES = (
     _case(0, 4, 6),
     _case(4, 64, 64, purpose="bench"),
     *(
-        _case(lattices, side, side, sweeps, scenario, purpose="bench", preset=preset)
-        for scenario, preset in (("", "quick"), ("heat-bath", "quick"), ("field", "full"))
-        for lattices, side, sweeps in ((1, 16384, 4), (1, 4096, 16), (256, 512, 16), (65536, 32, 16))
+        _case(lattices, side, side, sweeps, scenario, purpose="bench", preset="quick")
+        for scenario in ("", "heat-bath")
+        for lattices, side, sweeps in BENCH_SIZES
+    ),
+    *(
+        _case(lattices, side, side, sweeps, "field", purpose="bench", preset="full")
+        for lattices, side, sweeps in BENCH_SIZES
     ),
 )
 

@@ -52,14 +52,9 @@ CASES = (
     _case(1, 32, 2),
     _case(9, 0, 2),
     _case(9, 64, 1, purpose="bench"),
-    *(
-        _case(spins, walkers, 20, scenario, purpose="bench", preset=preset)
-        for spins, walkers, scenario, preset in (
-            (64, 1 << 22, "", "quick"),
-            (256, 1 << 20, "", "full"),
-            (30, 1 << 22, "dense", "full"),
-        )
-    ),
+    _case(64, 1 << 22, 20, purpose="bench", preset="quick"),
+    _case(256, 1 << 20, 20, purpose="bench", preset="full"),
+    _case(30, 1 << 22, 20, "dense", purpose="bench", preset="full"),
 )
 
 
