@@ -11,7 +11,7 @@ help:
 	@echo 'make bench [PRESET=smoke|quick|full] [ARGS=...]  check and time every kernel on this machine'
 	@echo 'make test [WORKERS=2] [ARGS=...]                 run the tests'
 	@echo 'make quick                                       the tests that matter while you work, in under a minute'
-	@echo 'make goldens [OPERATIONS=...]                    write the summaries of machine code in tests/operations again'
+	@echo 'make goldens [OPERATIONS=...]                    write the summaries of machine code and the table of README again'
 	@echo 'make lint                                        ruff and mypy'
 	@echo 'make clean                                       remove .venv and caches'
 
@@ -37,7 +37,7 @@ quick: .venv/.installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) $(QUICK) $(ARGS)
 
 goldens: .venv/.installed
-	cd tests && ../.venv/bin/python -m support.golden $(OPERATIONS)
+	cd tests && ../.venv/bin/python -m support.golden $(OPERATIONS) && ../.venv/bin/python -m support.readme
 
 lint: .venv/.installed
 	.venv/bin/ruff check

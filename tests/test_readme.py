@@ -9,7 +9,7 @@ from boltzbench.harness import Status
 from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.discovery.registry import load_registry
 from boltzbench.kernels.common import dispatch
-from support import ROOT
+from support import ROOT, readme
 
 README = (ROOT / "README.md").read_text()
 KERNELS = (ROOT / "kernels" / "README.md").read_text()
@@ -61,16 +61,9 @@ def registered(module) -> list:
     return found
 
 
-def test_the_tables_name_every_operation() -> None:
-    operations = {name for name, each in load_registry().operations.items()}
-    table = README[README.index("## Operations") : README.index("## Where things are")]
-    named = {
-        name
-        for line in table.splitlines()
-        if line.startswith("| `")
-        for name in re.findall(r"`(\w+)`", line.split("|")[1])
-    }
-    assert named == operations, "the table of operations in README.md is out of date"
+def test_the_table_of_operations_is_that_of_the_registry() -> None:
+    _, rows, _ = readme.parts()
+    assert rows == readme.rows(), "README.md's table of operations is out of date: run `make goldens`"
 
 
 def test_every_operation_has_three_implementations() -> None:
