@@ -20,8 +20,8 @@ from boltzbench.kernels.generalised_cross_entropy import (
     reference,
 )
 from boltzbench.kernels.rows import accumulation_dtype
-from boltzbench.plugins.operations.rows._rows import ACCESS, DTYPES, roundoffs, row_case, rows_of, smallest_kept
 from boltzbench.plugins.support.operations import operation_hooks
+from boltzbench.plugins.support.rows import ACCESS, DTYPES, roundoffs, row_case, rows_of, smallest_kept
 from torch import Tensor
 
 BOLTZBENCH_API = 1

@@ -16,7 +16,9 @@ from boltzbench.harness import (
     Tensors,
 )
 from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
-from boltzbench.plugins.operations.rows._rows import (
+from boltzbench.plugins.support import digits
+from boltzbench.plugins.support.operations import operation_hooks
+from boltzbench.plugins.support.rows import (
     ACCESS,
     BETAS,
     DTYPES,
@@ -26,8 +28,6 @@ from boltzbench.plugins.operations.rows._rows import (
     rows_of,
     smallest_kept,
 )
-from boltzbench.plugins.support import digits
-from boltzbench.plugins.support.operations import operation_hooks
 from torch import Tensor
 
 BOLTZBENCH_API = 1

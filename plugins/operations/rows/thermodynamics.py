@@ -16,9 +16,9 @@ from boltzbench.harness import (
 )
 from boltzbench.kernels.rows import accumulation_dtype
 from boltzbench.kernels.thermodynamics import reference, thermodynamics
-from boltzbench.plugins.operations.rows._rows import ACCESS, BETAS, DTYPES, beta_of, row_case, rows_of
 from boltzbench.plugins.support import digits
 from boltzbench.plugins.support.operations import operation_hooks
+from boltzbench.plugins.support.rows import ACCESS, BETAS, DTYPES, beta_of, row_case, rows_of
 from torch import Tensor
 
 BOLTZBENCH_API = 1

@@ -188,9 +188,9 @@ WRONG_KERNELS = (
         ("rows/softmax.cuh", "beta * 0.7", "0.7", "cold backward rows=67 columns=300 float32"),
         ("rows/rows.cuh", "k = first + i * STRIDE;\n        if (k >= n)",
          "k = first + i * STRIDE;\n        if (k >= n - WIDTH)", "backward rows=70 columns=128 bfloat16"),
-        ("triton_kernels.py", "rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum", SPLIT),
-        ("triton_kernels.py", "column + whole < end", "column + whole < end - 1", LOGSUMEXP),
-        ("triton_kernels.py", "begin, whole, STEP", "begin, whole - STEP, STEP", "rows=70 columns=128 bfloat16"),
-        ("triton_kernels.py", "== splits - 1", "== splits - 2", SPLIT),
+        ("rows/triton_softmax.py", "rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum", SPLIT),
+        ("rows/triton_rows.py", "column + whole < end", "column + whole < end - 1", LOGSUMEXP),
+        ("rows/triton_rows.py", "begin, whole, STEP", "begin, whole - STEP, STEP", "rows=70 columns=128 bfloat16"),
+        ("rows/triton_rows.py", "== splits - 1", "== splits - 2", SPLIT),
     ),
 )  # fmt: skip
