@@ -31,8 +31,9 @@ test: .venv/.installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
 # Imports between rooms, agreement, the registry, tables, the random stream, and every operation on its smallest case.
-QUICK = tests/test_architecture.py tests/harness/agreement tests/harness/discovery tests/harness/report/test_tables.py \
-	tests/kernels/test_philox.py tests/operations/test_rooms.py tests/operations/test_smallest_case.py
+QUICK = tests/test_architecture.py tests/harness/agreement tests/harness/discovery/test_registry.py \
+	tests/harness/report/test_tables.py tests/kernels/test_philox.py \
+	tests/operations/test_rooms.py tests/operations/test_smallest_case.py
 quick: .venv/.installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) $(QUICK) $(ARGS)
 

@@ -32,7 +32,7 @@ WRONG_KERNELS = (
         ("annealed_langevin.cu", "(i32)number + 1", "(i32)number", WALKED),
         ("annealed_langevin.cu", "passed[i] < 0 && ", "", WALKED),
         ("triton_kernels.py", "_moved(x3, z3, factor)", "_moved(x3, z0, factor)", WALK),
-        ("triton_kernels.py", "first_step + step, WALKERS", "first_step, WALKERS", WALK),
+        ("triton_kernels.py", "first_step + step, _WALKERS", "first_step, _WALKERS", WALK),
         ("triton_kernels.py", "(passed < 0) & ", "", WALKED),
     ),
 )  # fmt: skip
