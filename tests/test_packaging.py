@@ -1,4 +1,4 @@
-"""What gets installed: all packages of the tree, scripts and entry points that resolve, and a wheel without gaps."""
+"""What gets installed: every package of the tree, scripts and entry points that resolve, a complete wheel."""
 
 import os
 import re
@@ -82,13 +82,13 @@ def test_the_wheel_runs_where_the_tree_is_not(built, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["kernels/common/device.cuh", "kernels/emulator/emulator.hpp", "harness/py.typed"])
-def test_a_file_missing_from_the_wheel_is_told(built, tmp_path, name):
+def test_a_file_missing_from_the_wheel_is_named(built, tmp_path, name):
     short = without(built[0], tmp_path, f"boltzbench/{name}")
     assert wheel_contents.differences(short, built[1]) == [f"not in the wheel: boltzbench/{name}"]
     assert wheel_contents.main([str(short), str(built[1])]) == 1
 
 
-def test_what_is_only_in_the_wheel_or_differs_is_told(built, tmp_path):
+def test_what_is_only_in_the_wheel_or_differs_is_named(built, tmp_path):
     other = without(built[0], tmp_path, "boltzbench/harness/cli/app.py")
     with zipfile.ZipFile(other, "a") as archive:
         archive.writestr("boltzbench/harness/cli/app.py", "changed")

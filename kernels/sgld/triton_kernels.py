@@ -1,7 +1,8 @@
 """The Langevin updates in Triton: one launch for a list of tensors of any shapes and dtypes.
 
 Bound by memory as `sgld.cu` is, if a float32 parameter takes at most 93 instructions and one of 16 bits at most 47. On
-sm_90 they take 32 and 36, or 46 with stochastic rounding, which is at the edge (tests/golden/sgld-triton-sm_90.txt).
+sm_90 they take 32 and 36, or 46 with stochastic rounding, which is at the edge
+(tests/operations/sgld/golden/triton-sm_90.txt).
 
 Design: a program looks up its tensor and its elements in the table: 2048 elements, or 1024 if each has a state. Whole
 blocks of tensors that begin at multiples of 16 bytes need no mask, and the compiler is informed of the alignment; only

@@ -1,5 +1,7 @@
-"""Every kernel of the suite compiles for Ampere, Hopper and Blackwell without a GPU, spills nothing and moves its data
-in accesses as wide as its variant promises; what else its machine code is like stands in the goldens."""
+"""Every kernel compiles for Ampere, Hopper and Blackwell, spills nothing and accesses memory as widely as it promises.
+
+No GPU is needed. The goldens hold what else the machine code is like.
+"""
 
 import contextlib
 import importlib

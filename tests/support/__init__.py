@@ -1,4 +1,4 @@
-"""What several tests share: fakes, small operations, wrong kernels and samplers, goldens, the wheel's contents."""
+"""What tests share: the registered operations, fakes, wrong kernels and samplers, goldens, the example to copy."""
 
 from pathlib import Path
 

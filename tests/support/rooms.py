@@ -8,7 +8,7 @@ from support import ROOT
 
 SECTION = "A new operation"
 NOT_OPERATIONS = ("ais", "ceilings", "common", "emulator", "machines", "rbm_training", "rows")
-"""Folders of kernels/ that are no operation: what operations share, what is composed of them, measured ceilings."""
+"""Folders of kernels/ that hold no operation: shared code, compositions of operations, measured ceilings."""
 
 
 def files_of_a_new_operation() -> list[str]:

@@ -1,4 +1,4 @@
-"""Small operations whose right answers are obvious, and the means to write right and wrong implementations of them."""
+"""Small operations with obvious answers, and the means to write right and wrong implementations."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -28,7 +28,7 @@ def shares_uniforms_between_chains_of_units(inputs: Inputs, outputs: Tensors) ->
 
 
 def _with_colours(merge: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Prepare:
-    """Sweeps whose colours are others, of as many units in the same order; each draws its numbers as before."""
+    """Sweeps with merged colours: the units keep their order and their random numbers."""
     honest = boltzmann_plugin._prepared
 
     def prepared(inputs: Inputs) -> PreparedMachine:
