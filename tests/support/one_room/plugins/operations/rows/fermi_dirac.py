@@ -1,15 +1,17 @@
 """The operation ``fermi_dirac``: the occupation of independent levels, judged element by element."""
 
+from typing import Unpack
+
 import torch
-from boltzbench.harness import Case, Cost, Expected, Inputs, Launch, Operation, Tensors
+from boltzbench.harness import Case, CaseOptions, Cost, Expected, Inputs, Launch, Operation, Tensors
 from boltzbench.kernels.fermi_dirac import fermi_dirac
 from boltzbench.plugins.support.operations import operation_hooks
 
 BOLTZBENCH_API = 1
 
 
-def _case(levels: int, scenario: str = "", **more: object) -> Case:
-    return Case("fermi_dirac", {"levels": levels}, "float32", scenario, **more)  # type: ignore[arg-type]
+def _case(levels: int, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
+    return Case("fermi_dirac", {"levels": levels}, "float32", scenario, **more)
 
 
 CASES = (
