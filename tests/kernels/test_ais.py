@@ -12,10 +12,10 @@ from boltzbench.kernels.ais import (
     ising_annealed_importance_sampling,
 )
 from boltzbench.kernels.common import dispatch
+from boltzbench.kernels.machines import states, unit_draws
 from boltzbench.kernels.parallel_tempering import parallel_tempering, systems
 from boltzbench.kernels.parallel_tempering import reference as swap_reference
 from boltzbench.kernels.philox import Stream, random_words
-from boltzbench.kernels.rbm_gibbs import reference as gibbs_reference
 from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import LOG_Z, fixture, log_partition
 from scipy.special import ndtri
@@ -97,7 +97,7 @@ def test_no_counter_is_used_twice_in_a_run(monkeypatch):
         used.update((group, step, int(stream)) for group in groups.flatten().tolist())
         return random_words(groups, seed, step, stream, tensor)
 
-    for module in (ais, gibbs_reference, systems, swap_reference):
+    for module in (ais, unit_draws, states, systems, swap_reference):
         monkeypatch.setattr(module, "random_words", log)
     annealed_importance_sampling(*MACHINE, ladder(4), 6, sweeps=2, seed=7, backend="torch")
     assert used.total() == 6 * 3 + 6 * 6 * (3 + 2)

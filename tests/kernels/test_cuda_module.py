@@ -41,7 +41,7 @@ KERNELS = {
 
 needs_compiler = pytest.mark.skipif(unavailable(CPU) is not None, reason=str(unavailable(CPU)))
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-# NVRTC compiles without a device, so that only its absence is a reason to skip.
+# NVRTC compiles without a device: these tests skip only if NVRTC is missing.
 needs_nvrtc = pytest.mark.skipif(unavailable(CUDA) is not None, reason=str(unavailable(CUDA)))
 
 
@@ -79,7 +79,7 @@ SCALARS_SEEN = [-(2.0**40) - 1, 0.1, float(np.float32(0.1)), 2.0**32 - 1, 2.0**6
 
 
 @needs_compiler
-def test_every_kind_of_scalar_arrives_with_its_value(basics):
+def test_every_kind_of_scalar_is_passed_by_value(basics):
     out = torch.zeros(8, dtype=torch.float64)
     basics.launch("scalars", (1,), (1,), scalar_arguments(out), device=CPU)
     assert out.tolist() == SCALARS_SEEN
@@ -102,7 +102,7 @@ def test_the_emulator_checks_arguments_against_parameters(basics, args, message)
         basics.launch("add<float>", (1,), (1,), args, device=CPU)
 
 
-def test_a_tensor_elsewhere_is_named(basics):
+def test_a_tensor_on_another_device_is_refused_by_name(basics):
     x = torch.zeros(4)
     with pytest.raises(ValueError, match=r"argument 1 of add<float> is on meta, the launch is on cpu"):
         basics.launch("add<float>", (1,), (4,), [x, x.to("meta"), x, 4], device=CPU)
@@ -184,7 +184,7 @@ def test_the_source_hash_covers_included_files(tmp_path):
 
 
 @needs_compiler
-def test_an_edited_header_is_compiled_anew(tmp_path):
+def test_an_edited_header_is_recompiled(tmp_path):
     source, header = tmp_path / "kernel.cu", tmp_path / "value.cuh"
     source.write_text(
         '#include "device.cuh"\n#include "value.cuh"\n__global__ void store(int* out) { *out = value; }\n'
@@ -202,7 +202,7 @@ def test_an_edited_header_is_compiled_anew(tmp_path):
 
 
 def elf_extent(data: bytes) -> int:
-    """Where the last header table of a 64-bit ELF file ends."""
+    """The end of the last header table of a 64-bit ELF file."""
     header = struct.unpack_from("<16sHHIQQQIHHHHHH", data)
     return max(header[5] + header[9] * header[10], header[6] + header[11] * header[12])
 
@@ -263,16 +263,16 @@ def test_the_target_of_a_device(capability, arch):
 
 
 @needs_nvrtc
-def test_a_device_that_nvrtc_does_not_know():
+def test_a_device_that_nvrtc_does_not_support():
     with pytest.raises(CudaCompileError, match="newer"):
         cuda_module.arch_of((99, 0))
 
 
-# ---- what is handed to CuPy (the launch itself needs a device, below)
+# ---- the arguments passed to CuPy (launches on a device are tested below)
 
 
 class RecordedKernel:
-    """Stands for CuPy's RawKernel."""
+    """A stand-in for CuPy's RawKernel."""
 
     max_dynamic_shared_size_bytes = 48 * 1024
 

@@ -1,4 +1,4 @@
-"""The one random stream in its three languages: known answers, equality bit by bit, distributions, counters."""
+"""The random stream in torch, Triton and CUDA C: known answers, equal bits, distributions, counters."""
 
 import math
 import random
@@ -115,7 +115,7 @@ def as_groups(*values):
 
 
 def philox_in_python(counter, seed):
-    """Philox4x32-10 again, in Python integers from the paper's definition: what all three are held to."""
+    """Philox4x32-10 in Python integers, from the definition in the paper: the reference of all three."""
     c, k = list(counter), [seed & 0xFFFFFFFF, seed >> 32]
     for _ in range(10):
         low, high = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
@@ -278,7 +278,7 @@ def test_normals_are_standard_normal(backend, dtype):
         ((0, 0, 2**24), "tensor"),
     ],
 )
-def test_what_does_not_fit_the_counter_is_refused(arguments, name):
+def test_numbers_beyond_the_counter_are_refused(arguments, name):
     with pytest.raises(ValueError, match=f"^{name}"):
         philox.check_counter(*arguments)
 
@@ -320,7 +320,7 @@ def test_public_functions_name_the_argument_beyond_the_counter(backend, call, na
         call(**{name: value}, backend=backend)
 
 
-# ---- no draw twice
+# ---- no counter is used twice
 
 
 class CounterLog:

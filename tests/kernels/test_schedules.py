@@ -1,4 +1,4 @@
-"""Schedules of temperatures: known values, and what is refused."""
+"""Annealing schedules: known values, and invalid arguments."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from boltzbench.kernels import schedules
 
 
-def test_each_schedule_begins_and_ends_where_it_is_said_to():
+def test_each_schedule_has_its_first_and_last_temperature():
     assert schedules.constant(3, 0.5).tolist() == [0.5] * 3
     assert schedules.linear(5, 2.0, 1.0).tolist() == [2.0, 1.75, 1.5, 1.25, 1.0]
     torch.testing.assert_close(schedules.geometric(3, 4.0, 1.0), torch.tensor([4.0, 2.0, 1.0]).double())
@@ -40,6 +40,6 @@ def test_each_schedule_begins_and_ends_where_it_is_said_to():
         (lambda: schedules.custom([2.0, 1.0, 1.5], cooling=True), "must not rise .* step 2 has 1.5 after 1.0"),
     ],
 )
-def test_what_is_no_schedule_is_refused(call, words):
+def test_an_invalid_schedule_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()

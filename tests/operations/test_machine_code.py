@@ -30,12 +30,10 @@ from support import operations
 
 INTEGERS = ("i32", "i32:16", "i64", "i64:16")
 forms = {}
-for implementation in operations.inspectable():
-    if implementation.backend != "triton":
-        continue
-    kernels = set()
-    for variant in implementation.variants():
-        name = f"{operations.kernels_of(implementation).package} {variant.kernel.__name__}"
+packages = {operations.kernels_of(each) for each in operations.inspectable() if each.backend == "triton"}
+for package, module in sorted({each.package: each.module for each in packages}.items()):
+    for variant in module.variants():
+        name = f"{package} {variant.kernel.__name__}"
         if any(form.startswith(f"{name} ") for form in forms):
             continue
         fixed = {p.name for p in variant.kernel.params if p.do_not_specialize or p.is_constexpr}

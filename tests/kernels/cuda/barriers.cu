@@ -1,7 +1,7 @@
-// Barriers of parts of a block.
+// Named barriers.
 #include "device.cuh"
 
-// Two warps hand a number to and fro, and add to it. Without WAITS they only arrive where they should wait.
+// Two warps pass a number back and forth and add to it. Without WAITS they arrive where they should wait.
 template <bool WAITS> __global__ void turns(i32* out, i64 rounds) {
     __shared__ i32 number;
     const int warp = threadIdx.x / 32;
@@ -20,7 +20,7 @@ template <bool WAITS> __global__ void turns(i32* out, i64 rounds) {
     if (threadIdx.x == 0) *out = number;
 }
 
-// Of the first `lanes` threads; `count` and `number` may be what a barrier cannot be.
+// For the first `lanes` threads; `count` and `number` may be invalid.
 __global__ void alone(i64 waits, i64 number, i64 count, i64 lanes) {
     if (threadIdx.x >= lanes) return;
     if (waits)

@@ -1,4 +1,4 @@
-// Right kernels, for the tests of the emulator and of CudaModule.
+// Correct kernels for the tests of the emulator and of CudaModule.
 #include "device.cuh"
 
 template <class T> __global__ void add(const T* __restrict__ x, const T* __restrict__ y, T* __restrict__ out, i64 n) {
@@ -20,7 +20,7 @@ template <class T> __device__ __forceinline__ T warp_sum(T value) {
     return value;
 }
 
-// One block per row; block size a multiple of 32. Two barriers, so that `partial` could be used again.
+// One block per row; block size a multiple of 32. Two barriers, the second of which makes `partial` reusable.
 template <class T, int threads> __global__ void __launch_bounds__(threads) row_sum(const T* x, T* out, i64 columns) {
     __shared__ T partial[threads / 32];
     T sum = 0;
@@ -81,7 +81,7 @@ __global__ void shuffles(const int* x, int* out, i64 width) {
     out[3 * n + i] = __shfl_sync(warp_mask, x[i], 2, w);
 }
 
-// The two halves of a warp exchange under masks of their own, in divergent code.
+// The halves of a warp exchange under separate masks, in divergent code.
 __global__ void votes(const int* x, u32* out) {
     const u32 lane = threadIdx.x % 32, half = lane < 16 ? 0x0000ffffu : 0xffff0000u;
     const int value = x[threadIdx.x];
@@ -113,7 +113,7 @@ __global__ void early_exit(int* out) {
     out[threadIdx.x] = count;
 }
 
-// First value of a static and of a dynamic shared array that nobody has written.
+// First value of a static and of a dynamic shared array before any write.
 template <class T> __global__ void uninitialised(T* out, T leave) {
     __shared__ T fixed[64];
     DYNAMIC_SHARED(T, sized);

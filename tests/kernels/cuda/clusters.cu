@@ -1,8 +1,8 @@
-// Clusters of four blocks that read what their neighbours wrote.
+// Clusters of four blocks that read values of their neighbours.
 #include "device.cuh"
 
-// out[block] = the sum over `rounds` rounds of what the next block of the cluster wrote to `board` in that round, which
-// is 10 * its number + the round. SYNC: with barriers. From round `leaves` on the first block of each cluster is gone.
+// In each round a block writes 10 * its number + the round to `board`. out[block] is the sum over `rounds` rounds of the
+// value of the next block in the cluster. SYNC: with barriers. The first block of each cluster exits in round `leaves`.
 template <bool SYNC> __global__ void CLUSTER_OF(4) ring(i32* board, i32* out, i64 rounds, i64 leaves) {
     const u32 block = blockIdx.x, next = block / 4 * 4 + (block + 1) % 4;
     i32 total = 0;

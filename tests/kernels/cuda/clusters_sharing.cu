@@ -1,4 +1,4 @@
-// A cluster with static shared memory, which the emulator has once for all blocks.
+// A cluster with static shared memory, which the emulator does not support.
 #include "device.cuh"
 
 __global__ void CLUSTER_OF(4) sharing(i32* out) {

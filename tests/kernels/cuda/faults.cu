@@ -1,4 +1,4 @@
-// Wrong kernels: each must be found, as the comment says.
+// Wrong kernels. The emulator must find the mistake in each comment.
 #include "device.cuh"
 
 // The barrier between writer and readers is missing: the two schedules disagree.
@@ -9,13 +9,13 @@ template <bool with_barrier> __global__ void hand_over(const int* x, int* out) {
     out[threadIdx.x] = from_first_warp[threadIdx.x % 32];
 }
 
-// Error: lane 7 has gone.
+// Error: lane 7 has exited.
 __global__ void absent_lane(int* out) {
     if (threadIdx.x == 7) return;
     out[threadIdx.x] = __shfl_down_sync(warp_mask, out[threadIdx.x], 1);
 }
 
-// Error: lane 7 goes after others have begun to wait for it (forward), or before (reverse).
+// Error: lane 7 exits after (forward) or before (reverse) others begin to wait for it.
 __global__ void leaving_lane(int* out) {
     if (threadIdx.x != 31) __syncwarp();
     out[threadIdx.x] = 1;
@@ -35,7 +35,7 @@ __global__ void different_functions(int* out) {
     else out[threadIdx.x] = __all_sync(warp_mask, 1);
 }
 
-// Error: lane 3 reads from a lane that takes no part.
+// Error: lane 3 reads from a lane outside the mask.
 __global__ void source_outside_mask(int* out) {
     if (threadIdx.x < 4) out[threadIdx.x] = __shfl_down_sync(0xfu, out[threadIdx.x], 1);
 }
@@ -91,7 +91,7 @@ __global__ void dynamic_shared_past_end(float* x, i64 i) {
     x[threadIdx.x] = read_at(tile, threadIdx.x + i);
 }
 
-// 65536 rows of 65536 columns: the product leaves int.
+// 65536 rows of 65536 columns: the product overflows int.
 __global__ void index_overflow(float* x, int rows, int columns) {
     const int i = rows * columns;
     x[threadIdx.x] = static_cast<float>(i);

@@ -1,4 +1,4 @@
-// One kernel that keeps its promises, and others each with one fault that its machine code shows.
+// One kernel that keeps its promises, and kernels with one fault each that their machine code shows.
 #include "device.cuh"
 
 struct __align__(16) Four {
@@ -25,7 +25,7 @@ __global__ void scalar(const float* x, float* y, int n) {
     y[threadIdx.x] = total;
 }
 
-// The same with an exponential too many for each element.
+// The same with one exponential too many per element.
 __global__ void twice(const Four* x, float* y, int n) {
     float total = 0.0f;
 #pragma unroll 1
@@ -36,7 +36,7 @@ __global__ void twice(const Four* x, float* y, int n) {
     y[threadIdx.x] = total;
 }
 
-// The same with a rest by scalars, in a loop of its own, for each of several rows.
+// The same with a separate loop for the remainder, by scalars, in each of several rows.
 __global__ void rows(const float* x, float* y, int n) {
     for (int row = 0; row < n; ++row) {
         float total = 0.0f;
@@ -53,7 +53,7 @@ __global__ void rows(const float* x, float* y, int n) {
     }
 }
 
-// Registers for too few: 64 sums alive at once, and 32 registers in all.
+// Too few registers: 64 live sums, 32 registers.
 __global__ void __launch_bounds__(1024, 2) spills(const float* x, float* y, int n) {
     float total[64] = {};
 #pragma unroll 1
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(1024, 2) spills(const float* x, float* y, int 
     for (int j = 0; j < 64; ++j) y[j * 1024 + threadIdx.x] = total[j];
 }
 
-// An array indexed at run time lies in local memory, whatever registers there are.
+// An array indexed at run time lies in local memory.
 __global__ void indexed(const int* x, int* y, int n) {
     int count[16] = {};
 #pragma unroll 1

@@ -1,4 +1,4 @@
-// One thread per element: what CUDA offers for bits, integers, conversions and float functions.
+// One thread per element: CUDA functions on bits, integers and floats, and conversions.
 #include "device.cuh"
 
 __global__ void integers(const u32* a, const u32* b, u64* out, i64 n) {

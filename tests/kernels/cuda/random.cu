@@ -1,4 +1,4 @@
-// The shipped random stream, laid open for the tests: words, uniforms and normals as `philox.cuh` gives them.
+// Words, uniforms and normals of `philox.cuh`, for the tests.
 #include "philox.cuh"
 
 __global__ void words(const i64* groups, i64* out, i64 n, u64 seed, u32 step, u32 stream, u32 tensor) {

@@ -1,7 +1,7 @@
 // One warp: a matrix product by one instruction, matrices and asynchronous copies from and to shared memory.
 #include "device.cuh"
 
-// out = c + a b. a: 16 rows of K, b: 8 columns of K, both packed in words of 4 bytes, K being `words` of them.
+// out = c + a b. a: 16 rows of K, b: 8 columns of K, both packed into `words` words of 4 bytes per row.
 template <class T> __global__ void product(const u32* a, const u32* b, const T* c, T* out, i64 lanes) {
     if (threadIdx.x >= lanes) return;
     const int g = threadIdx.x / 4, t = threadIdx.x % 4;
@@ -21,7 +21,7 @@ __global__ void product_of_double(const double* a, const double* b, const double
     for (int i = 0; i < 2; ++i) out[8 * g + 2 * t + i] = sum[i];
 }
 
-// Four matrices of 8 rows of 16 bytes, of which the last rows come first. Rows are `row_bytes` apart.
+// Four matrices of 8 rows of 16 bytes, last row first. Rows are `row_bytes` apart.
 template <bool TRANSPOSED> __global__ void matrices(const u32* in, u32* out, i64 row_bytes) {
     __shared__ __align__(16) unsigned char rows[32 * 32];
     const int lane = threadIdx.x;
@@ -32,7 +32,7 @@ template <bool TRANSPOSED> __global__ void matrices(const u32* in, u32* out, i64
     for (int i = 0; i < 4; ++i) out[4 * lane + i] = words[i];
 }
 
-// Two groups of 16 bytes for each thread; GROUPS of them are not waited for. Every second thread's are zeros.
+// Two groups of 16 bytes per thread; the wait leaves GROUPS pending. Every second thread copies zeros.
 template <int GROUPS> __global__ void copies(const u32* in, u32* out, i64 offset) {
     __shared__ __align__(16) u32 tile[2][32][4];
     const int thread = threadIdx.x;

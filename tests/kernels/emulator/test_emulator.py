@@ -1,4 +1,4 @@
-"""The emulator: CUDA C semantics on the host, and the mistakes that it has to find."""
+"""The emulator: CUDA C semantics on the host, and the mistakes that it must find."""
 
 import concurrent.futures
 import ctypes
@@ -423,7 +423,7 @@ def test_undefined_behaviour_is_an_error(faults, kernel, message, order):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_deadlock_names_who_waits_where_and_the_module_survives(faults, order):
+def test_a_deadlock_names_the_waiting_threads_and_the_module_survives(faults, order):
     out = torch.zeros(64, dtype=torch.int32)
     with emulator.schedule(order), pytest.raises(EmulatorError) as error:
         faults.launch("deadlock", (2,), (64,), [out], device=CPU)
@@ -472,7 +472,7 @@ def test_the_schedule_comes_from_the_environment_too(faults, monkeypatch):
 # ---- building
 
 
-def test_the_portable_way_to_switch_fibers(monkeypatch):
+def test_fibers_switch_by_swapcontext_too(monkeypatch):
     monkeypatch.setattr(emulator, "_FLAGS", (*emulator._FLAGS, "-DBOLTZBENCH_EMULATOR_UCONTEXT"))
     module = CudaModule(CUDA_FILES / "basics.cu", ["row_sum<float, 256>"])
     x, out = torch.randn(3, 1000), torch.zeros(3)
@@ -493,7 +493,7 @@ def test_processes_may_build_the_same_module_at_once(tmp_path):
     assert [path.suffix for path in (tmp_path / "boltzbench" / "emulator").iterdir()] == [".so"]
 
 
-def test_a_compile_error_shows_the_compilers_words(tmp_path):
+def test_a_compile_error_shows_the_message_of_the_compiler(tmp_path):
     source = tmp_path / "broken.cu"
     source.write_text('#include "device.cuh"\n__global__ void broken(float* x) { x[0] = no_such_name; }\n')
     with pytest.raises(CudaCompileError, match="no_such_name") as error:

@@ -1,4 +1,4 @@
-"""Tensor cores, asynchronous copies, clusters and parts of blocks of `device.cuh` on the emulator."""
+"""Tensor cores, asynchronous copies, clusters and named barriers of `device.cuh` on the emulator."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_a_product_of_bytes_is_exact_and_wraps():
     assert torch.equal(product("product<i32>", a, b, c).long(), exact)
 
 
-def test_a_product_of_bfloat16_is_cut_once():
+def test_a_product_of_bfloat16_is_truncated_once():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(rows, 16, generator=generator).to(torch.bfloat16) for rows in (16, 8))
     c = torch.randn(16, 8, generator=generator)
@@ -69,7 +69,7 @@ def test_a_product_needs_every_lane():
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_matrices_come_by_rows_or_by_columns(transposed):
+def test_matrices_load_by_rows_or_by_columns(transposed):
     given = torch.arange(1, 257, dtype=torch.int16)
     matrices = given.view(32, 8).flip(0).view(4, 8, 8)
     expected = (matrices.mT if transposed else matrices).reshape(4, 32, 2).transpose(0, 1)
@@ -90,7 +90,7 @@ def copies(groups, offset=0):
     return out.flip(1), expected
 
 
-def test_copies_arrive_when_they_are_waited_for_and_not_before():
+def test_copies_arrive_at_the_wait_and_not_before():
     found, expected = copies(0)
     assert torch.equal(found, expected)
     found, expected = copies(1)
@@ -116,7 +116,7 @@ def test_blocks_of_a_cluster_wait_for_each_other(order):
         assert ring("true") != ring("false")  # a reader that does not wait sees the old contents
 
 
-def test_what_clusters_cannot_do():
+def test_misuse_of_clusters_is_an_error():
     with pytest.raises(EmulatorError, match=r"3 blocks of a cluster of 4 wait for blocks that have ended"):
         ring("true", leaves=1)
     with pytest.raises(EmulatorError, match=r"cluster_sync at clusters.cu:\d+: a grid of 6 blocks is not a multiple"):
@@ -135,7 +135,7 @@ def turns(waits, rounds):
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse"])
-def test_parts_of_a_block_wait_for_each_other(order):
+def test_named_barriers_order_two_warps(order):
     with emulator.schedule(order):
         assert [turns("true", rounds) for rounds in (1, 2)] == [5, 50]
         assert turns("false", 1) == (5 if order == "forward" else 7)  # who only arrives goes on
@@ -154,14 +154,14 @@ def test_parts_of_a_block_wait_for_each_other(order):
         (True, 1, 96, "96 threads are not whole warps of a block of 64"),
     ],
 )
-def test_what_barriers_of_parts_cannot_do(waits, number, threads, message):
+def test_misuse_of_named_barriers_is_an_error(waits, number, threads, message):
     with pytest.raises(EmulatorError, match=message):
         BARRIERS.launch("alone", (1,), (64,), [int(waits), number, threads, 32], device=CPU)
     BARRIERS.launch("alone", (1,), (64,), [1, 15, 32, 32], device=CPU)
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_half_a_warp_is_not_at_a_barrier(waits):
+def test_half_a_warp_at_a_named_barrier_is_an_error(waits):
     with pytest.raises(
         EmulatorError, match=r"barrier_(wait|arrive) at barriers.cu:\d+: .* lane 1[56], which has exited"
     ):
@@ -176,6 +176,6 @@ def test_half_a_warp_is_not_at_a_barrier(waits):
         ("twice", "arrives at barrier 1 twice before it opens"),
     ],
 )
-def test_parts_of_a_block_agree(kernel, message):
+def test_warps_must_agree_on_a_named_barrier(kernel, message):
     with pytest.raises(EmulatorError, match=message):
         BARRIERS.launch(kernel, (1,), (64,), [], device=CPU)
