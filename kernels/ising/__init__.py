@@ -48,7 +48,7 @@ def ising_sweeps(
     *,
     coupling: float = 1.0,
     field: float = 0.0,
-    rule: str = "metropolis",
+    rule: str = "heat_bath",
     seed: int,
     first_sweep: int = 0,
     first_lattice: int = 0,
@@ -65,7 +65,8 @@ def ising_sweeps(
         beta: inverse temperature, not negative and possibly infinite: a number, or one for each lattice, shape
             (lattices,), float32 or float64.
         coupling, field: ``J`` and ``h``, finite.
-        rule: ``metropolis`` or ``heat_bath``.
+        rule: ``heat_bath``, probability ``1 / (1 + exp(beta dE))`` of a flip; or ``metropolis``, with probability
+            ``min(1, exp(-beta dE))``.
         seed: the key of the random stream, in [0, 2**64).
         first_sweep: number of the first sweep in the stream; to continue a run, pass the number of sweeps done.
         first_lattice: number of the first lattice in the stream, so that a batch split over calls gives the same spins.
@@ -79,6 +80,17 @@ def ising_sweeps(
         TypeError: an argument is not a dense tensor of a supported dtype.
         ValueError: shapes do not match, a side is odd, a number is out of range, ``rule``, ``plan`` or ``backend`` is
             unknown or cannot run here.
+
+    Both rules leave the Boltzmann distribution invariant. By the heat bath, every state leads to every other in one
+    sweep at a finite beta, so that lattices of every size converge to it from every start. Metropolis flips for certain
+    where ``dE = 0``, and without a field it does not converge
+
+    - at beta 0: a sweep flips every spin, so that two sweeps change nothing;
+    - at any beta, from diagonal stripes of two sites (sides that 4 divides) or from rows or columns of alternating
+      sign on a side of 2: every spin has two neighbours of each sign, and all flip in each sweep;
+    - on 2 x 2 sites, where these stripes and the other states do not lead to each other.
+
+    At a small beta it decorrelates slowly for the same reason.
 
     A colour of a lattice has ``n = height * ceil(width / 64)`` words. Word ``w`` of lattice ``l`` draws groups
     ``8 (n l + w)`` to ``8 (n l + w) + 7`` at step ``first_sweep + t`` of the stream for its colour. Bit ``k`` of their

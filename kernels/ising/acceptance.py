@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-RULES = ("metropolis", "heat_bath")
+RULES = ("heat_bath", "metropolis")
 CLASSES = {2: "Metropolis", 5: "heat bath", 10: "field"}
 """The possible numbers of classes of `thresholds`, each with a name."""
 CERTAIN = 1 << 32

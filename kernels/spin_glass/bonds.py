@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-CLASSES = (2, 4, 8, 16)
-"""The numbers of classes for which there are kernels. A class is a cost of a flip."""
+RULES = ("heat_bath", "metropolis")
+BONDS = (4, 7, 15, 31)
+"""The most bonds of a spin for which there are kernels."""
+CLASSES = {"heat_bath": (3, 4, 8, 16), "metropolis": (2, 4, 8, 16)}
+"""For each of `BONDS`, the number of classes of each rule. A class is a cost of a flip: see `thresholds`."""
 FEWEST = 4
-"""The fewest bonds of a spin after padding; 2 classes suffice for them."""
+"""The fewest bonds of a spin after padding."""
 MOST_TOTAL = 31
 """The largest sum of the magnitudes of a spin's couplings."""
 
@@ -19,14 +22,14 @@ class Bonds:
 
     A coupling of strength k makes k bonds. Rows are padded with bonds of a spin with itself, which are never satisfied.
     ``starts`` int32 (n,): ``2 (-1 - B // 2) + B % 2`` for a spin with B bonds. Adding the number of satisfied bonds to
-    ``-1 - B // 2`` gives the class c. A flip costs nothing if c is negative; otherwise it costs ``4 (c + 1)``, or
-    ``4 (c + 1) - 2`` if B is odd. ``classes``, one of `CLASSES`, is greater than every c.
+    ``-1 - B // 2`` gives c: a flip costs ``4 (c + 1)``, or ``4 (c + 1) - 2`` if B is odd. It raises the energy if and
+    only if c is not negative. ``size`` is the index of the fewest `BONDS` that suffice.
     """
 
     couplings: Tensor
     pairs: Tensor
     starts: Tensor
-    classes: int
+    size: int
 
     def on(self, device: torch.device) -> "Bonds":
         """The same bonds, with the tensors for the kernels on ``device``."""
@@ -59,19 +62,27 @@ def bonds_of(couplings: Tensor) -> Bonds:
     longest = max(FEWEST, *(len(row) + len(row) % 2 for row in rows))
     filled = [row + [2 * i] * (longest - len(row)) for i, row in enumerate(rows)]
     most = int(totals.max())
-    classes = next(each for each in CLASSES if most <= max(FEWEST, 2 * each - 1))
+    size = next(index for index, bonds in enumerate(BONDS) if most <= bonds)
     pairs = torch.tensor(filled, dtype=torch.int32).view(len(rows), longest // 2, 2)
-    return Bonds(whole, pairs, (2 * (-1 - totals // 2) + totals % 2).to(torch.int32), classes)
+    return Bonds(whole, pairs, (2 * (-1 - totals // 2) + totals % 2).to(torch.int32), size)
 
 
-def thresholds(temperatures: Tensor, classes: int) -> Tensor:
-    """``2**32 exp(-dE / T)``, rounded: a spin flips if a random 32-bit number is less than the threshold of its class.
+def thresholds(temperatures: Tensor, size: int, rule: str) -> Tensor:
+    """``2**32 p``, rounded, for the probability p of each class; the kernels compare it with a random 32-bit number.
+
+    - Heat bath: ``p = 1 / (1 + exp(|dE| / T))`` that a spin ends against its field. Class k is ``|dE| = 4 k``, or
+      ``4 k + 2`` for an odd number of bonds.
+    - Metropolis: ``p = exp(-dE / T)`` of a flip that raises the energy. Class k is ``dE = 4 (k + 1)``, or
+      ``4 (k + 1) - 2`` for an odd number of bonds.
 
     At most ``2**32 - 1``, as the uint32 bits in int32: (sweeps, 2, classes), for an even and an odd number of bonds.
     """
-    c = torch.arange(classes, dtype=torch.float64, device=temperatures.device)
-    cost = torch.stack((4 * (c + 1), 4 * (c + 1) - 2))
-    p = torch.exp(-cost / temperatures[:, None, None])
+    k = torch.arange(CLASSES[rule][size], dtype=torch.float64, device=temperatures.device)
+    heat = temperatures[:, None, None]
+    if rule == "heat_bath":
+        p = torch.sigmoid(-torch.stack((4 * k, 4 * k + 2)) / heat)
+    else:
+        p = torch.exp(-torch.stack((4 * (k + 1), 4 * (k + 1) - 2)) / heat)
     return (p * 2.0**32).round().clamp(max=2.0**32 - 1).to(torch.int64).to(torch.int32).contiguous()
 
 

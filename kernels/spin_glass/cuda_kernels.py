@@ -9,7 +9,7 @@ from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..philox import round_keys
-from .bonds import CLASSES
+from .bonds import BONDS, CLASSES, RULES
 from .request import LaunchRequest
 
 MOST_THREADS, FEWEST_THREADS = 128, 32
@@ -41,18 +41,26 @@ class Settings(ctypes.Structure):
 
 @functools.cache
 def module() -> CudaModule:
-    return CudaModule(Path(__file__).with_name("spin_glass.cu"), [f"anneal<{classes}>" for classes in CLASSES])
+    return CudaModule(
+        Path(__file__).with_name("spin_glass.cu"),
+        [kernel_name(classes, rule == "heat_bath") for rule in RULES for classes in CLASSES[rule]],
+    )
+
+
+def kernel_name(classes: int, heat_bath: bool) -> str:
+    return f"anneal<{classes}, {str(heat_bath).lower()}>"
 
 
 def shared_bytes(sites: int, pairs: int, classes: int, threads: int) -> int:
     """Shared memory of a block: masks, pairs, starts and spins."""
-    return 2 * BITS * classes * 4 + sites * pairs * 8 + sites * 4 + sites * threads * 4
+    masks = 4 if classes == 3 else classes  # padded for vector loads
+    return 2 * BITS * masks * 4 + sites * pairs * 8 + sites * 4 + sites * threads * 4
 
 
 def anneal(anneal: LaunchRequest) -> None:
     """Update ``anneal.spins`` in place, in one launch. Raises ValueError if the glass does not fit in shared memory."""
     sites, groups = anneal.spins.shape
-    pairs, classes = anneal.bonds.pairs.shape[1], anneal.bonds.classes
+    pairs, classes = anneal.bonds.pairs.shape[1], anneal.table.shape[2]
     device, threads = anneal.spins.device, MOST_THREADS
     while threads > FEWEST_THREADS and (
         groups <= threads // 2 or shared_bytes(sites, pairs, classes, threads) > BLOCK_BYTES
@@ -64,29 +72,25 @@ def anneal(anneal: LaunchRequest) -> None:
             f"spins: {sites} spins need {needed} bytes of shared memory, and a block has {room}: use another backend"
         )
     module().launch(
-        f"anneal<{classes}>", (-(-groups // threads),), (threads,),
+        kernel_name(classes, anneal.heat_bath), (-(-groups // threads),), (threads,),
         [anneal.spins, anneal.bonds.pairs, anneal.bonds.starts, anneal.table, Settings.of(anneal)],
         shared_bytes=needed, device=device,
     )  # fmt: skip
 
 
 def variants() -> Sequence[KernelVariant]:
-    """One for each number of classes, named by the most bonds: for 64 spins (a torus of 8 x 8); the last for 32."""
+    """One for each rule and number of classes, named by the most bonds: for 64 spins (a torus of 8 x 8), or 32."""
     return [
         CudaVariant(
-            name=name,
+            name=f"{rule.replace('_', ' ')}, {bonds} bonds",
             threads=MOST_THREADS,
             items=32,
             unit="flips",
             bytes_per_item=0.0,
             module=module(),
-            kernel=f"anneal<{classes}>",
-            shared_bytes=shared_bytes(sites, pairs, classes, MOST_THREADS),
+            kernel=kernel_name(classes, rule == "heat_bath"),
+            shared_bytes=shared_bytes(32 if bonds == 31 else 64, (bonds + 1) // 2, classes, MOST_THREADS),
         )
-        for name, classes, pairs, sites in (
-            ("4 bonds", 2, 2, 64),
-            ("7 bonds", 4, 4, 64),
-            ("15 bonds", 8, 8, 64),
-            ("31 bonds", 16, 16, 32),
-        )
+        for rule in RULES
+        for bonds, classes in zip(BONDS, CLASSES[rule], strict=True)
     ]

@@ -27,7 +27,11 @@ def anneal(anneal: LaunchRequest) -> None:
         numbers = draw_numbers(groups, sites, anneal.seed, anneal.first_sweep + sweep)
         for i in range(sites):
             change = (2 * spins[:, i] * (spins @ couplings[i])).to(torch.int64)
-            kind = ((change + 2 * odd[i]) // 4 - 1).clamp(min=0)
-            flips = (change <= 0) | (numbers[:, i] < table[odd[i]][kind])
+            if anneal.heat_bath:
+                against = numbers[:, i] < table[odd[i]][change.abs() // 4]
+                flips = (change <= 0) ^ against
+            else:
+                kind = ((change + 2 * odd[i]) // 4 - 1).clamp(min=0)
+                flips = (change <= 0) | (numbers[:, i] < table[odd[i]][kind])
             spins[:, i] = torch.where(flips, -spins[:, i], spins[:, i])
     anneal.spins.copy_(pack_walkers(spins))

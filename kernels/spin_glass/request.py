@@ -9,11 +9,15 @@ from .bonds import Bonds
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """``spins``: packed, contiguous, not empty, updated in place. ``table``: see `bonds.thresholds`, contiguous."""
+    """``spins``: packed, contiguous, not empty, updated in place. ``table``: see `bonds.thresholds`, contiguous.
+
+    ``heat_bath``: the rule of the table; otherwise it is Metropolis.
+    """
 
     spins: Tensor
     bonds: Bonds
     table: Tensor
+    heat_bath: bool
     seed: int
     first_sweep: int
     first_group: int

@@ -5,10 +5,13 @@
 //   numbers      Philox-10: 20 wide products and 20 LOP3 for 4 bits of all 32 walkers
 //   comparison   of each random number with the threshold of its cost, from the most significant bit on, until all
 //                numbers are decided, as in ising.cu. The planes select the bit of the threshold.
-// On sm_90 a group of four bits of 32 walkers takes 64 instructions, and the rest of a spin of 4 bonds 77. Where three
-// groups are drawn, some 150 of the 269 instructions use the alu pipe. Predicted, not measured, for an H200 with 64
-// lanes of that pipe on each of 132 multiprocessors at 1.98 GHz: 3500 flips/ns, with 3.2 million walkers, enough for 24
-// warps on each.
+// On sm_90 and by the heat bath a group of four bits of 32 walkers takes 70 instructions, and the rest of a spin of 4
+// bonds 81. Where three groups are drawn, some 166 of the 291 instructions use the alu pipe. Predicted, not measured,
+// for an H200 with 64 lanes of that pipe on each of 132 multiprocessors at 1.98 GHz: 3200 flips/ns, with 3.2 million
+// walkers, enough for 24 warps on each. Metropolis: 64, 77, 151 of 269, and 3500 flips/ns.
+//
+// By the heat bath a spin ends along its field, unless its number is less than the threshold of |dE|: one threshold
+// serves a flip and its reverse, so that there are as many as for Metropolis, and one more for dE = 0.
 //
 // Design: a thread has 32 walkers of its own, so that threads wait only for the masks of a temperature. Word i of a
 // thread lies beside those of its neighbours, so that a warp's accesses have no bank conflicts. All threads update the
@@ -16,10 +19,11 @@
 #include "machines/spins.cuh"
 
 // Bit planes of a number from -1 - B / 2 to (B - 1) / 2 in two's complement. B, the most bonds of a spin, is 4 for 2
-// classes and 2 CLASSES - 1 otherwise.
-template <int CLASSES> constexpr int PLANES = CLASSES == 2 ? 3 : CLASSES == 4 ? 3 : CLASSES == 8 ? 4 : 5;
+// or 3 classes and 2 CLASSES - 1 otherwise.
+template <int CLASSES> constexpr int PLANES = CLASSES <= 4 ? 3 : CLASSES == 8 ? 4 : 5;
+// Padded for vector loads.
 template <int CLASSES> struct __align__(CLASSES == 2 ? 8 : 16) Masks {
-    u32 of[CLASSES];
+    u32 of[CLASSES == 3 ? 4 : CLASSES];
 };
 struct __align__(8) Pair {
     u32 first, second;  // 2 neighbour + (J > 0)
@@ -37,6 +41,8 @@ struct Settings {
 template <int CLASSES> __device__ __forceinline__ u32 picked(const u32* mask, const u32* plane) {
     if constexpr (CLASSES == 1) {
         return mask[0];
+    } else if constexpr (CLASSES == 3) {
+        return (picked<2>(mask, plane) & ~plane[1]) | (mask[2] & plane[1]);
     } else {
         constexpr int HALF = CLASSES / 2;
         const u32 low = picked<HALF>(mask, plane), high = picked<HALF>(mask + HALF, plane);
@@ -47,11 +53,11 @@ template <int CLASSES> __device__ __forceinline__ u32 picked(const u32* mask, co
 
 // spins: (sites, groups), in place. pairs: (sites, pairs). starts: (sites,). table: (sweeps, 2, CLASSES). A thread has
 // a group. In shared memory: the masks of a temperature, the pairs, the starts, and the spins of a block.
-template <int CLASSES>
+template <int CLASSES, bool HEAT_BATH>
 __global__ void __launch_bounds__(128)
     anneal(u32* spins, const u32* pairs, const u32* starts, const u32* table,
            const __grid_constant__ Settings settings) {
-    const u32 stride = blockDim.x, pairs_of_a_site = CLASSES == 2 ? 2 : settings.pairs;
+    const u32 stride = blockDim.x, pairs_of_a_site = CLASSES <= 3 ? 2 : settings.pairs;
     DYNAMIC_SHARED(Masks<CLASSES>, masks);
     Pair* const bonds = reinterpret_cast<Pair*>(masks + 2 * BITS);
     u32* const begin = reinterpret_cast<u32*>(bonds + settings.sites * pairs_of_a_site);
@@ -92,7 +98,17 @@ __global__ void __launch_bounds__(128)
                     carry = next;
                 }
             }
-            u32 flips = plane[PLANES<CLASSES> - 1], open = ~flips;  // a negative class: the flip costs nothing
+            const u32 cheap = plane[PLANES<CLASSES> - 1];  // a negative number: the flip does not raise the energy
+            u32 flips = HEAT_BATH ? 0u : cheap, open = ~flips;
+            if (HEAT_BATH) {  // the class of |dE|: the number's complement, or for an even number of bonds one more
+                u32 carry = (start & 1) ? 0u : ~cheap;
+#pragma unroll
+                for (int p = 0; p < PLANES<CLASSES> - 1; ++p) {
+                    const u32 bit = plane[p] ^ cheap;
+                    plane[p] = bit ^ carry;
+                    carry &= bit;
+                }
+            }
             const Masks<CLASSES>* const of = masks + (start & 1) * BITS;
             for (u32 part = 0; part < PARTS && open; ++part) {
                 const Words random = random_words(first + i * PARTS + part, settings.keys, settings.first_sweep + sweep,
@@ -102,7 +118,7 @@ __global__ void __launch_bounds__(128)
                     return picked<CLASSES>(mask.of, plane);
                 });
             }
-            own[i * stride] = spin ^ flips;
+            own[i * stride] = spin ^ (HEAT_BATH ? flips ^ cheap : flips);
         }
     }
     if (!mine) return;

@@ -16,7 +16,7 @@ from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
 from ..machines.triton_spins import PARTS, any_bit, bit_mask, compare_bit, inverted
 from ..philox import Stream, signed_seed
-from .bonds import CLASSES
+from .bonds import BONDS, CLASSES, RULES
 from .request import LaunchRequest
 
 _GLASS_SITES = tl.constexpr(int(Stream.GLASS_SITES))
@@ -35,6 +35,8 @@ def _row(table, CLASSES: tl.constexpr):
     """The thresholds of all classes."""
     if CLASSES == 1:
         return (tl.load(table).to(tl.uint32, bitcast=True),)
+    elif CLASSES == 3:
+        return _row(table, 2) + _row(table + 2, 1)
     else:
         return _row(table, CLASSES // 2) + _row(table + CLASSES // 2, CLASSES // 2)
 
@@ -44,6 +46,9 @@ def _threshold(row, first: tl.constexpr, shift, p0, p1, p2, p3, CLASSES: tl.cons
     """Bit ``shift`` of the threshold of each walker's class, which the planes encode."""
     if CLASSES == 1:
         return bit_mask((row[first] >> shift) & 1)
+    elif CLASSES == 3:
+        low = _threshold(row, first, shift, p0, p1, p2, p3, 2)
+        return _picked(p1, low, bit_mask((row[first + 2] >> shift) & 1))
     else:
         HALF: tl.constexpr = CLASSES // 2
         low = _threshold(row, first, shift, p0, p1, p2, p3, HALF)
@@ -72,6 +77,7 @@ def anneal_kernel(
     first_sweep,
     first_group,
     CLASSES: tl.constexpr,
+    HEAT_BATH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     group = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -100,13 +106,23 @@ def anneal_kernel(
                 if CLASSES > 4:
                     c4 = p3 & c3
                     p3, p4 = p3 ^ c3, p4 ^ c4
+            # The highest plane is the sign of the class: a flip does not raise the energy.
             if CLASSES <= 4:
-                flips = p2
+                cheap = p2
             elif CLASSES == 8:
-                flips = p3
+                cheap = p3
             else:
-                flips = p4
-            undecided = present & inverted(flips)
+                cheap = p4
+            if HEAT_BATH:  # the class of |dE|: the planes' complement, or for an even number of bonds one more
+                flips, undecided = zero, present
+                m0, m1, m2, m3 = p0 ^ cheap, p1 ^ cheap, p2 ^ cheap, p3 ^ cheap
+                c0 = inverted(cheap) & bit_mask((start & 1) ^ 1)
+                c1 = m0 & c0
+                c2 = m1 & c1
+                c3 = m2 & c2
+                p0, p1, p2, p3 = m0 ^ c0, m1 ^ c1, m2 ^ c2, m3 ^ c3
+            else:
+                flips, undecided = cheap, present & inverted(cheap)
             row = _row(table + (sweep * 2 + (start & 1)) * CLASSES, CLASSES)
             part = 0
             while any_bit(undecided):
@@ -117,6 +133,8 @@ def anneal_kernel(
                     flips, undecided = compare_bit(flips, undecided, threshold, drawn[j])
                 part += 1
                 undecided = tl.where(part < PARTS, undecided, 0)
+            if HEAT_BATH:
+                flips = flips ^ cheap
             tl.debug_barrier()
             tl.store(own_at, (own ^ flips).to(tl.int32, bitcast=True), mask=inside)
             tl.debug_barrier()
@@ -129,15 +147,15 @@ def anneal(anneal: LaunchRequest) -> None:
     anneal_kernel[(triton.cdiv(groups, block),)](
         anneal.spins, anneal.bonds.pairs, anneal.bonds.starts, anneal.table, groups, sites, anneal.bonds.pairs.shape[1],
         len(anneal.table), signed_seed(anneal.seed), anneal.first_sweep, anneal.first_group,
-        CLASSES=anneal.bonds.classes, BLOCK=block, num_warps=1,
+        CLASSES=anneal.table.shape[2], HEAT_BATH=anneal.heat_bath, BLOCK=block, num_warps=1,
     )  # fmt: skip
 
 
 def variants() -> Sequence[KernelVariant]:
-    """One for each number of classes, named by the most bonds."""
+    """One for each rule and number of classes, named by the most bonds."""
     return [
         TritonVariant(
-            name=f"{max(4, 2 * classes - 1)} bonds",
+            name=f"{rule.replace('_', ' ')}, {bonds} bonds",
             threads=32,
             items=BLOCK,
             unit="flips",
@@ -149,8 +167,10 @@ def variants() -> Sequence[KernelVariant]:
                 **dict.fromkeys(("sites", "pairs", "sweeps", "first_sweep", "first_group"), "i32"),
                 "seed": "i64",
                 "CLASSES": classes,
+                "HEAT_BATH": rule == "heat_bath",
                 "BLOCK": BLOCK,
             },
         )
-        for classes in CLASSES
+        for rule in RULES
+        for bonds, classes in zip(BONDS, CLASSES[rule], strict=True)
     ]

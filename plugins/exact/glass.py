@@ -3,6 +3,8 @@
 All in float64. States are numbered as in `states`.
 """
 
+from collections.abc import Iterable
+
 import torch
 from boltzbench.plugins.exact.states import all_spins, number_of
 from torch import Tensor
@@ -29,20 +31,28 @@ def spins_of_states(states: Tensor, n: int) -> Tensor:
     return all_spins(n)[states]
 
 
-def after_sweep(law: Tensor, energies: Tensor, temperature: float) -> Tensor:
-    """The probabilities of all states after a Metropolis sweep that visits the spins in order."""
-    for i in range((len(law) - 1).bit_length()):
-        p, e = law.view(-1, 2, 1 << i), energies.view(-1, 2, 1 << i)
-        flow = p * torch.exp(-(e.flip(1) - e).clamp(min=0) / temperature)
-        law = (p - flow + flow.flip(1)).flatten()
+def after_sweep(
+    law: Tensor, energies: Tensor, temperature: float, rule: str = "heat_bath", order: Iterable[int] | None = None
+) -> Tensor:
+    """The probabilities of all states after a sweep by ``rule``, ``heat_bath`` or ``metropolis``.
+
+    ``law`` is (..., states): with the unit matrix, the result is the transition matrix. A sweep visits the spins in
+    ``order``, by default that of their numbers.
+    """
+    states = law.shape[-1]
+    for i in range((states - 1).bit_length()) if order is None else order:
+        p, e = law.view(-1, states >> i + 1, 2, 1 << i), energies.view(-1, 2, 1 << i)
+        change = (e.flip(1) - e) / temperature
+        flow = p * (torch.sigmoid(-change) if rule == "heat_bath" else torch.exp(-change.clamp(min=0)))
+        law = (p - flow + flow.flip(2)).view(law.shape)
     return law
 
 
-def law_after(energies: Tensor, temperatures: Tensor) -> Tensor:
+def law_after(energies: Tensor, temperatures: Tensor, rule: str = "heat_bath") -> Tensor:
     """The probabilities of all states after a sweep at each of the temperatures, from a uniform start."""
     law = torch.full_like(energies, 1 / len(energies))
     for temperature in temperatures.tolist():
-        law = after_sweep(law, energies, temperature)
+        law = after_sweep(law, energies, temperature, rule)
     return law
 
 

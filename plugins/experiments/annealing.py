@@ -182,7 +182,7 @@ def run(device: torch.device, seed: int) -> Findings:
     on_gpu = device.type == "cuda"
     found = (
         passages(device, seed, 1_000_000 if on_gpu else 6000),
-        small_torus(device, seed, 1 << 20 if on_gpu else 4096),
+        small_torus(device, seed, 1 << 20 if on_gpu else 1 << 14),
         large_torus(device, seed, 1 << 20 if on_gpu else 1024),
     )
     estimates = tuple(estimate for each, _ in found for estimate in each)

@@ -155,7 +155,10 @@ def _advance_ising(heat_bath: bool, state: State, steps: int, temperature: Tempe
 
 
 def ising(rule: str) -> Sampler:
-    """Checkerboard sweeps by ``rule``, ``metropolis`` or ``heat_bath``, on lattices of even length."""
+    """Checkerboard sweeps by ``rule``, ``metropolis`` or ``heat_bath``, on lattices of even length.
+
+    Metropolis does not converge from every start: see `boltzbench.kernels.ising.ising_sweeps`.
+    """
     heat_bath = rule == "heat_bath"
     words = ("heat bath", "Geman and Geman, IEEE PAMI 6 (1984)")
     if not heat_bath:
@@ -187,10 +190,10 @@ def _advance_packed(backend: str, state: State, steps: int, temperature: Tempera
 
 
 def ising_packed(backend: str) -> Sampler:
-    """Metropolis sweeps by the suite's kernel for ``backend``, 32 spins to a word."""
+    """Heat-bath sweeps by the suite's kernel for ``backend``, 32 spins to a word."""
     return _by_kernel(
         "ising_packed",
-        "Sweeps of the Ising model by Metropolis, 32 spins to a word.",
+        "Sweeps of the Ising model by heat bath, 32 spins to a word.",
         "Block, Virnau and Preis, Comput. Phys. Commun. 181 (2010)",
         backend,
         begin,

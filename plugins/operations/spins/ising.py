@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -20,10 +21,12 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
-from boltzbench.kernels.ising import energy, ising_sweeps, pack_spins, unpack_spins, words_of
+from boltzbench.kernels.ising import RULES, energy, ising_sweeps, lattice_couplings, pack_spins, unpack_spins, words_of
 from boltzbench.kernels.philox import Stream, random_words
+from boltzbench.plugins.exact.glass import after_sweep, state_energies
 from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
-from boltzbench.plugins.exact.states import number_of
+from boltzbench.plugins.exact.states import all_spins, number_of
+from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
 from boltzbench.plugins.support.operations import operation_hooks, same_bits
 from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states
 from torch import Tensor
@@ -32,8 +35,12 @@ BOLTZBENCH_API = 1
 
 STREAMS = (Stream.EVEN_SITES, Stream.ODD_SITES)
 """The random stream of each colour."""
-FIELDS = {"field": 0.3, "heat-bath-field": -0.3}
-BETAS = {"beta-zero": 0.0, "beta-infinite": math.inf}
+FIELDS = {"field": 0.3, "metropolis-field": -0.3}
+BETAS = {
+    f"{rule}{name}": beta
+    for rule in ("", "metropolis-")
+    for name, beta in (("beta-zero", 0.0), ("beta-infinite", math.inf))
+}
 
 
 def _case(
@@ -48,18 +55,19 @@ BENCH_SIZES = ((1, 16384, 4), (1, 4096, 16), (256, 512, 16), (65536, 32, 16))
 
 CASES = (
     _case(5, 6, 70),
-    _case(5, 6, 70, scenario="heat-bath"),
+    _case(5, 6, 70, scenario="metropolis"),
     _case(3, 10, 66, scenario="antiferromagnet"),
     *(_case(3, 4, 130, scenario=scenario) for scenario in (*FIELDS, *BETAS)),
     _case(70, 4, 4, sweeps=3),
-    _case(9, 2, 2, sweeps=2, scenario="heat-bath"),
+    _case(70, 4, 4, sweeps=3, scenario="metropolis"),
+    _case(9, 2, 2, sweeps=2),
     _case(2, 64, 128),
     _case(2, 64, 128, sweeps=2),
     _case(0, 4, 6),
     _case(4, 64, 64, purpose="bench"),
     *(
         _case(lattices, side, side, sweeps, scenario, purpose="bench", preset="quick")
-        for scenario in ("", "heat-bath")
+        for scenario in ("", "metropolis")
         for lattices, side, sweeps in BENCH_SIZES
     ),
     *(
@@ -90,7 +98,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "sweeps": case.sizes["sweeps"],
         "coupling": -0.8 if case.scenario == "antiferromagnet" else 1.0,
         "field": FIELDS.get(case.scenario, 0.0),
-        "rule": "heat_bath" if case.scenario.startswith("heat-bath") else "metropolis",
+        "rule": "metropolis" if case.scenario.startswith("metropolis") else "heat_bath",
         "seed": case.seed + (1 << 63),
         "first_sweep": 3,
         "first_lattice": 1 << 31,
@@ -153,7 +161,7 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def _numbers(width: int, seed: int, **given: Any) -> dict[str, Any]:
-    numbers = {"width": width, "coupling": 1.0, "field": 0.0, "rule": "metropolis", "seed": seed}
+    numbers = {"width": width, "coupling": 1.0, "field": 0.0, "rule": "heat_bath", "seed": seed}
     return {**numbers, "sweeps": 1, "first_sweep": 0, "first_lattice": 0, **given}
 
 
@@ -194,7 +202,54 @@ bias of a random start is smaller than the noise.
 """
 
 
-def agrees_with_kaufman(advance: Advance, device: torch.device, seed: int) -> Agreement:
+SMALL_CHAINS = {"cuda": (1024, 20_000), "cpu": (96, 400)}
+"""For `reaches_every_state`: lattices of each state of 2 x 2 sites, and of each start of 4 x 4 sites."""
+
+
+def reaches_every_state(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """One sweep makes the exact transitions of a 2 x 2 torus; sweeps of a 4 x 4 torus forget their start.
+
+    At beta 0 and 0.2, where 12 sweeps of the exact transition matrix come within a chi-square distance of 1e-6. In the
+    stripes, every spin has two neighbours of each sign.
+    """
+    betas = (0.0, 0.2)
+    of_a_state, of_a_start = SMALL_CHAINS[device.type]
+
+    def run(spins: Tensor, betas: Tensor, sweeps: int, stream: int) -> Tensor:
+        side = spins.shape[1]
+        inputs = {"spins": pack_spins(spins).to(device), "beta": betas.to(device)}
+        result = advance({**inputs, **_numbers(side, seed + stream, sweeps=sweeps)})["advanced"]
+        return number_of(unpack_spins(result, side).cpu().flatten(1) > 0)
+
+    energies = state_energies(lattice_couplings(2, 2))
+    start = torch.arange(16).repeat(of_a_state)
+    each_beta = torch.tensor(betas, dtype=torch.float64)
+    end = run(
+        all_spins(4)[start].view(-1, 2, 2).repeat(len(betas), 1, 1), each_beta.repeat_interleave(len(start)), 1, 0
+    ).view(len(betas), -1)
+    row, generator = torch.arange(4), torch.Generator().manual_seed(seed)
+    starts = {
+        "all spins up": torch.ones(of_a_start, 4, 4),
+        "random spins": 2.0 * torch.randint(0, 2, (of_a_start, 4, 4), generator=generator) - 1,
+        "diagonal stripes": (1.0 - 2 * ((row[:, None] + row) % 4 // 2)).expand(of_a_start, 4, 4),
+    }
+    spins = torch.cat([*starts.values()]).repeat(len(betas), 1, 1)
+    drawn = run(spins, each_beta.repeat_interleave(len(starts) * of_a_start), 12, 1 << 32)
+    states = all_states(4, 4)
+    all_energies, magnetisation = energy(states), states.sum((1, 2), dtype=torch.int64)
+    _, cell = torch.unique(torch.stack((all_energies, magnetisation.double())), dim=1, return_inverse=True)
+    verdicts = []
+    for beta, found, final in zip(betas, end, drawn.view(len(betas), len(starts), -1), strict=True):
+        matrix = torch.eye(16, dtype=torch.float64)
+        matrix = after_sweep(matrix, energies, 1 / beta if beta else math.inf, order=(0, 3, 1, 2))
+        law, rate = torch.softmax(-beta * all_energies, 0), 1e-6 / (2 * len(betas))
+        judged = judge_transitions(start, found, matrix, rate)
+        judged += judge_starts(dict(zip(starts, final, strict=True)), law, (cell, torch.arange(1 << 16) & 15), rate)
+        verdicts += [replace(each, message=f"beta {beta:g}: {each.message}") for each in judged]
+    return harness.all_of(verdicts)
+
+
+def agrees_with_kaufman(rule: str, advance: Advance, device: torch.device, seed: int) -> Agreement:
     """Energy and specific heat of independent lattices, from a random start, agree within their standard errors.
 
     The standard error of the variance is ``sqrt((m4 - m2**2) / lattices)``, with the moments of the drawn energies. On
@@ -206,7 +261,7 @@ def agrees_with_kaufman(advance: Advance, device: torch.device, seed: int) -> Ag
         generator = torch.Generator().manual_seed(seed + number)
         spins = 2 * torch.randint(0, 2, (lattices, side, side), generator=generator, dtype=torch.int8) - 1
         betas = torch.full((lattices,), beta, dtype=torch.float64, device=device)
-        numbers = _numbers(side, seed + (number << 32), sweeps=sweeps)
+        numbers = _numbers(side, seed + (number << 32), sweeps=sweeps, rule=rule)
         result = advance({"spins": pack_spins(spins).to(device), "beta": betas, **numbers})["advanced"]
         drawn = energy(unpack_spins(result, side)).cpu() / side**2
         exact, apart = kaufman(side, side, beta), drawn - drawn.mean()
@@ -247,8 +302,8 @@ def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
 OPERATION = Operation(
     name="ising",
     summary="Checkerboard sweeps of many Ising lattices on a torus, with one bit for each spin.",
-    formula="s -> -s with probability min(1, exp(-beta dE)) or 1 / (1 + exp(beta dE)), E = -J sum s s' - h sum s",
-    source="Metropolis et al., J. Chem. Phys. 21 (1953); Kaufman, Phys. Rev. 76 (1949)",
+    formula="s -> -s with probability 1 / (1 + exp(beta dE)) or min(1, exp(-beta dE)), E = -J sum s s' - h sum s",
+    source="Glauber, J. Math. Phys. 4 (1963); Metropolis et al., J. Chem. Phys. 21 (1953)",
     kind="sampler",
     cases=CASES,
     make_inputs=make_inputs,
@@ -262,9 +317,18 @@ OPERATION = Operation(
                 "two sweeps leave the distribution of a 4 x 4 torus invariant, at three temperatures",
                 partial(leaves_invariant, rule, field),
             )
-            for rule, field in (("metropolis", 0.0), ("heat_bath", 0.0), ("metropolis", 0.3))
+            for rule in RULES
+            for field in (0.0, 0.3)
         ),
-        Law("Kaufman", "energy and specific heat of tori agree with Kaufman's", agrees_with_kaufman),
+        Law("ergodicity", "sweeps by the heat bath lead from every start to the distribution", reaches_every_state),
+        *(
+            Law(
+                f"Kaufman {rule}",
+                "energy and specific heat of tori agree with Kaufman's",
+                partial(agrees_with_kaufman, rule),
+            )
+            for rule in RULES
+        ),
         Law("composition", "splitting sweeps or lattices over calls changes no spin", composes, shared_stream=True),
     ),
 )

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -23,6 +25,7 @@ from boltzbench.harness import (
 from boltzbench.kernels import schedules
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.kernels.spin_glass import (
+    RULES,
     anneal_spins,
     bonds_of,
     lattice_glass,
@@ -31,6 +34,7 @@ from boltzbench.kernels.spin_glass import (
     unpack_walkers,
 )
 from boltzbench.plugins.exact import glass as exact
+from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
 from boltzbench.plugins.support.operations import operation_hooks, same_bits
 from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states
 from torch import Tensor
@@ -44,15 +48,19 @@ def _case(spins: int, walkers: int, sweeps: int, scenario: str = "", **more: Unp
 
 CASES = (
     _case(9, 4128, 1),
+    _case(9, 96, 1, "metropolis"),
     _case(3, 96, 4, "cyclic"),
-    *(_case(4, 96, 1, scenario) for scenario in ("cold", "hot")),
+    *(_case(4, 96, 1, f"{rule}{scenario}") for rule in ("", "metropolis-") for scenario in ("cold", "hot")),
     _case(6, 1056, 1, "dense"),
+    _case(6, 96, 1, "metropolis-dense"),
     _case(9, 96, 1, "dense"),
+    _case(9, 96, 1, "metropolis-dense"),
     _case(11, 96, 1, "strong"),
+    _case(11, 96, 1, "metropolis-strong"),
     _case(1, 32, 2),
     _case(9, 0, 2),
     _case(9, 64, 1, purpose="bench"),
-    _case(64, 1 << 22, 20, purpose="bench", preset="quick"),
+    *(_case(64, 1 << 22, 20, rule, purpose="bench", preset="quick") for rule in ("", "metropolis")),
     _case(256, 1 << 20, 20, purpose="bench", preset="full"),
     _case(30, 1 << 22, 20, "dense", purpose="bench", preset="full"),
 )
@@ -62,9 +70,9 @@ def couplings_of(case: Case) -> Tensor:
     """Couplings, whatever the seed: -1 or 1 on a square torus; or between all pairs, of magnitude 1, or up to 2."""
     n = case.sizes["spins"]
     generator = torch.Generator().manual_seed(n)
-    if not case.scenario:
+    if case.scenario in ("", "metropolis"):
         return lattice_glass(math.isqrt(n), math.isqrt(n), generator)
-    pairs = torch.randint(0, 4 if case.scenario == "strong" else 2, (n, n), generator=generator)
+    pairs = torch.randint(0, 4 if case.scenario.endswith("strong") else 2, (n, n), generator=generator)
     upper = torch.tensor([-1, 1, -2, 2], dtype=torch.float64)[pairs].triu(1)
     return upper + upper.t()
 
@@ -76,12 +84,13 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     temperatures = schedules.geometric(sweeps, 4.0, 0.5)
     if case.scenario == "cyclic":
         temperatures = schedules.cyclic_cosine(sweeps, 3.0, 0.3, cycles=2)
-    if case.scenario in ("cold", "hot"):
-        temperatures = schedules.constant(sweeps, 1e-9 if case.scenario == "cold" else 1e30)
+    if case.scenario.endswith(("cold", "hot")):
+        temperatures = schedules.constant(sweeps, 1e-9 if case.scenario.endswith("cold") else 1e30)
     return {
         "spins": random_walkers(case.sizes["spins"], case.sizes["walkers"], generator, device),
         "couplings": couplings_of(case),
         "temperatures": temperatures.to(device),
+        "rule": "metropolis" if case.scenario.startswith("metropolis") else "heat_bath",
         "seed": case.seed + (1 << 63),
         "first_sweep": 3,
         "first_walker": 1 << 36,
@@ -109,8 +118,13 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
             number = torch.zeros((len(group), 32), dtype=torch.int64, device=device)
             for each in drawn.flatten(1).unbind(1):
                 number = number << 1 | each[:, None] >> bit & 1
-            threshold = (torch.exp(-change / temperature) * 2.0**32).round().clamp(max=2.0**32 - 1)
-            flips = (change <= 0) | (number.flatten().double() < threshold)
+            number = number.flatten().double()
+            if inputs["rule"] == "heat_bath":
+                against = number < (2.0**32 / (1 + torch.exp(change.abs() / temperature))).round()
+                flips = torch.where(change > 0, against, ~against)
+            else:
+                threshold = (torch.exp(-change / temperature) * 2.0**32).round().clamp(max=2.0**32 - 1)
+                flips = (change <= 0) | (number < threshold)
             spins[:, i] = torch.where(flips, -spins[:, i], spins[:, i])
     final = -0.5 * ((spins @ couplings) * spins).sum(1)
     return {"annealed": Expected(pack_walkers(spins).double()), "energies": Expected(final)}
@@ -133,8 +147,9 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
     def launch() -> Tensors:
         result = anneal_spins(
-            inputs["spins"], bonds, inputs["temperatures"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
-            first_walker=inputs["first_walker"], out=outputs["annealed"], backend=backend,
+            inputs["spins"], bonds, inputs["temperatures"], rule=inputs["rule"], seed=inputs["seed"],
+            first_sweep=inputs["first_sweep"], first_walker=inputs["first_walker"], out=outputs["annealed"],
+            backend=backend,
         )  # fmt: skip
         outputs["energies"].copy_(result.energies)
         return outputs
@@ -143,7 +158,7 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
 
 def _numbers(seed: int, **given: Any) -> dict[str, Any]:
-    return {"seed": seed, "first_sweep": 0, "first_walker": 0, **given}
+    return {"rule": "heat_bath", "seed": seed, "first_sweep": 0, "first_walker": 0, **given}
 
 
 WALKERS, CPU_WALKERS = 1 << 19, 8192
@@ -170,7 +185,7 @@ def _judge(states: Tensor, law: Tensor, energies: Tensor, false_alarm: float) ->
     return judge_states(states, law, (level, torch.arange(len(law)) & 31), false_alarm)
 
 
-def leaves_invariant(advance: Advance, device: torch.device, seed: int) -> Agreement:
+def leaves_invariant(rule: str, advance: Advance, device: torch.device, seed: int) -> Agreement:
     """Walkers that start as exact draws at T = 1.5 are still exact draws after a sweep."""
     couplings, temperature = graph(), 1.5
     each = exact.state_energies(couplings)
@@ -181,25 +196,24 @@ def leaves_invariant(advance: Advance, device: torch.device, seed: int) -> Agree
         "spins": pack_walkers(exact.spins_of_states(start, len(couplings))).to(device),
         "couplings": couplings,
         "temperatures": schedules.constant(1, temperature).to(device),
-        **_numbers(seed),
+        **_numbers(seed, rule=rule),
     }
     final = unpack_walkers(advance(inputs)["annealed"]).cpu()
     return harness.all_of(_judge(exact.states_of(final), law, each, 1e-6))
 
 
-def follows_a_schedule(advance: Advance, device: torch.device, seed: int) -> Agreement:
+def follows_a_schedule(rule: str, advance: Advance, device: torch.device, seed: int) -> Agreement:
     """Random walkers, cooled from 3 to 0.5 in 2 sweeps, have the distribution that the transition matrices give.
 
     This includes the share of walkers in a ground state. The energies returned must be those of the spins.
     """
     couplings, temperatures = torus(), schedules.geometric(2, 3.0, 0.5)
     each = exact.state_energies(couplings)
-    law, walkers = exact.law_after(each, temperatures), _walkers(device)
+    law, walkers = exact.law_after(each, temperatures, rule), _walkers(device)
     generator = torch.Generator().manual_seed(seed)
     start = random_walkers(len(couplings), walkers, generator, torch.device("cpu")).to(device)
-    result = advance(
-        {"spins": start, "couplings": couplings, "temperatures": temperatures.to(device), **_numbers(seed)}
-    )
+    inputs = {"spins": start, "couplings": couplings, "temperatures": temperatures.to(device)}
+    result = advance({**inputs, **_numbers(seed, rule=rule)})
     states = exact.states_of(unpack_walkers(result["annealed"]).cpu())
     found = result["energies"].cpu().double()
     wrong = int((found != each[states]).sum())
@@ -211,6 +225,52 @@ def follows_a_schedule(advance: Advance, device: torch.device, seed: int) -> Agr
     error = math.sqrt(p * (1 - p) / walkers)
     success = harness.within(rate, p, error, what="share of ground states", false_alarm=5e-7)
     return harness.all_of([success, *_judge(states, law, each, 5e-7)])
+
+
+def ring(n: int) -> Tensor:
+    """Couplings 1 between each spin and the next."""
+    forward = torch.eye(n, dtype=torch.float64).roll(1, 1)
+    return forward + forward.t()
+
+
+SMALL_WALKERS = {"cuda": (2048, 1 << 16), "cpu": (128, 512)}
+"""For `reaches_every_state`: walkers in each state of 4 spins, and of each start of 8 spins."""
+
+
+def reaches_every_state(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """One sweep makes the exact transitions of a ring of 4 spins and of 4 free spins; a ring of 8 forgets its start.
+
+    At T = 2, where 15 sweeps of the exact transition matrix come within a chi-square distance of 1e-6.
+    """
+    temperature = 2.0
+    of_a_state, of_a_start = SMALL_WALKERS[device.type]
+
+    def run(states: Tensor, couplings: Tensor, sweeps: int, stream: int) -> Tensor:
+        inputs = {
+            "spins": pack_walkers(exact.spins_of_states(states, len(couplings))).to(device),
+            "couplings": couplings,
+            "temperatures": schedules.constant(sweeps, temperature).to(device),
+        }
+        return exact.states_of(unpack_walkers(advance({**inputs, **_numbers(seed + stream)})["annealed"]).cpu())
+
+    verdicts = []
+    for number, (name, couplings) in enumerate((("ring", ring(4)), ("free spins", torch.zeros(4, 4)))):
+        start = torch.arange(16).repeat(of_a_state)
+        matrix = exact.after_sweep(torch.eye(16, dtype=torch.float64), exact.state_energies(couplings), temperature)
+        judged = judge_transitions(start, run(start, couplings, 1, number << 32), matrix, 2.5e-7)
+        verdicts += [replace(each, message=f"{name}: {each.message}") for each in judged]
+    starts = {
+        "all spins up": torch.full((of_a_start,), 255),
+        "random spins": torch.randint(0, 256, (of_a_start,), generator=torch.Generator().manual_seed(seed)),
+        "spins of alternating sign": torch.full((of_a_start,), 0b01010101),
+    }
+    drawn = run(torch.cat([*starts.values()]), ring(8), 15, 2 << 32).view(len(starts), -1)
+    energies = exact.state_energies(ring(8))
+    _, level = torch.unique(energies, return_inverse=True)
+    cells = (level, torch.arange(256) & 31)
+    law = torch.softmax(-energies / temperature, 0)
+    verdicts += judge_starts(dict(zip(starts, drawn, strict=True)), law, cells, 5e-7)
+    return harness.all_of(verdicts)
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
@@ -237,7 +297,7 @@ def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
 OPERATION = Operation(
     name="spin_glass",
     summary="Simulated annealing of Ising spin glasses, all walkers through a whole schedule in one launch.",
-    formula="for each t and i: s_i -> -s_i with probability min(1, exp(-dE / T_t)), E = -sum_{i<j} J_ij s_i s_j",
+    formula="for each t and i: s_i -> -s_i with probability 1 / (1 + exp(dE / T_t)), E = -sum_{i<j} J_ij s_i s_j",
     source="Edwards and Anderson, J. Phys. F 5 (1975); Kirkpatrick, Gelatt and Vecchi, Science 220 (1983)",
     kind="sampler",
     cases=CASES,
@@ -246,8 +306,23 @@ OPERATION = Operation(
     reference=expected,
     cost=cost,
     laws=(
-        Law("enumeration", "a sweep leaves the distribution of a small glass invariant", leaves_invariant),
-        Law("schedule", "the distribution after cooling is that of the transition matrices", follows_a_schedule),
+        *(
+            Law(
+                f"enumeration {rule}",
+                "a sweep leaves the distribution of a small glass invariant",
+                partial(leaves_invariant, rule),
+            )
+            for rule in RULES
+        ),
+        *(
+            Law(
+                f"schedule {rule}",
+                "the distribution after cooling is that of the transition matrices",
+                partial(follows_a_schedule, rule),
+            )
+            for rule in RULES
+        ),
+        Law("ergodicity", "sweeps by the heat bath lead from every start to the distribution", reaches_every_state),
         Law("composition", "splitting sweeps or walkers over calls changes no spin", composes, shared_stream=True),
     ),
 )

@@ -6,6 +6,7 @@ import pytest
 import torch
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.ising import (
+    RULES,
     energy,
     ising_sweeps,
     lattice_couplings,
@@ -57,10 +58,40 @@ def test_every_backend_and_plan_gives_the_same_spins(backend, rule, coupling, fi
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_at_infinite_beta_no_sweep_costs_energy_and_at_zero_metropolis_flips_all(backend):
     spins = random_spins(3, 8, 8)
-    cold = ising_sweeps(pack_spins(spins), 8, 1, math.inf, seed=1, backend=backend)
-    assert bool((energy(unpack_spins(cold, 8)) <= energy(spins)).all())
-    hot = ising_sweeps(pack_spins(spins), 8, 1, 0.0, seed=1, backend=backend)
+    for rule in RULES:
+        cold = ising_sweeps(pack_spins(spins), 8, 1, math.inf, rule=rule, seed=1, backend=backend)
+        assert bool((energy(unpack_spins(cold, 8)) <= energy(spins)).all())
+    hot = ising_sweeps(pack_spins(spins), 8, 1, 0.0, rule="metropolis", seed=1, backend=backend)
     assert torch.equal(unpack_spins(hot, 8), -spins)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("side", "beta", "sweeps", "exact"),
+    [(4, 0.0, 1, 0.0), (2, 0.4, 6, -6.41)],  # one sweep and six suffice, by the exact transition matrix
+    ids=["beta 0", "2 x 2"],
+)
+def test_a_lattice_of_equal_spins_converges(backend, side, beta, sweeps, exact):
+    start = pack_spins(torch.ones(4000, side, side))
+    for plan in ("half_sweeps", "resident") if backend == "cupy" else ("auto",):
+        swept = unpack_spins(ising_sweeps(start, side, sweeps, beta, seed=1, plan=plan, backend=backend), side)
+        found = energy(swept)
+        rounded = 0.005  # of the exact value
+        assert abs(float(found.mean()) - exact) < rounded + 5 * float(found.std()) / math.sqrt(4000)
+        assert float(found.std()) > 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_diagonal_stripes_move(backend):
+    site = torch.arange(32)
+    stripes = (1 - 2 * ((site[:, None] + site) % 4 // 2))[None]
+    assert bool((energy(stripes) == 0).all())
+
+    def swept(sweeps, rule):
+        return unpack_spins(ising_sweeps(pack_spins(stripes), 32, sweeps, 0.6, rule=rule, seed=1, backend=backend), 32)
+
+    assert torch.equal(swept(6, "metropolis"), stripes.to(torch.int8))  # as the docstring says
+    assert float(energy(swept(6, "heat_bath"))) < -0.5 * 32**2
 
 
 def test_thresholds_are_the_probabilities_of_a_flip():

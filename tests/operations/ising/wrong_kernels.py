@@ -5,7 +5,9 @@ from unittest import mock
 
 import torch
 from boltzbench.harness import Inputs, Launch, Status, Tensors
+from boltzbench.kernels import ising
 from boltzbench.kernels.ising import reference as ising_reference
+from boltzbench.kernels.ising.acceptance import CERTAIN, thresholds
 from boltzbench.kernels.ising.request import LaunchRequest
 from support.wrong_kernels import WrongKernel, mutants, shipped, spoiled
 from torch import Tensor
@@ -14,9 +16,9 @@ OPERATION = "ising"
 
 ISING = "lattices=5 height=6 width=70 sweeps=1 int32"
 TINY = "lattices=70 height=4 width=4 sweeps=3 int32"
-HOT = "beta-zero lattices=3 height=4 width=130 sweeps=1 int32"
+HOT = "metropolis-beta-zero lattices=3 height=4 width=130 sweeps=1 int32"
 LARGE_LATTICE = "lattices=2 height=64 width=128 sweeps=1 int32"
-HEAT_BATH = f"heat-bath {ISING}"
+METROPOLIS, TINY_METROPOLIS = f"metropolis {ISING}", f"metropolis {TINY}"
 FIELD = "field lattices=3 height=4 width=130 sweeps=1 int32"
 
 
@@ -52,7 +54,25 @@ def updates_both_colours_at_once(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def always_flips_where_it_costs_nothing(inputs: Inputs, outputs: Tensors) -> Launch:
+    """Leaves the distribution invariant, as flips with dE = 0 have the same probability both ways: 1 instead of 1/2."""
+
+    def certain_at_no_cost(beta: Tensor, coupling: float, field: float, rule: str) -> Tensor:
+        table = thresholds(beta, coupling, field, rule)
+        return torch.where(table == CERTAIN // 2, CERTAIN, table)
+
+    def launch() -> Tensors:
+        with mock.patch.object(ising, "thresholds", certain_at_no_cost):
+            return shipped(OPERATION)(inputs, outputs)()
+
+    return launch
+
+
 WRONG_KERNELS = (
+    WrongKernel(
+        "always_flips_where_it_costs_nothing", OPERATION, "ergodicity", Status.WRONG_LAW,
+        always_flips_where_it_costs_nothing,
+    ),
     WrongKernel(
         "shares_bits_between_lattices", OPERATION, ISING, Status.WRONG_VALUES, shares_bits_between_lattices
     ),
@@ -64,14 +84,15 @@ WRONG_KERNELS = (
         OPERATION,
         ("ignores_beta", ISING, Status.WRONG_VALUES, lambda inputs: {"beta": torch.ones_like(inputs["beta"])}),
         ("is_too_cold", "enumeration metropolis", Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
-        ("is_too_cold", "Kaufman", Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
+        ("is_too_cold", "Kaufman heat_bath", Status.WRONG_LAW, lambda inputs: {"beta": 1.25 * inputs["beta"]}),
         ("ignores_the_field", "enumeration metropolis field", Status.WRONG_LAW, lambda inputs: {"field": 0.0}),
-        ("takes_metropolis_for_the_heat_bath", HEAT_BATH, Status.WRONG_VALUES, lambda inputs: {"rule": "metropolis"}),
+        ("takes_the_heat_bath_for_metropolis", METROPOLIS, Status.WRONG_VALUES, lambda inputs: {"rule": "heat_bath"}),
+        ("takes_metropolis_for_the_heat_bath", "ergodicity", Status.WRONG_LAW, lambda inputs: {"rule": "metropolis"}),
         ("repeats_the_first_sweep's_bits", "composition", Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
     ),
     *mutants(
         OPERATION,
-        ("ising.cu", "if (CLASSES == 2) flips |= ~all;", "", TINY),
+        ("ising.cu", "if (CLASSES == 2) flips |= ~all;", "", TINY_METROPOLIS),
         ("ising.cu", "cell + (cells - words)", "cell", TINY),
         ("ising.cu", "masks[4 * part + i]", "masks[i]", LARGE_LATTICE),
         ("ising.cu", "part < PARTS && open", "part < 1 && open", LARGE_LATTICE),
@@ -81,6 +102,6 @@ WRONG_KERNELS = (
         ("ising.cu", "count[i] & ~own", "count[i]", FIELD),
         ("triton_kernels.py", "last_bits - 1, 31)", "31, 31)", ISING),
         ("triton_kernels.py", "31 - 4 * part - i", "31 - i", LARGE_LATTICE),
-        ("triton_kernels.py", "EVEN_SITES + colour", "EVEN_SITES", HEAT_BATH),
+        ("triton_kernels.py", "EVEN_SITES + colour", "EVEN_SITES", ISING),
     ),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from boltzbench.kernels import schedules
-from boltzbench.kernels.spin_glass import anneal_spins, lattice_glass, random_walkers
+from boltzbench.kernels.spin_glass import RULES, anneal_spins, lattice_glass, random_walkers
 from torch import Tensor
 
 
@@ -20,6 +20,9 @@ def results() -> list[Tensor]:
             spins = random_walkers(len(couplings), walkers, generator, torch.device("cpu"))
             for first_walker in (0, 2**40):
                 numbers: dict[str, Any] = {"first_walker": first_walker, "seed": 2**64 - 1, "first_sweep": 2**32 - 2}
-                annealed = anneal_spins(spins, couplings, schedules.geometric(2, 3.0, 0.3), **numbers, backend="cupy")
-                found += [annealed.spins, annealed.energies]
+                for rule in RULES:
+                    annealed = anneal_spins(
+                        spins, couplings, schedules.geometric(2, 3.0, 0.3), rule=rule, **numbers, backend="cupy"
+                    )
+                    found += [annealed.spins, annealed.energies]
     return found

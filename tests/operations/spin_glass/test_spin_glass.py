@@ -1,11 +1,14 @@
 """Annealed spin glasses: packed walkers, the same spins on every backend, exact energies, invalid arguments."""
 
+import math
+
 import pytest
 import torch
 from boltzbench.kernels import schedules
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.ising import SpinMachine
 from boltzbench.kernels.spin_glass import (
+    RULES,
     anneal_spins,
     bonds_of,
     energies,
@@ -41,9 +44,10 @@ def test_packing_is_undone_by_unpacking_and_bits_are_in_the_documented_places():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("couplings", [graph(5, 1), graph(5, 3), torch.tensor([[0, 3], [3, 0]])])
-def test_every_backend_gives_the_same_spins(backend, couplings):
+@pytest.mark.parametrize("rule", RULES)
+def test_every_backend_gives_the_same_spins(backend, couplings, rule):
     spins = random_walkers(len(couplings), 160, generator(), CPU)
-    numbers = {"seed": 2**64 - 1, "first_sweep": 2**32 - 2, "first_walker": 64}
+    numbers = {"rule": rule, "seed": 2**64 - 1, "first_sweep": 2**32 - 2, "first_walker": 64}
     found = anneal_spins(spins, bonds_of(couplings), COOLING, backend=backend, **numbers)
     wanted = anneal_spins(spins, couplings, COOLING, backend="torch", **numbers)
     assert torch.equal(found.spins, wanted.spins)
@@ -53,13 +57,53 @@ def test_every_backend_gives_the_same_spins(backend, couplings):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_cold_sweeps_never_raise_the_energy_and_free_spins_always_flip(backend):
+def test_cold_sweeps_never_raise_the_energy_and_metropolis_always_flips_free_spins(backend):
     couplings = lattice_glass(2, 3, generator())
     spins = random_walkers(6, 64, generator(), CPU)
-    cold = anneal_spins(spins, couplings, schedules.constant(1, 1e-9), seed=1, backend=backend)
-    assert bool((cold.energies <= energies(spins, couplings)).all())
-    free = anneal_spins(spins, torch.zeros(6, 6), schedules.constant(1, 1.0), seed=1, backend=backend)
+    for rule in RULES:
+        cold = anneal_spins(spins, couplings, schedules.constant(1, 1e-9), rule=rule, seed=1, backend=backend)
+        assert bool((cold.energies <= energies(spins, couplings)).all())
+    free = anneal_spins(
+        spins, torch.zeros(6, 6), schedules.constant(1, 1.0), rule="metropolis", seed=1, backend=backend
+    )
     assert torch.equal(unpack_walkers(free.spins), -unpack_walkers(spins))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_thresholds_of_strong_bonds_reach_the_last_class(backend):
+    """31 and 30 bonds of a spin, at a temperature where their flips are neither certain nor impossible."""
+    for bonds in (30, 31):
+        couplings = torch.tensor([[0, bonds], [bonds, 0]])
+        spins = random_walkers(2, 4096, generator(), CPU)
+        for rule in RULES:
+            schedule = schedules.constant(1, 60.0)
+            found = anneal_spins(spins, couplings, schedule, rule=rule, seed=1, backend=backend).spins
+            wanted = anneal_spins(spins, couplings, schedule, rule=rule, seed=1, backend="torch").spins
+            assert torch.equal(found, wanted)
+
+
+@pytest.mark.skipif("cupy" not in BACKENDS, reason="no CUDA C here")
+def test_a_ring_in_the_order_of_its_spins_has_the_exact_mean_energy():
+    """``-n tanh(1 / T)`` up to ``tanh(1 / T)**n``; by Metropolis, the same walkers never reach it."""
+    spins = random_walkers(256, 64, generator(), CPU)
+
+    def run(rule):
+        found = anneal_spins(
+            spins, plugin.ring(256), schedules.constant(300, 1.0), rule=rule, seed=1, backend="cupy"
+        ).energies.double()
+        return float(found.mean()), float(found.std()) / 8
+
+    mean, error = run("heat_bath")
+    assert abs(mean + 256 * math.tanh(1.0)) < 5 * error < 15
+    mean, error = run("metropolis")
+    assert mean > -150
+
+
+@pytest.mark.skipif("cupy" not in BACKENDS, reason="no CUDA C here")
+def test_cooling_solves_a_ring_in_the_order_of_its_spins():
+    spins = random_walkers(64, 320, generator(), CPU)
+    found = anneal_spins(spins, plugin.ring(64), schedules.geometric(2000, 5.0, 0.1), seed=1, backend="cupy")
+    assert float((found.energies == -64).double().mean()) > 0.8
 
 
 def test_enumeration_and_transfer_matrices_agree():
@@ -71,7 +115,8 @@ def test_enumeration_and_transfer_matrices_agree():
     assert exact.torus_ground_energy(couplings, 4, 3) == float(each.min())
     law = torch.softmax(-each / 1.3, 0)
     assert exact.torus_mean_energy(couplings, 4, 3, 1.3) == pytest.approx(float(law @ each), abs=1e-10)
-    torch.testing.assert_close(exact.after_sweep(law, each, 1.3), law, rtol=0, atol=1e-15)
+    for rule in RULES:
+        torch.testing.assert_close(exact.after_sweep(law, each, 1.3, rule), law, rtol=0, atol=1e-15)
 
 
 def test_long_cooling_finds_the_ground_state_of_a_torus():
@@ -123,6 +168,7 @@ def test_invalid_couplings_are_rejected(couplings, words):
         ({"first_sweep": 2**32 - 1}, ValueError, "first_sweep"),
         ({"seed": -1}, ValueError, "seed"),
         ({"out": torch.zeros(2, 2, dtype=torch.int32)[:, :1]}, ValueError, "out must be contiguous"),
+        ({"rule": "wolff"}, ValueError, "rule must be one of heat_bath, metropolis"),
         ({"backend": "numpy"}, ValueError, "backend"),
     ],
 )
