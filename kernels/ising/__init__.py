@@ -95,7 +95,8 @@ def ising_sweeps(
     A colour of a lattice has ``n = height * ceil(width / 64)`` words. Word ``w`` of lattice ``l`` draws groups
     ``8 (n l + w)`` to ``8 (n l + w) + 7`` at step ``first_sweep + t`` of the stream for its colour. Bit ``k`` of their
     32 words, most significant first, makes the random number of spin ``k``. The spin flips if the number is less than
-    ``2**32 P(flip)``, rounded. Every backend gives the same spins. Bits beyond the last site must be 0.
+    ``2**32 P(flip)``, rounded; by the heat bath without a field, a spin with ``dE <= 0`` flips if the number is at
+    least ``2**32 P(stay)``. Every backend gives the same spins. Bits beyond the last site must be 0.
     """
     require_tensor("spins", spins, (torch.int32,), None)
     if width < 2 or width % 2:

@@ -4,21 +4,23 @@ import torch
 from torch import Tensor
 
 RULES = ("heat_bath", "metropolis")
-CLASSES = {2: "Metropolis", 5: "heat bath", 10: "field"}
+CLASSES = {2: "Metropolis", 3: "heat bath", 10: "field"}
 """The possible numbers of classes of `thresholds`, each with a name."""
 CERTAIN = 1 << 32
 """The threshold of a flip that always happens."""
 
 
 def thresholds(beta: Tensor, coupling: float, field: float, rule: str) -> Tensor:
-    """``2**32 P(flip)``, rounded: a spin flips if a random 32-bit number is less than the threshold of its class.
+    """``2**32 p``, rounded, for the probability p of each class; the kernels compare it with a random 32-bit number.
 
-    ``P = min(1, exp(-beta dE))`` (Metropolis) or ``1 / (1 + exp(beta dE))`` (heat bath: the new spin does not depend on
-    the old one). ``beta`` is float64 (lattices,), possibly infinite. Returns int64 (lattices, classes). The classes are
+    ``beta`` is float64 (lattices,), possibly infinite. Returns int64 (lattices, classes). The classes are
 
-    - Metropolis without a field: 3 and 4 satisfied bonds; with fewer, a flip costs no energy and is certain;
-    - heat bath without a field: 0 to 4 satisfied bonds, ``dE = 2 |J| (2 satisfied - 4)``;
-    - with a field: 0 to 4 neighbours up for a spin that is down, then the same for a spin that is up.
+    - Metropolis without a field: 3 and 4 satisfied bonds, ``p = exp(-beta dE)`` of a flip; with fewer, a flip costs no
+      energy and is certain;
+    - heat bath without a field: 2 satisfied bonds, 1 or 3, 0 or 4, ``p = 1 / (1 + exp(beta |dE|))`` that the spin does
+      not lower the energy: it flips if ``dE > 0``, and otherwise stays;
+    - with a field: 0 to 4 neighbours up for a spin that is down, then the same for a spin that is up, with
+      ``p = min(1, exp(-beta dE))`` or ``1 / (1 + exp(beta dE))`` of a flip.
     """
     count = torch.arange(5, dtype=torch.float64, device=beta.device)
     if field:
@@ -26,7 +28,7 @@ def thresholds(beta: Tensor, coupling: float, field: float, rule: str) -> Tensor
         change = torch.cat((-2 * along, 2 * along))
     else:
         change = 2 * abs(coupling) * (2 * count - 4)
-        change = change[3:] if rule == "metropolis" else change
+        change = change[3:] if rule == "metropolis" else change[2:]
     exponent = torch.where(change == 0, 0.0, beta[:, None] * change)  # infinity * 0 counts as 0
     exponent = torch.where(beta[:, None] == 0, 0.0, exponent)
     p = torch.exp(-exponent.clamp(min=0)) if rule == "metropolis" else torch.sigmoid(-exponent)

@@ -18,7 +18,7 @@ THREADS = 256
 MOST_THREADS = 1024
 WORDS_OF_A_THREAD = 4
 """For a large lattice, so that making the masks pays off."""
-PADDED = {2: 2, 5: 8, 10: 12}
+PADDED = {2: 2, 3: 4, 10: 12}
 """Words of a mask for each number of classes, as in ising.cu."""
 BITS = 32
 SHARED_BYTES = 48 * 1024

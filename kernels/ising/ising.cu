@@ -6,9 +6,12 @@
 //   comparison   of each random number with the threshold of its spin's class, from the most significant bit on. The
 //                first bit that differs decides. After t bits a spin is undecided with probability 2^-t, so that 32
 //                spins take 6 bits, and the slowest of a warp's 32 words takes 11: three groups of the eight.
-// On sm_90 and for Metropolis a group of four bits of 32 spins takes 72 instructions, and the rest of a word 124. Where
-// three groups are drawn, 202 instructions use the alu pipe. Predicted, not measured, for an H200 with 64 lanes of that
-// pipe on each of 132 multiprocessors at 1.98 GHz: 2650 flips/ns.
+// On sm_90 and by the heat bath a group of four bits of 32 spins takes 76 instructions, and the rest of a word 100. Where
+// three groups are drawn, 205 instructions use the alu pipe. Predicted, not measured, for an H200 with 64 lanes of that
+// pipe on each of 132 multiprocessors at 1.98 GHz: 2600 flips/ns. Metropolis: 72, 124, 202, and 2650 flips/ns.
+//
+// By the heat bath without a field a spin ends along its neighbours, unless its number is less than the threshold of
+// |dE|: one threshold serves a flip and its reverse, so that there are three instead of five.
 //
 // A threshold has 32 bits. The bits of a number that are never drawn cannot change the comparison, so the spins do not
 // depend on when a kernel stops drawing.
@@ -21,7 +24,7 @@
 constexpr int THREADS = 256;
 
 // Words of a mask: one for each class, padded for vector loads.
-template <int CLASSES> constexpr int PADDED = CLASSES == 2 ? 2 : CLASSES == 5 ? 8 : 12;
+template <int CLASSES> constexpr int PADDED = CLASSES == 2 ? 2 : CLASSES == 3 ? 4 : 12;
 template <int CLASSES> struct __align__(CLASSES == 2 ? 8 : 16) Masks {
     u32 of[PADDED<CLASSES>];
 };
@@ -44,9 +47,10 @@ template <int CLASSES> __device__ __forceinline__ void fill_masks(Masks<CLASSES>
     }
 }
 
-// The spins of `own` in each class, from the words of their neighbours.
+// The spins of `own` in each class, from the words of their neighbours. Returns the spins that flip unless the comparison
+// says otherwise: by the heat bath those with dE <= 0, else none.
 template <int CLASSES>
-__device__ __forceinline__ void find_classes(u32 own, u32 a, u32 b, u32 c, u32 d, u32 unsatisfied, u32* kind) {
+__device__ __forceinline__ u32 find_classes(u32 own, u32 a, u32 b, u32 c, u32 d, u32 unsatisfied, u32* kind) {
     if (CLASSES < 10) {
         const u32 wanted = own ^ unsatisfied;  // a neighbour that differs from it satisfies the bond
         a ^= wanted, b ^= wanted, c ^= wanted, d ^= wanted;
@@ -55,14 +59,19 @@ __device__ __forceinline__ void find_classes(u32 own, u32 a, u32 b, u32 c, u32 d
     const u32 ones = sum ^ d, second = sum & d, twos = carry ^ second, fours = carry & second;
     if (CLASSES == 2) {
         kind[0] = ones & twos, kind[1] = fours;
-        return;
+        return 0;
+    }
+    if (CLASSES == 3) {
+        kind[0] = twos & ~ones, kind[1] = ones, kind[CLASSES - 1] = ~(ones | twos);
+        return ~(fours | (ones & twos));
     }
     const u32 count[5] = {~(ones | twos | fours), ones & ~twos, ~ones & twos, ones & twos, fours};
 #pragma unroll
     for (int i = 0; i < 5; ++i) {
-        kind[i % CLASSES] = CLASSES == 5 ? count[i] : count[i] & ~own;
-        if (CLASSES == 10) kind[(i + 5) % CLASSES] = count[i] & own;
+        kind[i % CLASSES] = count[i] & ~own;
+        kind[(i + 5) % CLASSES] = count[i] & own;
     }
+    return 0;
 }
 
 // Updates every `stride`-th word of one colour of a lattice, from `first` on. `number` is the lattice's in the stream.
@@ -92,9 +101,9 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
         row += row_stride, place += place_stride;
         if (place >= words) place -= words, ++row;
         u32 kind[CLASSES], flips = 0, all = 0;
-        find_classes<CLASSES>(own, here, beside, above, below, settings.unsatisfied, kind);
+        const u32 cheap = find_classes<CLASSES>(own, here, beside, above, below, settings.unsatisfied, kind);
 #pragma unroll
-        for (int i = 0; i < CLASSES; ++i) flips |= kind[i] & masks[BITS].of[i], all |= kind[i];
+        for (int i = 0; i < CLASSES && CLASSES != 3; ++i) flips |= kind[i] & masks[BITS].of[i], all |= kind[i];
         if (CLASSES == 2) flips |= ~all;
         const u32 present = 0xffffffffu >> (32 - bits);
         u32 open = ~flips & present;
@@ -109,7 +118,7 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
                 return threshold;
             });
         }
-        mine[cell] = own ^ (flips & present);
+        mine[cell] = own ^ ((flips ^ cheap) & present);
     }
 }
 

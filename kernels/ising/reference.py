@@ -29,8 +29,12 @@ def half_sweep(half: LaunchRequest) -> None:
         kind = torch.stack([each * spins * half.satisfied > 0 for each in neighbours]).sum(0)
     certain = torch.full((lattices, 3), 1 << 32, device=spins.device)
     table = torch.cat((certain, half.thresholds), 1) if classes == 2 else half.thresholds
-    threshold = table.gather(1, kind.view(lattices, -1)).view_as(kind)
+    of = (kind - 2).abs() if classes == 3 else kind
+    threshold = table.gather(1, of.view(lattices, -1)).view_as(kind)
     column = torch.arange(width, device=spins.device)
     mine = (torch.arange(height, device=spins.device)[:, None] + column) % 2 == half.colour
     numbers = draw_numbers(half).repeat_interleave(2, -1)  # site k of a row is in column 2 k or 2 k + 1
-    half.spins.copy_(pack_spins(torch.where(mine & (numbers < threshold), -spins, spins)))
+    flips = numbers < threshold
+    if classes == 3:
+        flips = flips ^ (kind <= 2)
+    half.spins.copy_(pack_spins(torch.where(mine & flips, -spins, spins)))

@@ -80,7 +80,7 @@ def half_sweep_kernel(
     flips = tl.zeros((BLOCK,), tl.uint32)
     if CLASSES == 2:
         flips = inverted(count[3] | count[4])
-    for kind in tl.static_range(CLASSES):
+    for kind in tl.static_range(0 if CLASSES == 3 else CLASSES):
         certain = tl.load(table + kind, mask=inside, other=0) >> 32
         flips = flips | (_class(count, own, kind, CLASSES) & bit_mask(certain))
     undecided = present & inverted(flips)
@@ -97,6 +97,8 @@ def half_sweep_kernel(
             flips, undecided = compare_bit(flips, undecided, threshold, drawn[i])
         part += 1
         undecided = tl.where(part < PARTS, undecided, 0)
+    if CLASSES == 3:  # the heat bath: spins with dE <= 0 flip unless the comparison says otherwise
+        flips = flips ^ (count[0] | count[1] | count[2])
     result = (own ^ (flips & present)).to(tl.int32, bitcast=True)
     tl.store(own_at, result, mask=inside)
 
@@ -106,8 +108,11 @@ def _class(count, own, KIND: tl.constexpr, CLASSES: tl.constexpr):
     """The spins of a class: see `acceptance.thresholds`."""
     if CLASSES == 2:
         return count[KIND + 3]
-    elif CLASSES == 5:
-        return count[KIND]
+    elif CLASSES == 3:
+        if KIND == 0:
+            return count[2]
+        else:
+            return count[2 - KIND] | count[2 + KIND]
     elif KIND < 5:
         return count[KIND] & inverted(own)
     else:

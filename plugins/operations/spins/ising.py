@@ -131,7 +131,12 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
                 drawn = random_words(word * 8 + part, inputs["seed"], inputs["first_sweep"] + sweep, STREAMS[colour])
                 for each in drawn.unbind(-1):
                     number = number << 1 | each >> site % 32 & 1
-            flips = (number.double() < (p * 2.0**32).round()) & ((row + column) % 2 == colour).to(device)
+            if rule == "heat_bath" and not inputs["field"]:
+                against = number.double() < (2.0**32 / (1 + torch.exp(exponent.abs()))).round()
+                flips = torch.where(change > 1e-9, against, ~against)
+            else:
+                flips = number.double() < (p * 2.0**32).round()
+            flips &= ((row + column) % 2 == colour).to(device)
             spins = torch.where(flips, -spins, spins)
     return {"advanced": Expected(pack_spins(spins).double())}
 

@@ -99,9 +99,13 @@ def test_thresholds_are_the_probabilities_of_a_flip():
     metropolis = thresholds(beta, -2.0, 0.0, "metropolis").tolist()
     assert metropolis == [[CERTAIN] * 2, [round(math.exp(-x) * CERTAIN) for x in (4, 8)], [0, 0]]
     heat_bath = thresholds(beta, 1.0, 0.0, "heat_bath")
-    assert heat_bath[0].tolist() == [CERTAIN // 2] * 5
-    assert heat_bath[2].tolist() == [CERTAIN, CERTAIN, CERTAIN // 2, 0, 0]
-    assert (heat_bath + heat_bath.flip(1) == CERTAIN).all()  # of a flip and its reverse
+    assert heat_bath.tolist() == [
+        [CERTAIN // 2] * 3,
+        [round(CERTAIN / (1 + math.exp(x))) for x in (0, 2, 4)],
+        [CERTAIN // 2, 0, 0],
+    ]
+    field = thresholds(beta, 1.0, 0.3, "heat_bath")
+    assert (field[:, :5] + field[:, 5:] == CERTAIN).all()  # of a flip and its reverse
 
 
 @pytest.mark.parametrize("beta", [0.05, 0.2, CRITICAL_BETA, 0.6, 1.5])

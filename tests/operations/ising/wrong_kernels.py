@@ -7,7 +7,7 @@ import torch
 from boltzbench.harness import Inputs, Launch, Status, Tensors
 from boltzbench.kernels import ising
 from boltzbench.kernels.ising import reference as ising_reference
-from boltzbench.kernels.ising.acceptance import CERTAIN, thresholds
+from boltzbench.kernels.ising.acceptance import thresholds
 from boltzbench.kernels.ising.request import LaunchRequest
 from support.wrong_kernels import WrongKernel, mutants, shipped, spoiled
 from torch import Tensor
@@ -59,7 +59,8 @@ def always_flips_where_it_costs_nothing(inputs: Inputs, outputs: Tensors) -> Lau
 
     def certain_at_no_cost(beta: Tensor, coupling: float, field: float, rule: str) -> Tensor:
         table = thresholds(beta, coupling, field, rule)
-        return torch.where(table == CERTAIN // 2, CERTAIN, table)
+        table[:, 0] = 0  # the class of dE = 0: the spins that flip unless their number is less
+        return table
 
     def launch() -> Tensors:
         with mock.patch.object(ising, "thresholds", certain_at_no_cost):
@@ -100,7 +101,10 @@ WRONG_KERNELS = (
         ("ising.cu", "settings.first_lattice + lattice", "lattice", ISING),
         ("ising.cu", "settings.step + sweep", "settings.step", TINY),
         ("ising.cu", "count[i] & ~own", "count[i]", FIELD),
+        ("ising.cu", "(flips ^ cheap)", "flips", ISING),
+        ("ising.cu", "kind[CLASSES - 1] = ~(ones | twos)", "kind[CLASSES - 1] = fours", ISING),
         ("triton_kernels.py", "last_bits - 1, 31)", "31, 31)", ISING),
+        ("triton_kernels.py", "(count[0] | count[1] | count[2])", "(count[0] | count[1])", ISING),
         ("triton_kernels.py", "31 - 4 * part - i", "31 - i", LARGE_LATTICE),
         ("triton_kernels.py", "EVEN_SITES + colour", "EVEN_SITES", ISING),
     ),
