@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.derivatives import not_differentiable
 from ..common.dispatch import require_tensor
 from ..ising import energy, ising_sweeps, unpack_spins
 from ..machines.rbm_checks import WEIGHT_DTYPES, require_bias
@@ -56,6 +57,7 @@ class LogPartitionEstimate(NamedTuple):
         )
 
 
+@not_differentiable
 def annealed_importance_sampling(
     weights: Tensor,
     visible_bias: Tensor,
@@ -97,6 +99,8 @@ def annealed_importance_sampling(
 
     Free energies are float32; float64 sums add their differences. The initial states draw step 0 of the stream for
     visible units, and sweep ``t`` draws step ``1 + t``, as in `boltzbench.kernels.rbm_gibbs`.
+
+    The result has no derivative, on any backend: ``log_weights`` is detached.
     """
     betas = _require_schedule(schedule)
     if chains < 2:

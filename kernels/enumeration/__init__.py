@@ -10,9 +10,11 @@ import math
 import torch
 from torch import Tensor
 
-from ..common.dispatch import backend_module, choose_backend, require_tensor, running_on
+from ..common.derivatives import any_true, gradient_by_formula, needs_formula
+from ..common.dispatch import NO_GRAPH, backend_module, choose_backend, require_tensor, running_on
 from ..machines.rbm_checks import require_bias, require_values
 from ..machines.spins_and_units import require_bonds
+from . import reference
 
 __all__ = ["MOST_UNITS", "log_partition", "rbm_log_partition"]
 
@@ -27,7 +29,7 @@ def rbm_log_partition(
     weights: Tensor,
     visible_bias: Tensor,
     hidden_bias: Tensor,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     *,
     force: bool = False,
     check_values: bool = True,
@@ -41,7 +43,7 @@ def rbm_log_partition(
     Args:
         weights: (visible units, hidden units), float64, float32, float16 or bfloat16; any strides.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
-        beta: the inverse temperature, finite and not negative.
+        beta: the inverse temperature, finite and not negative: a number, or a float tensor of no dimensions.
         force: enumerate more than 40 units.
         check_values: check that parameters are finite and not too large. On a GPU this waits for the device. Without
             the check the result is NaN for such parameters.
@@ -57,31 +59,37 @@ def rbm_log_partition(
             ``force``, ``backend`` is unknown or cannot run here, or parameters are too large for ``triton`` and
             ``cupy``. They are too large if, for half of the smaller layer's units, the magnitudes of the weights to one
             unit, or of the biases, add up to more than 80 / beta.
+
+    The gradients are ``beta <v_i h_j>``, ``beta <v_i>`` and ``beta <h_j>``, means under ``p(v, h)``.
+    Derivatives with respect to ``weights``, biases and a tensor ``beta`` are the same on every backend:
+
+    | | |
+    |---|---|
+    | reverse mode (``backward``, ``autograd.grad``) | yes, by a second enumeration, in torch and float64 |
+    | twice and more (``create_graph=True``) | yes, by the formula in torch, which stores all states |
+    | forward mode (``jvp``, ``jacfwd``, ``forward_ad``) | yes, by the formula in torch |
+    | ``torch.func`` (``grad``, ``vmap``, ``jacrev``, ``hessian``) | yes, likewise |
+    | ``torch.compile`` | yes, in one graph with ``check_values=False``; not twice, which torch refuses |
     """
     require_tensor("weights", weights, DTYPES, None)
     if weights.ndim != 2:
         raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
     require_bias("visible_bias", visible_bias, weights.shape[0], weights)
     require_bias("hidden_bias", hidden_bias, weights.shape[1], weights)
-    _require_beta(beta)
+    _require_beta(beta, weights.device, check_values)
     _require_few(min(weights.shape), max(weights.shape), force)
-    chosen = choose_backend(backend, weights.device)
     w, b, c = (beta * part.double() for part in (weights, visible_bias, hidden_bias))
     if w.shape[0] > w.shape[1]:
         w, b, c = w.t(), c, b
     if check_values:
         require_values({}, {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}, {})
-    with running_on(weights.device):
-        found: Tensor = backend_module(chosen, __name__).product_sum(w.contiguous(), b, c)
-    if check_values:
-        _require_number(found)
-    return found
+    return _log_sum(w, b, c, backend, check_values)
 
 
 def log_partition(
     weights: Tensor,
     biases: Tensor,
-    beta: float = 1.0,
+    beta: float | Tensor = 1.0,
     *,
     force: bool = False,
     check_values: bool = True,
@@ -106,25 +114,37 @@ def log_partition(
         ValueError: as for `rbm_log_partition`, or ``weights`` is not symmetric with 0 on the diagonal. Parameters are
             too large for ``triton`` and ``cupy`` if the energies of the first 16 units, in the field of the others,
             can spread over more than 600 / beta.
+
+    The gradients are ``beta <x_i x_j> / 2`` and ``beta <x_i>``: each of ``W_ij`` and ``W_ji`` counts on its own.
+    Derivatives with respect to ``weights``, biases and a tensor ``beta`` are the same on every backend:
+
+    | | |
+    |---|---|
+    | reverse mode (``backward``, ``autograd.grad``) | yes, by a second enumeration, in torch and float64 |
+    | twice and more (``create_graph=True``) | yes, by the formula in torch, which stores all states |
+    | forward mode (``jvp``, ``jacfwd``, ``forward_ad``) | yes, by the formula in torch |
+    | ``torch.func`` (``grad``, ``vmap``, ``jacrev``, ``hessian``) | yes, likewise |
+    | ``torch.compile`` | yes, in one graph with ``check_values=False``; not twice, which torch refuses |
     """
     require_tensor("weights", weights, DTYPES, None)
     require_tensor("biases", biases, (weights.dtype,), weights.device)
     require_bonds("weights", weights, "biases", biases, check_values=check_values)
-    _require_beta(beta)
+    _require_beta(beta, weights.device, check_values)
     _require_few(len(weights), 1, force)
-    chosen = choose_backend(backend, weights.device)
     w, b = beta * weights.double(), beta * biases.double()
     if check_values:
         require_values({}, {"weights": weights, "biases": biases}, {})
-    with running_on(weights.device):
-        found: Tensor = backend_module(chosen, __name__).machine_sum(w.contiguous(), b.contiguous())
-    if check_values:
-        _require_number(found)
-    return found
+    return _log_sum(w, b, None, backend, check_values)
 
 
-def _require_beta(beta: float) -> None:
-    if not (math.isfinite(beta) and beta >= 0):
+def _require_beta(beta: float | Tensor, device: torch.device, check_values: bool) -> None:
+    if isinstance(beta, Tensor):
+        require_tensor("beta", beta, DTYPES, device)
+        if beta.dim():
+            raise ValueError(f"beta must be a number or a tensor of no dimensions, got shape {tuple(beta.shape)}")
+        if check_values and any_true(~(torch.isfinite(beta) & (beta >= 0))):
+            raise ValueError(f"beta must be finite and not negative, got {beta}")
+    elif not (math.isfinite(beta) and beta >= 0):
         raise ValueError(f"beta must be finite and not negative, got {beta}")
 
 
@@ -138,7 +158,67 @@ def _require_few(units: int, factors: int, force: bool) -> None:
 
 
 def _require_number(found: Tensor) -> None:
-    if bool(found.isnan()):
+    if any_true(found.isnan()):
         raise ValueError(
             "weights and biases, times beta, are too large for the exponents of this backend: use backend='torch'"
         )
+
+
+def _log_sum(w: Tensor, b: Tensor, c: Tensor | None, backend: str, check_values: bool) -> Tensor:
+    if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
+        backend = choose_backend(backend, w.device)
+    if needs_formula(w, b, *([] if c is None else [c])):
+        return _formula(w, b, c)
+    found: Tensor = _forward_op(w, b, c, backend)
+    if check_values:
+        _require_number(found)
+    return found
+
+
+def _formula(w: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
+    return reference.machine_sum(w, b) if c is None else reference.product_sum(w, b, c)
+
+
+# The operators that torch.compile and autograd see. Without ``c`` they enumerate a machine with any couplings.
+
+
+@torch.library.custom_op("boltzbench::enumeration", mutates_args=(), tags=NO_GRAPH)
+def _forward_op(w: Tensor, b: Tensor, c: Tensor | None, backend: str) -> Tensor:
+    kernels = backend_module(choose_backend(backend, w.device), __name__)
+    with running_on(w.device):
+        found: Tensor = (
+            kernels.machine_sum(w.contiguous(), b.contiguous())
+            if c is None
+            else kernels.product_sum(w.contiguous(), b, c)
+        )
+    return found
+
+
+@_forward_op.register_fake
+def _(w, b, c, backend):  # type: ignore[no-untyped-def]
+    return w.new_empty(())
+
+
+@torch.library.custom_op("boltzbench::enumeration_backward", mutates_args=())
+def _backward_op(w: Tensor, b: Tensor, c: Tensor | None, log_z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return reference.gradient(w, b, c, log_z)
+
+
+@_backward_op.register_fake
+def _(w, b, c, log_z):  # type: ignore[no-untyped-def]
+    return w.new_empty(w.shape), w.new_empty(b.shape), w.new_empty(0 if c is None else c.shape)
+
+
+def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # torch's own context object
+    ctx.save_for_backward(*inputs[:3], output)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]  # torch's own context object
+    *inputs, log_z = ctx.saved_tensors
+    if torch.is_grad_enabled():  # the gradient is to be differentiated
+        return *gradient_by_formula(_formula, grad, inputs), None
+    of_w, of_b, of_c = (grad * part for part in _backward_op(*inputs, log_z))
+    return of_w, of_b, None if inputs[2] is None else of_c, None
+
+
+_forward_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..common.derivatives import gradient_by_formula, needs_formula, not_differentiable, values_of
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -19,6 +20,7 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
+from ..rows import formulas
 from ..rows.checks import DTYPES, accumulation_dtype, reduced_shape
 from . import reference
 
@@ -72,6 +74,16 @@ def generalised_cross_entropy(
 
     The gradient is ``dL/dz_i = p_y**q (p_i - delta_iy)``.
 
+    Derivatives, the same on every backend:
+
+    | | |
+    |---|---|
+    | reverse mode (``backward``, ``autograd.grad``) | yes, on the backend |
+    | twice and more (``create_graph=True``) | yes, by the formula in torch |
+    | forward mode (``jvp``, ``jacfwd``, ``forward_ad``) | yes, by the formula in torch |
+    | ``torch.func`` (``grad``, ``vmap``, ``jacrev``, ``hessian``) | yes, by the formula in torch |
+    | ``torch.compile`` | yes; not twice, which torch refuses |
+
     A class with logit -inf has probability 0. If it is the label, or if all logits are -inf, the loss is ``1 / q`` (inf
     at q = 0). NaN gives NaN. A logit of +inf gives all other classes probability 0, and its own class NaN.
 
@@ -80,10 +92,16 @@ def generalised_cross_entropy(
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
-    _require_fitting(logits, labels, q)
+    dim = _require_fitting(logits, labels, q)
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, logits.device)
-    losses: Tensor = _forward_op(logits, labels, float(q), ignore_index, backend)[0]
+    losses: Tensor
+    if needs_formula(logits):
+        if not torch.compiler.is_compiling():  # under the compiler, a label out of range gives NaN
+            _require_labels_in_range(logits, values_of(labels), dim, ignore_index)
+        losses = formulas.generalised_cross_entropy(logits, labels, dim, _usable(q), ignore_index)
+    else:
+        losses = _forward_op(logits, labels, float(q), ignore_index, backend)[0]
     if reduction == "none":
         return losses
     return losses.sum() if reduction == "sum" else losses.sum() / (labels != ignore_index).sum()
@@ -108,6 +126,7 @@ class GeneralisedCrossEntropy(torch.nn.Module):
         return f"q={self.q}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
 
 
+@not_differentiable
 def generalised_cross_entropy_forward(
     logits: Tensor,
     labels: Tensor,
@@ -142,6 +161,7 @@ def generalised_cross_entropy_forward(
     return out
 
 
+@not_differentiable
 def generalised_cross_entropy_backward(
     grad: Tensor,
     logits: Tensor,
@@ -257,6 +277,12 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 def _backward(ctx, grad, _grad_lse):  # type: ignore[no-untyped-def]  # torch's own context object
     logits, labels, lse = ctx.saved_tensors
+    if torch.is_grad_enabled():  # the gradient is to be differentiated
+        dim, q = min(1, logits.dim() - 1), _usable(ctx.q)
+        slopes = gradient_by_formula(
+            lambda z: formulas.generalised_cross_entropy(z, labels, dim, q, ctx.ignore_index), grad, (logits,)
+        )
+        return *slopes, None, None, None, None
     slope = _backward_op(grad, logits, labels, lse, ctx.q, ctx.ignore_index, ctx.backend)
     return slope, None, None, None, None
 

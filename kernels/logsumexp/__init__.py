@@ -6,6 +6,7 @@
 import torch
 from torch import Tensor
 
+from ..common.derivatives import gradient_by_formula, needs_formula, not_differentiable, require_no_derivative_of_out
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -15,6 +16,7 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
+from ..rows import formulas
 from ..rows.checks import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
 from . import reference
 
@@ -51,6 +53,16 @@ def logsumexp(
         ValueError: ``beta`` is not finite, ``out`` does not fit, or ``backend`` is unknown or cannot run here.
 
     The gradient is ``dy/dx_i = beta exp(beta x_i - y)``, zero where every ``x_i`` is -inf.
+
+    Derivatives, the same on every backend:
+
+    | | |
+    |---|---|
+    | reverse mode (``backward``, ``autograd.grad``) | yes, on the backend |
+    | twice and more (``create_graph=True``) | yes, by the formula in torch |
+    | forward mode (``jvp``, ``jacfwd``, ``forward_ad``) | yes, by the formula in torch |
+    | ``torch.func`` (``grad``, ``vmap``, ``jacrev``, ``hessian``) | yes, by the formula in torch |
+    | ``torch.compile`` | yes; not twice, which torch refuses |
     """
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
@@ -58,11 +70,13 @@ def logsumexp(
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, x.device)
     if out is None:
+        if needs_formula(x):
+            result = formulas.logsumexp(x, dim, float(beta))
+            return result.unsqueeze(dim) if keepdim else result
         y: Tensor = _forward_op(x, dim, float(beta), backend)[0]
         return y.unsqueeze(dim) if keepdim else y
     require_tensor("out", out, (x.dtype,), x.device)
-    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
-        raise ValueError("out must be None when x or out requires a gradient")
+    require_no_derivative_of_out(x=x, out=out)
     shape = reduced_shape(x, dim)
     require_output("out", out, torch.Size((*shape[:dim], 1, *shape[dim:])) if keepdim else shape, {"x": x})
     _forward(x, dim, float(beta), backend, out.view(shape), None)
@@ -70,6 +84,7 @@ def logsumexp(
     return out
 
 
+@not_differentiable
 def logsumexp_backward(
     grad: Tensor,
     x: Tensor,
@@ -161,6 +176,8 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 def _backward(ctx, grad, _grad_exact):  # type: ignore[no-untyped-def]  # torch's own context object
     x, lse = ctx.saved_tensors
+    if torch.is_grad_enabled():  # the gradient is to be differentiated
+        return *gradient_by_formula(lambda x: formulas.logsumexp(x, ctx.dim, ctx.beta), grad, (x,)), None, None, None
     return _backward_op(grad, x, lse, ctx.dim, ctx.beta, ctx.backend), None, None, None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..common.derivatives import values_of
 from ..common.dispatch import require_tensor
 
 
@@ -54,6 +55,9 @@ def require_no_fault(faults: Mapping[str, Tensor]) -> None:
 
     All values come in one transfer, because each transfer from a GPU waits for it.
     """
-    for message, fault in zip(faults, torch.stack(list(faults.values())).tolist(), strict=True):
+    values = list(faults.values())
+    if torch._C._are_functorch_transforms_active():  # where vmap is, each fault has a value for each element of a batch
+        values = [values_of(fault).any() for fault in values]
+    for message, fault in zip(faults, torch.stack(values).tolist(), strict=True):
         if fault:
             raise ValueError(message)

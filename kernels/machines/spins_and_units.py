@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.derivatives import any_true
+
 
 class SpinMachine(NamedTuple):
     """Couplings (n, n), symmetric, diagonal 0; fields (n,). The units' energy is this energy plus ``constant``."""
@@ -80,9 +82,9 @@ def require_bonds(name: str, matrix: Tensor, vector_name: str, vector: Tensor, *
     if not check_values:
         return
     for argument, values in ((name, matrix), (vector_name, vector)):
-        if not bool(torch.isfinite(values).all()):
+        if any_true(~torch.isfinite(values)):
             raise ValueError(f"{argument} must be finite")
-    if bool(matrix.diagonal().any()):
+    if any_true(matrix.diagonal() != 0):
         raise ValueError(f"{name} must be 0 on the diagonal: a unit has no bond with itself")
-    if not torch.equal(matrix, matrix.t()):
+    if any_true(matrix != matrix.t()):
         raise ValueError(f"{name} must be symmetric")

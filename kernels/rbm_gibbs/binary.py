@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..common.derivatives import not_differentiable
 from ..common.dispatch import backend_module, choose_backend, require_tensor, running_on, unavailable
 from ..machines.chain_checks import beta_faults, require_beta, require_clamped, require_no_fault
 from ..philox import Stream
@@ -24,6 +25,7 @@ from .states import aligned_rows, has_aligned_rows, in_own_rows, padding_is_zero
 PLANS = ("auto", "resident", "cluster", "half_sweeps")
 
 
+@not_differentiable
 def gibbs(
     visible: Tensor,
     weights: Tensor | PreparedWeights,
@@ -96,6 +98,10 @@ def gibbs(
 
     Unit ``j`` of chain ``i`` in sweep ``t`` draws word ``j % 4`` of group ``(first_chain + i) * ceil(units / 4) +
     j // 4`` at step ``first_sweep + t`` of the stream for its layer, and is 1 if ``u < p``.
+
+    The result has no derivative, on any backend: it is detached, and the transforms of ``torch.func`` raise
+    NotImplementedError. For ``P(h = 1 | v)`` with a gradient, pass the states to
+    `boltzbench.kernels.rbm_gradient.hidden_probabilities`.
     """
     prepared = weights if isinstance(weights, PreparedWeights) else None
     matrix = prepared.source if prepared is not None else weights

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..common.derivatives import not_differentiable
 from ..common.dispatch import backend_module, choose_backend, require_tensor, running_on
 from ..machines.chain_checks import beta_faults, require_beta, require_clamped, require_no_fault
 from ..philox import Stream
@@ -22,6 +23,7 @@ from .half_sweeps import note_results, run_half_sweeps
 from .request import LaunchRequest
 
 
+@not_differentiable
 def gaussian_gibbs(
     visible: Tensor,
     weights: Tensor,
@@ -57,6 +59,8 @@ def gaussian_gibbs(
 
     Hidden units draw as in `gibbs`. Visible unit ``i`` of chain ``n`` in sweep ``t`` draws normal number
     ``i % 4`` of group ``(first_chain + n) * ceil(units / 4) + i // 4`` at step ``first_sweep + t`` of the same stream.
+
+    The result has no derivative, as that of `gibbs`.
     """
     require_tensor("visible", visible, (torch.float32,), None)
     parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias, "sigma": sigma}

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.derivatives import not_differentiable
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.rbm_checks import require_beta, require_bias, require_states, require_values, require_weights
 from .launches import Phase
@@ -21,6 +22,7 @@ class Gradient(NamedTuple):
     hidden_bias: Tensor
 
 
+@not_differentiable
 def log_likelihood_gradient(
     data: Tensor,
     model: Tensor,
@@ -61,6 +63,9 @@ def log_likelihood_gradient(
 
     Sums are float32, in an order that depends on shapes only: the same arguments give the same bits, and equal phases
     give a gradient of exactly 0.
+
+    The result has no derivative, on any backend: it is detached, and the transforms of ``torch.func`` raise
+    NotImplementedError.
 
     Source: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14 (2002).
     """

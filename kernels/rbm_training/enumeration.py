@@ -1,12 +1,15 @@
 """Exact log Z, likelihoods, statistics and gradients of small restricted Boltzmann machines, in float64.
 
-The functions enumerate the ``2**n`` states of the smaller layer in pieces and sum the other layer out.
+The functions enumerate the ``2**n`` states of the smaller layer in pieces and sum the other layer out. No result has a
+derivative. For log Z and likelihoods that autograd can differentiate, use `rbm_log_partition` and `free_energy`:
+``log p(v) = -beta F(v) - log Z``.
 """
 
 from typing import NamedTuple
 
 from torch import Tensor
 
+from ..common.derivatives import not_differentiable
 from ..enumeration import rbm_log_partition
 from ..machines.rbm_checks import require_beta
 from ..machines.states import states_in_pieces
@@ -43,6 +46,7 @@ def _small_first(machine: Machine) -> tuple[Machine, bool]:
     return Machine(wide.weights.t(), wide.hidden_bias, wide.visible_bias), True
 
 
+@not_differentiable
 def log_partition(machine: Machine, beta: float = 1.0) -> float:
     """``log Z = log sum_v exp(-beta F(v))``, as a number in nats.
 
@@ -53,11 +57,13 @@ def log_partition(machine: Machine, beta: float = 1.0) -> float:
     return float(rbm_log_partition(*turned, beta, check_values=False, backend="torch"))
 
 
+@not_differentiable
 def log_likelihood(machine: Machine, data: Tensor, beta: float = 1.0) -> float:
     """The mean of ``log p(v)`` over the images ``data``, uint8 (images, visible units); in nats."""
     return float(-beta * free_energy_reference(data, *machine.double(), beta).mean()) - log_partition(machine, beta)
 
 
+@not_differentiable
 def model_statistics(machine: Machine, beta: float = 1.0) -> Gradient:
     """``<v h>``, ``<v>`` and ``<h>`` under ``p(v, h)``; float64."""
     turned, is_turned = _small_first(machine)
@@ -74,6 +80,7 @@ def model_statistics(machine: Machine, beta: float = 1.0) -> Gradient:
     return Gradient(both.t(), means[1], means[0]) if is_turned else Gradient(both, *means)
 
 
+@not_differentiable
 def exact_gradient(machine: Machine, data: Tensor, beta: float = 1.0) -> Gradient:
     """The gradient of `log_likelihood` divided by beta; float64."""
     require_beta(float(beta), data)

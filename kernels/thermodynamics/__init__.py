@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.derivatives import needs_formula
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..rows.checks import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
 from . import reference
@@ -82,8 +83,8 @@ def thermodynamics(
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
     require_finite_beta(beta)
-    if torch.is_grad_enabled() and x.requires_grad:
-        raise ValueError("x must not require a gradient: thermodynamics has none; pass x.detach()")
+    if (torch.is_grad_enabled() and x.requires_grad) or needs_formula(x):
+        raise ValueError("x must not require a gradient or have a tangent: thermodynamics has none; pass x.detach()")
     chosen = choose_backend(backend, x.device)
     shape, dtype = reduced_shape(x, dim), accumulation_dtype(x.dtype)
     if out is None:

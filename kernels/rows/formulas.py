@@ -1,0 +1,32 @@
+"""The functions of rows as formulas in torch that autograd, forward mode and ``torch.func`` differentiate any number of
+times. A row without weight or with an ignored label has derivatives 0, where torch's own functions give NaN."""
+
+import torch
+from torch import Tensor
+
+from .checks import accumulation_dtype
+
+
+def logsumexp(x: Tensor, dim: int, beta: float) -> Tensor:
+    """``log sum_i exp(beta x_i)`` over ``dim``, in ``x``'s dtype; 16-bit inputs are computed in float32."""
+    if not x.shape[dim]:
+        return x.sum(dim) - torch.inf
+    wide = beta * x.to(accumulation_dtype(x.dtype))
+    empty = (wide == -torch.inf).all(dim, keepdim=True)
+    result = torch.logsumexp(torch.where(empty, 0.0, wide), dim)
+    return torch.where(empty.squeeze(dim), -torch.inf, result).to(x.dtype)
+
+
+def generalised_cross_entropy(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int) -> Tensor:
+    """``(1 - p_y**q) / q`` over ``dim``, ``-log p_y`` at ``q = 0``, in the precision of accumulation."""
+    wide = logits.to(accumulation_dtype(logits.dtype))
+    ignored, label = labels == ignore_index, labels.unsqueeze(dim)
+    if not logits.shape[dim]:
+        return wide.sum(dim)
+    empty = (wide == -torch.inf).all(dim)
+    log_p = torch.log_softmax(torch.where((ignored | empty).unsqueeze(dim), 0.0, wide), dim)
+    known = (labels >= 0) & (labels < logits.shape[dim])
+    chosen = log_p.gather(dim, label.clamp(0, logits.shape[dim] - 1)).squeeze(dim)
+    chosen = torch.where(known, torch.where(empty, -torch.inf, chosen), torch.nan)
+    loss = -torch.expm1(q * chosen) / q if q else -chosen
+    return torch.where(ignored, 0.0, loss)
