@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.derivatives import not_differentiable
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..philox import check_counter
 from ..schedules import require_schedule
@@ -29,6 +30,7 @@ class AnnealedWalkers(NamedTuple):
     passages: Tensor | None
 
 
+@not_differentiable
 def annealed_langevin(
     x: Tensor,
     temperatures: Tensor,
@@ -66,6 +68,9 @@ def annealed_langevin(
 
     Walker ``i`` takes normal ``i % 4`` of group ``i // 4`` of the stream ``WALKERS`` at step ``first_step + t``. On one
     backend, splitting walkers or steps over calls changes no bit. Walks on different backends differ by rounding.
+
+    The result has no derivative, on any backend: it is detached, and the transforms of ``torch.func`` raise
+    NotImplementedError.
     """
     require_tensor("x", x, (torch.float32,), None)
     if x.ndim != 1:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from boltzbench import kernels
 from boltzbench.kernels.ais import annealed_importance_sampling
+from boltzbench.kernels.annealed_langevin import annealed_langevin
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.generalised_cross_entropy import (
@@ -442,7 +443,11 @@ RULES = ("test_schema", "test_autograd_registration", "test_faketensor", "test_a
 WEIGHTS, VISIBLE_BIAS, HIDDEN_BIAS = machine(5, 3, torch.float32)
 LOGITS = numbers(4, 5, dtype=torch.float32)
 ROW = numbers(4, dtype=torch.float32)
+TEMPERATURES = torch.full((3,), 0.5, dtype=torch.float64)
 CONSTANTS = {
+    "annealed_langevin": lambda w, **options: (
+        annealed_langevin(w[:, 0].contiguous(), TEMPERATURES, 0.01, seed=0, **options).x
+    ),
     "gibbs": lambda w, **options: (
         gibbs(
             VISIBLE, w, VISIBLE_BIAS, HIDDEN_BIAS, 2, seed=0, return_hidden_probability=True, **options
