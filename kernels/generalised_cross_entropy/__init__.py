@@ -276,14 +276,14 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 
 def _backward(ctx, grad, _grad_lse):  # type: ignore[no-untyped-def]  # torch's own context object
-    logits, labels, lse = ctx.saved_tensors
     if torch.is_grad_enabled():  # the gradient is to be differentiated
+        logits, labels = ctx.saved_tensors[:2]
         dim, q = min(1, logits.dim() - 1), _usable(ctx.q)
         slopes = gradient_by_formula(
             lambda z: formulas.generalised_cross_entropy(z, labels, dim, q, ctx.ignore_index), grad, (logits,)
         )
         return *slopes, None, None, None, None
-    slope = _backward_op(grad, logits, labels, lse, ctx.q, ctx.ignore_index, ctx.backend)
+    slope = _backward_op(grad, *ctx.saved_tensors, ctx.q, ctx.ignore_index, ctx.backend)
     return slope, None, None, None, None
 
 

@@ -175,10 +175,10 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 
 def _backward(ctx, grad, _grad_exact):  # type: ignore[no-untyped-def]  # torch's own context object
-    x, lse = ctx.saved_tensors
     if torch.is_grad_enabled():  # the gradient is to be differentiated
-        return *gradient_by_formula(lambda x: formulas.logsumexp(x, ctx.dim, ctx.beta), grad, (x,)), None, None, None
-    return _backward_op(grad, x, lse, ctx.dim, ctx.beta, ctx.backend), None, None, None
+        inputs = ctx.saved_tensors[:1]
+        return *gradient_by_formula(lambda x: formulas.logsumexp(x, ctx.dim, ctx.beta), grad, inputs), None, None, None
+    return _backward_op(grad, *ctx.saved_tensors, ctx.dim, ctx.beta, ctx.backend), None, None, None
 
 
 _forward_op.register_autograd(_backward, setup_context=_save_for_backward)
