@@ -22,12 +22,12 @@ ENOUGH = 1000
 
 
 def rehearsed(operation: Operation) -> list[Case]:
-    """For each scenario and dtype that is timed, its smallest case of `ENOUGH`; a check case if one is smaller."""
+    """For each scenario and dtype that is timed, the smallest check case or smoke-sized bench case of `ENOUGH`."""
     timed = {(case.scenario, case.dtype) for case in operation.cases if case.purpose != "check"}
     chosen: dict[tuple[str, str], tuple[tuple[bool, int], Case]] = {}
     for case in operation.cases:
         key, size = (case.scenario, case.dtype), math.prod(case.sizes.values())
-        if key in timed and size and (case.purpose == "check" or case.preset == "smoke"):
+        if key in timed and size and case.purpose != "real" and case.preset == "smoke":
             rank = (size < ENOUGH, size if size >= ENOUGH else -size), case
             chosen[key] = min(chosen.get(key, rank), rank, key=lambda each: each[0])
     return [case for _, case in chosen.values()]
