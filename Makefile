@@ -22,9 +22,11 @@ help:
 
 install: .venv/.installed
 
+# A kernel that fails its check does not keep the others from being timed; Ctrl-C (130) ends both.
 bench: .venv/.installed
-	.venv/bin/boltzbench check
-	.venv/bin/boltzbench bench $(if $(PRESET),--preset $(PRESET)) $(ARGS)
+	.venv/bin/boltzbench check; checked=$$?; \
+	test $$checked -ne 130 || exit 130; \
+	.venv/bin/boltzbench bench $(if $(PRESET),--preset $(PRESET)) $(ARGS) && exit $$checked
 
 # One thread each: the workers have the cores.
 test: .venv/.installed

@@ -49,7 +49,6 @@ _MAX_GRID = (2**31 - 1, 65535, 65535)
 _MAX_BLOCK = (1024, 1024, 64)
 _MAX_THREADS = 1024
 _MAX_SHARED_BYTES = 227 * 1024
-_STATIC_LIMIT_BYTES = 48 * 1024  # a launch with more dynamic shared memory must request it
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class CudaModule:
         self.kernels = tuple(kernels)
         self._lock = threading.Lock()
         self._emulated: emulator.EmulatedModule | None = None
-        self._loaded: dict[tuple[int, str], Any] = {}  # CuPy RawKernel by device and kernel
+        self._loaded: dict[tuple[int, str], tuple[Any, int]] = {}  # by device and kernel
 
     @functools.cached_property
     def source_hash(self) -> str:
@@ -119,8 +118,9 @@ class CudaModule:
         Python int as long long, a Python float as double, a NumPy scalar as its own type, and a ctypes.Structure by
         value. `shared_bytes` is dynamic shared memory per block.
 
-        Raises ValueError (a tensor on another device, a grid or block beyond CUDA's limits, an int beyond 64 bits),
-        TypeError (a bool, or a type not listed above), CudaCompileError, and on the CPU EmulatorError.
+        Raises ValueError (a tensor on another device, a grid, block or `shared_bytes` beyond the limits of CUDA or of
+        the device, an int beyond 64 bits), TypeError (a bool, or a type not listed above), CudaCompileError, and on the
+        CPU EmulatorError.
         """
         if kernel not in self.kernels:
             raise ValueError(f"{self.source.name} was loaded with the kernels {list(self.kernels)}, not {kernel!r}")
@@ -187,23 +187,32 @@ class CudaModule:
     ) -> None:
         values = [np.frombuffer(value, dtype=f"V{len(value)}") for value in args]  # CuPy passes these by value
         with torch.cuda.device(device):
-            function = self._load_cuda(kernel, device)
-            with self._lock:
-                if shared_bytes > _STATIC_LIMIT_BYTES and function.max_dynamic_shared_size_bytes < shared_bytes:
-                    function.max_dynamic_shared_size_bytes = shared_bytes
+            function, most_shared = self._load_cuda(kernel, device)
+            if shared_bytes > most_shared:
+                raise ValueError(
+                    f"shared_bytes is {shared_bytes}, beyond the {most_shared} bytes that {device} leaves to {kernel} "
+                    "after its static shared memory"
+                )
             with cupy_stream(device):
                 function(grid, block, values, shared_mem=shared_bytes)
 
-    def _load_cuda(self, kernel: str, device: torch.device) -> Any:
-        """CuPy's RawKernel on the current device."""
+    def _load_cuda(self, kernel: str, device: torch.device) -> tuple[Any, int]:
+        """CuPy's RawKernel on the current device, and the most dynamic shared memory that a block of it may have.
+
+        Static and dynamic memory together are limited to 48 KiB unless a kernel asks for more. Each kernel asks for the
+        most, once, which reserves nothing.
+        """
         import cupy
 
         with self._lock:
             key = (device.index, kernel)
             if key not in self._loaded:
                 cubin = self.cubin(arch_of(torch.cuda.get_device_capability(device)))
-                raw_module = cupy.RawModule(path=str(cubin.path))
-                self._loaded[key] = raw_module.get_function(cubin.names[kernel])
+                function = cupy.RawModule(path=str(cubin.path)).get_function(cubin.names[kernel])
+                properties: Any = torch.cuda.get_device_properties(device)
+                most_shared = int(properties.shared_memory_per_block_optin) - int(function.shared_size_bytes)
+                function.max_dynamic_shared_size_bytes = most_shared
+                self._loaded[key] = function, most_shared
             return self._loaded[key]
 
 

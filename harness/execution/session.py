@@ -18,7 +18,7 @@ INTERPRETED = "interpreted on the CPU: correctness only"
 
 BASELINES = ("torch", "torch_compile")
 INCREDIBLE = 10.0
-"""A figure this many times faster than the best baseline is suspicious."""
+"""A figure this many times faster than the best baseline is suspicious, unless it lies within a measured limit."""
 
 
 class Display(Protocol):
@@ -118,7 +118,8 @@ def _time_in_turns(
     names = {trial: trial.step.implementation.name for trial in measured}
     best = min((measured[trial].median for trial, name in names.items() if name in BASELINES), default=0.0)
     for trial, measurement in measured.items():
-        if names[trial] not in BASELINES and measurement.median * INCREDIBLE < best:
+        within_limit = measurement.roofline_share is not None and measurement.roofline_share <= 1
+        if names[trial] not in BASELINES and measurement.median * INCREDIBLE < best and not within_limit:
             words = f"{best / measurement.median:.0f} times as fast as the best of {' and '.join(BASELINES)}"
             measurement = replace(measurement, suspicions=(*measurement.suspicions, words))
         records[trial] = replace(records[trial], measurements=(*records[trial].measurements, measurement))

@@ -1,10 +1,12 @@
 """The environment of a run: its device, software and source."""
 
+import functools
 import importlib.metadata
 import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,10 @@ IDENTITY = (
 excluded, because each record has the hash of its own source."""
 
 
+TORCH_FOR_DRIVER = {12: "cu126", 13: "cu130"}
+"""The folder of download.pytorch.org with the torch that every driver for this major version of CUDA runs."""
+
+
 class UnknownDevice(UnknownName):
     """A device that this machine lacks. The message gives similar names or the driver's reason."""
 
@@ -32,10 +38,14 @@ class UnknownDevice(UnknownName):
 def resolve_device(text: str | None) -> torch.device:
     """The device named ``text``: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` or None is the first usable GPU, else the CPU.
 
-    A GPU has its index. Raises UnknownDevice.
+    A GPU has its index. If ``auto`` is the CPU although this machine has a GPU, a line on stderr says why, once in each
+    process. Raises UnknownDevice.
     """
     if text in (None, "auto"):
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        _report_unused_gpu()
+        return torch.device("cpu")
     if text == "cpu":
         return torch.device("cpu")
     match = re.fullmatch(r"cuda(?::(\d+))?", text or "")
@@ -59,6 +69,30 @@ def cuda_unusable() -> str | None:
     except (AssertionError, RuntimeError) as error:  # torch built without CUDA; no driver, no device, a version clash
         return " ".join(str(error).split())
     return "torch.cuda.is_available() is False, and the driver gives no reason"
+
+
+@functools.cache
+def _report_unused_gpu() -> None:
+    if (reason := unused_gpu()) is not None:
+        print(reason, file=sys.stderr)
+
+
+def unused_gpu() -> str | None:
+    """Why torch cannot use the GPU of this machine, with the command that helps. None if it can, if the driver finds
+    no GPU, or if CUDA_VISIBLE_DEVICES hides every GPU."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if hidden or torch.cuda.is_available() or "GPU " not in (_output_of("nvidia-smi", "-L") or ""):
+        return None
+    driver, built = _driver_cuda(), torch.version.cuda
+    sentence = "this machine has a GPU, but everything runs on the CPU:"
+    if driver is None or (built is not None and float(driver) >= int(float(built))):
+        return f"{sentence} {cuda_unusable()}"
+    needs = "is built without CUDA" if built is None else f"needs CUDA {built}"
+    command = "install a newer driver"
+    if folder := TORCH_FOR_DRIVER.get(int(float(driver))):
+        version, index = torch.__version__.split("+")[0], f"https://download.pytorch.org/whl/{folder}"
+        command = f"{sys.executable} -m pip install --force-reinstall torch=={version} --index-url {index}"
+    return f"{sentence} the driver supports CUDA {driver}, but torch {torch.__version__} {needs}. What helps: {command}"
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -131,14 +165,19 @@ def _driver_says(uuid: str) -> dict[str, Any]:
     query = "driver_version,clocks.max.sm,clocks.max.memory,power.limit"
     line = _output_of("nvidia-smi", f"--id={identifier}", f"--query-gpu={query}", "--format=csv,noheader,nounits") or ""
     driver, sm, memory, power = [part.strip() for part in line.split(",")] if line.count(",") == 3 else [""] * 4
-    cuda = re.search(r"CUDA Version\s*:\s*([\d.]+)", _output_of("nvidia-smi", "--version") or "")
     return {
         "driver": driver or None,
-        "driver_cuda": cuda[1] if cuda else None,
+        "driver_cuda": _driver_cuda(),
         "max_sm_clock_mhz": _number(sm),
         "max_memory_clock_mhz": _number(memory),
         "power_limit_w": _number(power),
     }
+
+
+def _driver_cuda() -> str | None:
+    """The newest CUDA that the driver supports."""
+    found = re.search(r"CUDA Version\s*:\s*([\d.]+)", _output_of("nvidia-smi", "--version") or "")
+    return found[1] if found else None
 
 
 def _number(text: str) -> float | None:

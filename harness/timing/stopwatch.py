@@ -93,7 +93,8 @@ class Stopwatch:
     ``cold``: the clock flushes the caches before each sample. ``hot``: it does not, and each block begins with an
     untimed launch. If a kernel is too short for one pair of events, a sample consists of many launches, each on its own
     memory: as a CUDA graph, or queued if it cannot be captured. On the same memory, resetting a state between the
-    launches would be timed. In hot mode all the memory fits in the L2 cache together.
+    launches would be timed. In hot mode all the memory fits in the L2 cache together. A graph is captured again
+    whenever input values are written, because it does not run the Python that prepares weights.
     """
 
     def __init__(
@@ -215,10 +216,29 @@ class Stopwatch:
         with _failed_while_timed():
             while audit.sets < wanted and clock.now() - begin < self._protocol.longest_warm_up_seconds:
                 audit.add_set()
-            self._sample(1)
-            if (replay := clock.capture(audit.launch)) and audit.writes_every_output(replay):
-                self._work.launch, self._method = replay, "graph"
+            self._capture()
         self._run_warm(0.0, self._protocol.longest_warm_up_seconds)
+
+    def _capture(self) -> None:
+        """Replay a graph from now on, if the launches can be captured.
+
+        An eager launch comes first: there an implementation prepares its weights again if they have changed. That is
+        Python, which a graph does not run.
+        """
+        self._work.launch, self._method = self._audit.launch, self._clock.method
+        self._sample(1)
+        if (replay := self._clock.capture(self._audit.launch)) and self._audit.writes_every_output(replay):
+            self._work.launch, self._method = replay, "graph"
+        self._audit.discard()
+
+    def _capture_again(self) -> None:
+        """Capture on the values just written. First, the old graph shows whether it reads any input."""
+        ignores_inputs = self._audit.ignores_inputs(self._work.launch)
+        self._capture()
+        if self._method != "graph":
+            self._work.remarks.add("the launch could be captured only at first: later samples were queued")
+        elif ignores_inputs():
+            self._work.remarks.add("the captured work reads no input: results may be cached by content")
 
     def _begin_block(self) -> Literal["new", "same"] | None:
         """Write new values; in the next block rewrite the same values; then leave them for some blocks.
@@ -232,12 +252,16 @@ class Stopwatch:
             return None
         if new > same:
             self._audit.rewrite_values()
+            if self._method == "graph":
+                self._capture()
             return "same"
         if new == self._protocol.most_values or self._blocks_to_wait:
             self._blocks_to_wait -= self._blocks_to_wait > 0
             return None
         self._blocks_to_wait = _random.randint(0, 1 if new < 2 else 40)
         self._audit.write_new_values()
+        if self._method == "graph":
+            self._capture_again()
         return "new"
 
     def _block_length(self) -> int:

@@ -6,11 +6,15 @@ without a usable GPU and compiles on one with a GPU. The interpreter checks corr
 overflow.
 """
 
+import functools
 import importlib.util
 import os
+import shutil
 import sys
+import sysconfig
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -51,7 +55,9 @@ def unavailable(device: torch.device) -> str | None:
     if not _INSTALLED:
         return "triton is not installed"
     if device.type == "cuda":
-        return "this process interprets Triton kernels, because TRITON_INTERPRET is set" if INTERPRETS else None
+        if INTERPRETS:
+            return "this process interprets Triton kernels, because TRITON_INTERPRET is set"
+        return missing_compiler("Triton", "C", "CC", ("clang", "gcc")) or missing_headers("Triton")
     if device.type == "cpu":
         return (
             None
@@ -59,3 +65,25 @@ def unavailable(device: torch.device) -> str | None:
             else "this process compiles Triton kernels for the GPU; start it with TRITON_INTERPRET=1 to interpret them"
         )
     return f"there are no Triton kernels for {device.type} tensors"
+
+
+@functools.cache
+def missing_compiler(user: str, language: str, variable: str, names: tuple[str, ...]) -> str | None:
+    """Why ``user`` finds no compiler of ``language``, or None: it takes the one that the environment ``variable``
+    names, or the first of ``names`` on the path."""
+    chosen = os.environ.get(variable)
+    if any(shutil.which(name) for name in ((chosen,) if chosen else names)):
+        return None
+    if chosen:
+        return f"{user} needs a {language} compiler, and {variable} names {chosen!r}, which does not exist"
+    return f"{user} needs a {language} compiler, and none is on the path: install {names[-1]}"
+
+
+@functools.cache
+def missing_headers(user: str) -> str | None:
+    """Why ``user`` cannot build an extension module for Python, with the package to install, or None."""
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian has no headers in the first
+    header = Path(sysconfig.get_paths(scheme)["include"], "Python.h")
+    if header.exists():
+        return None
+    return f"{user} needs Python's headers, and {header} does not exist: install python3-dev"

@@ -9,16 +9,13 @@ Compilation takes seconds, so only sizes that are timed are compiled.
 
 import importlib.util
 import math
-import os
-import shutil
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
+from boltzbench.kernels.common.triton_runtime import missing_compiler, missing_headers
 from boltzbench.kernels.generalised_cross_entropy import reference as cross_entropy_reference
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.philox import Stream, fractions, philox4x32, polar, uniforms
@@ -41,11 +38,9 @@ SMALLEST_BATCH = 64
 
 def unavailable(device: torch.device) -> str | None:
     """Why torch.compile does not work for ``device``, or None. Compiled GPU code needs a C++ compiler for launches."""
-    if not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
-        return "torch.compile needs a C++ compiler, and none is on the path: install g++"
-    header = Path(sysconfig.get_paths()["include"], "Python.h")
-    if not header.exists():
-        return f"torch.compile needs Python's headers, and {header} does not exist: install python3-dev"
+    user = "torch.compile"
+    if reason := missing_compiler(user, "C++", "CXX", ("clang++", "g++")) or missing_headers(user):
+        return reason
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "torch.compile needs Triton, which is not installed: install triton"
     return None

@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 import struct
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -274,26 +276,67 @@ def test_a_device_that_nvrtc_does_not_support():
 class RecordedKernel:
     """A stand-in for CuPy's RawKernel."""
 
-    max_dynamic_shared_size_bytes = 48 * 1024
+    shared_size_bytes = 4096
+    """Its static shared memory."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.asked: list[int] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "max_dynamic_shared_size_bytes":
+            self.asked.append(value)
+        else:
+            super().__setattr__(name, value)
 
     def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int) -> None:
         self.calls.append((grid, block, args, shared_mem))
 
 
-def test_cupy_gets_each_argument_as_one_value_of_its_size(basics, monkeypatch):
-    recorded = RecordedKernel()
-    monkeypatch.setattr(basics, "_load_cuda", lambda kernel, device: recorded)
+@pytest.fixture
+def recorded(monkeypatch):
+    """The kernel that CuPy loads from a file, for a device that lets a block have 227 KiB of shared memory."""
+    kernel = RecordedKernel()
+    cupy = SimpleNamespace(RawModule=lambda path: SimpleNamespace(get_function=lambda symbol: kernel))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(cuda_module, "cupy_stream", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(cuda_module, "arch_of", lambda capability: "sm_90a")
+    cubin = cuda_module.Cubin("sm_90a", b"", {"scalars": "scalars"}, Path("scalars.cubin"))
+    monkeypatch.setattr(CudaModule, "cubin", lambda module, arch: cubin)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    properties = SimpleNamespace(shared_memory_per_block_optin=227 * 1024)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    return kernel
+
+
+def launch_with_shared_memory(shared_bytes):
+    """Returns the packed arguments."""
+    module = CudaModule(CUDA_FILES / "basics.cu", ["scalars"])
     packed = [cuda_module._pack(i, a, "scalars", CPU)[1] for i, a in enumerate(scalar_arguments(torch.zeros(8)))]
-    basics._launch_cuda("scalars", (1, 1, 1), (1, 1, 1), packed, 48 * 1024, CUDA)
-    assert recorded.max_dynamic_shared_size_bytes == 48 * 1024
-    basics._launch_cuda("scalars", (1, 1, 1), (1, 1, 1), packed, 100 * 1024, CUDA)
-    assert recorded.max_dynamic_shared_size_bytes == 100 * 1024
-    _, _, values, shared_mem = recorded.calls[1]
+    for bytes_of_launch in shared_bytes:
+        module._launch_cuda("scalars", (1, 1, 1), (1, 1, 1), packed, bytes_of_launch, CUDA)
+    return packed
+
+
+def test_dynamic_shared_memory_leaves_room_for_static_and_is_asked_for_once(recorded):
+    """With 4 KiB of static memory, 45 KiB of dynamic memory are beyond the 48 KiB that a kernel has unasked."""
+    launch_with_shared_memory([0, 45 * 1024, 48 * 1024, 223 * 1024])
+    assert recorded.asked == [223 * 1024]
+    assert [shared_mem for *_, shared_mem in recorded.calls] == [0, 45 * 1024, 48 * 1024, 223 * 1024]
+
+
+def test_more_shared_memory_than_static_memory_leaves_is_refused(recorded):
+    with pytest.raises(
+        ValueError, match=r"shared_bytes is 228353, beyond the 228352 bytes that cuda leaves to scalars"
+    ):
+        launch_with_shared_memory([223 * 1024 + 1])
+    assert recorded.calls == []
+
+
+def test_cupy_gets_each_argument_as_one_value_of_its_size(recorded):
+    packed = launch_with_shared_memory([100 * 1024])
+    _, _, values, shared_mem = recorded.calls[0]
     assert shared_mem == 100 * 1024
     # CuPy passes a NumPy array of size one by value, of whatever dtype.
     assert all(isinstance(value, np.ndarray) and value.size == 1 for value in values)

@@ -7,6 +7,7 @@ import torch
 from boltzbench.harness import Case, Implementation, Status
 from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.kernels.common import triton_runtime
 from boltzbench.plugins.baselines import torch_compile
 from boltzbench.plugins.operations.langevin import sgld
 from boltzbench.plugins.operations.machines import rbm_free_energy, rbm_gibbs, rbm_gradient
@@ -108,7 +109,9 @@ def test_exceeding_the_recompile_limit_raises_instead_of_running_uncompiled(monk
 
 
 def test_missing_tools_are_named(monkeypatch):
-    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    for found in (triton_runtime.missing_compiler, triton_runtime.missing_headers):
+        monkeypatch.setattr(torch_compile, found.__name__, found.__wrapped__)  # without its cache
+    monkeypatch.setattr(sysconfig, "get_paths", lambda scheme: {"include": "/nowhere"})
     assert torch_compile.unavailable(CPU) == (
         "torch.compile needs Python's headers, and /nowhere/Python.h does not exist: install python3-dev"
     )

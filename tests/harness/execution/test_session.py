@@ -182,6 +182,25 @@ def test_a_measurement_gets_its_share_of_the_limit():
     assert record.measurements[0].limit == "copy"
 
 
+TOO_FAST = "11 times as fast as the best of torch and torch_compile"
+
+
+@pytest.mark.parametrize(
+    ("rates", "suspicions"),
+    [
+        ({"copy": 8192.0}, ()),  # 512 bytes in 0.09 s are 69 % of the limit
+        ({"copy": 5120.0}, ("111 % of the copy limit: above the roofline", TOO_FAST)),
+        ({"philox": 1.0}, (TOO_FAST,)),
+    ],
+    ids=["within", "above", "unknown"],
+)
+def test_ten_times_the_best_baseline_is_not_suspicious_within_a_measured_limit(rates, suspicions):
+    share = partial(with_share, rates=rates, cache_bytes=0)
+    _, records, _ = bench({"torch": {"seconds": 1.0}, "fast": {"seconds": 0.09}}, share=share)
+    (found,) = (record.measurements[0].suspicions for record in records if record.implementation == "fast")
+    assert found == suspicions
+
+
 def test_ten_times_the_best_baseline_is_suspicious():
     scripts = {
         "torch": {"seconds": 1.1},

@@ -1,6 +1,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,6 +104,76 @@ def test_a_driver_that_gives_no_reason(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     assert "the driver gives no reason" in cuda_unusable()
+
+
+@pytest.fixture
+def idle_gpu(no_gpu, tmp_path, monkeypatch):
+    """A machine with one GPU that torch 2.13.0 for CUDA 13.0 cannot use. Returns a function that sets the driver."""
+
+    def with_driver(cuda):
+        program = tmp_path / "nvidia-smi"
+        program.write_text(
+            "#!/bin/sh\n"
+            '[ "$1" = "-L" ] && echo "GPU 0: NVIDIA H200 (UUID: GPU-1234-abcd)"\n'
+            f'[ "$1" = "--version" ] && echo "CUDA Version        : {cuda}"\n'
+            "exit 0\n"
+        )
+        program.chmod(0o755)
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    environment._report_unused_gpu.cache_clear()
+    yield with_driver
+    environment._report_unused_gpu.cache_clear()
+
+
+UNUSED = "this machine has a GPU, but everything runs on the CPU: "
+
+
+def test_a_gpu_that_torch_cannot_use_is_reported_once(idle_gpu, capsys):
+    idle_gpu("12.8")
+    assert resolve_device("auto") == resolve_device(None) == CPU
+    words = (
+        "the driver supports CUDA 12.8, but torch 2.13.0+cu130 needs CUDA 13.0. What helps: "
+        f"{sys.executable} -m pip install --force-reinstall torch==2.13.0 "
+        "--index-url https://download.pytorch.org/whl/cu126"
+    )
+    assert capsys.readouterr().err == f"{UNUSED}{words}\n"
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "words"),
+    [
+        ("13.1", None, "torch 2.13.0+cu130 is built without CUDA. What helps: "),
+        ("11.4", "13.0", "needs CUDA 13.0. What helps: install a newer driver"),
+        ("13.0", "13.0", "Found no NVIDIA driver on your system. Please check."),
+        ("", "13.0", "Found no NVIDIA driver on your system. Please check."),
+    ],
+)
+def test_why_a_gpu_is_not_used(idle_gpu, monkeypatch, driver, built, words):
+    monkeypatch.setattr(torch.version, "cuda", built)
+    idle_gpu(driver)
+    found = environment.unused_gpu()
+    assert found.startswith(UNUSED)
+    assert words in found
+
+
+def test_a_gpu_that_is_hidden_or_used_is_not_reported(idle_gpu, monkeypatch):
+    idle_gpu("12.8")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert environment.unused_gpu() is None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert environment.unused_gpu() is not None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert environment.unused_gpu() is None
+
+
+def test_without_a_gpu_nothing_is_reported(no_gpu, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert environment.unused_gpu() is None
 
 
 def test_a_usable_gpu_has_no_reason_against_it(two_gpus):

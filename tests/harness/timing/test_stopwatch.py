@@ -5,17 +5,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, count, cycle, repeat
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from boltzbench.harness.api.operations import Inputs, Status, Tensors
+from boltzbench.harness.api.operations import Inputs, Operation, Status, Tensors
 from boltzbench.harness.api.records import DeviceState, Measurement
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import FailedWhileTimed
 from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch, TimingProtocol, at_plateau, median_noise
 from boltzbench.harness.timing.work import Work
+from support.replay import Recorder
 from support.small_operations import (
     CPU,
     KICK,
@@ -28,6 +29,8 @@ from support.small_operations import (
     scale_rightly,
     scale_with,
 )
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 SCALE = scale_with()
 SHORT = replace(STANDARD, warm_up_seconds=0.002, shortest_seconds=0.01, longest_seconds=0.05)
@@ -382,6 +385,74 @@ def test_what_cannot_be_captured_is_queued(graph: Callable[[Callable[[], object]
     assert (measurement.method, measurement.launches_per_sample) == ("host", 4)
     assert measurement.median == pytest.approx(2e-6)
     assert len(places) == 4
+
+
+def test_a_launch_that_can_be_captured_only_once_is_remarked() -> None:
+    graphs = chain([captured], repeat(lambda launch: None))
+    measurement, _ = time_in_fours(lambda launch: next(graphs)(launch))
+    assert measurement.method == "host"
+    assert measurement.suspicions == ("the launch could be captured only at first: later samples were queued",)
+
+
+def replayed(launch: Callable[[], object]) -> Callable[[], object]:
+    """As a GPU captures: what Python computes in the launch stays as it was."""
+    with Recorder() as recorder:
+        launch()
+    return recorder.replay
+
+
+def time_as_graph(
+    prepare: Callable[[Inputs, Tensors], Callable[[], Tensors]], operation: Operation = SCALE
+) -> Measurement:
+    protocol = replace(STANDARD, warm_up_seconds=0.0, longest_warm_up_seconds=0.1, most_samples=20, samples_per_block=2)
+    return measure(
+        operation, prepared_by(prepare), case(), CPU, protocol=protocol, clock=GraphClock(FakeTime(), replayed)
+    )
+
+
+def keeping(product: Callable[[Inputs], Tensor], launch_with: Callable[[Inputs, Tensor, Tensor], object]) -> Any:
+    """Prepares ``product`` in Python, again after the input was written to; launches work on it."""
+
+    def prepare(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
+        version, kept = inputs["x"]._version, product(inputs)
+
+        def launch() -> Tensors:
+            nonlocal version, kept
+            if version != inputs["x"]._version:
+                with _disable_current_modes():
+                    version, kept = inputs["x"]._version, product(inputs)
+            launch_with(inputs, kept, outputs["y"])
+            return outputs
+
+        return launch
+
+    return prepare
+
+
+def test_weights_that_python_prepares_again_reach_the_graph() -> None:
+    """y = 3 x as x + (2 x), with 2 x prepared."""
+    measurement = time_as_graph(
+        keeping(lambda inputs: 2 * inputs["x"], lambda inputs, twice, y: torch.add(inputs["x"], twice, out=y)),
+        scale_with(bound=1e-5),
+    )
+    assert (measurement.method, measurement.suspicions) == ("graph", ())
+
+
+def test_a_graph_of_results_that_python_computed_is_suspicious() -> None:
+    measurement = time_as_graph(
+        keeping(lambda inputs: inputs["x"] * inputs["factor"], lambda inputs, cached, y: y.copy_(cached))
+    )
+    assert measurement.method == "graph"
+    assert measurement.suspicions == ("the captured work reads no input: results may be cached by content",)
+
+
+def test_a_graph_of_a_pure_function_of_new_values_may_repeat_a_result() -> None:
+    """Where new values have the results of the old ones, a graph of the old ones may give them too."""
+    constant = scale_with(make_inputs=lambda case, device: {"x": torch.ones(5, 7), "factor": 3.0})
+    measurement = time_as_graph(
+        keeping(lambda inputs: inputs["x"], lambda inputs, x, y: torch.mul(x, 3, out=y)), constant
+    )
+    assert (measurement.method, measurement.suspicions) == ("graph", ())
 
 
 def test_a_long_launch_is_one_sample() -> None:
