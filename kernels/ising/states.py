@@ -49,8 +49,20 @@ def unpack_spins(words: Tensor, width: int) -> Tensor:
     return (2 * pairs - 1).view(lattices, height, width)
 
 
-def energy(spins: Tensor, coupling: float = 1.0, field: float = 0.0) -> Tensor:
-    """``E = -J sum s s' - h sum s`` over the bonds to the right and below: float64 (lattices,) of unpacked spins."""
+def energy(spins: Tensor, coupling: float = 1.0, field: float = 0.0, *, check_values: bool = True) -> Tensor:
+    """``E = -J sum s s' - h sum s`` over the bonds to the right and below: float64 (lattices,).
+
+    ``spins`` are unpacked: -1 or +1 of any signed dtype, (lattices, height, width). Packed words and units 0 and 1
+    raise ValueError, a dtype without -1 raises TypeError. ``check_values`` checks that all spins are -1 or +1; on a GPU
+    this waits for the device.
+    """
+    if spins.dtype in (torch.bool, torch.uint8):
+        raise TypeError(f"spins must be -1 or +1, which {spins.dtype} cannot hold; units s are the spins 2 s - 1")
+    if spins.ndim != 3:
+        packed = ": unpack words by unpack_spins" if spins.ndim == 4 and spins.dtype == torch.int32 else ""
+        raise ValueError(f"spins must have shape (lattices, height, width), got {tuple(spins.shape)}{packed}")
+    if check_values and not bool((spins.abs() == 1).all()):
+        raise ValueError("spins must be -1 or +1; units s of 0 and 1 are the spins 2 s - 1")
     s = spins.to(torch.int32)
     bonds = (s * (s.roll(-1, 1) + s.roll(-1, 2))).sum((1, 2))
     return -coupling * bonds.double() - field * s.sum((1, 2)).double()

@@ -96,4 +96,5 @@ class IsingReplicas:
             self.spins, self.width, self.sweeps, betas, coupling=self.coupling, field=self.field, rule=self.rule,
             seed=self.seed, first_sweep=1 + round_number * self.sweeps, first_lattice=self.first, backend=self.backend,
         )  # fmt: skip
-        return energy(unpack_spins(self.spins, self.width), self.coupling, self.field)
+        spins = unpack_spins(self.spins, self.width)
+        return energy(spins, self.coupling, self.field, check_values=False)

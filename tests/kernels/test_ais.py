@@ -1,12 +1,14 @@
 """Annealed importance sampling: unbiased for any schedule, and wrong samplers are detected."""
 
 import math
+import warnings
 from collections import Counter
 
 import pytest
 import torch
 from boltzbench.kernels import ais
 from boltzbench.kernels.ais import (
+    CollapsedWeights,
     LogPartitionEstimate,
     annealed_importance_sampling,
     ising_annealed_importance_sampling,
@@ -87,6 +89,48 @@ def test_ising_lattices(backend):
             4, 4, ladder(8, 0.3), lattices, coupling=coupling, field=field, seed=6, backend=backend
         )
         assert abs(z_of_mean(found, kaufman(4, 4, 0.3).log_z)) < CRITICAL  # the torus is bipartite
+
+
+def test_a_schedule_of_two_steps_warns_that_its_standard_error_is_too_small():
+    """The ordered states carry most of Z on this lattice, and independent spins hardly ever reach them."""
+    exact = kaufman(8, 8, 0.44).log_z
+    with pytest.warns(CollapsedWeights, match=r"1000 chains have an effective sample size of \d.*more distributions"):
+        short = [ising_annealed_importance_sampling(8, 8, ladder(2, 0.44), 1000, seed=seed) for seed in range(5)]
+    assert all(each.collapsed for each in short)
+    assert sorted((each.log_z - exact) / each.stderr for each in short)[2] < -4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        long = ising_annealed_importance_sampling(4, 4, ladder(20, 0.44), 1000, seed=0)
+    assert not long.collapsed
+    assert abs(long.log_z - kaufman(4, 4, 0.44).log_z) < CRITICAL * long.stderr
+
+
+@pytest.mark.parametrize(
+    ("weights", "collapsed"),
+    [
+        ([0.0] * 99 + [10.0] * 101, False),
+        ([-math.inf] * 800 + [0.0] * 100, False),
+        ([-math.inf] * 800 + [0.0] * 99, True),
+        ([-math.inf] * 100 + [0.0] * 99, True),
+        ([0.0, 0.0], False),
+        ([0.0, -50.0, -50.0], True),
+        ([0.0] * 1000 + [20.0], True),
+        ([-math.inf] * 10, True),
+        ([math.nan] * 10, True),
+    ],
+)
+def test_weights_have_collapsed_below_an_effective_sample_size_of_100_or_half_the_chains(weights, collapsed):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = LogPartitionEstimate.of(torch.tensor(weights, dtype=torch.float64))
+    assert found.collapsed is collapsed
+    assert [each.category for each in told] == [CollapsedWeights] * collapsed
+
+
+def test_the_warning_points_to_the_call():
+    with pytest.warns(CollapsedWeights) as told:
+        annealed_importance_sampling(*MACHINE, ladder(1), 100, seed=0)
+    assert told[0].filename == __file__
 
 
 def test_no_counter_is_used_twice_in_a_run(monkeypatch):

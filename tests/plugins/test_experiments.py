@@ -129,6 +129,11 @@ def test_partition_function(monkeypatch):
     assert len(outcome.tried) == 7
     measured = {each.claim: each.measured for each in outcome.findings.estimates}
     assert measured["log p of a held-out digit, AIS"] < 0 < measured["effective sample size, AIS, digits"] <= 200
+    assert measured["AIS runs with collapsed weights"] == 2  # 5 steps, and 20 on the torus: 200 chains are few
+    monkeypatch.setitem(partition_function.BUDGETS, "cpu", small._replace(steps=(1, 2, 20)))
+    coarse = conduct(experiment_of(partition_function), CPU, 1).findings.estimates[-1]
+    assert (coarse.claim, coarse.measured) == ("AIS runs with collapsed weights", 3)
+    monkeypatch.setitem(partition_function.BUDGETS, "cpu", small)
     right = partition_function.parallel_tempering
 
     def too_hot(replicas, betas, *given, **more):

@@ -223,3 +223,27 @@ def test_spins_and_units_have_the_same_conditional_probabilities():
     machine = units_of(couplings, fields)
     of_units = torch.sigmoid(machine.biases + (spins + 1) / 2 @ machine.weights)
     torch.testing.assert_close(of_units, torch.sigmoid(2 * (fields + spins @ couplings)), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        (pack_spins(torch.ones(3, 4, 4)), ValueError, r"spins must have shape .*: unpack words by unpack_spins"),
+        (torch.ones(4, 4), ValueError, "spins must have shape"),
+        (torch.randint(0, 2, (2, 4, 4)), ValueError, "spins must be -1 or \\+1; units s of 0 and 1"),
+        (torch.full((2, 4, 4), math.nan), ValueError, "spins must be -1 or"),
+        (torch.ones(2, 4, 4, dtype=torch.uint8), TypeError, "torch.uint8 cannot hold"),
+        (torch.ones(2, 4, 4, dtype=torch.bool), TypeError, "torch.bool cannot hold"),
+    ],
+)
+def test_the_energy_of_what_is_not_unpacked_spins_is_refused(given, error, words):
+    with pytest.raises(error, match=words):
+        energy(given)
+
+
+def test_the_energy_of_spins_of_every_signed_dtype():
+    spins = 2 * torch.randint(0, 2, (5, 3, 4), generator=torch.Generator().manual_seed(0)) - 1
+    for dtype in (torch.int8, torch.int32, torch.float16, torch.float64):
+        assert torch.equal(energy(spins.to(dtype)), energy(spins))
+    assert energy(spins[:0]).shape == (0,)
+    assert energy(torch.ones(1, 3, 4, dtype=torch.int8)).item() == -24
