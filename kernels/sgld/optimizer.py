@@ -72,7 +72,8 @@ class SGLD(torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if group["capturable"]:
-            group["step"] = torch.tensor(int(group["step"]), device=group["params"][0].device)
+            device = group["params"][0].device if group["params"] else None  # the default device: no kernel reads it
+            group["step"] = torch.tensor(int(group["step"]), device=device)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -106,13 +107,18 @@ class SGLD(torch.optim.Optimizer):
             sgld_update(parameters, gradients, step_size, temperature, **options)
 
     def _state(self, x: Tensor, name: str) -> Tensor:
-        """The square or the momentum of a parameter, created with its first gradient."""
+        """The square or the momentum of a parameter, created with its first gradient.
+
+        It follows a parameter that has changed its dtype or device since, as after ``model.double()``.
+        """
         state = self.state[x]
         if name not in state:
             assert x.grad is not None
             slope = x.grad.to(computing_dtype(x.dtype), memory_format=torch.contiguous_format, copy=True)
             state[name] = slope.square_() if name == "square" else slope.zero_()
         kept: Tensor = state[name]
+        if kept.device != x.device or kept.dtype != computing_dtype(x.dtype):
+            kept = state[name] = kept.to(x.device, computing_dtype(x.dtype))
         return kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -126,7 +132,8 @@ class SGLD(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue a saved run, bit for bit.
 
-        torch alone would round the state of a 16-bit parameter to 16 bits, and replace existing tensors.
+        torch alone would round the state of a 16-bit parameter to 16 bits, and replace existing tensors. A state of
+        another dtype is cast to that of the loading optimizer.
         """
         steps, kept = [group["step"] for group in self.param_groups], dict(self.state)
         super().load_state_dict(state_dict)
@@ -134,6 +141,7 @@ class SGLD(torch.optim.Optimizer):
             group["capturable"] = isinstance(step, Tensor)
             group["step"] = step.fill_(int(saved["step"])) if group["capturable"] else int(saved["step"])
             for x, index in zip(group["params"], saved["params"], strict=True):
+                dtype = computing_dtype(x.dtype)
                 for name, value in state_dict["state"].get(index, {}).items():
                     mine = kept.get(x, {}).get(name)
-                    self.state[x][name] = value.to(x.device, copy=True) if mine is None else mine.copy_(value)
+                    self.state[x][name] = value.to(x.device, dtype, copy=True) if mine is None else mine.copy_(value)

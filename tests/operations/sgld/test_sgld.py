@@ -10,6 +10,7 @@ from boltzbench.harness.api.operations import Implementation
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.cuda_module import CudaModule
 from boltzbench.kernels.sgld import SGLD, psgld_update, sghmc_update, sgld_update
+from boltzbench.kernels.sgld.optimizer import STATES
 from boltzbench.kernels.sgld.reference import computing_dtype, noise, rounded_stochastically, rounding_bits
 from boltzbench.plugins.operations.langevin import psgld, sghmc
 from boltzbench.plugins.support import langevin
@@ -698,3 +699,73 @@ def test_errors_name_the_number_of_the_optimizer(change):
         SGLD([torch.nn.Parameter(torch.zeros(2))], **({"lr": 0.1} | change))
     with pytest.raises(ValueError, match=f"^{next(iter(change))} must"):
         SGLD([{"params": [torch.nn.Parameter(torch.zeros(2))], **change}], lr=0.1)
+
+
+@pytest.mark.parametrize("method", STATES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_that_became_double_continues_in_float64(method, backend):
+    """As if the parameter and the state had been float64 of the same values."""
+
+    def step(optimizer, x):
+        x.grad = torch.linspace(-1, 1, 5).to(x.dtype)
+        optimizer.step()
+
+    model = torch.nn.Linear(5, 1, bias=False)
+    x = model.weight
+    x.data = torch.linspace(0, 1, 5)
+    optimizer = SGLD([x], 0.1, 0.0, method=method, backend=backend)
+    step(optimizer, x)
+    expected = torch.nn.Parameter(x.detach().double())
+    other = SGLD([expected], 0.1, 0.0, method=method, backend=backend)
+    other.load_state_dict(optimizer.state_dict())
+    model.double()
+    x.grad = None
+    step(optimizer, x)
+    step(other, expected)
+    assert x.dtype is torch.float64
+    assert torch.equal(x, expected)
+    for state in (optimizer.state[x], other.state[expected]):
+        assert all(value.dtype is torch.float64 for value in state.values())
+
+
+@pytest.mark.parametrize("method", ["psgld", "sghmc"])
+@pytest.mark.parametrize("loading", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_state_of_another_dtype_is_cast_to_that_of_the_loading_optimizer(method, loading, stepped):
+    def made(dtype, steps):
+        x = torch.nn.Parameter(torch.ones(4, dtype=dtype))
+        optimizer = SGLD([x], 0.1, method=method)
+        for _ in range(steps):
+            x.grad = torch.full_like(x, 0.3)
+            optimizer.step()
+        return x, optimizer
+
+    for saved in (torch.float32, torch.float64, torch.bfloat16):
+        y, old = made(saved, 2)
+        x, optimizer = made(loading, 1 if stepped else 0)
+        optimizer.load_state_dict(old.state_dict())
+        (kept,), (mine,) = old.state[y].values(), optimizer.state[x].values()
+        assert mine.dtype is (torch.float64 if loading is torch.float64 else torch.float32)
+        assert torch.equal(mine, kept.to(mine.dtype))
+        x.grad = torch.full_like(x, 0.3)
+        optimizer.step()
+        assert bool(torch.isfinite(x).all())
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("method", STATES)
+def test_a_group_without_parameters(method, capturable):
+    """torch's optimizers accept it, and a group may be filled later by `add_param_group`."""
+    optimizer = SGLD([{"params": []}], 0.1, method=method, capturable=capturable)
+    optimizer.step()
+    assert int(optimizer.param_groups[0]["step"]) == 1
+    x = torch.nn.Parameter(torch.ones(3))
+    optimizer.add_param_group({"params": [x]})
+    x.grad = torch.ones(3)
+    optimizer.step()
+    assert not torch.equal(x, torch.ones(3))
+    again = SGLD([{"params": []}, {"params": [x]}], 0.1, method=method, capturable=capturable)
+    again.load_state_dict(optimizer.state_dict())
+    assert [int(group["step"]) for group in again.param_groups] == [2, 1]
+    with pytest.raises(ValueError, match="empty parameter list"):
+        SGLD([], 0.1)
