@@ -1,21 +1,29 @@
 """The checks of `boltzbench validate` as an assertion, for the tests of a plugin."""
 
+from collections.abc import Sequence
+
 from .api.messages import unknown_beside
 from .api.operations import Status
 from .discovery.registry import load_registry
 from .execution.process import prepare_process_for
 from .results.environment import resolve_device
-
-LAWS = ("law of ", "mean of ", "spread of ")
-"""Prefixes of the claims that test a sampler against an exact law."""
+from .validation.failures import failures_in_words
 
 
-def require_sound(sampler: str, *, device: str = "cpu", seed: int = 0, laws: bool = True) -> None:
-    """Test the sampler of this name on every target that it does not refuse.
+def require_sound(
+    sampler: str, *, device: str = "cpu", seed: int = 0, laws: bool = True, targets: Sequence[str] | None = None
+) -> None:
+    """Test the sampler of this name on the targets of these names; by default on every target that it does not refuse.
 
-    Raises AssertionError with all failed claims, and if no claim tests an exact law. Pass ``laws=False`` if no exact
-    law is known. Raises UnknownName if no plugin has registered the sampler.
+    Raises AssertionError with the broken claims of the contract and the strongest failures of laws, and if no claim
+    tests an exact law, or if the sampler refuses one of ``targets``. Pass ``laws=False`` if no exact law is known.
+    Raises TypeError or ValueError if ``targets`` is a single string or empty, and UnknownName if no plugin has
+    registered the sampler or a target.
     """
+    if isinstance(targets, str):
+        raise TypeError(f"targets must be a list of names, got the string {targets!r}")
+    if targets is not None and not targets:
+        raise ValueError("targets must name at least one target, got none")
     place = resolve_device(device)
     prepare_process_for(place)
     from .validation.judge import validate  # after the process is prepared, because it imports Triton
@@ -24,12 +32,19 @@ def require_sound(sampler: str, *, device: str = "cpu", seed: int = 0, laws: boo
     chosen = registry.samplers.get(sampler)
     if chosen is None:
         raise unknown_beside(registry.problems, "sampler", sampler, registry.samplers)
-    claims = [claim for target in registry.targets.values() for claim in validate(chosen, target, place, seed)]
+    for name in targets or ():
+        if name not in registry.targets:
+            raise unknown_beside(registry.problems, "target", name, registry.targets)
+    tested = [target for name, target in registry.targets.items() if targets is None or name in targets]
+    claims = [claim for target in tested for claim in validate(chosen, target, place, seed)]
     wrong = [each for each in claims if each.status not in (Status.PASSED, Status.UNAVAILABLE)]
-    failed = [f"{each.status}: {each.target}, T = {each.temperature:g}, {each.claim}: {each.message}" for each in wrong]
-    assert not wrong, f"{len(wrong)} of {len(claims)} claims about {sampler} failed:\n" + "\n".join(failed)
-    passed = [each.claim for each in claims if each.status is Status.PASSED]
+    failed = "\n".join(failures_in_words(wrong))
+    assert not wrong, f"{len(wrong)} of {len(claims)} claims about {sampler} failed:\n{failed}"
+    passed = [each for each in claims if each.status is Status.PASSED]
+    for name in targets or ():
+        reasons = "; ".join(dict.fromkeys(each.message for each in claims if each.target == name))
+        assert name in {each.target for each in passed}, f"sampler {sampler!r} was not tested on {name!r}: {reasons}"
     assert passed, f"sampler {sampler!r} refuses every target or cannot run on {place}: nothing was tested"
-    assert not laws or any(claim.startswith(LAWS) for claim in passed), (
+    assert not laws or any(each.steps for each in passed), (
         f"no claim tests sampler {sampler!r} against an exact law: register a target with one, or pass laws=False"
     )

@@ -104,7 +104,8 @@ class Claim:
 
     ``exact`` is the theoretical value, ``measured`` the estimate, ``stderr`` its standard error, and ``z`` their
     difference in standard errors. ``p_value`` is that of the test, at the significance level ``false_alarm``. Tests
-    without numbers (reproducibility) have None. ``status`` and ``message`` are as for an `Agreement`.
+    without numbers (reproducibility) have None. ``status`` and ``message`` are as for an `Agreement`. ``steps`` is the
+    number of steps after which a law was tested (0: the target's own draws), None for a claim about the contract.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -121,6 +122,7 @@ class Claim:
     z: float | None = None
     p_value: float | None = None
     false_alarm: float | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,10 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Standing:
-    """A sampler on a target at one temperature: its claims, and its efficiency or why that was not measured."""
+    """A sampler on a target at one temperature: its claims, and its efficiency or why that was not measured.
+
+    ``unmixed`` says why the chains did not mix: a chain is stuck (then there is no efficiency), or R-hat is large.
+    """
 
     sampler: str
     target: str
@@ -157,6 +162,7 @@ class Standing:
     claims: tuple[Claim, ...]
     efficiency: Efficiency | None = None
     unmeasured: str = ""
+    unmixed: str = ""
 
     @property
     def tried(self) -> list[Claim]:

@@ -16,7 +16,6 @@ from ..api.messages import unknown_beside
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Run, Standing
 from ..api.samplers import Sampler, Target, reason_against
-from ..conformance import LAWS
 from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..execution.process import prepare_process_for
@@ -25,6 +24,7 @@ from ..report.tables import counted, grouped, problem_lines
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
+from ..validation.failures import failures_in_words
 from ..validation.progress import Announce, CurrentClaim
 from ..validation.standing import make_standing
 from .options import INTERRUPTED, Device, Json
@@ -179,7 +179,11 @@ def _conclude(
     outcomes: Sequence[Outcome],
     problems: Sequence[str],
 ) -> int:
-    """Print tables, untested claims, failures in full and the closing line; return the exit status."""
+    """Print tables, untested claims, failures and the closing line; return the exit status.
+
+    Chains that did not mix leave the status at 0: the laws hold, and a slow sampler is not a wrong one. The closing
+    line begins with them.
+    """
     if found:
         console.print(standings_summary(found))
     claims = [each for row in found for each in row.claims]
@@ -188,9 +192,12 @@ def _conclude(
     for words, own in grouped(untested, lambda each: each.message).items():
         names = ", ".join(dict.fromkeys(f"{each.sampler} on {each.target}" for each in own))
         console.print(Text(f"not tested: {words}: {names}", style="yellow"))
-    for each in failed:
-        place = f"{each.sampler} on {each.target}, T = {each.temperature:g}"
-        console.print(Text(f"{each.status}: {place}: {each.claim}: {each.message}", style="bold red"))
+    for row in found:
+        if row.unmixed and row.efficiency is None:
+            place = f"{row.sampler} on {row.target}, T = {row.temperature:g}"
+            console.print(Text(f"{row.unmeasured}: {place}", style="yellow"))
+    for line in failures_in_words(failed):
+        console.print(Text(line, style="bold red"))
     if outcomes:
         console.print(experiments_summary(outcomes))
     lost = [each for each in outcomes if each.findings is None]
@@ -221,16 +228,31 @@ def closing_line(
     passed += [each.status for each in estimates].count(Status.PASSED)
     judged = len({(row.sampler, row.target) for row in found})
     aside = f", {counted(len(refused), 'pair')} of sampler and target refused" if refused else ""
-    troubled = "A plugin has a problem. " if problems else ""
+    troubled = ("A plugin has a problem. " if problems else "") + unmixed_words(found)
     if failed:
         return f"{troubled}{failed} of {counted(passed + failed, 'claim')} failed{aside}."
     if not passed:
         reasons = "; ".join(sorted({claim.message for each in refused for claim in each.claims}))
         return f"{troubled}Nothing was tested{aside}{f': {reasons}' if reasons else ''}."
-    lawless = sorted({row.sampler for row in found} - {each.sampler for each in claims if each.claim.startswith(LAWS)})
+    lawless = sorted({row.sampler for row in found} - {each.sampler for each in claims if each.steps})
     lawless_words = f" No exact law known: {', '.join(lawless)}." if lawless else ""
     parts = [counted(judged, "pair")] * bool(judged) + [counted(len(outcomes), "experiment")] * bool(outcomes)
     chance = (judged + len(outcomes)) * FALSE_ALARM
     alarm = f"if all are correct, a test fails with probability at most {chance:.1g}"
     claims_hold = f"All {passed} claims hold" if passed > 1 else "The only claim holds"
     return f"{troubled}{claims_hold}{aside}. ({', '.join(parts)}: {alarm}.){lawless_words}"
+
+
+def unmixed_words(found: Sequence[Standing]) -> str:
+    """A sentence on the pairs whose chains did not mix, and what is unknown about them; empty if there are none."""
+    rows = [row for row in found if row.unmixed]
+    if not rows:
+        return ""
+    pairs = len({(row.sampler, row.target) for row in rows})
+    largest = max((row.efficiency.r_hat for row in rows if row.efficiency), default=0.0)
+    reasons = [f"R-hat up to {largest:.3g}"] if largest else []
+    reasons += ["stuck chains"] if any(row.efficiency is None for row in rows) else []
+    return (
+        f"{counted(pairs, 'pair')} did not mix ({', '.join(reasons)}): ESS/s says little there, and errors of the law "
+        "that take more steps to appear were not tested. "
+    )

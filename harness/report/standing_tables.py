@@ -71,7 +71,10 @@ def standings_summary(standings: Iterable[Standing]) -> RenderableType:
             Text(cell, style=style if name == "claims" else "")
             for name, cell in zip(COLUMNS, standing_cells(each), strict=True)
         ]
-        tables[each.sampler].add_row(Text(f"  {each.target}"), *cells)
+        place = Text(f"  {each.target}")
+        if each.unmixed:
+            place.append("\n    did not mix" if each.efficiency else "\n    a chain is stuck", style="bold yellow")
+        tables[each.sampler].add_row(place, *cells)
     return Group(*(part for name, table in tables.items() for part in (Text(name, style="bold"), table)))
 
 

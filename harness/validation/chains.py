@@ -25,6 +25,10 @@ class Fault(Exception):
         self.status, self.message = status, message
 
 
+class ImpossibleState(Fault):
+    """A state has an element that is not finite, or is not one of a discrete element's values."""
+
+
 class Chains:
     """A sampler on a target. Every error of the sampler is raised as a `Fault`."""
 
@@ -102,7 +106,8 @@ class Chains:
         if wrong.any():
             chain = _first_row(wrong)
             value = x[chain][wrong[chain]].reshape(-1)[0].item()
-            raise Fault(Status.WRONG_VALUES, f"{where}, chain {first_chain + chain}: {value}, which is not {wanted}")
+            words = f"{where}, chain {first_chain + chain}: {value}, which is not {wanted}"
+            raise ImpossibleState(Status.WRONG_VALUES, words)
         moved = self._moved_though_clamped(x, start)
         if moved is not None and moved.any():
             chain = _first_row(moved)

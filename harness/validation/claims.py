@@ -29,6 +29,12 @@ class Claims:
         self._sampler, self._target = sampler, target
         self._judged: list[Claim] = []
         self._tests: list[Callable[[float], Claim]] = []
+        self._steps: dict[tuple[float, str], int] = {}
+
+    def law(self, temperature: float, claim: str, steps: int) -> str:
+        """Record that ``claim`` tests a law after ``steps`` steps, and return it."""
+        self._steps[temperature, claim] = steps
+        return claim
 
     def judged(self) -> list[Claim]:
         """All claims: those without a test first, then the tests, each at its share of `FALSE_ALARM`."""
@@ -40,7 +46,8 @@ class Claims:
         self._judged.append(self._claim(temperature, claim, status, message, **numbers))
 
     def _claim(self, temperature: float, claim: str, status: Status, message: str = "", **numbers: float) -> Claim:
-        return Claim(self._sampler, self._target, temperature, claim, status, message, **numbers)
+        steps = self._steps.get((temperature, claim))
+        return Claim(self._sampler, self._target, temperature, claim, status, message, steps=steps, **numbers)
 
     def judge_counts(self, temperature: float, claim: str, values: Tensor, probabilities: Tensor) -> None:
         """Pearson's chi-square test of the cells ``values`` against ``probabilities``."""

@@ -21,6 +21,23 @@ STEPS = 512
 TIMINGS = 3
 TIMED_SHARE = 8
 """A timed call makes ``steps / TIMED_SHARE`` steps. All steps cost the same, and `bench` times more carefully."""
+FEWEST_CHANGES = 2
+"""A chain is stuck if an observable changes fewer times than this in one half of it.
+
+Effective sample size and split R-hat compare the halves of all chains. An observable that changes less than twice in a
+half has not left a value and come from it to another, so that half shows neither a spread nor a correlation time.
+"""
+MOST_R_HAT = 1.05
+"""Chains with a larger split R-hat did not mix.
+
+Halves of n steps at autocorrelation time tau have ``R-hat^2 = 1 + (tau - 1) / n``, so 1.05 means about 10 independent
+draws in each half, and 320 in the 32 halves of `CHAINS` chains. Vehtari et al. ask for 400 draws in at least 4 chains:
+50 in each half, or 1.01. With 32 halves that would ask for four times their number of draws.
+"""
+
+
+class Undefined(ValueError):
+    """A chain is stuck, so the draws have no effective sample size. The message names the chain."""
 
 
 def efficiency(
@@ -37,7 +54,8 @@ def efficiency(
     """Run ``chains`` chains, record ``steps`` steps, and time `TIMINGS` more calls of ``advance`` with ``clock``.
 
     The chains begin with exact draws if the law is known. Otherwise they begin at random and discard ``steps / 4``
-    steps as burn-in. Of the timed calls, ``steps / TIMED_SHARE`` steps each, the fastest counts.
+    steps as burn-in. Of the timed calls, ``steps / TIMED_SHARE`` steps each, the fastest counts. Raises `Undefined` if
+    a chain is stuck.
     """
     law = target.law(temperature, sampler.dynamics(target))
     start = start_of(target, law, chains, seed, f"efficiency {temperature}")
@@ -49,6 +67,11 @@ def efficiency(
         state = sampler.advance(state, 1, temperature)
         path.append(state["x"].detach().cpu().clone())
     accepted = sampler.accepted(state).double().mean().item() if sampler.accepted else None
+    traces = {"energy": _trace(target.energy, path)}
+    for projection in law.projections if law else ():
+        if projection.mean is not None:
+            traces[projection.name] = _trace(projection.of, path)
+    worth = {name: effective_sample_size(trace, name) for name, trace in traces.items()}
 
     seconds = []
     timed = max(steps // TIMED_SHARE, 1)
@@ -60,11 +83,6 @@ def efficiency(
         seconds.append(clock() - since)
     rate = chains * timed / max(min(seconds), 1e-9)
 
-    traces = {"energy": _trace(target.energy, path)}
-    for projection in law.projections if law else ():
-        if projection.mean is not None:
-            traces[projection.name] = _trace(projection.of, path)
-    worth = {name: effective_sample_size(trace) for name, trace in traces.items()}
     worst = min(worth, key=lambda name: worth[name])
     share = worth[worst] / (chains * steps)
     energies = traces["energy"].mean(0)
@@ -80,27 +98,64 @@ def efficiency(
     )
 
 
-def effective_sample_size(draws: np.ndarray[Any, Any]) -> float:
+def effective_sample_size(draws: np.ndarray[Any, Any], quantity: str = "the observable") -> float:
     """The number of independent draws that estimate the mean of ``draws`` (chains, steps) equally well.
 
-    It is 1 if all draws are equal.
+    Raises `Undefined` if a chain is stuck: ArviZ would return a number, often larger than that of all draws.
     """
+    if words := stuck_in_words(draws, quantity):
+        raise Undefined(words)
+    return arviz_sample_size(draws)
+
+
+def arviz_sample_size(draws: np.ndarray[Any, Any]) -> float:
+    """ArviZ's effective sample size of the mean of ``draws`` (chains, steps): meaningless if most chains are stuck."""
     from arviz_stats.base.array import array_stats
 
-    if draws.min() == draws.max():
-        return 1.0
     stats: Any = array_stats
     return float(stats.ess(draws, chain_axis=0, draw_axis=1, method="mean"))
 
 
 def split_r_hat(draws: np.ndarray[Any, Any]) -> float:
-    """Split R-hat of ``draws`` (chains, steps): near 1 if the halves of all chains agree, infinite if all are equal."""
+    """Split R-hat of ``draws`` (chains, steps): near 1 if the halves of all chains agree.
+
+    Raises `Undefined` if a chain is stuck.
+    """
     from arviz_stats.base.array import array_stats
 
-    if draws.min() == draws.max():
-        return float("inf")
+    if words := stuck_in_words(draws, "the observable"):
+        raise Undefined(words)
     stats: Any = array_stats
     return float(stats.rhat(draws, chain_axis=0, draw_axis=1, method="split"))
+
+
+def not_mixed(r_hat: float) -> str:
+    """Why chains with this R-hat did not mix, in words; empty if they did."""
+    return "" if r_hat <= MOST_R_HAT else f"R-hat is {r_hat:.4g}, above {MOST_R_HAT}"
+
+
+def changes_of(draws: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """How often each chain of ``draws`` (chains, steps) changes in the half in which it changes less: (chains,)."""
+    half = draws.shape[1] // 2
+    halves = draws[:, :half], draws[:, -half:]
+    changes = [(each[:, 1:] != each[:, :-1]).sum(1) for each in halves]
+    return np.asarray(np.min(changes, axis=0))
+
+
+def mostly_stuck(draws: np.ndarray[Any, Any]) -> bool:
+    """Whether at least half of the chains of ``draws`` (chains, steps) are stuck: see `FEWEST_CHANGES`."""
+    return bool((changes_of(draws) < FEWEST_CHANGES).mean() >= 0.5)
+
+
+def stuck_in_words(draws: np.ndarray[Any, Any], quantity: str) -> str:
+    """Which chain of ``draws`` (chains, steps) is stuck (see `FEWEST_CHANGES`), in words; empty if none is."""
+    changes = changes_of(draws)
+    stuck = np.flatnonzero(changes < FEWEST_CHANGES)
+    if not len(stuck):
+        return ""
+    times = "never" if changes[stuck[0]] == 0 else "only once"
+    words = f"chain {stuck[0]} is stuck: {quantity} {times} changed in {draws.shape[1] // 2} steps"
+    return words + (f"; {len(stuck)} of {len(draws)} chains are stuck" if len(stuck) > 1 else "")
 
 
 def _trace(of: Callable[[Tensor], Tensor], path: list[Tensor]) -> np.ndarray[Any, Any]:

@@ -8,7 +8,11 @@ are independent, so every p-value is exact. Each projection of the law is tested
 - ``cdf``: the Kolmogorov-Smirnov test, and the second moment of ``cdf(x)``. This moment is 1/3 for a uniform number and
   much more sensitive to a wrong spread;
 - ``mean``: Student's t-test with the standard error over the chains, and again over a long run of `LONG_CHAINS` chains
-  with the standard error from the effective sample size (ArviZ).
+  with the standard error from the effective sample size (ArviZ). If most chains are stuck, no effective sample size
+  exists: then the means of the chains are tested, which are independent.
+
+**Impossible states.** A state that is not finite, or not one of a discrete element's values, fails one claim, and the
+judgement of the pair ends there: every other test would repeat it.
 
 **False alarms.** A correct sampler fails on a target with probability at most `claims.FALSE_ALARM`. This level is
 divided by the number of tests on the target (Bonferroni); each claim records its share. Student's and Pearson's
@@ -32,6 +36,7 @@ Two properties are not tested: that different projections are independent, and t
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -45,9 +50,9 @@ from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Status, Unsupported
 from ..api.records import Claim
 from ..api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, reason_against
-from .chains import Advances, Chains, Fault, start_of
+from .chains import Advances, Chains, Fault, ImpossibleState, start_of
 from .claims import Claims
-from .efficiency import effective_sample_size
+from .efficiency import arviz_sample_size, mostly_stuck
 from .independence import above_the_median, dependence, differs, same_paths, stuck
 from .progress import Announce, CurrentClaim, silent
 
@@ -110,7 +115,8 @@ class _Judgement:
         self._own: dict[tuple[float, str], Array] = {}
 
     def claims(self) -> list[Claim]:
-        self._judge()
+        with suppress(ImpossibleState):
+            self._judge()
         return self._claims.judged()
 
     def _judge(self) -> None:
@@ -157,18 +163,24 @@ class _Judgement:
         )
 
     def _guarded(self, temperature: float, claim: str, work: Callable[[], None]) -> bool:
-        """Run ``work``. If it raises, record the claim as failed and return False."""
+        """Run ``work``. If it raises, record the claim as failed and return False; raise an `ImpossibleState` again."""
         self._announce(CurrentClaim(claim, temperature))
         try:
             work()
             return True
         except Fault as fault:
-            self._claims.say(temperature, claim, fault.status, fault.message)
+            self._fail(temperature, claim, fault)
         except Unsupported as refusal:
             self._claims.say(temperature, claim, Status.UNAVAILABLE, str(refusal))
         except Exception as error:  # the target raised it: `Chains` turns every error of the sampler into a Fault
             self._claims.say(temperature, claim, Status.ERROR, f"target {self._target.name}: {describe_error(error)}")
         return False
+
+    def _fail(self, temperature: float, claim: str, fault: Fault) -> None:
+        """Record the claim as failed. After an impossible state the judgement ends."""
+        self._claims.say(temperature, claim, fault.status, fault.message)
+        if isinstance(fault, ImpossibleState):
+            raise fault
 
     def _holds(
         self,
@@ -211,7 +223,7 @@ class _Judgement:
             another = run.last(start, seed + 1, calls)
             unheated = run.last(start, seed, [(1, t), (5, t)])
         except Fault as fault:
-            self._claims.say(t, "same seed, same states", fault.status, fault.message)
+            self._fail(t, "same seed, same states", fault)
             return
         except Unsupported as refusal:
             self._claims.say(t, "same seed, same states", Status.UNAVAILABLE, str(refusal))
@@ -293,8 +305,11 @@ class _Judgement:
         after = f"{steps} step{'s' * (steps != 1)}"
         name = f"{projection.name} after {after}" if steps else f"{projection.name} of the target's own draws"
         own = None if steps == 0 else self._own.get((temperature, projection.name))
+        law, spread, mean = (
+            self._claims.law(temperature, f"{kind} of {name}", steps) for kind in ("law", "spread", "mean")
+        )
         if projection.probabilities is not None:
-            self._claims.judge_counts(temperature, f"law of {name}", values, projection.probabilities)
+            self._claims.judge_counts(temperature, law, values, projection.probabilities)
         numbers = values.double().numpy()
         if steps == 0:
             self._own[temperature, projection.name] = numbers
@@ -302,12 +317,12 @@ class _Judgement:
             self._judge_progress(temperature, projection, own, numbers)
         if projection.cdf is not None:
             p_value = float(kstest(numbers, projection.cdf, method="asymp").pvalue)
-            self._claims.judge(temperature, f"law of {name}", p_value, f"Kolmogorov-Smirnov, {len(numbers)} chains")
+            self._claims.judge(temperature, law, p_value, f"Kolmogorov-Smirnov, {len(numbers)} chains")
             square = np.square(projection.cdf(numbers))
             own_square = None if own is None else np.square(projection.cdf(own))
-            self._claims.judge_mean(temperature, f"spread of {name}", square, 1 / 3, len(numbers), own_square)
+            self._claims.judge_mean(temperature, spread, square, 1 / 3, len(numbers), own_square)
         if projection.mean is not None:
-            self._claims.judge_mean(temperature, f"mean of {name}", numbers, projection.mean, len(numbers), own)
+            self._claims.judge_mean(temperature, mean, numbers, projection.mean, len(numbers), own)
 
     def _judge_progress(self, temperature: float, projection: Projection, start: Array, end: Array) -> None:
         """Record that the law has little power if the chains are still close to their start."""
@@ -340,9 +355,9 @@ class _Judgement:
                 continue
             values = projection.of(path.flatten(0, 1)).double().numpy().reshape(path.shape[:2])[1:]
             if values.std():
-                worth = effective_sample_size(values.T)
-                claim = f"mean of {projection.name} over {steps} steps"
-                self._claims.judge_mean(temperature, claim, values.reshape(-1), projection.mean, worth)
+                claim = self._claims.law(temperature, f"mean of {projection.name} over {steps} steps", steps)
+                draws, worth = _independent(values.T)
+                self._claims.judge_mean(temperature, claim, draws, projection.mean, worth)
 
     def _repeated(self, path: Tensor, temperature: float) -> str | None:
         """The first step of ``path`` that repeats the random numbers of step 1: a new run from there moves alike.
@@ -361,6 +376,13 @@ class _Judgement:
     def _energies(self) -> Tensor:
         """The energy of a few positions: detects changes outside the parameters, which `Chains` compares itself."""
         return self._target.energy(self._start(None, 8, "energy")).clone()
+
+
+def _independent(draws: Array) -> tuple[Array, float]:
+    """Numbers with the mean of ``draws`` (chains, steps), and the number of independent draws that they are worth."""
+    if mostly_stuck(draws):
+        return draws.mean(1), float(len(draws))
+    return draws.reshape(-1), arviz_sample_size(draws)
 
 
 def _law(target: Target, temperature: float, dynamics: Dynamics) -> ExactLaw | None:

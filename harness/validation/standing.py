@@ -20,7 +20,7 @@ def standings(
 
     Efficiency is measured only if no claim fails and the kernel is neither interpreted nor emulated.
     """
-    from .efficiency import efficiency  # imported late: scipy is slow to load, and `list` does not need it
+    from .efficiency import Undefined, efficiency, not_mixed  # imported late: scipy is slow to load
     from .judge import validate
 
     claims = validate(sampler, target, device, seed, announce=announce)
@@ -28,7 +28,7 @@ def standings(
     found = []
     for temperature in target.temperatures:
         own = tuple(each for each in claims if each.temperature == temperature)
-        measured, why = None, ""
+        measured, why, unmixed = None, "", ""
         if wrong:
             why = "not measured: a claim fails"
         elif device.type == "cpu" and sampler.backend in INTERPRETED_ON_CPU:
@@ -39,10 +39,14 @@ def standings(
             announce(CurrentClaim("efficiency", temperature))
             try:
                 measured = efficiency(sampler, target, temperature, device, seed)
+                unmixed = not_mixed(measured.r_hat)
+            except Undefined as stuck:
+                unmixed = str(stuck)
+                why = f"not measured: {unmixed}"
             except Exception as error:
                 message = f"while it was measured: {describe_error(error)}"
                 own += (Claim(sampler.name, target.name, temperature, "efficiency", Status.ERROR, message),)
-        found.append(make_standing(sampler, target, temperature, own, measured, why))
+        found.append(make_standing(sampler, target, temperature, own, measured, why, unmixed))
     return found
 
 
@@ -53,8 +57,9 @@ def make_standing(
     claims: tuple[Claim, ...],
     efficiency: Efficiency | None = None,
     unmeasured: str = "",
+    unmixed: str = "",
 ) -> Standing:
     """The standing with the backend and plugin of ``sampler`` filled in."""
     return Standing(
-        sampler.name, target.name, temperature, sampler.backend, sampler.plugin, claims, efficiency, unmeasured
+        sampler.name, target.name, temperature, sampler.backend, sampler.plugin, claims, efficiency, unmeasured, unmixed
     )
