@@ -9,6 +9,7 @@ Source: Neal, Statistics and Computing 11 (2001); Salakhutdinov and Murray, ICML
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
@@ -88,7 +89,7 @@ class LogPartitionEstimate(NamedTuple):
                 f"the weights have collapsed: {len(weights)} chains have an effective sample size of {found.ess:.3g}, "
                 "so log_z is probably too low and stderr too small; use a schedule of more distributions"
             )
-            warnings.warn(words, CollapsedWeights, stacklevel=3)
+            warnings.warn(words, CollapsedWeights, stacklevel=_frames_in_this_package())
         return found
 
 
@@ -218,6 +219,14 @@ def ising_annealed_importance_sampling(
                 first_sweep=1 + (number - 1) * sweeps, first_lattice=first_lattice, backend=backend,
             )  # fmt: skip
     return LogPartitionEstimate.of(log_weights)
+
+
+def _frames_in_this_package() -> int:
+    """The ``stacklevel`` with which a warning of the caller points to the code that called this package."""
+    package, frame, level = __name__.rpartition(".")[0], sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _bias_between(visible_bias: Tensor, base: Tensor, beta: float, last: float) -> Tensor:

@@ -129,8 +129,10 @@ def test_weights_have_collapsed_below_an_effective_sample_size_of_100_or_half_th
 
 def test_the_warning_points_to_the_call():
     with pytest.warns(CollapsedWeights) as told:
-        annealed_importance_sampling(*MACHINE, ladder(1), 100, seed=0)
-    assert told[0].filename == __file__
+        found = annealed_importance_sampling(*MACHINE, ladder(1), 100, seed=0)
+    with pytest.warns(CollapsedWeights) as again:
+        LogPartitionEstimate.of(found.log_weights)
+    assert told[0].filename == again[0].filename == __file__
 
 
 def test_no_counter_is_used_twice_in_a_run(monkeypatch):
