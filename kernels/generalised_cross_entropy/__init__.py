@@ -72,7 +72,8 @@ def generalised_cross_entropy(
             ``reduction`` is unknown; ``backend`` is unknown or cannot run here. Labels on a GPU are not checked, since
             the host would have to wait for them: a label out of range makes loss and gradient of its row NaN.
 
-    The gradient is ``dL/dz_i = p_y**q (p_i - delta_iy)``.
+    The gradient is ``dL/dz_i = p_y**q (p_i - delta_iy)``. Loss and gradient are computed from differences of logits, so
+    that their errors do not grow with the level of a row.
 
     Derivatives, the same on every backend:
 
@@ -133,21 +134,26 @@ def generalised_cross_entropy_forward(
     q: float = 0.7,
     *,
     ignore_index: int = -100,
-    out: tuple[Tensor, Tensor] | None = None,
+    out: tuple[Tensor, ...] | None = None,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor]:
-    """``(loss, lse)`` of each row, without autograd: `generalised_cross_entropy` and the log-sum-exp of the logits.
+) -> tuple[Tensor, ...]:
+    """``(loss, lse, peak)`` of each row, without autograd: `generalised_cross_entropy`, the log-sum-exp of the logits
+    minus ``peak``, and ``peak``, the largest logit (0 if it is infinite).
 
-    The arguments are those of `generalised_cross_entropy`. If ``out`` is given, the results are written to these two
+    The arguments are those of `generalised_cross_entropy`. If ``out`` is given, the results are written to these
     contiguous tensors, which have the shape of ``labels``, the precision of accumulation, and no memory in common with
-    the inputs. ``lse`` is also computed for ignored rows.
+    the inputs. If ``out`` has no tensor for ``peak``, then ``lse`` is the log-sum-exp of the logits themselves; rounded
+    at the level of its row, it has too few digits for the gradient of rows of a high level. ``lse`` and ``peak`` are
+    also computed for ignored rows.
     """
     dim = _require_fitting(logits, labels, q)
     chosen = choose_backend(backend, logits.device)
     if out is None:
         out = _empty_results(logits, labels)
+    if len(out) not in (2, 3):
+        raise ValueError(f"out must have a tensor for loss, one for lse and may have one for peak, got {len(out)}")
     others = {"logits": logits, "labels": labels}
-    for name, tensor in zip(("out loss", "out lse"), out, strict=True):
+    for name, tensor in zip(("out loss", "out lse", "out peak"), out, strict=False):
         require_tensor(name, tensor, (accumulation_dtype(logits.dtype),), logits.device)
         require_output(name, tensor, labels.shape, others)
         others[name] = tensor
@@ -169,16 +175,19 @@ def generalised_cross_entropy_backward(
     lse: Tensor,
     q: float = 0.7,
     *,
+    peak: Tensor | None = None,
     ignore_index: int = -100,
     out: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """The gradient with respect to ``logits``: ``grad * p_y**q (p_i - delta_iy)`` with ``p_i = exp(z_i - lse)``.
+    """The gradient with respect to ``logits``: ``grad * p_y**q (p_i - delta_iy)``, ``p_i = exp(z_i - peak - lse)``.
 
     Args:
         grad: gradient with respect to the losses, of the same shape and dtype as the losses.
         logits, labels, q, ignore_index, backend: as in `generalised_cross_entropy`.
-        lse: the second result of `generalised_cross_entropy_forward`.
+        lse, peak: results of `generalised_cross_entropy_forward`. Without ``peak``, ``lse`` is the log-sum-exp of the
+            logits themselves, and ``p_i`` has a relative error of about ``u (|z_i| + |lse|)`` with the unit roundoff
+            ``u`` of the accumulation, so that in float32 it has no digits where ``|lse|`` is 1e7.
         out: a contiguous tensor like ``logits`` to write to; it must not share memory with the inputs.
 
     Returns:
@@ -186,7 +195,8 @@ def generalised_cross_entropy_backward(
     """
     dim = _require_fitting(logits, labels, q)
     wide = accumulation_dtype(logits.dtype)
-    for name, value in (("grad", grad), ("lse", lse)):
+    peak = torch.zeros_like(lse) if peak is None else peak
+    for name, value in (("grad", grad), ("lse", lse), ("peak", peak)):
         require_tensor(name, value, (wide,), logits.device)
         if value.shape != labels.shape:
             raise ValueError(f"{name} must have shape {tuple(labels.shape)}, got {tuple(value.shape)}")
@@ -194,13 +204,14 @@ def generalised_cross_entropy_backward(
     if out is None:
         out = torch.empty_like(logits, memory_format=torch.contiguous_format)
     require_tensor("out", out, (logits.dtype,), logits.device)
-    require_output("out", out, logits.shape, {"logits": logits, "labels": labels, "grad": grad, "lse": lse})
+    others = {"logits": logits, "labels": labels, "grad": grad, "lse": lse, "peak": peak}
+    require_output("out", out, logits.shape, others)
     _require_labels_in_range(logits, labels, dim, ignore_index)
     if logits.numel():
         with running_on(logits.device):
-            backend_module(chosen, __name__).backward(
-                grad.contiguous(), logits, labels.contiguous(), lse.contiguous(), dim, _usable(q), ignore_index, out
-            )
+            rows = (labels.contiguous(), lse.contiguous(), peak.contiguous())
+            kernels = backend_module(chosen, __name__)
+            kernels.backward(grad.contiguous(), logits, *rows, dim, _usable(q), ignore_index, out)
         note_written(out)
     return out
 
@@ -245,37 +256,45 @@ def _require_labels_in_range(logits: Tensor, labels: Tensor, dim: int, ignore_in
 
 
 @torch.library.custom_op("boltzbench::generalised_cross_entropy", mutates_args=(), tags=NO_GRAPH)
-def _forward_op(logits: Tensor, labels: Tensor, q: float, ignore_index: int, backend: str) -> tuple[Tensor, Tensor]:
-    return generalised_cross_entropy_forward(logits, labels, q, ignore_index=ignore_index, backend=backend)
+def _forward_op(
+    logits: Tensor, labels: Tensor, q: float, ignore_index: int, backend: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    results: tuple[Tensor, Tensor, Tensor] = _empty_results(logits, labels)
+    generalised_cross_entropy_forward(logits, labels, q, ignore_index=ignore_index, out=results, backend=backend)
+    return results
 
 
 @_forward_op.register_fake
 def _empty_results(
     logits: Tensor, labels: Tensor, q: float = 0.0, ignore_index: int = 0, backend: str = ""
-) -> tuple[Tensor, Tensor]:
-    wide = accumulation_dtype(logits.dtype)
-    return logits.new_empty(labels.shape, dtype=wide), logits.new_empty(labels.shape, dtype=wide)
+) -> tuple[Tensor, Tensor, Tensor]:
+    loss = logits.new_empty(labels.shape, dtype=accumulation_dtype(logits.dtype))
+    return loss, torch.empty_like(loss), torch.empty_like(loss)
 
 
 @torch.library.custom_op("boltzbench::generalised_cross_entropy_backward", mutates_args=(), tags=NO_GRAPH)
 def _backward_op(
-    grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, q: float, ignore_index: int, backend: str
+    grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, peak: Tensor, q: float, ignore_index: int, backend: str
 ) -> Tensor:
-    return generalised_cross_entropy_backward(grad, logits, labels, lse, q, ignore_index=ignore_index, backend=backend)
+    return generalised_cross_entropy_backward(
+        grad, logits, labels, lse, q, peak=peak, ignore_index=ignore_index, backend=backend
+    )
 
 
 @_backward_op.register_fake
-def _(grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, q: float, ignore_index: int, backend: str) -> Tensor:
+def _(
+    grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, peak: Tensor, q: float, ignore_index: int, backend: str
+) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # torch's own context object
     logits, labels, ctx.q, ctx.ignore_index, ctx.backend = inputs
-    ctx.save_for_backward(logits, labels, output[1])
-    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(logits, labels, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _backward(ctx, grad, _grad_lse):  # type: ignore[no-untyped-def]  # torch's own context object
+def _backward(ctx, grad, *_grads):  # type: ignore[no-untyped-def]  # torch's own context object
     if torch.is_grad_enabled():  # the gradient is to be differentiated
         logits, labels = ctx.saved_tensors[:2]
         dim, q = min(1, logits.dim() - 1), _usable(ctx.q)

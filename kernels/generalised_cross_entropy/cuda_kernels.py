@@ -20,16 +20,23 @@ def module(dtype: torch.dtype) -> CudaModule:
     return row_module(Path(__file__).with_name("generalised_cross_entropy.cu"), ("forward", "backward"), dtype)
 
 
-def forward(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int, loss: Tensor, lse: Tensor) -> None:
-    """Write ``loss`` and ``lse``, contiguous in the precision of accumulation. ``logits`` is not empty."""
-    reduce_rows(module(logits.dtype), "forward", logits, dim, 2, (labels, loss, lse), q, ignore_index)
+def forward(
+    logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int,
+    loss: Tensor, lse: Tensor, peak: Tensor | None = None,
+) -> None:  # fmt: skip
+    """Write ``loss``, ``lse`` and, if given, ``peak``, contiguous in the precision of accumulation.
+
+    ``logits`` is not empty. ``lse`` is relative to the peak if there is one.
+    """
+    reduce_rows(module(logits.dtype), "forward", logits, dim, 2, (labels, loss, lse, peak), q, ignore_index)
 
 
 def backward(
-    grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, dim: int, q: float, ignore_index: int, out: Tensor
-) -> None:
+    grad: Tensor, logits: Tensor, labels: Tensor, log_total: Tensor, peak: Tensor,
+    dim: int, q: float, ignore_index: int, out: Tensor,
+) -> None:  # fmt: skip
     """Write the gradient with respect to ``logits``, which is not empty, into ``out`` (contiguous)."""
-    map_rows(module(logits.dtype), "backward", logits, dim, (grad, labels, lse), out, q, ignore_index)
+    map_rows(module(logits.dtype), "backward", logits, dim, (grad, labels, log_total, peak), out, q, ignore_index)
 
 
 def variants() -> Sequence[KernelVariant]:

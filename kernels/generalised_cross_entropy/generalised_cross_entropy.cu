@@ -25,12 +25,12 @@ __device__ __forceinline__ Wide<T> chosen(const T* row, i64 stride, i64 n, i64 l
     return label >= 0 && label < n ? widen(row[label * stride]) : Wide<T>(not_a_number());
 }
 
-// loss, lse: (rows,) in the wide type; labels: (rows,); parts: (rows, splits), or null if rows are not split; counters:
+// loss, lse, peak: (rows,) in the wide type; peak may be null, and else lse is relative to it; labels: (rows,); parts: (rows, splits), or null if rows are not split; counters:
 // zeros, one for each group of rows, or null.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
-    forward(const T* __restrict__ x, const i64* labels, Wide<T>* loss, Wide<T>* lse, Running<Wide<T>>* parts,
-            u32* counters, Rows rows, double q_argument, i64 ignore_index) {
+    forward(const T* __restrict__ x, const i64* labels, Wide<T>* loss, Wide<T>* lse, Wide<T>* peak,
+            Running<Wide<T>>* parts, u32* counters, Rows rows, double q_argument, i64 ignore_index) {
     using Real = Wide<T>;
     Running<Real> sum;
     i64 row;
@@ -41,24 +41,26 @@ __global__ void __launch_bounds__(THREADS)
     // that all logits are -inf.
     const Real distance = chosen(x + rows.layout.offset(row), rows.layout.stride, rows.n, label) - shift;
     const Real log_p = distance - (level == -infinity() ? Real(0) : log_total), q = static_cast<Real>(q_argument);
-    lse[row] = level;
+    lse[row] = peak ? log_total : level;
+    if (peak) peak[row] = shift;
     loss[row] = label == ignore_index ? Real(0) : q == 0 ? -log_p : minus_expm1(q * log_p) / q;
 }
 
-// dx_i = grad p_y^q (p_i - delta_iy) with p_i = exp(x_i - lse).
+// dx_i = grad p_y^q (p_i - delta_iy) with p_i = exp(x_i - peak - log_total).
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
-    backward(const Wide<T>* grad, const i64* labels, const Wide<T>* lse, const T* __restrict__ x, T* dx,
-             Layout x_layout, Layout dx_layout, i64 rows, i64 n, i64 column_blocks, double q_argument,
-             i64 ignore_index) {
+    backward(const Wide<T>* grad, const i64* labels, const Wide<T>* log_total, const Wide<T>* peak,
+             const T* __restrict__ x, T* dx, Layout x_layout, Layout dx_layout, i64 rows, i64 n, i64 column_blocks,
+             double q_argument, i64 ignore_index) {
     using Real = Wide<T>;
     const Real q = static_cast<Real>(q_argument);
     const auto slope_of = [=](i64 row, i64 first, Chunk<T, WIDTH>& chunk) {
         const i64 label = labels[row];
         const bool ignored = label == ignore_index;
-        const Real level = ignored || lse[row] == -infinity() ? Real(0) : lse[row];
-        const Probability<Real> probability(level, 1.0);
-        const Real log_p = chosen(x + x_layout.offset(row), x_layout.stride, n, label) - level;
+        const Real level = ignored || log_total[row] == -infinity() ? Real(0) : log_total[row];
+        const Real shift = ignored ? Real(0) : peak[row];
+        const Probability<Real> probability(shift, level, 1.0);
+        const Real log_p = (chosen(x + x_layout.offset(row), x_layout.stride, n, label) - shift) - level;
         const Real power = q > 0 ? exponential(q * log_p) : log_p == log_p ? Real(1) : log_p;
         const Real factor = ignored ? Real(0) : grad[row] * power;
         if (ignored)  // the row may hold inf or NaN, and 0 * inf is NaN

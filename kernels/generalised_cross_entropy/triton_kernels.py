@@ -24,7 +24,7 @@ from ..rows.triton_rows import (
     shift_of,
     tile_of_rows,
 )
-from ..rows.triton_softmax import add, levels, merge, over_lanes, probability
+from ..rows.triton_softmax import add, levels, merge, over_lanes, probability, two_parts
 
 LOG2E = math.log2(math.e)
 
@@ -54,7 +54,8 @@ def forward_kernel(
     x,  # any strides
     labels,  # (rows,) int64, contiguous
     loss,  # (rows,) contiguous in ACC
-    lse,  # the same
+    lse,  # the same, relative to the peak if HAS_PEAK
+    peaks,  # the same, written if HAS_PEAK
     parts,  # (2, rows, splits) in ACC: maximum and shifted sum of each part, if SPLIT
     counters,  # one for each group of rows, 0 before and after, if SPLIT
     rows,
@@ -72,6 +73,7 @@ def forward_kernel(
     scale_bits,  # log2 e
     ACC: tl.constexpr,
     SPLIT: tl.constexpr,
+    HAS_PEAK: tl.constexpr,
     ONE_DIM: tl.constexpr,
     ROWS: tl.constexpr,
     LANES: tl.constexpr,
@@ -96,15 +98,17 @@ def forward_kernel(
     log_p = distance - tl.where(level == -float("inf"), 0.0, log_total)
     result = tl.where(q == 0, -log_p, minus_expm1(q * log_p) / tl.where(q == 0, 1.0, q))
     tl.store(loss + row, tl.where(label == ignore_index, 0.0, result), mask=known)
-    tl.store(lse + row, level, mask=known)
+    tl.store(lse + row, log_total if HAS_PEAK else level, mask=known)
+    if HAS_PEAK:
+        tl.store(peaks + row, shift_of(peak), mask=known)
 
 
 @triton.jit
-def slope_of(z, place, label_place, factor, ignored, beta, half_scale, level, half_level):
+def slope_of(z, place, label_place, factor, ignored, beta, scale, peak, level, scaled_level):
     """``factor (p - 1)`` at the label's place in a row and ``factor p`` elsewhere, (CHUNK, ROWS, LANES, WIDTH)."""
     factor = factor[None, :, None, None]
     is_label = place == label_place[None, :, None, None]
-    slope = factor * probability(z, beta, half_scale, level, half_level) - tl.where(is_label, factor, 0.0)
+    slope = factor * probability(z, beta, scale, peak, level, scaled_level) - tl.where(is_label, factor, 0.0)
     return tl.where(ignored[None, :, None, None], 0.0, slope)
 
 
@@ -112,7 +116,8 @@ def slope_of(z, place, label_place, factor, ignored, beta, half_scale, level, ha
 def backward_kernel(
     grad,  # (rows,) contiguous in ACC
     labels,  # (rows,) int64, contiguous
-    lse,  # (rows,) contiguous in ACC
+    log_totals,  # (rows,) contiguous in ACC
+    peaks,  # the same
     x,  # any strides
     dx,  # contiguous, x's shape
     rows,
@@ -130,7 +135,7 @@ def backward_kernel(
     column_blocks,
     q_bits,
     ignore_index,
-    scale_bits,  # log2(e) / 2
+    scale_bits,  # log2 e
     ACC: tl.constexpr,
     ONE_DIM: tl.constexpr,
     ROWS: tl.constexpr,
@@ -144,50 +149,65 @@ def backward_kernel(
         x, dx, rows, n, size1, size2, x_stride0, x_stride1, x_stride2, x_stride, dx_stride0, dx_stride1, dx_stride2,
         dx_stride, column_blocks, ONE_DIM, ROWS, LANES, WIDTH, N_UNIT, CHUNK,
     )  # fmt: skip
-    scale = from_bits(scale_bits, ACC)
+    scale = two_parts(scale_bits)
     beta = tl.full((), 1.0, ACC)
     q = from_bits(q_bits, ACC)
-    level, half_level = levels(lse, row)
+    level, scaled_level = levels(log_totals, row)
+    peak = tl.load(peaks + row)
     label = tl.load(labels + row)
     ignored = label == ignore_index
-    log_p = chosen(first, x_stride, end, label, known, ACC) - level
+    log_p = (chosen(first, x_stride, end, label, known, ACC) - peak) - level
     power = tl.where(q == 0, tl.where(log_p == log_p, 1.0, log_p), tl.exp(q * log_p))
     factor = tl.load(grad + row) * power
     label_place = label - start  # -1 if it is not among the columns of this program
     label_place = tl.where((label_place >= 0) & (label_place < STEP), label_place, -1).to(place.dtype)
     if start + STEP <= end:
         z = tl.load(source).to(ACC)
-        slope = slope_of(z, place, label_place, factor, ignored, beta, scale, level, half_level)
+        slope = slope_of(z, place, label_place, factor, ignored, beta, scale, peak, level, scaled_level)
         mask = tl.broadcast_to(known[None, :, None, None], (CHUNK, ROWS, LANES, WIDTH))
         tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
     else:
         mask = known[None, :, None, None] & (place + start < end)
         z = tl.load(source, mask=mask, other=0.0).to(ACC)
-        slope = slope_of(z, place, label_place, factor, ignored, beta, scale, level, half_level)
+        slope = slope_of(z, place, label_place, factor, ignored, beta, scale, peak, level, scaled_level)
         tl.store(target, round_to(slope, dx.dtype.element_ty), mask=mask)
 
 
-def _forward_arguments(labels: Tensor, loss: Tensor, lse: Tensor, q: float, ignore_index: int) -> dict[str, object]:
-    numbers = {"q_bits": bits_of(q), "ignore_index": ignore_index, "scale_bits": bits_of(LOG2E)}
-    return {"labels": labels, "loss": loss, "lse": lse, **numbers}
+def _numbers(q: float, ignore_index: int) -> dict[str, object]:
+    return {"q_bits": bits_of(q), "ignore_index": ignore_index, "scale_bits": bits_of(LOG2E)}
 
 
-def _backward_arguments(grad: Tensor, labels: Tensor, lse: Tensor, q: float, ignore_index: int) -> dict[str, object]:
-    numbers = {"q_bits": bits_of(q), "ignore_index": ignore_index, "scale_bits": bits_of(LOG2E / 2)}
-    return {"grad": grad, "labels": labels, "lse": lse, **numbers}
+def _forward_arguments(
+    labels: Tensor, loss: Tensor, lse: Tensor, peak: Tensor | None, q: float, ignore_index: int
+) -> dict[str, object]:
+    peaks = {"peaks": loss if peak is None else peak, "HAS_PEAK": peak is not None}
+    return {"labels": labels, "loss": loss, "lse": lse, **peaks, **_numbers(q, ignore_index)}
 
 
-def forward(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int, loss: Tensor, lse: Tensor) -> None:
-    """Write ``loss`` and ``lse``, contiguous in the precision of accumulation. ``logits`` is not empty."""
-    own = _forward_arguments(labels, loss, lse, q, ignore_index)
+def _backward_arguments(
+    grad: Tensor, labels: Tensor, log_total: Tensor, peak: Tensor, q: float, ignore_index: int
+) -> dict[str, object]:
+    return {"grad": grad, "labels": labels, "log_totals": log_total, "peaks": peak, **_numbers(q, ignore_index)}
+
+
+def forward(
+    logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int,
+    loss: Tensor, lse: Tensor, peak: Tensor | None = None,
+) -> None:  # fmt: skip
+    """Write ``loss``, ``lse`` and, if given, ``peak``, contiguous in the precision of accumulation.
+
+    ``logits`` is not empty. ``lse`` is relative to the peak if there is one.
+    """
+    own = _forward_arguments(labels, loss, lse, peak, q, ignore_index)
     launch_reduction("generalised_cross_entropy", forward_kernel, 2, logits, dim, loss, own)
 
 
 def backward(
-    grad: Tensor, logits: Tensor, labels: Tensor, lse: Tensor, dim: int, q: float, ignore_index: int, out: Tensor
-) -> None:
+    grad: Tensor, logits: Tensor, labels: Tensor, log_total: Tensor, peak: Tensor,
+    dim: int, q: float, ignore_index: int, out: Tensor,
+) -> None:  # fmt: skip
     """Write the gradient with respect to ``logits``, which is not empty, into ``out`` (contiguous)."""
-    own = _backward_arguments(grad, labels, lse, q, ignore_index)
+    own = _backward_arguments(grad, labels, log_total, peak, q, ignore_index)
     launch_map("generalised_cross_entropy", backward_kernel, logits, dim, out, own)
 
 
@@ -195,9 +215,11 @@ def variants() -> Sequence[KernelVariant]:
     """The kernels for some shapes of rows."""
 
     def forward_arguments(rows: Sample) -> dict[str, object]:
-        return _forward_arguments(rows.per_row(torch.int64), rows.per_row(), rows.per_row(), 0.7, -100)
+        wide = rows.per_row()
+        return _forward_arguments(rows.per_row(torch.int64), wide, wide, wide, 0.7, -100)
 
     def backward_arguments(rows: Sample) -> dict[str, object]:
-        return _backward_arguments(rows.per_row(), rows.per_row(torch.int64), rows.per_row(), 0.7, -100)
+        wide = rows.per_row()
+        return _backward_arguments(wide, rows.per_row(torch.int64), wide, wide, 0.7, -100)
 
     return row_variants(forward_kernel, forward_arguments, backward_kernel, backward_arguments)

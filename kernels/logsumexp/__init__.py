@@ -52,7 +52,8 @@ def logsumexp(
         IndexError: ``dim`` is out of range.
         ValueError: ``beta`` is not finite, ``out`` does not fit, or ``backend`` is unknown or cannot run here.
 
-    The gradient is ``dy/dx_i = beta exp(beta x_i - y)``, zero where every ``x_i`` is -inf.
+    The gradient is ``dy/dx_i = beta exp(beta x_i - y)``, zero where every ``x_i`` is -inf. It is computed from the
+    distances to the largest ``beta x_i``, so that its error does not grow with the level of a row.
 
     Derivatives, the same on every backend:
 
@@ -79,7 +80,7 @@ def logsumexp(
     require_no_derivative_of_out(x=x, out=out)
     shape = reduced_shape(x, dim)
     require_output("out", out, torch.Size((*shape[:dim], 1, *shape[dim:])) if keepdim else shape, {"x": x})
-    _forward(x, dim, float(beta), backend, out.view(shape), None)
+    _forward(x, dim, float(beta), backend, out.view(shape))
     note_written(out)
     return out
 
@@ -92,16 +93,21 @@ def logsumexp_backward(
     dim: int = -1,
     beta: float = 1.0,
     *,
+    peak: Tensor | None = None,
     out: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """The gradient of `logsumexp` with respect to ``x``: ``grad * beta * exp(beta * x - lse)``.
+    """The gradient of `logsumexp` with respect to ``x``: ``grad * beta * exp(beta * (x - peak) - lse)``.
 
     Args:
         grad: gradient with respect to the result, of ``x``'s dtype and of its shape without ``dim``.
         x: the input of the forward pass.
-        lse: the result of the forward pass in the precision of accumulation: float64 for a float64 ``x``, else float32.
+        lse: ``log sum_i exp(beta (x_i - peak))`` in the precision of accumulation: float64 for a float64 ``x``, else
+            float32. Without ``peak``, the result of the forward pass in that precision.
         dim, beta, backend: as in `logsumexp`.
+        peak: what ``lse`` is relative to, a number per row like ``lse``: best the finite ``x_i`` of largest weight.
+            Default: 0. Then the gradient has a relative error of about ``u (|beta x_i| + |lse|)`` with the unit
+            roundoff ``u``, so that in float32 it has no digits where ``|lse|`` is 1e7.
         out: a contiguous tensor like ``x`` to write to; it must not share memory with the inputs.
 
     Returns:
@@ -113,68 +119,81 @@ def logsumexp_backward(
     shape = reduced_shape(x, dim)
     require_tensor("grad", grad, (x.dtype,), x.device)
     require_tensor("lse", lse, (accumulation_dtype(x.dtype),), x.device)
-    for name, value in (("grad", grad), ("lse", lse)):
+    peak = torch.zeros_like(lse) if peak is None else peak
+    require_tensor("peak", peak, (lse.dtype,), x.device)
+    for name, value in (("grad", grad), ("lse", lse), ("peak", peak)):
         if value.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
     chosen = choose_backend(backend, x.device)
     if out is None:
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
     require_tensor("out", out, (x.dtype,), x.device)
-    require_output("out", out, x.shape, {"x": x, "grad": grad, "lse": lse})
+    require_output("out", out, x.shape, {"x": x, "grad": grad, "lse": lse, "peak": peak})
     if x.numel():
         with running_on(x.device):
-            backend_module(chosen, __name__).backward(grad.contiguous(), x, lse.contiguous(), dim, float(beta), out)
+            rows = (lse.contiguous(), peak.contiguous())
+            backend_module(chosen, __name__).backward(grad.contiguous(), x, *rows, dim, float(beta), out)
         note_written(out)
     return out
 
 
-def _forward(x: Tensor, dim: int, beta: float, backend: str, y: Tensor, exact: Tensor | None) -> None:
-    """Write ``y`` and, if given, ``exact``. An empty sum is -inf and needs no launch."""
+def _forward(
+    x: Tensor,
+    dim: int,
+    beta: float,
+    backend: str,
+    y: Tensor,
+    log_total: Tensor | None = None,
+    peak: Tensor | None = None,
+) -> None:
+    """Write ``y`` and, if given, ``log_total`` and ``peak``. An empty sum is -inf and needs no launch."""
     if x.numel():
         with running_on(x.device):
-            backend_module(backend, __name__).forward(x, dim, beta, y, exact)
+            backend_module(backend, __name__).forward(x, dim, beta, y, log_total, peak)
         return
     y.fill_(-torch.inf)
-    if exact is not None:
-        exact.fill_(-torch.inf)
+    if log_total is not None and peak is not None:
+        log_total.fill_(-torch.inf)
+        peak.fill_(0.0)
 
 
-# The operators that torch.compile and autograd see. For 16-bit dtypes the forward operator also returns the result in
-# the precision of accumulation (else an empty tensor), because the gradient needs it: computed from a bfloat16 result,
-# the gradient would be off by 2**-8 |y|.
+# The operators that torch.compile and autograd see. The forward operator also returns the two numbers whose sum is the
+# result, ``y = beta peak + log_total``, in the precision of accumulation. The gradient needs them apart: computed from
+# the rounded sum, it would have a relative error of u |y|.
 
 
 @torch.library.custom_op("boltzbench::logsumexp", mutates_args=(), tags=NO_GRAPH)
-def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor]:
-    y, exact = _empty_results(x, dim)
-    _forward(x, dim, beta, choose_backend(backend, x.device), y, exact if exact.dtype != y.dtype else None)
-    return y, exact
+def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    results: tuple[Tensor, Tensor, Tensor] = _empty_results(x, dim)
+    _forward(x, dim, beta, choose_backend(backend, x.device), *results)
+    return results
 
 
 @_forward_op.register_fake
-def _empty_results(x: Tensor, dim: int, beta: float = 1.0, backend: str = "") -> tuple[Tensor, Tensor]:
-    shape = reduced_shape(x, dim)
-    wide = accumulation_dtype(x.dtype)
-    return x.new_empty(shape), x.new_empty(shape if wide != x.dtype else (0,), dtype=wide)
+def _empty_results(x: Tensor, dim: int, beta: float = 1.0, backend: str = "") -> tuple[Tensor, Tensor, Tensor]:
+    shape, wide = reduced_shape(x, dim), accumulation_dtype(x.dtype)
+    return x.new_empty(shape), x.new_empty(shape, dtype=wide), x.new_empty(shape, dtype=wide)
 
 
 @torch.library.custom_op("boltzbench::logsumexp_backward", mutates_args=(), tags=NO_GRAPH)
-def _backward_op(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, backend: str) -> Tensor:
-    return logsumexp_backward(grad, x, lse, dim, beta, backend=backend)
+def _backward_op(
+    grad: Tensor, x: Tensor, log_total: Tensor, peak: Tensor, dim: int, beta: float, backend: str
+) -> Tensor:
+    return logsumexp_backward(grad, x, log_total, dim, beta, peak=peak, backend=backend)
 
 
 @_backward_op.register_fake
-def _(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, backend: str) -> Tensor:
+def _(grad: Tensor, x: Tensor, log_total: Tensor, peak: Tensor, dim: int, beta: float, backend: str) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # torch's own context object
     x, ctx.dim, ctx.beta, ctx.backend = inputs
-    y, exact = output
-    ctx.save_for_backward(x, y if exact.dtype == y.dtype else exact)
+    ctx.save_for_backward(x, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _backward(ctx, grad, _grad_exact):  # type: ignore[no-untyped-def]  # torch's own context object
+def _backward(ctx, grad, *_grads):  # type: ignore[no-untyped-def]  # torch's own context object
     if torch.is_grad_enabled():  # the gradient is to be differentiated
         inputs = ctx.saved_tensors[:1]
         return *gradient_by_formula(lambda x: formulas.logsumexp(x, ctx.dim, ctx.beta), grad, inputs), None, None, None

@@ -20,14 +20,14 @@ def module(dtype: torch.dtype) -> CudaModule:
     return row_module(Path(__file__).with_name("logsumexp.cu"), ("forward", "backward"), dtype)
 
 
-def forward(x: Tensor, dim: int, beta: float, y: Tensor, exact: Tensor | None) -> None:
-    """Write ``y`` and, if given, ``exact`` (the result in the precision of accumulation). ``x`` is not empty."""
-    reduce_rows(module(x.dtype), "forward", x, dim, 2, (y, exact), beta)
+def forward(x: Tensor, dim: int, beta: float, y: Tensor, log_total: Tensor | None, peak: Tensor | None) -> None:
+    """Write ``y`` and, if given, ``log_total`` and ``peak`` in the precision of accumulation. ``x`` is not empty."""
+    reduce_rows(module(x.dtype), "forward", x, dim, 2, (y, log_total, peak), beta)
 
 
-def backward(grad: Tensor, x: Tensor, lse: Tensor, dim: int, beta: float, out: Tensor) -> None:
+def backward(grad: Tensor, x: Tensor, log_total: Tensor, peak: Tensor, dim: int, beta: float, out: Tensor) -> None:
     """Write the gradient with respect to ``x``, which is not empty, into ``out`` (contiguous)."""
-    map_rows(module(x.dtype), "backward", x, dim, (grad, lse), out, beta)
+    map_rows(module(x.dtype), "backward", x, dim, (grad, log_total, peak), out, beta)
 
 
 def variants() -> Sequence[KernelVariant]:

@@ -9,7 +9,7 @@
 // for float32 (23 % of what can be issued while the data arrive), 6.8 for 16 bits (43 %), of which 1.06 and 1.03 MUFU;
 // 40 for float64 (64 %), of which 23 in the double-precision pipe. The scale is not folded into an FFMA: x * scale -
 // peak * scale overflows where x does not, and the result for a single element would not be exact.
-// Backward: an FFMA, a sum, a product and an ex2 that keeps subnormal numbers, and packing for 16 bits. Including the
+// Backward: a difference, two FFMA, a product and an ex2 that keeps subnormal numbers, and packing for 16 bits. Including the
 // work that a thread does once: 23 for float32 and 16 for 16 bits, of 62 and 31 that can be issued.
 //
 // Design: rows.cuh reads the rows: 2 to 32 lanes of a warp for a short row, a block for a long row, several blocks for
@@ -20,30 +20,32 @@
 // Distributed shared memory would save only this exchange, one per 64 KB read, and limit a row to 16 parts.
 #include "rows/softmax.cuh"
 
-// y: (rows,); exact: (rows,) in the wide type, or null; parts: (rows, splits), or null if rows are not split; counters:
+// y: (rows,), the sum beta peak + log_total of two numbers that the gradient needs apart; log_total, peak: (rows,) in the
+// wide type, or null; parts: (rows, splits), or null if rows are not split; counters:
 // zeros, one for each group of rows, or null.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
-    forward(const T* __restrict__ x, T* y, Wide<T>* exact, Running<Wide<T>>* parts, u32* counters, Rows rows,
-            double beta) {
+    forward(const T* __restrict__ x, T* y, Wide<T>* log_total, Wide<T>* peak, Running<Wide<T>>* parts, u32* counters,
+            Rows rows, double beta) {
     using Real = Wide<T>;
     Running<Real> sum;
     i64 row;
     if (!reduce_rows<LANES, WIDTH, ROWS_CLOSER>(x, rows, parts, counters, Weights<Real>(beta), sum, row)) return;
-    const Real level = finite_or_zero(sum.peak) * static_cast<Real>(beta < 0 ? -beta : beta);
-    const Real result = level + logarithm(sum.total);
-    y[row] = narrow<T>(result);
-    if (exact) exact[row] = result;
+    const Real shift = finite_or_zero(sum.peak), logarithm_of_total = logarithm(sum.total);
+    y[row] = narrow<T>(shift * static_cast<Real>(beta < 0 ? -beta : beta) + logarithm_of_total);
+    if (peak == nullptr) return;
+    log_total[row] = logarithm_of_total;
+    peak[row] = beta < 0 ? -shift : shift;
 }
 
-// dx = grad * beta * exp(beta x - lse).
+// dx = grad * beta * exp(beta (x - peak) - log_total).
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
-    backward(const T* grad, const Wide<T>* lse, const T* __restrict__ x, T* dx, Layout x_layout, Layout dx_layout,
-             i64 rows, i64 n, i64 column_blocks, double beta) {
+    backward(const T* grad, const Wide<T>* log_total, const Wide<T>* peak, const T* __restrict__ x, T* dx,
+             Layout x_layout, Layout dx_layout, i64 rows, i64 n, i64 column_blocks, double beta) {
     using Real = Wide<T>;
     const auto slope_of = [=](i64 row, i64, Chunk<T, WIDTH>&) {
-        const Probability<Real> probability(lse[row], beta);
+        const Probability<Real> probability(peak[row], log_total[row], beta);
         const Real factor = widen(grad[row]) * Real(beta);
         return [=](Real element, u32) { return factor * probability(element); };
     };

@@ -8,12 +8,18 @@ from .checks import accumulation_dtype
 
 
 def logsumexp(x: Tensor, dim: int, beta: float) -> Tensor:
-    """``log sum_i exp(beta x_i)`` over ``dim``, in ``x``'s dtype; 16-bit inputs are computed in float32."""
+    """``log sum_i exp(beta x_i)`` over ``dim``, in ``x``'s dtype; 16-bit inputs are computed in float32.
+
+    The peak comes off before `torch.logsumexp`, which computes its gradient from its rounded result.
+    """
     if not x.shape[dim]:
         return x.sum(dim) - torch.inf
-    wide = beta * x.to(accumulation_dtype(x.dtype))
-    empty = (wide == -torch.inf).all(dim, keepdim=True)
-    result = torch.logsumexp(torch.where(empty, 0.0, wide), dim)
+    wide = x.to(accumulation_dtype(x.dtype))
+    peak = (wide.amin(dim, keepdim=True) if beta < 0 else wide.amax(dim, keepdim=True)).detach()
+    peak = torch.where(peak.isinf(), 0.0, peak)
+    distance = beta * (wide - peak)
+    empty = (distance == -torch.inf).all(dim, keepdim=True)
+    result = torch.logsumexp(torch.where(empty, 0.0, distance), dim) + beta * peak.squeeze(dim)
     return torch.where(empty.squeeze(dim), -torch.inf, result).to(x.dtype)
 
 

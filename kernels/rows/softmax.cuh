@@ -51,21 +51,25 @@ template <class Real> struct Running {
 __device__ __forceinline__ float weight(float exponent) { return exp2_fast(exponent); }
 __device__ __forceinline__ double weight(double exponent) { return exp2(exponent); }
 
-// The probability exp(beta x - lse) of an element x; 0 in a row of log-sum-exp -inf, where all elements are -inf.
-// Half the exponent of 2 is computed, because the whole may overflow where beta x does not. The FMA adds one rounding
-// to those of beta log2(e) and lse log2(e); for the latter log2(e) comes in two parts.
+// The probability exp(beta (x - peak) - log_total) of an element x; 0 if log_total is -inf, where all elements are -inf.
+// Peak and total come apart: rounding their log-sum-exp would add an error that grows with the level of the row. The
+// peak is subtracted before the product, and the FMA adds one rounding to that of the difference. In float32
+// beta log2(e) comes in two parts of one sign, so that no sum of infinities is NaN, and log2(e) times log_total as well.
 template <class Real> struct Probability {
-    Real half_scale, half_level;
+    static constexpr bool PARTS = sizeof(Real) == 4;
+    Real peak, scale, rest, level;
 
-    __device__ __forceinline__ Probability(Real lse, double beta)
-        : half_scale(static_cast<Real>(beta * 0.72134752044448170)) {
-        const Real level = lse == -infinity() ? Real(0) : lse;
-        constexpr Real HALF_LOG2E = 0.72134752044448170, REST = 0.72134752044448170 - HALF_LOG2E;
-        half_level = REST == 0 ? level * HALF_LOG2E : fused(level, HALF_LOG2E, level * REST);  // inf * 0 is NaN
+    __device__ __forceinline__ Probability(Real peak, Real log_total, double beta) : peak(peak) {
+        const double whole = beta * 1.4426950408889634;
+        scale = static_cast<Real>(PARTS ? whole * (1 - 2.384185791015625e-07) : whole);  // 1 - 2^-22: two ulp
+        rest = static_cast<Real>(whole - scale);
+        const Real total = log_total == -infinity() ? Real(0) : log_total;
+        constexpr Real LOG2E = 1.4426950408889634, REST = 1.4426950408889634 - LOG2E;
+        level = REST == 0 ? total * LOG2E : fused(total, LOG2E, total * REST);  // inf * 0 is NaN
     }
 
     __device__ __forceinline__ Real operator()(Real x) const {
-        const Real half = fused(x, half_scale, -half_level);
-        return weight(half + half);
+        const Real distance = x - peak;
+        return weight(fused(distance, scale, PARTS ? fused(distance, rest, -level) : -level));
     }
 };

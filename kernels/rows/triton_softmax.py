@@ -5,6 +5,7 @@ Sums are ``(peak, total)``: the largest element, and the sum of weights ``2**((x
 
 import triton.language as tl
 
+from ..common.triton_math import from_bits
 from ..common.triton_runtime import INTERPRETS, helper
 from .triton_rows import power_of_two, shift_of
 
@@ -48,29 +49,41 @@ def over_lanes(sums, scale):
 
 
 @helper
-def probability(z, beta, half_scale, level, half_level):
-    """``exp(beta z - level)``. Subnormal results are kept, since they may be multiplied by a large gradient.
+def probability(z, beta, scale, peak, level, scaled_level):
+    """``exp(beta (z - peak) - level)``. Subnormal results are kept: they may be multiplied by a large gradient.
 
-    In float32 half the exponent of 2 is computed, because the whole may overflow where beta x does not. An FMA adds
-    one rounding to those of ``beta log2(e)`` and ``level log2(e)``; the interpreter rounds an FMA twice, so it uses
-    float64 here.
+    Peak and level come apart: rounding their log-sum-exp would add an error that grows with the peak. In float32 an FMA
+    adds one rounding to those of ``z - peak`` and ``scaled_level = level log2(e)``; ``scale = beta log2(e)`` comes in
+    `two_parts`. The interpreter rounds an FMA twice, so it uses float64 here.
     """
+    high, rest = scale
     shape: tl.constexpr = z.shape
+    distance = z - peak[None, :, None, None]
     if z.dtype == tl.float64:
-        return tl.exp(z * beta - level[None, :, None, None])
+        return tl.exp(distance * beta - level[None, :, None, None])
     elif _INTERPRETS:
-        half = z.to(tl.float64) * half_scale.to(tl.float64) - half_level.to(tl.float64)[None, :, None, None]
-        return tl.exp2(2.0 * half.to(tl.float32))
+        exponent = distance.to(tl.float64) * (high.to(tl.float64) + rest.to(tl.float64))
+        exponent = exponent - scaled_level.to(tl.float64)[None, :, None, None]
+        return tl.exp2(exponent.to(tl.float32))
     else:
-        half_level = tl.broadcast_to(half_level[None, :, None, None], shape)
-        half = tl.fma(z, tl.broadcast_to(half_scale, shape), -half_level)
+        scaled_level = tl.broadcast_to(scaled_level[None, :, None, None], shape)
+        exponent = tl.fma(distance, tl.broadcast_to(rest, shape), -scaled_level)
+        exponent = tl.fma(distance, tl.broadcast_to(high, shape), exponent)
         ex2: tl.constexpr = "ex2.approx.f32 $0, $1;"  # tl.exp2 flushes
-        return tl.inline_asm_elementwise(ex2, "=f,f", [half + half], dtype=tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(ex2, "=f,f", [exponent], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @helper
-def levels(lse, row):
-    """The log-sum-exp of rows and log2(e) / 2 times it. Both are 0 where it is -inf: all elements are -inf there."""
-    level = tl.load(lse + row)
+def two_parts(scale_bits):
+    """A double as the sum of two float32 numbers of its sign: infinities times them add up to no NaN."""
+    whole = from_bits(scale_bits, tl.float64)
+    high = (whole * (1 - 2.384185791015625e-07)).to(tl.float32)  # 1 - 2**-22: two ulp
+    return high, (whole - high.to(tl.float64)).to(tl.float32)
+
+
+@helper
+def levels(log_total, row):
+    """The logarithms of the totals of rows and log2(e) times them; 0 where they are -inf: all elements are -inf."""
+    level = tl.load(log_total + row)
     level = tl.where(level == -float("inf"), 0.0, level)
-    return level, (level.to(tl.float64) * 0.72134752044448170).to(level.dtype)
+    return level, (level.to(tl.float64) * 1.4426950408889634).to(level.dtype)

@@ -78,8 +78,10 @@ def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
     _require_size(x.numel(), SMALLEST, "elements")
     if "grad" in inputs:
         backward = compiled(logsumexp_reference.backward)
-        return _launching(outputs, backward, inputs["grad"], x, inputs["lse"], dim, beta, outputs["dx"])
-    return _launching(outputs, compiled(logsumexp_reference.forward), x, dim, beta, outputs["y"], None)
+        return _launching(
+            outputs, backward, inputs["grad"], x, inputs["log_total"], inputs["peak"], dim, beta, outputs["dx"]
+        )
+    return _launching(outputs, compiled(logsumexp_reference.forward), x, dim, beta, outputs["y"], None, None)
 
 
 def prepare_thermodynamics(inputs: Inputs, outputs: Tensors) -> Launch:
@@ -93,7 +95,8 @@ def prepare_generalised_cross_entropy(inputs: Inputs, outputs: Tensors) -> Launc
     _require_size(logits.numel(), SMALLEST, "elements")
     numbers = (1, inputs["q"], inputs["ignore_index"])
     if "grad" in inputs:
-        backward, rows = compiled(cross_entropy_reference.backward), (logits, labels, inputs["lse"])
+        backward = compiled(cross_entropy_reference.backward)
+        rows = (logits, labels, inputs["log_total"], inputs["peak"])
         return _launching(outputs, backward, inputs["grad"], *rows, *numbers, outputs["dlogits"])
     forward = compiled(cross_entropy_reference.forward)
     return _launching(outputs, forward, logits, labels, *numbers, outputs["loss"], outputs["lse"])

@@ -1,11 +1,12 @@
 """Cases, inputs and roundoffs of the operations on rows."""
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from boltzbench.harness import Case, CaseOptions
-from boltzbench.kernels.rows import accumulation_dtype
+from boltzbench.kernels.rows import accumulation_dtype, softmax
 from boltzbench.plugins.support import digits
 from torch import Tensor
 
@@ -13,6 +14,8 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 ACCESS = "128-bit loads if rows are contiguous and begin at multiples of 16 bytes, else more loads of one element"
 BETAS = {"hot": 0.25, "cold": 3.0, "negative": -0.7, "beta-zero": 0.0}
 """The inverse temperature by the first word of a scenario; 1 in all other scenarios."""
+LEVELS = (1e8, -1e9, 1e30, -1e30, 1e4, torch.finfo(torch.float64).min, 0.0)
+"""The levels of consecutive rows in the scenario ``level``, as far as the dtype reaches."""
 
 
 def row_case(
@@ -42,6 +45,8 @@ def rows_of(case: Case, device: torch.device) -> Tensor:
         x[:, columns // 3] += 60.0 if "outliers" in words else 3000.0
     if "shifted" in words:
         x += 1.0e4
+    if "level" in words:
+        x = _lifted(x, case.torch_dtype)
     x = x.to(case.torch_dtype)
     if "infinities" in words:
         x[0], x[1, ::2], x[2, -1] = -torch.inf, -torch.inf, torch.inf
@@ -57,6 +62,45 @@ def rows_of(case: Case, device: torch.device) -> Tensor:
     elif "expanded" in words:
         x = x[:, :1].expand(rows, columns)
     return x
+
+
+def _lifted(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x`` on the `LEVELS`, every seventh row masked throughout, and half of each row without a level."""
+    finfo = torch.finfo(dtype)
+    levels = torch.tensor(LEVELS, dtype=torch.float64, device=x.device).repeat(len(x))[: len(x), None]
+    masked = (levels == 0) & (torch.arange(x.shape[1], device=x.device) % 2 == 1)
+    return torch.where(masked, finfo.min, (levels + x).clamp(finfo.min, finfo.max))
+
+
+def row_sums(x: Tensor, beta: float) -> dict[str, Tensor]:
+    """What a gradient needs of each row: ``lse``, or apart ``log_total`` and ``peak``, so that no level is rounded."""
+    log_total, peak = softmax.sums(x.double(), 1, beta)
+    numbers = {"lse": peak * beta + log_total, "log_total": log_total, "peak": peak}
+    return {name: number.to(accumulation_dtype(x.dtype)) for name, number in numbers.items()}
+
+
+def exponent_roundings(x: Tensor, beta: float, rows: Mapping[str, Any]) -> Tensor:
+    """How many unit roundoffs the exponent ``beta (x - peak) - log_total`` of a probability may be off.
+
+    An implementation may subtract lse from beta x: ``2 (|beta x| + |lse|)``, from rounding both products with log2(e)
+    and the difference.
+
+    In the scenario ``level`` (``rows["apart"]``) no term may grow with the level of a row. The difference d = x - peak
+    is rounded, and so may be beta log2(e): ``2 |beta d|``. The product of log_total and log2(e), and in float32 an FMA
+    with the small part of beta log2(e), add ``2 |log_total|``. The last FMA rounds the exponent: ``|beta d| +
+    |log_total|``. Where the former bound is less, it holds there too.
+    """
+    peak, log_total = (rows[name].double()[:, None] for name in ("peak", "log_total"))
+    levels = 2 * (magnitude(x * beta) + magnitude(peak * beta + log_total))
+    if not rows["apart"]:
+        return levels
+    distances = 3 * (magnitude((x - peak) * beta) + magnitude(log_total))
+    return torch.minimum(distances, levels).nan_to_num()  # an overflow, where the probability is 0
+
+
+def magnitude(x: Tensor) -> Tensor:
+    """``|x|``; 0 where x is infinite or NaN, since there is no rounding error."""
+    return x.abs().nan_to_num(0.0, 0.0, 0.0)
 
 
 def roundoffs(dtype: torch.dtype) -> tuple[float, float]:

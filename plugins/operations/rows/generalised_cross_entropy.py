@@ -19,9 +19,19 @@ from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_forward,
     reference,
 )
-from boltzbench.kernels.rows import accumulation_dtype
+from boltzbench.kernels.rows import accumulation_dtype, softmax
 from boltzbench.plugins.support.operations import operation_hooks
-from boltzbench.plugins.support.rows import ACCESS, DTYPES, roundoffs, row_case, rows_of, smallest_kept
+from boltzbench.plugins.support.rows import (
+    ACCESS,
+    DTYPES,
+    exponent_roundings,
+    magnitude,
+    roundoffs,
+    row_case,
+    row_sums,
+    rows_of,
+    smallest_kept,
+)
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -44,6 +54,8 @@ CASES = (
         for data in ("outliers", "shifted", "infinities", "nan", "ignored", "expanded")
         for pass_ in ("", " backward")
     ),
+    *(_case(14, 67, dtype, f"level{pass_}") for dtype in DTYPES for pass_ in ("", " backward")),
+    *(_case(14, 67, scenario=f"cross-entropy level{pass_}") for pass_ in ("", " backward")),
     *(
         _case(67, 300, scenario=f"{data}{pass_}")
         for data in ("transposed", "sliced", "unaligned")
@@ -99,8 +111,12 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     inputs = {"logits": x, "labels": labels, "q": QS.get(words[0] if words else "", 0.7), "ignore_index": IGNORED}
     if "backward" in words:
         wide = accumulation_dtype(x.dtype)
-        inputs["lse"] = torch.logsumexp(x.double(), 1).to(wide)
+        if x.numel():
+            inputs |= row_sums(x, 1.0)
+        else:
+            inputs |= {name: x.new_empty(rows, dtype=wide) for name in ("lse", "log_total", "peak")}
         inputs["grad"] = torch.randn(rows, generator=generator, device=device).to(wide)
+    inputs["apart"] = "level" in words
     return inputs
 
 
@@ -109,7 +125,8 @@ def make_outputs(inputs: Inputs) -> Tensors:
     if "grad" in inputs:
         return {"dlogits": torch.empty_like(logits, memory_format=torch.contiguous_format)}
     wide = accumulation_dtype(logits.dtype)
-    return {name: logits.new_empty(len(logits), dtype=wide) for name in ("loss", "lse")}
+    names = ("loss", "log_total", "peak") if inputs["apart"] else ("loss", "lse")
+    return {name: logits.new_empty(len(logits), dtype=wide) for name in names}
 
 
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
@@ -119,10 +136,14 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     - ``loss``: ``w (e + 3u |log p_y|) + 16 u L``. An implementation may subtract lse from the logit, so log p_y has the
       error e = ``2u (|lse| + |max| + |log p_y| + ln n + 1)``. The product with q, which is rounded too, adds three
       roundings. The exponential multiplies these errors by w. expm1 takes up to four functions and quotients of 2 ulp.
-    - ``dlogits``: p_i has the relative error ``a_i = u (2 (|z_i| + |lse|) + 8)``, as in the gradient of log-sum-exp. w
-      has ``u (q (2 (|z_y| + |lse|) + 4 |log p_y|) + 8)``: its exponent is a difference, multiplied by a rounded q and
-      by log2(e). A difference and two products add three roundings. Results below the smallest normal number may be
-      flushed.
+    - ``log_total`` and ``peak``, which together stand for ``lse`` in the scenario ``level``: the peak is exact, and
+      log_total is the log-sum-exp of ``z - max``, the maximum of which is 0. So ``|max|`` drops out of all bounds, and
+      log_total takes the place of lse, also in that of the loss.
+    - ``dlogits``: p_i has the relative error ``u (r_i + 8)`` with r_i of `exponent_roundings`, as in the gradient of
+      log-sum-exp. w has ``u (q (2 (|z_y| + |lse|) + 4 |log p_y|) + 8)``: its exponent is a difference, multiplied by a
+      rounded q and by log2(e). In the scenario ``level`` it is a difference of a difference and log_total, neither
+      larger than ``|log p_y|``, which then takes the place of ``|z_y| + |lse|``. A difference and two products add
+      three roundings. Results below the smallest normal number may be flushed.
     """
     x, labels, q = inputs["logits"].double(), inputs["labels"], inputs["q"]
     u, u_out = roundoffs(inputs["logits"].dtype)
@@ -130,33 +151,31 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
         return {name: Expected(tensor.double()) for name, tensor in make_outputs(inputs).items()}
     chosen = x.gather(1, labels.clamp(min=0)[:, None])[:, 0]
     if "grad" not in inputs:
-        loss, lse = reference.losses(x, labels, 1, q, inputs["ignore_index"])
-        peak, log_n = x.amax(1), math.log(x.shape[1])
-        power, log_p = _power(q, chosen - lse)
-        off = 2 * u * (_finite(lse) + _finite(peak) + log_p + log_n + 1) + 3 * u * log_p
+        loss, log_total, peak = reference.losses(x, labels, 1, q, inputs["ignore_index"])
+        apart, log_n = inputs["apart"], math.log(x.shape[1])
+        lse, highest = (log_total, 0.0) if apart else (peak + log_total, magnitude(peak))
+        power, log_p = _power(q, chosen - peak - log_total)
+        off = 2 * u * (magnitude(lse) + highest + log_p + log_n + 1) + 3 * u * log_p
+        sums = Expected(lse, 2 * u * (magnitude(lse) + highest + log_n + 1))
         return {
-            "loss": Expected(loss, power * off + 16 * u * _finite(loss)),
-            "lse": Expected(lse, 2 * u * (_finite(lse) + _finite(peak) + log_n + 1)),
+            "loss": Expected(loss, power * off + 16 * u * magnitude(loss)),
+            **({"log_total": sums, "peak": Expected(peak, 0.0)} if apart else {"lse": sums}),
         }
-    grad, lse = inputs["grad"].double()[:, None], inputs["lse"].double()
-    slope = reference.gradient(inputs["grad"].double(), x, labels, lse, 1, q, inputs["ignore_index"])
-    power, log_p = _power(q, (chosen - lse)[:, None])
-    p = torch.exp(x - lse[:, None]).nan_to_num()
-    level = _finite(lse)[:, None]
-    p_off = p * u * (2 * (_finite(x) + level) + 8)
-    power_off = u * (q * (2 * (_finite(chosen)[:, None] + level) + 4 * log_p) + 8)
-    bound = (grad * power).abs() * p_off + _finite(slope) * (power_off + 3 * u + u_out)
+    grad, log_total, peak = (inputs[name].double() for name in ("grad", "log_total", "peak"))
+    slope = reference.gradient(grad, x, labels, log_total, peak, 1, q, inputs["ignore_index"])
+    grad = grad[:, None]
+    power, log_p = _power(q, (chosen - peak - log_total)[:, None])
+    p = softmax.probabilities(x, log_total, peak, 1, 1.0).nan_to_num()
+    p_off = p * u * (exponent_roundings(x, 1.0, inputs) + 8)
+    level = log_p if inputs["apart"] else magnitude(chosen)[:, None] + magnitude(peak + log_total)[:, None]
+    power_off = u * (q * (2 * level + 4 * log_p) + 8).nan_to_num()  # an overflow, where the power is 0
+    bound = (grad * power).abs() * p_off + magnitude(slope) * (power_off + 3 * u + u_out)
     return {"dlogits": Expected(slope, bound + smallest_kept(inputs["logits"].dtype) * (1.0 + grad.abs()))}
-
-
-def _finite(x: Tensor) -> Tensor:
-    """``|x|``; 0 where x is infinite or NaN, since there is no rounding error."""
-    return x.abs().nan_to_num(0.0, 0.0, 0.0)
 
 
 def _power(q: float, log_p: Tensor) -> tuple[Tensor, Tensor]:
     """``p**q`` and ``|log p|``; 0 where they are infinite or NaN."""
-    return (torch.exp(q * log_p) if q else torch.ones_like(log_p)).nan_to_num(), _finite(log_p)
+    return (torch.exp(q * log_p) if q else torch.ones_like(log_p)).nan_to_num(), magnitude(log_p)
 
 
 def cost(case: Case) -> Cost:
@@ -164,7 +183,7 @@ def cost(case: Case) -> Cost:
     elements, rows = math.prod(case.sizes.values()), case.sizes["rows"]
     size, wide = case.torch_dtype.itemsize, accumulation_dtype(case.torch_dtype).itemsize
     if "backward" in case.scenario:
-        read = elements * size + rows * (8 + 2 * wide)
+        read = elements * size + rows * (8 + 3 * wide)
         return Cost(elements, "elements", read, elements * size, 5 * elements, special_calls=elements)
     return Cost(elements, "elements", elements * size + 8 * rows, 2 * rows * wide, 4 * elements, special_calls=elements)
 
@@ -173,11 +192,10 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     logits, labels, q = inputs["logits"], inputs["labels"], inputs["q"]
     run: Callable[..., object]
     if "grad" in inputs:
-        arguments = (inputs["grad"], logits, labels, inputs["lse"], q)
-        run = partial(generalised_cross_entropy_backward, *arguments, out=outputs["dlogits"])
+        arguments = (inputs["grad"], logits, labels, inputs["log_total"], q)
+        run = partial(generalised_cross_entropy_backward, *arguments, peak=inputs["peak"], out=outputs["dlogits"])
     else:
-        out = (outputs["loss"], outputs["lse"])
-        run = partial(generalised_cross_entropy_forward, logits, labels, q, out=out)
+        run = partial(generalised_cross_entropy_forward, logits, labels, q, out=tuple(outputs.values()))
 
     def launch() -> Tensors:
         run(ignore_index=inputs["ignore_index"], backend=backend)

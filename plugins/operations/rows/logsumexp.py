@@ -23,8 +23,10 @@ from boltzbench.plugins.support.rows import (
     BETAS,
     DTYPES,
     beta_of,
+    exponent_roundings,
     roundoffs,
     row_case,
+    row_sums,
     rows_of,
     smallest_kept,
 )
@@ -49,6 +51,8 @@ CASES = (
         _case(67, 300, scenario=scenario)
         for scenario in ("transposed", "sliced", "unaligned", "transposed backward", "cold backward")
     ),
+    *(_case(14, 67, dtype, f"level{pass_}") for dtype in DTYPES for pass_ in ("", " backward")),
+    *(_case(14, 67, scenario=f"{beta} level backward") for beta in ("cold", "negative")),
     _case(3, 70001, scenario="split"),
     _case(2, 70000, "float16", "split"),
     _case(1, 70003, scenario="split remainder"),
@@ -92,7 +96,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     inputs: dict[str, Any] = {"x": x, "dim": 1, "beta": beta_of(case)}
     if "backward" in words:
         generator = torch.Generator(device).manual_seed(case.seed + 1)
-        inputs["lse"] = reference.logsumexp(x.double(), 1, inputs["beta"]).to(accumulation_dtype(x.dtype))
+        inputs |= row_sums(x, inputs["beta"]) | {"apart": "level" in words}
         inputs["grad"] = torch.randn(len(x), generator=generator, device=device).to(x.dtype)
     return inputs
 
@@ -107,8 +111,8 @@ def make_outputs(inputs: Inputs) -> Tensors:
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     """Forward: ``2u (|y| + |max| + ln n + 1)``, from rounding the scaled maximum, the logarithm and their sum.
 
-    Backward: products and difference in the exponent contribute ``u (|beta x| + |lse|)`` each, which is a relative
-    error of the result, and eight more roundings follow. Results below the smallest normal number may be flushed.
+    Backward: the roundings of the exponent (`exponent_roundings`) are a relative error of the result, and eight more
+    roundings follow. Results below the smallest normal number may be flushed.
     """
     x, beta = inputs["x"].double(), inputs["beta"]
     u, u_out = roundoffs(inputs["x"].dtype)
@@ -118,9 +122,9 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
         largest = ((x.amax(1) if beta > 0 else x.amin(1)) * beta).abs() if n else torch.zeros_like(y)
         bound = 2 * u * (y.abs() + largest + math.log(max(n, 1)) + 1) + u_out * y.abs()
         return {"y": Expected(y, torch.nan_to_num(bound, nan=0.0, posinf=0.0))}
-    grad, lse = inputs["grad"].double(), inputs["lse"].double()
-    dx = reference.gradient(grad, x, lse, 1, beta)
-    relative = u * (2 * ((x * beta).abs() + lse.abs()[:, None]) + 8) + u_out
+    grad = inputs["grad"].double()
+    dx = reference.gradient(grad, x, inputs["log_total"].double(), inputs["peak"].double(), 1, beta)
+    relative = u * (exponent_roundings(x, beta, inputs) + 8) + u_out
     flushed = smallest_kept(inputs["x"].dtype) * (1.0 + grad.abs()[:, None])
     return {"dx": Expected(dx, dx.abs() * relative + flushed)}
 
@@ -129,7 +133,7 @@ def cost(case: Case) -> Cost:
     elements, rows = math.prod(case.sizes.values()), case.sizes["rows"]
     size = case.torch_dtype.itemsize
     if "backward" in case.scenario:
-        row_bytes = rows * (size + accumulation_dtype(case.torch_dtype).itemsize)
+        row_bytes = rows * (size + 2 * accumulation_dtype(case.torch_dtype).itemsize)
         return Cost(
             elements, "elements", elements * size + row_bytes, elements * size, 4 * elements, special_calls=elements
         )
@@ -140,7 +144,8 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     x, dim, beta = inputs["x"], inputs["dim"], inputs["beta"]
     run: Callable[[], Tensor]
     if "grad" in inputs:
-        run = partial(logsumexp_backward, inputs["grad"], x, inputs["lse"], dim, beta, out=outputs["dx"])
+        arguments = (inputs["grad"], x, inputs["log_total"], dim, beta)
+        run = partial(logsumexp_backward, *arguments, peak=inputs["peak"], out=outputs["dx"])
     else:
         run = partial(logsumexp, x, dim, beta, out=outputs["y"])
 

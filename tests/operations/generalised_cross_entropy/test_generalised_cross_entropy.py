@@ -113,6 +113,52 @@ def test_the_level_of_a_row_costs_no_digits(backend):
         assert torch.equal(loss, lifted)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", [0.0, 1e4, 1e8, -1e9, 1e30, -1e30, "min", "max"])
+def test_the_level_of_a_row_costs_the_gradient_no_digits(backend, dtype, level):
+    """Four equal logits: (1/4, -3/4, 1/4, 1/4) at q = 0. Two far below them, as in a mask, do not change that."""
+    finfo = torch.finfo(dtype)
+    level = getattr(finfo, level) if isinstance(level, str) else min(max(level, finfo.min), finfo.max)
+    masked = [finfo.min, finfo.min] if level > -1 else []
+    labels = tensor([1], torch.int64)
+    slope = tensor([[0.25, -0.75, 0.25, 0.25] + [0.0 for _ in masked]], torch.float64)
+    for q in (0.0, 0.7):
+        x = tensor([[level] * 4 + masked], dtype).requires_grad_()
+        generalised_cross_entropy(x, labels, q, backend=backend).backward()
+        tolerance = 1e-6 if dtype.itemsize > 2 else 2 * finfo.eps
+        torch.testing.assert_close(x.grad.double(), 0.25**q * slope, rtol=tolerance, atol=0)
+        theirs = x.detach().double().requires_grad_()
+        torch.nn.functional.cross_entropy(theirs, labels).backward()
+        torch.testing.assert_close(x.grad.double(), 0.25**q * theirs.grad, rtol=tolerance, atol=0)
+
+
+def test_the_log_sum_exp_with_and_without_a_peak(backend):
+    """Without a tensor for the peak, ``lse`` is the log-sum-exp itself; the backward takes either."""
+    x, labels = random_case(9, 12)
+    loss, lse, peak = generalised_cross_entropy_forward(x, labels, backend=backend)
+    assert torch.equal(peak, x.amax(1))
+    same_loss, whole = out = torch.empty_like(loss), torch.empty_like(loss)
+    assert generalised_cross_entropy_forward(x, labels, out=out, backend=backend) is out
+    assert torch.equal(same_loss, loss)
+    assert torch.equal(whole, lse + peak)
+    slopes = (
+        generalised_cross_entropy_backward(loss, x, labels, given, peak=shift, backend=backend)
+        for given, shift in ((lse, peak), (whole, None))
+    )
+    torch.testing.assert_close(*slopes, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("q", [0.0, 0.7])
+def test_a_masked_row_does_not_poison_its_batch(backend, q):
+    """The gradient of weights sums over rows, so that one wrong row would spoil it."""
+    x, labels = random_case(9, 12)
+    x[4] = torch.finfo(torch.float32).min
+    x[5], x[6, ::2] = x[5] - 1e9, -1e9
+    ours = x.clone().requires_grad_()
+    generalised_cross_entropy(ours, labels, q, reduction="sum", backend=backend).backward()
+    assert np.abs(ours.grad.double().cpu().numpy() - exact(x, labels, q)[1]).max() < 3e-6
+
+
 @pytest.mark.parametrize("q", [0.0, 0.6])
 def test_gradcheck(backend, q):
     x, labels = random_case(3, 4, 2, dtype=torch.float64)
@@ -188,12 +234,12 @@ def test_split_rows_and_labels_in_every_part(backend, dtype):
     for number, label in enumerate((0, 40_000, 70_000)):
         labels[number] = label
         x[number, label] += 12
-    loss, lse = generalised_cross_entropy_forward(x, labels, backend=backend)
+    loss, lse, peak = generalised_cross_entropy_forward(x, labels, backend=backend)
     wanted, slopes = exact(x, labels, 0.7)
     assert np.abs(loss.cpu().numpy() - wanted).max() < 3e-6
-    torch.testing.assert_close(lse.double(), torch.logsumexp(x.double(), 1), rtol=1e-6, atol=0)
+    torch.testing.assert_close((lse + peak).double(), torch.logsumexp(x.double(), 1), rtol=1e-6, atol=0)
     grad = torch.ones_like(loss)
-    slope = generalised_cross_entropy_backward(grad, x, labels, lse, backend=backend).cpu().double().numpy()
+    slope = generalised_cross_entropy_backward(grad, x, labels, lse, peak=peak, backend=backend).cpu().double().numpy()
     assert np.abs(slope - slopes).max() < (4e-3 if dtype is torch.bfloat16 else 3e-6)
     assert (slope[np.arange(3), labels.cpu()] < -1e-4).all()
 
@@ -209,10 +255,10 @@ def test_strided_logits_and_labels(backend):
         (x.transpose(1, 2).contiguous().transpose(1, 2), labels),
     ):
         rows = given.transpose(1, -1).reshape(-1, given.shape[1])
-        loss, lse = generalised_cross_entropy_forward(given, y, backend=backend)
+        loss, lse, peak = generalised_cross_entropy_forward(given, y, backend=backend)
         wanted, slopes = exact(rows, y.reshape(-1), 0.7)
         assert np.abs(loss.reshape(-1).cpu().numpy() - wanted).max() < 3e-6
-        slope = generalised_cross_entropy_backward(torch.ones_like(loss), given, y, lse, backend=backend)
+        slope = generalised_cross_entropy_backward(torch.ones_like(loss), given, y, lse, peak=peak, backend=backend)
         assert slope.is_contiguous()
         assert np.abs(slope.transpose(1, -1).reshape(rows.shape).cpu().numpy() - slopes).max() < 3e-5
 
@@ -235,13 +281,13 @@ def test_opcheck(backend):
     x, labels = random_case(3, 5)
     torch.library.opcheck(_forward_op, (x.requires_grad_(), labels, 0.7, -100, backend))
     x = x.detach()
-    loss, lse = generalised_cross_entropy_forward(x, labels, backend=backend)
-    torch.library.opcheck(_backward_op, (loss, x, labels, lse, 0.7, -100, backend))
+    loss, lse, peak = generalised_cross_entropy_forward(x, labels, backend=backend)
+    torch.library.opcheck(_backward_op, (loss, x, labels, lse, peak, 0.7, -100, backend))
 
 
 def test_wrong_arguments_are_named(backend):
     x, labels = random_case(4, 6)
-    good, lse = generalised_cross_entropy_forward(x, labels, backend=backend)
+    good, lse, peak = generalised_cross_entropy_forward(x, labels, backend=backend)
     for q in (-0.1, 1.1, NAN, INF):
         with pytest.raises(ValueError, match=r"^q must lie in \[0, 1\]"):
             generalised_cross_entropy(x, labels, q, backend=backend)
@@ -264,6 +310,16 @@ def test_wrong_arguments_are_named(backend):
         GeneralisedCrossEntropy(reduction="all")
     with pytest.raises(TypeError, match=r"^lse must have dtype float32"):
         generalised_cross_entropy_backward(good, x, labels, lse.double(), backend=backend)
+    with pytest.raises(TypeError, match=r"^peak must have dtype float32"):
+        generalised_cross_entropy_backward(good, x, labels, lse, peak=peak.double(), backend=backend)
+    with pytest.raises(ValueError, match=r"^peak must have shape"):
+        generalised_cross_entropy_backward(good, x, labels, lse, peak=peak[:2], backend=backend)
+    with pytest.raises(
+        ValueError, match=r"^out must have a tensor for loss, one for lse and may have one for peak, go"
+    ):
+        generalised_cross_entropy_forward(x, labels, out=(good,), backend=backend)
+    with pytest.raises(ValueError, match=r"^out peak must not share memory with out loss"):
+        generalised_cross_entropy_forward(x, labels, out=(good, lse, good), backend=backend)
     with pytest.raises(ValueError, match=r"^grad must have shape"):
         generalised_cross_entropy_backward(good[:2], x, labels, lse, backend=backend)
     with pytest.raises(ValueError, match=r"^out lse must not share memory with out loss"):
@@ -281,10 +337,10 @@ def test_a_label_out_of_range_is_an_error_or_nan(backend, label):
         with pytest.raises(ValueError, match=rf"^labels must lie in \[0, 5\] or be ignore_index, -100; got {label}"):
             generalised_cross_entropy(x, labels, backend=backend)
     kernels = dispatch.backend_module(backend, "boltzbench.kernels.generalised_cross_entropy")
-    loss, lse, slope = torch.empty(4, device=DEVICE), torch.empty(4, device=DEVICE), torch.empty_like(x)
+    (loss, lse, peak), slope = (torch.empty(4, device=DEVICE) for _ in range(3)), torch.empty_like(x)
     for q in (0.0, 0.7):
-        kernels.forward(x, labels, 1, q, -100, loss, lse)
+        kernels.forward(x, labels, 1, q, -100, loss, lse, peak)
         assert loss.isnan().tolist() == [False, False, True, False]
-        kernels.backward(torch.ones_like(loss), x, labels, lse, 1, q, -100, slope)
+        kernels.backward(torch.ones_like(loss), x, labels, lse, peak, 1, q, -100, slope)
         assert slope.isnan().all(1).tolist() == [False, False, True, False]
         assert not slope[[0, 1, 3]].isnan().any()

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 from boltzbench.harness import Inputs, Launch, Status, Tensors
-from support.wrong_kernels import Prepare, WrongKernel, mutants, spoiled
+from boltzbench.kernels.rows import softmax
+from support.wrong_kernels import Prepare, WrongKernel, mutants, shipped, spoiled
 from torch import Tensor
 
 OPERATION = "generalised_cross_entropy"
@@ -12,6 +13,9 @@ OPERATION = "generalised_cross_entropy"
 LOSS = "rows=37 columns=1031 float32"
 SLOPES = "backward rows=37 columns=1031 float32"
 IGNORED = "ignored rows=7 columns=512 float32"
+LEVEL = "level rows=14 columns=67 float32"
+LEVEL_SLOPES = "level backward rows=14 columns=67 float32"
+CROSS_ENTROPY_LEVEL_SLOPES = "cross-entropy level backward rows=14 columns=67 float32"
 INFINITE = "infinities rows=7 columns=512 float32"
 
 
@@ -67,6 +71,42 @@ def _of_labels(compute: Callable[[Tensor, Tensor, float], Tensor]) -> Prepare:
     return prepare
 
 
+def slopes_from_a_rounded_lse(inputs: Inputs, outputs: Tensors) -> Launch:
+    """The log-sum-exp has the precision of accumulation, but is rounded at the level of its row."""
+
+    def launch() -> Tensors:
+        lse, labels = inputs["lse"][:, None], inputs["labels"][:, None]
+        x = inputs["logits"].to(lse.dtype)
+        slope = torch.exp(x - lse).scatter_add(1, labels, -torch.ones_like(lse))
+        power = torch.exp(inputs["q"] * (x.gather(1, labels) - lse))
+        outputs["dlogits"].copy_(inputs["grad"][:, None] * power * slope)
+        return outputs
+
+    return launch
+
+
+def subtracts_a_rounded_lse(inputs: Inputs, outputs: Tensors) -> Launch:
+    def launch() -> Tensors:
+        x = inputs["logits"]
+        log_total, peak = softmax.sums(x, 1, 1.0)
+        log_p = x.gather(1, inputs["labels"][:, None])[:, 0] - (peak + log_total)
+        results = {"loss": -torch.expm1(inputs["q"] * log_p) / inputs["q"], "log_total": log_total, "peak": peak}
+        return {name: outputs[name].copy_(result) for name, result in results.items()}
+
+    return launch
+
+
+def takes_the_total_from_a_rounded_lse(inputs: Inputs, outputs: Tensors) -> Launch:
+    launch_shipped = shipped(OPERATION)(inputs, outputs)
+
+    def launch() -> Tensors:
+        launch_shipped()
+        outputs["log_total"].copy_(torch.logsumexp(inputs["logits"], 1) - outputs["peak"])
+        return outputs
+
+    return launch
+
+
 WRONG_KERNELS = (
     *(
         WrongKernel(compute.__name__, OPERATION, case, Status.WRONG_VALUES, _of_labels(compute))
@@ -80,6 +120,17 @@ WRONG_KERNELS = (
             (sends_gradients_to_ignored_rows, "ignored backward rows=7 columns=512 float32"),
         )
     ),
+    *(
+        WrongKernel(prepare.__name__, OPERATION, case, Status.WRONG_VALUES, prepare)
+        for prepare, case in (
+            (slopes_from_a_rounded_lse, LEVEL_SLOPES),
+            (slopes_from_a_rounded_lse, CROSS_ENTROPY_LEVEL_SLOPES),
+            (slopes_from_a_rounded_lse, "level backward rows=14 columns=67 float64"),
+            (slopes_from_a_rounded_lse, "level backward rows=14 columns=67 bfloat16"),
+            (subtracts_a_rounded_lse, LEVEL),
+            (takes_the_total_from_a_rounded_lse, LEVEL),
+        )
+    ),
     *spoiled(
         OPERATION,
         ("ignores_q", "half rows=33 columns=300 float32", Status.WRONG_VALUES, lambda inputs: {"q": 0.7}),
@@ -91,10 +142,19 @@ WRONG_KERNELS = (
         ("generalised_cross_entropy.cu", "place == label_place", "place + 1 == label_place", SLOPES),
         ("generalised_cross_entropy.cu", "label) - shift;", "label);", LOSS),
         ("generalised_cross_entropy.cu", "- (level == -infinity() ? Real(0) : log_total)", "- log_total", INFINITE),
+        ("generalised_cross_entropy.cu", "n, label) - shift) - level", "n, label) - (shift + level))", LEVEL_SLOPES),
+        ("generalised_cross_entropy.cu", "peak ? log_total : level", "peak ? level - shift : level", LEVEL),
+        ("rows/softmax.cuh", "weight(fused(distance, scale,",
+         "weight(fused(x, scale, -fused(peak, scale, level))); return weight(fused(distance, scale,",
+         CROSS_ENTROPY_LEVEL_SLOPES),
         ("generalised_cross_entropy.cu", "for (auto& part : chunk) part = {};",
          "factor;", "ignored backward rows=7 columns=512 float32"),
         ("triton_kernels.py", "label_place = label - start",
          "label_place = label", "split backward rows=2 columns=70000 bfloat16"),
+        ("triton_kernels.py", "known, ACC) - peak) - level", "known, ACC) - (peak + level))", LEVEL_SLOPES),
+        ("triton_kernels.py", "log_total if HAS_PEAK else level", "level - shift_of(peak)", LEVEL),
+        ("rows/triton_softmax.py", "exponent.to(tl.float32)",
+         "(z * high - (peak * high + scaled_level)[None, :, None, None])", CROSS_ENTROPY_LEVEL_SLOPES),
         ("triton_kernels.py", "tl.load(grad + row) * power", "tl.load(grad + row)", SLOPES),
         ("triton_kernels.py", "tl.where(label == ignore_index, 0.0, result)", "result", IGNORED),
         ("triton_kernels.py", "tl.where(y == 1.0, -x, tl.where(y < 0.5, 1.0 - y, near))",

@@ -11,6 +11,8 @@ from torch import Tensor
 OPERATION = "logsumexp"
 
 LOGSUMEXP = "rows=37 columns=1031 float32"
+LEVEL = "level backward rows=14 columns=67 bfloat16"
+COLD_LEVEL = "cold level backward rows=14 columns=67 float32"
 SPLIT = "split rows=3 columns=70001 float32"
 
 
@@ -144,6 +146,18 @@ def gradient_from_a_rounded_result(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def gradient_from_a_rounded_lse(inputs: Inputs, outputs: Tensors) -> Launch:
+    """The log-sum-exp has the precision of accumulation, but is rounded at the level of its row."""
+
+    def launch() -> Tensors:
+        lse, beta = inputs["lse"], inputs["beta"]
+        weights = torch.exp(inputs["x"].to(lse.dtype) * beta - lse[:, None])
+        outputs["dx"].copy_(inputs["grad"].to(lse.dtype)[:, None] * beta * weights)
+        return outputs
+
+    return launch
+
+
 WRONG_KERNELS = (
     *(
         WrongKernel(compute.__name__, OPERATION, case, Status.WRONG_VALUES, _forward(compute))
@@ -167,6 +181,10 @@ WRONG_KERNELS = (
             (caches_by_pointer, LOGSUMEXP, Status.WRONG_VALUES),
             (leaves_a_row_unwritten, LOGSUMEXP, Status.WRONG_VALUES),
             (gradient_from_a_rounded_result, "backward rows=37 columns=1031 bfloat16", Status.WRONG_VALUES),
+            (gradient_from_a_rounded_lse, "level backward rows=14 columns=67 float32", Status.WRONG_VALUES),
+            (gradient_from_a_rounded_lse, "level backward rows=14 columns=67 float64", Status.WRONG_VALUES),
+            (gradient_from_a_rounded_lse, "level backward rows=14 columns=67 bfloat16", Status.WRONG_VALUES),
+            (gradient_from_a_rounded_lse, "negative level backward rows=14 columns=67 float32", Status.WRONG_VALUES),
             (writes_past_the_end, LOGSUMEXP, Status.OUT_OF_BOUNDS),
             (shifts_its_input_in_place, LOGSUMEXP, Status.MODIFIED_INPUT),
             (keeps_the_dimension, LOGSUMEXP, Status.WRONG_SHAPE),
@@ -185,10 +203,20 @@ WRONG_KERNELS = (
         ("rows/rows.cuh", "return row * stride2", "return row * stride", LOGSUMEXP),
         ("rows/rows.cuh", "first + i * LANES < rows.splits", "first + i * LANES + 1 < rows.splits", SPLIT),
         ("rows/rows.cuh", "!= rows.splits - 1", "!= rows.splits - 2", SPLIT),
-        ("rows/softmax.cuh", "beta * 0.7", "0.7", "cold backward rows=67 columns=300 float32"),
+        ("rows/softmax.cuh", "= beta * 1.4", "= 1.4", "cold backward rows=67 columns=300 float32"),
+        ("rows/softmax.cuh", "weight(fused(distance, scale,",
+         "weight(fused(x, scale, -fused(peak, scale, level))); return weight(fused(distance, scale,", LEVEL),
+        ("rows/softmax.cuh", "weight(fused(distance, scale,",
+         "weight(x * scale - (peak * scale + level)); return weight(fused(distance, scale,", COLD_LEVEL),
+        ("rows/softmax.cuh", "fused(distance, rest, -level) : -level",
+         "-level : -level", "cold backward rows=67 columns=300 float32"),
         ("rows/rows.cuh", "k = first + i * STRIDE;\n        if (k >= n)",
          "k = first + i * STRIDE;\n        if (k >= n - WIDTH)", "backward rows=70 columns=128 bfloat16"),
         ("rows/triton_softmax.py", "rescale(total, peak, new_peak, scale) + tl.sum", "total + tl.sum", SPLIT),
+        ("rows/triton_softmax.py", "scaled_level.to(tl.float64)[",
+         "(scaled_level + high * peak).to(tl.float64)[", LEVEL),
+        ("rows/triton_softmax.py", "exponent.to(tl.float32)",
+         "(z * high - (peak * high + scaled_level)[None, :, None, None])", LEVEL),
         ("rows/triton_rows.py", "column + whole < end", "column + whole < end - 1", LOGSUMEXP),
         ("rows/triton_rows.py", "begin, whole, STEP", "begin, whole - STEP, STEP", "rows=70 columns=128 bfloat16"),
         ("rows/triton_rows.py", "== splits - 1", "== splits - 2", SPLIT),
