@@ -26,6 +26,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from .numbers import integer
+
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -54,23 +56,36 @@ class Stream(IntEnum):
     BOLTZMANN_UNITS = 13
 
 
-def check_counter(seed: int, step: int, tensor: int = 0, steps: int = 1, step_name: str = "step") -> None:
-    """Raise ValueError, naming the argument, unless all fit the counter, with ``steps`` steps from ``step`` on."""
-    if not 0 <= seed < SEED_LIMIT:
-        raise ValueError(f"seed must lie in [0, 2**64), got {seed}")
-    if not 0 <= step <= STEP_LIMIT - steps:
-        raise ValueError(f"{step_name} must lie in [0, 2**32 - {steps}] for a call of {steps} steps, got {step}")
-    if not 0 <= tensor < TENSOR_LIMIT:
-        raise ValueError(f"tensor number must lie in [0, 2**24), got {tensor}")
+def check_counter(
+    seed: int, step: int, tensor: int = 0, steps: int = 1, step_name: str = "step"
+) -> tuple[int, int, int]:
+    """``seed``, ``step`` and ``tensor`` as Python integers.
+
+    Raises TypeError or ValueError, naming the argument, unless all are integers that fit the counter, with ``steps``
+    steps from ``step`` on.
+    """
+    steps = integer("steps", steps, 0, STEP_LIMIT)
+    call = f" for a call of {steps} steps" if steps != 1 else ""
+    return (
+        _require_seed(seed),
+        integer(step_name, step, 0, STEP_LIMIT - steps, call),
+        integer("tensor", tensor, 0, TENSOR_LIMIT - 1),
+    )
+
+
+def _require_seed(seed: int) -> int:
+    return integer("seed", seed, 0, SEED_LIMIT - 1)
 
 
 def signed_seed(seed: int) -> int:
     """The 64 bits of ``seed`` as a signed integer, for a kernel's ``long long`` parameter."""
+    seed = _require_seed(seed)
     return seed - SEED_LIMIT if seed >= SEED_LIMIT // 2 else seed
 
 
 def round_keys(seed: int) -> list[tuple[int, int]]:
     """Low and high word of the key of each round. They do not depend on the counter."""
+    seed = _require_seed(seed)
     low, high = seed & _WORD, seed >> 32
     return [((low + i * _KEY_STEPS[0]) & _WORD, (high + i * _KEY_STEPS[1]) & _WORD) for i in range(_ROUNDS)]
 
@@ -98,8 +113,10 @@ def random_words(groups: Tensor, seed: int, step: int | Tensor, stream: Stream, 
 
     ``step`` may be an int64 tensor of one element, whose low 32 bits count; its value is not checked.
     """
-    check_counter(seed, 0 if isinstance(step, Tensor) else step, tensor)
-    third = (step & _WORD).expand_as(groups) if isinstance(step, Tensor) else torch.full_like(groups, step)
+    if isinstance(step, Tensor) and (step.dtype is not torch.int64 or step.numel() != 1):
+        raise TypeError(f"step must be a number, or an int64 tensor of one element, got {step.dtype}")
+    seed, number, tensor = check_counter(seed, 0 if isinstance(step, Tensor) else step, tensor)
+    third = (step & _WORD).expand_as(groups) if isinstance(step, Tensor) else torch.full_like(groups, number)
     fourth = torch.full_like(groups, int(stream) | tensor << 8)
     return torch.stack(philox4x32((groups & _WORD, (groups >> 32) & _WORD, third, fourth), seed), dim=-1)
 

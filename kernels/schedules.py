@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .numbers import integer, real, reals
+
 
 def constant(steps: int, temperature: float) -> Tensor:
     """``T_t = temperature``."""
-    _require_steps(steps)
-    _require_positive(temperature=temperature)
+    steps, temperature = _require_steps(steps), _require_positive("temperature", temperature)
     return torch.full((steps,), temperature, dtype=torch.float64)
 
 
@@ -23,8 +24,7 @@ def linear(steps: int, start: float, end: float) -> Tensor:
 
     Raises ValueError if ``end`` exceeds ``start``.
     """
-    _require_steps(steps)
-    _require_cooling(start, end)
+    steps, (start, end) = _require_steps(steps), _require_cooling(start, end)
     return start + (end - start) * _fractions(steps)
 
 
@@ -33,8 +33,7 @@ def geometric(steps: int, start: float, end: float) -> Tensor:
 
     Raises ValueError if ``end`` exceeds ``start``.
     """
-    _require_steps(steps)
-    _require_cooling(start, end)
+    steps, (start, end) = _require_steps(steps), _require_cooling(start, end)
     return start * torch.exp(math.log(end / start) * _fractions(steps))
 
 
@@ -44,11 +43,11 @@ def cyclic_cosine(steps: int, hot: float, cold: float, cycles: int) -> Tensor:
     Raises ValueError if ``cold`` exceeds ``hot``, or unless ``cycles`` divides ``steps`` into cycles of two or more
     steps.
     """
-    _require_steps(steps)
-    _require_positive(hot=hot, cold=cold)
+    steps, cycles = _require_steps(steps), integer("cycles", cycles, 1)
+    hot, cold = _require_positive("hot", hot), _require_positive("cold", cold)
     if cold > hot:
         raise ValueError(f"cold must not exceed hot, got cold={cold}, hot={hot}")
-    if cycles < 1 or steps % cycles or steps // cycles < 2:
+    if steps % cycles or steps // cycles < 2:
         raise ValueError(f"cycles must divide steps into cycles of two or more, got {cycles} for {steps} steps")
     phase = math.pi * _fractions(steps // cycles)
     return (cold + (hot - cold) * (1 + torch.cos(phase)) / 2).repeat(cycles)
@@ -59,7 +58,7 @@ def custom(temperatures: Sequence[float] | Tensor, cooling: bool = False) -> Ten
 
     Raises ValueError if there are none, if one is not positive and finite, or if one rises although ``cooling`` is set.
     """
-    values = torch.as_tensor(temperatures, dtype=torch.float64, device="cpu").clone()
+    values = torch.tensor(reals("temperatures", temperatures), dtype=torch.float64)
     require_schedule("temperatures", values)
     rising = (values.diff() > 0).nonzero()
     if cooling and len(rising):
@@ -90,18 +89,16 @@ def _fractions(steps: int) -> Tensor:
     return torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
 
 
-def _require_steps(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+def _require_steps(steps: int) -> int:
+    return integer("steps", steps, 1)
 
 
-def _require_positive(**temperatures: float) -> None:
-    for name, value in temperatures.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
+def _require_positive(name: str, temperature: float) -> float:
+    return real(name, temperature, positive=True)
 
 
-def _require_cooling(start: float, end: float) -> None:
-    _require_positive(start=start, end=end)
+def _require_cooling(start: float, end: float) -> tuple[float, float]:
+    start, end = _require_positive("start", start), _require_positive("end", end)
     if end > start:
         raise ValueError(f"end must not exceed start, since a schedule cools; got start={start}, end={end}")
+    return start, end

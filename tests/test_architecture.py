@@ -12,7 +12,7 @@ FOLDERS = ("harness", "kernels", "plugins")
 MOST_FILES = 14
 """Source files in a folder, besides its README."""
 
-PUBLIC_KERNELS = ("philox", "schedules", "cuda_module")
+PUBLIC_KERNELS = ("philox", "schedules", "cuda_module", "numbers")
 """Modules at the top of kernels/ that anybody's kernels may import."""
 COMPOSITIONS = ("kernels/ais", "kernels/parallel_tempering", "kernels/rbm_training")
 """Algorithms made of several operations: they call the public functions of those."""

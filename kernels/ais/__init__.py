@@ -21,9 +21,11 @@ from torch import Tensor
 from ..common.derivatives import not_differentiable
 from ..common.dispatch import require_tensor
 from ..ising import energy, ising_sweeps, unpack_spins
+from ..machines.chain_checks import require_chains
 from ..machines.rbm_checks import WEIGHT_DTYPES, require_bias
 from ..machines.states import random_spins
-from ..philox import Stream, random_words, uniforms
+from ..numbers import INT64_MAX, integer, real, reals
+from ..philox import STEP_LIMIT, Stream, check_counter, random_words, uniforms
 from ..rbm_free_energy import free_energy
 from ..rbm_gibbs import gibbs
 
@@ -141,15 +143,14 @@ def annealed_importance_sampling(
     The result has no derivative, on any backend: ``log_weights`` is detached.
     """
     betas = _require_schedule(schedule)
-    if chains < 2:
-        raise ValueError(f"chains must be at least 2 for a standard error, got {chains}")
-    if sweeps < 1:
-        raise ValueError(f"sweeps must be at least 1, got {sweeps}")
+    chains, sweeps = _require_independent("chains", chains), integer("sweeps", sweeps, 1, STEP_LIMIT)
+    seed, _, _ = check_counter(seed, 0)
     require_tensor("weights", weights, WEIGHT_DTYPES, None)
     for name, bias in (("visible_bias", visible_bias), ("base_bias", base_bias)):
         if bias is not None:
             require_bias(name, bias, len(weights), weights)
     units, hidden_units = weights.shape
+    first_chain = require_chains(first_chain, chains, max(weights.shape))
     base = torch.zeros_like(visible_bias) if base_bias is None else base_bias
     chain = torch.arange(first_chain, first_chain + chains, device=weights.device)
     groups = chain[:, None] * (-(-units // 4)) + torch.arange(-(-units // 4), device=weights.device)
@@ -205,8 +206,9 @@ def ising_annealed_importance_sampling(
     the stream, and sweep ``t`` draws step ``1 + t``.
     """
     betas = _require_schedule(schedule)
-    if lattices < 2:
-        raise ValueError(f"lattices must be at least 2 for a standard error, got {lattices}")
+    height, width = integer("height", height, 2), integer("width", width, 2)
+    lattices, sweeps = _require_independent("lattices", lattices), integer("sweeps", sweeps, 1, STEP_LIMIT)
+    coupling, field = real("coupling", coupling), real("field", field)
     spins = random_spins(height, width, lattices, seed=seed, first_lattice=first_lattice, device=device)
     log_weights = torch.full((lattices,), height * width * math.log(2), dtype=torch.float64, device=spins.device)
     for number in range(1, len(betas)):
@@ -234,12 +236,16 @@ def _bias_between(visible_bias: Tensor, base: Tensor, beta: float, last: float) 
     return visible_bias + base * ((1 - beta / last) / beta)
 
 
+def _require_independent(name: str, count: int) -> int:
+    return integer(name, count, 2, INT64_MAX, " for a standard error")
+
+
 def _require_schedule(schedule: Sequence[float] | Tensor) -> list[float]:
-    betas = [float(beta) for beta in schedule]
+    betas = reals("schedule", schedule)
     if len(betas) < 2:
         raise ValueError(f"schedule must have at least two inverse temperatures, got {len(betas)}")
     if betas[0] != 0:
         raise ValueError(f"schedule must begin at 0, where the partition function is known, got {betas[0]}")
-    if not all(a < b for a, b in pairwise(betas)) or not math.isfinite(betas[-1]):
-        raise ValueError("schedule must increase, and end at a finite inverse temperature")
+    if not all(a < b for a, b in pairwise(betas)):
+        raise ValueError("schedule must increase")
     return betas

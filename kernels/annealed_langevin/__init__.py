@@ -7,7 +7,6 @@ Sources: Kramers, Physica 7 (1940); Welling and Teh, ICML 2011, with temperature
 Science 220 (1983).
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..common.derivatives import not_differentiable
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..numbers import INT64_MAX, integer, real
 from ..philox import check_counter
 from ..schedules import require_schedule
 from .reference import noise
@@ -80,15 +80,13 @@ def annealed_langevin(
     if temperatures.device.type != "cpu" and temperatures.device != x.device:
         raise ValueError(f"temperatures must be on the CPU or on {x.device}, got {temperatures.device}")
     require_schedule("temperatures", temperatures)
-    if not 0 <= step_size < math.inf:
-        raise ValueError(f"step_size must be finite and not negative, got {step_size}")
-    check_counter(seed, first_step, steps=len(temperatures), step_name="first_step")
-    if first_walker < 0 or first_walker + walkers >= 1 << 63:
-        raise ValueError(f"first_walker must be at least 0, and the last walker below 2**63; got {first_walker}")
+    step_size = real("step_size", step_size, least=0)
+    seed, first_step, _ = check_counter(seed, first_step, steps=len(temperatures), step_name="first_step")
+    first_walker = integer("first_walker", first_walker, 0, INT64_MAX - walkers)
     if threshold is None and (passages is not None or passages_out is not None):
         raise ValueError("passages or passages_out needs a threshold")
-    if threshold is not None and math.isnan(threshold):
-        raise ValueError("threshold must not be NaN")
+    if threshold is not None:
+        threshold = real("threshold", threshold, infinite=True)
     if threshold is not None and first_step + len(temperatures) >= 1 << 31:
         raise ValueError("first_step: with a threshold, the number of the last step must be less than 2**31")
     given = {"x": x, "temperatures": temperatures}

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.chain_checks import beta_faults, require_beta, require_chains, require_clamped, require_no_fault
-from ..philox import check_counter
+from ..numbers import integer
+from ..philox import STEP_LIMIT, check_counter
 from .prepared import PreparedMachine, prepare_spins, prepare_units
 from .reference import draw_uniforms
 from .request import LaunchRequest
@@ -73,10 +74,9 @@ def boltzmann_gibbs(
     if states.ndim != 2 or states.shape[1] != machine.units:
         raise ValueError(f"states must have shape (chains, {machine.units}), got {tuple(states.shape)}")
     chains, units = states.shape
-    if sweeps < 1:
-        raise ValueError(f"sweeps must be at least 1, got {sweeps}")
-    check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
-    require_chains(first_chain, chains, units)
+    sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)
+    seed, first_sweep, _ = check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
+    first_chain = require_chains(first_chain, chains, units)
     inputs = {"states": states, "clamped": clamped, "beta": beta}
     clamped = require_clamped(clamped, states.shape, states.device)
     beta = require_beta(beta, chains, states.device)

@@ -5,8 +5,6 @@
 by `boltzbench.kernels.ising.units_of`.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -14,6 +12,7 @@ from ..common.derivatives import any_true, gradient_by_formula, needs_formula
 from ..common.dispatch import NO_GRAPH, backend_module, choose_backend, require_tensor, running_on
 from ..machines.rbm_checks import require_bias, require_values
 from ..machines.spins_and_units import require_bonds
+from ..numbers import real
 from . import reference
 
 __all__ = ["MOST_UNITS", "log_partition", "rbm_log_partition"]
@@ -76,7 +75,7 @@ def rbm_log_partition(
         raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
     require_bias("visible_bias", visible_bias, weights.shape[0], weights)
     require_bias("hidden_bias", hidden_bias, weights.shape[1], weights)
-    _require_beta(beta, weights.device, check_values)
+    beta = _require_beta(beta, weights.device, check_values)
     _require_few(min(weights.shape), max(weights.shape), force)
     w, b, c = (beta * part.double() for part in (weights, visible_bias, hidden_bias))
     if w.shape[0] > w.shape[1]:
@@ -129,7 +128,7 @@ def log_partition(
     require_tensor("weights", weights, DTYPES, None)
     require_tensor("biases", biases, (weights.dtype,), weights.device)
     require_bonds("weights", weights, "biases", biases, check_values=check_values)
-    _require_beta(beta, weights.device, check_values)
+    beta = _require_beta(beta, weights.device, check_values)
     _require_few(len(weights), 1, force)
     w, b = beta * weights.double(), beta * biases.double()
     if check_values:
@@ -137,15 +136,16 @@ def log_partition(
     return _log_sum(w, b, None, backend, check_values)
 
 
-def _require_beta(beta: float | Tensor, device: torch.device, check_values: bool) -> None:
-    if isinstance(beta, Tensor):
-        require_tensor("beta", beta, DTYPES, device)
-        if beta.dim():
-            raise ValueError(f"beta must be a number or a tensor of no dimensions, got shape {tuple(beta.shape)}")
-        if check_values and any_true(~(torch.isfinite(beta) & (beta >= 0))):
-            raise ValueError(f"beta must be finite and not negative, got {beta}")
-    elif not (math.isfinite(beta) and beta >= 0):
+def _require_beta(beta: float | Tensor, device: torch.device, check_values: bool) -> float | Tensor:
+    """A float, or the tensor, with respect to which there is a gradient."""
+    if not isinstance(beta, Tensor) or not beta.is_floating_point():
+        return real("beta", beta, least=0)
+    require_tensor("beta", beta, DTYPES, device)
+    if beta.dim():
+        raise ValueError(f"beta must be a number or a tensor of no dimensions, got shape {tuple(beta.shape)}")
+    if check_values and any_true(~(torch.isfinite(beta) & (beta >= 0))):
         raise ValueError(f"beta must be finite and not negative, got {beta}")
+    return beta
 
 
 def _require_few(units: int, factors: int, force: bool) -> None:

@@ -20,6 +20,7 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
+from ..numbers import INT64_MAX, integer, real
 from ..rows import formulas
 from ..rows.checks import DTYPES, accumulation_dtype, reduced_shape
 from . import reference
@@ -93,7 +94,8 @@ def generalised_cross_entropy(
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
-    dim = _require_fitting(logits, labels, q)
+    q, ignore_index = _require_q(q), _require_ignore_index(ignore_index)
+    dim = _require_fitting(logits, labels)
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, logits.device)
     losses: Tensor
@@ -102,7 +104,7 @@ def generalised_cross_entropy(
             _require_labels_in_range(logits, values_of(labels), dim, ignore_index)
         losses = formulas.generalised_cross_entropy(logits, labels, dim, _usable(q), ignore_index)
     else:
-        losses = _forward_op(logits, labels, float(q), ignore_index, backend)[0]
+        losses = _forward_op(logits, labels, q, ignore_index, backend)[0]
     if reduction == "none":
         return losses
     return losses.sum() if reduction == "sum" else losses.sum() / (labels != ignore_index).sum()
@@ -113,7 +115,7 @@ class GeneralisedCrossEntropy(torch.nn.Module):
 
     def __init__(self, q: float = 0.7, reduction: Reduction = "mean", ignore_index: int = -100, backend: str = "auto"):
         super().__init__()
-        _require_q(q)
+        q, ignore_index = _require_q(q), _require_ignore_index(ignore_index)
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
         self.q, self.reduction, self.ignore_index, self.backend = q, reduction, ignore_index, backend
@@ -146,7 +148,8 @@ def generalised_cross_entropy_forward(
     at the level of its row, it has too few digits for the gradient of rows of a high level. ``lse`` and ``peak`` are
     also computed for ignored rows.
     """
-    dim = _require_fitting(logits, labels, q)
+    q, ignore_index = _require_q(q), _require_ignore_index(ignore_index)
+    dim = _require_fitting(logits, labels)
     chosen = choose_backend(backend, logits.device)
     if out is None:
         out = _empty_results(logits, labels)
@@ -193,7 +196,8 @@ def generalised_cross_entropy_backward(
     Returns:
         A contiguous tensor of the shape and dtype of ``logits``; zero in a row whose label is ignored.
     """
-    dim = _require_fitting(logits, labels, q)
+    q, ignore_index = _require_q(q), _require_ignore_index(ignore_index)
+    dim = _require_fitting(logits, labels)
     wide = accumulation_dtype(logits.dtype)
     peak = torch.zeros_like(lse) if peak is None else peak
     for name, value in (("grad", grad), ("lse", lse), ("peak", peak)):
@@ -216,7 +220,7 @@ def generalised_cross_entropy_backward(
     return out
 
 
-def _require_fitting(logits: Tensor, labels: Tensor, q: float) -> int:
+def _require_fitting(logits: Tensor, labels: Tensor) -> int:
     """The dimension of the classes. Raises TypeError or ValueError if the arguments do not fit together."""
     require_tensor("logits", logits, DTYPES, None)
     require_tensor("labels", labels, (torch.int64,), logits.device)
@@ -228,17 +232,19 @@ def _require_fitting(logits: Tensor, labels: Tensor, q: float) -> int:
         raise ValueError(f"labels must have shape {tuple(shape)}, got {tuple(labels.shape)}")
     if not logits.shape[dim] and labels.numel():
         raise ValueError("logits must have at least one class, got none")
-    _require_q(q)
     return dim
 
 
-def _require_q(q: float) -> None:
-    if not 0 <= q <= 1:
-        raise ValueError(f"q must lie in [0, 1], got {q}")
+def _require_q(q: float) -> float:
+    return real("q", q, least=0, most=1)
+
+
+def _require_ignore_index(ignore_index: int) -> int:
+    return integer("ignore_index", ignore_index, -INT64_MAX - 1)
 
 
 def _usable(q: float) -> float:
-    return float(q) if q >= SMALLEST_Q else 0.0
+    return q if q >= SMALLEST_Q else 0.0
 
 
 def _require_labels_in_range(logits: Tensor, labels: Tensor, dim: int, ignore_index: int) -> None:

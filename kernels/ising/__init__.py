@@ -9,15 +9,14 @@ Sources: Metropolis et al., J. Chem. Phys. 21 (1953); Glauber, J. Math. Phys. 4 
 Preis, Comput. Phys. Commun. 181 (2010), checkerboards of packed spins.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.packed_spins import PARTS
 from ..machines.spins_and_units import SpinMachine, UnitMachine, lattice_couplings, spins_of, units_of
-from ..philox import check_counter
+from ..numbers import INT64_MAX, integer, real
+from ..philox import STEP_LIMIT, check_counter
 from .acceptance import RULES, thresholds
 from .request import LaunchRequest
 from .states import energy, pack_spins, unpack_spins, words_of
@@ -99,6 +98,7 @@ def ising_sweeps(
     least ``2**32 P(stay)``. Every backend gives the same spins. Bits beyond the last site must be 0.
     """
     require_tensor("spins", spins, (torch.int32,), None)
+    width = integer("width", width)
     if width < 2 or width % 2:
         raise ValueError(f"width must be even and at least 2, or the checkerboard does not close; got {width}")
     if spins.ndim != 4 or spins.shape[1] != 2 or spins.shape[3] != words_of(width):
@@ -111,20 +111,15 @@ def ising_sweeps(
         raise ValueError(f"height must be even and at least 2, or the checkerboard does not close; got {height}")
     if height * words >= 1 << 30:
         raise ValueError(f"spins must have fewer than 2**30 words in a colour of a lattice, got {height * words}")
-    if sweeps < 1:
-        raise ValueError(f"sweeps must be at least 1, got {sweeps}")
-    for name, value in (("coupling", coupling), ("field", field)):
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value}")
+    sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)
+    coupling, field = real("coupling", coupling), real("field", field)
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
     if plan not in PLANS:
         raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
-    check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
-    if first_lattice < 0 or (first_lattice + lattices) * height * words * PARTS >= 1 << 63:
-        raise ValueError(
-            f"first_lattice must not be negative, and the last lattice must end below group 2**63; got {first_lattice}"
-        )
+    seed, first_sweep, _ = check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
+    most = INT64_MAX // max(1, height * words * PARTS) - lattices
+    first_lattice = integer("first_lattice", first_lattice, 0, most)
     each = _require_beta(beta, lattices, spins.device)
     chosen = choose_backend(backend, spins.device)
     result = torch.empty_like(spins, memory_format=torch.contiguous_format) if out is None else out
@@ -158,13 +153,12 @@ def ising_sweeps(
 
 def _require_beta(beta: float | Tensor, lattices: int, device: torch.device) -> Tensor:
     """float64 (lattices,). The values of a tensor are checked on a CPU only, so that no call waits for a GPU."""
-    if isinstance(beta, Tensor):
+    if isinstance(beta, Tensor) and beta.dim():
         require_tensor("beta", beta, (torch.float32, torch.float64), device)
         if beta.shape != (lattices,):
             raise ValueError(f"beta must be a number or have shape ({lattices},), got {tuple(beta.shape)}")
         if device.type == "cpu" and not bool((beta >= 0).all()):
             raise ValueError("beta must not be negative or NaN")
         return beta.to(torch.float64)
-    if not beta >= 0:
-        raise ValueError(f"beta must not be negative or NaN, got {beta}")
-    return torch.full((lattices,), float(beta), dtype=torch.float64, device=device)
+    beta = real("beta", beta, least=0, infinite=True)
+    return torch.full((lattices,), beta, dtype=torch.float64, device=device)

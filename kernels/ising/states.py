@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..machines.packed_spins import WORD, pack_bits, unpack_bits
+from ..numbers import integer, real
 
 
 def words_of(width: int) -> int:
     """The number of words for the sites of one colour in a row."""
-    return -(-(width // 2) // WORD)
+    return -(-(integer("width", width) // 2) // WORD)
 
 
 def _column_is_odd(height: int, colour: int, device: torch.device) -> Tensor:
@@ -37,6 +38,7 @@ def pack_spins(spins: Tensor) -> Tensor:
 
 def unpack_spins(words: Tensor, width: int) -> Tensor:
     """Unpack spins that `pack_spins` packed: int8 -1 or +1, (lattices, height, width)."""
+    width = integer("width", width)
     if words.ndim != 4 or words.shape[1] != 2 or words.shape[3] != words_of(width):
         raise ValueError(
             f"words must have shape (lattices, 2, height, {words_of(width)}) for width {width}, "
@@ -63,6 +65,7 @@ def energy(spins: Tensor, coupling: float = 1.0, field: float = 0.0, *, check_va
         raise ValueError(f"spins must have shape (lattices, height, width), got {tuple(spins.shape)}{packed}")
     if check_values and not bool((spins.abs() == 1).all()):
         raise ValueError("spins must be -1 or +1; units s of 0 and 1 are the spins 2 s - 1")
+    coupling, field = real("coupling", coupling), real("field", field)
     s = spins.to(torch.int32)
     bonds = (s * (s.roll(-1, 1) + s.roll(-1, 2))).sum((1, 2))
     return -coupling * bonds.double() - field * s.sum((1, 2)).double()

@@ -67,20 +67,20 @@ def logsumexp(
     """
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
-    require_finite_beta(beta)
+    beta = require_finite_beta(beta)
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, x.device)
     if out is None:
         if needs_formula(x):
-            result = formulas.logsumexp(x, dim, float(beta))
+            result = formulas.logsumexp(x, dim, beta)
             return result.unsqueeze(dim) if keepdim else result
-        y: Tensor = _forward_op(x, dim, float(beta), backend)[0]
+        y: Tensor = _forward_op(x, dim, beta, backend)[0]
         return y.unsqueeze(dim) if keepdim else y
     require_tensor("out", out, (x.dtype,), x.device)
     require_no_derivative_of_out(x=x, out=out)
     shape = reduced_shape(x, dim)
     require_output("out", out, torch.Size((*shape[:dim], 1, *shape[dim:])) if keepdim else shape, {"x": x})
-    _forward(x, dim, float(beta), backend, out.view(shape))
+    _forward(x, dim, beta, backend, out.view(shape))
     note_written(out)
     return out
 
@@ -115,7 +115,7 @@ def logsumexp_backward(
     """
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
-    require_finite_beta(beta)
+    beta = require_finite_beta(beta)
     shape = reduced_shape(x, dim)
     require_tensor("grad", grad, (x.dtype,), x.device)
     require_tensor("lse", lse, (accumulation_dtype(x.dtype),), x.device)
@@ -132,7 +132,7 @@ def logsumexp_backward(
     if x.numel():
         with running_on(x.device):
             rows = (lse.contiguous(), peak.contiguous())
-            backend_module(chosen, __name__).backward(grad.contiguous(), x, *rows, dim, float(beta), out)
+            backend_module(chosen, __name__).backward(grad.contiguous(), x, *rows, dim, beta, out)
         note_written(out)
     return out
 
@@ -165,6 +165,7 @@ def _forward(
 @torch.library.custom_op("boltzbench::logsumexp", mutates_args=(), tags=NO_GRAPH)
 def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     results: tuple[Tensor, Tensor, Tensor] = _empty_results(x, dim)
+    require_finite_beta(beta)  # torch.compile has left it to the operator
     _forward(x, dim, beta, choose_backend(backend, x.device), *results)
     return results
 

@@ -1,6 +1,5 @@
 """The checks that the Gibbs samplers share: chains of units at inverse temperatures, some units clamped."""
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -8,12 +7,12 @@ from torch import Tensor
 
 from ..common.derivatives import values_of
 from ..common.dispatch import require_tensor
+from ..numbers import INT64_MAX, integer, real
 
 
-def require_chains(first_chain: int, chains: int, units: int) -> None:
-    """Raise ValueError unless the chains' groups of four units fit the counter of the random stream."""
-    if first_chain < 0 or (first_chain + chains) * (units // 4 + 1) >= 1 << 63:
-        raise ValueError(f"first_chain must not be negative nor lead beyond 2**63 groups of units, got {first_chain}")
+def require_chains(first_chain: int, chains: int, units: int) -> int:
+    """``first_chain``. Raises ValueError unless the chains' groups of four units fit the counter of the stream."""
+    return integer("first_chain", first_chain, 0, INT64_MAX // (units // 4 + 1) - chains)
 
 
 def require_clamped(clamped: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor | None:
@@ -28,14 +27,12 @@ def require_clamped(clamped: Tensor | None, shape: torch.Size, device: torch.dev
 
 def require_beta(beta: float | Tensor, chains: int, device: torch.device, *, positive: bool = False) -> float | Tensor:
     """A float, or float64 (chains,), contiguous. Every kernel then reads the same bits."""
-    if isinstance(beta, Tensor):
+    if isinstance(beta, Tensor) and beta.dim():
         require_tensor("beta", beta, (torch.float32, torch.float64), device)
         if beta.shape != (chains,):
             raise ValueError(f"beta must be a number or have shape ({chains},), got {tuple(beta.shape)}")
         return beta.to(torch.float64).contiguous()
-    if not (math.isfinite(beta) and beta >= 0) or (positive and beta == 0):
-        raise ValueError(f"beta must be finite and {_range(positive)}, got {beta}")
-    return float(beta)
+    return real("beta", beta, least=0, positive=positive)
 
 
 def beta_faults(beta: float | Tensor, *, positive: bool = False) -> dict[str, Tensor]:

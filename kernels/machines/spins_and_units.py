@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..common.derivatives import any_true
+from ..numbers import integer, real
 
 
 class SpinMachine(NamedTuple):
@@ -60,6 +61,7 @@ def lattice_couplings(height: int, width: int, coupling: float = 1.0) -> Tensor:
 
     Along a side of 2, two bonds join each pair of neighbours, and their couplings add up.
     """
+    height, width, coupling = integer("height", height), integer("width", width), real("coupling", coupling)
     site = torch.arange(height * width).view(height, width)
     couplings = torch.zeros((height * width,) * 2, dtype=torch.float64)
     for side in (0, 1):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..numbers import integer
 from ..philox import Stream, random_words
 
 SITES_OF_A_WORD = 64
@@ -35,8 +36,11 @@ def random_spins(
     A word of spins is the first of the random words at step 0 of its colour's stream. Raises ValueError unless both
     sides are even and at least 2.
     """
-    if height < 2 or width < 2 or height % 2 or width % 2:
-        raise ValueError(f"height and width must be even and at least 2, got {height} x {width}")
+    height, width, lattices = integer("height", height, 2), integer("width", width, 2), integer("lattices", lattices)
+    first_lattice = integer("first_lattice", first_lattice)
+    for name, side in (("height", height), ("width", width)):
+        if side % 2:
+            raise ValueError(f"{name} must be even, got {side}")
     words = -(-width // SITES_OF_A_WORD)
     cells = height * words
     lattice = torch.arange(first_lattice, first_lattice + lattices, device=device)

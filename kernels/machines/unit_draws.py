@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..numbers import integer
 from ..philox import Stream, normals, random_words, uniforms
 
 
@@ -25,6 +26,7 @@ def _words(
 ) -> Tensor:
     chains, units = shape
     groups = (units + 3) // 4
+    first_chain = integer("first_chain", first_chain)
     chain = torch.arange(first_chain, first_chain + chains, dtype=torch.int64, device=device)
     group = chain[:, None] * groups + torch.arange(groups, dtype=torch.int64, device=device)
     return random_words(group, seed, step, stream)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..numbers import INT64_MAX, integer
 from ..philox import check_counter
 from .request import LaunchRequest
 
@@ -63,9 +64,8 @@ def swap_replicas(
         raise ValueError(f"betas must have shape ({rungs},), got {tuple(betas.shape)}")
     if replica_at.device.type == "cpu" and bool(((replica_at < 0) | (replica_at >= rungs)).any()):
         raise ValueError(f"replica_at must lie in [0, {rungs})")
-    check_counter(seed, round_number, step_name="round_number")
-    if first_ladder < 0 or (first_ladder + ladders) * rungs >= 1 << 63:
-        raise ValueError(f"first_ladder must be at least 0, and the last ladder below pair 2**63; got {first_ladder}")
+    seed, round_number, _ = check_counter(seed, round_number, step_name="round_number")
+    first_ladder = integer("first_ladder", first_ladder, 0, INT64_MAX // max(1, rungs) - ladders)
     chosen = choose_backend(backend, replica_at.device)
     result = SwapResult(*(torch.empty(replica_at.shape, dtype=torch.int32, device=replica_at.device) for _ in "12"))
     result = result if out is None else out

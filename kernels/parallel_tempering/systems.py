@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..ising import energy, ising_sweeps, unpack_spins
 from ..machines.states import random_spins
-from ..philox import Stream, random_words
+from ..numbers import INT64_MAX, integer, real
+from ..philox import STEP_LIMIT, Stream, check_counter, random_words
 from ..rbm_gibbs import gibbs
 
 
@@ -22,6 +23,11 @@ class Replicas(Protocol):
     def advance(self, betas: Tensor, round_number: int) -> Tensor:
         """Do a round of sweeps, replica i at ``betas[i]``, float64; return the energies, float64 (count,)."""
         ...
+
+
+def _require_place(count: int, sweeps: int, first: int) -> tuple[int, int, int]:
+    count = integer("count", count)
+    return count, integer("sweeps", sweeps, 1, STEP_LIMIT), integer("first", first, 0, INT64_MAX - count)
 
 
 class RbmReplicas:
@@ -42,6 +48,8 @@ class RbmReplicas:
         first: int = 0,
         backend: str = "auto",
     ) -> None:
+        count, sweeps, first = _require_place(count, sweeps, first)
+        seed, _, _ = check_counter(seed, 0)
         self.machine = weights, visible_bias, hidden_bias
         self.count, self.seed, self.sweeps, self.first, self.backend = count, seed, sweeps, first, backend
         self.device = weights.device
@@ -85,6 +93,10 @@ class IsingReplicas:
         device: torch.device | str = "cpu",
         backend: str = "auto",
     ) -> None:
+        count, sweeps, first = _require_place(count, sweeps, first)
+        seed, _, _ = check_counter(seed, 0)
+        height, width = integer("height", height), integer("width", width)
+        coupling, field = real("coupling", coupling), real("field", field)
         self.width, self.coupling, self.field, self.rule = width, coupling, field, rule
         self.count, self.seed, self.sweeps, self.first, self.backend = count, seed, sweeps, first, backend
         self.log_states = height * width * math.log(2)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..numbers import integer, real, reals
+from ..philox import STEP_LIMIT, check_counter
 from .exchange import swap_replicas
 from .systems import Replicas
 
@@ -34,6 +36,7 @@ def integrate(betas: Tensor, mean_energy: Tensor, variance: Tensor, log_states: 
     ``h/2 (f_k + f_(k+1)) + h^2/12 (f'_k - f'_(k+1))`` with ``f = -<E>`` has an error of order ``h^4``. Each ladder
     gives an estimate. The standard error is that of their mean, so it includes correlations between rungs.
     """
+    log_states = real("log_states", log_states)
     h = betas.diff()
     slopes = h / 2 * -(mean_energy[:, 1:] + mean_energy[:, :-1])
     ends = h**2 / 12 * (variance[:, :-1] - variance[:, 1:])
@@ -64,20 +67,21 @@ def parallel_tempering(
     Raises ValueError, naming the argument. Variances are about the mean of all ladders: about its own mean, the
     variance of a ladder would be too small, because rounds are correlated.
     """
-    values = [float(beta) for beta in betas]
+    values = reals("betas", betas)
     if len(values) < 2:
         raise ValueError(f"betas must be at least two numbers, got {len(values)}")
     if values[0] != 0:
         raise ValueError(f"betas must begin at 0, where log Z is known, got {values[0]}")
-    if not all(a < b for a, b in pairwise(values)) or not math.isfinite(values[-1]):
-        raise ValueError("betas must increase and be finite")
+    if not all(a < b for a, b in pairwise(values)):
+        raise ValueError("betas must increase")
     ladders, left = divmod(replicas.count, len(values))
     if left or ladders < 2:
         raise ValueError(
             f"replicas must be {len(values)} for each of at least two ladders, one for each beta; got {replicas.count}"
         )
-    if rounds < 2 or burn_in < 0:
-        raise ValueError(f"rounds must be at least 2 and burn_in not negative, got {rounds} and {burn_in}")
+    burn_in = integer("burn_in", burn_in, 0, STEP_LIMIT - 2)
+    rounds = integer("rounds", rounds, 2, STEP_LIMIT - burn_in)
+    seed, _, _ = check_counter(seed, 0)
     ladder = torch.tensor(values, dtype=torch.float64, device=replicas.device)
     shape = (ladders, len(values))
     replica_at = torch.arange(len(values), dtype=torch.int32, device=replicas.device).expand(shape).contiguous()

@@ -113,7 +113,9 @@ def gibbs(
     _require_shapes(visible, matrix, visible_bias, hidden_bias, prepared)
     _require_precision(prepared, precision)
     (visible_units, hidden_units), chains, device = matrix.shape, len(visible), visible.device
-    first_step, counted_from = require_place(seed, first_sweep, sweeps, first_chain, chains, max(matrix.shape), device)
+    seed, first_step, sweeps, first_chain, counted_from = require_place(
+        seed, first_sweep, sweeps, first_chain, chains, max(matrix.shape), device
+    )
     beta = require_beta(beta, chains, device)
     clamped = require_clamped(clamped, torch.Size((chains, visible_units)), device)
     packs = visible.dtype is torch.int64

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..common.dispatch import require_output, require_tensor
 from ..machines.chain_checks import require_chains
+from ..numbers import integer
 from ..philox import STEP_LIMIT, check_counter
 
 
@@ -29,22 +30,20 @@ class GibbsResult(NamedTuple):
 
 def require_place(
     seed: int, first_sweep: int | Tensor, sweeps: int, first_chain: int, chains: int, units: int, device: torch.device
-) -> tuple[int, Tensor | None]:
-    """The number of the first sweep, and the tensor on the device to which the kernels add it, if there is one.
+) -> tuple[int, int, int, int, Tensor | None]:
+    """Seed, first sweep, sweeps, first chain, and the tensor on the device to which the kernels add the first sweep.
 
     ``units`` is the size of the larger layer.
     """
-    if sweeps < 1:
-        raise ValueError(f"sweeps must be at least 1, got {sweeps}")
+    sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)
     on_device = None
     if isinstance(first_sweep, Tensor):
         on_device = require_tensor("first_sweep", first_sweep, (torch.int64,), device)
         if on_device.numel() != 1:
             raise ValueError(f"first_sweep must be a number or hold one, got shape {tuple(on_device.shape)}")
         first_sweep = 0
-    check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
-    require_chains(first_chain, chains, units)
-    return first_sweep, on_device
+    seed, first_sweep, _ = check_counter(seed, first_sweep, steps=sweeps, step_name="first_sweep")
+    return seed, first_sweep, sweeps, require_chains(first_chain, chains, units), on_device
 
 
 def require_biases(weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor) -> None:

@@ -74,7 +74,9 @@ def gaussian_gibbs(
     if sigma.shape != visible_bias.shape:
         raise ValueError(f"sigma must have shape ({len(weights)},), got {tuple(sigma.shape)}")
     (visible_units, hidden_units), chains, device = weights.shape, len(visible), visible.device
-    first_step, counted_from = require_place(seed, first_sweep, sweeps, first_chain, chains, max(weights.shape), device)
+    seed, first_step, sweeps, first_chain, counted_from = require_place(
+        seed, first_sweep, sweeps, first_chain, chains, max(weights.shape), device
+    )
     beta = require_beta(beta, chains, device, positive=True)
     clamped = require_clamped(clamped, torch.Size((chains, visible_units)), device)
     if check_values:

@@ -8,6 +8,8 @@ word, so every matrix of packed states has the alignment that they need.
 import torch
 from torch import Tensor
 
+from ..numbers import integer
+
 WORD = 64
 """Units in a word."""
 ROW_BYTES = 16
@@ -32,6 +34,7 @@ def pack_states(states: Tensor) -> Tensor:
 
 def unpack_states(words: Tensor, units: int) -> Tensor:
     """The uint8 states 0 or 1, (chains, units), from the packed form of `pack_states`."""
+    units = integer("units", units)
     if words.shape[1] != words_of(units):
         raise ValueError(
             f"words must have shape (chains, {words_of(units)}) for {units} units, got {tuple(words.shape)}"

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..common.derivatives import not_differentiable
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
-from ..machines.rbm_checks import require_beta, require_bias, require_states, require_values, require_weights
+from ..machines.rbm_checks import require_bias, require_states, require_values, require_weights
+from ..numbers import real
 from .launches import Phase
 from .reference import hidden_probabilities, statistics
 
@@ -76,7 +77,7 @@ def log_likelihood_gradient(
     for name, visible in (("data", data), ("model", model)):
         if not len(visible):
             raise ValueError(f"{name} must hold at least one chain, got shape {tuple(visible.shape)}")
-    beta = float(require_beta(float(beta), data))
+    beta = real("beta", beta, positive=True)
     given = {"data_hidden": data_hidden, "model_hidden": model_hidden}
     missing = [name for name, hidden in given.items() if hidden is None]
     if (weights is None or hidden_bias is None) and missing:

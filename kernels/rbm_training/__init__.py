@@ -14,14 +14,14 @@ streams of `boltzbench.kernels.rbm_gibbs`.
 Sources: Hinton, Neural Computation 14 (2002); Tieleman, ICML 2008; Hinton, UTML TR 2010-003.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..machines.rbm_checks import require_states
-from ..philox import Stream, normals, random_words
+from ..numbers import integer, real
+from ..philox import STEP_LIMIT, Stream, normals, random_words
 from ..rbm_gibbs import gibbs
 from ..rbm_gradient import Gradient, log_likelihood_gradient
 from .enumeration import ENUMERABLE, Machine, exact_gradient, log_likelihood, log_partition, model_statistics
@@ -75,8 +75,8 @@ def initial_state(
     require_states("data", data, None)
     if not len(data):
         raise ValueError(f"data must hold at least one image, got shape {tuple(data.shape)}")
-    if chains < 0 or hidden_units < 0:
-        raise ValueError(f"chains and hidden_units must not be negative, got {chains} and {hidden_units}")
+    chains, hidden_units = integer("chains", chains), integer("hidden_units", hidden_units)
+    scale, beta = real("scale", scale), real("beta", beta, positive=True)
     visible_units, device = data.shape[1], data.device
     count = visible_units * hidden_units
     groups = torch.arange((count + 3) // 4, device=device)
@@ -97,8 +97,7 @@ def minibatch(data: Tensor, size: int, seed: int, step: int) -> Tensor:
 
     The last batch of an epoch may be smaller. Raises ValueError unless ``1 <= size <= len(data)``.
     """
-    if not 1 <= size <= len(data):
-        raise ValueError(f"size must lie in [1, {len(data)}], got {size}")
+    size, step = integer("size", size, 1, len(data)), integer("step", step)
     epoch, batch = divmod(step, -(-len(data) // size))
     groups = torch.arange((len(data) + 3) // 4, device=data.device)
     words = random_words(groups, seed, epoch, Stream.NOISE, ORDER).flatten()[: len(data)]
@@ -114,6 +113,8 @@ def contrastive_divergence(
     ``batch`` is uint8 (images, visible units). Both phases use probabilities of the hidden units. Raises as `gibbs` and
     `log_likelihood_gradient` do.
     """
+    rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
+    sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)
     change, _ = _phases(state, batch, batch, sweeps, beta, seed, check_values, backend)
     machine = _updated(state.machine, change, rate, weight_decay, beta)
     return state._replace(machine=machine, step=state.step + 1, sweep=state.sweep + sweeps)
@@ -126,6 +127,8 @@ def persistent_contrastive_divergence(
     """One update of PCD-k: as `contrastive_divergence`, but the model's chains are the persistent ones of ``state``."""
     if state.chains is None:
         raise ValueError("state has no persistent chains: pass chains to initial_state")
+    rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
+    sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)
     change, chains = _phases(state, batch, state.chains, sweeps, beta, seed, check_values, backend)
     machine = _updated(state.machine, change, rate, weight_decay, beta)
     return TrainingState(machine, chains, state.step + 1, state.sweep + sweeps)
@@ -136,6 +139,7 @@ def maximum_likelihood(
 ) -> TrainingState:
     """One update along the exact gradient, for at most `ENUMERABLE` units in the smaller layer."""
     require_states("data", data, None)
+    rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
     change = exact_gradient(state.machine, data, beta)
     return state._replace(machine=_updated(state.machine, change, rate, weight_decay, beta), step=state.step + 1)
 
@@ -160,9 +164,11 @@ def _phases(
     return change, dreams.visible
 
 
+def _require_numbers(rate: float, weight_decay: float, beta: float) -> tuple[float, float, float]:
+    return real("rate", rate), real("weight_decay", weight_decay), real("beta", beta, positive=True)
+
+
 def _updated(machine: Machine, change: Gradient, rate: float, weight_decay: float, beta: float) -> Machine:
-    if not (math.isfinite(rate) and math.isfinite(weight_decay)):
-        raise ValueError(f"rate and weight_decay must be finite, got {rate} and {weight_decay}")
     grown = (part + rate * beta * step.to(part.dtype) for part, step in zip(machine, change, strict=True))
     weights, visible_bias, hidden_bias = grown
     return Machine(weights - rate * weight_decay * machine.weights, visible_bias, hidden_bias)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..common.derivatives import not_differentiable
 from ..enumeration import rbm_log_partition
-from ..machines.rbm_checks import require_beta
 from ..machines.states import states_in_pieces
+from ..numbers import real
 from ..rbm_free_energy import free_energy_reference
 from ..rbm_gradient import Gradient, hidden_probabilities, statistics
 
@@ -46,6 +46,10 @@ def _small_first(machine: Machine) -> tuple[Machine, bool]:
     return Machine(wide.weights.t(), wide.hidden_bias, wide.visible_bias), True
 
 
+def _require_beta(beta: float) -> float:
+    return real("beta", beta, positive=True)
+
+
 @not_differentiable
 def log_partition(machine: Machine, beta: float = 1.0) -> float:
     """``log Z = log sum_v exp(-beta F(v))``, as a number in nats.
@@ -53,6 +57,7 @@ def log_partition(machine: Machine, beta: float = 1.0) -> float:
     This is `boltzbench.kernels.enumeration.rbm_log_partition` with ``backend="torch"``, for at most `ENUMERABLE` units
     in the smaller layer. `boltzbench.kernels.enumeration.log_partition` takes machines with any couplings instead.
     """
+    beta = real("beta", beta, least=0)
     turned, _ = _small_first(machine)
     return float(rbm_log_partition(*turned, beta, check_values=False, backend="torch"))
 
@@ -60,12 +65,14 @@ def log_partition(machine: Machine, beta: float = 1.0) -> float:
 @not_differentiable
 def log_likelihood(machine: Machine, data: Tensor, beta: float = 1.0) -> float:
     """The mean of ``log p(v)`` over the images ``data``, uint8 (images, visible units); in nats."""
+    beta = _require_beta(beta)
     return float(-beta * free_energy_reference(data, *machine.double(), beta).mean()) - log_partition(machine, beta)
 
 
 @not_differentiable
 def model_statistics(machine: Machine, beta: float = 1.0) -> Gradient:
     """``<v h>``, ``<v>`` and ``<h>`` under ``p(v, h)``; float64."""
+    beta = _require_beta(beta)
     turned, is_turned = _small_first(machine)
     log_z = log_partition(machine, beta)
     small, large = turned.weights.shape
@@ -83,7 +90,7 @@ def model_statistics(machine: Machine, beta: float = 1.0) -> Gradient:
 @not_differentiable
 def exact_gradient(machine: Machine, data: Tensor, beta: float = 1.0) -> Gradient:
     """The gradient of `log_likelihood` divided by beta; float64."""
-    require_beta(float(beta), data)
+    beta = _require_beta(beta)
     wide = machine.double()
     of_data = statistics(data, hidden_probabilities(data, wide.weights, wide.hidden_bias, beta))
     return Gradient(*(a - b for a, b in zip(of_data, model_statistics(machine, beta), strict=True)))

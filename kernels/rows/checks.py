@@ -1,9 +1,9 @@
 """Argument checks and dtypes of the operations on rows."""
 
-import math
-
 import torch
 from torch import Tensor
+
+from ..numbers import INT64_MAX, integer, real
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -15,6 +15,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def normal_dim(dim: int, dims: int) -> int:
     """``dim`` as a number from 0 to ``dims - 1``. Raises IndexError if it is out of range."""
+    dim = integer("dim", dim, -INT64_MAX)
     if not -dims <= dim < dims:
         raise IndexError(f"dim must lie in [{-dims}, {dims - 1}] for a tensor of {dims} dimensions, got {dim}")
     return dim % dims
@@ -25,6 +26,5 @@ def reduced_shape(x: Tensor, dim: int) -> torch.Size:
     return torch.Size((*x.shape[:dim], *x.shape[dim + 1 :]))
 
 
-def require_finite_beta(beta: float) -> None:
-    if not math.isfinite(beta):
-        raise ValueError(f"beta must be finite, got {beta}")
+def require_finite_beta(beta: float) -> float:
+    return real("beta", beta)

@@ -1,14 +1,15 @@
 """`SGLD`, a torch optimizer that samples from the posterior of a model."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..numbers import real
+from ..philox import check_counter
 from .request import computing_dtype
-from .update import psgld_update, sghmc_update, sgld_update
+from .update import ARGUMENTS, psgld_update, sghmc_update, sgld_update
 
 STATES = {"sgld": None, "psgld": "square", "sghmc": "momentum"}
 """The methods, and the state that each keeps for a parameter."""
@@ -61,11 +62,15 @@ class SGLD(torch.optim.Optimizer):
         super().__init__(params, {**defaults, "rounding": rounding, "capturable": capturable})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters; its ``lr`` and ``temperature`` must be finite and not negative."""
-        for name in ("lr", "temperature"):
-            value = param_group.get(name, self.defaults[name])
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be finite and not negative, got {value}")
+        """Add a group of parameters; its numbers have the ranges of `psgld_update` and `sghmc_update`."""
+        given = {**self.defaults, **param_group}
+        real("lr", given["lr"], least=0)
+        for checks in ARGUMENTS.values():
+            for name, check in checks.items():
+                if name in given:
+                    check(name, given[name])
+        seed, step, _ = check_counter(given["seed"], given["step"])
+        param_group |= {"seed": seed, "step": step}
         method = param_group.get("method", self.defaults["method"])
         if method not in STATES:
             raise ValueError(f"method must be one of {', '.join(STATES)}; got {method!r}")

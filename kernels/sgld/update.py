@@ -1,8 +1,7 @@
 """The public Langevin updates of tensors, in place."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +16,8 @@ from ..common.dispatch import (
     running_on,
     span,
 )
-from ..philox import SEED_LIMIT, TENSOR_LIMIT, check_counter, signed_seed
+from ..numbers import integer, real
+from ..philox import SEED_LIMIT, STEP_LIMIT, TENSOR_LIMIT, check_counter, signed_seed
 from .request import DTYPES, LaunchRequest, Numbers, Place, computing_dtype
 
 ROUNDINGS = ("nearest", "stochastic")
@@ -52,7 +52,7 @@ def sgld_update(
         seed: the key of the random stream, in [0, 2**64).
         step: number of this update in the stream, in [0, 2**32). Reusing a step repeats its noise. The kernel reads an
             int64 tensor of one element on the parameters' device, so that a CUDA graph of this call and ``step += 1``
-            advances in the stream at each replay. The caller keeps its value in range.
+            advances in the stream at each replay. Its value is checked on a CPU only.
         tensor_numbers: number of each tensor in the stream (default 0, 1, 2, ...), all different. The noise of a tensor
             depends on its number only, not on the other tensors of the call.
         rounding: ``nearest``, or ``stochastic``: round bfloat16 parameters up or down at random, from a separate
@@ -73,9 +73,9 @@ def sgld_update(
 
     Source: Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", ICML 2011, with temperature.
     """
-    _require_not_negative(step_size=step_size, temperature=temperature)
-    numbers = Numbers("langevin", 0.5 * step_size, math.sqrt(step_size * temperature))
-    _update(parameters, gradients, (), numbers, seed, step, tensor_numbers, rounding, backend)
+    _update(
+        parameters, gradients, (), "langevin", (step_size, temperature), seed, step, tensor_numbers, rounding, backend
+    )
 
 
 def psgld_update(
@@ -112,14 +112,9 @@ def psgld_update(
     Source: Li, Chen, Carlson and Carin, "Preconditioned stochastic gradient Langevin dynamics for deep neural
     networks", AAAI 2016.
     """
-    _require_not_negative(step_size=step_size, temperature=temperature)
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay must lie in [0, 1], got {decay}")
-    if not (math.isfinite(damping) and damping >= SMALLEST_DAMPING):
-        raise ValueError(f"damping must be finite and at least {SMALLEST_DAMPING}, got {damping}")
-    scale = math.sqrt(step_size * temperature)
-    numbers = Numbers("preconditioned", 0.5 * step_size, scale, decay, 1 - decay, damping)
-    _update(parameters, gradients, _listed(squares), numbers, seed, step, tensor_numbers, rounding, backend)
+    factors = (step_size, temperature, decay, damping)
+    states = _listed(squares)
+    _update(parameters, gradients, states, "preconditioned", factors, seed, step, tensor_numbers, rounding, backend)
 
 
 def sghmc_update(
@@ -153,44 +148,74 @@ def sghmc_update(
     Source: Chen, Fox and Guestrin, "Stochastic gradient Hamiltonian Monte Carlo", ICML 2014, equation 15, with
     temperature.
     """
-    _require_not_negative(step_size=step_size, temperature=temperature)
-    if not 0 <= friction <= 1:
-        raise ValueError(f"friction must lie in [0, 1], got {friction}")
-    scale = math.sqrt(2 * friction * step_size * temperature)
-    numbers = Numbers("hamiltonian", step_size, scale, keep=1 - friction)
-    _update(parameters, gradients, _listed(momenta), numbers, seed, step, tensor_numbers, rounding, backend)
+    factors = (step_size, temperature, friction)
+    states = _listed(momenta)
+    _update(parameters, gradients, states, "hamiltonian", factors, seed, step, tensor_numbers, rounding, backend)
 
 
 def _listed(tensors: Tensors) -> list[Tensor]:
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
-def _require_not_negative(**numbers: float) -> None:
-    for name, value in numbers.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be finite and not negative, got {value}")
+def _not_negative(name: str, value: float) -> float:
+    return real(name, value, least=0)
+
+
+def _fraction(name: str, value: float) -> float:
+    return real(name, value, least=0, most=1)
+
+
+def _damping(name: str, value: float) -> float:
+    return real(name, value, least=SMALLEST_DAMPING)
+
+
+ARGUMENTS: dict[str, dict[str, Callable[[str, float], float]]] = {
+    "langevin": {"step_size": _not_negative, "temperature": _not_negative},
+    "preconditioned": {
+        "step_size": _not_negative, "temperature": _not_negative, "decay": _fraction, "damping": _damping,
+    },
+    "hamiltonian": {"step_size": _not_negative, "temperature": _not_negative, "friction": _fraction},
+}  # fmt: skip
+"""The real arguments of each update, with their checks."""
+
+
+def _checked(kind: str, values: Sequence[float]) -> list[float]:
+    return [check(name, value) for (name, check), value in zip(ARGUMENTS[kind].items(), values, strict=True)]
+
+
+def _numbers(kind: str, step_size: float, temperature: float, *more: float) -> Numbers:
+    """The factors of an update, from its arguments."""
+    scale = math.sqrt(step_size * temperature)
+    if kind == "langevin":
+        return Numbers(kind, 0.5 * step_size, scale)
+    if kind == "preconditioned":
+        decay, damping = more
+        return Numbers(kind, 0.5 * step_size, scale, decay, 1 - decay, damping)
+    (friction,) = more
+    return Numbers(kind, step_size, math.sqrt(2 * friction * step_size * temperature), keep=1 - friction)
 
 
 def _update(
     parameters: Tensors,
     gradients: Tensors,
     states: Sequence[Tensor],
-    numbers: Numbers,
+    kind: str,
+    factors: Sequence[float],
     seed: int,
     step: int | Tensor,
     tensor_numbers: Sequence[int] | None,
     rounding: str,
     backend: str,
 ) -> None:
+    factors = _checked(kind, factors)
     xs, gs = _listed(parameters), _listed(gradients)
-    stream_numbers = list(range(len(xs))) if tensor_numbers is None else list(tensor_numbers)
+    stream_numbers = list(range(len(xs))) if tensor_numbers is None else _require_numbers(tensor_numbers)
     if rounding not in ROUNDINGS:
         raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}; got {rounding!r}")
     device_step = step if isinstance(step, Tensor) else None
     number = 0 if isinstance(step, Tensor) else step
-    check_counter(seed, number)
-    _, *factors = astuple(numbers)
-    arguments = (numbers.kind, factors, signed_seed(seed), number, device_step, stream_numbers, rounding, backend)
+    seed, number, _ = check_counter(seed, number)
+    arguments = (kind, factors, signed_seed(seed), number, device_step, stream_numbers, rounding, backend)
     with torch.no_grad():
         if torch.compiler.is_compiling():  # it cannot trace addresses, compilers and kernels
             _operator(xs, gs, list(states), *arguments)
@@ -213,13 +238,15 @@ def _run(
     rounding: str,
     backend: str,
 ) -> None:
-    numbers = Numbers(kind, *factors)
+    numbers = _numbers(kind, *_checked(kind, factors))
     _require_matching(parameters, gradients, states, tensor_numbers, STATE_NAMES[kind])
     device = parameters[0].device if parameters else torch.device("cpu")
     if device_step is not None:
         require_tensor("step", device_step, (torch.int64,), device)
         if device_step.numel() != 1:
             raise ValueError(f"step must have one element, got shape {tuple(device_step.shape)}")
+        if device.type == "cpu":  # reading it from a GPU would wait
+            integer("step", device_step.item(), 0, STEP_LIMIT - 1)
     chosen = choose_backend(backend, device)
     updates = LaunchRequest.of(parameters, gradients, states, tensor_numbers, rounding == "stochastic")
     if numbers.drift == 0 or updates.elements == 0:
@@ -240,6 +267,12 @@ def _nothing(*arguments: object) -> None:
     """The operator returns nothing: it writes in place."""
 
 
+def _require_numbers(numbers: object) -> list[int]:
+    if isinstance(numbers, str) or not isinstance(numbers, Iterable):
+        raise TypeError(f"tensor_numbers must be a sequence of integers, got {numbers!r}")
+    return [integer(f"tensor_numbers[{i}]", number, 0, TENSOR_LIMIT - 1) for i, number in enumerate(numbers)]
+
+
 def _require_matching(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
@@ -253,8 +286,6 @@ def _require_matching(
         raise ValueError(f"{state_name} must match parameters: {len(states)} for {len(parameters)}")
     if len(numbers) != len(parameters) or len(set(numbers)) != len(numbers):
         raise ValueError(f"tensor_numbers must be {len(parameters)} different numbers, got {numbers}")
-    if any(not 0 <= number < TENSOR_LIMIT for number in numbers):
-        raise ValueError(f"tensor_numbers must lie in [0, 2**24), got {numbers}")
     device = None
     for index, (x, g) in enumerate(zip(parameters, gradients, strict=True)):
         require_tensor(f"parameters[{index}]", x, DTYPES, device)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.packed_spins import PARTS, WORD
+from ..numbers import integer
 from ..philox import check_counter
 from ..schedules import require_schedule
 from .bonds import MOST_TOTAL, RULES, Bonds, bonds_of, lattice_glass, thresholds
@@ -114,7 +115,8 @@ def anneal_spins(
     if temperatures.device.type != "cpu" and temperatures.device != spins.device:
         raise ValueError(f"temperatures must be on the CPU or on {spins.device}, got {temperatures.device}")
     require_schedule("temperatures", temperatures)
-    check_counter(seed, first_sweep, steps=len(temperatures), step_name="first_sweep")
+    first_walker = integer("first_walker", first_walker)
+    seed, first_sweep, _ = check_counter(seed, first_sweep, steps=len(temperatures), step_name="first_sweep")
     if first_walker < 0 or first_walker % WORD or (first_walker // WORD + groups) * sites * PARTS >= 1 << 63:
         raise ValueError(
             f"first_walker must be a multiple of {WORD} and at least 0, and end below group 2**63; got {first_walker}"

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..numbers import integer
+
 RULES = ("heat_bath", "metropolis")
 BONDS = (4, 7, 15, 31)
 """The most bonds of a spin for which there are kernels."""
@@ -91,6 +93,7 @@ def lattice_glass(height: int, width: int, generator: torch.Generator) -> Tensor
 
     On a side of 2 the two bonds between a pair of sites add up; a side of 1 has none.
     """
+    height, width = integer("height", height), integer("width", width)
     site = torch.arange(height * width).view(height, width)
     couplings = torch.zeros((height * width,) * 2, dtype=torch.float64)
     for side, length in enumerate((height, width)):

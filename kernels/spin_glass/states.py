@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..machines.packed_spins import WORD, pack_bits, unpack_bits
+from ..numbers import integer
 
 CHUNK = 1 << 16
 """Walkers that `energies` unpacks at a time."""
@@ -27,6 +28,7 @@ def unpack_walkers(words: Tensor) -> Tensor:
 
 def random_walkers(spins: int, walkers: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """Packed spins at infinite temperature, from a generator on ``device``."""
+    spins, walkers = integer("spins", spins), integer("walkers", walkers)
     if walkers % WORD:
         raise ValueError(f"walkers must be a multiple of {WORD}, got {walkers}")
     shape = (spins, walkers // WORD)

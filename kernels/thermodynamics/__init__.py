@@ -82,7 +82,7 @@ def thermodynamics(
     """
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
-    require_finite_beta(beta)
+    beta = require_finite_beta(beta)
     if (torch.is_grad_enabled() and x.requires_grad) or needs_formula(x):
         raise ValueError("x must not require a gradient or have a tangent: thermodynamics has none; pass x.detach()")
     chosen = choose_backend(backend, x.device)
@@ -96,10 +96,10 @@ def thermodynamics(
         others[f"out {name}"] = tensor
     if x.numel():
         with running_on(x.device):
-            backend_module(chosen, __name__).forward(x, dim, float(beta), *out)
+            backend_module(chosen, __name__).forward(x, dim, beta, *out)
     else:
         for tensor, value in zip(out, (-torch.inf, torch.nan, torch.nan), strict=True):
             tensor.fill_(value)
     for tensor in out:
         note_written(tensor)
-    return Thermodynamics(*out, float(beta))
+    return Thermodynamics(*out, beta)

@@ -198,8 +198,8 @@ def test_a_wrong_sampler_is_detected(spoil, monkeypatch):
         ({"schedule": [0.1, 1.0]}, ValueError, "schedule must begin at 0"),
         ({"schedule": [0.0, 0.5, 0.5, 1.0]}, ValueError, "schedule must increase"),
         ({"schedule": [0.0, 1.0, 0.5]}, ValueError, "schedule must increase"),
-        ({"schedule": [0.0, math.nan]}, ValueError, "schedule must increase"),
-        ({"schedule": [0.0, math.inf]}, ValueError, "schedule must increase"),
+        ({"schedule": [0.0, math.nan]}, ValueError, r"schedule\[1\] must be finite"),
+        ({"schedule": [0.0, math.inf]}, ValueError, r"schedule\[1\] must be finite"),
         ({"chains": 1}, ValueError, "chains"),
         ({"sweeps": 0}, ValueError, "sweeps"),
         ({"seed": -1}, ValueError, "seed"),
@@ -218,7 +218,7 @@ def test_bad_arguments_are_named(changed, error, words):
 
 
 def test_odd_lattices_and_single_ones_are_refused():
-    with pytest.raises(ValueError, match="height and width must be even"):
+    with pytest.raises(ValueError, match=r"(height|width) must be (even|at least 2)"):
         ising_annealed_importance_sampling(3, 4, [0.0, 1.0], 4, seed=0)
     with pytest.raises(ValueError, match="lattices"):
         ising_annealed_importance_sampling(4, 4, [0.0, 1.0], 1, seed=0)

@@ -154,7 +154,7 @@ def test_wrong_arguments_are_named():
         persistent_contrastive_divergence(state, data, rate=0.1, seed=0)
     with pytest.raises(ValueError, match="enumeration takes at most 20 units in the smaller layer, got 21"):
         log_partition(Machine(torch.zeros(21, 22), torch.zeros(21), torch.zeros(22)))
-    with pytest.raises(ValueError, match="rate and weight_decay must be finite"):
+    with pytest.raises(ValueError, match="rate must be finite"):
         maximum_likelihood(state, data, rate=math.nan)
     with pytest.raises(ValueError, match=r"size must lie in \[1, 8\]"):
         minibatch(data, 9, 0, 0)

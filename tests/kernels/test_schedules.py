@@ -24,22 +24,22 @@ def test_each_schedule_has_its_first_and_last_temperature():
     ("call", "words"),
     [
         (lambda: schedules.constant(0, 1.0), "steps"),
-        (lambda: schedules.constant(2, 0.0), "temperature must be positive"),
+        (lambda: schedules.constant(2, 0.0), "temperature must be finite and positive"),
         (lambda: schedules.linear(2, 1.0, 2.0), "end must not exceed start"),
         (lambda: schedules.geometric(2, 1.0, 2.0), "end must not exceed start"),
-        (lambda: schedules.geometric(2, math.inf, 2.0), "start must be positive and finite"),
-        (lambda: schedules.linear(2, 1.0, -1.0), "end must be positive"),
+        (lambda: schedules.geometric(2, math.inf, 2.0), "start must be finite and positive"),
+        (lambda: schedules.linear(2, 1.0, -1.0), "end must be finite and positive"),
         (lambda: schedules.cyclic_cosine(8, 0.1, 0.9, 2), "cold must not exceed hot"),
         (lambda: schedules.cyclic_cosine(8, 0.9, 0.1, 3), "cycles must divide"),
         (lambda: schedules.cyclic_cosine(8, 0.9, 0.1, 8), "cycles of two or more"),
-        (lambda: schedules.cyclic_cosine(8, 0.9, math.nan, 2), "cold must be positive"),
+        (lambda: schedules.cyclic_cosine(8, 0.9, math.nan, 2), "cold must be finite and positive"),
         (lambda: schedules.custom([]), "at least one"),
-        (lambda: schedules.custom([[1.0]]), "one temperature for each step"),
+        (lambda: schedules.custom([[1.0]]), r"temperatures\[0\] must be a number"),
         (lambda: schedules.custom([1.0, 0.0]), "positive and finite, got 0.0 for step 1"),
-        (lambda: schedules.custom([1.0, math.nan]), "got nan for step 1"),
+        (lambda: schedules.custom([1.0, math.nan]), r"temperatures\[1\] must be finite, got nan"),
         (lambda: schedules.custom([2.0, 1.0, 1.5], cooling=True), "must not rise .* step 2 has 1.5 after 1.0"),
     ],
 )
 def test_an_invalid_schedule_is_refused(call, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         call()
