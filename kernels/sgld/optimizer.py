@@ -69,8 +69,7 @@ class SGLD(torch.optim.Optimizer):
             for name, check in checks.items():
                 if name in given:
                     check(name, given[name])
-        seed, step, _ = check_counter(given["seed"], given["step"])
-        param_group |= {"seed": seed, "step": step}
+        param_group["seed"], _, _ = check_counter(given["seed"], 0)
         method = param_group.get("method", self.defaults["method"])
         if method not in STATES:
             raise ValueError(f"method must be one of {', '.join(STATES)}; got {method!r}")
