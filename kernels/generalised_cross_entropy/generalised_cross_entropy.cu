@@ -7,8 +7,8 @@
 // Operations per element, forward: those of log-sum-exp; the loss comes once per row. In the inner loop of sm_90: 7.3
 // instructions for float32, 6.9 for 16 bits, 40 for float64. Backward: those of log-sum-exp's gradient, a comparison
 // of the label with the place of an element, which is a constant of the code, and a selection of the addend of an FFMA.
-// Each thread computes the label's logit and the power of its probability once, in some 150 instructions. In all 34 for
-// float32 of the 62 that can be issued while the data move, 23 of 31 for 16 bits, 107 of 124 for float64.
+// Each thread computes the label's logit and the power of its probability once, in some 150 instructions. In all 36 for
+// float32 of the 62 that can be issued while the data move, 24 of 31 for 16 bits, 108 of 124 for float64.
 //
 // Design: as log-sum-exp. The label's logit takes a load of its own, so that the loop needs no comparison. It hits
 // cache lines that the row also needs.
@@ -25,8 +25,8 @@ __device__ __forceinline__ Wide<T> chosen(const T* row, i64 stride, i64 n, i64 l
     return label >= 0 && label < n ? widen(row[label * stride]) : Wide<T>(not_a_number());
 }
 
-// loss, lse, peak: (rows,) in the wide type; peak may be null, and else lse is relative to it; labels: (rows,); parts: (rows, splits), or null if rows are not split; counters:
-// zeros, one for each group of rows, or null.
+// loss, lse, peak: (rows,) in the wide type; peak may be null, and else lse is relative to it; labels: (rows,); parts:
+// (rows, splits), or null if rows are not split; counters: zeros, one for each group of rows, or null.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
     forward(const T* __restrict__ x, const i64* labels, Wide<T>* loss, Wide<T>* lse, Wide<T>* peak,

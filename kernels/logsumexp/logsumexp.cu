@@ -9,8 +9,8 @@
 // for float32 (23 % of what can be issued while the data arrive), 6.8 for 16 bits (43 %), of which 1.06 and 1.03 MUFU;
 // 40 for float64 (64 %), of which 23 in the double-precision pipe. The scale is not folded into an FFMA: x * scale -
 // peak * scale overflows where x does not, and the result for a single element would not be exact.
-// Backward: a difference, two FFMA, a product and an ex2 that keeps subnormal numbers, and packing for 16 bits. Including the
-// work that a thread does once: 23 for float32 and 16 for 16 bits, of 62 and 31 that can be issued.
+// Backward: a difference, two FFMA, a product and an ex2 that keeps subnormal numbers, and packing for 16 bits.
+// Including the work that a thread does once: 24 for float32 and 18 for 16 bits, of 62 and 31 that can be issued.
 //
 // Design: rows.cuh reads the rows: 2 to 32 lanes of a warp for a short row, a block for a long row, several blocks for
 // each row if there are few long rows. Each thread has a running maximum and a running sum, rescaled once per chunk of
@@ -20,9 +20,9 @@
 // Distributed shared memory would save only this exchange, one per 64 KB read, and limit a row to 16 parts.
 #include "rows/softmax.cuh"
 
-// y: (rows,), the sum beta peak + log_total of two numbers that the gradient needs apart; log_total, peak: (rows,) in the
-// wide type, or null; parts: (rows, splits), or null if rows are not split; counters:
-// zeros, one for each group of rows, or null.
+// y: (rows,), the sum beta peak + log_total of two numbers that the gradient needs apart; log_total, peak: (rows,) in
+// the wide type, or null; parts: (rows, splits), or null if rows are not split; counters: zeros, one for each group of
+// rows, or null.
 template <class T, int LANES, int WIDTH, bool ROWS_CLOSER>
 __global__ void __launch_bounds__(THREADS)
     forward(const T* __restrict__ x, T* y, Wide<T>* log_total, Wide<T>* peak, Running<Wide<T>>* parts, u32* counters,

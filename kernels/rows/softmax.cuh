@@ -51,10 +51,10 @@ template <class Real> struct Running {
 __device__ __forceinline__ float weight(float exponent) { return exp2_fast(exponent); }
 __device__ __forceinline__ double weight(double exponent) { return exp2(exponent); }
 
-// The probability exp(beta (x - peak) - log_total) of an element x; 0 if log_total is -inf, where all elements are -inf.
-// Peak and total come apart: rounding their log-sum-exp would add an error that grows with the level of the row. The
-// peak is subtracted before the product, and the FMA adds one rounding to that of the difference. In float32
-// beta log2(e) comes in two parts of one sign, so that no sum of infinities is NaN, and log2(e) times log_total as well.
+// The probability exp(beta (x - peak) - log_total) of an element x; 0 if log_total is -inf, where all elements are
+// -inf. Peak and total come apart: rounding their log-sum-exp would add an error that grows with the level of the row.
+// The peak is subtracted before the product, and the FMA adds one rounding to that of the difference. In float32 beta
+// log2(e) comes in two parts of one sign, so that no sum of infinities is NaN, and log2(e) times log_total as well.
 template <class Real> struct Probability {
     static constexpr bool PARTS = sizeof(Real) == 4;
     Real peak, scale, rest, level;
