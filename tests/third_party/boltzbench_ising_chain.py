@@ -78,8 +78,9 @@ def two_pass(inputs: Inputs, outputs: Tensors) -> Launch:
         return outputs
 
     def backward() -> Tensors:
-        weights = torch.exp(x.to(wide) * beta - inputs["lse"][:, None])
-        outputs["dx"].copy_(inputs["grad"].to(wide)[:, None] * beta * weights)
+        distance = x.double() - inputs["peak"][:, None]
+        weights = torch.exp(distance * beta - inputs["log_total"][:, None])
+        outputs["dx"].copy_(inputs["grad"].double()[:, None] * beta * weights)
         return outputs
 
     return backward if "grad" in inputs else forward
