@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,6 +44,11 @@ _MESSAGE_BYTES = 64 * 1024
 
 # One launch at a time: the emulator's state is global to a shared object, which several modules may share.
 _running = threading.Lock()
+
+_with_stacks: OrderedDict[int, ctypes.CDLL] = OrderedDict()
+"""The shared objects that keep stacks for their threads, the last to launch at the end."""
+_MOST_WITH_STACKS = 8
+"""1024 stacks of two mappings each; a process may have some 65,000 mappings."""
 
 _schedule: ContextVar[str | None] = ContextVar("boltzbench_emulator_schedule", default=None)
 
@@ -189,6 +195,7 @@ class EmulatedModule:
         sizes = (ctypes.c_size_t * count)(*(len(argument) for argument in arguments))
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         with _running:
+            self._keep_stacks()
             failed = self._library.boltzbench_launch(
                 ctypes.c_size_t(self._index[kernel]),
                 (ctypes.c_uint * 3)(*grid),
@@ -204,6 +211,14 @@ class EmulatedModule:
             )
         if failed:
             raise EmulatorError(f"kernel {kernel}: {message.value.decode()}")
+
+    def _keep_stacks(self) -> None:
+        """Note that this module has stacks; release those of the module whose last launch is furthest back."""
+        _with_stacks[id(self._library)] = self._library
+        _with_stacks.move_to_end(id(self._library))
+        if len(_with_stacks) > _MOST_WITH_STACKS:
+            _, oldest = _with_stacks.popitem(last=False)
+            oldest.boltzbench_release()
 
 
 def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str], source_hash: str) -> Path:

@@ -634,16 +634,19 @@ inline std::string provide(size_t threads, size_t shared_bytes, const std::funct
 static std::vector<Block> cluster;  // grows to the largest cluster of a launch, which releases its stacks at the end
 
 // Each stack takes two mappings; a process may have some 65,000 of them, and a cluster needs thousands.
-inline void release_cluster() {
+inline void release_stacks(Block& of) {
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    for (Block& each : cluster)
-        for (Thread& thread : each.threads) {
-            if (!thread.stack) continue;
+    for (Thread& thread : of.threads) {
+        if (!thread.stack) continue;
 #ifdef __SANITIZE_ADDRESS__
-            __asan_unpoison_memory_region(thread.stack, stack_bytes);
+        __asan_unpoison_memory_region(thread.stack, stack_bytes);
 #endif
-            munmap(thread.stack - page, page + stack_bytes);
-        }
+        munmap(thread.stack - page, page + stack_bytes);
+        thread.stack = nullptr;
+    }
+}
+inline void release_cluster() {
+    for (Block& each : cluster) release_stacks(each);
     cluster.clear();
 }
 
@@ -728,4 +731,7 @@ inline std::string launch(const Kernel& kernel, size_t shared_bytes, void** argu
         if (error.empty()) error = emulator::launch(device::kernels[kernel], shared_bytes, arguments, reverse != 0); \
         std::snprintf(message, message_bytes, "%s", error.c_str());                                                  \
         return error.empty() ? 0 : 1;                                                                                \
+    }                                                                                                                \
+    extern "C" __attribute__((visibility("default"))) void boltzbench_release() {                                    \
+        emulator::release_stacks(emulator::block);                                                                   \
     }
