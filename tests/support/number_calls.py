@@ -83,7 +83,7 @@ class NumberCall:
 
 def number_arguments(function: Callable[..., object]) -> dict[str, str]:
     """The arguments that take numbers: ``integer``, ``real``, ``integers`` or ``reals``."""
-    target = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    target = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(target)
     kinds = {name: _kind(hint) for name, hint in hints.items() if name != "return"}
     return {name: kind for name, kind in kinds.items() if kind}
