@@ -3,13 +3,14 @@
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from time import monotonic_ns, perf_counter_ns
 from typing import Literal
 
 import torch
 
 from ..api.records import DeviceState
-from .work import CACHE_MULTIPLE, Work, compare_clocks, median, read_both
+from .work import CACHE_MULTIPLE, Work, compare_clocks, read_both
 
 UNKNOWN_CACHE = 64 << 20
 """Bytes assumed for the last-level cache where the system does not report its size: more than most CPUs have."""

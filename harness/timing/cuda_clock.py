@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import math
 from collections.abc import Callable
+from statistics import median
 from time import monotonic_ns, perf_counter_ns
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import torch
 
 from ..api.records import DeviceState
 from .nvml import read_device_state
-from .work import CACHE_MULTIPLE, Work, compare_clocks, median, read_both
+from .work import CACHE_MULTIPLE, Work, compare_clocks, read_both
 
 # The tests replace these with fakes, since most machines have no GPU.
 _Event: Callable[..., Any] = torch.cuda.Event

@@ -40,8 +40,8 @@ class FailedWhileTimed(Exception):
 class LaunchAudit:
     """The launches of one implementation in one case, on one or more sets of memory with the same values.
 
-    ``launch``, ``restore`` and ``fingerprint`` only enqueue. All methods raise `Rejected` or `FailedWhileTimed` when
-    the implementation fails.
+    ``launch``, ``restore`` and ``fingerprint`` only enqueue. `launch` raises what the
+    implementation raises; the other methods raise `Rejected` or `FailedWhileTimed` when it fails.
     """
 
     def __init__(self, operation: Operation, implementation: Implementation, case: Case, device: torch.device) -> None:
@@ -147,8 +147,8 @@ class LaunchAudit:
         untouched, self._replayed = found[: self.sets], found[self.sets :]
         return all(before != after for before, after in zip(untouched, self._replayed, strict=True))
 
-    def ignores_inputs(self, replay: Callable[[], object]) -> Callable[[], bool]:
-        """``replay`` a graph of older values on the present ones.
+    def ignores_inputs(self) -> Callable[[], bool]:
+        """Whether the last sample, of a graph of older values on the present ones, read any input.
 
         Returns a function to call after the graph of the present values has passed `writes_every_output`: whether the
         old graph gave the results of the old values although those of the present values differ. It then copies
@@ -156,11 +156,7 @@ class LaunchAudit:
         numbers may forget the initial state, and the parameters may be prepared.
         """
         before = self._replayed
-        self.discard()
-        self.restore()
-        replay()
-        self.fingerprint()
-        stale = self._collect()
+        stale = self._collect()[-self.sets :]
         return lambda: self._operation.kind == "map" and stale == before != self._replayed
 
     def _judge(self, k: int) -> None:

@@ -60,8 +60,9 @@ least `PLATEAU_SAMPLES`, something drifts, and more samples do not make the medi
 CACHED_CHANCE = 1e-4
 CACHED_FROM = 1.25
 SHORTEST_LOOK_UP = 10e-6
-"""The first launch on new values is compared with the first on rewritten values. A slower one is suspicious if chance
-is less likely than `CACHED_CHANCE`, from the ratio `CACHED_FROM` on, if the difference exceeds a table look-up."""
+"""The first launch on new values is compared with the first on rewritten values. The difference is
+suspicious if chance is less likely than `CACHED_CHANCE`, the ratio is above `CACHED_FROM`, and the difference is above
+`SHORTEST_LOOK_UP` seconds."""
 
 
 def median_noise(samples: Sequence[float]) -> float:
@@ -124,6 +125,7 @@ class Stopwatch:
         self._states: list[DeviceState] = []
         self._spent = self._untimed = self._per_sample = 0.0
         self._first_samples: dict[str, list[float]] = {"new": [], "same": []}
+        self._old_graphs: list[float] = []
         self._blocks_to_wait = 0
         self._stopped: Literal["noise", "plateau", "limit"] | None = None
 
@@ -146,12 +148,15 @@ class Stopwatch:
                 self._sample(1)  # before new values are written, so that it cannot cache their results
                 audit.discard()
             kind = self._begin_block()
+            in_graph = self._method == "graph"
+            if kind and in_graph:
+                self._capture_again(kind)
             ready = clock.now()
             taken = self._sample(self._block_length())
             done = clock.now()
             if state := clock.state(len(self.samples)):
                 self._states.append(state)
-            if kind:
+            if kind and not in_graph:
                 self._first_samples[kind].append(taken[0])
             self.samples += taken
             audit.compare()
@@ -227,13 +232,22 @@ class Stopwatch:
         """
         self._work.launch, self._method = self._audit.launch, self._clock.method
         self._sample(1)
-        if (replay := self._clock.capture(self._audit.launch)) and self._audit.writes_every_output(replay):
-            self._work.launch, self._method = replay, "graph"
+        with reject_on_error():
+            replay = self._clock.capture(self._audit.launch)
+            if replay and self._audit.writes_every_output(replay):
+                self._work.launch, self._method = replay, "graph"
         self._audit.discard()
 
-    def _capture_again(self) -> None:
-        """Capture on the values just written. First, the old graph shows whether it reads any input."""
-        ignores_inputs = self._audit.ignores_inputs(self._work.launch)
+    def _capture_again(self, kind: Literal["new", "same"]) -> None:
+        """Capture on the values just written.
+
+        First, one sample of the old graph: it shows whether the graph reads any input, and it is the first to run on
+        these values. Its results may be wrong, so it is not one of `samples`.
+        """
+        self._audit.discard()
+        self._old_graphs += self._sample(1)
+        self._first_samples[kind].append(self._old_graphs[-1])
+        ignores_inputs = self._audit.ignores_inputs()
         self._capture()
         if self._method != "graph":
             self._work.remarks.add("the launch could be captured only at first: later samples were queued")
@@ -252,16 +266,12 @@ class Stopwatch:
             return None
         if new > same:
             self._audit.rewrite_values()
-            if self._method == "graph":
-                self._capture()
             return "same"
         if new == self._protocol.most_values or self._blocks_to_wait:
             self._blocks_to_wait -= self._blocks_to_wait > 0
             return None
         self._blocks_to_wait = _random.randint(0, 1 if new < 2 else 40)
         self._audit.write_new_values()
-        if self._method == "graph":
-            self._capture_again()
         return "new"
 
     def _block_length(self) -> int:
@@ -313,8 +323,9 @@ class Stopwatch:
         new, same = self._first_samples["new"], self._first_samples["same"]
         if not same or min(new) <= max(CACHED_FROM * max(same), max(same) + SHORTEST_LOOK_UP):
             return None
-        slowest = sum(sample >= min(new) for sample in self.samples)
-        if math.comb(slowest, len(new)) > CACHED_CHANCE * math.comb(len(self.samples), len(new)):
+        samples = self.samples + self._old_graphs
+        slowest = sum(sample >= min(new) for sample in samples)
+        if math.comb(slowest, len(new)) > CACHED_CHANCE * math.comb(len(samples), len(new)):
             return None
         return float(np.median(new) / np.median(same))
 

@@ -1,6 +1,6 @@
 """The work that a clock times, and the consistency checks that all clocks share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 CACHE_MULTIPLE = 3
@@ -45,7 +45,3 @@ def compare_clocks(work: Work, begins: tuple[int, int], ends: tuple[int, int], o
         work.remarks.add(f"two clocks disagree about one block: {first:.6f} s and {second:.6f} s")
     if on_device > second + allowed:
         work.remarks.add(f"the device says {on_device:.6f} s for a block that took the host {second:.6f} s")
-
-
-def median(values: Sequence[float]) -> float:
-    return float(sorted(values)[len(values) // 2])
