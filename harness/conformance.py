@@ -15,7 +15,7 @@ def require_sound(
 ) -> None:
     """Test the sampler of this name on the targets of these names; by default on every target that it does not refuse.
 
-    Raises AssertionError with the broken claims of the contract and the strongest failures of laws, and if no claim
+    Raises AssertionError with the broken claims of the contract and the earliest failures of laws, and if no claim
     tests an exact law, or if the sampler refuses one of ``targets``. Pass ``laws=False`` if no exact law is known.
     Raises TypeError or ValueError if ``targets`` is a single string or empty, and UnknownName if no plugin has
     registered the sampler or a target.
@@ -26,7 +26,7 @@ def require_sound(
         raise ValueError("targets must name at least one target, got none")
     place = resolve_device(device)
     prepare_process_for(place)
-    from .validation.judge import validate  # after the process is prepared, because it imports Triton
+    from .validation.judge import validate  # imported late: scipy is slow to load
 
     registry = load_registry()
     chosen = registry.samplers.get(sampler)

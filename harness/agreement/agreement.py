@@ -70,8 +70,8 @@ class GuardedCall:
     """One implementation, prepared on guarded copies of ``inputs`` and on guarded outputs.
 
     ``prepare`` finds the outputs as a launch does, since an autotuner may launch inside it. ``run`` makes one launch
-    with everything around it. To time launches, call the parts ``restore``, ``launch`` and ``accept``. All methods
-    raise `Rejected` when the implementation fails.
+    with everything around it. To time launches, call the parts ``restore``, ``launch`` and ``accept``. ``launch``
+    raises what the implementation raises; the other methods raise `Rejected` when it fails.
     """
 
     def __init__(

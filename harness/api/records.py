@@ -130,9 +130,10 @@ class Efficiency:
     """The efficiency of a sampler on a target at one temperature.
 
     ``steps_per_second`` is the sum over all chains. ``ess_per_second`` is that times the effective sample size of one
-    step, which is the inverse of ``autocorrelation_time`` (in steps). ``r_hat`` is the split R-hat. They are those of
-    ``quantity``, the worst among the energy and the observables with a known mean. ``acceptance`` is the acceptance
-    rate, None without proposals. ``energy_trace`` is the mean energy of the chains after each recorded step.
+    step, which is the inverse of ``autocorrelation_time`` (in steps). Both are those of ``quantity``, the slowest among
+    the energy and the observables with a known mean. ``r_hat`` is the largest split R-hat of them all. ``acceptance``
+    is the acceptance rate, None without proposals. ``energy_trace`` is the mean energy of the chains after each
+    recorded step.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")

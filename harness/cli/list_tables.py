@@ -93,8 +93,9 @@ def _reason_lines(reasons: Mapping[str, Mapping[str, str | None]]) -> list[Text]
 
 
 def _plugins_table(plugins: Sequence[Plugin]) -> Table:
-    table = new_table("plugin", "distribution", "version", "module")
+    table = new_table("plugin", "distribution", "version")
+    table.columns[0].no_wrap = True  # a name to copy
     for plugin in plugins:
         style = "red" if plugin.problems else ""
-        table.add_row(*[Text(t, style) for t in (plugin.name, plugin.distribution, plugin.version, plugin.module)])
+        table.add_row(*[Text(t, style) for t in (plugin.name, plugin.distribution, plugin.version)])
     return table

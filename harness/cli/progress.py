@@ -10,14 +10,14 @@ from rich.progress import MofNCompleteColumn, Progress, Task, TextColumn, TimeRe
 from rich.table import Column
 from rich.text import Text
 
+from ..api.experiments import Experiment
+from ..api.samplers import Sampler, Target
+from ..execution.plan import Step
 from ..report.tables import counted
+from ..validation.progress import CurrentClaim
 
 if TYPE_CHECKING:  # slow to import
-    from ..api.experiments import Experiment
-    from ..api.samplers import Sampler, Target
-    from ..execution.plan import Step
     from ..execution.trial import Block
-    from ..validation.progress import CurrentClaim
 
 
 class Display:
@@ -27,7 +27,7 @@ class Display:
     ``seconds`` is the time spent in each phase, over all steps.
     """
 
-    def __init__(self, console: Console, steps: "Sequence[Step]") -> None:
+    def __init__(self, console: Console, steps: Sequence[Step]) -> None:
         self.seconds: dict[str, float] = {}
         self._console, self._steps = console, steps
         self._printed: set[str] = set()
@@ -63,7 +63,7 @@ class Display:
         if phase != "harness":
             self._show(phase=self._sampled.get(self._description, phase) if phase == "sampling" else phase)
 
-    def step(self, step: "Step") -> None:
+    def step(self, step: Step) -> None:
         """A step begins."""
         name = step.operation.name
         self._description = f"{name} {step.implementation.name} {step.label}"
@@ -112,17 +112,17 @@ class ValidationProgress:
         if self._line:
             self._line.stop()
 
-    def pair(self, sampler: "Sampler", target: "Target") -> None:
+    def pair(self, sampler: Sampler, target: Target) -> None:
         """The judgement of a sampler on a target begins."""
         self._next(f"{sampler.name} on {target.name}", self._pairs)
 
-    def experiment(self, experiment: "Experiment") -> None:
+    def experiment(self, experiment: Experiment) -> None:
         """An experiment begins."""
         if self._done == self._pairs and self._pairs:
             self._done, self._pairs = 0, 0
         self._next(f"experiment {experiment.name}", self._experiments)
 
-    def claim(self, claim: "CurrentClaim") -> None:
+    def claim(self, claim: CurrentClaim) -> None:
         """The test of a claim begins."""
         self._show(f"{self._words} {claim}")
 

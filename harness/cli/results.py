@@ -17,13 +17,20 @@ def report(
     runs: Runs,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="One self-contained page, or - (stdout); by default report.html."),
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="One self-contained page, or - (stdout). Without any of the three: report.html.",
+        ),
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option("--markdown", metavar="FILE", help="Markdown tables, or - (stdout).")
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="One line for each measurement, or - (stdout).")
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", help="One line for each measurement or record without one, or - (stdout)."
+        ),
     ] = None,
     against: Annotated[
         Path | None, typer.Option("--against", metavar="RUN", help="Earlier run to compare the times with.")

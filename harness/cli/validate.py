@@ -25,7 +25,7 @@ from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
-from ..validation.progress import Announce, CurrentClaim
+from ..validation.progress import AnnounceClaim, CurrentClaim
 from ..validation.standing import make_standing
 from .options import INTERRUPTED, Device, Json
 from .progress import ValidationProgress
@@ -100,7 +100,7 @@ def validate(
 
 @contextmanager
 def _judges(
-    registry: Registry, device: torch.device, time_limit: float, announce: Announce
+    registry: Registry, device: torch.device, time_limit: float, announce: AnnounceClaim
 ) -> Iterator[tuple[Judge, Conduct]]:
     """Judge samplers and run experiments in worker processes. A crash or a hang fails only the one at work."""
     from ..execution.worker import WorkerDied, Workers  # imported late: `list` and `--help` do not need it

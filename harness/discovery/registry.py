@@ -36,7 +36,8 @@ ENTRY_POINT_GROUP = "boltzbench"
 PLUGINS_VARIABLE = "BOLTZBENCH_PLUGINS"
 """Environment variable: the plugins to load, separated by commas. Unset or empty: all.
 
-A name is that of an entry point, or ``entry.module`` for one module of a package of plugins.
+A name is that of an entry point, or the dotted name of a subpackage or module in its package, such as
+``operations.rows.logsumexp``.
 """
 
 LOADING_SECONDS = 60.0

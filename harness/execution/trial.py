@@ -20,8 +20,9 @@ from ..timing.launch_audit import FailedWhileTimed
 from ..timing.stopwatch import Stopwatch
 from .plan import Mode, Step
 
-Announce = Callable[[str], None]
-"""Called with the phase that begins: ``compile``, ``check``, ``warm-up`` or ``sampling``."""
+AnnouncePhase = Callable[[str], None]
+"""Called with the phase that begins: ``compile``, ``check``, ``warm-up`` or ``sampling``; from outside of a trial also
+``start``, ``limits`` or ``harness``."""
 
 
 class TrialFailed(Exception):
@@ -56,7 +57,7 @@ class TrialProtocol(Protocol):
 class Trial:
     """Runs a step in this process. Calls ``announce`` with each phase."""
 
-    def __init__(self, step: Step, device: torch.device, announce: Announce = lambda phase: None) -> None:
+    def __init__(self, step: Step, device: torch.device, announce: AnnouncePhase = lambda phase: None) -> None:
         self.step = step
         self._device = device
         self._announce = announce
@@ -83,10 +84,7 @@ class Trial:
                 draws = 1 if implementation.is_interpreted_on(self._device) else draws
                 seeds = range(step.seed, step.seed + draws)
                 verdict = check_case(step.operation, implementation, step.subject, self._device, seeds)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # the operation's: the check handles the implementation's
+        except (Exception, SystemExit) as error:  # the operation's: the check handles the implementation's
             message = f"the check of operation {step.operation.name} itself raised {describe_error(error)}"
             verdict = Agreement(Status.ERROR, message)
         return record_of(step, verdict)
@@ -157,7 +155,7 @@ def sources_of(step: Step) -> str:
     return source_hash(step.implementation.prepare, step.operation.make_inputs)
 
 
-def _announcing(implementation: Implementation, announce: Announce) -> Implementation:
+def _announcing(implementation: Implementation, announce: AnnouncePhase) -> Implementation:
     """The implementation with calls of ``announce``: it compiles from ``prepare`` until the first launch returns."""
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:

@@ -30,7 +30,7 @@ from ..validation.progress import CurrentClaim
 from ..validation.standing import standings
 from .plan import Mode, Step
 from .process import prepare_process_for
-from .trial import Announce, Block, Trial, TrialFailed, record_of
+from .trial import AnnouncePhase, Block, Trial, TrialFailed, record_of
 
 STARTING_SECONDS = 120.0
 """Time limit for a worker to import torch and the plugins on a busy machine."""
@@ -60,7 +60,9 @@ class Workers:
     only ``plugins``, by name, because a plugin that failed to load here may hang there.
     """
 
-    def __init__(self, device: torch.device, announce: Announce, time_limit: float, plugins: Iterable[str]) -> None:
+    def __init__(
+        self, device: torch.device, announce: AnnouncePhase, time_limit: float, plugins: Iterable[str]
+    ) -> None:
         _processes.set_forkserver_preload([__name__])
         with _without_ctrl_c():  # otherwise the server would print its own traceback
             forkserver.ensure_running()
@@ -179,7 +181,7 @@ class _Worker:
     """One process and the connection to it."""
 
     def __init__(
-        self, device: torch.device, announce: Announce, time_limit: float, environment: Mapping[str, str]
+        self, device: torch.device, announce: AnnouncePhase, time_limit: float, environment: Mapping[str, str]
     ) -> None:
         self._announce, self._time_limit = announce, time_limit
         announce("start")

@@ -3,13 +3,12 @@
 from collections import Counter
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from ..api.records import Measurement
 from ..results.compare import REGRESSIONS, Comparison, Pair, Verdict
-from .tables import counted, si
+from .tables import counted, indented, si
 
 STYLES = {
     Verdict.FAILED: "bold red",
@@ -33,8 +32,8 @@ def comparison_tables(comparison: Comparison) -> RenderableType:
         parts.append(Text(_heading(verdict, comparison), style=STYLES.get(verdict, "bold")))
         timed = [pair for pair in pairs if pair.ratio is not None]
         if timed:
-            parts.append(Padding(_rows(timed, comparison.alpha), (0, 0, 0, 2), expand=False))
-        parts += [Padding(_untimed(pair), (0, 0, 0, 2), expand=False) for pair in pairs if pair.ratio is None]
+            parts.append(indented(_rows(timed, comparison.alpha)))
+        parts += [indented(_untimed(pair)) for pair in pairs if pair.ratio is None]
     parts += [Text(note, style="yellow") for note in comparison.notes]
     failed = comparison.having(*REGRESSIONS)
     return Group(*parts, Text(_closing(comparison), style="bold red" if failed else "green"))
@@ -106,6 +105,7 @@ def _closing(comparison: Comparison) -> str:
         )
     if counts[Verdict.FAILED] or counts[Verdict.PASSES] or not compared:
         words = [f"newly failing: {counts[Verdict.FAILED]}", f"newly passing: {counts[Verdict.PASSES]}"]
-        parts.append(f"{', '.join(words)}, passing in both runs: {comparison.agreeing}")
+        parts.append(f"{', '.join(words)}, untimed and passing in both runs: {comparison.agreeing}")
     ended = "Regression" if comparison.having(*REGRESSIONS) else "No regression"
-    return f"{ended} beyond noise and {_percent(comparison.bound)}. {'; '.join(parts)}."
+    rest = "; ".join(parts)
+    return f"{ended} beyond noise and {_percent(comparison.bound)}. {rest[0].upper()}{rest[1:]}."

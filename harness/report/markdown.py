@@ -22,7 +22,7 @@ from .rows import (
     scores,
     tested,
 )
-from .standing_tables import COLUMNS, claim_cells, standing_cells
+from .standing_tables import COLUMNS, claim_cells, standing_cells, unmixed_lines
 from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
 
 Labelled = tuple[str, Run]
@@ -56,7 +56,7 @@ def _about(label: str, run: Run) -> list[str]:
     if is_cpu(run):
         parts.append(f"**CPU run:** {CPU_RUN}")
     if run.environment.get("dirty"):
-        parts.append("**Uncommitted changes:** the measured source differs from the commit.")
+        parts.append("**Uncommitted changes:** the measured source may differ from the commit.")
     parts += [f"**Plugin problem:** {_text(problem)}" for problem in run.problems]
     parts.append(_table(["fact", "value"], environment(run).items()))
     if run.ceilings:
@@ -67,6 +67,8 @@ def _about(label: str, run: Run) -> list[str]:
     if standings := tested(run):
         lines = [[each.sampler, each.target, *standing_cells(each)] for each in standings]
         parts += ["### Samplers", _table(["sampler", "target", *COLUMNS], lines)]
+        if unmixed := unmixed_lines(standings):
+            parts.append("\n".join(f"- {_text(line)}" for line in unmixed))
         wrong = [
             f"- {_status(claim.status)}: {_text(claim.sampler)} on {_text(claim.target)}, T = {claim.temperature:g}, "
             f"{_text(claim.claim)}: {_text(claim.message)}"

@@ -34,7 +34,7 @@ from .rows import (
     tested,
 )
 from .standing_tables import COLUMNS as STANDING_COLUMNS
-from .standing_tables import claim_cells, standing_cells
+from .standing_tables import claim_cells, standing_cells, unmixed_lines
 from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
 from .timing_plots import throughput, time_ratios
 from .validation_plots import curves, energy_traces, image
@@ -222,6 +222,7 @@ def _template_environment(jinja2: Any) -> "Environment":
         TIME_RATIO=TIME_RATIO,
         STANDING_COLUMNS=STANDING_COLUMNS,
         standing_cells=standing_cells,
+        unmixed_lines=unmixed_lines,
         claim_cells=claim_cells,
         ceiling_rate=ceiling_rate,
         counted=counted,

@@ -42,6 +42,15 @@ def standing_cells(standing: Standing) -> list[str]:
     ]
 
 
+def unmixed_lines(standings: Iterable[Standing]) -> list[str]:
+    """For each standing whose chains did not mix, a line with the reason."""
+    return [
+        f"did not mix, so ESS/s says little: {each.sampler} on {each.target}, T = {each.temperature:g}: {each.unmixed}"
+        for each in standings
+        if each.unmixed
+    ]
+
+
 def claim_cells(claim: Claim | Estimate) -> list[str]:
     """Claim, exact value, measured value with its standard error, z, p-value and status."""
     measured = ""

@@ -118,7 +118,7 @@ def compare(base: Run, new: Run, *, bound: float, any_device: bool = False, alph
     pairs = _judged(pairs, bound, alpha)
     notes = _differences(base, new)
     if failing:
-        notes.append(f"not compared, as they pass in neither run: {failing}")
+        notes.append(f"cases that pass in neither run, not compared: {failing}")
     return Comparison(tuple(sorted(pairs, key=_rank)), bound, alpha, agreeing, tuple(notes))
 
 

@@ -30,7 +30,7 @@ class ImpossibleState(Fault):
 
 
 class Chains:
-    """A sampler on a target. Every error of the sampler is raised as a `Fault`."""
+    """A sampler on a target. Every error of the sampler is raised as a `Fault`, except `Unsupported` in ``advance``."""
 
     def __init__(self, sampler: Sampler, target: Target) -> None:
         self._sampler, self._target = sampler, target

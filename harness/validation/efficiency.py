@@ -24,8 +24,8 @@ TIMED_SHARE = 8
 FEWEST_CHANGES = 2
 """A chain is stuck if an observable changes fewer times than this in one half of it.
 
-Effective sample size and split R-hat compare the halves of all chains. An observable that changes less than twice in a
-half has not left a value and come from it to another, so that half shows neither a spread nor a correlation time.
+Effective sample size and split R-hat compare the halves of all chains. With fewer than two changes
+in a half, no stay at a value is seen from its beginning to its end, so that half gives no correlation time.
 """
 MOST_R_HAT = 1.05
 """Chains with a larger split R-hat did not mix.
@@ -153,8 +153,8 @@ def stuck_in_words(draws: np.ndarray[Any, Any], quantity: str) -> str:
     stuck = np.flatnonzero(changes < FEWEST_CHANGES)
     if not len(stuck):
         return ""
-    times = "never" if changes[stuck[0]] == 0 else "only once"
-    words = f"chain {stuck[0]} is stuck: {quantity} {times} changed in {draws.shape[1] // 2} steps"
+    changed = "never changed" if changes[stuck[0]] == 0 else "changed only once"
+    words = f"chain {stuck[0]} is stuck: {quantity} {changed} in {draws.shape[1] // 2} steps"
     return words + (f"; {len(stuck)} of {len(draws)} chains are stuck" if len(stuck) > 1 else "")
 
 

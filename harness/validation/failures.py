@@ -9,7 +9,7 @@ LAWS_SHOWN = 3
 
 
 def failures_in_words(failed: Iterable[Claim]) -> list[str]:
-    """For each sampler the broken claims of its contract, each once; then the `LAWS_SHOWN` strongest failures of laws.
+    """For each sampler the broken claims of its contract, each once; then the `LAWS_SHOWN` earliest failures of laws.
 
     Of the laws, those after the fewest steps come first, the smallest p-value first among them. A last line counts the
     rest.
@@ -25,7 +25,7 @@ def _of_sampler(failed: list[Claim]) -> list[str]:
     for each in failed:
         if each.steps is None:
             contract.setdefault((each.claim, each.status), []).append(each)
-    laws = sorted((each for each in failed if each.steps is not None), key=_strength)
+    laws = sorted((each for each in failed if each.steps is not None), key=_order)
     lines = [_in_words(first) + _elsewhere(rest) for first, *rest in contract.values()]
     lines += [_in_words(each) for each in laws[:LAWS_SHOWN]]
     if len(laws) > LAWS_SHOWN:
@@ -33,7 +33,7 @@ def _of_sampler(failed: list[Claim]) -> list[str]:
     return lines
 
 
-def _strength(claim: Claim) -> tuple[int, float, float]:
+def _order(claim: Claim) -> tuple[int, float, float]:
     z = abs(claim.z) if claim.z is not None else 0.0
     return claim.steps or 0, claim.p_value or 0.0, -z
 

@@ -54,7 +54,7 @@ from .chains import Advances, Chains, Fault, ImpossibleState, start_of
 from .claims import Claims
 from .efficiency import arviz_sample_size, mostly_stuck
 from .independence import above_the_median, dependence, differs, same_paths, stuck
-from .progress import Announce, CurrentClaim, silent
+from .progress import AnnounceClaim, CurrentClaim, silent
 
 CHAINS = 107_000
 ELEMENTS = {"cpu": 2**18}
@@ -84,7 +84,7 @@ def validate(
     seed: int,
     *,
     chains: int | None = None,
-    announce: Announce = silent,
+    announce: AnnounceClaim = silent,
 ) -> list[Claim]:
     """All claims about ``sampler`` on ``target``, at each temperature of the target.
 
@@ -103,7 +103,7 @@ class _Judgement:
         device: torch.device,
         seed: int,
         chains: int | None,
-        announce: Announce,
+        announce: AnnounceClaim,
     ) -> None:
         self._sampler, self._target, self._device, self._seed = sampler, target, device, seed
         self._announce = announce

@@ -15,7 +15,7 @@ class CurrentClaim:
         return f"{self.claim}, T = {self.temperature:g}"
 
 
-Announce = Callable[[CurrentClaim], None]
+AnnounceClaim = Callable[[CurrentClaim], None]
 
 
 def silent(claim: CurrentClaim) -> None:

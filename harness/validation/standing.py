@@ -6,7 +6,7 @@ from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Status
 from ..api.records import Claim, Efficiency, Standing
 from ..api.samplers import Sampler, Target
-from .progress import Announce, CurrentClaim, silent
+from .progress import AnnounceClaim, CurrentClaim, silent
 
 
 def standings(
@@ -14,7 +14,7 @@ def standings(
     target: Target,
     device: torch.device,
     seed: int,
-    announce: Announce = silent,
+    announce: AnnounceClaim = silent,
 ) -> list[Standing]:
     """One standing for each temperature.
 

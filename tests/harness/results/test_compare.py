@@ -281,7 +281,7 @@ def test_the_table_fits_and_begins_with_the_regressions():
     assert places == sorted(places)
     assert " ".join(text[text.index("Regression") :].split()) == (
         "Regression beyond noise and 5 %. 3 timings compared: 1 slower, 1 faster, 1 without a difference; "
-        "newly failing: 1, newly passing: 0, passing in both runs: 0."
+        "newly failing: 1, newly passing: 0, untimed and passing in both runs: 0."
     )
 
 
@@ -292,7 +292,7 @@ def test_the_closing_line_without_a_regression():
     )
     checked = run(record(purpose="check"))
     assert " ".join(printed(compare(checked, checked, bound=0.05)).split()) == (
-        "No regression beyond noise and 5 %. newly failing: 0, newly passing: 0, passing in both runs: 1."
+        "No regression beyond noise and 5 %. Newly failing: 0, newly passing: 0, untimed and passing in both runs: 1."
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from boltzbench.harness.api.operations import Status
 from boltzbench.harness.api.records import Claim, Efficiency, Run, Standing
 from boltzbench.harness.cli import validate as cli_validate
-from boltzbench.harness.report.page import html
+from boltzbench.harness.report.page import html, markdown
 from boltzbench.harness.results.file import SCHEMA
 from boltzbench.harness.validation.efficiency import (
     MOST_R_HAT,
@@ -50,7 +50,7 @@ def stuck_at_the_end():
 STUCK = [
     (one_constant, "chain 2 is stuck: the observable never changed in 1000 steps"),
     (one_blip, "chain 0 is stuck: the observable never changed in 1000 steps; 4 of 4 chains are stuck"),
-    (stuck_at_the_end, "chain 3 is stuck: the observable only once changed in 1000 steps"),
+    (stuck_at_the_end, "chain 3 is stuck: the observable changed only once in 1000 steps"),
     (lambda: np.ones((2, 8)), "chain 0 is stuck: the observable never changed in 4 steps; 2 of 2 chains are stuck"),
 ]
 
@@ -154,13 +154,15 @@ def test_claims_that_hold_of_chains_that_did_not_mix_do_not_read_like_a_success(
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_the_page_shows_why_chains_did_not_mix():
-    def page(*rows):
-        return html([("a", Run(SCHEMA, "complete", {}, (), standings=rows))])
+@pytest.mark.parametrize("report", [html, markdown])
+def test_reports_show_why_chains_did_not_mix(report):
+    def text(*rows):
+        return report([("a", Run(SCHEMA, "complete", {}, (), standings=rows))])
 
-    assert 'title="R-hat is 99, above 1.05">99.0</td>' in page(standing("a", 99.0))
-    assert 'title="chain 3 is stuck">-</td>' in page(standing("a", unmixed="chain 3 is stuck"))
-    assert 'title="R-hat' not in page(standing("a", 1.0))
+    words = "did not mix, so ESS/s says little: slow on a, T = 1: {}"
+    assert words.format("R-hat is 99, above 1.05") in text(standing("a", 99.0))
+    assert words.format("chain 3 is stuck") in text(standing("a", unmixed="chain 3 is stuck"))
+    assert "did not mix" not in text(standing("a", 1.0))
 
 
 def test_chains_that_mixed_are_not_mentioned():

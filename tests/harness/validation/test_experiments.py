@@ -137,7 +137,7 @@ def test_the_command_and_its_reports(monkeypatch, tmp_path):
         "<h2>Experiments</h2>",
         "Do dice show",
         "A three",
-        "2 of 2 experiments agree with all exact values",
+        "Experiments that agree with all exact values: 2 of 2",
         "frequency, exact",
     ):
         assert words in page
