@@ -44,7 +44,8 @@ Argument = torch.Tensor | None | int | float | np.generic | ctypes.Structure
 
 _KERNELS = Path(__file__).resolve().parent
 _INCLUDES = (_KERNELS / "common", _KERNELS)  # "philox.cuh" and "rows/rows.cuh" name headers of the suite
-_STREAMS = tuple(f"-DSTREAM_{stream.name}={stream.value}u" for stream in Stream)
+STREAMS = tuple(f"-DSTREAM_{stream.name}={stream.value}u" for stream in Stream)
+"""Definitions for the compilers of CUDA C and C++: the numbers of the random streams."""
 _MAX_GRID = (2**31 - 1, 65535, 65535)
 _MAX_BLOCK = (1024, 1024, 64)
 _MAX_THREADS = 1024
@@ -97,7 +98,7 @@ class CudaModule:
     def source_hash(self) -> str:
         """SHA-256 of the file and of the files that it includes, for caches and results."""
         digest = hashlib.sha256()
-        for path in _with_includes(self.source):
+        for path in with_includes(self.source, (*_INCLUDES, self.source.parent)):
             content = path.read_bytes()
             digest.update(f"{path.name} {len(content)} ".encode() + content)
         return digest.hexdigest()
@@ -174,7 +175,7 @@ class CudaModule:
 
     def _options(self) -> tuple[str, ...]:
         """Definitions and include folders, the same for NVRTC and for the host's compiler."""
-        return (*_STREAMS, *(f"-I{folder}" for folder in (*_INCLUDES, self.source.parent)))
+        return (*STREAMS, *(f"-I{folder}" for folder in (*_INCLUDES, self.source.parent)))
 
     def _launch_cuda(
         self,
@@ -256,8 +257,11 @@ def _as_tensors_name_it(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "cpu" else device
 
 
-def _with_includes(source: Path) -> list[Path]:
-    """The file and the files that it includes by `#include "..."`, each once, in the order of first encounter."""
+def with_includes(source: Path, folders: Sequence[Path]) -> list[Path]:
+    """The file and the files that it includes by `#include "..."`, each once, in the order of first encounter.
+
+    They are looked up beside the file that includes them, then in `folders`.
+    """
     found: list[Path] = []
     pending = [source]
     while pending:
@@ -266,7 +270,7 @@ def _with_includes(source: Path) -> list[Path]:
             continue
         found.append(path)
         for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(), re.MULTILINE):
-            candidates = [folder / name for folder in (path.parent, *_INCLUDES, source.parent)]
+            candidates = [folder / name for folder in (path.parent, *folders)]
             pending += [candidate.resolve() for candidate in candidates if candidate.is_file()][:1]
     return found
 

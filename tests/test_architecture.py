@@ -21,7 +21,7 @@ TOPS = ("harness/__main__", "harness/conformance", "harness/pytest_plugin")
 FIRST = (Path("kernels/__init__.py"), "boltzbench.kernels.common.triton_runtime")
 """The one import against the table: it must come before anything imports Triton."""
 
-OPERATION = ("kernels", "kernels/common", "kernels/rows", "kernels/machines")
+OPERATION = ("kernels", "kernels/common", "kernels/native", "kernels/rows", "kernels/machines")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "harness/api": (),
     "harness/agreement": ("harness/api",),
@@ -37,9 +37,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "harness/report": ("harness/api", "harness/results"),
     "kernels/emulator": (),
     "kernels": ("kernels/emulator",),
-    "kernels/common": ("kernels", "kernels/emulator"),
-    "kernels/rows": ("kernels", "kernels/common", "kernels/emulator"),
-    "kernels/machines": ("kernels", "kernels/common"),
+    "kernels/native": ("kernels", "kernels/emulator"),
+    "kernels/common": ("kernels", "kernels/emulator", "kernels/native"),
+    "kernels/rows": ("kernels", "kernels/common", "kernels/emulator", "kernels/native"),
+    "kernels/machines": ("kernels", "kernels/common", "kernels/native"),
     "plugins/exact": ("harness",),
     "plugins/support": ("harness", "kernels", "plugins/exact"),
     "plugins/operations": ("harness", "kernels", "plugins/exact", "plugins/support"),

@@ -1,19 +1,31 @@
 """Chooses the backend of a public function, and checks arguments that all public functions have."""
 
+import functools
 import importlib
+import importlib.util
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from .. import cuda_module
+from .. import cuda_module, native
 from . import triton_runtime
 
 NO_GRAPH = (torch.Tag.cudagraph_unsafe,)
 """Tag of operators that keep tables or counters between calls: torch.compile must not capture them in its graphs."""
 
 BACKENDS = ("torch", "triton", "cupy")
+"""The backends that every operation has."""
+
+_MODULES = {"torch": "reference", "triton": "triton_kernels", "cupy": "cuda_kernels", "native": "native_kernels"}
+
+
+@functools.cache
+def backends_of(package: str) -> tuple[str, ...]:
+    """The backends of the operation in ``package``: `BACKENDS`, and ``native`` if it has kernels in C++ for CPUs."""
+    has_native = bool(package) and importlib.util.find_spec(f"{package}.{_MODULES['native']}") is not None
+    return (*BACKENDS, "native") if has_native else BACKENDS
 
 
 def unavailable(backend: str, device: torch.device) -> str | None:
@@ -22,20 +34,25 @@ def unavailable(backend: str, device: torch.device) -> str | None:
         return triton_runtime.unavailable(device)
     if backend == "cupy":
         return cuda_module.unavailable(device)
+    if backend == "native":
+        return native.unavailable(device)
     return None
 
 
-def choose_backend(backend: str, device: torch.device) -> str:
-    """The backend to use. ``auto`` is torch on a CPU, and on a GPU the first of triton, cupy, torch that runs there.
+def choose_backend(backend: str, device: torch.device, package: str = "") -> str:
+    """The backend to use. ``package`` holds the operation's kernels.
+
+    ``auto`` is on a GPU the first of triton, cupy, torch that runs there, and on a CPU native if the operation has it
+    and a C++ compiler is there, else torch.
 
     Raises ValueError, naming the argument, if the backend is unknown or cannot run on ``device``.
     """
-    if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
+    known = backends_of(package)
+    if backend not in ("auto", *known):
+        raise ValueError(f"backend must be one of auto, {', '.join(known)}; got {backend!r}")
     if backend == "auto":
-        if device.type != "cuda":
-            return "torch"
-        return next(name for name in ("triton", "cupy", "torch") if unavailable(name, device) is None)
+        wanted = ("triton", "cupy", "torch") if device.type == "cuda" else ("native", "torch")
+        return next(name for name in wanted if name in known and unavailable(name, device) is None)
     reason = unavailable(backend, device)
     if reason is not None:
         raise ValueError(f"backend {backend!r} cannot run on {device}: {reason}")
@@ -44,8 +61,7 @@ def choose_backend(backend: str, device: torch.device) -> str:
 
 def backend_module(backend: str, package: str) -> ModuleType:
     """The module of ``package`` with the kernels of ``backend``, imported on first use."""
-    name = {"torch": "reference", "triton": "triton_kernels", "cupy": "cuda_kernels"}[backend]
-    return importlib.import_module(f"{package}.{name}")
+    return importlib.import_module(f"{package}.{_MODULES[backend]}")
 
 
 def overlaps(a: Tensor, b: Tensor) -> bool:

@@ -135,14 +135,14 @@ class TritonVariant(KernelVariant):
 
 @dataclass(frozen=True)
 class PackageVariants:
-    """Calls ``variants(*kinds)`` of the module of ``package`` with the kernels of ``backend``; torch has none."""
+    """Calls ``variants(*kinds)`` of the module of ``package`` with the kernels of ``backend``; the others have none."""
 
     backend: str
     package: str
     kinds: tuple[str, ...] = ()
 
     def __call__(self) -> Sequence[KernelVariant]:
-        return () if self.backend == "torch" else self.module.variants(*self.kinds)
+        return self.module.variants(*self.kinds) if self.backend in ("triton", "cupy") else ()
 
     @property
     def module(self) -> ModuleType:

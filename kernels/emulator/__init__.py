@@ -114,11 +114,12 @@ def compiler() -> str:
 
 
 @functools.cache
-def _compiler_version(path: str) -> str:
-    return _run_compiler([path, "--version"]).stdout
+def compiler_version(path: str) -> str:
+    """What the compiler says of its version."""
+    return run_compiler([path, "--version"]).stdout
 
 
-def _run_compiler(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run_compiler(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run the compiler without LD_PRELOAD, so that it does not itself run under the sanitizer."""
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -154,7 +155,7 @@ def sanitizer_environment() -> dict[str, str]:
     """
     libraries = []
     for name in ("libasan.so", "libstdc++.so.6"):  # libstdc++: without it the sanitizer finds no __cxa_throw to wrap
-        found = _run_compiler([compiler(), f"-print-file-name={name}"]).stdout.strip()
+        found = run_compiler([compiler(), f"-print-file-name={name}"]).stdout.strip()
         if not os.path.isabs(found):
             raise CompilerNotFoundError(f"{compiler()} has no {name}; the sanitizers need g++ with libasan")
         libraries.append(found)
@@ -225,7 +226,7 @@ def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str],
     sanitizers = _SANITIZER_FLAGS if is_sanitizing() else ()
     command = [compiler(), *_FLAGS, *sanitizers, f"-I{_HEADERS}", *options]
     headers = [path.read_text() for path in sorted(_HEADERS.glob("*.hpp"))]
-    identity = [source_hash, str(source), *kernels, *command, _compiler_version(command[0]), *headers]
+    identity = [source_hash, str(source), *kernels, *command, compiler_version(command[0]), *headers]
     name = f"{source.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}"
     directory = cache_directory("emulator")
     library = directory / f"{name}.so"
@@ -235,7 +236,7 @@ def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str],
         unit = Path(scratch) / "unit.cpp"
         unit.write_text(_translation_unit(source, kernels))
         built = Path(scratch) / "unit.so"
-        run = _run_compiler([*command, str(unit), "-o", str(built)])
+        run = run_compiler([*command, str(unit), "-o", str(built)])
         if run.returncode != 0:
             raise CudaCompileError(source, "emulator", run.stdout + run.stderr)
         os.replace(built, library)

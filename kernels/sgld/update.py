@@ -58,7 +58,7 @@ def sgld_update(
         rounding: ``nearest``, or ``stochastic``: round bfloat16 parameters up or down at random, from a separate
             stream, so that the mean is the exact value. Steps far below the spacing of bfloat16 numbers, which rounding
             to nearest loses, then count in full on average. Other dtypes are always rounded to nearest.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
         TypeError: a tensor is sparse, complex, integer or otherwise unsupported; the message has its index.
@@ -247,7 +247,7 @@ def _run(
             raise ValueError(f"step must have one element, got shape {tuple(device_step.shape)}")
         if device.type == "cpu":  # reading it from a GPU would wait
             integer("step", device_step.item(), 0, STEP_LIMIT - 1)
-    chosen = choose_backend(backend, device)
+    chosen = choose_backend(backend, device, __package__ or "")
     updates = LaunchRequest.of(parameters, gradients, states, tensor_numbers, rounding == "stochastic")
     if numbers.drift == 0 or updates.elements == 0:
         return

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from boltzbench.harness import Agreement, Implementation, Inputs, Launch, Operation, Status, Tensors, hookimpl
-from boltzbench.kernels.common.dispatch import BACKENDS, unavailable
+from boltzbench.kernels.common.dispatch import backends_of, unavailable
 from boltzbench.kernels.common.variants import PackageVariants
 from torch import Tensor
 
@@ -39,7 +39,7 @@ def implementations(
     operation: str, prepare: Prepare, package: str, *kinds: str, note: str = ""
 ) -> Iterator[Implementation]:
     """An implementation for each backend; the arguments are those of `operation_hooks`."""
-    for backend in BACKENDS:
+    for backend in backends_of(package):
         yield Implementation(
             operation,
             backend,

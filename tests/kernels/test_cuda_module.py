@@ -182,7 +182,7 @@ def test_the_source_hash_covers_included_files(tmp_path):
     after = CudaModule(source, ["kernel"]).source_hash
     assert after != before
     device_header = (Path(cuda_module.__file__).parent / "common" / "device.cuh").resolve()
-    assert device_header in cuda_module._with_includes(source)
+    assert device_header in cuda_module.with_includes(source, cuda_module._INCLUDES)
 
 
 @needs_compiler
