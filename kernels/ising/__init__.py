@@ -73,7 +73,7 @@ def ising_sweeps(
         plan: ``half_sweeps`` launches a kernel for each half sweep. ``resident`` does all sweeps in one launch with the
             lattices in shared memory; it needs backend ``cupy`` and lattices that fit there (up to 1024 x 1024 on an
             H200). ``auto`` takes ``resident`` where the lattices fit and are small or many.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
@@ -121,7 +121,7 @@ def ising_sweeps(
     most = INT64_MAX // max(1, height * words * PARTS) - lattices
     first_lattice = integer("first_lattice", first_lattice, 0, most)
     each = _require_beta(beta, lattices, spins.device)
-    chosen = choose_backend(backend, spins.device)
+    chosen = choose_backend(backend, spins.device, __name__)
     result = torch.empty_like(spins, memory_format=torch.contiguous_format) if out is None else out
     require_tensor("out", result, (torch.int32,), spins.device)
     inputs = {"spins": spins, **({"beta": beta} if isinstance(beta, Tensor) else {})}
@@ -141,7 +141,9 @@ def ising_sweeps(
             )
 
         with running_on(spins.device):
-            if resident:
+            if chosen == "native":
+                kernels.all_sweeps(half(0, 0), sweeps)
+            elif resident:
                 kernels.resident_sweeps(half(0, 0), sweeps)
             else:
                 for sweep in range(sweeps):

@@ -1,0 +1,30 @@
+"""Calls `ising.cpp`: sweeps of the Ising model on a CPU."""
+
+import ctypes
+from pathlib import Path
+
+from ..native import Keys, NativeModule
+from .request import LaunchRequest
+
+MODULE = NativeModule(Path(__file__).with_name("ising.cpp"))
+
+
+class Settings(ctypes.Structure):
+    """`Settings` in ising.cpp."""
+
+    _fields_ = (
+        ("keys", Keys),
+        *((name, ctypes.c_int64) for name in ("lattices", "first_lattice", "height", "words", "columns")),
+        ("unsatisfied", ctypes.c_uint32),
+        ("step", ctypes.c_uint32),
+    )
+
+
+def all_sweeps(half: LaunchRequest, sweeps: int) -> None:
+    """``sweeps`` sweeps of ``half.spins``, in place; ``half`` is the first half sweep."""
+    lattices, _, height, words = half.spins.shape
+    unsatisfied = (1 << 32) - 1 if half.satisfied > 0 else 0
+    settings = Settings(
+        Keys.of(half.seed), lattices, half.first_lattice, height, words, half.width // 2, unsatisfied, half.step
+    )
+    MODULE.call("advance_lattices", half.spins, half.thresholds, half.thresholds.shape[1], sweeps, settings)
