@@ -59,7 +59,7 @@ def annealed_langevin(
         first_step: number of the first step in the stream; to continue a run, pass the number of steps done.
         first_walker: number of the first walker in the stream, so that a batch split over calls takes the same walks.
         out, passages_out: contiguous tensors to write to; they must not share memory with the arguments.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
@@ -95,7 +95,7 @@ def annealed_langevin(
         if passages.shape != x.shape:
             raise ValueError(f"passages must have shape ({walkers},), got {tuple(passages.shape)}")
         given["passages"] = passages
-    chosen = choose_backend(backend, x.device)
+    chosen = choose_backend(backend, x.device, __name__)
     result = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
     require_tensor("out", result, (torch.float32,), x.device)
     require_output("out", result, x.shape, given)

@@ -41,7 +41,7 @@ def logsumexp(
         keepdim: keep the reduced dimension with size 1.
         out: write to this contiguous tensor of the result's shape and of ``x``'s dtype and device, without autograd. It
             must not share memory with ``x``.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Returns:
         A contiguous tensor of ``x``'s dtype. An empty sum is -inf, and so is a sum over elements that all are -inf. A
@@ -69,7 +69,7 @@ def logsumexp(
     dim = normal_dim(dim, x.dim())
     beta = require_finite_beta(beta)
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
-        backend = choose_backend(backend, x.device)
+        backend = choose_backend(backend, x.device, __name__)
     if out is None:
         if needs_formula(x):
             result = formulas.logsumexp(x, dim, beta)
@@ -124,7 +124,7 @@ def logsumexp_backward(
     for name, value in (("grad", grad), ("lse", lse), ("peak", peak)):
         if value.shape != shape:
             raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
-    chosen = choose_backend(backend, x.device)
+    chosen = choose_backend(backend, x.device, __name__)
     if out is None:
         out = torch.empty_like(x, memory_format=torch.contiguous_format)
     require_tensor("out", out, (x.dtype,), x.device)
@@ -166,7 +166,7 @@ def _forward(
 def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     results: tuple[Tensor, Tensor, Tensor] = _empty_results(x, dim)
     require_finite_beta(beta)  # torch.compile has left it to the operator
-    _forward(x, dim, beta, choose_backend(backend, x.device), *results)
+    _forward(x, dim, beta, choose_backend(backend, x.device, __name__), *results)
     return results
 
 

@@ -1,4 +1,4 @@
-// Elementary functions of vectors of float, within a few units in the last place.
+// Elementary functions of vectors, within a few units in the last place.
 #pragma once
 #include "vectors.hpp"
 
@@ -20,17 +20,30 @@ INLINE F32 log2(F32 x) {
     return __builtin_convertvector(exponent, F32) + of_mantissa;
 }
 
-// e^x: 2^k times a polynomial of the rest, x = k log 2 + rest. 0 below -87.3 (no subnormal results), infinite above
-// 88.72, NaN for NaN.
+// e^x: 2^k times a polynomial of the rest, x = k log 2 + rest. Within 2 units of 2^-24; subnormal results are kept; 0 and
+// infinity where they belong; NaN for NaN.
 INLINE F32 exp(F32 x) {
     const F32 shift = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
-    const F32 limited = larger(smaller(x, all(89.0f)), all(-104.0f));
-    const F32 shifted = fma(limited, all(1.44269504f), shift), k = shifted - shift;
-    const F32 rest = fma(k, all(2.12194440e-4f), fma(k, all(-0.693359375f), limited));
-    const F32 power = polynomial(rest, 1.0, 1.0, 0.5, 0.166666667, 0.0416666667, 0.00833333333, 0.00138888889, 0.000198412698);
+    x = x > 89.0f ? all(89.0f) : x;
+    x = x < -105.0f ? all(-105.0f) : x;
+    const F32 shifted = fma(x, all(1.44269504f), shift), k = shifted - shift;
+    const F32 rest = fma(k, all(2.12194440e-4f), fma(k, all(-0.693359375f), x));
+    const F32 power = polynomial(rest, 1.0, 1.0, 0.5, 0.166666667, 0.0416666667, 0.00833333333, 0.00138888889,
+                                 0.000198412698);
     // 2^k in two factors, so that neither overflows where the product does not.
     const I32 whole = as<I32>(shifted) - 0x4b400000, half = whole >> 1;
-    const F32 first = as<F32>((half + 127) << 23), second = as<F32>((whole - half + 127) << 23);
-    const F32 y = power * first * second;
-    return x < -87.33654f ? all(0.0f) : (x != x ? x : y);
+    return power * as<F32>((half + 127) << 23) * as<F32>((whole - half + 127) << 23);
+}
+
+// The same in double, within 2 units of 2^-53.
+INLINE F64 exp(F64 x) {
+    const F64 shift = all(6755399441055744.0);  // 1.5 * 2^52
+    x = x > 710.0 ? all(710.0) : x;
+    x = x < -750.0 ? all(-750.0) : x;
+    const F64 shifted = fma(x, all(1.4426950408889634), shift), k = shifted - shift;
+    const F64 rest = fma(k, all(-1.90821492927058770002e-10), fma(k, all(-6.93147180369123816490e-1), x));
+    const F64 power = polynomial(rest, 1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320,
+                                 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800);
+    const I64 whole = as<I64>(shifted) - 0x4338000000000000, half = whole >> 1;
+    return power * as<F64>((half + 1023) << 52) * as<F64>((whole - half + 1023) << 52);
 }

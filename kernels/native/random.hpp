@@ -47,14 +47,11 @@ INLINE void in_order(const Words& words, U32& low, U32& high) {
 #endif
 }
 
-// sqrt(-2 log f) for the uniform number f = (word + 1/2) / 2^32. Above 3/4 the logarithm is that of 1 - (1 - f), where 1 - f
-// is exact; both branches have a relative error of a few units of 2^-24.
+// sqrt(-2 log f) for the uniform number f = (word + 1/2) / 2^32. `log2` is exact to a few units of 2^-24 of its result near
+// 1 as well, since f - 1 is exact there.
 INLINE F32 radius_of(U32 word) {
     const F32 f = fma(__builtin_convertvector(word, F32), all(2.3283064365386963e-10f), all(1.1641532182693481e-10f));
-    const F32 rest = 1.0f - f;
-    const F32 near = rest * polynomial(rest, 1.442694987, 0.7213626719, 0.4802106442, 0.3719259494, 0.207625575,
-                                       0.4902241794);
-    return square_root(1.3862943611f * (f > 0.75f ? near : -log2(f)));
+    return square_root(-1.3862943611f * log2(f));
 }
 INLINE F64 radius_of(F64 word) {
     return square_root(-2.0 * each(fma(word, all(2.3283064365386963e-10), all(1.1641532182693481e-10)),

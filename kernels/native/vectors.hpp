@@ -162,11 +162,19 @@ template <class Vector, class F> INLINE auto reduce(Vector x, F combine) {
 template <class Vector> INLINE auto sum(const Vector& x) {
     return reduce(x, [](auto a, auto b) { return a + b; });
 }
+// Whether any bit is set.
 template <class Vector> INLINE bool any(const Vector& mask) {
-    return reduce(mask, [](auto a, auto b) { return a | b; }) != 0;
+#if defined(BOLTZBENCH_AVX512)
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(BOLTZBENCH_AVX2)
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
+    const U64 words = as<U64>(mask);
+    return (words[0] | words[1]) != 0;
+#endif
 }
 
-// Elements 0, 2, 4, ... of (a, b) interleaved with those of 1, 3, ...: a0 b0 a1 b1 ..., as two vectors.
+// a0 b0 a1 b1 ..., as two vectors.
 INLINE void interleave(const F32& a, const F32& b, F32& low, F32& high) {
 #if defined(BOLTZBENCH_AVX512)
     const __m512 x = _mm512_unpacklo_ps((__m512)a, (__m512)b), y = _mm512_unpackhi_ps((__m512)a, (__m512)b);
