@@ -10,12 +10,12 @@ KERNEL void forward(const void* x, i64 dtype, void* y, void* log_total, void* pe
         using Real = Wide<T>;
         const Real magnitude = Real(beta < 0 ? -beta : beta), sign = beta < 0 ? -1 : 1;
         reduce_rows(static_cast<const T*>(x), *rows, Running<Real>::nothing(beta), threads,
-                    [&](i64 row, const Running<Real>& sum, int lane) {
-                        const Real shift = sum.shift(lane), logarithm = std::log(sum.total[lane]);
-                        store_some(static_cast<T*>(y) + row, all(shift * magnitude + logarithm), 1);
+                    [&](i64 row, const Running<Real>& sum, i64 some) {
+                        const V<Real> shift = finite_or_zero(sum.peak), logarithm = log(sum.total);
+                        store_some(static_cast<T*>(y) + row, shift * magnitude + logarithm, some);
                         if (!peak) return;
-                        static_cast<Real*>(log_total)[row] = logarithm;
-                        static_cast<Real*>(peak)[row] = sign * shift;
+                        store_some(static_cast<Real*>(log_total) + row, logarithm, some);
+                        store_some(static_cast<Real*>(peak) + row, sign * shift, some);
                     });
     });
 }

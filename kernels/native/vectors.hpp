@@ -146,9 +146,25 @@ INLINE U64 multiply_low_halves(U64 a, U64 b) {
 #endif
 }
 
-// The larger and the smaller; the second if one is NaN.
+// The larger and the smaller of each pair; the second if one is NaN.
 template <class Vector> INLINE Vector larger(const Vector& a, const Vector& b) { return a > b ? a : b; }
 template <class Vector> INLINE Vector smaller(const Vector& a, const Vector& b) { return a < b ? a : b; }
+#if defined(BOLTZBENCH_AVX512)
+template <> INLINE F32 larger(const F32& a, const F32& b) { return (F32)_mm512_max_ps((__m512)a, (__m512)b); }
+template <> INLINE F32 smaller(const F32& a, const F32& b) { return (F32)_mm512_min_ps((__m512)a, (__m512)b); }
+template <> INLINE F64 larger(const F64& a, const F64& b) { return (F64)_mm512_max_pd((__m512d)a, (__m512d)b); }
+template <> INLINE F64 smaller(const F64& a, const F64& b) { return (F64)_mm512_min_pd((__m512d)a, (__m512d)b); }
+#elif defined(BOLTZBENCH_AVX2)
+template <> INLINE F32 larger(const F32& a, const F32& b) { return (F32)_mm256_max_ps((__m256)a, (__m256)b); }
+template <> INLINE F32 smaller(const F32& a, const F32& b) { return (F32)_mm256_min_ps((__m256)a, (__m256)b); }
+template <> INLINE F64 larger(const F64& a, const F64& b) { return (F64)_mm256_max_pd((__m256d)a, (__m256d)b); }
+template <> INLINE F64 smaller(const F64& a, const F64& b) { return (F64)_mm256_min_pd((__m256d)a, (__m256d)b); }
+#endif
+
+// x within [low, high]; NaN stays.
+template <class Vector, class T> INLINE Vector limited(const Vector& x, T low, T high) {
+    return larger(all(low), smaller(all(high), x));
+}
 
 // All elements combined, by a tree.
 template <class Vector, class F> INLINE auto reduce(Vector x, F combine) {

@@ -1,8 +1,8 @@
 // The rows of a strided tensor on a CPU: one sum for each row, or each element mapped to another.
 //
-// A vector holds neighbours in memory: elements of one row, or one element of each of neighbouring rows ("closer"). Rows
-// with any other strides are copied to a buffer first. Long rows are split into parts of a fixed length, whose sums are
-// merged in order, so that results do not depend on the number of threads.
+// A vector holds elements of one row, or one element of each of several rows: where neighbours in memory belong to
+// neighbouring rows ("closer"), and, after a transposition, where rows are short. Long rows are split into parts of a fixed
+// length, whose sums are merged in order, so that results do not depend on the number of threads.
 #pragma once
 #include <algorithm>
 #include <limits>
@@ -29,6 +29,7 @@ struct Rows {
 };
 
 constexpr i64 PART = 1 << 15;  // elements of a part of a long row
+constexpr i64 SHORT = 256;     // elements of a row that is transposed
 constexpr int CHUNK = 4;       // vectors that a sum takes at once
 
 template <class Real> V<Real> first_lanes(i64 count) {  // a mask
@@ -85,7 +86,23 @@ template <class T, class Sum> Sum sum_of_part(const Sum& nothing, const T* row, 
     return sum;
 }
 
-// finish(row, sum, lane) for the sum of each row, which is complete in that lane. `nothing` is a sum of no elements.
+// Adds to each lane the n elements of a row of its own, of which `some` exist. The rows lie `stride` apart.
+template <class T, class Sum> INLINE void add_rows(Sum& sum, const T* x, i64 n, i64 stride, i64 some) {
+    constexpr int LANE = LANES<Wide<T>>;
+    V<Wide<T>> chunk[CHUNK];
+    i64 i = 0;
+    for (; i + CHUNK <= n; i += CHUNK) {
+        for (int k = 0; k < CHUNK; ++k, x += stride) chunk[k] = some == LANE ? load_wide(x) : load_some(x, some);
+        sum.template add<CHUNK>(chunk);
+    }
+    for (; i < n; ++i, x += stride) {
+        chunk[0] = some == LANE ? load_wide(x) : load_some(x, some);
+        sum.template add<1>(chunk);
+    }
+}
+
+// finish(row, sum, some) for the sums of `some` rows from `row` on, which are complete in the first lanes. `nothing` is a sum
+// of no elements.
 template <class T, class Sum, class Finish>
 void reduce_rows(const T* x, const Rows& rows, const Sum& nothing, int threads, const Finish& finish) {
     constexpr int LANE = LANES<Wide<T>>;
@@ -96,47 +113,49 @@ void reduce_rows(const T* x, const Rows& rows, const Sum& nothing, int threads, 
             for (i64 item = from; item < to; ++item) {
                 const i64 first = item % groups * LANE, row = item / groups * rows.sizes[2] + first;
                 const i64 some = std::min<i64>(LANE, rows.sizes[2] - first);
-                const T* at = x + rows.offset(row, 0);
                 Sum sum = nothing;
-                i64 i = 0;
-                V<Wide<T>> chunk[CHUNK];
-                for (; i + CHUNK <= n; i += CHUNK) {
-                    for (int k = 0; k < CHUNK; ++k, at += stride)
-                        chunk[k] = some == LANE ? load_wide(at) : load_some(at, some);
-                    sum.template add<CHUNK>(chunk);
-                }
-                for (; i < n; ++i, at += stride) {
-                    chunk[0] = some == LANE ? load_wide(at) : load_some(at, some);
-                    sum.template add<1>(chunk);
-                }
-                for (int lane = 0; lane < some; ++lane) finish(row + lane, sum, lane);
+                add_rows(sum, x + rows.offset(row, 0), n, stride, some);
+                finish(row, sum, some);
             }
         });
-        return;
-    }
-    if (n < 2 * PART) {
+    } else if (n <= SHORT) {
+        const i64 groups = (count + LANE - 1) / LANE;
+        parallel(groups, std::max<i64>(1, PART / (n * LANE)), threads, [&](i64 from, i64 to) {
+            T transposed[SHORT * LANE] = {};
+            for (i64 group = from; group < to; ++group) {
+                const i64 row = group * LANE, some = std::min<i64>(LANE, count - row);
+                for (i64 lane = 0; lane < some; ++lane) {
+                    const T* const at = x + rows.offset(row + lane, 0);
+                    for (i64 k = 0; k < n; ++k) transposed[k * LANE + lane] = at[k * stride];
+                }
+                Sum sum = nothing;
+                add_rows(sum, transposed, n, LANE, LANE);
+                finish(row, sum, some);
+            }
+        });
+    } else if (n < 2 * PART) {
         parallel(count, std::max<i64>(1, PART / n), threads, [&](i64 from, i64 to) {
             for (i64 row = from; row < to; ++row) {
                 Sum sum = sum_of_part(nothing, x + rows.offset(row, 0), stride, 0, n);
                 sum.over_lanes();
-                finish(row, sum, 0);
+                finish(row, sum, 1);
             }
         });
-        return;
-    }
-    const i64 parts = (n + PART - 1) / PART;
-    std::vector<Sum> sums(count * parts, nothing);
-    parallel(count * parts, 1, threads, [&](i64 from, i64 to) {
-        for (i64 item = from; item < to; ++item) {
-            const i64 first = item % parts * PART;
-            sums[item] = sum_of_part(nothing, x + rows.offset(item / parts, 0), stride, first, std::min(n, first + PART));
+    } else {
+        const i64 parts = (n + PART - 1) / PART;
+        std::vector<Sum> sums(count * parts, nothing);
+        parallel(count * parts, 1, threads, [&](i64 from, i64 to) {
+            for (i64 item = from; item < to; ++item) {
+                const i64 first = item % parts * PART, end = std::min(n, first + PART);
+                sums[item] = sum_of_part(nothing, x + rows.offset(item / parts, 0), stride, first, end);
+            }
+        });
+        for (i64 row = 0; row < count; ++row) {
+            Sum sum = sums[row * parts];
+            for (i64 part = 1; part < parts; ++part) sum.merge(sums[row * parts + part]);
+            sum.over_lanes();
+            finish(row, sum, 1);
         }
-    });
-    for (i64 row = 0; row < count; ++row) {
-        Sum sum = sums[row * parts];
-        for (i64 part = 1; part < parts; ++part) sum.merge(sums[row * parts + part]);
-        sum.over_lanes();
-        finish(row, sum, 0);
     }
 }
 

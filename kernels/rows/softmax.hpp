@@ -43,7 +43,6 @@ template <class Real> struct Running {
         raise(all(reduce(peak, [](Real a, Real b) { return a > b ? a : b; })));
         total = all(sum(total));
     }
-    Real shift(int lane) const { return std::isinf(peak[lane]) ? 0 : peak[lane]; }  // of sign * x
 };
 
 // exp(beta (x - peak) - log_total) for each row of a vector; 0 if log_total is -inf, where all elements are -inf. In float32
