@@ -79,7 +79,7 @@ def gibbs(
             backend is ``auto`` too, ``resident`` runs in CUDA C, unless Triton draws fewer units of padding: tiles
             have 256 units in ``bf16`` and 128 in the others, and in Triton 64, 128 or 256. All plans and backends draw
             the same states in ``int8x3``.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Without ``check_values`` no step waits for the device, and a CUDA graph can capture a call like one that has run
     before. A graph hides the cost of launches for small batches of a machine too large for ``resident``. Every replay
@@ -141,7 +141,7 @@ def gibbs(
         to_hidden_weights, to_visible_weights = prepared.to_hidden, prepared.to_visible
         hidden_bias, visible_bias = hidden_bias.to(torch.float32), visible_bias.to(torch.float32)
     in_bytes = not packs and isinstance(to_hidden_weights, Operand)
-    takes_any_rows = (chosen, plan) == ("cupy", "resident")
+    takes_any_rows = chosen == "native" or (chosen, plan) == ("cupy", "resident")
     if in_bytes and not takes_any_rows:
         current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
         last_visible, last_hidden = (
@@ -187,14 +187,14 @@ def _choose(
     device, packed = visible.device, visible.dtype is torch.int64
     if plan not in PLANS:
         raise ValueError(f"plan must be one of {', '.join(PLANS)}; got {plan!r}")
-    chosen = choose_backend(backend, device)
+    chosen = choose_backend(backend, device, __package__ or "")
     if plan == "half_sweeps" or (plan == "auto" and sweeps == 1):
         return chosen, "half_sweeps"
     names = [chosen]
     if backend == "auto" and device.type == "cuda":
         names = [name for name in ("cupy", "triton") if unavailable(name, device) is None]
     if prepared is not None:
-        kernels = {name: backend_module(name, __package__) for name in names if name != "torch"}
+        kernels = {name: backend_module(name, __package__) for name in names if name in ("cupy", "triton")}
         able = [name for name, each in kernels.items() if each.resident_fits(prepared, clamped, packed, device)]
         if able and plan != "cluster":
             return min(able, key=lambda name: int(kernels[name].resident_units(prepared))), "resident"

@@ -83,7 +83,7 @@ def gaussian_gibbs(
         faults = sweep_faults(counted_from, sweeps) | finite_faults({"visible": visible, **parameters})
         faults["sigma must be positive"] = (sigma <= 0).any()
         require_no_fault(faults | beta_faults(beta, positive=True))
-    kernels = backend_module(choose_backend(backend, device), __package__)
+    kernels = backend_module(choose_backend(backend, device, __package__ or ""), __package__ or "")
     result = require_result(
         out, {"visible": visible, **parameters, "clamped": clamped, "beta": beta}, (hidden_units, torch.uint8),
         hidden_units if return_hidden_probability else None,
