@@ -1,6 +1,7 @@
 """What README.md and kernels/README.md show works as written, and their tables are those of the registry."""
 
 import importlib.util
+import io
 import re
 
 import pytest
@@ -8,7 +9,10 @@ import torch
 from boltzbench.harness import Status
 from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.harness.report.tables import bench_tables
+from boltzbench.harness.results import read_run
 from boltzbench.kernels.common import dispatch
+from rich.console import Console
 from support import ROOT, golden, readme
 
 README = (ROOT / "README.md").read_text()
@@ -59,6 +63,18 @@ def registered(module) -> list:
     found: list = []
     module.register_implementations(found.append)
     return found
+
+
+def test_the_table_of_times_is_that_of_the_committed_run() -> None:
+    folder = re.search(r"\((results/.*)/report\.png\)", README)[1]
+    (path,) = (ROOT / folder).glob("*.json")
+    own = [each for each in read_run(path).records if each.operation == "logsumexp"]
+    with (console := Console(width=80, file=io.StringIO())).capture() as printed:
+        console.print(bench_tables(own))
+    lines = [line.rstrip() for line in printed.get().splitlines()]
+    ends = [number for number, line in enumerate(lines) if line and line[0] != " "]  # title, cases, remarks
+    shown = "\n".join(f"    {line}" for line in lines[: ends[3]])
+    assert f"\n\n{shown}\n\n" in README, shown
 
 
 def test_the_table_of_operations_is_that_of_the_registry() -> None:
