@@ -34,7 +34,7 @@ def test_the_kernels_can_be_used_as_shown() -> None:
 
 
 @pytest.mark.skipif(dispatch.unavailable("triton", CPU) is not None, reason="Triton does not interpret here")
-def test_the_kernel_in_fifteen_lines_passes_and_fails_where_readme_says(tmp_path) -> None:
+def test_the_kernel_in_twenty_lines_passes_and_fails_where_readme_says(tmp_path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(example(README, "triton.jit"))  # Triton reads the source of a kernel from its file
     spec = importlib.util.spec_from_file_location("mine", path)
