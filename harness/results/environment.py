@@ -108,7 +108,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version("triton") or "not installed",
@@ -189,6 +189,12 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _platform() -> str:
+    """Such as "Linux-x86_64-with-glibc2.36": without the kernel's version, which may name a private build."""
+    libc = "".join(platform.libc_ver())
+    return "-".join([platform.system(), platform.machine(), *(["with", libc] if libc else [])])
 
 
 def _cpu_model() -> str:
