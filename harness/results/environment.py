@@ -139,6 +139,15 @@ def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def device_name(environment: Mapping[str, Any]) -> str:
+    """The kind of device of a run's environment. Times of two runs are comparable if it is the same."""
+    gpu = environment.get("gpu")
+    if gpu:
+        return str(gpu.get("name"))
+    cpu, cores, threads = (environment.get(field) for field in ("cpu", "cores", "threads"))
+    return f"the CPU {cpu} (cores: {cores}, threads: {threads})"
+
+
 def _gpu_names() -> list[str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{index}" for index in range(count)]
