@@ -60,7 +60,7 @@ def always_flips_where_it_costs_nothing(inputs: Inputs, outputs: Tensors) -> Lau
         for sweep in range(inputs["sweeps"]):
             place = (inputs["seed"], inputs["first_sweep"] + sweep, inputs["first_chain"])
             u = draw_uniforms(states.shape, *place, states.device)[:, machine.rank]
-            for units in machine.order.split(machine.sizes):
+            for units in torch.split(machine.order, list(machine.sizes)):
                 old = states[:, units]
                 other = 1 + low - old
                 gain = (other - old) * (biases[units] + states @ weights[:, units])
