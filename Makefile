@@ -2,13 +2,17 @@
 PYTHON  ?= python3
 WORKERS ?= 2
 PRESET  ?=
+BUDGET  ?= 12m
+# A folder of wheels to install from without a network; CONTRIBUTING.md says how to fill it.
+WHEELS  ?=
 # CuPy for the CUDA version of the driver. Without a driver cuda13, whose NVRTC serves compile checks.
 EXTRA   ?= $(if $(shell nvidia-smi 2>/dev/null | grep -E 'CUDA Version: 12\.'),cuda12,cuda13)
 
-.PHONY: help install bench test quick goldens lint clean
+.PHONY: help install bench gpu-evidence test quick goldens lint clean
 help:
 	@echo 'make install                                     into .venv, as all of the others do first'
 	@echo 'make bench [PRESET=smoke|quick|full] [ARGS=...]  check and time every kernel on this machine'
+	@echo 'make gpu-evidence [BUDGET=12m] [WHEELS=folder]   on a GPU: a run for results/, the most valuable steps first'
 	@echo 'make test [WORKERS=2] [ARGS=...]                 run the tests'
 	@echo 'make quick                                       the tests that matter while you work, in under a minute'
 	@echo 'make goldens [OPERATIONS=...]                    write the summaries of machine code and the table of README again'
@@ -17,7 +21,7 @@ help:
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -c constraints.txt -e '.[$(EXTRA),report,test]'
+	.venv/bin/python -m pip install $(if $(WHEELS),--no-index --find-links '$(WHEELS)' )-c constraints.txt -e '.[$(EXTRA),report,test]'
 	touch $@
 
 install: .venv/.installed
@@ -27,6 +31,11 @@ bench: .venv/.installed
 	.venv/bin/boltzbench check; checked=$$?; \
 	test $$checked -ne 130 || exit 130; \
 	.venv/bin/boltzbench bench $(if $(PRESET),--preset $(PRESET)) $(ARGS) && exit $$checked
+
+# First the operations that matter most; of rbm_gibbs the case whose weights stay in shared memory.
+gpu-evidence: .venv/.installed
+	.venv/bin/boltzbench run --budget $(BUDGET) --out results --first logsumexp --first sgld \
+	    --first 'rbm_gibbs bf16 chains=8192 visible=256' $(ARGS)
 
 # One thread each: the workers have the cores.
 test: .venv/.installed

@@ -1,6 +1,7 @@
 """The rooms of the tree: who may import whom, how full a folder may be, and that imports go round in no circle."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -265,3 +266,23 @@ def test_every_room_has_a_door():
     """A README that says what is inside, what it may import, and where a new thing goes."""
     rooms = [room for room in ALLOWED if (ROOT / room).is_dir()] + ["harness", "kernels", "plugins", "tests"]
     assert [room for room in rooms if not (ROOT / room / "README.md").is_file()] == []
+
+
+def unnamed(readme: str, folder: Path) -> list[str]:
+    """Files that a room holds and its README does not name, and files that its table lists and that do not exist."""
+    files = {path.name for path in folder.iterdir() if path.suffix in SOURCES and path.name != "__init__.py"}
+    named = set(re.findall(r"`(\w+\.\w+)`", readme))
+    listed = {name for row in re.findall(r"^\| ?([^|]+)", readme, re.M) for name in re.findall(r"`(\w+\.\w+)`", row)}
+    return sorted(files - named | {name for name in listed if not any(folder.rglob(name))})
+
+
+@pytest.mark.parametrize("room", [*ALLOWED, "harness", "harness/cli"])
+def test_the_readme_of_a_room_names_its_files(room):
+    assert unnamed((ROOT / room / "README.md").read_text(), ROOT / room) == []
+
+
+def test_a_file_that_a_readme_misses_is_seen(tmp_path):
+    (tmp_path / "there.py").write_text("")
+    assert unnamed("| `there.py` | what is there |", tmp_path) == []
+    assert unnamed("", tmp_path) == ["there.py"]
+    assert unnamed("| `there.py`, `gone.cuh` | `other.py` |", tmp_path) == ["gone.cuh"]

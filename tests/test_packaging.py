@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from boltzbench.harness.discovery.registry import load_registry
 from support import wheel_contents
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +36,7 @@ def test_entry_points_resolve(name):
         each for each in metadata.entry_points(group="boltzbench", name=name) if each.dist.name == "boltzbench"
     )
     assert plugin.value == PROJECT["project"]["entry-points"]["boltzbench"][name]
-    assert plugin.load().__doc__
+    assert load_registry([plugin]).loaded
 
 
 def test_every_direct_dependency_is_constrained():

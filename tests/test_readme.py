@@ -1,6 +1,7 @@
 """What README.md and kernels/README.md show works as written, and their tables are those of the registry."""
 
 import importlib.util
+import io
 import re
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 from boltzbench.harness import Status
 from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.harness.report.tables import bench_tables
+from boltzbench.harness.results import read_run
 from boltzbench.kernels.common import dispatch
-from support import ROOT, readme
+from rich.console import Console
+from support import ROOT, golden, readme
 
 README = (ROOT / "README.md").read_text()
 KERNELS = (ROOT / "kernels" / "README.md").read_text()
@@ -30,7 +34,7 @@ def test_the_kernels_can_be_used_as_shown() -> None:
 
 
 @pytest.mark.skipif(dispatch.unavailable("triton", CPU) is not None, reason="Triton does not interpret here")
-def test_the_kernel_in_fifteen_lines_passes_and_fails_where_readme_says(tmp_path) -> None:
+def test_the_kernel_in_twenty_lines_passes_and_fails_where_readme_says(tmp_path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(example(README, "triton.jit"))  # Triton reads the source of a kernel from its file
     spec = importlib.util.spec_from_file_location("mine", path)
@@ -61,9 +65,82 @@ def registered(module) -> list:
     return found
 
 
+def test_the_table_of_times_is_that_of_the_committed_run() -> None:
+    folder = re.search(r"\((results/.*)/report\.png\)", README)[1]
+    (path,) = (ROOT / folder).glob("*.json")
+    own = [each for each in read_run(path).records if each.operation == "logsumexp"]
+    with (console := Console(width=80, file=io.StringIO())).capture() as printed:
+        console.print(bench_tables(own))
+    lines = [line.rstrip() for line in printed.get().splitlines()]
+    ends = [number for number, line in enumerate(lines) if line and line[0] != " "]  # title, cases, remarks
+    shown = "\n".join(f"    {line}" for line in lines[: ends[3]])
+    assert f"\n\n{shown}\n\n" in README, shown
+
+
 def test_the_table_of_operations_is_that_of_the_registry() -> None:
     _, rows, _ = readme.parts()
     assert rows == readme.rows(), "README.md's table of operations is out of date: run `make goldens`"
+
+
+ROW, PARTS = "block per row", re.compile(r"(?:loop|kernel) of (\d+) .*, stores [^,]*, (.*)$")
+PREDICTIONS = (
+    ("float32 {:.1f}; {:.1f}, bfloat16 {:.1f}; {:.1f}, MUFU", "logsumexp",
+     (f"forward float, {ROW}", f"forward fp32, {ROW}", f"forward bfloat16, {ROW}", f"forward bf16, {ROW}")),
+    ("float32 {:.1f}; {:.1f}, bfloat16 {:.1f}; {:.1f}, float64 {:.0f}; {:.0f}", "generalised_cross_entropy",
+     (f"forward float, {ROW}", f"forward fp32, {ROW}", f"forward bfloat16, {ROW}", f"forward bf16, {ROW}",
+      f"forward double, {ROW}", f"forward fp64, {ROW}")),
+    ("float32 {:.0f}; {:.0f}, bfloat16 {:.0f}; {:.0f} (62 and 31", "generalised_cross_entropy",
+     (f"backward float, {ROW}", f"backward fp32, {ROW}", f"backward bfloat16, {ROW}", f"backward bf16, {ROW}")),
+    ("float32 {:.1f}; {:.1f}, bfloat16 {:.1f}; {:.1f}: memory", "thermodynamics",
+     (f"forward float, {ROW}", f"forward fp32, {ROW}", f"forward bfloat16, {ROW}", f"forward bf16, {ROW}")),
+    ("{:.0f}; {:.0f}: issue, and the launch", "parallel_tempering", ("swap", "swap")),
+    ("{:.1f}; {:.0f}, with passages {:.1f}; {:.0f}", "annealed_langevin",
+     ("positions", "positions", "first passages", "first passages")),
+    ("float32 {:.1f}; {:.1f}, bfloat16 {:.0f}; {:.0f}, rounded stochastically {:.0f}; {:.0f}", "sgld",
+     [f"langevin {each}, with noise" for each in ("float32", "bfloat16", "stochastic bfloat16") for _ in range(2)]),
+    ("float32 {:.0f}; {:.0f} and ", "psgld", ["preconditioned float32, with noise"] * 2),
+    (" and {:.0f}; {:.0f}: memory", "sghmc", ["hamiltonian float32, with noise"] * 2),
+)  # fmt: skip
+"""Words of the table in kernels/README.md, with a place for the instructions per item of each golden line that follows:
+of CUDA C and of Triton in turn."""
+TOTALS = (
+    ("{} mma among {} instructions for 8192", "enumeration", "cupy", "tensor-core machine"),
+    ("bf16 {1} ({0} of", "rbm_gibbs", "cupy", "tensor-core sweeps bf16, weights resident, 192 x 192"),
+    ("bf16x3 {1} ({0})", "rbm_gibbs", "cupy", "tensor-core sweeps bf16x3, weights resident, 128 x 128"),
+    ("int8x3 {1} ({0})", "rbm_gibbs", "cupy", "tensor-core sweeps int8x3, weights resident, 128 x 128"),
+    ("bfloat16: {} mma among {} instr", "rbm_free_energy", "cupy", "bfloat16"),
+    ("{} wgmma among {} |", "rbm_free_energy", "triton", "bf16, 128 x 128"),
+    ("probabilities: {} mma among {}:", "rbm_gradient", "cupy", "data probabilities, model probabilities"),
+    ("{} wgmma among {} |", "rbm_gradient", "triton", "probabilities, 128 x 64"),
+)
+"""The same, with places for the products and for all instructions of a golden line."""
+HALF_SWEEPS = [
+    [f"tensor-core half sweep {each}, 128 chains{states}" for each in ("bf16", "bf16x3", "int8x3")]
+    for states in ("", ", states packed")
+]
+
+
+def instructions(operation: str, backend: str, variant: str) -> tuple[float, int, int]:
+    """Of a line of a golden for sm_90: instructions per item, products of tensor cores, instructions."""
+    (found,) = [each for each in golden.goldens("sm_90", [operation]) if each.implementation.name == backend]
+    (line,) = [each for each in found.lines() if each.startswith(f"{variant}: registers")]
+    items, mix = PARTS.search(line).groups()
+    counts = {kind: int(count) for kind, count in (part.split() for part in mix.split(", "))}
+    total = sum(counts.values())
+    return total / int(items) + 1e-9, counts.get("matrix", 0), total  # so that halves are rounded up
+
+
+def test_the_predictions_are_those_of_the_goldens() -> None:
+    right = [
+        words.format(*(instructions(name, ("cupy", "triton")[i % 2], each)[0] for i, each in enumerate(variants)))
+        for words, name, variants in PREDICTIONS
+    ]
+    right += [words.format(*instructions(*place)[1:]) for words, *place in TOTALS]
+    plain, packed = ([instructions("rbm_gibbs", "cupy", each) for each in variants] for variants in HALF_SWEEPS)
+    besides = [", ".join(str(total - products) for _, products, total in each) for each in (plain, packed)]
+    right.append(f"{besides[0]} beside {', '.join(str(products) for _, products, _ in plain)} products")
+    right.append(f"{besides[1]} beside the same")
+    assert [words for words in right if words not in KERNELS] == [], "kernels/README.md should have these words"
 
 
 def test_every_operation_has_three_implementations() -> None:

@@ -209,13 +209,30 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A step that `run` left out, and ``message`` in words why.
+
+    ``kind`` is ``check``, ``limits``, ``bench``, ``memcheck`` or ``racecheck``. ``reason`` is ``time`` (the budget),
+    ``unchanged`` (an earlier run timed the same source on this device) or ``impossible`` (here).
+    """
+
+    kind: str
+    operation: str
+    implementation: str
+    case: str
+    reason: Literal["time", "unchanged", "impossible"]
+    message: str
+
+
+@dataclass(frozen=True)
 class Run:
     """All results of one command, as written to a results file.
 
     ``command`` holds the options of `bench`, so that a resumed run uses the same; `check` has none. ``ceilings`` are
     the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are the seconds that
     measuring itself costs. ``seconds`` is the time spent in each phase of the run. ``standings`` are the results of
-    samplers and ``outcomes`` those of experiments, both from `validate`.
+    samplers and ``outcomes`` those of experiments, both from `validate`. ``left_out`` holds the steps that `run` left
+    out.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -231,6 +248,7 @@ class Run:
     command: BenchOptions | None = None
     standings: tuple[Standing, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.environment.get("gpu"), Mapping | None):

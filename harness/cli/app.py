@@ -21,6 +21,7 @@ from .list import list_
 from .new import NewPackageError, new
 from .options import USAGE
 from .results import compare, report
+from .run import run
 from .validate import validate
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ def options(
 
 app.command()(check)
 app.command()(bench)
+app.command()(run)
 app.command()(new)
 app.command("list")(list_)
 app.command()(report)

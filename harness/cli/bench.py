@@ -1,8 +1,7 @@
 """The command `bench`: check the benchmark cases and real data, then time the implementations that agree."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,18 +9,17 @@ import typer
 from rich.console import Console
 
 from ..api.messages import unknown
-from ..api.operations import PRESETS, Agreement, Cost, Status
-from ..api.records import BenchOptions, Measurement
-from ..execution.plan import Mode, Purpose, Step
+from ..api.operations import PRESETS, Agreement, Status
+from ..api.records import BenchOptions
+from ..execution.plan import Mode, Step
 from ..report.tables import bench_tables, counted, limits
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import ResultsError, ResultsFile, read_run, record_key, run_to_json
 from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
 from .progress import Display
-from .run_trials import carry_out, conclude, plan_steps, workers_for
+from .run_trials import TIMED, carry_out, conclude, default_preset, plan_steps, roofline_share, workers_for
 
-TIMED: tuple[Purpose, ...] = ("bench", "real")
 MODES: dict[str, tuple[Mode, ...]] = {"cold": ("cold",), "hot": ("hot",), "both": ("cold", "hot")}
 
 
@@ -52,7 +50,7 @@ def bench(
         chosen = BenchOptions(
             operations=tuple(operations or ()),
             implementations=tuple(implementations or ()),
-            preset=preset or ("quick" if place.type == "cuda" else "smoke"),
+            preset=preset or default_preset(place),
             mode=mode,
             seed=seed,
         )
@@ -79,7 +77,7 @@ def bench(
         ):
             overheads, ceilings, problems = workers.limits()
             file.update(overheads=overheads, ceilings=ceilings, problems=(*registry.problems, *problems))
-            share = _roofline_share(ceilings, environment)
+            share = roofline_share(ceilings, environment)
             carry_out(left, place, workers.trial, display, draws=1, modes=modes, share=share, keep=file.add)
             complete = True
         before = file.run.seconds  # of the part before the interruption
@@ -133,11 +131,3 @@ def _resumed(
     for reason, count in file.dropped.items():
         console.print(f"{counted(count, 'case')} will be rerun: {reason}")
     return file, left
-
-
-def _roofline_share(
-    ceilings: Mapping[str, float], environment: Mapping[str, Any]
-) -> Callable[[Measurement, Cost], Measurement]:
-    from ..timing.roofline import cache_bytes, with_share
-
-    return partial(with_share, rates=ceilings, cache_bytes=cache_bytes(environment))

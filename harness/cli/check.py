@@ -14,11 +14,9 @@ from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
 from .progress import Display
-from .run_trials import carry_out, conclude, plan_steps, trials_of_check
+from .run_trials import DRAWS, carry_out, conclude, plan_steps, trials_of_check
 
 CHECKED: tuple[Purpose, ...] = ("check", "real", "law")
-DRAWS = 2
-"""Number of seeds that each case is drawn from. `bench`, with its larger cases, uses one."""
 
 
 def check(

@@ -21,15 +21,17 @@ if TYPE_CHECKING:  # slow to import
 
 
 class Display:
-    """Progress of `check` and `bench`: a live line on a terminal, a line for each operation elsewhere.
+    """Progress of `check`, `bench` and `run`: a live line on a terminal, a line for each operation elsewhere.
+
+    The latter only if ``name_operations``: `run` comes back to an operation many times and prints lines of its own.
 
     The live line shows the step, its phase, the samples so far and their noise, the steps done and the time left.
     ``seconds`` is the time spent in each phase, over all steps.
     """
 
-    def __init__(self, console: Console, steps: Sequence[Step]) -> None:
+    def __init__(self, console: Console, steps: Sequence[Step], *, name_operations: bool = True) -> None:
         self.seconds: dict[str, float] = {}
-        self._console, self._steps = console, steps
+        self._console, self._steps, self._name_operations = console, steps, name_operations
         self._printed: set[str] = set()
         self._sampled: dict[str, str] = {}
         self._description = ""
@@ -68,7 +70,7 @@ class Display:
         name = step.operation.name
         self._description = f"{name} {step.implementation.name} {step.label}"
         self._show(description=self._description)
-        if self._bar is None and name not in self._printed:
+        if self._bar is None and self._name_operations and name not in self._printed:
             self._printed.add(name)
             count = sum(each.operation.name == name for each in self._steps)
             self._console.print(f"{name}: {counted(count, 'check')}")

@@ -1,8 +1,9 @@
-"""What `check` and `bench` share: the plan, the place of the trials, and the end of a run."""
+"""What `check`, `bench` and `run` share: the plan, the place of the trials, and the end of a run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -19,6 +20,24 @@ from .progress import Display
 if TYPE_CHECKING:  # slow to import, and `list` and `--help` do not need them
     from ..execution.trial import TrialProtocol
     from ..execution.worker import Workers
+
+TIMED: tuple[Purpose, ...] = ("bench", "real")
+DRAWS = 2
+"""Number of seeds that `check` draws each case from. `bench`, with its larger cases, uses one."""
+
+
+def default_preset(device: torch.device) -> str:
+    """The preset of a benchmark if the user names none."""
+    return "quick" if device.type == "cuda" else "smoke"
+
+
+def roofline_share(
+    ceilings: Mapping[str, float], environment: Mapping[str, Any]
+) -> Callable[[Measurement, Cost], Measurement]:
+    """Adds the share of the roofline to a measurement."""
+    from ..timing.roofline import cache_bytes, with_share
+
+    return partial(with_share, rates=ceilings, cache_bytes=cache_bytes(environment))
 
 
 def plan_steps(

@@ -1,6 +1,8 @@
-"""Prepares a process for its device, before it loads any plugin."""
+"""Prepares a process for its device, before it loads any plugin; and its age."""
 
 import os
+import time
+from pathlib import Path
 
 import torch
 
@@ -20,3 +22,13 @@ def prepare_process_for(device: torch.device) -> None:
     if reason := cuda_unusable():
         raise RuntimeError(f"{device} cannot be used: {reason}")
     torch.cuda.set_device(device)
+
+
+def seconds_since_start() -> float:
+    """The age of this process, with the time that its imports took; 0 if /proc does not say."""
+    try:
+        after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started = int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    except (OSError, ValueError, IndexError, AttributeError):  # not Linux
+        return 0.0

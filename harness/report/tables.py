@@ -1,6 +1,7 @@
 """Tables and messages for the terminal, as rich renderables. They fit 80 columns: long texts fold and are never cut."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from ..api.ceilings import RESOURCES
 from ..api.operations import Status
-from ..api.records import Measurement, Record, Run
+from ..api.records import LeftOut, Measurement, Record, Run
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -163,6 +164,36 @@ def closing_line(records: Sequence[Record], problems: Sequence[str]) -> str:
     if not passed:
         return f"{troubled}Nothing was checked{aside}. See what is installed: boltzbench list"
     return f"{troubled}All agree: {counted(passed, 'check')} passed{aside}."
+
+
+NAMED = 3
+"""The cases of an operation that `left_out` names."""
+
+
+def left_out(steps: Sequence[LeftOut]) -> RenderableType:
+    """What `run` left out, by reason: cases that are timed already by name, the rest by number."""
+    by_reason = grouped(steps, lambda step: step.reason)
+    parts: list[RenderableType] = []
+    if unchanged := by_reason.get("unchanged"):
+        parts.append(Text("Not timed again: source and device are those of an earlier run", style="yellow"))
+        for (operation, path), own in grouped(unchanged, lambda step: (step.operation, step.message)).items():
+            cases = list(dict.fromkeys(step.case for step in own))
+            more = f", and {len(cases) - NAMED} more" if len(cases) > NAMED else ""
+            parts.append(indented(Text(f"{operation}: {', '.join(cases[:NAMED])}{more} ({path})")))
+    if impossible := by_reason.get("impossible"):
+        parts.append(Text("Not possible here", style="yellow"))
+        for message, own in grouped(impossible, lambda step: step.message).items():
+            kinds = " and ".join(dict.fromkeys(step.kind for step in own))
+            parts.append(indented(Text(f"{kinds} ({counted(len(own), 'step')}): {message}")))
+    if late := by_reason.get("time"):
+        parts.append(Text("Left out for lack of time; the results file lists every step", style="yellow"))
+        for kind, own in grouped(late, lambda step: step.kind).items():
+            counts = Counter(step.operation for step in own if step.operation)
+            names = ", ".join(f"{operation} {count}" for operation, count in counts.items())
+            first = " ".join(filter(None, (own[0].operation, own[0].implementation)))
+            why = f"{first or 'it'} {own[0].message}" if len(own) == 1 else f"the first ({first}) {own[0].message}"
+            parts.append(indented(Text(f"{kind}: {names}; {why}" if names else f"{kind}: {why}")))
+    return Group(*parts)
 
 
 def new_table(*columns: str) -> Table:

@@ -17,14 +17,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from ..api.operations import Status
 from ..api.records import Measurement, Record, Run
-from .environment import identity
+from .environment import device_name, identity
 from .file import ResultsError
 
 BETWEEN_RUNS = 0.005
@@ -103,7 +102,7 @@ def compare(base: Run, new: Run, *, bound: float, any_device: bool = False, alph
 
     Raises DifferentDevices unless ``any_device``, and NothingInCommon.
     """
-    devices = [_device(run.environment) for run in (base, new)]
+    devices = [device_name(run.environment) for run in (base, new)]
     if devices[0] != devices[1] and not any_device:
         raise DifferentDevices(
             f"base ran on {devices[0]}, new on {devices[1]}: the difference would not be due to the code; "
@@ -137,14 +136,6 @@ def parse_bound(text: str) -> float:
     if number == text.strip() or not 0 <= value < math.inf:
         raise ValueError(f"--fail-over takes a percentage of at least 0, such as 5%: got {text!r}")
     return value
-
-
-def _device(environment: Mapping[str, Any]) -> str:
-    gpu = environment.get("gpu")
-    if gpu:
-        return str(gpu.get("name"))
-    cpu, cores, threads = (environment.get(field) for field in ("cpu", "cores", "threads"))
-    return f"the CPU {cpu} (cores: {cores}, threads: {threads})"
 
 
 def _differences(base: Run, new: Run) -> list[str]:

@@ -108,7 +108,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version("triton") or "not installed",
@@ -137,6 +137,15 @@ def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
         holder = (environment.get("gpu") or {}) if of_gpu else environment
         found[field] = holder.get(field.removeprefix("gpu "))
     return found
+
+
+def device_name(environment: Mapping[str, Any]) -> str:
+    """The kind of device of a run's environment. Times of two runs are comparable if it is the same."""
+    gpu = environment.get("gpu")
+    if gpu:
+        return str(gpu.get("name"))
+    cpu, cores, threads = (environment.get(field) for field in ("cpu", "cores", "threads"))
+    return f"the CPU {cpu} (cores: {cores}, threads: {threads})"
 
 
 def _gpu_names() -> list[str]:
@@ -189,6 +198,12 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _platform() -> str:
+    """Such as "Linux-x86_64-with-glibc2.36": without the kernel's version, which may name a private build."""
+    libc = "".join(platform.libc_ver())
+    return "-".join([platform.system(), platform.machine(), *(["with", libc] if libc else [])])
 
 
 def _cpu_model() -> str:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from ..api.operations import Status
-from ..api.records import BenchOptions, Record, Run
+from ..api.records import BenchOptions, LeftOut, Record, Run
 from .environment import identity
 
 SCHEMA = 2
@@ -272,14 +272,16 @@ class ResultsFile:
         seconds: Mapping[str, float] | None = None,
         command: BenchOptions | None = None,
         problems: tuple[str, ...] | None = None,
+        left_out: tuple[LeftOut, ...] | None = None,
     ) -> None:
-        """Merge the mappings into those of the run; replace ``command`` and ``problems``. None changes nothing."""
+        """Merge the mappings into those of the run; replace the rest. None changes nothing."""
         self._change(
             ceilings={**self.run.ceilings, **(ceilings or {})},
             overheads={**self.run.overheads, **(overheads or {})},
             seconds={**self.run.seconds, **(seconds or {})},
             command=command or self.run.command,
             problems=self.run.problems if problems is None else problems,
+            left_out=self.run.left_out if left_out is None else left_out,
         )
 
     def finish(self) -> None:

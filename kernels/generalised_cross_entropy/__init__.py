@@ -1,8 +1,9 @@
 """Generalised cross-entropy, ``L_q = (1 - p_y**q) / q`` of softmax probabilities: a loss robust to label noise.
 
 `generalised_cross_entropy` works with autograd and ``torch.compile``; the module `GeneralisedCrossEntropy` replaces
-``torch.nn.CrossEntropyLoss``. `generalised_cross_entropy_forward` and `generalised_cross_entropy_backward` compute
-loss and gradient directly.
+``torch.nn.CrossEntropyLoss``, with its class weights, label smoothing and probabilities as targets.
+`generalised_cross_entropy_forward` and `generalised_cross_entropy_backward` compute loss and gradient of labels
+directly.
 """
 
 from typing import Literal
@@ -23,7 +24,7 @@ from ..common.dispatch import (
 from ..numbers import INT64_MAX, integer, real
 from ..rows import formulas
 from ..rows.checks import DTYPES, accumulation_dtype, reduced_shape
-from . import reference
+from . import reference, targets
 
 __all__ = [
     "GeneralisedCrossEntropy",
@@ -45,38 +46,53 @@ def generalised_cross_entropy(
     labels: Tensor,
     q: float = 0.7,
     *,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
     ignore_index: int = -100,
     backend: str = "auto",
 ) -> Tensor:
     """``L_q(z, y) = (1 - p_y**q) / q`` with ``p = softmax(z)``, computed from the logits ``z``.
 
-    The forward pass reads the logits once; the backward pass reads them once and writes the gradient once.
+    With class weights ``w`` and probabilities ``t`` as targets, ``L_q(z, t) = sum_k t_k w_k (1 - p_k**q) / q``. At
+    q = 0 all options mean what they mean in ``torch.nn.functional.cross_entropy``.
+
+    The kernels compute the losses of labels that are not smoothed: the forward pass reads the logits once; the backward
+    pass reads them once and writes the gradient once. Smoothed labels and probabilities take the formula in torch on
+    every backend, with several passes over the logits.
 
     Args:
         logits: ``z`` of shape (classes,), (rows, classes) or (rows, classes, ...), float64, float32, float16 or
             bfloat16, with any strides. 16-bit logits are computed in float32.
-        labels: ``y``, int64, of that shape without the classes: 0 to classes - 1, or ``ignore_index``.
+        labels: ``y``, int64, of that shape without the classes: 0 to classes - 1, or ``ignore_index``. Or ``t``, the
+            probabilities of the classes, of the shape of ``logits`` and of any of these dtypes. They are not checked:
+            they may have any sum.
         q: from 0 to 1. 1 gives ``1 - p_y``, half the mean absolute error; 0 gives the limit ``-log p_y``, the
             cross-entropy.
-        reduction: ``none`` gives the losses, in the shape of ``labels``; ``sum`` their sum; ``mean`` the sum divided by
-            the number of labels that are not ignored (NaN if all are ignored).
-        ignore_index: a row with this label has loss 0 and gradient 0, even if its logits are infinite or NaN.
+        weight: ``w``, of shape (classes,) and of any of these dtypes; 1 by default. The values are not checked.
+        label_smoothing: ``s`` from 0 to 1 makes the targets ``(1 - s) t_k + s / classes``; a label ``y`` has
+            ``t_y = 1``.
+        reduction: ``none`` gives the losses, in the shape of ``logits`` without the classes; ``sum`` their sum;
+            ``mean`` the sum divided by the sum of ``w_y`` over the labels that are not ignored (NaN if all are
+            ignored), for probabilities divided by the number of rows.
+        ignore_index: a row with this label has loss 0 and gradient 0, even if its logits are infinite or NaN. With
+            probabilities it must be negative, since there are no labels to ignore.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Returns:
         A tensor in the precision of accumulation: float64 for float64 logits, else float32, as under autocast.
 
     Raises:
-        TypeError: ``logits`` or ``labels`` is not a dense tensor of a supported dtype.
-        ValueError: shapes do not fit; ``q`` is outside of [0, 1]; a label of a CPU tensor is out of range;
-            ``reduction`` is unknown; ``backend`` is unknown or cannot run here. Labels on a GPU are not checked, since
-            the host would have to wait for them: a label out of range makes loss and gradient of its row NaN.
+        TypeError: ``logits``, ``labels`` or ``weight`` is not a dense tensor of a supported dtype.
+        ValueError: shapes do not fit; ``q`` or ``label_smoothing`` is outside of [0, 1]; a label of a CPU tensor is out
+            of range; ``ignore_index`` could be a class although ``labels`` are probabilities; ``reduction`` is unknown;
+            ``backend`` is unknown or cannot run here. Labels on a GPU are not checked, since the host would have to
+            wait for them: a label out of range makes loss and gradient of its row NaN.
 
-    The gradient is ``dL/dz_i = p_y**q (p_i - delta_iy)``. Loss and gradient are computed from differences of logits, so
-    that their errors do not grow with the level of a row.
+    The gradient is ``dL/dz_i = sum_k t_k w_k p_k**q (p_i - delta_ik)``. Loss and gradient are computed from differences
+    of logits, so that their errors do not grow with the level of a row.
 
-    Derivatives, the same on every backend:
+    Derivatives with respect to ``logits``, ``weight`` and probabilities, the same on every backend:
 
     | | |
     |---|---|
@@ -87,46 +103,91 @@ def generalised_cross_entropy(
     | ``torch.compile`` | yes; not twice, which torch refuses |
 
     A class with logit -inf has probability 0. If it is the label, or if all logits are -inf, the loss is ``1 / q`` (inf
-    at q = 0). NaN gives NaN. A logit of +inf gives all other classes probability 0, and its own class NaN.
+    at q = 0). A class with ``t_k w_k = 0`` adds nothing to the loss, also where torch gives NaN because its logit is
+    -inf. NaN gives NaN. A logit of +inf gives all other classes probability 0, and its own class NaN.
 
     Source: Z. Zhang, M. Sabuncu, "Generalized cross entropy loss for training deep neural networks with noisy labels",
     NeurIPS 2018.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+    _require_reduction(reduction)
     q, ignore_index = _require_q(q), _require_ignore_index(ignore_index)
-    dim = _require_fitting(logits, labels)
+    label_smoothing = targets.require_smoothing(label_smoothing)
+    are_labels = not (isinstance(labels, Tensor) and labels.is_floating_point())
+    dim = _require_fitting(logits, labels) if are_labels else targets.require_probabilities(logits, labels)
+    if not are_labels and ignore_index >= 0:
+        raise ValueError(f"ignore_index must be negative where labels are probabilities, got {ignore_index}")
+    if weight is not None:
+        targets.require_weight(weight, logits, dim)
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, logits.device)
-    losses: Tensor
-    if needs_formula(logits):
-        if not torch.compiler.is_compiling():  # under the compiler, a label out of range gives NaN
-            _require_labels_in_range(logits, values_of(labels), dim, ignore_index)
-        losses = formulas.generalised_cross_entropy(logits, labels, dim, _usable(q), ignore_index)
+    if are_labels and not label_smoothing:
+        losses = _losses_of_labels(logits, labels, dim, q, ignore_index, backend)
+        if weight is not None:
+            losses = targets.weighted(losses, labels, weight, ignore_index)
     else:
-        losses = _forward_op(logits, labels, q, ignore_index, backend)[0]
+        _require_for_formula(logits, labels if are_labels else None, dim, ignore_index, q, label_smoothing)
+        given = targets.smoothed(logits, labels, dim, label_smoothing, weight, ignore_index if are_labels else None)
+        losses = targets.losses(*given, dim, _usable(q))
     if reduction == "none":
         return losses
-    return losses.sum() if reduction == "sum" else losses.sum() / (labels != ignore_index).sum()
+    if reduction == "sum":
+        return losses.sum()
+    return losses.sum() / (_total(labels, weight, ignore_index, losses.dtype) if are_labels else losses.numel())
+
+
+def _losses_of_labels(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int, backend: str) -> Tensor:
+    if not needs_formula(logits):
+        losses: Tensor = _forward_op(logits, labels, q, ignore_index, backend)[0]
+        return losses
+    _require_for_formula(logits, labels, dim, ignore_index, q)
+    return formulas.generalised_cross_entropy(logits, labels, dim, _usable(q), ignore_index)
+
+
+def _total(labels: Tensor, weight: Tensor | None, ignore_index: int, dtype: torch.dtype) -> Tensor:
+    """What the mean divides by: the sum of the labels' weights, or the number of labels that are not ignored."""
+    if weight is None:
+        return (labels != ignore_index).sum()
+    return targets.weights_of(labels, weight.to(dtype), ignore_index).sum()
 
 
 class GeneralisedCrossEntropy(torch.nn.Module):
-    """`generalised_cross_entropy` as a module, in place of ``torch.nn.CrossEntropyLoss``."""
+    """`generalised_cross_entropy` as a module, in place of ``torch.nn.CrossEntropyLoss``.
 
-    def __init__(self, q: float = 0.7, reduction: Reduction = "mean", ignore_index: int = -100, backend: str = "auto"):
+    ``weight`` is a buffer, as there: it moves with the module and is part of its ``state_dict``.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        q: float = 0.7,
+        reduction: Reduction = "mean",
+        ignore_index: int = -100,
+        backend: str = "auto",
+        *,
+        weight: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ):
         super().__init__()
         q, ignore_index = _require_q(q), _require_ignore_index(ignore_index)
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+        _require_reduction(reduction)
         self.q, self.reduction, self.ignore_index, self.backend = q, reduction, ignore_index, backend
+        self.label_smoothing = targets.require_smoothing(label_smoothing)
+        if weight is not None:
+            targets.require_weight(weight)
+        self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return generalised_cross_entropy(
-            logits, labels, self.q, reduction=self.reduction, ignore_index=self.ignore_index, backend=self.backend
-        )
+            logits, labels, self.q, weight=self.weight, label_smoothing=self.label_smoothing, reduction=self.reduction,
+            ignore_index=self.ignore_index, backend=self.backend,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
-        return f"q={self.q}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
+        return (
+            f"q={self.q}, reduction={self.reduction!r}, ignore_index={self.ignore_index}, "
+            f"label_smoothing={self.label_smoothing}"
+        )
 
 
 @not_differentiable
@@ -235,8 +296,23 @@ def _require_fitting(logits: Tensor, labels: Tensor) -> int:
     return dim
 
 
+def _require_reduction(reduction: str) -> None:
+    _require_no_weight("reduction", reduction)
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; got {reduction!r}")
+
+
 def _require_q(q: float) -> float:
+    _require_no_weight("q", q)
     return real("q", q, least=0, most=1)
+
+
+def _require_no_weight(name: str, value: object) -> None:
+    """The first argument of ``torch.nn.CrossEntropyLoss`` holds the class weights."""
+    if isinstance(value, Tensor) and value.dim():
+        raise TypeError(
+            f"{name} must not be a tensor of shape {tuple(value.shape)}: pass class weights by name, weight=..."
+        )
 
 
 def _require_ignore_index(ignore_index: int) -> int:
@@ -245,6 +321,19 @@ def _require_ignore_index(ignore_index: int) -> int:
 
 def _usable(q: float) -> float:
     return q if q >= SMALLEST_Q else 0.0
+
+
+def _require_for_formula(
+    logits: Tensor, labels: Tensor | None, dim: int, ignore_index: int, q: float, label_smoothing: float = 0.0
+) -> None:
+    """The checks that an operator makes when it runs, where there is none."""
+    if not torch.compiler.is_compiling():
+        if labels is not None:
+            _require_labels_in_range(logits, values_of(labels), dim, ignore_index)
+        return
+    for name, value in (("q", q), ("label_smoothing", label_smoothing)):  # a label out of range gives NaN
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must lie in [0, 1]")
 
 
 def _require_labels_in_range(logits: Tensor, labels: Tensor, dim: int, ignore_index: int) -> None:

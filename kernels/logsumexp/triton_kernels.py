@@ -4,8 +4,9 @@ Bytes: the forward reads each element once (8, 4 or 2 B) and writes a result per
 element once. Memory is the limit; `logsumexp.cu` says how many instructions per element it leaves time for.
 
 Operations per element, forward: a comparison, a subtraction, a product, an ex2, a sum, and for 16 bits an unpacking. In
-the inner loop of sm_90, loads, addresses and rescaling included: 6.4 instructions for float32, 7.0 for float16, 7.5 for
-bfloat16, of which 1.06 and 1.03 MUFU, and 43 for float64; one more, for the sign, if beta < 0. Backward: as in CUDA C.
+the inner loop of sm_90, loads, addresses and rescaling included: 6.4 to 6.5 instructions for float32, 6.7 to 6.8 for
+float16, 7.2 to 7.3 for bfloat16, of which 1.06 and 1.03 MUFU, and 39.6 to 40.8 for float64; one more, for the sign, if
+beta < 0. Backward: as in CUDA C.
 
 Design: `rows/triton_rows.py` reads and writes the rows, `rows/triton_softmax.py` sums them.
 """

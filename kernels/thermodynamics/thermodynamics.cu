@@ -4,7 +4,7 @@
 // element it leaves time for 31 instructions for float32, 15.6 for 16 bits, 62 for float64 (see logsumexp.cu).
 //
 // Operations per element: those of log-sum-exp, and a clamp, a product, a sum and an FFMA for the first and second
-// moment. In the inner loop of sm_90, all included: 15.3 instructions for float32, 12.8 for 16 bits (82 % of what can
+// moment. In the inner loop of sm_90, all included: 15.2 instructions for float32, 12.8 for 16 bits (82 % of what can
 // be issued while the data arrive), 71 for float64 (so instructions are the limit there, not memory).
 //
 // Design: as log-sum-exp. A thread turns each chunk of loads into moments around the chunk's mean, by one division, and

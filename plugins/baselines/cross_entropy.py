@@ -22,6 +22,8 @@ def _logits(inputs: Inputs) -> Tensor:
     """The logits; raises Unsupported where the libraries compute something else."""
     if inputs["q"] != 0:
         raise Unsupported("it computes cross-entropy only, which is q = 0")
+    if inputs["apart"]:
+        raise Unsupported("it has one log-sum-exp, not the peak and the logarithm of the total apart")
     logits: Tensor = inputs["logits"]
     return logits
 

@@ -99,7 +99,7 @@ def prepare_generalised_cross_entropy(inputs: Inputs, outputs: Tensors) -> Launc
         rows = (logits, labels, inputs["log_total"], inputs["peak"])
         return _launching(outputs, backward, inputs["grad"], *rows, *numbers, outputs["dlogits"])
     forward = compiled(cross_entropy_reference.forward)
-    return _launching(outputs, forward, logits, labels, *numbers, outputs["loss"], outputs["lse"])
+    return _launching(outputs, forward, logits, labels, *numbers, *outputs.values())
 
 
 def prepare_free_energy(inputs: Inputs, outputs: Tensors) -> Launch:

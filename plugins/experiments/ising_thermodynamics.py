@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import torch
 from boltzbench.harness import Curve, Estimate, Experiment, Findings, Plot, hookimpl
-from boltzbench.kernels.common.dispatch import unavailable
 from boltzbench.kernels.ising import energy, ising_sweeps, pack_spins, unpack_spins
 from boltzbench.plugins.exact.ising import CRITICAL_BETA, kaufman
+from boltzbench.plugins.support.experiments import fast_backend
 
 BOLTZBENCH_API = 1
 
@@ -36,10 +36,8 @@ def run(device: torch.device, seed: int) -> Findings:
     cold = torch.tensor([1 / temperature > CRITICAL_BETA for temperature in TEMPERATURES])
     spins[cold] = 1
     beta = torch.tensor(TEMPERATURES, dtype=torch.float64).reciprocal().repeat_interleave(lattices).to(device)
-    # On a CPU, compiled CUDA C is many times faster than separate torch operations.
-    backend = "cupy" if unavailable("cupy", device) is None else "auto"
     start = pack_spins(spins.flatten(0, 1)).to(device)
-    result = ising_sweeps(start, side, sweeps, beta, seed=seed, backend=backend)
+    result = ising_sweeps(start, side, sweeps, beta, seed=seed, backend=fast_backend(device))
     energies = energy(unpack_spins(result, side)).cpu().double().view(len(TEMPERATURES), lattices) / side**2
     estimates, points = [], []
     for temperature, drawn in zip(TEMPERATURES, energies, strict=True):

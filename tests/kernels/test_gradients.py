@@ -62,6 +62,8 @@ class Function(NamedTuple):
 
 
 LABELS = torch.tensor([3, 0, -100, 4], device=DEVICE)
+COUNTED = LABELS != -100
+CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 0.25, 3.0], dtype=torch.float64, device=DEVICE)
 VISIBLE = states(6, 5)
 
 
@@ -69,6 +71,11 @@ def loss_of(logits, q):
     log_p = torch.log_softmax(logits, 1).gather(1, LABELS.clamp(min=0)[:, None])[:, 0]
     losses = -log_p if q == 0 else (1 - torch.exp(q * log_p)) / q
     return torch.where(LABELS == -100, 0.0, losses)
+
+
+def loss_of_shares(logits, t, weight, q):
+    log_p = torch.log_softmax(logits, 1)
+    return (t * weight * (-log_p if q == 0 else (1 - torch.exp(q * log_p)) / q)).sum(1)
 
 
 def free_energy_of(weights, visible_bias, hidden_bias, beta, visible=VISIBLE):
@@ -124,6 +131,24 @@ FUNCTIONS = {
     "mean loss": rows(
         lambda z, **options: generalised_cross_entropy(z, LABELS, **options),
         lambda z: loss_of(z, 0.7).sum() / 3, numbers(4, 5), generalised_cross_entropy,
+    ),
+    "weighted mean loss": Function(
+        generalised_cross_entropy, lambda z, w, **options: generalised_cross_entropy(z, LABELS, weight=w, **options),
+        lambda z, w: (loss_of(z, 0.7)[COUNTED] * w[LABELS[COUNTED]]).sum() / w[LABELS[COUNTED]].sum(),
+        (numbers(4, 5), CLASS_WEIGHTS),
+    ),
+    "smoothed loss, q = 0": Function(
+        generalised_cross_entropy,
+        lambda z, w, **options: generalised_cross_entropy(
+            z, LABELS, 0, weight=w, label_smoothing=0.3, reduction="sum", **options
+        ),
+        lambda z, w: loss_of_shares(z[COUNTED], 0.7 * torch.eye(5).to(z)[LABELS[COUNTED]] + 0.06, w, 0).sum(),
+        (numbers(4, 5), CLASS_WEIGHTS),
+    ),
+    "loss of probabilities": Function(
+        generalised_cross_entropy,
+        lambda z, t, w, **options: generalised_cross_entropy(z, t, weight=w, reduction="none", **options),
+        partial(loss_of_shares, q=0.7), (numbers(4, 5), numbers(4, 5, seed=3).relu(), CLASS_WEIGHTS),
     ),
     "free energy": Function(
         free_energy, lambda w, b, c, **options: free_energy(VISIBLE, w, b, c, 1.3, **options),

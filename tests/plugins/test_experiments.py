@@ -1,9 +1,12 @@
 """The suite's own experiments pass, and fail with wrong kernels."""
 
+import warnings
+
 import pytest
 import torch
-from boltzbench.harness import Status
+from boltzbench.harness import Findings, Status
 from boltzbench.harness.validation.experiments import conduct
+from boltzbench.kernels.ais import CollapsedWeights
 from boltzbench.plugins.experiments import (
     contrastive_divergence,
     flat_minima,
@@ -119,6 +122,19 @@ def test_label_noise(monkeypatch):
     assert not outcome.tried
     (plot,) = outcome.findings.plots
     assert [each.name for each in plot.curves] == ["cross-entropy", "q = 0.7"]
+
+
+def test_only_collapsed_weights_are_counted_and_other_warnings_are_shown(monkeypatch):
+    def warn(device, seed):
+        warnings.warn("few chains", CollapsedWeights, stacklevel=1)
+        warnings.warn("an old name", FutureWarning, stacklevel=1)
+        return Findings(())
+
+    monkeypatch.setattr(partition_function, "_run", warn)
+    with pytest.warns(FutureWarning, match="an old name") as shown:
+        (several,) = partition_function.run(CPU, 1).estimates
+    assert len(shown) == 1
+    assert several.measured == 1
 
 
 def test_partition_function(monkeypatch):

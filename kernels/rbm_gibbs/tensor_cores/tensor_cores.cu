@@ -26,7 +26,7 @@
 // - Issue, from SASS for sm_90: one step of a warp in the loop takes 203 instructions with 64 products (bf16, 2048
 //   units), 255 with 96 (bf16x3, 1024 units), 225 with 48 (int8x3, 1024 units; most are moves that assemble the
 //   fragments of the states). That is 0.4, 1.0, 0.9 clocks, beside the products. With packed states, where shifts make
-//   the fragments, it is 233, 277, 165: 0.45, 1.1, 0.65 clocks. The draw takes some 22 for each unit (bf16), among them
+//   the fragments, it is 233, 275, 165: 0.45, 1.1, 0.65 clocks. The draw takes some 22 for each unit (bf16), among them
 //   5 wide multiplications and 5 LOP3 of Philox and one MUFU: 0.2 clocks, hidden in part.
 // - So between 260 and 330 (bf16), 100 and 110 (bf16x3), 160 and 220 (int8x3) updates/ns, if L2 delivers 24, 64 and 40
 //   bytes for each unit, packed 17, 50 and 26. Next to try: a tile of more chains.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -29,7 +30,9 @@ from boltzbench.kernels.boltzmann_gibbs import (
     prepare_units,
 )
 from boltzbench.kernels.ising import lattice_couplings
+from boltzbench.plugins.exact.glass import after_sweep
 from boltzbench.plugins.exact.states import all_units, number_of
+from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
 from boltzbench.plugins.support.operations import operation_hooks, same_bits
 from torch import Tensor
 
@@ -196,10 +199,16 @@ def example(units: int) -> tuple[Tensor, Tensor]:
     return weights, 0.5 * torch.cos(1.0 * i)
 
 
+def state_energies(weights: Tensor, biases: Tensor, spins: bool = False) -> Tensor:
+    """``E`` of every state: float64 (2**n,)."""
+    x = all_units(len(biases)).double()
+    x = 2 * x - 1 if spins else x
+    return -((x @ weights.double() * x).sum(1) / 2 + x @ biases.double())
+
+
 def exact_law(weights: Tensor, biases: Tensor, beta: float) -> Tensor:
     """``p(x)`` by enumeration: float64 (2**n,)."""
-    x = all_units(len(biases)).double()
-    return torch.softmax(beta * ((x @ weights.double() * x).sum(1) / 2 + x @ biases.double()), 0)
+    return torch.softmax(-beta * state_energies(weights, biases), 0)
 
 
 UNITS = 9
@@ -226,6 +235,62 @@ def keeps_the_law(sweeps: int, beta: float, advance: Advance, device: torch.devi
     if bool((result > 1).any()):
         return Agreement(Status.WRONG_LAW, "a state is neither 0 nor 1", error=math.inf, bound=0.0)
     return harness.chi_square(torch.bincount(number_of(result), minlength=1 << UNITS), law)
+
+
+def torus(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Couplings and fields of a torus of equal spins, which has two colours."""
+    return lattice_couplings(height, width).float(), torch.zeros(height * width)
+
+
+SMALL_CHAINS = {"cuda": (2048, 1 << 16), "cpu": (128, 256)}
+"""For `reaches_every_state`: chains in each state of a small machine, and of each start of a larger one."""
+
+
+def reaches_every_state(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """One sweep makes the exact transitions of machines of 4 and 5 units; 6 sweeps forget the start of 8 or 9.
+
+    After 6 sweeps the exact transition matrix comes within a chi-square distance of 1e-6 of the distribution. On the
+    torus, flips without a change of energy are frequent.
+    """
+    of_a_state, of_a_start = SMALL_CHAINS[device.type]
+    small = (
+        ("free units", (torch.zeros(4, 4), torch.zeros(4)), False, 1.0),
+        ("2 x 2 spins", torus(2, 2), True, 0.2),
+        ("5 units on odd cycles", example(5), False, 0.3),
+    )
+    larger = (("2 x 4 spins", torus(2, 4), True, 0.1), ("9 units on odd cycles", example(9), False, 0.3))
+    rate = 1e-6 / len(small + larger)
+
+    def run(start: Tensor, machine: tuple[Tensor, Tensor], spins: bool, stream: int, **numbers: Any) -> Tensor:
+        weights, biases = (each.to(device) for each in machine)
+        states = all_units(len(biases))[start].to(device)
+        inputs = {"weights": weights, "biases": biases, **_numbers(seed + (stream << 32), spins=spins, **numbers)}
+        advanced = advance({**inputs, "states": 2 * states.to(torch.int8) - 1 if spins else states})["advanced"]
+        return number_of(advanced.cpu() > 0)
+
+    verdicts = []
+    for number, (name, machine, spins, beta) in enumerate(small):
+        states = 1 << len(machine[1])
+        start = torch.arange(states).repeat(of_a_state)
+        order = _prepared({"weights": machine[0], "biases": machine[1], "spins": spins}).order.tolist()
+        matrix = torch.eye(states, dtype=torch.float64)
+        matrix = after_sweep(matrix, state_energies(*machine, spins), 1 / beta, order=order)
+        judged = judge_transitions(start, run(start, machine, spins, number, beta=beta), matrix, rate)
+        verdicts += [replace(each, message=f"{name}: {each.message}") for each in judged]
+    for number, (name, machine, spins, beta) in enumerate(larger, len(small)):
+        states = 1 << len(machine[1])
+        starts = {
+            "all units 0": torch.zeros(of_a_start, dtype=torch.int64),
+            "all units 1": torch.full((of_a_start,), states - 1),
+            "random units": torch.randint(states, (of_a_start,), generator=torch.Generator().manual_seed(seed)),
+            "stripes": torch.full((of_a_start,), 0b101010101 % states),
+        }
+        drawn = run(torch.cat([*starts.values()]), machine, spins, number, sweeps=6, beta=beta).view(len(starts), -1)
+        law = torch.softmax(-beta * state_energies(*machine, spins), 0)
+        cells = (torch.arange(states) & 31, torch.arange(states) >> 4)
+        judged = judge_starts(dict(zip(starts, drawn, strict=True)), law, cells, rate)
+        verdicts += [replace(each, message=f"{name}: {each.message}") for each in judged]
+    return harness.all_of(verdicts)
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
@@ -267,6 +332,7 @@ OPERATION = Operation(
             "enumeration beta=1.5", f"one sweep leaves the exact law of {UNITS} units on odd cycles invariant",
             partial(keeps_the_law, 1, 1.5),
         ),
+        Law("ergodicity", "sweeps lead from every start to the distribution", reaches_every_state),
         Law("composition", "splitting sweeps or chains over calls changes no state", composes, shared_stream=True),
     ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,7 @@ from boltzbench.kernels.rbm_gibbs import (
 from boltzbench.plugins.exact.states import all_units, number_of
 from boltzbench.plugins.support import digits, draws
 from boltzbench.plugins.support.block_gibbs import layers_case, make_outputs, sizes_of
+from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
 from boltzbench.plugins.support.operations import operation_hooks, same_bits
 from torch import Tensor
 
@@ -301,10 +303,13 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
-def _machine(visible: int, hidden: int, device: torch.device) -> dict[str, Any]:
+def _machine(visible: int, hidden: int, device: torch.device, precision: str = "float32") -> dict[str, Any]:
     i, j = torch.arange(visible, dtype=torch.float64), torch.arange(hidden, dtype=torch.float64)
+    weights = torch.sin(1.7 * i[:, None] + 0.9 * j + 0.3).float()
+    if precision == "bf16":  # rounded weights define another machine with its own distribution
+        weights = weights.to(torch.bfloat16).to(torch.float32)
     return {
-        "weights": torch.sin(1.7 * i[:, None] + 0.9 * j + 0.3).float().to(device),
+        "weights": weights.to(device),
         "visible_bias": (0.3 * torch.cos(i)).float().to(device),
         "hidden_bias": (-0.2 * torch.sin(j + 1)).float().to(device),
     }
@@ -352,9 +357,7 @@ def _law_verdicts(
     units: tuple[int, int], chains: int, sweeps: int, beta: float, advance: Advance, device: torch.device, seed: int,
     precision: str, false_alarm: float,
 ) -> list[Agreement]:  # fmt: skip
-    machine = _machine(*units, device)
-    if precision == "bf16":  # rounded weights define another machine with its own distribution
-        machine["weights"] = machine["weights"].to(torch.bfloat16).to(torch.float32)
+    machine = _machine(*units, device, precision)
     law = joint_law(machine, beta)
     start = torch.multinomial(law.sum(1), chains, replacement=True, generator=torch.Generator().manual_seed(seed))
     numbers = {"sweeps": sweeps, "beta": beta, "seed": seed, "first_sweep": 0, "first_chain": 0}
@@ -368,6 +371,44 @@ def _law_verdicts(
         counts = torch.bincount(number_of(states), minlength=len(exact))
         verdicts.append(harness.chi_square(counts, exact, false_alarm=false_alarm / 2))
     return verdicts
+
+
+SMALL_CHAINS = {"cuda": (2048, 1 << 14), "cpu": (64, 256)}
+"""For `reaches_every_state`: chains in each of 16 states, and of each start."""
+
+
+def reaches_every_state(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """One sweep makes the exact transitions between the visible states of a 4 x 3 machine; 6 sweeps forget the start.
+
+    In each precision, at beta 1, where 5 sweeps of the exact transition matrix come within a chi-square distance of
+    1e-6. The hidden units of a sweep are drawn from the visible ones alone, so the visible states are a Markov chain.
+    """
+    of_a_state, of_a_start = SMALL_CHAINS[device.type]
+    precisions = ("float32", *PRODUCTS)
+    rate = 1e-6 / (2 * len(precisions))
+    start, generator = torch.arange(16).repeat(of_a_state), torch.Generator().manual_seed(seed)
+    starts = {
+        "all units 0": torch.zeros(of_a_start, dtype=torch.int64),
+        "all units 1": torch.full((of_a_start,), 15),
+        "random units": torch.randint(16, (of_a_start,), generator=generator),
+        "stripes": torch.full((of_a_start,), 0b0101),
+    }
+    first = torch.cat([*starts.values()])
+    verdicts = []
+    for number, precision in enumerate(precisions):
+        machine = _machine(4, 3, device, precision)
+        inputs = {**machine, "precision": precision, "beta": 1.0, "first_sweep": 0, "first_chain": 0}
+        ends: list[Tensor] = []
+        for sweeps, states in ((1, start), (6, first)):
+            stream = {"sweeps": sweeps, "seed": seed + (2 * number + len(ends) << 32)}
+            result = advance({**inputs, **stream, "states": all_units(4)[states].to(device)})["visible"]
+            ends.append(number_of(result.cpu()))
+        law = joint_law(machine, 1.0)
+        judged = judge_transitions(start, ends[0], (law / law.sum(1, keepdim=True)) @ (law / law.sum(0)).t(), rate)
+        drawn = dict(zip(starts, ends[1].view(len(starts), -1), strict=True))
+        judged += judge_starts(drawn, law.sum(1), (torch.arange(16),), rate)
+        verdicts += [replace(each, message=f"{precision}: {each.message}") for each in judged]
+    return harness.all_of(verdicts)
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
@@ -433,6 +474,7 @@ OPERATION = Operation(
             "a sweep leaves the exact law of a 10 x 8 machine invariant, in each precision at three temperatures",
             partial(keeps_the_laws, (10, 8), MANY_CHAINS, ("float32", *PRODUCTS)),
         ),
+        Law("ergodicity", "sweeps lead from every start to the distribution, in each precision", reaches_every_state),
         Law("composition", "splitting sweeps or chains over calls changes no state", composes, shared_stream=True),
     ),
 )

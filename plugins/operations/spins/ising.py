@@ -56,7 +56,7 @@ BENCH_SIZES = ((1, 16384, 4), (1, 4096, 16), (256, 512, 16), (65536, 32, 16))
 CASES = (
     _case(5, 6, 70),
     _case(5, 6, 70, scenario="metropolis"),
-    _case(3, 10, 66, scenario="antiferromagnet"),
+    *(_case(3, 10, 66, scenario=f"{rule}antiferromagnet") for rule in ("", "metropolis-")),
     *(_case(3, 4, 130, scenario=scenario) for scenario in (*FIELDS, *BETAS)),
     _case(70, 4, 4, sweeps=3),
     _case(70, 4, 4, sweeps=3, scenario="metropolis"),
@@ -96,7 +96,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "beta": beta,
         "width": width,
         "sweeps": case.sizes["sweeps"],
-        "coupling": -0.8 if case.scenario == "antiferromagnet" else 1.0,
+        "coupling": -0.8 if case.scenario.endswith("antiferromagnet") else 1.0,
         "field": FIELDS.get(case.scenario, 0.0),
         "rule": "metropolis" if case.scenario.startswith("metropolis") else "heat_bath",
         "seed": case.seed + (1 << 63),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import permutations
 from typing import Unpack
 
 import torch
@@ -21,7 +22,9 @@ from boltzbench.harness import (
 )
 from boltzbench.kernels.parallel_tempering import SwapResult, swap_replicas
 from boltzbench.kernels.philox import Stream, random_words
+from boltzbench.plugins.support.ergodicity import judge_transitions
 from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from torch import Tensor
 
 BOLTZBENCH_API = 1
 
@@ -106,27 +109,51 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
-LEVELS = (0.0, 0.7, 2.0)
+BETAS = torch.tensor((0.0, 0.8, 2.5), dtype=torch.float64)
+LEVELS = torch.tensor((0.0, 0.7, 2.0), dtype=torch.float64)
 LADDERS = 107_000
 """Enough draws to detect a chi-distance of 0.03 between 27 cells."""
 
 
-def leaves_invariant(advance: Advance, device: torch.device, seed: int) -> Agreement:
-    """Exact draws of a three-level system at three rungs are still exact draws after an even and an odd round."""
-    betas, levels = torch.tensor((0.0, 0.8, 2.5), dtype=torch.float64), torch.tensor(LEVELS, dtype=torch.float64)
-    laws = torch.softmax(-betas[:, None] * levels, 1)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.stack([torch.multinomial(law, LADDERS, replacement=True, generator=generator) for law in laws], 1)
-    at = torch.arange(3, dtype=torch.int32).expand(LADDERS, 3).contiguous().to(device)
+def _exchanged(advance: Advance, at: Tensor, energies: Tensor, device: torch.device, seed: int) -> Tensor:
+    """``replica_at``, on the CPU, after an even and an odd round of ladders with inverse temperatures `BETAS`."""
+    at = at.to(torch.int32).to(device)
     for number in (0, 1):
         inputs = {
-            "replica_at": at, "energies": levels[drawn].to(device), "betas": betas.to(device), "seed": seed,
+            "replica_at": at, "energies": energies.to(device), "betas": BETAS.to(device), "seed": seed,
             "round_number": number, "first_ladder": 0,
         }  # fmt: skip
         at = advance(inputs)["replica_at"].clone()
-    a, b, c = drawn.gather(1, at.long().cpu()).unbind(1)
+    return at.long().cpu()
+
+
+def leaves_invariant(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Exact draws of a three-level system at three rungs are still exact draws after an even and an odd round."""
+    laws = torch.softmax(-BETAS[:, None] * LEVELS, 1)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.stack([torch.multinomial(law, LADDERS, replacement=True, generator=generator) for law in laws], 1)
+    at = _exchanged(advance, torch.arange(3).repeat(LADDERS, 1), LEVELS[drawn], device, seed)
+    a, b, c = drawn.gather(1, at).unbind(1)
     exact = laws[0][:, None, None] * laws[1][:, None] * laws[2]
     return harness.chi_square(torch.bincount(a * 9 + b * 3 + c, minlength=27), exact.flatten())
+
+
+def reaches_every_order(advance: Advance, device: torch.device, seed: int) -> Agreement:
+    """Two rounds make the exact transitions between the orders of three replicas, whose energies stay."""
+    orders, digits = torch.tensor([*permutations(range(3))]), torch.tensor((9, 3, 1))
+    number = torch.empty(27, dtype=torch.int64)
+    number[orders @ digits] = torch.arange(len(orders))
+    identity = torch.eye(len(orders), dtype=torch.float64)
+    matrix = identity
+    for k in (0, 1):
+        swapped = orders.clone()
+        swapped[:, [k, k + 1]] = orders[:, [k + 1, k]]
+        gain = (BETAS[k + 1] - BETAS[k]) * (LEVELS[orders[:, k + 1]] - LEVELS[orders[:, k]])
+        accept = torch.exp(gain.clamp(max=0))[:, None]
+        matrix = matrix @ ((1 - accept) * identity + accept * identity[number[swapped @ digits]])
+    start = torch.arange(len(orders)).repeat(2000)
+    end = number[_exchanged(advance, orders[start], LEVELS.repeat(len(start), 1), device, seed) @ digits]
+    return harness.all_of(judge_transitions(start, end, matrix, 1e-6))
 
 
 def composes(advance: Advance, device: torch.device, seed: int) -> Agreement:
@@ -154,6 +181,7 @@ OPERATION = Operation(
     cost=cost,
     laws=(
         Law("product law", "two rounds leave the joint distribution of three rungs invariant", leaves_invariant),
+        Law("ergodicity", "two rounds lead from every order of the replicas to every other", reaches_every_order),
         Law("composition", "splitting ladders over calls changes no exchange", composes, shared_stream=True),
     ),
 )

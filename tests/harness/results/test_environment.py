@@ -1,4 +1,5 @@
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -188,6 +189,15 @@ def test_description_of_a_cpu():
     assert found["cores"] >= 1
     assert found["cpu"]
     assert json.loads(json.dumps(found)) == found, "plain values only"
+
+
+@pytest.mark.parametrize(
+    ("libc", "words"), [(("glibc", "2.36"), "Linux-x86_64-with-glibc2.36"), (("", ""), "Linux-x86_64")]
+)
+def test_the_platform_does_not_name_the_build_of_the_kernel(monkeypatch, libc, words):
+    monkeypatch.setattr(platform, "uname", lambda: SimpleNamespace(system="Linux", machine="x86_64", release="6.1-own"))
+    monkeypatch.setattr(platform, "libc_ver", lambda: libc)
+    assert describe(CPU)["platform"] == words
 
 
 def test_description_of_a_gpu(two_gpus, nvidia_smi):

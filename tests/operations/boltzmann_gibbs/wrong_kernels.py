@@ -6,7 +6,7 @@ from unittest import mock
 
 import torch
 from boltzbench.harness import Inputs, Launch, Status, Tensors
-from boltzbench.kernels.boltzmann_gibbs import PreparedMachine
+from boltzbench.kernels.boltzmann_gibbs import PreparedMachine, draw_uniforms
 from boltzbench.plugins.operations.machines import boltzmann_gibbs as boltzmann_plugin
 from support.wrong_kernels import Prepare, WrongKernel, mutants, shipped, spoiled
 
@@ -51,7 +51,37 @@ gives_coupled_units_one_colour = _with_colours(lambda sizes: (sum(sizes[:2]), *s
 draws_all_from_the_states_before = _with_colours(lambda sizes: (sum(sizes),))
 
 
+def always_flips_where_it_costs_nothing(inputs: Inputs, outputs: Tensors) -> Launch:
+    """Metropolis, colour by colour: it leaves the distribution invariant, but not every start leads there."""
+
+    def launch() -> Tensors:
+        machine, states = boltzmann_plugin._prepared(inputs), inputs["states"].float()
+        weights, biases, low = inputs["weights"], inputs["biases"], -1 if inputs["spins"] else 0
+        for sweep in range(inputs["sweeps"]):
+            place = (inputs["seed"], inputs["first_sweep"] + sweep, inputs["first_chain"])
+            u = draw_uniforms(states.shape, *place, states.device)[:, machine.rank]
+            for units in torch.split(machine.order, list(machine.sizes)):
+                old = states[:, units]
+                other = 1 + low - old
+                gain = (other - old) * (biases[units] + states @ weights[:, units])
+                states[:, units] = torch.where(u[:, units] < torch.exp(inputs["beta"] * gain), other, old)
+        outputs["advanced"].copy_(states)
+        return outputs
+
+    return launch
+
+
+def never_draws_the_last_colour(inputs: Inputs) -> dict[str, object]:
+    """Leaves the distribution invariant: so does each colour alone."""
+    machine = boltzmann_plugin._prepared(inputs)
+    return {"clamped": machine.rank >= machine.units - machine.sizes[-1]}
+
+
 WRONG_KERNELS = (
+    WrongKernel(
+        "always_flips_where_it_costs_nothing", OPERATION, "ergodicity", Status.WRONG_LAW,
+        always_flips_where_it_costs_nothing,
+    ),
     WrongKernel(
         "shares_uniforms_between_chains", OPERATION, COLOURED, Status.WRONG_VALUES,
         shares_uniforms_between_chains_of_units,
@@ -77,6 +107,7 @@ WRONG_KERNELS = (
          lambda inputs: {"biases": torch.zeros_like(inputs["biases"])}),
         ("unclamps", f"clamped {COLOURED}", Status.WRONG_VALUES,
          lambda inputs: {"clamped": torch.zeros_like(inputs["clamped"])}),
+        ("never_draws_the_last_colour", "ergodicity", Status.WRONG_LAW, never_draws_the_last_colour),
         ("repeats_the_first_sweep's_uniforms", "composition", Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
     ),
     *mutants(

@@ -19,6 +19,8 @@ WRONG_KERNELS = (
          lambda inputs: {"beta": 0.85 * inputs["beta"]}),
         ("forgets_the_visible_bias", "mixture of normals", Status.WRONG_LAW,
          lambda inputs: {"visible_bias": torch.zeros_like(inputs["visible_bias"])}),
+        ("never_draws_a_visible_unit", "ergodicity", Status.WRONG_LAW,
+         lambda inputs: {"clamped": torch.arange(len(inputs["sigma"]), device=inputs["sigma"].device) == 2}),
         ("unclamps", "clamped chains=65 visible=33 hidden=65 sweeps=1 float32", Status.WRONG_VALUES,
          lambda inputs: {"clamped": None}),
     ),

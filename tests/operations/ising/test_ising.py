@@ -44,7 +44,9 @@ def test_bits_are_in_the_documented_places():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("rule", "coupling", "field"), [("metropolis", 1.0, 0.0), ("heat_bath", -0.7, 0.4)])
+@pytest.mark.parametrize(
+    ("rule", "coupling", "field"), [("metropolis", 1.0, 0.0), ("heat_bath", 1.0, 0.0), ("heat_bath", -0.7, 0.4)]
+)
 def test_every_backend_and_plan_gives_the_same_spins(backend, rule, coupling, field):
     for shape in ((3, 4, 4), (2, 6, 66)):
         spins = pack_spins(random_spins(*shape))

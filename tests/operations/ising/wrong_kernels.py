@@ -19,6 +19,7 @@ TINY = "lattices=70 height=4 width=4 sweeps=3 int32"
 HOT = "metropolis-beta-zero lattices=3 height=4 width=130 sweeps=1 int32"
 LARGE_LATTICE = "lattices=2 height=64 width=128 sweeps=1 int32"
 METROPOLIS, TINY_METROPOLIS = f"metropolis {ISING}", f"metropolis {TINY}"
+ANTIFERROMAGNET = "metropolis-antiferromagnet lattices=3 height=10 width=66 sweeps=1 int32"
 FIELD = "field lattices=3 height=4 width=130 sweeps=1 int32"
 
 
@@ -101,6 +102,7 @@ WRONG_KERNELS = (
         ("ising.cu", "settings.first_lattice + lattice", "lattice", ISING),
         ("ising.cu", "settings.step + sweep", "settings.step", TINY),
         ("ising.cu", "count[i] & ~own", "count[i]", FIELD),
+        ("ising.cu", "own ^ unsatisfied;", "CLASSES == 2 ? ~own : own ^ unsatisfied;", ANTIFERROMAGNET),
         ("ising.cu", "(flips ^ cheap)", "flips", ISING),
         ("ising.cu", "kind[CLASSES - 1] = ~(ones | twos)", "kind[CLASSES - 1] = fours", ISING),
         ("triton_kernels.py", "last_bits - 1, 31)", "31, 31)", ISING),

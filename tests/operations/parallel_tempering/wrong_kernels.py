@@ -18,6 +18,8 @@ WRONG_KERNELS = (
          lambda inputs: {"energies": -inputs["energies"]}),
         ("exchanges_too_often", "product law", Status.WRONG_LAW, lambda inputs: {"betas": 0.8 * inputs["betas"]}),
         ("asks_the_same_pairs_always", ODD_ROUND, Status.WRONG_VALUES, lambda inputs: {"round_number": 0}),
+        ("asks_even_pairs_only", "ergodicity", Status.WRONG_LAW,
+         lambda inputs: {"round_number": 2 * inputs["round_number"]}),
         ("shares_numbers_between_ladders", "composition", Status.WRONG_LAW, lambda inputs: {"first_ladder": 0}),
     ),
     *mutants(

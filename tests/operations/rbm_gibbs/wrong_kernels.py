@@ -68,6 +68,8 @@ WRONG_KERNELS = (
         ("ignores_beta", "enumeration 10 x 8", Status.WRONG_LAW, lambda inputs: {"beta": 1.0}),
         ("swaps_the_biases", "enumeration 10 x 8", Status.WRONG_LAW,
          lambda inputs: {"hidden_bias": inputs["visible_bias"][: len(inputs["hidden_bias"])]}),
+        ("never_draws_a_visible_unit", "ergodicity", Status.WRONG_LAW,
+         lambda inputs: {"clamped": torch.arange(len(inputs["weights"]), device=inputs["weights"].device) == 2}),
         ("unclamps", "clamped chains=65 visible=33 hidden=65 sweeps=1 float32", Status.WRONG_VALUES,
          lambda inputs: {"clamped": None}),
         ("is_a_little_too_cold", ENUMERATION, Status.WRONG_LAW, lambda inputs: {"beta": 1.05 * inputs["beta"]}),

@@ -1,0 +1,140 @@
+"""Launches one kernel under NVIDIA's compute-sanitizer, which sees accesses that guard bands do not: reads out of
+bounds, and races in shared memory.
+
+The kernel runs in a process of its own: this module is its main program. Each tensor has an allocation of its own
+there, without guard bands and without torch's cache, so that the sanitizer knows where the tensor ends.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..api.operations import Agreement, Case, Status, Unsupported
+from ..api.records import Record
+from ..discovery.registry import load_registry
+from .plan import Step
+from .process import prepare_process_for
+from .trial import record_of
+
+Tool = Literal["memcheck", "racecheck"]
+
+LAUNCHED = "boltzbench: launched"
+"""The line that the kernel's process prints last."""
+UNSUPPORTED = 3
+"""The exit status of the kernel's process if the kernel refuses the case."""
+SHOWN = 12
+"""Lines of the sanitizer's report that a message shows."""
+
+
+class SanitizerFailed(Exception):
+    """The sanitizer itself does not work on this machine."""
+
+
+class TooSlow(Exception):
+    """The kernel took too long under the sanitizer."""
+
+
+def compute_sanitizer() -> Path | None:
+    """The sanitizer's path: from ``CUDA_HOME``, ``PATH`` or ``/usr/local/cuda``; None if it is not installed."""
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    for path in (*(f"{home}/bin" for home in homes), os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"):
+        if found := shutil.which("compute-sanitizer", path=path):
+            return Path(found)
+    return None
+
+
+def sanitize(sanitizer: Path, tool: Tool, step: Step, device: torch.device, time_limit: float) -> Record:
+    """The record of one launch of a case under ``tool``: its purpose is the tool, its case begins with it.
+
+    Raises SanitizerFailed, and TooSlow after ``time_limit`` seconds.
+    """
+    program = [sys.executable, "-m", __name__, step.operation.name, step.implementation.name, step.label, str(device)]
+    options = ["--tool", tool, "--report-api-errors", "no", "--error-exitcode", "86"]
+    command = [str(sanitizer), *options, *program]
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    status, output = _output_of(command, environment, time_limit)
+    found = _verdict(tool, status, output)
+    if not found.passed and found.status is not Status.UNAVAILABLE:
+        again = shlex.join(["PYTORCH_NO_CUDA_MEMORY_CACHING=1", *command])
+        found = Agreement(found.status, f"{found.message}\nAgain: {again}")
+    record = record_of(step, found)
+    return replace(record, case=f"{tool}: {record.case}", purpose=tool)
+
+
+def _verdict(tool: Tool, status: int, output: str) -> Agreement:
+    report = [line.removeprefix("=========").strip() for line in output.splitlines() if line.startswith("=========")]
+    # racecheck also counts hazards that are only warnings.
+    pattern = r"^=+ ERROR SUMMARY: (\d+)" if tool == "memcheck" else r"^=+ RACECHECK SUMMARY: .*\((\d+) error"
+    summary = re.search(pattern, output, re.MULTILINE)
+    if summary and int(summary[1]):
+        kind = Status.OUT_OF_BOUNDS if any(line.startswith("Invalid __") for line in report) else Status.ERROR
+        return Agreement(kind, "\n".join(line for line in report[:SHOWN] if line))
+    lines = output.strip().splitlines()
+    if status == UNSUPPORTED:
+        return Agreement(Status.UNAVAILABLE, lines[-1] if lines else "")
+    if LAUNCHED in lines and summary and status == 0:
+        return Agreement(Status.PASSED)
+    tail = "\n".join(lines[-SHOWN:])
+    if "Traceback (most recent call last):" in lines:
+        return Agreement(Status.ERROR, f"the launch under {tool} raised\n{tail}")
+    raise SanitizerFailed(f"compute-sanitizer --tool {tool} ended with status {status} and no result: {tail}")
+
+
+def _output_of(command: list[str], environment: dict[str, str], time_limit: float) -> tuple[int, str]:
+    """Status and output of a command. It and its children are killed at the time limit, or if anything is raised."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=time_limit)
+    except subprocess.TimeoutExpired:
+        raise TooSlow(f"took longer than {time_limit:g} s") from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return process.returncode, output
+
+
+def main(operation: str, implementation: str, label: str, device_name: str) -> int:
+    """Launch the kernel once on the case of this label."""
+    device = torch.device(device_name)
+    prepare_process_for(device)
+    registry = load_registry()
+    chosen = registry.operations[operation]
+    kernel = next(each for each in registry.implementations_of(operation) if each.name == implementation)
+    case: Case = next(each for each in chosen.cases if each.label == label)
+    inputs = chosen.make_inputs(case, device)
+    outputs = chosen.make_outputs(inputs)
+    for name in outputs.keys() & inputs.keys():
+        outputs[name].copy_(inputs[name])
+    try:
+        launch = kernel.prepare(inputs, outputs)
+    except Unsupported as refusal:
+        print(" ".join(str(refusal).split()))
+        return UNSUPPORTED
+    launch()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    print(LAUNCHED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
