@@ -43,14 +43,25 @@ def require_no_derivative_of_out(**tensors: Tensor) -> None:
         raise ValueError("out must be None in forward mode and under the transforms of torch.func (jvp, grad, vmap)")
 
 
+def is_gradient_differentiated(grad: Tensor) -> bool:
+    """Whether a backward function with the incoming gradient ``grad`` must return a differentiable gradient."""
+    return torch.is_grad_enabled() or needs_formula(grad)
+
+
 def gradient_by_formula(
     formula: Callable[..., Tensor], grad: Tensor, inputs: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """The gradient of ``formula(*inputs)`` with respect to each input that requires one, itself differentiable."""
-    # One input may be computed from another. Views keep that path out of the gradient, where autograd adds it again.
-    views = [None if value is None else value.view_as(value) for value in inputs]
-    wanted = [view for view in views if view is not None and view.requires_grad]
-    found = iter(torch.autograd.grad(formula(*views), wanted, grad, create_graph=True))
+    """The gradient of ``formula(*inputs)`` with respect to each input that requires one, itself differentiable.
+
+    Without ``create_graph`` autograd is off in a backward function; then only forward mode and ``torch.func``
+    differentiate the gradient.
+    """
+    is_recorded = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # One input may be computed from another. Views keep that path out of the gradient: autograd adds it again.
+        views = [None if value is None else value.view_as(value) for value in inputs]
+        wanted = [view for view in views if view is not None and view.requires_grad]
+        found = iter(torch.autograd.grad(formula(*views), wanted, grad, create_graph=is_recorded))
     return [next(found) if view is not None and view.requires_grad else None for view in views]
 
 

@@ -10,7 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..common.derivatives import gradient_by_formula, needs_formula, not_differentiable, values_of
+from ..common.derivatives import (
+    gradient_by_formula,
+    is_gradient_differentiated,
+    needs_formula,
+    not_differentiable,
+    values_of,
+)
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -301,7 +307,7 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 
 def _backward(ctx, grad, *_grads):  # type: ignore[no-untyped-def]  # torch's own context object
-    if torch.is_grad_enabled():  # the gradient is to be differentiated
+    if is_gradient_differentiated(grad):
         logits, labels = ctx.saved_tensors[:2]
         dim, q = min(1, logits.dim() - 1), _usable(ctx.q)
         slopes = gradient_by_formula(

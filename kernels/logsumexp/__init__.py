@@ -6,7 +6,13 @@
 import torch
 from torch import Tensor
 
-from ..common.derivatives import gradient_by_formula, needs_formula, not_differentiable, require_no_derivative_of_out
+from ..common.derivatives import (
+    gradient_by_formula,
+    is_gradient_differentiated,
+    needs_formula,
+    not_differentiable,
+    require_no_derivative_of_out,
+)
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -195,7 +201,7 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 
 def _backward(ctx, grad, *_grads):  # type: ignore[no-untyped-def]  # torch's own context object
-    if torch.is_grad_enabled():  # the gradient is to be differentiated
+    if is_gradient_differentiated(grad):
         inputs = ctx.saved_tensors[:1]
         return *gradient_by_formula(lambda x: formulas.logsumexp(x, ctx.dim, ctx.beta), grad, inputs), None, None, None
     return _backward_op(grad, *ctx.saved_tensors, ctx.dim, ctx.beta, ctx.backend), None, None, None

@@ -6,7 +6,12 @@
 import torch
 from torch import Tensor
 
-from ..common.derivatives import gradient_by_formula, needs_formula, require_no_derivative_of_out
+from ..common.derivatives import (
+    gradient_by_formula,
+    is_gradient_differentiated,
+    needs_formula,
+    require_no_derivative_of_out,
+)
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -151,7 +156,7 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]  # torch's own context object
     visible, *inputs = ctx.saved_tensors
-    if torch.is_grad_enabled():  # the gradient is to be differentiated
+    if is_gradient_differentiated(grad):
 
         def formula(weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, betas: Tensor | None) -> Tensor:
             return reference.wide_free_energy(

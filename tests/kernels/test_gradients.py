@@ -205,6 +205,20 @@ def dual(function, inputs):
         return primal.clone(), None if tangent is None else tangent.clone()
 
 
+def of_the_incoming_gradient(function, inputs):
+    """The change of the gradient along a change of the incoming gradient alone: forward mode, then a batch."""
+    taken = leaves(inputs)
+    value = function(*taken)
+    weights = torch.linspace(0.5, 1.5, value.numel(), device=DEVICE).view(value.shape).to(value.dtype)
+    with forward_ad.dual_level():
+        slopes = torch.autograd.grad(value, taken, forward_ad.make_dual(value.detach(), weights), retain_graph=True)
+        primals, tangents = zip(*map(forward_ad.unpack_dual, slopes), strict=True)
+        found = [None if part is None else part.clone() for part in (*primals, *tangents)]
+    assert not any(part.requires_grad for part in found if part is not None)
+    batch = torch.stack((weights, value.detach()))
+    return *found, *torch.autograd.grad(value, taken, batch, is_grads_batched=True)
+
+
 def transformed(transform, function, inputs):
     return transform(scalar(function), tuple(range(len(inputs))))(*inputs)
 
@@ -229,6 +243,7 @@ MODES = {
     "three times": three_times,
     "jvp": jvp,
     "forward_ad": dual,
+    "incoming gradient": of_the_incoming_gradient,
     "jacfwd": partial(transformed, torch.func.jacfwd),
     "jacrev": partial(transformed, torch.func.jacrev),
     "grad": partial(transformed, torch.func.grad),
