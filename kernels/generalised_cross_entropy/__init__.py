@@ -93,7 +93,8 @@ def generalised_cross_entropy(
     | ``torch.compile`` | yes; not twice, which torch refuses |
 
     A class with logit -inf has probability 0. If it is the label, or if all logits are -inf, the loss is ``1 / q`` (inf
-    at q = 0). NaN gives NaN. A logit of +inf gives all other classes probability 0, and its own class NaN.
+    at q = 0). NaN gives NaN. A logit of +inf gives all other classes probability 0, and its own class NaN. The gradient
+    follows with these probabilities: where all logits are -inf, it is 0, or at q = 0 -1 for the label.
 
     Source: Z. Zhang, M. Sabuncu, "Generalized cross entropy loss for training deep neural networks with noisy labels",
     NeurIPS 2018.

@@ -27,6 +27,7 @@ from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_gibbs import gaussian_gibbs, gibbs
 from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
 from boltzbench.kernels.rbm_training import Machine, exact_gradient, model_statistics
+from boltzbench.kernels.rows import formulas
 from boltzbench.kernels.thermodynamics import thermodynamics
 from boltzbench.plugins.exact.states import all_units
 from torch import Tensor
@@ -400,6 +401,46 @@ def test_ignored_rows_have_no_derivative_even_if_not_finite(q, backend):
     for found in (torch.func.grad(loss)(z), torch.func.hessian(loss)(z)[0], torch.func.jacfwd(loss)(z)):
         assert found[0].abs().sum() == 0
         assert found.isfinite().all()
+
+
+INF = torch.inf
+ODD_ROWS = {
+    "no weight": [-INF, -INF, -INF],
+    "label without weight": [-INF, 0.0, 1.0],
+    "another of weight infinity": [0.0, INF, 1.0],
+    "two others": [0.0, INF, INF],
+    "label of weight infinity": [INF, 0.0, 1.0],
+    "both infinities": [-INF, INF, 0.0],
+    "NaN": [0.0, torch.nan, 1.0],
+    "high level": [1e8, 1e8 + 8, 1e8 - 8],
+}
+
+
+@pytest.mark.parametrize("row", ODD_ROWS)
+def test_the_formula_of_the_loss_agrees_with_the_kernels_on_odd_rows(row, backend):
+    """Otherwise ``create_graph`` or ``vmap`` would change a loss or a gradient."""
+    z = torch.tensor([ODD_ROWS[row]], dtype=torch.float32, device=DEVICE, requires_grad=True)
+    for q in (0.0, 0.7, 1.0):
+        loss = partial(
+            generalised_cross_entropy, labels=torch.tensor([0], device=DEVICE), q=q, reduction="none", backend=backend
+        )
+        value = loss(z)
+        same = partial(torch.testing.assert_close, equal_nan=True)
+        same(torch.func.vmap(loss, in_dims=1, out_dims=1)(z.detach()[:, None])[:, 0], value.detach())
+        (slope,) = torch.autograd.grad(value.sum(), z)
+        if row == "no weight":
+            assert slope.tolist() == [[0.0 if q else -1.0, 0.0, 0.0]]
+        same(torch.autograd.grad(loss(z).sum(), z, create_graph=True)[0].detach(), slope)
+        same(torch.func.grad(lambda z, loss=loss: loss(z).sum())(z.detach()), slope)
+
+
+@pytest.mark.parametrize("q", [0.0, 0.7])
+def test_a_label_out_of_range_makes_the_formula_of_the_loss_nan(q):
+    """A label on a GPU is not checked."""
+    z, labels = numbers(2, 3).requires_grad_(), torch.tensor([3, -1], device=DEVICE)
+    loss = formulas.generalised_cross_entropy(z, labels, 1, q, -100)
+    assert loss.isnan().all()
+    assert torch.autograd.grad(loss.sum(), z)[0].isnan().all()
 
 
 def test_values_are_checked_under_transforms(backend):
