@@ -122,6 +122,7 @@ def _forward_op(
     backend: str,
 ) -> Tensor:  # fmt: skip
     out = visible.new_empty(len(visible), dtype=torch.float32)
+    require_beta(beta, visible)  # torch.compile has left it to the operator
     _forward(visible, weights, visible_bias, hidden_bias, beta if betas is None else betas, backend, out)
     return out
 

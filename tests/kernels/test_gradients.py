@@ -459,10 +459,13 @@ def test_values_are_checked_under_transforms(backend):
         torch.func.vmap(partial(log_partition, backend=backend), in_dims=(2, 0))(bonds.movedim(0, 2), numbers(2, 4))
     with pytest.raises(ValueError, match=r"^labels must lie in"):
         torch.func.vmap(partial(generalised_cross_entropy, backend=backend))(numbers(2, 3, 4), torch.full((2, 3), 4))
+    small = machine(3, 2)
     with pytest.raises(ValueError, match=r"^beta must be finite and not negative"):
-        rbm_log_partition(*machine(3, 2), torch.tensor(-1.0, device=DEVICE), backend=backend)
+        rbm_log_partition(*small, torch.tensor(-1.0, device=DEVICE), backend=backend)
+    with pytest.raises(ValueError, match=r"^beta must be finite and not negative, got -2.0$"):
+        torch.func.vmap(partial(rbm_log_partition, *small, backend=backend))(BETAS.new_tensor([1, -2]))
     with pytest.raises(ValueError, match=r"^beta must be a number or a tensor of no dimensions"):
-        rbm_log_partition(*machine(3, 2), torch.ones(2, device=DEVICE), backend=backend)
+        rbm_log_partition(*small, torch.ones(2, device=DEVICE), backend=backend)
 
 
 def test_out_refuses_derivatives(backend):
@@ -488,7 +491,7 @@ def test_the_operators_obey_torchs_rules(betas, dtype, backend):
     torch.library.opcheck(free_energies, (VISIBLE, *parameters, betas, 1.0, backend), test_utils=RULES)
     w, b, c = leaves(machine(5, 3))
     for taken in ((w, b, c), (w[:3], b[:3], None)):
-        torch.library.opcheck(torch.ops.boltzbench.enumeration.default, (*taken, backend), test_utils=RULES)
+        torch.library.opcheck(torch.ops.boltzbench.enumeration.default, (*taken, 1.0, backend), test_utils=RULES)
 
 
 RULES = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
