@@ -42,9 +42,10 @@ def real(
 ) -> float:
     """``value`` as a float in [``least``, ``most``], not NaN, and finite unless ``infinite``.
 
-    Accepts int, float, NumPy's numbers, and real tensors of no dimensions on the CPU. There is no gradient with respect
-    to such a number, so a tensor that requires one is refused. Under ``torch.compile`` only the type is checked: an
-    operator checks the value again when it runs.
+    Accepts int, float, NumPy's numbers, and real tensors of no dimensions on the CPU. A tensor becomes a float, which has
+    no gradient: one that requires a gradient or has a tangent is refused. Where a function has a derivative with
+    respect to a number, it takes a tensor without this check. Under ``torch.compile`` only the type is checked: an
+    operator checks the value again when it runs. A compiled transform of ``torch.func`` has none, and no such check.
     """
     if isinstance(value, bool) or not isinstance(value, float | int):
         value = _as_float(name, value)

@@ -136,7 +136,7 @@ class GeneralisedCrossEntropy(torch.nn.Module):
         return f"q={self.q}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
 
 
-@not_differentiable
+@not_differentiable("q")
 def generalised_cross_entropy_forward(
     logits: Tensor,
     labels: Tensor,
@@ -177,7 +177,7 @@ def generalised_cross_entropy_forward(
     return out
 
 
-@not_differentiable
+@not_differentiable("q")
 def generalised_cross_entropy_backward(
     grad: Tensor,
     logits: Tensor,

@@ -91,7 +91,7 @@ def logsumexp(
     return out
 
 
-@not_differentiable
+@not_differentiable("beta")
 def logsumexp_backward(
     grad: Tensor,
     x: Tensor,

@@ -49,7 +49,8 @@ def free_energy(
         visible: uint8 states 0 or 1, shape (chains, visible units), any strides; copied if not contiguous.
         weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
-        beta: the inverse temperature, finite and positive: a number, or a float32 or float64 tensor (chains,).
+        beta: the inverse temperature, finite and positive: a number, or a float32 or float64 tensor (chains,), with
+            respect to which there is a gradient.
         out: contiguous float32 tensor (chains,) for the result, without autograd; it must not share memory with the
             arguments.
         check_values: check that states are 0 or 1 and parameters are finite. On a GPU this waits for the device.
@@ -64,7 +65,7 @@ def free_energy(
 
     With the logistic function ``s`` and ``z_j = beta (c_j + sum_i v_i W_ij)``, the gradients of ``F`` are
     ``dF/dW_ij = -v_i s(z_j)``, ``dF/db_i = -v_i`` and ``dF/dc_j = -s(z_j)``. Derivatives with respect to ``weights``,
-    the biases and a tensor ``beta`` are the same on every backend:
+    the biases and a ``beta`` of shape (chains,) are the same on every backend:
 
     | | |
     |---|---|

@@ -23,10 +23,19 @@ from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_forward,
 )
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
+from boltzbench.kernels.parallel_tempering import RbmReplicas, parallel_tempering
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_gibbs import gaussian_gibbs, gibbs
 from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
-from boltzbench.kernels.rbm_training import Machine, exact_gradient, model_statistics
+from boltzbench.kernels.rbm_training import (
+    Machine,
+    TrainingState,
+    contrastive_divergence,
+    exact_gradient,
+    maximum_likelihood,
+    model_statistics,
+    persistent_contrastive_divergence,
+)
 from boltzbench.kernels.rows import formulas
 from boltzbench.kernels.thermodynamics import thermodynamics
 from boltzbench.plugins.exact.states import all_units
@@ -503,6 +512,18 @@ WEIGHTS, VISIBLE_BIAS, HIDDEN_BIAS = machine(5, 3, torch.float32)
 LOGITS = numbers(4, 5, dtype=torch.float32)
 ROW = numbers(4, dtype=torch.float32)
 TEMPERATURES = torch.full((3,), 0.5, dtype=torch.float64)
+RATES = {"rate": 0.1, "seed": 0}
+
+
+def trained(weights):
+    return TrainingState(Machine(weights, VISIBLE_BIAS, HIDDEN_BIAS), VISIBLE)
+
+
+def tempered(weights, **options):
+    replicas = RbmReplicas(weights, VISIBLE_BIAS, HIDDEN_BIAS, 4, seed=0, **options)
+    return parallel_tempering(replicas, [0.0, 1.0], 2, burn_in=0, seed=0, **options)
+
+
 CONSTANTS = {
     "annealed_langevin": lambda w, **options: (
         annealed_langevin(w[:, 0].contiguous(), TEMPERATURES, 0.01, seed=0, **options).x
@@ -523,6 +544,14 @@ CONSTANTS = {
     ),
     "model_statistics": lambda w, backend: model_statistics(Machine(w, VISIBLE_BIAS, HIDDEN_BIAS)).weights,
     "exact_gradient": lambda w, backend: exact_gradient(Machine(w, VISIBLE_BIAS, HIDDEN_BIAS), VISIBLE).weights,
+    "contrastive_divergence": lambda w, **options: (
+        contrastive_divergence(trained(w), VISIBLE, **RATES, **options).machine.weights
+    ),
+    "persistent_contrastive_divergence": lambda w, **options: (
+        persistent_contrastive_divergence(trained(w), VISIBLE, **RATES, **options).machine.weights
+    ),
+    "maximum_likelihood": lambda w, backend: maximum_likelihood(trained(w), VISIBLE, rate=0.1).machine.weights,
+    "advance": lambda w, **options: tempered(w, **options).mean_energy,
     "logsumexp_backward": lambda w, **options: logsumexp_backward(w[:, 0], w, w[:, 1], **options),
     "generalised_cross_entropy_forward": lambda w, **options: generalised_cross_entropy_forward(
         w, torch.zeros(5, dtype=torch.int64, device=DEVICE), **options
@@ -549,6 +578,26 @@ def test_a_result_without_derivative_is_detached_on_every_backend(name, backend)
     ):
         with pytest.raises(NotImplementedError, match=f"^{name} has no derivative and does not support the transforms"):
             transform()
+
+
+def test_sequences_of_numbers_that_require_a_gradient_are_refused():
+    """They are arguments without a derivative; weights are accepted, since those of a model in training require one."""
+    with pytest.raises(ValueError, match=r"^beta must not require a gradient"):
+        gibbs(VISIBLE, WEIGHTS, VISIBLE_BIAS, HIDDEN_BIAS, 2, BETAS.clone().requires_grad_(), seed=0)
+    with pytest.raises(ValueError, match=r"^temperatures must not require a gradient"):
+        annealed_langevin(ROW, TEMPERATURES.clone().requires_grad_(), 0.01, seed=0)
+
+
+def test_replicas_may_use_autograd():
+    class Tilted(RbmReplicas):
+        def advance(self, betas, round_number):
+            energies = super().advance(betas, round_number)
+            slope = energies.clone().requires_grad_()
+            slope.square().sum().backward()
+            return energies * slope.requires_grad_()
+
+    replicas = Tilted(WEIGHTS, VISIBLE_BIAS, HIDDEN_BIAS, 4, seed=0)
+    assert not parallel_tempering(replicas, [0.0, 1.0], 2, burn_in=0, seed=0).mean_energy.requires_grad
 
 
 def test_thermodynamics_refuses_derivatives(backend):

@@ -13,6 +13,7 @@ from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.numbers import integer, real, reals
 from support import number_calls
 from support.number_calls import NumberCall
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten
 
 CALLS = number_calls.calls()
@@ -73,6 +74,12 @@ def refused(call: NumberCall, backend: str | None, argument: str, value: object,
         pytest.fail(f"{argument}={value!r} is accepted")
     assert isinstance(raised, error), f"{value!r}: {raised!r}"
     assert re.match(rf"{argument}\b", str(raised)), f"{value!r}: {raised}"
+
+
+def refused_with_derivatives(call: NumberCall, backend: str | None, argument: str, value: torch.Tensor) -> None:
+    refused(call, backend, argument, value.clone().requires_grad_(), ValueError)
+    with forward_ad.dual_level():
+        refused(call, backend, argument, forward_ad.make_dual(value, torch.ones_like(value)), ValueError)
 
 
 def optional(call: NumberCall, argument: str) -> bool:
@@ -145,8 +152,8 @@ def test_refused_reals(call, argument, backend):
     if argument not in call.infinite:
         for number in (math.inf, -math.inf, 10**400, float32(math.inf)):
             refused(call, backend, argument, number, ValueError)
-    if not call.is_detached and argument not in call.differentiable:
-        refused(call, backend, argument, torch.tensor(value, requires_grad=True), ValueError)
+    if argument not in call.differentiable:
+        refused_with_derivatives(call, backend, argument, torch.tensor(value))
 
 
 @pytest.mark.parametrize(("call", "argument", "backend"), walk("integers", "reals"))
@@ -160,8 +167,9 @@ def test_refused_sequences(call, argument, backend):
     if not whole:
         dtype = torch.float64
         refused(call, backend, argument, [*value[:-1], math.nan], ValueError)
-        if not call.is_detached:
-            refused(call, backend, argument, torch.tensor(value, dtype=dtype, requires_grad=True), ValueError)
+        refused_with_derivatives(call, backend, argument, torch.tensor(value, dtype=dtype))
+        listed = [*value[:-1], torch.tensor(float(value[-1]), requires_grad=True)]
+        refused(call, backend, argument, listed, ValueError)
     for wrong in ("12", 1):
         refused(call, backend, argument, wrong, TypeError)
 
