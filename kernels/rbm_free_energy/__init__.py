@@ -138,9 +138,7 @@ def _backward_op(
     grad: Tensor, visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, betas: Tensor | None,
     beta: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    of_parameters = reference.gradient(
-        grad, visible, weights, visible_bias, hidden_bias, beta if betas is None else betas
-    )
+    of_parameters = reference.gradient(grad, visible, weights, hidden_bias, beta if betas is None else betas)
     weights_grad, visible_grad, hidden_grad = (part.to(weights.dtype) for part in of_parameters[:3])
     return weights_grad, visible_grad, hidden_grad, of_parameters[3].to(torch.float64)
 

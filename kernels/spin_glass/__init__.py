@@ -117,10 +117,8 @@ def anneal_spins(
     require_schedule("temperatures", temperatures)
     first_walker = integer("first_walker", first_walker)
     seed, first_sweep, _ = check_counter(seed, first_sweep, steps=len(temperatures), step_name="first_sweep")
-    if first_walker < 0 or first_walker % WORD or (first_walker // WORD + groups) * sites * PARTS >= 1 << 63:
-        raise ValueError(
-            f"first_walker must be a multiple of {WORD} and at least 0, and end below group 2**63; got {first_walker}"
-        )
+    if first_walker % WORD or (first_walker // WORD + groups) * sites * PARTS >= 1 << 63:
+        raise ValueError(f"first_walker must be a multiple of {WORD} and end below group 2**63; got {first_walker}")
     chosen = choose_backend(backend, spins.device)
     kernels = backend_module(chosen, __name__)
     result = torch.empty_like(spins, memory_format=torch.contiguous_format) if out is None else out

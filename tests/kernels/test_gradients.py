@@ -602,12 +602,22 @@ def test_replicas_may_use_autograd():
 
 def test_thermodynamics_refuses_derivatives(backend):
     function = partial(thermodynamics, backend=backend)
+    out = tuple(torch.empty(4, device=DEVICE) for _ in "123")
     with pytest.raises(ValueError, match=r"^x must not require a gradient or have a tangent"):
         function(LOGITS.clone().requires_grad_())
-    with pytest.raises(ValueError, match=r"^x must not require a gradient or have a tangent"):
-        torch.func.jvp(lambda x: function(x).log_z, (LOGITS,), (LOGITS,))
-    with forward_ad.dual_level(), pytest.raises(ValueError, match=r"^x must not require a gradient or have a tangent"):
-        function(forward_ad.make_dual(LOGITS, LOGITS))
+    with pytest.raises(ValueError, match=r"^out energy must not require a gradient or have a tangent"):
+        function(LOGITS, out=(out[0], out[1].clone().requires_grad_(), out[2]))
+    with forward_ad.dual_level():
+        with pytest.raises(ValueError, match=r"^x must not require a gradient or have a tangent"):
+            function(forward_ad.make_dual(LOGITS, LOGITS))
+        with pytest.raises(ValueError, match=r"^out variance must not require a gradient or have a tangent"):
+            function(LOGITS, out=(*out[:2], forward_ad.make_dual(out[2], ROW)))
+    for transform in (
+        lambda log_z: torch.func.jvp(log_z, (LOGITS,), (LOGITS,)),
+        lambda log_z: torch.func.vmap(log_z)(LOGITS),
+    ):
+        with pytest.raises(NotImplementedError, match=r"^thermodynamics .* does not support the transforms"):
+            transform(lambda x: function(x).log_z)
 
 
 def test_every_function_with_a_table_of_derivatives_is_tested():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.numbers import integer, real, reals
+from boltzbench.kernels.rows.checks import normal_dim
 from support import number_calls
 from support.number_calls import NumberCall
 from torch.autograd import forward_ad
@@ -226,6 +227,9 @@ def test_no_derivative_is_dropped(derivative):
         (lambda: integer("n", torch.tensor([1])), "got a int64 tensor of shape (1,) on cpu"),
         (lambda: integer("n", 0, 1), "n must be at least 1, got 0"),
         (lambda: integer("n", 1 << 64, 0, (1 << 64) - 1), "n must lie in [0, 2**64 - 1], got 18446744073709551616"),
+        (lambda: integer("n", 1 << 64), "n must be at most 2**63 - 1, got 18446744073709551616"),
+        (lambda: normal_dim(0, 0), "dim must be a dimension of x, but x is a single number without dimensions; got 0"),
+        (lambda: normal_dim(3, 2), "dim must lie in [-2, 1] for a tensor of 2 dimensions, got 3"),
         (lambda: integer("n", 3, 1, 2, " for a pair"), "n must lie in [1, 2] for a pair, got 3"),
         (lambda: real("x", "1"), "x must be a number, or a CPU tensor with one and no dimensions; got '1' of type str"),
         (lambda: real("x", math.inf), "x must be finite, got inf"),
@@ -240,5 +244,5 @@ def test_no_derivative_is_dropped(derivative):
     ],
 )
 def test_messages(check, message):
-    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+    with pytest.raises((TypeError, ValueError, IndexError), match=re.escape(message)):
         check()
