@@ -81,9 +81,10 @@ def anneal_spins(
         ValueError: shapes do not match, couplings are not symmetric integers or too strong, the schedule is empty,
             a number is out of range, or ``rule`` or ``backend`` is unknown or cannot run here.
 
-    At a constant temperature both rules leave the Boltzmann distribution invariant. By the heat bath, every state leads
-    to every other in one sweep, so that walkers converge to it on every graph. Metropolis flips for certain where
-    ``dE = 0``, and in a fixed order it does not converge
+    At a constant temperature both rules leave the Boltzmann distribution invariant, up to the rounding below. By the
+    heat bath, every state leads to every other in one sweep, so that walkers converge to it on every graph, if
+    ``|dE| / T < 33 log 2 = 22.87`` for every flip. A probability below ``2**-33`` rounds to 0, and such a flip never
+    happens. Metropolis flips for certain where ``dE = 0``, and in a fixed order it does not converge
 
     - on a ring with its spins in order, at any temperature: a sweep moves domain walls around the ring and seldom lets
       them meet. 256 spins at T = 1 stay near energy -2; the mean is -195;
