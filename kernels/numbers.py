@@ -26,7 +26,9 @@ def integer(name: str, value: object, least: int = 0, most: int = INT64_MAX, why
     if not isinstance(value, int) or isinstance(value, bool):
         value = _as_int(name, value)
     if not least <= value <= most:
-        bound = f"be at least {least}" if most == INT64_MAX else f"lie in [{_text(least)}, {_text(most)}]"
+        bound = f"lie in [{_text(least)}, {_text(most)}]"
+        if most == INT64_MAX:
+            bound = f"be at least {least}" if value < least else f"be at most {_text(most)}"
         raise ValueError(f"{name} must {bound}{why}, got {value}")
     return value
 
@@ -42,9 +44,10 @@ def real(
 ) -> float:
     """``value`` as a float in [``least``, ``most``], not NaN, and finite unless ``infinite``.
 
-    Accepts int, float, NumPy's numbers, and real tensors of no dimensions on the CPU. There is no gradient with respect
-    to such a number, so a tensor that requires one is refused. Under ``torch.compile`` only the type is checked: an
-    operator checks the value again when it runs.
+    Accepts int, float, NumPy's numbers, and real tensors of no dimensions on the CPU. The result has no derivative: a
+    tensor that requires a gradient or has a tangent is refused. A function with a derivative with respect to a number
+    takes the tensor without this check. Under ``torch.compile`` only the type is checked: an operator checks the value
+    again when it runs. A compiled transform of ``torch.func`` runs no operator, and accepts any value.
     """
     if isinstance(value, bool) or not isinstance(value, float | int):
         value = _as_float(name, value)

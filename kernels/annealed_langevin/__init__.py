@@ -30,7 +30,7 @@ class AnnealedWalkers(NamedTuple):
     passages: Tensor | None
 
 
-@not_differentiable
+@not_differentiable("temperatures", "step_size", "threshold")
 def annealed_langevin(
     x: Tensor,
     temperatures: Tensor,

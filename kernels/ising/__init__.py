@@ -80,9 +80,11 @@ def ising_sweeps(
         ValueError: shapes do not match, a side is odd, a number is out of range, ``rule``, ``plan`` or ``backend`` is
             unknown or cannot run here.
 
-    Both rules leave the Boltzmann distribution invariant. By the heat bath, every state leads to every other in one
-    sweep at a finite beta, so that lattices of every size converge to it from every start. Metropolis flips for certain
-    where ``dE = 0``, and without a field it does not converge
+    Both rules leave the Boltzmann distribution invariant, up to the rounding of ``P`` below. By the heat bath, every
+    state leads to every other in one sweep, so that lattices of every size converge to it from every start, if
+    ``beta |dE| < 33 log 2 = 22.87`` for every flip. A probability below ``2**-33`` rounds to 0, and such a flip never
+    happens: at ``beta J = 3`` and without a field, lattices of equal spins stay as they are. Metropolis flips for
+    certain where ``dE = 0``, and without a field it does not converge
 
     - at beta 0: a sweep flips every spin, so that two sweeps change nothing;
     - at any beta, from diagonal stripes of two sites (sides that 4 divides) or from rows or columns of alternating

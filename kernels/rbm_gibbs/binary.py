@@ -25,7 +25,7 @@ from .states import aligned_rows, has_aligned_rows, in_own_rows, padding_is_zero
 PLANS = ("auto", "resident", "cluster", "half_sweeps")
 
 
-@not_differentiable
+@not_differentiable("beta")
 def gibbs(
     visible: Tensor,
     weights: Tensor | PreparedWeights,

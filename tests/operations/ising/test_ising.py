@@ -110,6 +110,15 @@ def test_thresholds_are_the_probabilities_of_a_flip():
     assert (field[:, :5] + field[:, 5:] == CERTAIN).all()  # of a flip and its reverse
 
 
+def test_a_flip_of_probability_below_2_to_the_minus_33_never_happens():
+    """The limit up to which the heat bath connects all states."""
+    least = 33 * math.log(2) + torch.tensor([-0.01, 0.01], dtype=torch.float64)
+    assert thresholds(least / 8, 1.0, 0.0, "heat_bath")[:, 2].tolist() == [1, 0]  # dE = 8: all neighbours are equal
+    up = pack_spins(torch.ones(2, 4, 4))
+    assert torch.equal(ising_sweeps(up, 4, 20, 3.0, seed=1), up)
+    assert not torch.equal(ising_sweeps(up, 4, 20, 0.2, seed=1), up)
+
+
 @pytest.mark.parametrize("beta", [0.05, 0.2, CRITICAL_BETA, 0.6, 1.5])
 def test_kaufman_agrees_with_enumeration(beta):
     states = all_states(4, 4)

@@ -17,6 +17,7 @@ from boltzbench.kernels.spin_glass import (
     random_walkers,
     unpack_walkers,
 )
+from boltzbench.kernels.spin_glass.bonds import thresholds
 from boltzbench.plugins.exact import glass as exact
 from boltzbench.plugins.operations.spins import spin_glass as plugin
 
@@ -67,6 +68,16 @@ def test_cold_sweeps_never_raise_the_energy_and_metropolis_always_flips_free_spi
         spins, torch.zeros(6, 6), schedules.constant(1, 1.0), rule="metropolis", seed=1, backend=backend
     )
     assert torch.equal(unpack_walkers(free.spins), -unpack_walkers(spins))
+
+
+def test_a_flip_of_probability_below_2_to_the_minus_33_never_happens():
+    """The limit up to which the heat bath connects all states."""
+    least = 33 * math.log(2) + torch.tensor([-0.01, 0.01], dtype=torch.float64)
+    assert thresholds(8 / least, 0, "heat_bath")[:, 0, 2].tolist() == [1, 0]  # dE = 8
+    couplings, up = lattice_glass(3, 4, generator()).abs(), pack_walkers(torch.ones(64, 12))
+    for temperature, stays in ((8 / 23, True), (2.0, False)):
+        found = anneal_spins(up, couplings, schedules.constant(20, temperature), seed=1)
+        assert torch.equal(found.spins, up) == stays
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
