@@ -11,7 +11,7 @@ from ..api.operations import Cost, Status
 from ..api.records import Measurement, Record, Run
 from ..discovery.registry import Registry, load_registry
 from ..execution.plan import Mode, Purpose, Step, plan
-from ..execution.process import prepare_process_for
+from ..execution.process import prepare_to_load_plugins
 from ..report import tables
 from .options import INTERRUPTED
 from .progress import Display
@@ -30,7 +30,7 @@ def plan_steps(
     seed: int | None,
 ) -> tuple[Registry, list[Step]]:
     """Load the plugins and plan the steps of the selected operations and implementations."""
-    prepare_process_for(device)
+    prepare_to_load_plugins(device)
     registry = load_registry()
     selection = registry.select(operations or (), implementations or ())
     return registry, plan(selection, purposes, preset, seed)

@@ -17,19 +17,20 @@ from typing import Any, cast
 
 import torch
 
+from ..agreement.device_memory import free_caches
 from ..api.experiments import Experiment
 from ..api.messages import describe_error
 from ..api.operations import Agreement, Case, Law, Status
 from ..api.records import Measurement, Outcome, Record, Standing
 from ..api.samplers import Sampler, Target
 from ..discovery.registry import PLUGINS_VARIABLE, load_registry
-from ..results.environment import describe
+from ..results.environment import describe, is_exclusive
 from ..timing.clocks import clock_for
 from ..timing.roofline import ceilings_of
 from ..validation.progress import CurrentClaim
 from ..validation.standing import standings
 from .plan import Mode, Step
-from .process import prepare_process_for
+from .process import prepare_to_run_kernels
 from .trial import Announce, Block, Trial, TrialFailed, record_of
 
 STARTING_SECONDS = 120.0
@@ -103,9 +104,10 @@ class Workers:
             self._announce("harness")
 
     def distrust_after(self, record: Record) -> None:
-        """End the worker after an error on a GPU, since its process may be unable to use the GPU again."""
+        """End the worker after an error on a GPU, since its process may be unable to use the GPU again, or may keep
+        memory."""
         worker = self._workers.get((record.operation, record.implementation))
-        if worker and record.status is Status.ERROR and self._device.type == "cuda":
+        if worker and record.status in (Status.ERROR, Status.OUT_OF_MEMORY) and self._device.type == "cuda":
             del self._workers[record.operation, record.implementation]
             worker.end()
 
@@ -132,6 +134,8 @@ class Workers:
         """The answer of this worker, which starts first if it does not exist. If it dies, it is removed."""
         try:
             if names not in self._workers:
+                if is_exclusive(self._device):  # the others would lock it out
+                    self.close()
                 self._workers[names] = self._new()
             return self._workers[names].ask(question, *arguments)
         except WorkerDied:
@@ -140,6 +144,7 @@ class Workers:
             raise
 
     def close(self) -> None:
+        """End all workers. The next question starts a new one."""
         for worker in self._workers.values():
             worker.end()
         self._workers.clear()
@@ -155,18 +160,24 @@ class RemoteTrial:
         self.step = step
         self._workers = workers
 
-    def judge(self, draws: int) -> Record:
+    @property
+    def _key(self) -> Key:
         step = self.step
-        key: Key = step.operation.name, step.implementation.name, step.label, isinstance(step.subject, Law), step.seed
+        return step.operation.name, step.implementation.name, step.label, isinstance(step.subject, Law), step.seed
+
+    def be_alone(self) -> None:
+        self._workers.close()
+
+    def judge(self, draws: int) -> Record:
         try:
-            record: Record = self._workers.ask(step, "judge", key, draws)
+            record: Record = self._workers.ask(self.step, "judge", self._key, draws)
         except TrialFailed as failed:
             return failed.record
         self._workers.distrust_after(record)
         return record
 
     def start(self, mode: Mode) -> None:
-        self._workers.ask(self.step, "start", mode)
+        self._workers.ask(self.step, "start", self._key, mode)
 
     def take_block(self) -> Block:
         return cast(Block, self._workers.ask(self.step, "take_block"))
@@ -267,7 +278,7 @@ def _serve(connection: Connection, device: torch.device, environment: Mapping[st
 
 
 def _answer_all(connection: Connection, device: torch.device) -> None:
-    prepare_process_for(device)
+    prepare_to_run_kernels(device)
     registry = load_registry()
 
     def announce(phase: str | CurrentClaim) -> None:
@@ -297,6 +308,10 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
                 key, draws = arguments
                 trial = Trial(find(key), device, announce)
                 answer = trial.judge(draws)
+            elif question == "start":  # of a trial that another process may have judged
+                key, mode = arguments
+                trial = Trial(find(key), device, announce)
+                answer = trial.start(mode)
             elif question == "standings":
                 sampler, target, seed = arguments
                 answer = standings(registry.samplers[sampler], registry.targets[target], device, seed, announce)
@@ -315,5 +330,5 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
         except TrialFailed as failed:
             reply = "failed", failed.record
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # other processes need the memory
+            free_caches()  # other processes need the memory
         connection.send(reply)
