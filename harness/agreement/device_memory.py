@@ -21,7 +21,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def free_caches() -> None:
     """Return to the device the memory that torch and CuPy keep in this process for later allocations."""
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return
     torch.cuda.empty_cache()
     if cupy := sys.modules.get("cupy"):

@@ -58,21 +58,30 @@ class Workers:
     """A worker for each implementation of the present operation. Calls ``announce`` with their phases.
 
     ``time_limit`` is the limit in seconds for one answer: a verdict, a warm-up, a block of samples. The workers load
-    only ``plugins``, by name, because a plugin that failed to load here may hang there.
+    only ``plugins``, by name, because a plugin that failed to load here may hang there. If ``shared``, one worker
+    answers for all implementations in turn: that saves starting many, but keeps no trial while another is judged.
     """
 
-    def __init__(self, device: torch.device, announce: Announce, time_limit: float, plugins: Iterable[str]) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        announce: Announce,
+        time_limit: float,
+        plugins: Iterable[str],
+        *,
+        shared: bool = False,
+    ) -> None:
         _processes.set_forkserver_preload([__name__])
         with _without_ctrl_c():  # otherwise the server would print its own traceback
             forkserver.ensure_running()
-        self._device, self._announce, self._time_limit = device, announce, time_limit
+        self._device, self._announce, self._time_limit, self._shared = device, announce, time_limit, shared
         self._environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
         self._workers: dict[tuple[str, str], _Worker] = {}
 
     def trial(self, step: Step) -> "RemoteTrial":
         """The trial of ``step``. Ends the workers of other operations."""
         for operation, implementation in list(self._workers):
-            if operation != step.operation.name:
+            if operation != step.operation.name and not self._shared:
                 self._workers.pop((operation, implementation)).end()
         return RemoteTrial(step, self)
 
@@ -94,7 +103,8 @@ class Workers:
     def ask(self, step: Step, question: str, *arguments: Any) -> Any:
         """The answer of the step's worker. If it dies: `TrialFailed`, and the next step gets a new worker."""
         try:
-            return self._ask((step.operation.name, step.implementation.name), question, *arguments)
+            names = ("all", "") if self._shared else (step.operation.name, step.implementation.name)
+            return self._ask(names, question, *arguments)
         except WorkerDied as death:
             raise TrialFailed(record_of(step, Agreement(death.status, str(death)))) from death
         except TrialFailed as failed:
@@ -311,7 +321,8 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
             elif question == "start":  # of a trial that another process may have judged
                 key, mode = arguments
                 trial = Trial(find(key), device, announce)
-                answer = trial.start(mode)
+                trial.start(mode)
+                answer = None
             elif question == "standings":
                 sampler, target, seed = arguments
                 answer = standings(registry.samplers[sampler], registry.targets[target], device, seed, announce)

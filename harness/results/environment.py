@@ -160,7 +160,8 @@ def is_exclusive(device: torch.device) -> bool:
     """Whether only one process at a time can use the device: its compute mode is Exclusive_Process."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return False
-    return _driver_says(card_names(torch.cuda.get_device_properties(device)))["compute_mode"] == "Exclusive_Process"
+    says = _driver_says(card_names(torch.cuda.get_device_properties(device)))
+    return bool(says["compute_mode"] == "Exclusive_Process")
 
 
 def _gpu_names() -> list[str]:

@@ -47,6 +47,17 @@ INTERRUPTING = """
         register(fakes.interrupting())
     """
 
+HANGING = """
+    import ctypes
+
+    def prepare(inputs, outputs):
+        return lambda: ctypes.CDLL(None).sleep(1000)
+
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("hanging", prepare=prepare))
+    """
+
 NOISY = """
     import os, sys, ctypes
     print("imported")
@@ -77,6 +88,7 @@ def folder(tmp_path, monkeypatch):
             "wrong": WRONG,
             "interrupting": INTERRUPTING,
             "broken": "import no_such_module",
+            "hanging": HANGING,
             "noisy": NOISY,
         },
     )
@@ -111,7 +123,7 @@ class Stopwatch:
 class Here:
     """Replaces the workers: trials in this process, on a device with fixed limits."""
 
-    def __init__(self, device, announce, time_limit, plugins):
+    def __init__(self, device, announce, time_limit, plugins, shared=False):
         self.device, self.announce = device, announce
 
     def limits(self):
@@ -253,6 +265,15 @@ def test_standard_output_contains_only_the_json(folder):
     assert len(json.loads(done.stdout)["records"]) == 4
     for words in ("imported", "python", "descriptor", "child", "C library", "All agree"):
         assert words in done.stderr
+
+
+def test_check_stops_machine_code_that_hangs_on_a_cpu(folder):
+    chosen = ("-o", "double", "-i", "hanging", "-i", "torch", "--device", "cpu", "--time-limit", "1")
+    done = in_a_process(folder, "check", *chosen, BOLTZBENCH_PLUGINS="sound,hanging")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("timeout: double hanging") == 4
+    assert "no answer within 1 s: stopped" in done.stdout
+    assert "4 of 8 checks failed" in done.stdout
 
 
 def test_a_broken_plugin_is_named_and_everything_else_runs(run, monkeypatch):
@@ -574,8 +595,9 @@ def test_a_command_leaves_the_gpu_to_its_workers(run, monkeypatch, command):
         raise AssertionError("the command holds the GPU")
 
     class OnCpu(Here):
-        def __init__(self, device, announce, time_limit, plugins):
+        def __init__(self, device, announce, time_limit, plugins, shared):
             assert device == torch.device("cuda", 0)
+            assert not shared
             super().__init__(torch.device("cpu"), announce, time_limit, plugins)
 
     for name in ("set_device", "init", "synchronize", "current_stream", "Event", "mem_get_info", "current_device"):

@@ -261,3 +261,17 @@ def test_no_worker_outlives_a_killed_parent(folder):
     os.kill(child, signal.SIGKILL)
     assert not alive(worker)
     assert not alive(hanging)
+
+
+def test_a_shared_worker_judges_all_and_is_replaced_when_it_dies():
+    workers = Workers(CPU, lambda phase: None, time_limit=20, plugins=["misbehaving"], shared=True)
+    try:
+        assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
+        (first,) = workers._workers.values()
+        assert workers.trial(step("sound", of="other")).judge(draws=1).status is Status.PASSED
+        assert list(workers._workers.values()) == [first]
+        assert workers.trial(step("crash")).judge(draws=1).status is Status.ERROR
+        assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
+        assert len(workers._workers) == 1
+    finally:
+        workers.close()
