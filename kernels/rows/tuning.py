@@ -111,9 +111,10 @@ def _known(operation: str, device: torch.device) -> dict[str, int]:
         return {}
     if not isinstance(content, dict) or content.get("measured_on") != _conditions(device):
         return {}
-    plans = content.get("plans")
-    sound = isinstance(plans, dict) and all(type(place) is int and place >= 0 for place in plans.values())
-    return plans if sound else {}
+    plans: Any = content.get("plans")
+    if not isinstance(plans, dict) or not all(type(place) is int and place >= 0 for place in plans.values()):
+        return {}
+    return plans
 
 
 def _path(operation: str, device: torch.device) -> Path:

@@ -29,10 +29,9 @@ from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
 from boltzbench.kernels.rbm_training import Machine, exact_gradient, model_statistics
 from boltzbench.kernels.thermodynamics import thermodynamics
 from boltzbench.plugins.exact.states import all_units
+from support.devices import DEVICE
 from torch import Tensor
 from torch.autograd import forward_ad
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture(params=dispatch.BACKENDS)

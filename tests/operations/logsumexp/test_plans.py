@@ -9,9 +9,9 @@ from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.rows import cuda_rows, shapes, triton_rows, tuning
 from boltzbench.kernels.rows.layout import as_rows, is_wide
 from boltzbench.kernels.rows.shapes import BLOCKS_WANTED, PART_BYTES, THREADS, choose, plans, split_rows
+from support.devices import DEVICE
 
 CPU = torch.device("cpu")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def view_of(rows, columns, dtype=torch.float32):
