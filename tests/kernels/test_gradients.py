@@ -39,10 +39,9 @@ from boltzbench.kernels.rbm_training import (
 from boltzbench.kernels.rows import formulas
 from boltzbench.kernels.thermodynamics import thermodynamics
 from boltzbench.plugins.exact.states import all_units
+from support.devices import DEVICE
 from torch import Tensor
 from torch.autograd import forward_ad
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture(params=dispatch.BACKENDS)

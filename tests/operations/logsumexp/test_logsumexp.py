@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from boltzbench.kernels.logsumexp import _backward_op, _forward_op, logsumexp, logsumexp_backward
+from support.devices import DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 UNIT = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 INF, NAN = math.inf, math.nan
