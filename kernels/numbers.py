@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 INT64_MAX = (1 << 63) - 1
+CHECKED_ON = ("cpu",)
+"""Types of devices whose tensors may be read to check them. Reading from a GPU would wait for it."""
 
 
 def integer(name: str, value: object, least: int = 0, most: int = INT64_MAX, why: str = "") -> int:
@@ -74,6 +76,11 @@ def reals(name: str, values: Iterable[object], *, least: float = -math.inf) -> l
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a sequence of numbers, got {_described(values)}")
     return [real(f"{name}[{index}]", value, least=least) for index, value in enumerate(values)]
+
+
+def can_check(x: Tensor) -> bool:
+    """Whether a function may read the values of ``x`` to check them, and there are any."""
+    return x.device.type in CHECKED_ON and x.numel() > 0
 
 
 def require_no_gradient(name: str, value: Tensor) -> None:

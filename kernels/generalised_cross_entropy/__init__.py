@@ -27,7 +27,7 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
-from ..numbers import INT64_MAX, integer, real
+from ..numbers import INT64_MAX, can_check, integer, real
 from ..rows import formulas
 from ..rows.checks import DTYPES, accumulation_dtype, reduced_shape
 from . import reference, targets
@@ -344,7 +344,7 @@ def _require_for_formula(
 
 
 def _require_labels_in_range(logits: Tensor, labels: Tensor, dim: int, ignore_index: int) -> None:
-    if labels.device.type != "cpu" or not labels.numel():
+    if not can_check(labels):
         return
     classes = logits.shape[dim]
     wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)

@@ -9,7 +9,7 @@ from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.api.operations import Implementation
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.cuda_module import CudaModule
-from boltzbench.kernels.sgld import SGLD, psgld_update, sghmc_update, sgld_update
+from boltzbench.kernels.sgld import SGLD, psgld_update, request, sghmc_update, sgld_update
 from boltzbench.kernels.sgld.optimizer import STATES
 from boltzbench.kernels.sgld.reference import computing_dtype, noise, rounded_stochastically, rounding_bits
 from boltzbench.plugins.operations.langevin import psgld, sghmc
@@ -782,3 +782,19 @@ def test_a_group_without_parameters(method, capturable):
     assert [int(group["step"]) for group in again.param_groups] == [2, 1]
     with pytest.raises(ValueError, match="empty parameter list"):
         SGLD([], 0.1)
+
+
+def test_a_capture_on_another_stream_takes_the_tables_of_an_earlier_update(monkeypatch):
+    state = {"capturing": False, "stream": 7}
+    device = torch.device("cuda", 0)
+    read: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state["capturing"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("S", (), {"cuda_stream": state["stream"]}))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *target, **options: tensor)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: read.append(stream))
+    monkeypatch.setattr(request, "_kept", {})
+    first = request._blocks((5, 3), 4, device)
+    state.update(capturing=True, stream=8)
+    assert request._blocks((5, 3), 4, device) is first
+    assert [stream.cuda_stream for stream in read] == [8]  # the allocator knows that this stream reads it
