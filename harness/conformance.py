@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from .api.messages import unknown_beside
 from .api.operations import Status
 from .discovery.registry import load_registry
-from .execution.process import prepare_process_for
+from .execution.process import prepare_to_run_kernels
 from .results.environment import resolve_device
 from .validation.failures import failures_in_words
 
@@ -25,7 +25,7 @@ def require_sound(
     if targets is not None and not targets:
         raise ValueError("targets must name at least one target, got none")
     place = resolve_device(device)
-    prepare_process_for(place)
+    prepare_to_run_kernels(place)
     from .validation.judge import validate  # imported late: scipy is slow to load
 
     registry = load_registry()

@@ -101,11 +101,11 @@ def _loaded(config: pytest.Config) -> tuple[Any, Any]:
     """The device and the registry, loaded once for all tests."""
     if _KEY not in config.stash:
         from .discovery.registry import load_registry
-        from .execution.process import prepare_process_for
+        from .execution.process import prepare_to_run_kernels
         from .results.environment import resolve_device
 
         device = resolve_device(config.getoption("--boltzbench-device"))
-        prepare_process_for(device)
+        prepare_to_run_kernels(device)
         config.stash[_KEY] = device, load_registry()
     return config.stash[_KEY]
 

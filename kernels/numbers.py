@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 INT64_MAX = (1 << 63) - 1
+CHECKED_ON = ("cpu",)
+"""Types of devices whose tensors may be read to check them. Reading from a GPU would wait for it."""
 
 
 def integer(name: str, value: object, least: int = 0, most: int = INT64_MAX, why: str = "") -> int:
@@ -26,7 +28,9 @@ def integer(name: str, value: object, least: int = 0, most: int = INT64_MAX, why
     if not isinstance(value, int) or isinstance(value, bool):
         value = _as_int(name, value)
     if not least <= value <= most:
-        bound = f"be at least {least}" if most == INT64_MAX else f"lie in [{_text(least)}, {_text(most)}]"
+        bound = f"lie in [{_text(least)}, {_text(most)}]"
+        if most == INT64_MAX:
+            bound = f"be at least {least}" if value < least else f"be at most {_text(most)}"
         raise ValueError(f"{name} must {bound}{why}, got {value}")
     return value
 
@@ -42,9 +46,10 @@ def real(
 ) -> float:
     """``value`` as a float in [``least``, ``most``], not NaN, and finite unless ``infinite``.
 
-    Accepts int, float, NumPy's numbers, and real tensors of no dimensions on the CPU. There is no gradient with respect
-    to such a number, so a tensor that requires one is refused. Under ``torch.compile`` only the type is checked: an
-    operator checks the value again when it runs.
+    Accepts int, float, NumPy's numbers, and real tensors of no dimensions on the CPU. The result has no derivative: a
+    tensor that requires a gradient or has a tangent is refused. A function with a derivative with respect to a number
+    takes the tensor without this check. Under ``torch.compile`` only the type is checked: an operator checks the value
+    again when it runs. A compiled transform of ``torch.func`` runs no operator, and accepts any value.
     """
     if isinstance(value, bool) or not isinstance(value, float | int):
         value = _as_float(name, value)
@@ -71,6 +76,11 @@ def reals(name: str, values: Iterable[object], *, least: float = -math.inf) -> l
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a sequence of numbers, got {_described(values)}")
     return [real(f"{name}[{index}]", value, least=least) for index, value in enumerate(values)]
+
+
+def can_check(x: Tensor) -> bool:
+    """Whether a function may read the values of ``x`` to check them, and there are any."""
+    return x.device.type in CHECKED_ON and x.numel() > 0
 
 
 def require_no_gradient(name: str, value: Tensor) -> None:

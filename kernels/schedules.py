@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .numbers import integer, real, reals
+from .numbers import can_check, integer, real, reals
 
 
 def constant(steps: int, temperature: float) -> Tensor:
@@ -77,7 +77,7 @@ def require_schedule(name: str, temperatures: Tensor) -> None:
         raise ValueError(
             f"{name} must have one temperature for each step, at least one; got {tuple(temperatures.shape)}"
         )
-    if temperatures.device.type == "cpu":
+    if can_check(temperatures):
         wrong = (~((temperatures > 0) & temperatures.isfinite())).nonzero()
         if len(wrong):
             step = int(wrong[0])

@@ -238,6 +238,23 @@ def test_a_circle_is_seen():
     assert not circle({"a": {"b", "c"}, "b": {"c"}})
 
 
+def own_devices(folder: Path) -> list[str]:
+    """A sentence for each file of tests that chooses its device itself, or asks what runs on a CPU."""
+    words = 'torch.device("cuda" if', "for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU)"
+    return [
+        f"{path.relative_to(folder)} takes no device from support/devices.py: its tests stay on the CPU, or may"
+        for path in sorted(folder.rglob("*.py"))
+        if path.parts[-2:] not in (("support", "devices.py"), ("tests", "test_architecture.py"))
+        if any(each in path.read_text() for each in words)
+    ]
+
+
+def test_tests_of_kernels_run_where_the_gpu_is(tmp_path):
+    assert own_devices(ROOT / "tests") == []
+    (tmp_path / "test_mine.py").write_text('DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")')
+    assert len(own_devices(tmp_path)) == 1
+
+
 SOURCES = (".py", ".cu", ".cuh", ".hpp", ".cpp")
 
 

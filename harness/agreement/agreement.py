@@ -27,6 +27,7 @@ from ..api.operations import (
     Unsupported,
 )
 from ..api.statistics import all_of
+from .device_memory import is_out_of_memory
 from .guarded_memory import HUGE_POISON, NAN_POISON, Guarded, Poison, element_at, fingerprint, first_true, overwrite
 
 
@@ -51,7 +52,8 @@ def reject_on_error(*, may_refuse: bool = False) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if may_refuse and isinstance(error, Unsupported):
             raise Rejected(Status.UNAVAILABLE, str(error)) from error
-        raise Rejected(Status.ERROR, describe_error(error)) from error
+        status = Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.ERROR
+        raise Rejected(status, describe_error(error)) from error
 
 
 @contextmanager

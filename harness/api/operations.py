@@ -119,6 +119,7 @@ class Status(StrEnum):
     WRONG_LAW = "wrong_law"
     MODIFIED_INPUT = "modified_input"
     OUT_OF_BOUNDS = "out_of_bounds"
+    OUT_OF_MEMORY = "out_of_memory"
     ERROR = "error"
     TIMEOUT = "timeout"
     UNAVAILABLE = "unavailable"

@@ -12,7 +12,8 @@ from .operations import Status
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What the device reported right after a block of samples; ``first_sample`` is the index of the block's first.
+    """What the device reported at the end of a block of samples, before the last of them was done. ``first_sample`` is
+    the index of the block's first.
 
     ``throttled`` holds the driver's reasons for a clock below the requested one, in words.
     """

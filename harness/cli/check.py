@@ -14,7 +14,7 @@ from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
 from .progress import Display
-from .run_trials import DRAWS, carry_out, conclude, plan_steps, trials_of_check
+from .run_trials import DRAWS, carry_out, conclude, plan_steps, workers_for
 
 CHECKED: tuple[Purpose, ...] = ("check", "real", "law")
 
@@ -36,10 +36,10 @@ def check(
         complete = False
         with (
             Display(console, steps) as display,
-            trials_of_check(place, display, time_limit, registry) as trial_of,
+            workers_for(place, display, time_limit, registry, shared=place.type == "cpu") as workers,
             suppress(KeyboardInterrupt),
         ):
-            carry_out(steps, place, trial_of, display, draws=DRAWS, keep=records.append)
+            carry_out(steps, place, workers.trial, display, draws=DRAWS, keep=records.append)
             complete = True
         run = replace(run, status="complete" if complete else "incomplete", records=tuple(records))
         console.print(check_summary(records))

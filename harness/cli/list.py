@@ -12,7 +12,7 @@ from ..api.operations import Implementation
 from ..api.samplers import Sampler
 from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
-from ..execution.process import prepare_process_for
+from ..execution.process import prepare_to_load_plugins
 from ..report.tables import problem_lines
 from ..report.terminal import outputs
 from ..results.environment import cuda_unusable, describe, resolve_device
@@ -24,7 +24,7 @@ from .options import Json
 def list_(json_file: Json = None) -> None:
     """List operations, implementations, targets, samplers and experiments, with their plugins and devices."""
     with outputs(json_file) as (console, write_json):
-        prepare_process_for(resolve_device("auto"))
+        prepare_to_load_plugins(resolve_device("auto"))
         registry = load_registry()
         reasons = _reasons_by_device(registry)
         console.print(list_tables(registry, reasons))
@@ -39,7 +39,7 @@ def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, st
     reasons: dict[tuple[str, str], dict[str, str | None]] = {}
     for device in (torch.device("cpu"), torch.device("cuda", 0)):
         if device.type == "cpu" or no_cuda is None:
-            prepare_process_for(device)
+            prepare_to_load_plugins(device)
         things: list[tuple[tuple[str, str], Implementation | Sampler]] = [
             *[((each.operation, each.name), each) for each in registry.implementations],
             *[((SAMPLER, name), each) for name, each in registry.samplers.items()],

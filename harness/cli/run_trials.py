@@ -12,7 +12,7 @@ from ..api.operations import Cost, Status
 from ..api.records import Measurement, Record, Run
 from ..discovery.registry import Registry, load_registry
 from ..execution.plan import Mode, Purpose, Step, plan
-from ..execution.process import prepare_process_for
+from ..execution.process import prepare_to_load_plugins
 from ..report import tables
 from .options import INTERRUPTED
 from .progress import Display
@@ -49,36 +49,24 @@ def plan_steps(
     seed: int | None,
 ) -> tuple[Registry, list[Step]]:
     """Load the plugins and plan the steps of the selected operations and implementations."""
-    prepare_process_for(device)
+    prepare_to_load_plugins(device)
     registry = load_registry()
     selection = registry.select(operations or (), implementations or ())
     return registry, plan(selection, purposes, preset, seed)
 
 
 @contextmanager
-def workers_for(device: torch.device, display: Display, time_limit: float, registry: Registry) -> "Iterator[Workers]":
-    """Worker processes that end with the context."""
+def workers_for(
+    device: torch.device, display: Display, time_limit: float, registry: Registry, *, shared: bool = False
+) -> "Iterator[Workers]":
+    """Worker processes that end with the context; if ``shared``, one at a time for all implementations."""
     from ..execution.worker import Workers
 
-    workers = Workers(device, display.phase, time_limit, registry.loaded)
+    workers = Workers(device, display.phase, time_limit, registry.loaded, shared=shared)
     try:
         yield workers
     finally:
         workers.close()
-
-
-@contextmanager
-def trials_of_check(
-    device: torch.device, display: Display, time_limit: float, registry: Registry
-) -> "Iterator[Callable[[Step], TrialProtocol]]":
-    """The trials of `check`: in this process on a CPU; in a worker on a GPU, which a crash can make unusable."""
-    from ..execution.trial import Trial
-
-    if device.type == "cpu":
-        yield lambda step: Trial(step, device, display.phase)
-    else:
-        with workers_for(device, display, time_limit, registry) as workers:
-            yield workers.trial
 
 
 def carry_out(

@@ -18,7 +18,7 @@ from ..api.records import Claim, Outcome, Run, Standing
 from ..api.samplers import Sampler, Target, reason_against
 from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
-from ..execution.process import prepare_process_for
+from ..execution.process import prepare_to_load_plugins
 from ..report.standing_tables import experiments_summary, standings_summary
 from ..report.tables import counted, grouped, problem_lines
 from ..report.terminal import outputs
@@ -67,7 +67,7 @@ def validate(
     """
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
-        prepare_process_for(place)
+        prepare_to_load_plugins(place)
         registry = load_registry()
         named = bool(samplers or targets)
         pairs, refused = (

@@ -9,10 +9,11 @@ import torch
 from ..results.environment import cuda_unusable
 
 
-def prepare_process_for(device: torch.device) -> None:
+def prepare_to_load_plugins(device: torch.device) -> None:
     """Choose whether Triton interprets (CPU) or compiles (GPU) its kernels. Triton reads the choice on import.
 
-    Raises RuntimeError if the GPU cannot be used.
+    The device stays free: in compute mode Exclusive_Process a command that held it would lock out its workers. Raises
+    RuntimeError if the GPU cannot be used.
     """
     if device.type == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"
@@ -21,7 +22,22 @@ def prepare_process_for(device: torch.device) -> None:
     os.environ.pop("TRITON_INTERPRET", None)
     if reason := cuda_unusable():
         raise RuntimeError(f"{device} cannot be used: {reason}")
-    torch.cuda.set_device(device)
+
+
+def prepare_to_run_kernels(device: torch.device) -> None:
+    """The same, and make the GPU current, which reserves part of its memory for this process.
+
+    Raises RuntimeError also if the GPU admits no more processes.
+    """
+    prepare_to_load_plugins(device)
+    if device.type == "cpu":
+        return
+    try:
+        torch.cuda.set_device(device)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        hint = "see the compute mode and the processes that nvidia-smi shows"
+        raise RuntimeError(f"{device} cannot be used: {reason}: {hint}") from error
 
 
 def seconds_since_start() -> float:

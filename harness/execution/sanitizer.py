@@ -23,7 +23,7 @@ from ..api.operations import Agreement, Case, Status, Unsupported
 from ..api.records import Record
 from ..discovery.registry import load_registry
 from .plan import Step
-from .process import prepare_process_for
+from .process import prepare_to_run_kernels
 from .trial import record_of
 
 Tool = Literal["memcheck", "racecheck"]
@@ -115,7 +115,7 @@ def _output_of(command: list[str], environment: dict[str, str], time_limit: floa
 def main(operation: str, implementation: str, label: str, device_name: str) -> int:
     """Launch the kernel once on the case of this label."""
     device = torch.device(device_name)
-    prepare_process_for(device)
+    prepare_to_run_kernels(device)
     registry = load_registry()
     chosen = registry.operations[operation]
     kernel = next(each for each in registry.implementations_of(operation) if each.name == implementation)

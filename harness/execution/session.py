@@ -10,6 +10,7 @@ import torch
 
 from ..api.operations import Case, Cost, Status
 from ..api.records import Measurement, Record
+from ..results.environment import is_exclusive
 from .plan import Mode, Step
 from .trial import Block, TrialFailed, TrialProtocol
 
@@ -48,7 +49,9 @@ def carry_out(
     """Check each step, then time in these ``modes`` those that agree in a bench or real case.
 
     Calls ``keep`` with each finished record. ``share`` adds the roofline share to a measurement. The implementations of
-    a case are sampled in turn, block by block, so that drift of clocks and temperature affects all alike.
+    a case are sampled in turn, block by block, so that drift of clocks and temperature affects all alike. Only on a
+    device in compute mode Exclusive_Process, which admits one process at a time, are they timed one after another. A
+    trial that runs out of device memory is repeated once, with no other trial on the device.
     """
     for _, group in groupby(steps, key=lambda step: (step.operation.name, step.purpose, step.label)):
         timed: dict[TrialProtocol, Record] = {}
@@ -56,6 +59,9 @@ def carry_out(
             display.step(step)
             trial = trial_of(step)
             record = trial.judge(draws)
+            if record.status is Status.OUT_OF_MEMORY:
+                trial.be_alone()
+                record = _tried_alone(trial.judge(draws))
             if not (modes and record.status is Status.PASSED and step.purpose in ("bench", "real")):
                 keep(record)
                 display.done()
@@ -65,29 +71,74 @@ def carry_out(
             else:
                 timed[trial] = record
         for mode in modes:
-            timed = _time_in_turns(timed, mode, share, display)
+            timed = _time(timed, mode, not is_exclusive(device), share, display)
         for record in timed.values():
             keep(record)
             display.done()
 
 
-def _time_in_turns(
+def _tried_alone(record: Record) -> Record:
+    if record.status is not Status.OUT_OF_MEMORY:
+        return record
+    return replace(record, message=f"the device has too little memory even for this trial alone: {record.message}")
+
+
+def _time(
     trials: Mapping[TrialProtocol, Record],
     mode: Mode,
+    in_turns: bool,
     share: Callable[[Measurement, Cost], Measurement],
     display: Display,
 ) -> dict[TrialProtocol, Record]:
-    """The records with a measurement in this mode added, or the records of failures."""
+    """The records with a measurement in this mode added, or the records of failures.
+
+    Trials that run out of memory beside others are repeated one by one. If not ``in_turns``, all run one by one.
+    """
     records = dict(trials)
     running = [trial for trial, record in records.items() if record.status is Status.PASSED]
+    measured: dict[TrialProtocol, Measurement] = {}
+
+    def time_together(some: Collection[TrialProtocol]) -> list[TrialProtocol]:
+        """Time these trials in turns. Returns those that ran out of memory."""
+        found = _time_in_turns(some, mode, display)
+        for trial, result in found.items():
+            if isinstance(result, Measurement):
+                assert isinstance(trial.step.subject, Case)
+                measured[trial] = share(result, trial.step.operation.cost(trial.step.subject))
+            else:
+                records[trial] = result
+        return [trial for trial in found if trial not in measured and records[trial].status is Status.OUT_OF_MEMORY]
+
+    together = [running] if in_turns else [[trial] for trial in running]
+    for trial in [each for batch in together for each in time_together(batch)]:
+        trial.be_alone()
+        if time_together([trial]):
+            records[trial] = _tried_alone(records[trial])
+
+    names = {trial: trial.step.implementation.name for trial in measured}
+    best = min((measured[trial].median for trial, name in names.items() if name in BASELINES), default=0.0)
+    for trial, measurement in measured.items():
+        within_limit = measurement.roofline_share is not None and measurement.roofline_share <= 1
+        if names[trial] not in BASELINES and measurement.median * INCREDIBLE < best and not within_limit:
+            words = f"{best / measurement.median:.0f} times as fast as the best of {' and '.join(BASELINES)}"
+            measurement = replace(measurement, suspicions=(*measurement.suspicions, words))
+        records[trial] = replace(trials[trial], measurements=(*trials[trial].measurements, measurement))
+    return records
+
+
+def _time_in_turns(
+    trials: Collection[TrialProtocol], mode: Mode, display: Display
+) -> dict[TrialProtocol, Record | Measurement]:
+    """The measurement of each trial, or the record of its failure. The trials take blocks in turn."""
+    results: dict[TrialProtocol, Record | Measurement] = {}
 
     def attempt(trial: TrialProtocol, act: Callable[[TrialProtocol], None]) -> bool:
-        """Whether ``act`` succeeded. Otherwise the trial's record becomes that of the failure."""
+        """Whether ``act`` succeeded. Otherwise the trial's result is the record of the failure."""
         display.step(trial.step)
         try:
             act(trial)
         except TrialFailed as failed:
-            records[trial] = failed.record
+            results[trial] = failed.record
             return False
         return True
 
@@ -99,14 +150,10 @@ def _time_in_turns(
         if block.more:
             unfinished.append(trial)
 
-    measured: dict[TrialProtocol, Measurement] = {}
-
     def finish(trial: TrialProtocol) -> None:
-        measurement = trial.finish()
-        assert isinstance(trial.step.subject, Case)
-        measured[trial] = share(measurement, trial.step.operation.cost(trial.step.subject))
+        results[trial] = trial.finish()
 
-    running = [trial for trial in running if attempt(trial, lambda trial: trial.start(mode))]
+    running = [trial for trial in trials if attempt(trial, lambda trial: trial.start(mode))]
     turn = running
     while turn:
         unfinished = []
@@ -114,13 +161,4 @@ def _time_in_turns(
         turn = unfinished
     for trial in running:
         attempt(trial, finish)
-
-    names = {trial: trial.step.implementation.name for trial in measured}
-    best = min((measured[trial].median for trial, name in names.items() if name in BASELINES), default=0.0)
-    for trial, measurement in measured.items():
-        within_limit = measurement.roofline_share is not None and measurement.roofline_share <= 1
-        if names[trial] not in BASELINES and measurement.median * INCREDIBLE < best and not within_limit:
-            words = f"{best / measurement.median:.0f} times as fast as the best of {' and '.join(BASELINES)}"
-            measurement = replace(measurement, suspicions=(*measurement.suspicions, words))
-        records[trial] = replace(records[trial], measurements=(*records[trial].measurements, measurement))
-    return records
+    return results

@@ -4,6 +4,7 @@ A `Trial` runs in this process; a `worker.RemoteTrial` has the same methods and 
 plugin's code raises becomes a record, or a `TrialFailed` with the record.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from ..agreement.agreement import check_case, check_law
+from ..agreement.device_memory import free_caches, is_out_of_memory
 from ..api.messages import describe_error
 from ..api.operations import Agreement, Case, Implementation, Inputs, Launch, Law, Status, Tensors
 from ..api.records import Measurement, Record
@@ -44,10 +46,14 @@ class Block:
 
 class TrialProtocol(Protocol):
     """The methods of a trial. Call ``judge``, then for each mode ``start``, ``take_block`` until the block says that no
-    more are needed, and ``finish``. All but ``judge`` raise `TrialFailed`."""
+    more are needed, and ``finish``. All but ``judge`` and ``be_alone`` raise `TrialFailed`.
+
+    ``be_alone`` frees the device's memory for this trial: it ends all trials that are under way. Then call ``judge`` or
+    ``start``."""
 
     step: Step
 
+    def be_alone(self) -> None: ...
     def judge(self, draws: int) -> Record: ...
     def start(self, mode: Mode) -> None: ...
     def take_block(self) -> Block: ...
@@ -62,6 +68,11 @@ class Trial:
         self._device = device
         self._announce = announce
         self._stopwatch: Stopwatch | None = None
+
+    def be_alone(self) -> None:
+        self._stopwatch = None
+        gc.collect()  # a failed trial's error may hold tensors
+        free_caches()
 
     def judge(self, draws: int) -> Record:
         """The record with the verdict. Draws the data of a case from ``draws`` consecutive seeds; tests a law once.
@@ -86,7 +97,7 @@ class Trial:
                 verdict = check_case(step.operation, implementation, step.subject, self._device, seeds)
         except (Exception, SystemExit) as error:  # the operation's: the check handles the implementation's
             message = f"the check of operation {step.operation.name} itself raised {describe_error(error)}"
-            verdict = Agreement(Status.ERROR, message)
+            verdict = Agreement(_status_of(error), message)
         return record_of(step, verdict)
 
     def start(self, mode: Mode) -> None:
@@ -125,7 +136,11 @@ class Trial:
         except (Exception, SystemExit) as error:
             self._stopwatch = None
             message = f"agrees, but timing it raised {describe_error(error)}"
-            raise TrialFailed(record_of(self.step, Agreement(Status.ERROR, message))) from error
+            raise TrialFailed(record_of(self.step, Agreement(_status_of(error), message))) from error
+
+
+def _status_of(error: BaseException) -> Status:
+    return Status.OUT_OF_MEMORY if is_out_of_memory(error) else Status.ERROR
 
 
 def record_of(step: Step, agreement: Agreement) -> Record:

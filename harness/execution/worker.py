@@ -17,19 +17,20 @@ from typing import Any, cast
 
 import torch
 
+from ..agreement.device_memory import free_caches
 from ..api.experiments import Experiment
 from ..api.messages import describe_error
 from ..api.operations import Agreement, Case, Law, Status
 from ..api.records import Measurement, Outcome, Record, Standing
 from ..api.samplers import Sampler, Target
 from ..discovery.registry import PLUGINS_VARIABLE, load_registry
-from ..results.environment import describe
+from ..results.environment import describe, is_exclusive
 from ..timing.clocks import clock_for
 from ..timing.roofline import ceilings_of
 from ..validation.progress import CurrentClaim
 from ..validation.standing import standings
 from .plan import Mode, Step
-from .process import prepare_process_for
+from .process import prepare_to_run_kernels
 from .trial import AnnouncePhase, Block, Trial, TrialFailed, record_of
 
 STARTING_SECONDS = 120.0
@@ -57,23 +58,30 @@ class Workers:
     """A worker for each implementation of the present operation. Calls ``announce`` with their phases.
 
     ``time_limit`` is the limit in seconds for one answer: a verdict, a warm-up, a block of samples. The workers load
-    only ``plugins``, by name, because a plugin that failed to load here may hang there.
+    only ``plugins``, by name, because a plugin that failed to load here may hang there. If ``shared``, one worker
+    answers for all implementations in turn: that saves starting many, but keeps no trial while another is judged.
     """
 
     def __init__(
-        self, device: torch.device, announce: AnnouncePhase, time_limit: float, plugins: Iterable[str]
+        self,
+        device: torch.device,
+        announce: AnnouncePhase,
+        time_limit: float,
+        plugins: Iterable[str],
+        *,
+        shared: bool = False,
     ) -> None:
         _processes.set_forkserver_preload([__name__])
         with _without_ctrl_c():  # otherwise the server would print its own traceback
             forkserver.ensure_running()
-        self._device, self._announce, self._time_limit = device, announce, time_limit
+        self._device, self._announce, self._time_limit, self._shared = device, announce, time_limit, shared
         self._environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
         self._workers: dict[tuple[str, str], _Worker] = {}
 
     def trial(self, step: Step) -> "RemoteTrial":
         """The trial of ``step``. Ends the workers of other operations."""
         for operation, implementation in list(self._workers):
-            if operation != step.operation.name:
+            if operation != step.operation.name and not self._shared:
                 self._workers.pop((operation, implementation)).end()
         return RemoteTrial(step, self)
 
@@ -95,7 +103,8 @@ class Workers:
     def ask(self, step: Step, question: str, *arguments: Any) -> Any:
         """The answer of the step's worker. If it dies: `TrialFailed`, and the next step gets a new worker."""
         try:
-            return self._ask((step.operation.name, step.implementation.name), question, *arguments)
+            names = ("all", "") if self._shared else (step.operation.name, step.implementation.name)
+            return self._ask(names, question, *arguments)
         except WorkerDied as death:
             raise TrialFailed(record_of(step, Agreement(death.status, str(death)))) from death
         except TrialFailed as failed:
@@ -105,9 +114,10 @@ class Workers:
             self._announce("harness")
 
     def distrust_after(self, record: Record) -> None:
-        """End the worker after an error on a GPU, since its process may be unable to use the GPU again."""
+        """End the worker after an error on a GPU, since its process may be unable to use the GPU again, or may keep
+        memory."""
         worker = self._workers.get((record.operation, record.implementation))
-        if worker and record.status is Status.ERROR and self._device.type == "cuda":
+        if worker and record.status in (Status.ERROR, Status.OUT_OF_MEMORY) and self._device.type == "cuda":
             del self._workers[record.operation, record.implementation]
             worker.end()
 
@@ -134,6 +144,8 @@ class Workers:
         """The answer of this worker, which starts first if it does not exist. If it dies, it is removed."""
         try:
             if names not in self._workers:
+                if is_exclusive(self._device):  # the others would lock it out
+                    self.close()
                 self._workers[names] = self._new()
             return self._workers[names].ask(question, *arguments)
         except WorkerDied:
@@ -142,6 +154,7 @@ class Workers:
             raise
 
     def close(self) -> None:
+        """End all workers. The next question starts a new one."""
         for worker in self._workers.values():
             worker.end()
         self._workers.clear()
@@ -157,18 +170,24 @@ class RemoteTrial:
         self.step = step
         self._workers = workers
 
-    def judge(self, draws: int) -> Record:
+    @property
+    def _key(self) -> Key:
         step = self.step
-        key: Key = step.operation.name, step.implementation.name, step.label, isinstance(step.subject, Law), step.seed
+        return step.operation.name, step.implementation.name, step.label, isinstance(step.subject, Law), step.seed
+
+    def be_alone(self) -> None:
+        self._workers.close()
+
+    def judge(self, draws: int) -> Record:
         try:
-            record: Record = self._workers.ask(step, "judge", key, draws)
+            record: Record = self._workers.ask(self.step, "judge", self._key, draws)
         except TrialFailed as failed:
             return failed.record
         self._workers.distrust_after(record)
         return record
 
     def start(self, mode: Mode) -> None:
-        self._workers.ask(self.step, "start", mode)
+        self._workers.ask(self.step, "start", self._key, mode)
 
     def take_block(self) -> Block:
         return cast(Block, self._workers.ask(self.step, "take_block"))
@@ -269,7 +288,7 @@ def _serve(connection: Connection, device: torch.device, environment: Mapping[st
 
 
 def _answer_all(connection: Connection, device: torch.device) -> None:
-    prepare_process_for(device)
+    prepare_to_run_kernels(device)
     registry = load_registry()
 
     def announce(phase: str | CurrentClaim) -> None:
@@ -299,6 +318,11 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
                 key, draws = arguments
                 trial = Trial(find(key), device, announce)
                 answer = trial.judge(draws)
+            elif question == "start":  # of a trial that another process may have judged
+                key, mode = arguments
+                trial = Trial(find(key), device, announce)
+                trial.start(mode)
+                answer = None
             elif question == "standings":
                 sampler, target, seed = arguments
                 answer = standings(registry.samplers[sampler], registry.targets[target], device, seed, announce)
@@ -317,5 +341,5 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
         except TrialFailed as failed:
             reply = "failed", failed.record
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # other processes need the memory
+            free_caches()  # other processes need the memory
         connection.send(reply)

@@ -51,12 +51,13 @@ def resolve_device(text: str | None) -> torch.device:
     match = re.fullmatch(r"cuda(?::(\d+))?", text or "")
     if match is None:
         raise UnknownDevice(str(unknown("device", text or "", ["auto", "cpu", "cuda", *_gpu_names()])))
-    reason = cuda_unusable()
-    if reason is not None:
-        raise UnknownDevice(f"device {text!r} cannot be used: {reason}")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hint = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+    if not torch.cuda.is_available():
+        raise UnknownDevice(f"device {text!r} cannot be used: {_why_unused() or cuda_unusable()}{hint}")
     index = int(match[1] or 0)
     if index >= torch.cuda.device_count():
-        raise UnknownDevice(f"unknown device {text!r}: this machine has {', '.join(_gpu_names())}")
+        raise UnknownDevice(f"unknown device {text!r}: this machine has {', '.join(_gpu_names())}{hint}")
     return torch.device("cuda", index)
 
 
@@ -78,21 +79,25 @@ def _report_unused_gpu() -> None:
 
 
 def unused_gpu() -> str | None:
-    """Why torch cannot use the GPU of this machine, with the command that helps. None if it can, if the driver finds
-    no GPU, or if CUDA_VISIBLE_DEVICES hides every GPU."""
+    """A sentence: why torch cannot use the GPU of this machine, with the command that helps. None if it can, if the
+    driver finds no GPU, or if CUDA_VISIBLE_DEVICES hides every GPU."""
+    reason = _why_unused()
+    return reason and f"this machine has a GPU, but everything runs on the CPU: {reason}"
+
+
+def _why_unused() -> str | None:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if hidden or torch.cuda.is_available() or "GPU " not in (_output_of("nvidia-smi", "-L") or ""):
         return None
     driver, built = _driver_cuda(), torch.version.cuda
-    sentence = "this machine has a GPU, but everything runs on the CPU:"
     if driver is None or (built is not None and float(driver) >= int(float(built))):
-        return f"{sentence} {cuda_unusable()}"
+        return cuda_unusable()
     needs = "is built without CUDA" if built is None else f"needs CUDA {built}"
     command = "install a newer driver"
     if folder := TORCH_FOR_DRIVER.get(int(float(driver))):
         version, index = torch.__version__.split("+")[0], f"https://download.pytorch.org/whl/{folder}"
         command = f"{sys.executable} -m pip install --force-reinstall torch=={version} --index-url {index}"
-    return f"{sentence} the driver supports CUDA {driver}, but torch {torch.__version__} {needs}. What helps: {command}"
+    return f"the driver supports CUDA {driver}, but torch {torch.__version__} {needs}. What helps: {command}"
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -148,6 +153,26 @@ def device_name(environment: Mapping[str, Any]) -> str:
     return f"the CPU {cpu} (cores: {cores}, threads: {threads})"
 
 
+def card_names(properties: Any) -> tuple[str, ...]:
+    """The names by which NVML and nvidia-smi find the card of a CUDA device with these properties: its UUID, then its
+    PCI address. A slice of a card (MIG) has a UUID of its own, which is not a card's, and the address of its card."""
+    uuid = str(properties.uuid)
+    names = [uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"]
+    if hasattr(properties, "pci_bus_id"):  # absent from older versions of torch
+        where = properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id
+        names.append("{:08X}:{:02X}:{:02X}.0".format(*where))
+    return tuple(names)
+
+
+@functools.cache
+def is_exclusive(device: torch.device) -> bool:
+    """Whether only one process at a time can use the device: its compute mode is Exclusive_Process."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return False
+    says = _driver_says(card_names(torch.cuda.get_device_properties(device)))
+    return bool(says["compute_mode"] == "Exclusive_Process")
+
+
 def _gpu_names() -> list[str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{index}" for index in range(count)]
@@ -155,12 +180,11 @@ def _gpu_names() -> list[str]:
 
 def _gpu(device: torch.device) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(device)
-    uuid = str(properties.uuid)
     return {
         "name": properties.name,
-        "uuid": uuid,
+        "uuid": str(properties.uuid),
         "cuda": torch.version.cuda,
-        **_driver_says(uuid),
+        **_driver_says(card_names(properties)),
         "multiprocessors": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
         "l2_bytes": properties.L2_cache_size,
@@ -168,15 +192,17 @@ def _gpu(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _driver_says(uuid: str) -> dict[str, Any]:
-    """The driver's version, the newest CUDA that it supports, and the card's limits; None for an unknown value."""
-    identifier = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
-    query = "driver_version,clocks.max.sm,clocks.max.memory,power.limit"
-    line = _output_of("nvidia-smi", f"--id={identifier}", f"--query-gpu={query}", "--format=csv,noheader,nounits") or ""
-    driver, sm, memory, power = [part.strip() for part in line.split(",")] if line.count(",") == 3 else [""] * 4
+def _driver_says(names: tuple[str, ...]) -> dict[str, Any]:
+    """The driver's version, the newest CUDA that it supports, the compute mode and the limits of the card with the
+    first of these names that nvidia-smi knows; None for an unknown value."""
+    query = "--query-gpu=driver_version,compute_mode,clocks.max.sm,clocks.max.memory,power.limit"
+    lines = (_output_of("nvidia-smi", f"--id={name}", query, "--format=csv,noheader,nounits") or "" for name in names)
+    known = next((line for line in lines if line.count(",") == 4), ",,,,")
+    driver, mode, sm, memory, power = (part.strip() for part in known.split(","))
     return {
         "driver": driver or None,
         "driver_cuda": _driver_cuda(),
+        "compute_mode": mode or None,
         "max_sm_clock_mhz": _number(sm),
         "max_memory_clock_mhz": _number(memory),
         "power_limit_w": _number(power),

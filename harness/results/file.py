@@ -26,7 +26,7 @@ from .environment import identity
 SCHEMA = 2
 """The version of the results file that this code reads and writes."""
 
-RETRIED = (Status.ERROR, Status.TIMEOUT)
+RETRIED = (Status.ERROR, Status.TIMEOUT, Status.OUT_OF_MEMORY)
 """The statuses that a resumed run tries again, since the machine may have caused them. All others are results."""
 
 _RUN = TypeAdapter(Run)

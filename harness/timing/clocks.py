@@ -38,7 +38,8 @@ class Clock(Protocol):
         """The seconds of each of ``count`` launches. Waits for the device after the last launch."""
 
     def state(self, first_sample: int) -> DeviceState | None:
-        """What the device reports about itself now; None if it reports nothing."""
+        """What the device reports about itself now; None if it reports nothing. Call it while launches are in flight:
+        an idle GPU reports that it is idle, and no throttling."""
 
     def sets(self, seconds: float, nbytes: int, *, cold: bool) -> int:
         """How many launches a sample needs if one takes ``seconds``. Each uses its own memory of ``nbytes``."""

@@ -46,6 +46,7 @@ class CpuClock:
             work.launch()
             seconds.append((self._nanoseconds() - begin) * 1e-9)
             work.after()
+        work.watch()
         compare_clocks(work, begins, read_both(self._nanoseconds, self._second))
         return seconds
 

@@ -105,6 +105,7 @@ class CudaClock:
             work.waits = work.waits or overtaken == MOST_OVERTAKEN
             if not came_first or work.waits:
                 pairs.append((begin, end))
+        work.watch()
         _synchronize(self._device)
         seconds = [begin.elapsed_time(end) * 1e-3 for begin, end in pairs]
         compare_clocks(work, begins, read_both(perf_counter_ns, monotonic_ns), sum(seconds))

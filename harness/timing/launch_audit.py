@@ -64,6 +64,11 @@ class LaunchAudit:
         first = self._calls[0].inputs
         self._calls.append(GuardedCall(self._operation, self._implementation, first, self._device))
 
+    def keep_sets(self, count: int) -> None:
+        """Free all but the first ``count`` sets."""
+        del self._calls[count:], self._results[count:]
+        self.discard()
+
     @property
     def sets(self) -> int:
         return len(self._calls)

@@ -1,9 +1,11 @@
 """The state that a GPU reports through NVML during timing: clocks, temperature, power, and reasons for throttling.
 
-NVML finds the device by its UUID, because its device numbers ignore CUDA_VISIBLE_DEVICES and those of torch do not.
-Readings are None without NVML, or if the device does not provide them.
+NVML finds the device by its UUID or PCI address, because its device numbers ignore CUDA_VISIBLE_DEVICES and those of
+torch do not. A slice of a card (MIG) has the readings of the whole card. Readings are None without NVML, or if the
+device does not provide them.
 """
 
+import contextlib
 import functools
 import importlib
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 
 from ..api.records import DeviceState
+from ..results.environment import card_names
 
 THROTTLING = {
     0x04: "power cap",
@@ -28,8 +31,8 @@ _ON_THE_CHIP = 0  # nvmlTemperatureSensors_t
 
 
 def read_device_state(device: torch.device, first_sample: int) -> DeviceState:
-    """The current state of a CUDA device. Never raises."""
-    nvml, handle = _nvml_handle(str(torch.cuda.get_device_properties(device).uuid))
+    """The current state of a CUDA device. Never raises. An idle device reports no throttling."""
+    nvml, handle = _nvml_handle(card_names(torch.cuda.get_device_properties(device)))
     if nvml is None:
         return DeviceState(first_sample)
 
@@ -39,6 +42,9 @@ def read_device_state(device: torch.device, first_sample: int) -> DeviceState:
         except (nvml.NVMLError, AttributeError):  # some devices and versions lack some readings
             return None
 
+    reasons = reading("nvmlDeviceGetCurrentClocksEventReasons")
+    if reasons is None:  # the name before driver 535
+        reasons = reading("nvmlDeviceGetCurrentClocksThrottleReasons")
     milliwatts = reading("nvmlDeviceGetPowerUsage")
     return DeviceState(
         first_sample,
@@ -46,7 +52,7 @@ def read_device_state(device: torch.device, first_sample: int) -> DeviceState:
         memory_clock_mhz=reading("nvmlDeviceGetClockInfo", _MEMORY),
         temperature_c=reading("nvmlDeviceGetTemperature", _ON_THE_CHIP),
         power_w=None if milliwatts is None else milliwatts / 1000,
-        throttled=throttling(reading("nvmlDeviceGetCurrentClocksThrottleReasons") or 0),
+        throttled=throttling(reasons or 0),
     )
 
 
@@ -56,11 +62,15 @@ def throttling(reasons: int) -> tuple[str, ...]:
 
 
 @functools.cache
-def _nvml_handle(uuid: str) -> tuple[Any, Any]:
-    """The NVML module and its handle of the device; (None, None) without NVML."""
+def _nvml_handle(names: tuple[str, ...]) -> tuple[Any, Any]:
+    """The NVML module and its handle of the card with the first of these names that it knows; (None, None) without."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
-        return nvml, nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
     except Exception:  # no package, no driver, or another version: they share no exception class
         return None, None
+    for name in names:
+        with contextlib.suppress(Exception):
+            by_uuid = name.startswith("GPU-")
+            return nvml, (nvml.nvmlDeviceGetHandleByUUID if by_uuid else nvml.nvmlDeviceGetHandleByPciBusId)(name)
+    return None, None

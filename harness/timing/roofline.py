@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..agreement.device_memory import free_caches
 from ..api.ceilings import RESOURCES, Ceiling
 from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Cost
@@ -77,7 +78,7 @@ def measure_ceilings(
                 rate = _rate(ceiling, device, clock)
                 rates[ceiling.resource] = max(rate, rates.get(ceiling.resource, 0.0))
                 if device.type == "cuda":
-                    torch.cuda.empty_cache()  # the next ceiling or process needs the memory
+                    free_caches()  # the next ceiling or process needs the memory
         except (Exception, SystemExit) as error:
             problems.append(f"ceiling {ceiling.name!r} of {ceiling.resource} by {ceiling.plugin}: {_describe(error)}")
     return {resource: rates[resource] for resource in RESOURCES if resource in rates}, tuple(problems)

@@ -5,6 +5,7 @@ the timed launches.
 """
 
 import contextlib
+import gc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from ..agreement.agreement import Rejected, reject_on_error
+from ..agreement.device_memory import free_caches, is_out_of_memory
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
 from .clocks import Clock, clock_for, replaced_timers
@@ -152,10 +154,10 @@ class Stopwatch:
             if kind and in_graph:
                 self._capture_again(kind)
             ready = clock.now()
+            self._work.watch = self._read_state
             taken = self._sample(self._block_length())
+            self._work.watch = lambda: None
             done = clock.now()
-            if state := clock.state(len(self.samples)):
-                self._states.append(state)
             if kind and not in_graph:
                 self._first_samples[kind].append(taken[0])
             self.samples += taken
@@ -193,6 +195,10 @@ class Stopwatch:
             suspicions=tuple(self._suspicions()),
         )
 
+    def _read_state(self) -> None:
+        if state := self._clock.state(len(self.samples)):
+            self._states.append(state)
+
     def _sample(self, count: int) -> list[float]:
         with reject_on_error():
             return [seconds / self._audit.sets for seconds in self._clock.sample(self._work, count)]
@@ -212,17 +218,27 @@ class Stopwatch:
                 return float(np.median(taken[-10:]))
 
     def _prepare_sets(self, seconds: float) -> None:
-        """Prepare as many sets of memory as a sample needs, within the time of a warm-up."""
+        """Prepare as many sets of memory as a sample needs, within the time of a warm-up. Half of them are freed when
+        the device runs out of memory."""
         clock, audit = self._clock, self._audit
         wanted = clock.sets(seconds, audit.nbytes, cold=self._work.cold)
-        if wanted == 1 or self._work.waits:  # a launch that waits for the device cannot be captured or queued
-            return
         begin = clock.now()
-        with _failed_while_timed():
-            while audit.sets < wanted and clock.now() - begin < self._protocol.longest_warm_up_seconds:
-                audit.add_set()
-            self._capture()
-        self._run_warm(0.0, self._protocol.longest_warm_up_seconds)
+        while wanted > 1 and not self._work.waits:  # a launch that waits for the device cannot be captured or queued
+            try:
+                with _failed_while_timed():
+                    while audit.sets < wanted and clock.now() - begin < self._protocol.longest_warm_up_seconds:
+                        audit.add_set()
+                    self._capture()
+                self._run_warm(0.0, self._protocol.longest_warm_up_seconds)
+                return
+            except (FailedWhileTimed, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            wanted = audit.sets // 2
+            audit.keep_sets(max(1, wanted))
+            self._work.launch, self._method = audit.launch, clock.method
+            gc.collect()  # the error's frames refer to tensors
+            free_caches()
 
     def _capture(self) -> None:
         """Replay a graph from now on, if the launches can be captured.

@@ -95,7 +95,7 @@ class LogPartitionEstimate(NamedTuple):
         return found
 
 
-@not_differentiable
+@not_differentiable("schedule")
 def annealed_importance_sampling(
     weights: Tensor,
     visible_bias: Tensor,

@@ -9,11 +9,13 @@ Science 220 (1983).
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..common.derivatives import not_differentiable
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.prepared import keep
 from ..numbers import INT64_MAX, integer, real
 from ..philox import check_counter
 from ..schedules import require_schedule
@@ -30,7 +32,7 @@ class AnnealedWalkers(NamedTuple):
     passages: Tensor | None
 
 
-@not_differentiable
+@not_differentiable("temperatures", "step_size", "threshold")
 def annealed_langevin(
     x: Tensor,
     temperatures: Tensor,
@@ -104,15 +106,16 @@ def annealed_langevin(
         passed = torch.empty_like(result, dtype=torch.int32) if passages_out is None else passages_out
         require_tensor("passages_out", passed, (torch.int32,), x.device)
         require_output("passages_out", passed, x.shape, {**given, "out": result})
-        if passages is None:
-            passed.fill_(-1)
-        else:
-            passed.copy_(passages)
-    result.copy_(x)
     if walkers:
-        scales = torch.sqrt(step_size * temperatures).float().to(x.device)
-        level = float(torch.tensor(threshold or 0.0, dtype=torch.float32))  # rounded like the positions
-        walk = LaunchRequest(result, passed, scales, step_size, level, seed, first_step, first_walker)
+        scales = keep(
+            ("scales", step_size), lambda: torch.sqrt(step_size * temperatures).float().to(x.device), temperatures
+        )
+        with np.errstate(over="ignore"):
+            level = float(np.float32(threshold or 0.0))  # rounded like the positions
+        earlier = None if passages is None else passages.contiguous()
+        walk = LaunchRequest(
+            x.contiguous(), earlier, result, passed, scales, step_size, level, seed, first_step, first_walker
+        )
         with running_on(x.device):
             backend_module(chosen, __name__).walk(walk)
     note_written(result)

@@ -23,10 +23,12 @@ struct Settings {
     float factor, threshold;  // -2 eps; the position that a passage reaches
 };
 
-// x: (walkers,), in place. passages: (walkers,), in place, used if PASSAGES. scales: (steps,).
+// start, x: (walkers,). earlier, passages: (walkers,), used if PASSAGES; earlier is null if there were none. scales:
+// (steps,).
 template <bool PASSAGES>
 __global__ void __launch_bounds__(THREADS)
-    walk(float* x, i32* passages, const float* scales, const __grid_constant__ Settings settings) {
+    walk(const float* start, const i32* earlier, float* x, i32* passages, const float* scales,
+         const __grid_constant__ Settings settings) {
     const i64 group = (i64)blockIdx.x * THREADS + threadIdx.x;
     if (group >= settings.groups) return;
     const i64 first = group * GROUP - settings.offset;
@@ -35,8 +37,8 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (int i = 0; i < GROUP; ++i) {
         const bool inside = first + i >= 0 && first + i < settings.walkers;
-        at[i] = inside ? x[first + i] : 0;
-        if (PASSAGES) passed[i] = inside ? passages[first + i] : 0;
+        at[i] = inside ? start[first + i] : 0;
+        if (PASSAGES) passed[i] = inside && earlier ? earlier[first + i] : -1;
     }
     for (u32 step = 0; step < settings.steps; ++step) {
         const u32 number = settings.first_step + step;

@@ -48,10 +48,10 @@ def module() -> CudaModule:
 
 
 def walk(walk: LaunchRequest) -> None:
-    """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
+    """Write ``walk.x`` and ``walk.passages``, in one launch."""
     module().launch(
         kernel(walk.passages is not None), (-(-walk.groups // THREADS),), (THREADS,),
-        [walk.x, walk.passages, walk.scales, Settings.of(walk)], device=walk.x.device,
+        [walk.start, walk.earlier, walk.x, walk.passages, walk.scales, Settings.of(walk)], device=walk.x.device,
     )  # fmt: skip
 
 

@@ -20,8 +20,10 @@ def noise(walkers: int, seed: int, step: int, first_walker: int, device: torch.d
 
 
 def walk(walk: LaunchRequest) -> None:
-    """Update ``walk.x`` and ``walk.passages`` in place."""
-    x, factor = walk.x, -2.0 * walk.step_size
+    """Write ``walk.x`` and ``walk.passages``."""
+    x, factor = walk.x.copy_(walk.start), -2.0 * walk.step_size
+    if walk.passages is not None:
+        walk.passages.copy_(torch.tensor(-1) if walk.earlier is None else walk.earlier)
     for number, scale in enumerate(walk.scales):
         z, _ = noise(len(x), walk.seed, walk.first_step + number, walk.first_walker, x.device)
         x.copy_(x + (factor * x) * (x * x - 1.0) + scale * z.float())

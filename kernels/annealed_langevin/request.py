@@ -12,11 +12,14 @@ VARIANTS = {"positions": False, "first passages": True}
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """``x`` float32 (walkers,), not empty, and ``passages`` int32 (walkers,) or None, contiguous, updated in place.
+    """``x`` float32 (walkers,), not empty, and ``passages`` int32 (walkers,) or None, contiguous, receive the results.
 
+    ``start`` and ``earlier``: the same before the first step; without ``earlier`` there was no passage. Contiguous.
     ``scales``: ``sqrt(eps T)`` of each step, float32 (steps,), contiguous.
     """
 
+    start: Tensor
+    earlier: Tensor | None
     x: Tensor
     passages: Tensor | None
     scales: Tensor

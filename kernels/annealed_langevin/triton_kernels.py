@@ -34,8 +34,10 @@ def _passed(passed, x, threshold, number):
 
 @triton.jit(do_not_specialize=["seed", "first_step", "first_group", "offset", "factor_bits", "threshold_bits"])
 def walk_kernel(
-    x,  # float32 (walkers,), updated in place
-    passages,  # int32 (walkers,), updated in place; not used if PASSAGES is False
+    start,  # float32 (walkers,)
+    earlier,  # int32 (walkers,), passages before the first step; not used unless EARLIER
+    x,  # float32 (walkers,)
+    passages,  # int32 (walkers,); not used if PASSAGES is False
     scales,  # float32 (steps,)
     walkers,
     steps,
@@ -46,6 +48,7 @@ def walk_kernel(
     first_group,
     offset,  # walkers of the first group that belong to another call
     PASSAGES: tl.constexpr,
+    EARLIER: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     begin = tl.program_id(0).to(tl.int64) * BLOCK
@@ -53,13 +56,13 @@ def walk_kernel(
     first = group * 4 - offset
     inside0, inside1 = (first >= 0) & (first < walkers), (first >= -1) & (first + 1 < walkers)
     inside2, inside3 = (first >= -2) & (first + 2 < walkers), (first >= -3) & (first + 3 < walkers)
-    x0, x1 = tl.load(x + first, inside0, other=0.0), tl.load(x + first + 1, inside1, other=0.0)
-    x2, x3 = tl.load(x + first + 2, inside2, other=0.0), tl.load(x + first + 3, inside3, other=0.0)
-    zero = tl.zeros((BLOCK,), tl.int32)
-    p0, p1, p2, p3 = zero, zero, zero, zero
-    if PASSAGES:
-        p0, p1 = tl.load(passages + first, inside0, other=0), tl.load(passages + first + 1, inside1, other=0)
-        p2, p3 = tl.load(passages + first + 2, inside2, other=0), tl.load(passages + first + 3, inside3, other=0)
+    x0, x1 = tl.load(start + first, inside0, other=0.0), tl.load(start + first + 1, inside1, other=0.0)
+    x2, x3 = tl.load(start + first + 2, inside2, other=0.0), tl.load(start + first + 3, inside3, other=0.0)
+    none = tl.full((BLOCK,), -1, tl.int32)
+    p0, p1, p2, p3 = none, none, none, none
+    if EARLIER:
+        p0, p1 = tl.load(earlier + first, inside0, other=0), tl.load(earlier + first + 1, inside1, other=0)
+        p2, p3 = tl.load(earlier + first + 2, inside2, other=0), tl.load(earlier + first + 3, inside3, other=0)
     factor, threshold = from_bits(factor_bits, tl.float32), from_bits(threshold_bits, tl.float32)
     in_stream = group + first_group
     low, high = (in_stream & 0xFFFFFFFF).to(tl.uint32), (in_stream >> 32).to(tl.uint32)
@@ -83,12 +86,13 @@ def walk_kernel(
 
 
 def walk(walk: LaunchRequest) -> None:
-    """Update ``walk.x`` and ``walk.passages`` in place, in one launch."""
+    """Write ``walk.x`` and ``walk.passages``, in one launch."""
     block = block_for(walk.groups, BLOCK)
     walk_kernel[(triton.cdiv(walk.groups, block),)](
-        walk.x, walk.passages, walk.scales, len(walk.x), len(walk.scales), bits_of(-2.0 * walk.step_size),
-        bits_of(walk.threshold), signed_seed(walk.seed), walk.first_step, walk.first_group, walk.offset,
-        PASSAGES=walk.passages is not None, BLOCK=block, num_warps=BLOCK // 32,
+        walk.start, walk.earlier, walk.x, walk.passages, walk.scales, len(walk.x), len(walk.scales),
+        bits_of(-2.0 * walk.step_size), bits_of(walk.threshold), signed_seed(walk.seed), walk.first_step,
+        walk.first_group, walk.offset,
+        PASSAGES=walk.passages is not None, EARLIER=walk.earlier is not None, BLOCK=block, num_warps=BLOCK // 32,
     )  # fmt: skip
 
 
@@ -103,7 +107,8 @@ def variants() -> Sequence[KernelVariant]:
             bytes_per_item=0.0,
             kernel=walk_kernel,
             signature={
-                "x": "*fp32:16",
+                **dict.fromkeys(("start", "x"), "*fp32:16"),
+                "earlier": None,
                 "passages": "*i32:16" if passages else None,
                 "scales": "*fp32:16",
                 "walkers": "i32:16",
@@ -111,6 +116,7 @@ def variants() -> Sequence[KernelVariant]:
                 **dict.fromkeys(("factor_bits", "threshold_bits", "seed"), "i64"),
                 **dict.fromkeys(("first_step", "first_group", "offset"), "i32"),
                 "PASSAGES": passages,
+                "EARLIER": False,
                 "BLOCK": BLOCK,
             },
         )

@@ -33,6 +33,7 @@ class PreparedMachine:
     - ``colours``: int32 (colours + 1,), the first unit of each colour; ``sizes``: how many units each colour has.
     - ``weights``: float32 (n, n rounded up to a multiple of 4), 0 beyond the last unit; ``biases``: float32 (n,).
     - ``first``: int32 (n + 1,), half of the number of each unit's first link.
+    - ``longest``: the most links of a unit.
     - ``links``: int32 (links, 2), 4 times the neighbour (the byte offset of its word), and the bits of the weight.
     - ``sources``: the caller's tensors, with their version counters at the time.
     """
@@ -45,6 +46,7 @@ class PreparedMachine:
     biases: Tensor
     first: Tensor
     links: Tensor
+    longest: int
     sizes: tuple[int, ...]
     sources: tuple[tuple[Tensor, int | None], ...]
 
@@ -116,7 +118,7 @@ def _prepare(weights: Tensor, biases: Tensor, spins: bool, sources: tuple[Tensor
     sizes = torch.bincount(colour)
     colours = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
     weights = weights[order][:, order]
-    first, links = _links(weights)
+    first, links, longest = _links(weights)
     padded = weights.new_zeros((len(weights), -(-len(weights) // 4) * 4))
     padded[:, : len(weights)] = weights
     return PreparedMachine(
@@ -128,13 +130,14 @@ def _prepare(weights: Tensor, biases: Tensor, spins: bool, sources: tuple[Tensor
         biases=biases[order],
         first=first,
         links=links,
+        longest=longest,
         sizes=tuple(sizes.tolist()),
         sources=tuple((each, None if each.is_inference() else each._version) for each in sources),
     )
 
 
-def _links(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """``first`` and ``links`` of `PreparedMachine`."""
+def _links(weights: Tensor) -> tuple[Tensor, Tensor, int]:
+    """``first``, ``links`` and ``longest`` of `PreparedMachine`."""
     unit, other = weights.nonzero().unbind(1)
     degree = torch.bincount(unit, minlength=len(weights))
     room = -(-degree // LINKS_OF_A_STEP) * LINKS_OF_A_STEP
@@ -146,4 +149,4 @@ def _links(weights: Tensor) -> tuple[Tensor, Tensor]:
     links = torch.zeros((total, 2), dtype=torch.int32, device=weights.device)
     links[place, 0] = 4 * other.to(torch.int32)
     links[place, 1] = weights[unit, other].view(torch.int32)
-    return (first // 2).to(torch.int32), links
+    return (first // 2).to(torch.int32), links, max(room.tolist(), default=0)

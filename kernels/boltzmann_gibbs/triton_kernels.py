@@ -6,10 +6,12 @@ registers.
 
 A program advances a block of chains through all sweeps, with a barrier between two colours. It draws sixteen
 neighbouring units of a colour at a time, of which four share a Philox call, and sums one link of each unit in a step.
-Where colours are small, it draws one unit at a time and sums sixteen of its links in a step.
+Where colours are small, it draws one unit at a time and sums sixteen of its links in a step. Launches before and after
+it move the states to the machine's order, chains beside each other, and back.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -17,8 +19,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..common.philox_triton import interleave4, random_words, uniform
+from ..common.triton_blocks import block_for
 from ..common.triton_math import bits_of, from_bits
-from ..common.triton_runtime import INTERPRETS
+from ..common.triton_runtime import INTERPRETS, helper
 from ..common.variants import KernelVariant, TritonVariant
 from ..philox import Stream, signed_seed
 from .request import LaunchRequest
@@ -29,6 +32,8 @@ BLOCK_CHAINS = 64
 WARPS = 4
 TILES = {False: (16, 1), True: (1, 16)}
 """Units drawn at a time and links summed in a step. The key: whether units are drawn one by one."""
+MOVED = 64
+"""Chains, and units, of a tile of states that moves to the machine's order or back."""
 INTERPRETED = 1 << 20
 """Elements of a tile in the interpreter, where a step costs some milliseconds for any tile."""
 
@@ -41,7 +46,7 @@ def sweeps_kernel(
     links,  # int32 (links, 2): 4 times the other unit, and the bits of the weight
     weights,  # float32 (links, 2), the same memory
     biases,  # float32 (units,)
-    clamped,  # bool (units, chains), read if CLAMPED
+    clamped,  # uint8 (units, chains), 1 if a unit keeps its state; read if CLAMPED
     betas,  # float64 (chains,), read if BETAS; otherwise beta_bits holds the common one
     chains,
     units,
@@ -104,16 +109,66 @@ def sweeps_kernel(
             tl.debug_barrier()  # all of a colour is drawn before the next
 
 
+@helper
+def _tile(order, chains, units, CHAINS: tl.constexpr, UNITS: tl.constexpr):
+    """Chains, the caller's numbers of units, places in the machine's order, and which of them exist: a tile of each."""
+    chain = (tl.program_id(0).to(tl.int64) * CHAINS + tl.arange(0, CHAINS))[:, None]
+    unit = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
+    number = tl.load(order + unit, mask=unit < units, other=0)[None, :]
+    return chain, number, (unit.to(tl.int64) * chains)[None, :] + chain, (chain < chains) & (unit < units)[None, :]
+
+
+@triton.jit(do_not_specialize=["chain_stride", "unit_stride"])
+def order_kernel(
+    given,  # uint8, an element for each chain and unit of the caller's; 1 becomes 1, any other number 0
+    chain_stride,
+    unit_stride,
+    ordered,  # uint8 (units, chains), in the machine's order
+    order,  # int64 (units,), the caller's number of each unit
+    chains,
+    units,
+    CHAINS: tl.constexpr,
+    UNITS: tl.constexpr,
+):
+    chain, number, place, mask = _tile(order, chains, units, CHAINS, UNITS)
+    value = tl.load(given + chain * chain_stride + number * unit_stride, mask=mask, other=0)
+    tl.store(ordered + place, (value == 1).to(tl.uint8), mask=mask)
+
+
+@triton.jit(do_not_specialize=["low"])
+def restore_kernel(
+    ordered,  # uint8 (units, chains), in the machine's order, 0 or 1
+    out,  # uint8 (chains, units), in the caller's order: low or 1
+    order,
+    chains,
+    units,
+    low,
+    CHAINS: tl.constexpr,
+    UNITS: tl.constexpr,
+):
+    chain, number, place, mask = _tile(order, chains, units, CHAINS, UNITS)
+    value = tl.load(ordered + place, mask=mask, other=0)
+    tl.store(out + chain * units + number, tl.where(value != 0, 1, low).to(tl.uint8), mask=mask)
+
+
 def run(work: LaunchRequest) -> None:
     """Write ``work.out``, which is not empty."""
     machine, chains = work.machine, len(work.out)
-    state = work.in_order().t().contiguous().view(torch.uint8)
-    clamped = None if work.clamped is None else work.clamped[:, machine.order].t().contiguous()
+    tile = (block_for(chains, MOVED), block_for(machine.units, MOVED))
+    grid = (triton.cdiv(chains, tile[0]), triton.cdiv(machine.units, tile[1]))
+
+    def ordered(given: Tensor) -> Tensor:
+        result = given.new_empty((machine.units, chains))
+        order_kernel[grid](given, *given.stride(), result, machine.order, chains, machine.units, *tile, num_warps=WARPS)
+        return result
+
+    state = ordered(work.states)
+    clamped = None if work.clamped is None else ordered(work.clamped.view(torch.uint8))
     each = isinstance(work.beta, Tensor)
     one_by_one = machine.units < 4 * len(machine.sizes)
     (units, links), block = TILES[one_by_one], BLOCK_CHAINS
     if INTERPRETS:
-        links = triton.next_power_of_2(max(1, 2 * int(machine.first.diff().max())))
+        links = triton.next_power_of_2(max(1, machine.longest))
         block = min(max(1, INTERPRETED // (units * links)), triton.next_power_of_2(chains))
     sweeps_kernel[(triton.cdiv(chains, block),)](
         state, machine.colours, machine.first, machine.links, machine.links.view(torch.float32), machine.biases,
@@ -122,11 +177,17 @@ def run(work: LaunchRequest) -> None:
         signed_seed(work.seed), work.first_sweep, work.first_chain,
         CLAMPED=clamped is not None, BETAS=each, CHAINS=block, UNITS=units, LINKS=links, num_warps=WARPS,
     )  # fmt: skip
-    work.put(state.t())
+    restore_kernel[grid](state, work.out, machine.order, chains, machine.units, work.low, *tile, num_warps=WARPS)
 
 
 def variants() -> Sequence[KernelVariant]:
-    """Both tiles: sixteen units at a time, and one."""
+    """Both tiles of sweeps, sixteen units at a time and one; and the kernels that reorder the states."""
+    states = {"order": "*i64:16", "chains": "i32:16", "units": "i32:16", "CHAINS": MOVED, "UNITS": MOVED}
+    strides = {"chain_stride": "i32", "unit_stride": "i32"}
+    moves: list[tuple[str, Any, dict[str, Any]]] = [
+        ("to the machine's order", order_kernel, {"given": "*u8:16", "ordered": "*u8:16", **strides, **states}),
+        ("to the caller's order", restore_kernel, {"ordered": "*u8:16", "out": "*u8:16", "low": "i32", **states}),
+    ]
     return [
         TritonVariant(
             name=name,
@@ -152,4 +213,10 @@ def variants() -> Sequence[KernelVariant]:
             },
         )
         for name, (units, links) in (("sixteen units at a time", TILES[False]), ("one unit at a time", TILES[True]))
-    ]
+    ] + [
+        TritonVariant(
+            name=name, threads=32 * WARPS, items=MOVED * MOVED // (32 * WARPS), unit="states", bytes_per_item=2.0,
+            kernel=kernel, signature=signature,
+        )
+        for name, kernel, signature in moves
+    ]  # fmt: skip

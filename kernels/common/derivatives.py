@@ -6,11 +6,14 @@ forward mode, the transforms of ``torch.func``) comes from the function's formul
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from ..numbers import require_no_gradient
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,14 +46,25 @@ def require_no_derivative_of_out(**tensors: Tensor) -> None:
         raise ValueError("out must be None in forward mode and under the transforms of torch.func (jvp, grad, vmap)")
 
 
+def is_gradient_differentiated(grad: Tensor) -> bool:
+    """Whether a backward function with the incoming gradient ``grad`` must return a differentiable gradient."""
+    return torch.is_grad_enabled() or needs_formula(grad)
+
+
 def gradient_by_formula(
     formula: Callable[..., Tensor], grad: Tensor, inputs: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """The gradient of ``formula(*inputs)`` with respect to each input that requires one, itself differentiable."""
-    # One input may be computed from another. Views keep that path out of the gradient, where autograd adds it again.
-    views = [None if value is None else value.view_as(value) for value in inputs]
-    wanted = [view for view in views if view is not None and view.requires_grad]
-    found = iter(torch.autograd.grad(formula(*views), wanted, grad, create_graph=True))
+    """The gradient of ``formula(*inputs)`` with respect to each input that requires one, itself differentiable.
+
+    Without ``create_graph`` autograd is off in a backward function; then only forward mode and ``torch.func``
+    differentiate the gradient.
+    """
+    is_recorded = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # One input may be computed from another. Views keep that path out of the gradient: autograd adds it again.
+        views = [None if value is None else value.view_as(value) for value in inputs]
+        wanted = [view for view in views if view is not None and view.requires_grad]
+        found = iter(torch.autograd.grad(formula(*views), wanted, grad, create_graph=is_recorded))
     return [next(found) if view is not None and view.requires_grad else None for view in views]
 
 
@@ -66,20 +80,38 @@ def any_true(fault: Tensor) -> bool:
     return bool(values_of(fault).any())
 
 
-def not_differentiable(function: Callable[P, R]) -> Callable[P, R]:
-    """Compute ``function`` without autograd: its result never has a gradient or a tangent, on any backend.
+def not_differentiable(*numbers: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compute a function without autograd: its result never has a gradient or a tangent, on any backend.
 
+    ``numbers`` names its arguments that are numbers or sequences of numbers. They are refused if a caller expects a
+    derivative with respect to them. Other tensors may require a gradient, as the weights of a model in training do.
     Under a transform of ``torch.func`` the function raises NotImplementedError.
     """
 
-    @wraps(function)
-    def detached(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch._C._are_functorch_transforms_active():
-            raise NotImplementedError(
-                f"{function.__name__} has no derivative and does not support the transforms of torch.func (jvp, grad, "
-                "vmap): call it outside of them"
-            )
-        with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
-            return function(*args, **kwargs)
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        places = {name: place for place, name in enumerate(signature(function).parameters) if name in numbers}
+        assert len(places) == len(numbers), f"{function.__qualname__} has no argument of one of the names {numbers}"
 
-    return detached
+        @wraps(function)
+        def detached(*args: P.args, **kwargs: P.kwargs) -> R:
+            require_no_transform(function.__name__)
+            for name, place in places.items():
+                value = args[place] if place < len(args) else kwargs.get(name)
+                for each in value if isinstance(value, list | tuple) else (value,):
+                    if isinstance(each, Tensor):
+                        require_no_gradient(name, each)
+            with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+                return function(*args, **kwargs)
+
+        return detached
+
+    return decorate
+
+
+def require_no_transform(name: str) -> None:
+    """Raise NotImplementedError under a transform of ``torch.func``: the function ``name`` supports none."""
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            f"{name} has no derivative and does not support the transforms of torch.func (jvp, grad, vmap): call it "
+            "outside of them"
+        )

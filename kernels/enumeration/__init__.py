@@ -8,7 +8,7 @@ by `boltzbench.kernels.ising.units_of`.
 import torch
 from torch import Tensor
 
-from ..common.derivatives import any_true, gradient_by_formula, needs_formula
+from ..common.derivatives import any_true, gradient_by_formula, needs_formula, values_of
 from ..common.dispatch import NO_GRAPH, backend_module, choose_backend, require_tensor, running_on
 from ..machines.rbm_checks import require_bias, require_values
 from ..machines.spins_and_units import require_bonds
@@ -82,7 +82,7 @@ def rbm_log_partition(
         w, b, c = w.t(), c, b
     if check_values:
         require_values({}, {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}, {})
-    return _log_sum(w, b, c, backend, check_values)
+    return _log_sum(w, b, c, beta, backend, check_values)
 
 
 def log_partition(
@@ -133,19 +133,26 @@ def log_partition(
     w, b = beta * weights.double(), beta * biases.double()
     if check_values:
         require_values({}, {"weights": weights, "biases": biases}, {})
-    return _log_sum(w, b, None, backend, check_values)
+    return _log_sum(w, b, None, beta, backend, check_values)
 
 
 def _require_beta(beta: float | Tensor, device: torch.device, check_values: bool) -> float | Tensor:
     """A float, or the tensor, with respect to which there is a gradient."""
     if not isinstance(beta, Tensor) or not beta.is_floating_point():
-        return real("beta", beta, least=0)
+        return _require_number(beta)
     require_tensor("beta", beta, DTYPES, device)
     if beta.dim():
         raise ValueError(f"beta must be a number or a tensor of no dimensions, got shape {tuple(beta.shape)}")
-    if check_values and any_true(~(torch.isfinite(beta) & (beta >= 0))):
-        raise ValueError(f"beta must be finite and not negative, got {beta}")
+    if check_values:
+        values = values_of(beta)
+        wrong = values[~(torch.isfinite(values) & (values >= 0))]
+        if len(wrong):
+            raise ValueError(f"beta must be finite and not negative, got {float(wrong[0])}")
     return beta
+
+
+def _require_number(beta: object) -> float:
+    return real("beta", beta, least=0)
 
 
 def _require_few(units: int, factors: int, force: bool) -> None:
@@ -157,21 +164,21 @@ def _require_few(units: int, factors: int, force: bool) -> None:
         )
 
 
-def _require_number(found: Tensor) -> None:
+def _require_in_range(found: Tensor) -> None:
     if any_true(found.isnan()):
         raise ValueError(
             "weights and biases, times beta, are too large for the exponents of this backend: use backend='torch'"
         )
 
 
-def _log_sum(w: Tensor, b: Tensor, c: Tensor | None, backend: str, check_values: bool) -> Tensor:
+def _log_sum(w: Tensor, b: Tensor, c: Tensor | None, beta: float | Tensor, backend: str, check_values: bool) -> Tensor:
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, w.device)
     if needs_formula(w, b, *([] if c is None else [c])):
         return _formula(w, b, c)
-    found: Tensor = _forward_op(w, b, c, backend)
+    found: Tensor = _forward_op(w, b, c, 1.0 if isinstance(beta, Tensor) else beta, backend)
     if check_values:
-        _require_number(found)
+        _require_in_range(found)
     return found
 
 
@@ -179,11 +186,13 @@ def _formula(w: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
     return reference.machine_sum(w, b) if c is None else reference.product_sum(w, b, c)
 
 
-# The operators that torch.compile and autograd see. Without ``c`` they enumerate a machine with any couplings.
+# The operators that torch.compile and autograd see. Without ``c`` they enumerate a machine with any couplings. ``w``,
+# ``b`` and ``c`` include ``beta``: the operator only checks that number, which torch.compile has left to it.
 
 
 @torch.library.custom_op("boltzbench::enumeration", mutates_args=(), tags=NO_GRAPH)
-def _forward_op(w: Tensor, b: Tensor, c: Tensor | None, backend: str) -> Tensor:
+def _forward_op(w: Tensor, b: Tensor, c: Tensor | None, beta: float, backend: str) -> Tensor:
+    _require_number(beta)
     kernels = backend_module(choose_backend(backend, w.device), __name__)
     with running_on(w.device):
         found: Tensor = (
@@ -195,7 +204,7 @@ def _forward_op(w: Tensor, b: Tensor, c: Tensor | None, backend: str) -> Tensor:
 
 
 @_forward_op.register_fake
-def _(w, b, c, backend):  # type: ignore[no-untyped-def]
+def _(w, b, c, beta, backend):  # type: ignore[no-untyped-def]
     return w.new_empty(())
 
 
@@ -216,9 +225,9 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]  # torch's own context object
     *inputs, log_z = ctx.saved_tensors
     if torch.is_grad_enabled():  # the gradient is to be differentiated
-        return *gradient_by_formula(_formula, grad, inputs), None
+        return *gradient_by_formula(_formula, grad, inputs), None, None
     of_w, of_b, of_c = (grad * part for part in _backward_op(*inputs, log_z))
-    return of_w, of_b, None if inputs[2] is None else of_c, None
+    return of_w, of_b, None if inputs[2] is None else of_c, None, None
 
 
 _forward_op.register_autograd(_backward, setup_context=_save_for_backward)

@@ -11,7 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..common.derivatives import gradient_by_formula, needs_formula, not_differentiable, values_of
+from ..common.derivatives import (
+    gradient_by_formula,
+    is_gradient_differentiated,
+    needs_formula,
+    not_differentiable,
+    values_of,
+)
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -21,7 +27,7 @@ from ..common.dispatch import (
     require_tensor,
     running_on,
 )
-from ..numbers import INT64_MAX, integer, real
+from ..numbers import INT64_MAX, can_check, integer, real
 from ..rows import formulas
 from ..rows.checks import DTYPES, accumulation_dtype, reduced_shape
 from . import reference, targets
@@ -104,7 +110,8 @@ def generalised_cross_entropy(
 
     A class with logit -inf has probability 0. If it is the label, or if all logits are -inf, the loss is ``1 / q`` (inf
     at q = 0). A class with ``t_k w_k = 0`` adds nothing to the loss, also where torch gives NaN because its logit is
-    -inf. NaN gives NaN. A logit of +inf gives all other classes probability 0, and its own class NaN.
+    -inf. NaN gives NaN. A logit of +inf gives all other classes probability 0, and its own class NaN. The gradient
+    follows with these probabilities: where all logits are -inf, it is 0, or at q = 0 -1 for the label.
 
     Source: Z. Zhang, M. Sabuncu, "Generalized cross entropy loss for training deep neural networks with noisy labels",
     NeurIPS 2018.
@@ -190,7 +197,7 @@ class GeneralisedCrossEntropy(torch.nn.Module):
         )
 
 
-@not_differentiable
+@not_differentiable("q")
 def generalised_cross_entropy_forward(
     logits: Tensor,
     labels: Tensor,
@@ -231,7 +238,7 @@ def generalised_cross_entropy_forward(
     return out
 
 
-@not_differentiable
+@not_differentiable("q")
 def generalised_cross_entropy_backward(
     grad: Tensor,
     logits: Tensor,
@@ -337,7 +344,7 @@ def _require_for_formula(
 
 
 def _require_labels_in_range(logits: Tensor, labels: Tensor, dim: int, ignore_index: int) -> None:
-    if labels.device.type != "cpu" or not labels.numel():
+    if not can_check(labels):
         return
     classes = logits.shape[dim]
     wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
@@ -390,7 +397,7 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 
 def _backward(ctx, grad, *_grads):  # type: ignore[no-untyped-def]  # torch's own context object
-    if torch.is_grad_enabled():  # the gradient is to be differentiated
+    if is_gradient_differentiated(grad):
         logits, labels = ctx.saved_tensors[:2]
         dim, q = min(1, logits.dim() - 1), _usable(ctx.q)
         slopes = gradient_by_formula(

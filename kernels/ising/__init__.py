@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.prepared import keep
 from ..machines.packed_spins import PARTS
 from ..machines.spins_and_units import SpinMachine, UnitMachine, lattice_couplings, spins_of, units_of
-from ..numbers import INT64_MAX, integer, real
+from ..numbers import INT64_MAX, can_check, integer, real
 from ..philox import STEP_LIMIT, check_counter
 from .acceptance import RULES, thresholds
 from .request import LaunchRequest
@@ -80,9 +81,11 @@ def ising_sweeps(
         ValueError: shapes do not match, a side is odd, a number is out of range, ``rule``, ``plan`` or ``backend`` is
             unknown or cannot run here.
 
-    Both rules leave the Boltzmann distribution invariant. By the heat bath, every state leads to every other in one
-    sweep at a finite beta, so that lattices of every size converge to it from every start. Metropolis flips for certain
-    where ``dE = 0``, and without a field it does not converge
+    Both rules leave the Boltzmann distribution invariant, up to the rounding of ``P`` below. By the heat bath, every
+    state leads to every other in one sweep, so that lattices of every size converge to it from every start, if
+    ``beta |dE| < 33 log 2 = 22.87`` for every flip. A probability below ``2**-33`` rounds to 0, and such a flip never
+    happens: at ``beta J = 3`` and without a field, lattices of equal spins stay as they are. Metropolis flips for
+    certain where ``dE = 0``, and without a field it does not converge
 
     - at beta 0: a sweep flips every spin, so that two sweeps change nothing;
     - at any beta, from diagonal stripes of two sites (sides that 4 divides) or from rows or columns of alternating
@@ -127,18 +130,20 @@ def ising_sweeps(
     inputs = {"spins": spins, **({"beta": beta} if isinstance(beta, Tensor) else {})}
     require_output("out", result, spins.shape, inputs)
     kernels = backend_module(chosen, __name__)
-    table = thresholds(each, coupling, field, rule).contiguous()
+    table = _table(each, lattices, spins.device, coupling, field, rule)
     fits = chosen == "cupy" and kernels.resident_fits(spins, table.shape[1])
     if plan == "resident" and not fits:
         raise ValueError("plan 'resident' needs backend 'cupy' and lattices that fit in shared memory: use 'auto'")
     resident = fits and (plan == "resident" or (plan == "auto" and kernels.resident_pays(spins)))
-    result.copy_(spins)
     if lattices:
+        start = spins.contiguous()
 
         def half(sweep: int, colour: int) -> LaunchRequest:
+            own, around = (start if sweep == 0 else result), (start if sweep + colour == 0 else result)
             return LaunchRequest(
-                result, width, table, 1 if coupling >= 0 else -1, colour, seed, first_sweep + sweep, first_lattice
-            )
+                own, around, result, width, table, 1 if coupling >= 0 else -1, colour, seed, first_sweep + sweep,
+                first_lattice,
+            )  # fmt: skip
 
         with running_on(spins.device):
             if chosen == "native":
@@ -153,14 +158,26 @@ def ising_sweeps(
     return result
 
 
-def _require_beta(beta: float | Tensor, lattices: int, device: torch.device) -> Tensor:
-    """float64 (lattices,). The values of a tensor are checked on a CPU only, so that no call waits for a GPU."""
+def _table(
+    beta: float | Tensor, lattices: int, device: torch.device, coupling: float, field: float, rule: str
+) -> Tensor:
+    """`thresholds` of each lattice, contiguous; a prepared launch keeps them."""
+    sources = (beta,) if isinstance(beta, Tensor) else ()
+
+    def make() -> Tensor:
+        each = torch.as_tensor(beta, dtype=torch.float64, device=device).expand(lattices)
+        return thresholds(each, coupling, field, rule).contiguous()
+
+    return keep(("thresholds", beta if not sources else None, lattices, coupling, field, rule), make, *sources)
+
+
+def _require_beta(beta: float | Tensor, lattices: int, device: torch.device) -> float | Tensor:
+    """A float, or a tensor (lattices,). Its values are checked on a CPU only, so that no call waits for a GPU."""
     if isinstance(beta, Tensor) and beta.dim():
         require_tensor("beta", beta, (torch.float32, torch.float64), device)
         if beta.shape != (lattices,):
             raise ValueError(f"beta must be a number or have shape ({lattices},), got {tuple(beta.shape)}")
-        if device.type == "cpu" and not bool((beta >= 0).all()):
+        if can_check(beta) and not bool((beta >= 0).all()):
             raise ValueError("beta must not be negative or NaN")
-        return beta.to(torch.float64)
-    beta = real("beta", beta, least=0, infinite=True)
-    return torch.full((lattices,), beta, dtype=torch.float64, device=device)
+        return beta
+    return real("beta", beta, least=0, infinite=True)

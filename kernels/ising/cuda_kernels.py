@@ -72,7 +72,7 @@ def block_of(cells: int, bytes_of_a_lattice: int, most_threads: int) -> tuple[in
 
 
 def half_sweep(half: LaunchRequest) -> None:
-    """Update ``half.spins`` in place. There is at least one lattice."""
+    """Write the spins of the colour to ``half.spins``. There is at least one lattice."""
     lattices, _, height, words = half.spins.shape
     classes, cells = half.thresholds.shape[1], height * words
     across, rows = block_of(cells, mask_bytes(classes), THREADS)
@@ -80,7 +80,7 @@ def half_sweep(half: LaunchRequest) -> None:
         f"half_sweep<{classes}>",
         (-(-cells // (across * WORDS_OF_A_THREAD)), min(-(-lattices // rows), 65535)),
         (across, rows),
-        [half.spins, half.thresholds, Settings.of(half, 1)],
+        [half.own, half.around, half.spins, half.thresholds, Settings.of(half, 1)],
         shared_bytes=rows * mask_bytes(classes),
         device=half.spins.device,
     )
@@ -108,7 +108,8 @@ def resident_sweeps(half: LaunchRequest, sweeps: int) -> None:
     across, rows = block_of(cells, each, MOST_THREADS)
     module().launch(
         f"resident_sweeps<{classes}>", (-(-lattices // rows),), (across, rows),
-        [half.spins, half.thresholds, Settings.of(half, sweeps)], shared_bytes=rows * each, device=half.spins.device,
+        [half.own, half.spins, half.thresholds, Settings.of(half, sweeps)], shared_bytes=rows * each,
+        device=half.spins.device,
     )  # fmt: skip
 
 

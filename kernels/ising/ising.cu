@@ -6,9 +6,9 @@
 //   comparison   of each random number with the threshold of its spin's class, from the most significant bit on. The
 //                first bit that differs decides. After t bits a spin is undecided with probability 2^-t, so that 32
 //                spins take 6 bits, and the slowest of a warp's 32 words takes 11: three groups of the eight.
-// On sm_90 and by the heat bath a group of four bits of 32 spins takes 76 instructions, and the rest of a word 100. Where
+// On sm_90 and by the heat bath a group of four bits of 32 spins takes 76 instructions, and the rest of a word 102. Where
 // three groups are drawn, 205 instructions use the alu pipe. Predicted, not measured, for an H200 with 64 lanes of that
-// pipe on each of 132 multiprocessors at 1.98 GHz: 2600 flips/ns. Metropolis: 72, 124, 202, and 2650 flips/ns.
+// pipe on each of 132 multiprocessors at 1.98 GHz: 2600 flips/ns. Metropolis: 72, 102, 194, and 2760 flips/ns.
 //
 // By the heat bath without a field a spin ends along its neighbours, unless its number is less than the threshold of
 // |dE|: one threshold serves a flip and its reverse, so that there are three instead of five.
@@ -74,13 +74,16 @@ __device__ __forceinline__ u32 find_classes(u32 own, u32 a, u32 b, u32 c, u32 d,
     return 0;
 }
 
-// Updates every `stride`-th word of one colour of a lattice, from `first` on. `number` is the lattice's in the stream.
+// Updates every `stride`-th word of one colour of a lattice, from `first` on: reads the colour in `from` and the other
+// one in `around`, and writes to `lattice`. `number` is the lattice's in the stream.
 template <int CLASSES>
-__device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* masks, i64 number, u32 first, u32 stride,
-                                        u32 step, u32 colour, const Settings& settings) {
+__device__ __forceinline__ void advance(const u32* from, const u32* around, u32* lattice, const Masks<CLASSES>* masks,
+                                        i64 number, u32 first, u32 stride, u32 step, u32 colour,
+                                        const Settings& settings) {
     const u32 words = settings.words, cells = settings.height * words;
+    const u32* const old = from + (colour ? cells : 0);
+    const u32* const other = around + (colour ? 0 : cells);
     u32* const mine = lattice + (colour ? cells : 0);
-    const u32* const other = lattice + (colour ? 0 : cells);
     const u32 last_bits = settings.columns - 32 * (words - 1);
     const u32 stream = STREAM_EVEN_SITES + colour;
     const u32 row_stride = stride / words, place_stride = stride - row_stride * words;
@@ -88,7 +91,7 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
     for (u32 cell = first; cell < cells; cell += stride) {
         const bool is_first = place == 0, is_last = place == words - 1;
         const u32 bits = is_last ? last_bits : 32;
-        const u32 own = mine[cell], here = other[cell];
+        const u32 own = old[cell], here = other[cell];
         const u32 above = other[cell < words ? cell + (cells - words) : cell - words];
         const u32 below = other[cell >= cells - words ? place : cell + words];
         // The horizontal neighbours that are not in `here`: its bits moved by one place, the outermost bit from the
@@ -122,11 +125,13 @@ __device__ __forceinline__ void advance(u32* lattice, const Masks<CLASSES>* mask
     }
 }
 
-// spins: (lattices, 2, height, words), in place. thresholds: (lattices, CLASSES), 64 bits in two words. A block has
-// blockDim.y lattices, and gridDim.x blocks share each lattice.
+// own, around, spins: (lattices, 2, height, words); reads the colour in own and the other one in around, and writes to
+// spins. thresholds: (lattices, CLASSES), 64 bits in two words. A block has blockDim.y lattices, and gridDim.x blocks
+// share each lattice.
 template <int CLASSES>
 __global__ void __launch_bounds__(THREADS)
-    half_sweep(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
+    half_sweep(const u32* own, const u32* around, u32* spins, const u32* thresholds,
+               const __grid_constant__ Settings settings) {
     DYNAMIC_SHARED(Masks<CLASSES>, all_masks);
     Masks<CLASSES>* const masks = all_masks + threadIdx.y * (BITS + 1);
     const i64 cells = (i64)settings.height * settings.words;
@@ -136,35 +141,35 @@ __global__ void __launch_bounds__(THREADS)
         if (lattice < settings.lattices) fill_masks<CLASSES>(masks, thresholds + lattice * 2 * CLASSES);
         __syncthreads();
         if (lattice < settings.lattices)
-            advance<CLASSES>(spins + lattice * 2 * cells, masks, settings.first_lattice + lattice,
-                             blockIdx.x * blockDim.x + threadIdx.x, gridDim.x * blockDim.x, settings.step,
-                             settings.colour, settings);
+            advance<CLASSES>(own + lattice * 2 * cells, around + lattice * 2 * cells, spins + lattice * 2 * cells, masks,
+                             settings.first_lattice + lattice, blockIdx.x * blockDim.x + threadIdx.x,
+                             gridDim.x * blockDim.x, settings.step, settings.colour, settings);
     }
 }
 
-// All sweeps of the blockDim.y lattices of a block, which lie in shared memory.
+// All sweeps of the blockDim.y lattices of a block, which lie in shared memory, from the spins `start`.
 template <int CLASSES>
 __global__ void __launch_bounds__(1024)
-    resident_sweeps(u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
+    resident_sweeps(const u32* start, u32* spins, const u32* thresholds, const __grid_constant__ Settings settings) {
     DYNAMIC_SHARED(Masks<CLASSES>, all_masks);
     Masks<CLASSES>* const masks = all_masks + threadIdx.y * (BITS + 1);
     const u32 cells = settings.height * settings.words;
     const i64 lattice = (i64)blockIdx.x * blockDim.y + threadIdx.y;
     const bool mine = lattice < settings.lattices;
     u32* const own = reinterpret_cast<u32*>(all_masks + blockDim.y * (BITS + 1)) + threadIdx.y * 2 * cells;
-    u32* const from = spins + lattice * 2 * cells;
+    const i64 place = lattice * 2 * cells;
     if (mine) {
         fill_masks<CLASSES>(masks, thresholds + lattice * 2 * CLASSES);
-        for (u32 i = threadIdx.x; i < 2 * cells; i += blockDim.x) own[i] = from[i];
+        for (u32 i = threadIdx.x; i < 2 * cells; i += blockDim.x) own[i] = start[place + i];
     }
     __syncthreads();
     for (u32 sweep = 0; sweep < settings.sweeps; ++sweep)
         for (u32 colour = 0; colour < 2; ++colour) {
             if (mine)
-                advance<CLASSES>(own, masks, settings.first_lattice + lattice, threadIdx.x, blockDim.x,
+                advance<CLASSES>(own, own, own, masks, settings.first_lattice + lattice, threadIdx.x, blockDim.x,
                                  settings.step + sweep, colour, settings);
             __syncthreads();  // one colour is complete before the other begins
         }
     if (mine)
-        for (u32 i = threadIdx.x; i < 2 * cells; i += blockDim.x) from[i] = own[i];
+        for (u32 i = threadIdx.x; i < 2 * cells; i += blockDim.x) spins[place + i] = own[i];
 }

@@ -18,8 +18,9 @@ def draw_numbers(half: LaunchRequest) -> Tensor:
 
 
 def half_sweep(half: LaunchRequest) -> None:
-    """Update ``half.spins`` in place."""
-    spins = unpack_spins(half.spins, half.width)
+    """Write the spins of the colour to ``half.spins``."""
+    colours = (half.around, half.own) if half.colour else (half.own, half.around)
+    spins = unpack_spins(torch.stack([words[:, k] for k, words in enumerate(colours)], 1), half.width)
     lattices, height, width = spins.shape
     neighbours = [spins.roll(1, 1), spins.roll(-1, 1), spins.roll(1, 2), spins.roll(-1, 2)]
     classes = half.thresholds.shape[1]
@@ -37,4 +38,4 @@ def half_sweep(half: LaunchRequest) -> None:
     flips = numbers < threshold
     if classes == 3:
         flips = flips ^ (kind <= 2)
-    half.spins.copy_(pack_spins(torch.where(mine & flips, -spins, spins)))
+    half.spins[:, half.colour] = pack_spins(torch.where(mine & flips, -spins, spins))[:, half.colour]

@@ -12,11 +12,15 @@ STREAMS = (Stream.EVEN_SITES, Stream.ODD_SITES)
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """``spins``: packed, contiguous, updated in place. ``thresholds``: see `acceptance.thresholds`, contiguous.
+    """``own`` and ``around`` hold the spins of the colour and of the other one; the new ones go to ``spins``, which may
+    be the same memory. All three are packed spins of both colours, contiguous.
 
+    ``thresholds``: see `acceptance.thresholds`, contiguous.
     ``satisfied``: the sign of the coupling; a bond is satisfied if the product of its spins has this sign.
     """
 
+    own: Tensor
+    around: Tensor
     spins: Tensor
     width: int
     thresholds: Tensor

@@ -26,7 +26,9 @@ BLOCK = 128
 
 @triton.jit(do_not_specialize=["seed", "step", "first_lattice", "unsatisfied", "colour"])
 def half_sweep_kernel(
-    spins,  # uint32 (lattices, 2, height, words), updated in place
+    own_spins,  # uint32 (lattices, 2, height, words), read for the colour
+    around,  # the same, read for the other colour
+    spins,  # the same, written for the colour
     thresholds,  # int64 (lattices, CLASSES)
     total,  # lattices * height * words
     height,
@@ -47,9 +49,9 @@ def half_sweep_kernel(
     cell = (index - lattice * cells).to(tl.int32)
     row = cell // words
     place = cell - row * words
-    own_at = spins + lattice * 2 * cells + colour * cells + cell
-    other = spins + lattice * 2 * cells + (1 - colour) * cells
-    own = tl.load(own_at, mask=inside, other=0).to(tl.uint32, bitcast=True)
+    own_at = lattice * 2 * cells + colour * cells + cell
+    other = around + lattice * 2 * cells + (1 - colour) * cells
+    own = tl.load(own_spins + own_at, mask=inside, other=0).to(tl.uint32, bitcast=True)
     a = tl.load(other + cell, mask=inside, other=0).to(tl.uint32, bitcast=True)
     above = tl.where(row == 0, cell + cells - words, cell - words)
     below = tl.where(row == height - 1, place, cell + words)
@@ -100,7 +102,7 @@ def half_sweep_kernel(
     if CLASSES == 3:  # the heat bath: spins with dE <= 0 flip unless the comparison says otherwise
         flips = flips ^ (count[0] | count[1] | count[2])
     result = (own ^ (flips & present)).to(tl.int32, bitcast=True)
-    tl.store(own_at, result, mask=inside)
+    tl.store(spins + own_at, result, mask=inside)
 
 
 @helper
@@ -120,13 +122,13 @@ def _class(count, own, KIND: tl.constexpr, CLASSES: tl.constexpr):
 
 
 def half_sweep(half: LaunchRequest) -> None:
-    """Update ``half.spins`` in place. There is at least one lattice."""
+    """Write the spins of the colour to ``half.spins``. There is at least one lattice."""
     lattices, _, height, words = half.spins.shape
     total = lattices * height * words
     block = block_for(total, BLOCK)
     half_sweep_kernel[(triton.cdiv(total, block),)](
-        half.spins, half.thresholds, total, height, words, half.width // 2, half.first_lattice,
-        -1 if half.satisfied > 0 else 0, signed_seed(half.seed), half.step, half.colour,
+        half.own, half.around, half.spins, half.thresholds, total, height, words, half.width // 2,
+        half.first_lattice, -1 if half.satisfied > 0 else 0, signed_seed(half.seed), half.step, half.colour,
         CLASSES=half.thresholds.shape[1], BLOCK=block, num_warps=1,
     )  # fmt: skip
 
@@ -142,7 +144,7 @@ def variants() -> Sequence[KernelVariant]:
             bytes_per_item=0.375,
             kernel=half_sweep_kernel,
             signature={
-                "spins": "*i32:16",
+                **dict.fromkeys(("own_spins", "around", "spins"), "*i32:16"),
                 "thresholds": "*i64:16",
                 **dict.fromkeys(("total", "height", "words", "columns"), "i32:16"),
                 **dict.fromkeys(("first_lattice", "unsatisfied", "step", "colour"), "i32"),

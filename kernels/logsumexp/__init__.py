@@ -6,7 +6,13 @@
 import torch
 from torch import Tensor
 
-from ..common.derivatives import gradient_by_formula, needs_formula, not_differentiable, require_no_derivative_of_out
+from ..common.derivatives import (
+    gradient_by_formula,
+    is_gradient_differentiated,
+    needs_formula,
+    not_differentiable,
+    require_no_derivative_of_out,
+)
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -37,22 +43,24 @@ def logsumexp(
     Args:
         x: any strided tensor of float64, float32, float16 or bfloat16. 16-bit inputs accumulate in float32.
         dim: the dimension to reduce; negative counts from the end.
-        beta: the inverse temperature, finite; applied inside the kernel.
+        beta: the inverse temperature, applied inside the kernel; its magnitude is at most half the largest number of
+            the precision of accumulation, 1.7e38 in float32.
         keepdim: keep the reduced dimension with size 1.
         out: write to this contiguous tensor of the result's shape and of ``x``'s dtype and device, without autograd. It
             must not share memory with ``x``.
         backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Returns:
-        A contiguous tensor of ``x``'s dtype. An empty sum is -inf, and so is a sum over elements that all are -inf. A
-        row with +inf gives +inf. A row with NaN gives NaN, as does a row with an infinite element at ``beta = 0``.
+        A contiguous tensor of ``x``'s dtype. An empty sum is -inf, and so is a row where every ``beta x_i`` is -inf. A
+        row where a ``beta x_i`` is +inf gives +inf. A row with NaN gives NaN, as does a row with an infinite element
+        where ``beta`` is 0, or rounds to 0 in the precision of accumulation.
 
     Raises:
         TypeError: ``x`` or ``out`` is not a dense tensor of a supported dtype.
         IndexError: ``dim`` is out of range.
-        ValueError: ``beta`` is not finite, ``out`` does not fit, or ``backend`` is unknown or cannot run here.
+        ValueError: ``beta`` is NaN or too large, ``out`` does not fit, or ``backend`` is unknown or cannot run here.
 
-    The gradient is ``dy/dx_i = beta exp(beta x_i - y)``, zero where every ``x_i`` is -inf. It is computed from the
+    The gradient is ``dy/dx_i = beta exp(beta x_i - y)``, zero where every ``beta x_i`` is -inf. It is computed from the
     distances to the largest ``beta x_i``, so that its error does not grow with the level of a row.
 
     Derivatives, the same on every backend:
@@ -67,7 +75,7 @@ def logsumexp(
     """
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
-    beta = require_finite_beta(beta)
+    beta = require_finite_beta(beta, x.dtype)
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, x.device, __name__)
     if out is None:
@@ -85,7 +93,7 @@ def logsumexp(
     return out
 
 
-@not_differentiable
+@not_differentiable("beta")
 def logsumexp_backward(
     grad: Tensor,
     x: Tensor,
@@ -115,7 +123,7 @@ def logsumexp_backward(
     """
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
-    beta = require_finite_beta(beta)
+    beta = require_finite_beta(beta, x.dtype)
     shape = reduced_shape(x, dim)
     require_tensor("grad", grad, (x.dtype,), x.device)
     require_tensor("lse", lse, (accumulation_dtype(x.dtype),), x.device)
@@ -165,7 +173,7 @@ def _forward(
 @torch.library.custom_op("boltzbench::logsumexp", mutates_args=(), tags=NO_GRAPH)
 def _forward_op(x: Tensor, dim: int, beta: float, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     results: tuple[Tensor, Tensor, Tensor] = _empty_results(x, dim)
-    require_finite_beta(beta)  # torch.compile has left it to the operator
+    require_finite_beta(beta, x.dtype)  # torch.compile has left it to the operator
     _forward(x, dim, beta, choose_backend(backend, x.device, __name__), *results)
     return results
 
@@ -195,7 +203,7 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 
 def _backward(ctx, grad, *_grads):  # type: ignore[no-untyped-def]  # torch's own context object
-    if torch.is_grad_enabled():  # the gradient is to be differentiated
+    if is_gradient_differentiated(grad):
         inputs = ctx.saved_tensors[:1]
         return *gradient_by_formula(lambda x: formulas.logsumexp(x, ctx.dim, ctx.beta), grad, inputs), None, None, None
     return _backward_op(grad, *ctx.saved_tensors, ctx.dim, ctx.beta, ctx.backend), None, None, None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
-from ..numbers import INT64_MAX, integer
+from ..numbers import INT64_MAX, can_check, integer
 from ..philox import check_counter
 from .request import LaunchRequest
 
@@ -62,7 +62,7 @@ def swap_replicas(
         raise ValueError(f"energies must have shape {tuple(replica_at.shape)}, got {tuple(energies.shape)}")
     if betas.shape != (rungs,):
         raise ValueError(f"betas must have shape ({rungs},), got {tuple(betas.shape)}")
-    if replica_at.device.type == "cpu" and bool(((replica_at < 0) | (replica_at >= rungs)).any()):
+    if can_check(replica_at) and bool(((replica_at < 0) | (replica_at >= rungs)).any()):
         raise ValueError(f"replica_at must lie in [0, {rungs})")
     seed, round_number, _ = check_counter(seed, round_number, step_name="round_number")
     first_ladder = integer("first_ladder", first_ladder, 0, INT64_MAX // max(1, rungs) - ladders)

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..common.derivatives import not_differentiable
 from ..ising import energy, ising_sweeps, unpack_spins
 from ..machines.states import random_spins
 from ..numbers import INT64_MAX, integer, real
@@ -33,7 +34,8 @@ def _require_place(count: int, sweeps: int, first: int) -> tuple[int, int, int]:
 class RbmReplicas:
     """Replicas of a restricted Boltzmann machine, advanced by `boltzbench.kernels.rbm_gibbs`.
 
-    Visible units start as fair coins. A round is ``sweeps`` sweeps. Energies are joint, of visible and hidden units.
+    Visible units start as fair coins. A round is ``sweeps`` sweeps. Energies are joint, of visible and hidden units,
+    and have no derivative.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class RbmReplicas:
         words = random_words(groups, seed, 0, Stream.VISIBLE).flatten(1)[:, :units]
         self.visible = (words >> 31).to(torch.uint8)
 
+    @not_differentiable("betas")
     def advance(self, betas: Tensor, round_number: int) -> Tensor:
         weights, visible_bias, hidden_bias = self.machine
         self.visible, hidden, _ = gibbs(

@@ -65,7 +65,8 @@ def parallel_tempering(
         backend: backend of the exchanges.
 
     Raises ValueError, naming the argument. Variances are about the mean of all ladders: about its own mean, the
-    variance of a ladder would be too small, because rounds are correlated.
+    variance of a ladder would be too small, because rounds are correlated. The result has no
+    derivative: energies are detached. Replicas of your own may use autograd in ``advance``.
     """
     values = reals("betas", betas)
     if len(values) < 2:
@@ -90,7 +91,7 @@ def parallel_tempering(
     accepted = torch.zeros(shape, dtype=torch.int64, device=replicas.device)
     for number in range(burn_in + rounds):
         each = torch.empty_like(center).scatter_(1, replica_at.long(), ladder.expand(shape))  # in the order of replicas
-        energies = replicas.advance(each.flatten(), number).view(shape)
+        energies = replicas.advance(each.flatten(), number).detach().view(shape)
         at_rung = energies.gather(1, replica_at.long())
         if number == burn_in:
             center = at_rung.mean(0).expand(shape)  # near the mean, so that squares of differences stay precise

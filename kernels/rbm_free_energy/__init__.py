@@ -6,7 +6,12 @@
 import torch
 from torch import Tensor
 
-from ..common.derivatives import gradient_by_formula, needs_formula, require_no_derivative_of_out
+from ..common.derivatives import (
+    gradient_by_formula,
+    is_gradient_differentiated,
+    needs_formula,
+    require_no_derivative_of_out,
+)
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -44,7 +49,8 @@ def free_energy(
         visible: uint8 states 0 or 1, shape (chains, visible units), any strides; copied if not contiguous.
         weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
-        beta: the inverse temperature, finite and positive: a number, or a float32 or float64 tensor (chains,).
+        beta: the inverse temperature, finite and positive: a number, or a float32 or float64 tensor (chains,), with
+            respect to which there is a gradient.
         out: contiguous float32 tensor (chains,) for the result, without autograd; it must not share memory with the
             arguments.
         check_values: check that states are 0 or 1 and parameters are finite. On a GPU this waits for the device.
@@ -59,7 +65,7 @@ def free_energy(
 
     With the logistic function ``s`` and ``z_j = beta (c_j + sum_i v_i W_ij)``, the gradients of ``F`` are
     ``dF/dW_ij = -v_i s(z_j)``, ``dF/db_i = -v_i`` and ``dF/dc_j = -s(z_j)``. Derivatives with respect to ``weights``,
-    the biases and a tensor ``beta`` are the same on every backend:
+    the biases and a ``beta`` of shape (chains,) are the same on every backend:
 
     | | |
     |---|---|
@@ -117,6 +123,7 @@ def _forward_op(
     backend: str,
 ) -> Tensor:  # fmt: skip
     out = visible.new_empty(len(visible), dtype=torch.float32)
+    require_beta(beta, visible)  # torch.compile has left it to the operator
     _forward(visible, weights, visible_bias, hidden_bias, beta if betas is None else betas, backend, out)
     return out
 
@@ -131,9 +138,7 @@ def _backward_op(
     grad: Tensor, visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, betas: Tensor | None,
     beta: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    of_parameters = reference.gradient(
-        grad, visible, weights, visible_bias, hidden_bias, beta if betas is None else betas
-    )
+    of_parameters = reference.gradient(grad, visible, weights, hidden_bias, beta if betas is None else betas)
     weights_grad, visible_grad, hidden_grad = (part.to(weights.dtype) for part in of_parameters[:3])
     return weights_grad, visible_grad, hidden_grad, of_parameters[3].to(torch.float64)
 
@@ -151,7 +156,7 @@ def _save_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]  # torch's own context object
     visible, *inputs = ctx.saved_tensors
-    if torch.is_grad_enabled():  # the gradient is to be differentiated
+    if is_gradient_differentiated(grad):
 
         def formula(weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, betas: Tensor | None) -> Tensor:
             return reference.wide_free_energy(

@@ -36,7 +36,7 @@ def wide_free_energy(
 
 
 def gradient(
-    grad: Tensor, visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor
+    grad: Tensor, visible: Tensor, weights: Tensor, hidden_bias: Tensor, beta: float | Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sums of ``grad`` times the gradients of each chain's free energy: for all backends, in float32.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..common.derivatives import not_differentiable
 from ..common.dispatch import backend_module, choose_backend, require_tensor, running_on, unavailable
+from ..common.prepared import keep
 from ..machines.chain_checks import beta_faults, require_beta, require_clamped, require_no_fault
 from ..philox import Stream
 from .checks import GibbsResult, finite_faults, require_biases, require_place, require_result, sweep_faults
@@ -25,7 +26,7 @@ from .states import aligned_rows, has_aligned_rows, in_own_rows, padding_is_zero
 PLANS = ("auto", "resident", "cluster", "half_sweeps")
 
 
-@not_differentiable
+@not_differentiable("beta")
 def gibbs(
     visible: Tensor,
     weights: Tensor | PreparedWeights,
@@ -143,9 +144,11 @@ def gibbs(
     in_bytes = not packs and isinstance(to_hidden_weights, Operand)
     takes_any_rows = chosen == "native" or (chosen, plan) == ("cupy", "resident")
     if in_bytes and not takes_any_rows:
-        current = current if has_aligned_rows(current) else aligned_rows(current).copy_(current)
+        if not has_aligned_rows(current):
+            current = keep(("given", current.shape), partial(aligned_rows, current)).copy_(current)
         last_visible, last_hidden = (
-            states if has_aligned_rows(states) else aligned_rows(states) for states in (last_visible, last_hidden)
+            states if has_aligned_rows(states) else keep((name, states.shape), partial(aligned_rows, states))
+            for name, states in (("visible", last_visible), ("hidden", last_hidden))
         )
     common = partial(LaunchRequest, beta=beta, seed=seed, first_step=counted_from, first_chain=first_chain)
     to_hidden = partial(common, weights=to_hidden_weights, bias=hidden_bias.contiguous(), stream=Stream.HIDDEN)
@@ -166,7 +169,7 @@ def gibbs(
         if result.hidden_probability is not None:
             given = last_visible
             if in_bytes and takes_any_rows and not has_aligned_rows(given):
-                given = aligned_rows(given).copy_(given)
+                given = keep(("given", given.shape), partial(aligned_rows, given)).copy_(given)
             kernels.half_sweep(to_hidden(given=given, out=result.hidden_probability, step=0))
     for states, last in ((result.visible, last_visible), (result.hidden, last_hidden)):
         if states.data_ptr() != last.data_ptr():

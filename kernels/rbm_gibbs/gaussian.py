@@ -23,7 +23,7 @@ from .half_sweeps import note_results, run_half_sweeps
 from .request import LaunchRequest
 
 
-@not_differentiable
+@not_differentiable("beta")
 def gaussian_gibbs(
     visible: Tensor,
     weights: Tensor,

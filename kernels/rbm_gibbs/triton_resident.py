@@ -22,6 +22,7 @@ limit: 1550. In bf16x3 and int8x3 (24 and 39 instructions, one program) 128 unit
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import triton
@@ -29,6 +30,7 @@ import triton.language as tl
 from torch.nn.functional import pad
 
 from ..common.philox_triton import interleave4, words_of
+from ..common.prepared import keep
 from ..common.triton_math import exact_dot_operand
 from ..common.triton_runtime import INTERPRETS, helper
 from ..common.variants import KernelVariant, TritonVariant
@@ -308,7 +310,10 @@ def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps:
     units, block_chains = _block_units((to_hidden.units, to_visible.units)), CHAINS
     if INTERPRETS:
         block_chains = chains_interpreted(chains)
-    hidden_bias, visible_bias = (pad(half.bias, (0, units - half.units)) for half in (to_hidden, to_visible))
+    hidden_bias, visible_bias = (
+        keep((half.stream, units), partial(pad, half.bias, (0, units - half.units)), half.bias)
+        for half in (to_hidden, to_visible)
+    )
     resident_kernel[(triton.cdiv(chains, block_chains),)](
         visible, forward.parts, back.parts, forward.scale if digits else hidden_bias,
         back.scale if digits else visible_bias, hidden_bias, visible_bias, visible_out, hidden_out, clamped,

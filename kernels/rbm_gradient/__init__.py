@@ -23,7 +23,7 @@ class Gradient(NamedTuple):
     hidden_bias: Tensor
 
 
-@not_differentiable
+@not_differentiable("beta")
 def log_likelihood_gradient(
     data: Tensor,
     model: Tensor,

@@ -6,10 +6,10 @@
         state = contrastive_divergence(state, batch, sweeps=1, rate=0.05, seed=0)
 
 An update is ``W <- W + rate (beta (<v h>_data - <v h>_model) - weight_decay W)``, and the same without decay for the
-biases. Updates depend on their arguments and the state only, so training resumes from a saved state bit for bit. Every
-random number is a function of (seed, step, chain, unit) in the suite's random stream: the initial weights are the
-normal numbers of tensor 0 at step 0, epoch e sorts the images by words of tensor 1 at step e, and sweeps use the
-streams of `boltzbench.kernels.rbm_gibbs`.
+biases. It has no derivative: the updated machine is detached. Updates depend on their arguments and the state only, so
+training resumes from a saved state bit for bit. Every random number is a function of (seed, step, chain, unit) in the
+suite's random stream: the initial weights are the normal numbers of tensor 0 at step 0, epoch e sorts the images by
+words of tensor 1 at step e, and sweeps use the streams of `boltzbench.kernels.rbm_gibbs`.
 
 Sources: Hinton, Neural Computation 14 (2002); Tieleman, ICML 2008; Hinton, UTML TR 2010-003.
 """
@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.derivatives import not_differentiable
 from ..machines.rbm_checks import require_states
 from ..numbers import integer, real
 from ..philox import STEP_LIMIT, Stream, normals, random_words
@@ -104,6 +105,7 @@ def minibatch(data: Tensor, size: int, seed: int, step: int) -> Tensor:
     return data[torch.argsort(words, stable=True)[batch * size : (batch + 1) * size]]
 
 
+@not_differentiable("rate", "weight_decay", "beta")
 def contrastive_divergence(
     state: TrainingState, batch: Tensor, *, sweeps: int = 1, rate: float, weight_decay: float = 0.0,
     beta: float = 1.0, seed: int, check_values: bool = True, backend: str = "auto",
@@ -120,6 +122,7 @@ def contrastive_divergence(
     return state._replace(machine=machine, step=state.step + 1, sweep=state.sweep + sweeps)
 
 
+@not_differentiable("rate", "weight_decay", "beta")
 def persistent_contrastive_divergence(
     state: TrainingState, batch: Tensor, *, sweeps: int = 1, rate: float, weight_decay: float = 0.0,
     beta: float = 1.0, seed: int, check_values: bool = True, backend: str = "auto",
@@ -134,6 +137,7 @@ def persistent_contrastive_divergence(
     return TrainingState(machine, chains, state.step + 1, state.sweep + sweeps)
 
 
+@not_differentiable("rate", "weight_decay", "beta")
 def maximum_likelihood(
     state: TrainingState, data: Tensor, *, rate: float, weight_decay: float = 0.0, beta: float = 1.0
 ) -> TrainingState:

@@ -50,7 +50,7 @@ def _require_beta(beta: float) -> float:
     return real("beta", beta, positive=True)
 
 
-@not_differentiable
+@not_differentiable("beta")
 def log_partition(machine: Machine, beta: float = 1.0) -> float:
     """``log Z = log sum_v exp(-beta F(v))``, as a number in nats.
 
@@ -62,14 +62,14 @@ def log_partition(machine: Machine, beta: float = 1.0) -> float:
     return float(rbm_log_partition(*turned, beta, check_values=False, backend="torch"))
 
 
-@not_differentiable
+@not_differentiable("beta")
 def log_likelihood(machine: Machine, data: Tensor, beta: float = 1.0) -> float:
     """The mean of ``log p(v)`` over the images ``data``, uint8 (images, visible units); in nats."""
     beta = _require_beta(beta)
     return float(-beta * free_energy_reference(data, *machine.double(), beta).mean()) - log_partition(machine, beta)
 
 
-@not_differentiable
+@not_differentiable("beta")
 def model_statistics(machine: Machine, beta: float = 1.0) -> Gradient:
     """``<v h>``, ``<v>`` and ``<h>`` under ``p(v, h)``; float64."""
     beta = _require_beta(beta)
@@ -87,7 +87,7 @@ def model_statistics(machine: Machine, beta: float = 1.0) -> Gradient:
     return Gradient(both.t(), means[1], means[0]) if is_turned else Gradient(both, *means)
 
 
-@not_differentiable
+@not_differentiable("beta")
 def exact_gradient(machine: Machine, data: Tensor, beta: float = 1.0) -> Gradient:
     """The gradient of `log_likelihood` divided by beta; float64."""
     beta = _require_beta(beta)

@@ -1,5 +1,6 @@
 """The functions of rows as formulas in torch that autograd, forward mode and ``torch.func`` differentiate any number of
-times. A row without weight or with an ignored label has derivatives 0, where torch's own functions give NaN."""
+times. Rows without weight and rows with an ignored label have the kernels' derivatives, where torch's own functions
+give NaN."""
 
 import torch
 from torch import Tensor
@@ -24,15 +25,22 @@ def logsumexp(x: Tensor, dim: int, beta: float) -> Tensor:
 
 
 def generalised_cross_entropy(logits: Tensor, labels: Tensor, dim: int, q: float, ignore_index: int) -> Tensor:
-    """``(1 - p_y**q) / q`` over ``dim``, ``-log p_y`` at ``q = 0``, in the precision of accumulation."""
+    """``(1 - p_y**q) / q`` over ``dim``, ``-log p_y`` at ``q = 0``, in the precision of accumulation.
+
+    The peak comes off first, 0 if it is infinite, as in the kernels: `torch.log_softmax` gives NaN for a row with +inf.
+    """
     wide = logits.to(accumulation_dtype(logits.dtype))
     ignored, label = labels == ignore_index, labels.unsqueeze(dim)
     if not logits.shape[dim]:
         return wide.sum(dim)
-    empty = (wide == -torch.inf).all(dim)
-    log_p = torch.log_softmax(torch.where((ignored | empty).unsqueeze(dim), 0.0, wide), dim)
+    wide = torch.where(ignored.unsqueeze(dim), 0.0, wide)
+    peak = wide.amax(dim, keepdim=True).detach()
+    distance = wide - torch.where(peak.isinf(), 0.0, peak)
+    empty = (distance == -torch.inf).all(dim)
+    log_total = torch.logsumexp(torch.where(empty.unsqueeze(dim), 0.0, distance), dim)
+    log_p = distance.gather(dim, label.clamp(0, logits.shape[dim] - 1)).squeeze(dim)
+    log_p = log_p - torch.where(empty, 0.0, log_total)
     known = (labels >= 0) & (labels < logits.shape[dim])
-    chosen = log_p.gather(dim, label.clamp(0, logits.shape[dim] - 1)).squeeze(dim)
-    chosen = torch.where(known, torch.where(empty, -torch.inf, chosen), torch.nan)
-    loss = -torch.expm1(q * chosen) / q if q else -chosen
+    log_p = log_p * torch.where(known & ~log_p.isnan(), 1.0, torch.nan)  # a factor, so that the gradient is NaN too
+    loss = -torch.expm1(q * log_p) / q if q else -log_p
     return torch.where(ignored, 0.0, loss)

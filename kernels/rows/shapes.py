@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..common import prepared
 from .layout import Rows
 
 THREADS = 256
@@ -107,11 +108,12 @@ def counters(count: int, device: torch.device) -> Tensor:
     """At least ``count`` 32-bit counters that are 0, for one launch that leaves them at 0.
 
     Launches on one stream run one after the other and share their counters. A CUDA graph may run beside any other
-    launch, so a captured launch gets counters of its own in the graph's memory, which the graph sets to 0 each time.
+    launch, so a captured launch has counters of its own: those that its prepared launch keeps, or else new ones in the
+    graph's memory, which the graph sets to 0 each time.
     """
-    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return torch.zeros(count, dtype=torch.int32, device=device)
-    key = (device, torch.cuda.current_stream(device).cuda_stream)
+    if prepared.is_prepared() or device.type != "cuda" or prepared.is_capturing(device):
+        return prepared.keep(f"{count} counters", lambda: torch.zeros(count, dtype=torch.int32, device=device))
+    key = (device, prepared.stream_number(device))
     if key not in _counters or len(_counters[key]) < count:
         _counters[key] = torch.zeros(max(count, BLOCKS_WANTED), dtype=torch.int32, device=device)
     return _counters[key]

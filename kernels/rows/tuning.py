@@ -1,29 +1,36 @@
-"""Autotuning: times a handful of plans on the device and keeps the fastest, per device, in memory and on disk.
+"""Autotuning: times a handful of plans on the device and keeps the fastest, in memory and on disk.
 
-The search runs on a GPU when a class of shapes first occurs, and takes about twenty launches. Where it cannot run (on
-the CPU, during the capture of a CUDA graph, with ``BOLTZBENCH_TUNE=0``) the first plan is used, a good default.
+The search runs on a GPU when a class of shapes first occurs, and takes ten launches of each plan. Where it cannot run
+(on the CPU, during the capture of a CUDA graph, with ``BOLTZBENCH_TUNE=0``) the first plan is used, a good default.
 """
 
+import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from ..emulator import cache_directory, write_atomically
+from .launch_clock import median_seconds
 
 Plan = TypeVar("Plan")
 
-REPETITIONS = 5
+TIE, RESOLUTION = 1.03, 1e-6
+"""A plan replaces one before it only if that is slower by more than 3 %, and by more than a microsecond: events resolve
+half of one."""
 SOURCES = ("*.py", "*.cu", "*.cuh")
 """The files of a folder of kernels that a timing depends on."""
 KERNELS = Path(__file__).parents[1]
+SOFTWARE = ("torch", "triton", "cupy-cuda13x", "cupy-cuda12x", "cupy")
+"""The distributions whose versions a timing depends on."""
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def run_best(
@@ -43,16 +50,23 @@ def choice(
     """The index of the plan to use."""
     if not _has_a_clock(device) or os.environ.get("BOLTZBENCH_TUNE") == "0":
         return 0
-    name = _device_name(device)
-    known = _known(operation, name)
+    known = _known(operation, device)
     key = f"{key}, {len(plans)} plans"
-    if key not in known:
+    if known.get(key, len(plans)) >= len(plans):
         if not _may_search():
             return 0
-        times = [_seconds(functools.partial(launch, plan)) for plan in plans]
-        known[key] = times.index(min(times))
-        write_atomically(_path(operation, name), json.dumps(known, indent=1).encode())
+        times = median_seconds([functools.partial(launch, plan) for plan in plans], device)
+        known[key] = 0 if times is None else fastest(times)
+        if times is not None:
+            content = {"measured_on": _conditions(device), "plans": known}
+            write_atomically(_path(operation, device), json.dumps(content, indent=1).encode())
     return known[key]
+
+
+def fastest(times: Sequence[float]) -> int:
+    """The place of the first time that is as good as the best: the plans come in the order of what a rule expects."""
+    best = min(times)
+    return next(place for place, time in enumerate(times) if time <= max(TIE * best, best + RESOLUTION))
 
 
 def _has_a_clock(device: torch.device) -> bool:
@@ -63,37 +77,49 @@ def _may_search() -> bool:
     return not torch.cuda.is_current_stream_capturing()
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device)
+@functools.cache
+def _conditions(device: torch.device) -> dict[str, Any]:
+    """What a timing depends on beside the kernels' source: the device, its driver and the software."""
+    properties = torch.cuda.get_device_properties(device)
+    versions = {}
+    for name in SOFTWARE:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "device": properties.name,
+        "multiprocessors": properties.multi_processor_count,
+        "driver": _driver(),
+    } | versions
 
 
-def _seconds(launch: Callable[[], None]) -> float:
-    """The median time of a launch, after one launch that compiles."""
-    launch()
-    times: list[float] = []
-    for _ in range(REPETITIONS):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        begin.record()
-        launch()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1e-3)
-    return statistics.median(times)
+def _driver() -> str | None:
+    """The version of NVIDIA's driver; None where Linux does not show it."""
+    try:
+        found = re.search(r"\d+\.\d[\d.]*", DRIVER.read_text())
+    except OSError:
+        return None
+    return found[0] if found else None
 
 
 @functools.cache
-def _known(operation: str, device_name: str) -> dict[str, int]:
-    """The plans chosen on a device, by class of shapes. An unreadable file counts as empty."""
+def _known(operation: str, device: torch.device) -> dict[str, int]:
+    """The places of the plans chosen on this device, by class of shapes. Empty if the file cannot be read, is damaged,
+    or was measured under other conditions."""
     try:
-        found = json.loads(_path(operation, device_name).read_text())
-        return {str(key): int(place) for key, place in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+        content = json.loads(_path(operation, device).read_text())
+    except (OSError, ValueError):
         return {}
+    if not isinstance(content, dict) or content.get("measured_on") != _conditions(device):
+        return {}
+    plans: Any = content.get("plans")
+    if not isinstance(plans, dict) or not all(type(place) is int and place >= 0 for place in plans.values()):
+        return {}
+    return plans
 
 
-def _path(operation: str, device_name: str) -> Path:
-    """The file of a device for the current source of the kernels: timings of other source do not apply."""
-    slug = re.sub(r"\W+", "-", device_name).strip("-").lower()
+def _path(operation: str, device: torch.device) -> Path:
+    """The file of a kind of device for the current source of the kernels: timings of other source do not apply."""
+    slug = re.sub(r"\W+", "-", _conditions(device)["device"]).strip("-").lower()
     return cache_directory("tuning") / f"{operation}-{slug}-{_source_hash(operation)}.json"
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common import prepared
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 STOCHASTIC = "stochastic bfloat16"
 """A key in place of a dtype: bfloat16 with stochastic rounding."""
@@ -139,7 +141,7 @@ class LaunchRequest:
             )
         )
         tables = _tensors(rows, device), _blocks(tuple(x.numel() for x in self.parameters), block_elements, device)
-        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        if prepared.is_capturing(device):
             _captured.extend(tables)
         return tables
 
@@ -147,9 +149,9 @@ class LaunchRequest:
 TABLES_KEPT = 256
 _captured: list[Tensor] = []
 _kept: dict[tuple[object, ...], Tensor] = {}
-"""A cache of tables by content, device and stream. Copying a table to a GPU waits for the GPU; with the cache, later
-updates of the same tensors only launch. The tables hold only addresses and sizes, so they are valid for any tensors
-there."""
+"""A cache of tables by content and device. Copying a table to a GPU waits for the GPU; with the cache, later updates of
+the same tensors only launch, also where a CUDA graph is captured on another stream. The tables hold only addresses and
+sizes, so they are valid for any tensors there."""
 
 
 def _tensors(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
@@ -168,12 +170,13 @@ def _blocks(sizes: tuple[int, ...], block_elements: int, device: torch.device) -
 
 
 def _on_device(key: tuple[object, ...], make: Callable[[], Tensor], device: torch.device) -> Tensor:
-    """The table from the cache, or a new one. Streams share no tables: the allocator could reuse one too early."""
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    key = (*key, device, stream)
+    """The table from the cache, or a new one. The copy has ended on return, so that any stream may read the table."""
+    key = (*key, device)
     if key in _kept:
+        if device.type == "cuda":  # the allocator reuses a dropped table only after this stream has read it
+            _kept[key].record_stream(torch.cuda.current_stream(device))
         return _kept[key]
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if prepared.is_capturing(device):
         # The graph copies it at each replay. It is not cached: before the first replay it holds nothing.
         pinned = make().pin_memory()
         _captured.append(pinned)

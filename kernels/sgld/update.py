@@ -16,7 +16,7 @@ from ..common.dispatch import (
     running_on,
     span,
 )
-from ..numbers import integer, real
+from ..numbers import can_check, integer, real
 from ..philox import SEED_LIMIT, STEP_LIMIT, TENSOR_LIMIT, check_counter, signed_seed
 from .request import DTYPES, LaunchRequest, Numbers, Place, computing_dtype
 
@@ -245,7 +245,7 @@ def _run(
         require_tensor("step", device_step, (torch.int64,), device)
         if device_step.numel() != 1:
             raise ValueError(f"step must have one element, got shape {tuple(device_step.shape)}")
-        if device.type == "cpu":  # reading it from a GPU would wait
+        if can_check(device_step):
             integer("step", device_step.item(), 0, STEP_LIMIT - 1)
     chosen = choose_backend(backend, device, __package__ or "")
     updates = LaunchRequest.of(parameters, gradients, states, tensor_numbers, rounding == "stochastic")

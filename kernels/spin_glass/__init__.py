@@ -81,9 +81,10 @@ def anneal_spins(
         ValueError: shapes do not match, couplings are not symmetric integers or too strong, the schedule is empty,
             a number is out of range, or ``rule`` or ``backend`` is unknown or cannot run here.
 
-    At a constant temperature both rules leave the Boltzmann distribution invariant. By the heat bath, every state leads
-    to every other in one sweep, so that walkers converge to it on every graph. Metropolis flips for certain where
-    ``dE = 0``, and in a fixed order it does not converge
+    At a constant temperature both rules leave the Boltzmann distribution invariant, up to the rounding below. By the
+    heat bath, every state leads to every other in one sweep, so that walkers converge to it on every graph, if
+    ``|dE| / T < 33 log 2 = 22.87`` for every flip. A probability below ``2**-33`` rounds to 0, and such a flip never
+    happens. Metropolis flips for certain where ``dE = 0``, and in a fixed order it does not converge
 
     - on a ring with its spins in order, at any temperature: a sweep moves domain walls around the ring and seldom lets
       them meet. 256 spins at T = 1 stay near energy -2; the mean is -195;
@@ -117,10 +118,8 @@ def anneal_spins(
     require_schedule("temperatures", temperatures)
     first_walker = integer("first_walker", first_walker)
     seed, first_sweep, _ = check_counter(seed, first_sweep, steps=len(temperatures), step_name="first_sweep")
-    if first_walker < 0 or first_walker % WORD or (first_walker // WORD + groups) * sites * PARTS >= 1 << 63:
-        raise ValueError(
-            f"first_walker must be a multiple of {WORD} and at least 0, and end below group 2**63; got {first_walker}"
-        )
+    if first_walker % WORD or (first_walker // WORD + groups) * sites * PARTS >= 1 << 63:
+        raise ValueError(f"first_walker must be a multiple of {WORD} and end below group 2**63; got {first_walker}")
     chosen = choose_backend(backend, spins.device)
     kernels = backend_module(chosen, __name__)
     result = torch.empty_like(spins, memory_format=torch.contiguous_format) if out is None else out

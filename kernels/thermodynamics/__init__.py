@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..common.derivatives import needs_formula
+from ..common.derivatives import require_no_transform
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..numbers import require_no_gradient
 from ..rows.checks import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
 from . import reference
 
@@ -54,18 +55,20 @@ def thermodynamics(
     Args:
         x: minus the energies, any strided tensor of float64, float32, float16 or bfloat16. There is no gradient.
         dim: the dimension to reduce; negative counts from the end.
-        beta: the inverse temperature, finite.
+        beta: the inverse temperature, with the same limit as for `logsumexp`.
         out: contiguous tensors for ``log_z``, ``energy`` and ``variance``, of the reduced shape, in float64 for a
             float64 ``x``, else in float32. They must not share memory with ``x``.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
 
     Returns:
-        `Thermodynamics`. A state of infinite energy (``x = -inf``) has weight 0. ``log_z`` follows `logsumexp`. Where
-        it is not finite (no states, ``x = inf``, NaN), energy and variance are NaN. For a single state, and for states
-        of equal energy, the variance is exactly 0.
+        `Thermodynamics`. A state with ``beta x = -inf`` has weight 0. ``log_z`` follows `logsumexp`. Where it is not
+        finite (no states, ``beta x = inf``, NaN), energy and variance are NaN. For a single state, and for states of
+        equal energy, the variance is exactly 0.
 
     Raises:
-        TypeError, IndexError, ValueError: as `logsumexp`; ValueError also where ``x`` requires a gradient.
+        TypeError, IndexError, ValueError: as `logsumexp`; ValueError also where ``x`` or ``out`` requires a gradient or
+            has a tangent.
+        NotImplementedError: under a transform of ``torch.func``.
 
     Accuracy: let u be the unit roundoff of the accumulation, ``d_i <= 0`` the distance of ``beta x_i / |beta|`` from
     its maximum in the row, and ``r = 32 + 4 ln n`` the number of consecutive roundings in a sum (partial sums round
@@ -82,9 +85,9 @@ def thermodynamics(
     """
     require_tensor("x", x, DTYPES, None)
     dim = normal_dim(dim, x.dim())
-    beta = require_finite_beta(beta)
-    if (torch.is_grad_enabled() and x.requires_grad) or needs_formula(x):
-        raise ValueError("x must not require a gradient or have a tangent: thermodynamics has none; pass x.detach()")
+    beta = require_finite_beta(beta, x.dtype)
+    require_no_transform("thermodynamics")
+    require_no_gradient("x", x)
     chosen = choose_backend(backend, x.device)
     shape, dtype = reduced_shape(x, dim), accumulation_dtype(x.dtype)
     if out is None:
@@ -92,6 +95,7 @@ def thermodynamics(
     others = {"x": x}
     for name, tensor in zip(("log_z", "energy", "variance"), out, strict=True):
         require_tensor(f"out {name}", tensor, (dtype,), x.device)
+        require_no_gradient(f"out {name}", tensor)
         require_output(f"out {name}", tensor, shape, others)
         others[f"out {name}"] = tensor
     if x.numel():

@@ -6,11 +6,11 @@ Agreement is checked first. Under xdist, as in `make test`, nothing is timed.
 import pytest
 from boltzbench.harness.discovery.registry import load_registry
 from boltzbench.harness.execution.plan import plan
-from boltzbench.harness.execution.process import prepare_process_for
+from boltzbench.harness.execution.process import prepare_to_run_kernels
 from boltzbench.harness.results.environment import resolve_device
 
 DEVICE = resolve_device("auto")
-prepare_process_for(DEVICE)
+prepare_to_run_kernels(DEVICE)
 STEPS = plan(load_registry().select(), ("bench", "real"), "quick" if DEVICE.type == "cuda" else "smoke")
 
 

@@ -13,7 +13,6 @@ from boltzbench.kernels.ais import (
     annealed_importance_sampling,
     ising_annealed_importance_sampling,
 )
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.machines import states, unit_draws
 from boltzbench.kernels.parallel_tempering import parallel_tempering, systems
 from boltzbench.kernels.parallel_tempering import reference as swap_reference
@@ -21,15 +20,14 @@ from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import LOG_Z, fixture, log_partition
 from scipy.special import ndtri
+from support.devices import BACKENDS, DEVICE
 
-CPU = torch.device("cpu")
-BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
 CRITICAL = float(-ndtri(1e-6 / 2))
-MACHINE = tuple(part.float() for part in fixture().values())
+MACHINE = tuple(part.float().to(DEVICE) for part in fixture().values())
 
 
 def ladder(steps, last=1.0):
-    return torch.linspace(0, last, steps + 1, dtype=torch.float64)
+    return torch.linspace(0, last, steps + 1, dtype=torch.float64, device=DEVICE)
 
 
 def z_of_mean(found, exact):
@@ -57,15 +55,17 @@ def test_a_long_schedule_has_a_small_error_and_reports_it():
 
 def test_a_base_bias_and_a_temperature():
     """A machine at inverse temperature 0.5 is the machine with half the parameters at 1."""
-    base = torch.linspace(-1, 1, 10)
+    base = torch.linspace(-1, 1, 10, device=DEVICE)
     found = annealed_importance_sampling(*MACHINE, ladder(10, 0.5), 3000, base_bias=base, sweeps=2, seed=3)
     half = [0.5 * part.double() for part in MACHINE]
     assert abs(z_of_mean(found, float(log_partition(*half)))) < CRITICAL
 
 
 def test_without_weights_the_base_equal_to_the_machine_is_exact():
-    bias = torch.linspace(-2, 2, 7)
-    found = annealed_importance_sampling(torch.zeros(7, 3), bias, torch.zeros(3), ladder(4), 50, base_bias=bias, seed=4)
+    bias = torch.linspace(-2, 2, 7, device=DEVICE)
+    found = annealed_importance_sampling(
+        torch.zeros(7, 3, device=DEVICE), bias, torch.zeros(3, device=DEVICE), ladder(4), 50, base_bias=bias, seed=4
+    )
     exact = float(torch.nn.functional.softplus(bias.double()).sum()) + 3 * math.log(2)
     assert found.log_z == pytest.approx(exact, abs=1e-5)
     assert found.ess == pytest.approx(50, abs=1e-3)
@@ -122,7 +122,7 @@ def test_a_schedule_of_two_steps_warns_that_its_standard_error_is_too_small():
 def test_weights_have_collapsed_below_an_effective_sample_size_of_100_or_half_the_chains(weights, collapsed):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        found = LogPartitionEstimate.of(torch.tensor(weights, dtype=torch.float64))
+        found = LogPartitionEstimate.of(torch.tensor(weights, dtype=torch.float64, device=DEVICE))
     assert found.collapsed is collapsed
     assert [each.category for each in told] == [CollapsedWeights] * collapsed
 
@@ -203,10 +203,10 @@ def test_a_wrong_sampler_is_detected(spoil, monkeypatch):
         ({"chains": 1}, ValueError, "chains"),
         ({"sweeps": 0}, ValueError, "sweeps"),
         ({"seed": -1}, ValueError, "seed"),
-        ({"base_bias": torch.zeros(9)}, ValueError, "base_bias must have shape"),
-        ({"base_bias": torch.zeros(10).double()}, TypeError, "base_bias must have dtype"),
-        ({"weights": torch.zeros(10, 8).int()}, TypeError, "weights must have dtype"),
-        ({"hidden_bias": torch.full((8,), math.nan)}, ValueError, "hidden_bias must be finite"),
+        ({"base_bias": torch.zeros(9, device=DEVICE)}, ValueError, "base_bias must have shape"),
+        ({"base_bias": torch.zeros(10, device=DEVICE).double()}, TypeError, "base_bias must have dtype"),
+        ({"weights": torch.zeros(10, 8, device=DEVICE).int()}, TypeError, "weights must have dtype"),
+        ({"hidden_bias": torch.full((8,), math.nan, device=DEVICE)}, ValueError, "hidden_bias must be finite"),
         ({"backend": "fortran"}, ValueError, "backend"),
     ],
 )

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from boltzbench.kernels.enumeration import log_partition, rbm_log_partition
 from boltzbench.kernels.generalised_cross_entropy import generalised_cross_entropy
 from boltzbench.kernels.logsumexp import logsumexp
+from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.sgld import psgld_update, sghmc_update, sgld_update
-from support.number_calls import weights
+from support.number_calls import units, weights
 
 LABELS = torch.tensor([0, 2, 1, 2])
 PLACE = {"seed": 7, "step": 3}
@@ -19,6 +21,18 @@ def log_z(x, beta):
 
 def loss(x, q):
     return generalised_cross_entropy(x, LABELS, q)
+
+
+def free_energies(x, beta):
+    return free_energy(units(5, 4), x, x[:, 0].contiguous(), x[0].contiguous(), beta, check_values=False)
+
+
+def log_z_of_layers(x, beta):
+    return rbm_log_partition(x, x[:, 0].contiguous(), x[0].contiguous(), beta, check_values=False)
+
+
+def log_z_of_couplings(x, beta):
+    return log_partition(torch.ones(4, 4) - torch.eye(4), x[:, 0].contiguous(), beta, check_values=False)
 
 
 def sgld(x, step_size):
@@ -39,8 +53,8 @@ def sghmc(x, step_size):
     return y + momenta
 
 
-FUNCTIONS = (log_z, loss, sgld, psgld, sghmc)
-NAMES = {log_z: "beta", loss: "q"}
+FUNCTIONS = (log_z, loss, sgld, psgld, sghmc, free_energies, log_z_of_layers, log_z_of_couplings)
+NAMES = {sgld: "step_size", psgld: "step_size", sghmc: "step_size", loss: "q"}  # others: beta
 
 
 def compiled(function, dynamic):
@@ -48,15 +62,17 @@ def compiled(function, dynamic):
     return torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
 
 
-@pytest.mark.parametrize("dynamic", [None, True])
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("function", "dynamic"), [*((each, True) for each in FUNCTIONS), *((each, None) for each in FUNCTIONS[:5])]
+)
 def test_other_numbers_run_or_are_refused(function, dynamic):
     x, run = weights(4, 3), compiled(function, dynamic)
     for number in (0.25, 0.5, 0.75, 1.0):
         assert torch.equal(run(x, number), function(x, number))
-    for wrong in (math.nan, math.inf):
-        with pytest.raises(ValueError, match=rf"^{NAMES.get(function, 'step_size')} must"):
-            run(x, wrong)
+    wrong = [math.nan, math.inf, *([] if function is log_z else [-1.0]), *([0.0] if function is free_energies else [])]
+    for number in wrong:
+        with pytest.raises(ValueError, match=rf"^{NAMES.get(function, 'beta')} must"):
+            run(x, number)
 
 
 @pytest.mark.parametrize("function", [log_z, loss])

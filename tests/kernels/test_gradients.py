@@ -23,16 +23,25 @@ from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_forward,
 )
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
+from boltzbench.kernels.parallel_tempering import RbmReplicas, parallel_tempering
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.kernels.rbm_gibbs import gaussian_gibbs, gibbs
 from boltzbench.kernels.rbm_gradient import log_likelihood_gradient
-from boltzbench.kernels.rbm_training import Machine, exact_gradient, model_statistics
+from boltzbench.kernels.rbm_training import (
+    Machine,
+    TrainingState,
+    contrastive_divergence,
+    exact_gradient,
+    maximum_likelihood,
+    model_statistics,
+    persistent_contrastive_divergence,
+)
+from boltzbench.kernels.rows import formulas
 from boltzbench.kernels.thermodynamics import thermodynamics
 from boltzbench.plugins.exact.states import all_units
+from support.devices import DEVICE
 from torch import Tensor
 from torch.autograd import forward_ad
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture(params=dispatch.BACKENDS)
@@ -230,6 +239,20 @@ def dual(function, inputs):
         return primal.clone(), None if tangent is None else tangent.clone()
 
 
+def of_the_incoming_gradient(function, inputs):
+    """The change of the gradient along a change of the incoming gradient alone: forward mode, then a batch."""
+    taken = leaves(inputs)
+    value = function(*taken)
+    weights = torch.linspace(0.5, 1.5, value.numel(), device=DEVICE).view(value.shape).to(value.dtype)
+    with forward_ad.dual_level():
+        slopes = torch.autograd.grad(value, taken, forward_ad.make_dual(value.detach(), weights), retain_graph=True)
+        primals, tangents = zip(*map(forward_ad.unpack_dual, slopes), strict=True)
+        found = [None if part is None else part.clone() for part in (*primals, *tangents)]
+    assert not any(part.requires_grad for part in found if part is not None)
+    batch = torch.stack((weights, value.detach()))
+    return *found, *torch.autograd.grad(value, taken, batch, is_grads_batched=True)
+
+
 def transformed(transform, function, inputs):
     return transform(scalar(function), tuple(range(len(inputs))))(*inputs)
 
@@ -254,6 +277,7 @@ MODES = {
     "three times": three_times,
     "jvp": jvp,
     "forward_ad": dual,
+    "incoming gradient": of_the_incoming_gradient,
     "jacfwd": partial(transformed, torch.func.jacfwd),
     "jacrev": partial(transformed, torch.func.jacrev),
     "grad": partial(transformed, torch.func.grad),
@@ -412,6 +436,46 @@ def test_ignored_rows_have_no_derivative_even_if_not_finite(q, backend):
         assert found.isfinite().all()
 
 
+INF = torch.inf
+ODD_ROWS = {
+    "no weight": [-INF, -INF, -INF],
+    "label without weight": [-INF, 0.0, 1.0],
+    "another of weight infinity": [0.0, INF, 1.0],
+    "two others": [0.0, INF, INF],
+    "label of weight infinity": [INF, 0.0, 1.0],
+    "both infinities": [-INF, INF, 0.0],
+    "NaN": [0.0, torch.nan, 1.0],
+    "high level": [1e8, 1e8 + 8, 1e8 - 8],
+}
+
+
+@pytest.mark.parametrize("row", ODD_ROWS)
+def test_the_formula_of_the_loss_agrees_with_the_kernels_on_odd_rows(row, backend):
+    """Otherwise ``create_graph`` or ``vmap`` would change a loss or a gradient."""
+    z = torch.tensor([ODD_ROWS[row]], dtype=torch.float32, device=DEVICE, requires_grad=True)
+    for q in (0.0, 0.7, 1.0):
+        loss = partial(
+            generalised_cross_entropy, labels=torch.tensor([0], device=DEVICE), q=q, reduction="none", backend=backend
+        )
+        value = loss(z)
+        same = partial(torch.testing.assert_close, equal_nan=True)
+        same(torch.func.vmap(loss, in_dims=1, out_dims=1)(z.detach()[:, None])[:, 0], value.detach())
+        (slope,) = torch.autograd.grad(value.sum(), z)
+        if row == "no weight":
+            assert slope.tolist() == [[0.0 if q else -1.0, 0.0, 0.0]]
+        same(torch.autograd.grad(loss(z).sum(), z, create_graph=True)[0].detach(), slope)
+        same(torch.func.grad(lambda z, loss=loss: loss(z).sum())(z.detach()), slope)
+
+
+@pytest.mark.parametrize("q", [0.0, 0.7])
+def test_a_label_out_of_range_makes_the_formula_of_the_loss_nan(q):
+    """A label on a GPU is not checked."""
+    z, labels = numbers(2, 3).requires_grad_(), torch.tensor([3, -1], device=DEVICE)
+    loss = formulas.generalised_cross_entropy(z, labels, 1, q, -100)
+    assert loss.isnan().all()
+    assert torch.autograd.grad(loss.sum(), z)[0].isnan().all()
+
+
 def test_values_are_checked_under_transforms(backend):
     weights, visible_bias, hidden_bias = (part.expand(2, *part.shape).clone() for part in machine(5, 3, torch.float32))
     weights[1, 0, 0] = torch.nan
@@ -428,10 +492,13 @@ def test_values_are_checked_under_transforms(backend):
         torch.func.vmap(partial(log_partition, backend=backend), in_dims=(2, 0))(bonds.movedim(0, 2), numbers(2, 4))
     with pytest.raises(ValueError, match=r"^labels must lie in"):
         torch.func.vmap(partial(generalised_cross_entropy, backend=backend))(numbers(2, 3, 4), torch.full((2, 3), 4))
+    small = machine(3, 2)
     with pytest.raises(ValueError, match=r"^beta must be finite and not negative"):
-        rbm_log_partition(*machine(3, 2), torch.tensor(-1.0, device=DEVICE), backend=backend)
+        rbm_log_partition(*small, torch.tensor(-1.0, device=DEVICE), backend=backend)
+    with pytest.raises(ValueError, match=r"^beta must be finite and not negative, got -2.0$"):
+        torch.func.vmap(partial(rbm_log_partition, *small, backend=backend))(BETAS.new_tensor([1, -2]))
     with pytest.raises(ValueError, match=r"^beta must be a number or a tensor of no dimensions"):
-        rbm_log_partition(*machine(3, 2), torch.ones(2, device=DEVICE), backend=backend)
+        rbm_log_partition(*small, torch.ones(2, device=DEVICE), backend=backend)
 
 
 def test_out_refuses_derivatives(backend):
@@ -457,7 +524,7 @@ def test_the_operators_obey_torchs_rules(betas, dtype, backend):
     torch.library.opcheck(free_energies, (VISIBLE, *parameters, betas, 1.0, backend), test_utils=RULES)
     w, b, c = leaves(machine(5, 3))
     for taken in ((w, b, c), (w[:3], b[:3], None)):
-        torch.library.opcheck(torch.ops.boltzbench.enumeration.default, (*taken, backend), test_utils=RULES)
+        torch.library.opcheck(torch.ops.boltzbench.enumeration.default, (*taken, 1.0, backend), test_utils=RULES)
 
 
 RULES = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_static")
@@ -469,6 +536,18 @@ WEIGHTS, VISIBLE_BIAS, HIDDEN_BIAS = machine(5, 3, torch.float32)
 LOGITS = numbers(4, 5, dtype=torch.float32)
 ROW = numbers(4, dtype=torch.float32)
 TEMPERATURES = torch.full((3,), 0.5, dtype=torch.float64)
+RATES = {"rate": 0.1, "seed": 0}
+
+
+def trained(weights):
+    return TrainingState(Machine(weights, VISIBLE_BIAS, HIDDEN_BIAS), VISIBLE)
+
+
+def tempered(weights, **options):
+    replicas = RbmReplicas(weights, VISIBLE_BIAS, HIDDEN_BIAS, 4, seed=0, **options)
+    return parallel_tempering(replicas, [0.0, 1.0], 2, burn_in=0, seed=0, **options)
+
+
 CONSTANTS = {
     "annealed_langevin": lambda w, **options: (
         annealed_langevin(w[:, 0].contiguous(), TEMPERATURES, 0.01, seed=0, **options).x
@@ -489,6 +568,14 @@ CONSTANTS = {
     ),
     "model_statistics": lambda w, backend: model_statistics(Machine(w, VISIBLE_BIAS, HIDDEN_BIAS)).weights,
     "exact_gradient": lambda w, backend: exact_gradient(Machine(w, VISIBLE_BIAS, HIDDEN_BIAS), VISIBLE).weights,
+    "contrastive_divergence": lambda w, **options: (
+        contrastive_divergence(trained(w), VISIBLE, **RATES, **options).machine.weights
+    ),
+    "persistent_contrastive_divergence": lambda w, **options: (
+        persistent_contrastive_divergence(trained(w), VISIBLE, **RATES, **options).machine.weights
+    ),
+    "maximum_likelihood": lambda w, backend: maximum_likelihood(trained(w), VISIBLE, rate=0.1).machine.weights,
+    "advance": lambda w, **options: tempered(w, **options).mean_energy,
     "logsumexp_backward": lambda w, **options: logsumexp_backward(w[:, 0], w, w[:, 1], **options),
     "generalised_cross_entropy_forward": lambda w, **options: generalised_cross_entropy_forward(
         w, torch.zeros(5, dtype=torch.int64, device=DEVICE), **options
@@ -517,14 +604,44 @@ def test_a_result_without_derivative_is_detached_on_every_backend(name, backend)
             transform()
 
 
+def test_sequences_of_numbers_that_require_a_gradient_are_refused():
+    """They are arguments without a derivative; weights are accepted, since those of a model in training require one."""
+    with pytest.raises(ValueError, match=r"^beta must not require a gradient"):
+        gibbs(VISIBLE, WEIGHTS, VISIBLE_BIAS, HIDDEN_BIAS, 2, BETAS.clone().requires_grad_(), seed=0)
+    with pytest.raises(ValueError, match=r"^temperatures must not require a gradient"):
+        annealed_langevin(ROW, TEMPERATURES.clone().requires_grad_(), 0.01, seed=0)
+
+
+def test_replicas_may_use_autograd():
+    class Tilted(RbmReplicas):
+        def advance(self, betas, round_number):
+            energies = super().advance(betas, round_number)
+            slope = energies.clone().requires_grad_()
+            slope.square().sum().backward()
+            return energies * slope.requires_grad_()
+
+    replicas = Tilted(WEIGHTS, VISIBLE_BIAS, HIDDEN_BIAS, 4, seed=0)
+    assert not parallel_tempering(replicas, [0.0, 1.0], 2, burn_in=0, seed=0).mean_energy.requires_grad
+
+
 def test_thermodynamics_refuses_derivatives(backend):
     function = partial(thermodynamics, backend=backend)
+    out = tuple(torch.empty(4, device=DEVICE) for _ in "123")
     with pytest.raises(ValueError, match=r"^x must not require a gradient or have a tangent"):
         function(LOGITS.clone().requires_grad_())
-    with pytest.raises(ValueError, match=r"^x must not require a gradient or have a tangent"):
-        torch.func.jvp(lambda x: function(x).log_z, (LOGITS,), (LOGITS,))
-    with forward_ad.dual_level(), pytest.raises(ValueError, match=r"^x must not require a gradient or have a tangent"):
-        function(forward_ad.make_dual(LOGITS, LOGITS))
+    with pytest.raises(ValueError, match=r"^out energy must not require a gradient or have a tangent"):
+        function(LOGITS, out=(out[0], out[1].clone().requires_grad_(), out[2]))
+    with forward_ad.dual_level():
+        with pytest.raises(ValueError, match=r"^x must not require a gradient or have a tangent"):
+            function(forward_ad.make_dual(LOGITS, LOGITS))
+        with pytest.raises(ValueError, match=r"^out variance must not require a gradient or have a tangent"):
+            function(LOGITS, out=(*out[:2], forward_ad.make_dual(out[2], ROW)))
+    for transform in (
+        lambda log_z: torch.func.jvp(log_z, (LOGITS,), (LOGITS,)),
+        lambda log_z: torch.func.vmap(log_z)(LOGITS),
+    ):
+        with pytest.raises(NotImplementedError, match=r"^thermodynamics .* does not support the transforms"):
+            transform(lambda x: function(x).log_z)
 
 
 def test_every_function_with_a_table_of_derivatives_is_tested():

@@ -11,8 +11,10 @@ import pytest
 import torch
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.numbers import integer, real, reals
+from boltzbench.kernels.rows.checks import normal_dim
 from support import number_calls
 from support.number_calls import NumberCall
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten
 
 CALLS = number_calls.calls()
@@ -73,6 +75,12 @@ def refused(call: NumberCall, backend: str | None, argument: str, value: object,
         pytest.fail(f"{argument}={value!r} is accepted")
     assert isinstance(raised, error), f"{value!r}: {raised!r}"
     assert re.match(rf"{argument}\b", str(raised)), f"{value!r}: {raised}"
+
+
+def refused_with_derivatives(call: NumberCall, backend: str | None, argument: str, value: torch.Tensor) -> None:
+    refused(call, backend, argument, value.clone().requires_grad_(), ValueError)
+    with forward_ad.dual_level():
+        refused(call, backend, argument, forward_ad.make_dual(value, torch.ones_like(value)), ValueError)
 
 
 def optional(call: NumberCall, argument: str) -> bool:
@@ -145,8 +153,8 @@ def test_refused_reals(call, argument, backend):
     if argument not in call.infinite:
         for number in (math.inf, -math.inf, 10**400, float32(math.inf)):
             refused(call, backend, argument, number, ValueError)
-    if not call.is_detached and argument not in call.differentiable:
-        refused(call, backend, argument, torch.tensor(value, requires_grad=True), ValueError)
+    if argument not in call.differentiable:
+        refused_with_derivatives(call, backend, argument, torch.tensor(value))
 
 
 @pytest.mark.parametrize(("call", "argument", "backend"), walk("integers", "reals"))
@@ -160,8 +168,9 @@ def test_refused_sequences(call, argument, backend):
     if not whole:
         dtype = torch.float64
         refused(call, backend, argument, [*value[:-1], math.nan], ValueError)
-        if not call.is_detached:
-            refused(call, backend, argument, torch.tensor(value, dtype=dtype, requires_grad=True), ValueError)
+        refused_with_derivatives(call, backend, argument, torch.tensor(value, dtype=dtype))
+        listed = [*value[:-1], torch.tensor(float(value[-1]), requires_grad=True)]
+        refused(call, backend, argument, listed, ValueError)
     for wrong in ("12", 1):
         refused(call, backend, argument, wrong, TypeError)
 
@@ -218,6 +227,9 @@ def test_no_derivative_is_dropped(derivative):
         (lambda: integer("n", torch.tensor([1])), "got a int64 tensor of shape (1,) on cpu"),
         (lambda: integer("n", 0, 1), "n must be at least 1, got 0"),
         (lambda: integer("n", 1 << 64, 0, (1 << 64) - 1), "n must lie in [0, 2**64 - 1], got 18446744073709551616"),
+        (lambda: integer("n", 1 << 64), "n must be at most 2**63 - 1, got 18446744073709551616"),
+        (lambda: normal_dim(0, 0), "dim must be a dimension of x, but x is a single number without dimensions; got 0"),
+        (lambda: normal_dim(3, 2), "dim must lie in [-2, 1] for a tensor of 2 dimensions, got 3"),
         (lambda: integer("n", 3, 1, 2, " for a pair"), "n must lie in [1, 2] for a pair, got 3"),
         (lambda: real("x", "1"), "x must be a number, or a CPU tensor with one and no dimensions; got '1' of type str"),
         (lambda: real("x", math.inf), "x must be finite, got inf"),
@@ -232,5 +244,5 @@ def test_no_derivative_is_dropped(derivative):
     ],
 )
 def test_messages(check, message):
-    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+    with pytest.raises((TypeError, ValueError, IndexError), match=re.escape(message)):
         check()

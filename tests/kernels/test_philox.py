@@ -18,10 +18,10 @@ from boltzbench.kernels.sgld import SGLD, sgld_update
 from boltzbench.kernels.sgld import reference as sgld_reference
 from scipy import stats
 from support import TESTS
+from support.devices import DEVICE
 from triton import jit, next_power_of_2
 from triton import language as tl
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MODULE = CudaModule(
     TESTS / "kernels" / "cuda" / "random.cu",
     ["words", "uniforms", "normals_of<float>", "normals_of<double>"],

@@ -29,8 +29,8 @@ from boltzbench.plugins.experiments.contrastive_divergence import (
     visible_law,
 )
 from boltzbench.plugins.support import digits
+from support.devices import DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CHAINS = 200_000
 CRITICAL = 6.0
 """Standard errors: for some 20 comparisons of some 10 statistics the probability of a false alarm is 4e-7."""

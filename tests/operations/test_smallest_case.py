@@ -3,13 +3,11 @@
 import math
 
 import pytest
-import torch
 from boltzbench.harness import Case, Implementation, Operation, Status
 from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.kernels.common import dispatch
 from support import operations
-
-CPU = torch.device("cpu")
+from support.devices import DEVICE
 
 
 def smallest(operation: Operation) -> Case:
@@ -22,12 +20,12 @@ def smallest(operation: Operation) -> Case:
     "implementation", operations.registry().implementations, ids=lambda each: f"{each.operation} {each.name}"
 )
 def test_agrees(implementation: Implementation) -> None:
-    reason = implementation.unavailable(CPU)
+    reason = implementation.unavailable(DEVICE)
     if reason is not None:
         pytest.skip(reason)
     operation = operations.registry().operations[implementation.operation]
     case = smallest(operation)
-    agreement = check_case(operation, implementation, case, CPU, seeds=[case.seed])
+    agreement = check_case(operation, implementation, case, DEVICE, seeds=[case.seed])
     if agreement.status is Status.UNAVAILABLE and implementation.name not in dispatch.BACKENDS:  # a baseline may refuse
         pytest.skip(f"{case.label}: {agreement.message}")
     assert agreement.passed, f"{case.label}: {agreement.message}"

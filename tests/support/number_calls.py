@@ -65,11 +65,6 @@ class NumberCall:
         result = self.then(self.function(**given))
         return result, {name: value for name, value in given.items() if name not in changes}
 
-    @property
-    def is_detached(self) -> bool:
-        """Whether the result never has a gradient: see `boltzbench.kernels.common.derivatives`."""
-        return hasattr(self.function, "__wrapped__")
-
     @functools.cached_property
     def has_backend(self) -> bool:
         return "backend" in inspect.signature(self.function).parameters

@@ -20,11 +20,16 @@ from torch.utils._pytree import tree_leaves
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is active, records torch operations, launches of CUDA C and launches of Triton kernels."""
+    """While it is active, records torch operations, launches of CUDA C and launches of Triton kernels.
+
+    ``operations`` has the names of the torch operations that work on a device or make the host wait for it: neither
+    views nor memory without values.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._work: list[Callable[[], object]] = []
+        self.operations: list[str] = []
 
     def replay(self) -> None:
         """Do the recorded work again, on the memory of the capture."""
@@ -61,10 +66,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._inside(function, args, kwargs)
         given = {_storage(each) for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)}
         result = function(*args, **kwargs)
-        made = [
-            each if isinstance(each, Tensor) and _storage(each) not in given else None for each in tree_leaves(result)
-        ]
-        if function._schema.is_mutable or any(each is not None for each in made):  # else a view
+        leaves = tree_leaves(result)
+        made = [each if isinstance(each, Tensor) and _storage(each) not in given else None for each in leaves]
+        writes = function._schema.is_mutable or any(each is not None for each in made)  # else a view, or a read
+        name = function._schema.name.removeprefix("aten::")
+        copies_from_host = name == "lift_fresh"  # a tensor of Python's numbers
+        reads = not any(isinstance(each, Tensor) for each in leaves)
+        if not name.removeprefix("new_").startswith("empty") and (writes or reads or copies_from_host):
+            self.operations.append(name)
+        if writes:
 
             def again() -> None:
                 for ours, new in zip(made, tree_leaves(function(*args, **kwargs)), strict=True):

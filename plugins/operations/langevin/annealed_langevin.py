@@ -22,6 +22,7 @@ from boltzbench.harness import (
 )
 from boltzbench.kernels import schedules
 from boltzbench.kernels.annealed_langevin import annealed_langevin, noise
+from boltzbench.kernels.common.prepared import prepared
 from boltzbench.plugins.exact import double_well as exact
 from boltzbench.plugins.support.operations import operation_hooks, same_bits
 from torch import Tensor
@@ -139,13 +140,14 @@ def cost(case: Case) -> Cost:
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    run = prepared(
+        annealed_langevin, inputs["x"], inputs["temperatures"], inputs["step_size"], threshold=inputs["threshold"],
+        passages=inputs.get("passages"), seed=inputs["seed"], first_step=inputs["first_step"],
+        first_walker=inputs["first_walker"], out=outputs["moved"], passages_out=outputs.get("passed"), backend=backend,
+    )  # fmt: skip
+
     def launch() -> Tensors:
-        annealed_langevin(
-            inputs["x"], inputs["temperatures"], inputs["step_size"], threshold=inputs["threshold"],
-            passages=inputs.get("passages"), seed=inputs["seed"], first_step=inputs["first_step"],
-            first_walker=inputs["first_walker"], out=outputs["moved"], passages_out=outputs.get("passed"),
-            backend=backend,
-        )  # fmt: skip
+        run()
         return outputs
 
     return launch

@@ -18,6 +18,7 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
+from boltzbench.kernels.common.prepared import prepared
 from boltzbench.kernels.rbm_free_energy import free_energy, free_energy_reference
 from boltzbench.plugins.exact.rbm import LOG_Z, fixture
 from boltzbench.plugins.exact.states import all_units
@@ -134,7 +135,7 @@ def cost(case: Case) -> Cost:
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
-    run = partial(
+    run = prepared(
         free_energy, inputs["states"], inputs["weights"], inputs["visible_bias"], inputs["hidden_bias"],
         inputs["beta"], out=outputs["free_energy"], check_values=False, backend=backend,
     )  # fmt: skip

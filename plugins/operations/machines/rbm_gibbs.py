@@ -22,6 +22,7 @@ from boltzbench.harness import (
     Status,
     Tensors,
 )
+from boltzbench.kernels.common.prepared import prepared
 from boltzbench.kernels.philox import Stream
 from boltzbench.kernels.rbm_gibbs import (
     GibbsResult,
@@ -283,17 +284,22 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     out = GibbsResult(outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
     packed = bool(inputs.get("packed", False))
 
-    def launch() -> Tensors:
+    def sweep() -> GibbsResult:
         nonlocal weights
         if isinstance(weights, PreparedWeights) and not weights.is_current:
             weights = prepare_weights(inputs["weights"], precision)
         states = inputs["states"]
-        result = gibbs(
+        return gibbs(
             pack_states(states) if packed else states, weights, inputs["visible_bias"], inputs["hidden_bias"],
             inputs["sweeps"], inputs["beta"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
             first_chain=inputs["first_chain"], clamped=inputs.get("clamped"), return_hidden_probability=True,
             check_values=False, precision=precision, backend=backend, out=None if packed else out,
         )  # fmt: skip
+
+    run = prepared(sweep)
+
+    def launch() -> Tensors:
+        result = run()
         if packed and result.hidden_probability is not None:
             out.visible.copy_(unpack_states(result.visible, out.visible.shape[1]))
             out.hidden.copy_(unpack_states(result.hidden, out.hidden.shape[1]))

@@ -20,6 +20,7 @@ from boltzbench.harness import (
     Status,
     Tensors,
 )
+from boltzbench.kernels.common.prepared import prepared
 from boltzbench.kernels.rbm_gradient import Gradient, hidden_probabilities, log_likelihood_gradient, statistics
 from boltzbench.plugins.support import digits
 from boltzbench.plugins.support.machines import BETAS, NOTE, PARTS, fields_and_errors, random_weights
@@ -173,7 +174,7 @@ def cost(case: Case) -> Cost:
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
-    run = partial(
+    run = prepared(
         log_likelihood_gradient, inputs["data"], inputs["model"], inputs["weights"], inputs["hidden_bias"],
         inputs["beta"], data_hidden=inputs.get("data_hidden"), model_hidden=inputs.get("model_hidden"),
         out=Gradient(*(outputs[name] for name in RESULTS)), check_values=False, backend=backend,

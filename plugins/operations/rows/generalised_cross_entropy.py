@@ -14,6 +14,7 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
+from boltzbench.kernels.common.prepared import prepared
 from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_backward,
     generalised_cross_entropy_forward,
@@ -190,15 +191,17 @@ def cost(case: Case) -> Cost:
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     logits, labels, q = inputs["logits"], inputs["labels"], inputs["q"]
-    run: Callable[..., object]
+    run: Callable[[], object]
+    options = {"ignore_index": inputs["ignore_index"], "backend": backend}
     if "grad" in inputs:
         arguments = (inputs["grad"], logits, labels, inputs["log_total"], q)
-        run = partial(generalised_cross_entropy_backward, *arguments, peak=inputs["peak"], out=outputs["dlogits"])
+        more = {"peak": inputs["peak"], "out": outputs["dlogits"], **options}
+        run = prepared(generalised_cross_entropy_backward, *arguments, **more)
     else:
-        run = partial(generalised_cross_entropy_forward, logits, labels, q, out=tuple(outputs.values()))
+        run = prepared(generalised_cross_entropy_forward, logits, labels, q, out=tuple(outputs.values()), **options)
 
     def launch() -> Tensors:
-        run(ignore_index=inputs["ignore_index"], backend=backend)
+        run()
         return outputs
 
     return launch

@@ -15,6 +15,7 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
+from boltzbench.kernels.common.prepared import prepared
 from boltzbench.kernels.logsumexp import accumulation_dtype, logsumexp, logsumexp_backward, reference
 from boltzbench.plugins.support import digits
 from boltzbench.plugins.support.operations import operation_hooks
@@ -145,12 +146,12 @@ def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     run: Callable[[], Tensor]
     if "grad" in inputs:
         arguments = (inputs["grad"], x, inputs["log_total"], dim, beta)
-        run = partial(logsumexp_backward, *arguments, peak=inputs["peak"], out=outputs["dx"])
+        run = prepared(logsumexp_backward, *arguments, peak=inputs["peak"], out=outputs["dx"], backend=backend)
     else:
-        run = partial(logsumexp, x, dim, beta, out=outputs["y"])
+        run = prepared(logsumexp, x, dim, beta, out=outputs["y"], backend=backend)
 
     def launch() -> Tensors:
-        run(backend=backend)
+        run()
         return outputs
 
     return launch

@@ -14,6 +14,7 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
+from boltzbench.kernels.common.prepared import prepared
 from boltzbench.kernels.rows import accumulation_dtype
 from boltzbench.kernels.thermodynamics import reference, thermodynamics
 from boltzbench.plugins.support import digits
@@ -109,8 +110,10 @@ def cost(case: Case) -> Cost:
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     out: tuple[Tensor, Tensor, Tensor] = (outputs["log_z"], outputs["energy"], outputs["variance"])
 
+    run = prepared(thermodynamics, inputs["x"], inputs["dim"], inputs["beta"], out=out, backend=backend)
+
     def launch() -> Tensors:
-        thermodynamics(inputs["x"], inputs["dim"], inputs["beta"], out=out, backend=backend)
+        run()
         return outputs
 
     return launch

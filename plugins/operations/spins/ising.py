@@ -21,6 +21,7 @@ from boltzbench.harness import (
     Operation,
     Tensors,
 )
+from boltzbench.kernels.common.prepared import prepared
 from boltzbench.kernels.ising import RULES, energy, ising_sweeps, lattice_couplings, pack_spins, unpack_spins, words_of
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.plugins.exact.glass import after_sweep, state_energies
@@ -154,12 +155,14 @@ def cost(case: Case) -> Cost:
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    run = prepared(
+        ising_sweeps, inputs["spins"], inputs["width"], inputs["sweeps"], inputs["beta"], coupling=inputs["coupling"],
+        field=inputs["field"], rule=inputs["rule"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+        first_lattice=inputs["first_lattice"], out=outputs["advanced"], backend=backend,
+    )  # fmt: skip
+
     def launch() -> Tensors:
-        ising_sweeps(
-            inputs["spins"], inputs["width"], inputs["sweeps"], inputs["beta"], coupling=inputs["coupling"],
-            field=inputs["field"], rule=inputs["rule"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
-            first_lattice=inputs["first_lattice"], out=outputs["advanced"], backend=backend,
-        )  # fmt: skip
+        run()
         return outputs
 
     return launch

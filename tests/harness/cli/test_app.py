@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,6 +47,17 @@ INTERRUPTING = """
         register(fakes.interrupting())
     """
 
+HANGING = """
+    import ctypes
+
+    def prepare(inputs, outputs):
+        return lambda: ctypes.CDLL(None).sleep(1000)
+
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("hanging", prepare=prepare))
+    """
+
 NOISY = """
     import os, sys, ctypes
     print("imported")
@@ -76,6 +88,7 @@ def folder(tmp_path, monkeypatch):
             "wrong": WRONG,
             "interrupting": INTERRUPTING,
             "broken": "import no_such_module",
+            "hanging": HANGING,
             "noisy": NOISY,
         },
     )
@@ -110,7 +123,7 @@ class Stopwatch:
 class Here:
     """Replaces the workers: trials in this process, on a device with fixed limits."""
 
-    def __init__(self, device, announce, time_limit, plugins):
+    def __init__(self, device, announce, time_limit, plugins, shared=False):
         self.device, self.announce = device, announce
 
     def limits(self):
@@ -252,6 +265,15 @@ def test_standard_output_contains_only_the_json(folder):
     assert len(json.loads(done.stdout)["records"]) == 4
     for words in ("imported", "python", "descriptor", "child", "C library", "All agree"):
         assert words in done.stderr
+
+
+def test_check_stops_machine_code_that_hangs_on_a_cpu(folder):
+    chosen = ("-o", "double", "-i", "hanging", "-i", "torch", "--device", "cpu", "--time-limit", "1")
+    done = in_a_process(folder, "check", *chosen, BOLTZBENCH_PLUGINS="sound,hanging")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("timeout: double hanging") == 4
+    assert "no answer within 1 s: stopped" in done.stdout
+    assert "4 of 8 checks failed" in done.stdout
 
 
 def test_a_broken_plugin_is_named_and_everything_else_runs(run, monkeypatch):
@@ -539,14 +561,77 @@ def test_80_columns(run, monkeypatch, command):
 
 def test_triton_is_interpreted_for_the_cpu_and_compiled_for_the_gpu(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")
-    process.prepare_process_for(torch.device("cpu"))
+    process.prepare_to_run_kernels(torch.device("cpu"))
     assert os.environ["TRITON_INTERPRET"] == "1"
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(process, "cuda_unusable", lambda: None)
-    process.prepare_process_for(torch.device("cuda", 1))
+    process.prepare_to_load_plugins(torch.device("cuda", 1))
     assert "TRITON_INTERPRET" not in os.environ
+    assert chosen == []
+    process.prepare_to_run_kernels(torch.device("cuda", 1))
     assert chosen == [torch.device("cuda", 1)]
+
+
+def test_a_gpu_that_admits_no_more_processes_is_reported_with_a_hint(monkeypatch):
+    def busy(device):
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "set_device", busy)
+    monkeypatch.setattr(process, "cuda_unusable", lambda: None)
+    with pytest.raises(RuntimeError) as caught:
+        process.prepare_to_run_kernels(torch.device("cuda", 0))
+    assert str(caught.value) == (
+        "cuda:0 cannot be used: CUDA error: CUDA-capable device(s) is/are busy or unavailable: "
+        "see the compute mode and the processes that nvidia-smi shows"
+    )
+
+
+@pytest.mark.parametrize("command", [("check",), ("bench",), ("validate", "-s", "none")])
+def test_a_command_leaves_the_gpu_to_its_workers(run, monkeypatch, command):
+    """In compute mode Exclusive_Process the GPU admits one process: a worker, if the command itself holds nothing."""
+
+    def hold(*arguments, **named):
+        raise AssertionError("the command holds the GPU")
+
+    class OnCpu(Here):
+        def __init__(self, device, announce, time_limit, plugins, shared):
+            assert device == torch.device("cuda", 0)
+            assert not shared
+            super().__init__(torch.device("cpu"), announce, time_limit, plugins)
+
+    for name in ("set_device", "init", "synchronize", "current_stream", "Event", "mem_get_info", "current_device"):
+        monkeypatch.setattr(torch.cuda, name, hold)
+    properties = SimpleNamespace(
+        name="A GPU", uuid="1", multi_processor_count=1, total_memory=1, L2_cache_size=1, major=9, minor=0
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(worker, "Workers", OnCpu)
+    status, out, err = run(*command)
+    assert "the command holds the GPU" not in out + err
+    if command[0] == "validate":
+        assert (status, err) == (2, "boltzbench: unknown sampler 'none': there is none to choose from\n")
+    else:
+        assert status == 0, out + err
+        assert "All agree" in out
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_describing_a_real_gpu_does_not_hold_it(folder):
+    code = """
+import torch
+from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.harness.execution.process import prepare_to_load_plugins
+from boltzbench.harness.results.environment import describe, resolve_device
+device = resolve_device("cuda")
+prepare_to_load_plugins(device)
+load_registry()
+print(describe(device)["gpu"]["name"], torch._C._cuda_hasPrimaryContext(0))
+"""
+    done = in_a_process(folder, code=code, BOLTZBENCH_PLUGINS="")
+    assert done.stdout.endswith(" False\n"), done.stdout + done.stderr
 
 
 def test_list_imports_no_slow_package_but_torch(folder):

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 from boltzbench.harness import Agreement, Status
 from boltzbench.harness.api.records import Measurement
+from boltzbench.harness.execution import session
 from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.session import INTERPRETED, carry_out
 from boltzbench.harness.execution.trial import Block, TrialFailed, record_of
@@ -20,19 +21,32 @@ def unshared(measurement, cost):
 
 
 class Scripted:
-    """A trial that takes ``blocks`` blocks, lasts ``seconds`` and fails in the method ``failing``."""
+    """A trial that takes ``blocks`` blocks, lasts ``seconds`` and fails in the method ``failing``.
 
-    def __init__(self, step, log, blocks=1, seconds=1.0, verdict=Status.PASSED, failing=""):
+    The device is too small for it in the method ``short``; if ``fits_alone``, only as long as others are there.
+    """
+
+    def __init__(self, step, log, blocks=1, seconds=1.0, verdict=Status.PASSED, failing="", short="", fits_alone=True):
         self.step, self.log, self.blocks, self.seconds = step, log, blocks, seconds
-        self.verdict, self.failing = verdict, failing
+        self.verdict, self.failing, self.short, self.fits_alone = verdict, failing, short, fits_alone
 
     def note(self, what):
         self.log.append(f"{self.step.implementation.name} {what}")
         if what.split()[0] == self.failing:
             raise TrialFailed(record_of(self.step, Agreement(Status.TIMEOUT, f"slow in {what}")))
+        if what.split()[0] == self.short:
+            raise TrialFailed(record_of(self.step, Agreement(Status.OUT_OF_MEMORY, "tried to allocate 2 GiB")))
+
+    def be_alone(self):
+        self.note("alone")
+        if self.fits_alone:
+            self.short = ""
 
     def judge(self, draws):
-        self.note("judge")
+        try:
+            self.note("judge")
+        except TrialFailed as failed:
+            return failed.record
         return record_of(self.step, Agreement(self.verdict))
 
     def start(self, mode):
@@ -95,6 +109,47 @@ def test_implementations_of_a_case_take_turns_block_by_block():
     assert [len(record.measurements) for record in records] == [1, 1, 1]
     assert display.blocks == [10, 10, 10, 20, 20, 30]
     assert display.count == 3
+
+
+MUCH = "the device has too little memory even for this trial alone: tried to allocate 2 GiB"
+
+
+def test_a_check_that_runs_out_of_memory_is_repeated_once_alone():
+    log, records, display = bench({"a": {"short": "judge"}, "b": {"short": "judge", "fits_alone": False}})
+    assert log[:6] == ["a judge", "a alone", "a judge", "b judge", "b alone", "b judge"]
+    assert log[6:] == ["a start cold", "a block", "a finish"]
+    assert [(record.status, record.message, len(record.measurements)) for record in records] == [
+        (Status.OUT_OF_MEMORY, MUCH, 0),
+        (Status.PASSED, "", 1),
+    ]
+    assert display.count == 2
+
+
+@pytest.mark.parametrize("short", ["start", "block", "finish"])
+def test_timing_that_runs_out_of_memory_is_repeated_once_alone_after_the_others(short):
+    scripts = {"a": {"short": short}, "b": {"blocks": 2}, "c": {"short": short, "fits_alone": False}}
+    log, records, _ = bench(scripts, modes=("cold", "hot"))
+    whole = ["a start cold", "a block", "a finish"]
+    upto = whole.index(next(each for each in whole if short in each)) + 1
+    alone = log.index("a alone")
+    assert [each for each in log[:alone] if each.startswith("a")] == ["a judge", *whole[:upto]]
+    assert log[alone : alone + 4] == ["a alone", *whole]
+    assert log.index("b finish") < alone < log.index("c alone")
+    found = {record.implementation: record for record in records}
+    assert [each.mode for each in found["a"].measurements] == ["cold", "hot"]
+    assert (found["a"].status, len(found["b"].measurements)) == (Status.PASSED, 2)
+    assert (found["c"].status, found["c"].message, found["c"].measurements) == (Status.OUT_OF_MEMORY, MUCH, ())
+    assert log.count("c alone") == 1
+
+
+def test_on_a_device_for_one_process_at_a_time_implementations_are_timed_one_after_another(monkeypatch):
+    monkeypatch.setattr(session, "is_exclusive", lambda device: True)
+    log, records, _ = bench({"torch": {"blocks": 2, "seconds": 1.0}, "b": {"seconds": 0.01}})
+    assert log[2:] == [
+        *("torch start cold", "torch block", "torch block", "torch finish"),
+        *("b start cold", "b block", "b finish"),
+    ]
+    assert [bool(record.measurements[0].suspicions) for record in records] == [False, True], "they are still compared"
 
 
 def test_each_mode_has_its_measurement():

@@ -75,6 +75,15 @@ def test_an_operation_that_raises_affects_only_its_own_case(part, error):
     assert f"the check of operation double itself raised {type(error).__name__}: broken" in record.message
 
 
+@pytest.mark.parametrize("part", ["make_inputs", "make_outputs", "reference", "prepare"])
+def test_a_check_without_enough_memory_says_so(part):
+    much = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    mine = implementation(prepare=raising(much)) if part == "prepare" else implementation()
+    record = judge(mine, of=operation() if part == "prepare" else operation(**{part: raising(much)}))
+    assert record.status is Status.OUT_OF_MEMORY
+    assert "Tried to allocate 20.00 GiB" in record.message
+
+
 def test_an_implementation_that_raises_is_an_error():
     record = judge(implementation(prepare=raising(RuntimeError("no luck"))))
     assert record.status is Status.ERROR
@@ -146,7 +155,12 @@ def timed(one_trial):
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
-        (RuntimeError("out of memory"), Status.ERROR, "agrees, but timing it raised RuntimeError: out of memory"),
+        (RuntimeError("no luck"), Status.ERROR, "agrees, but timing it raised RuntimeError: no luck"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            Status.OUT_OF_MEMORY,
+            "agrees, but timing it raised OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        ),
         (
             FailedWhileTimed(Agreement(Status.WRONG_VALUES, "y is off", 3.0, 1.0)),
             Status.WRONG_VALUES,

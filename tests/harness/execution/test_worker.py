@@ -12,6 +12,7 @@ import pytest
 import torch
 from boltzbench.harness import Status
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, load_registry
+from boltzbench.harness.execution import worker
 from boltzbench.harness.execution.plan import Step
 from boltzbench.harness.execution.trial import TrialFailed
 from boltzbench.harness.execution.worker import Workers
@@ -43,6 +44,9 @@ PLUGIN = """
     def run_out_of_memory():
         raise MemoryError("no room")
 
+    def run_out_of_gpu_memory():
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
     ACTS = {
         "crash": lambda: ctypes.string_at(0),
         "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -51,6 +55,7 @@ PLUGIN = """
         "exit": lambda: sys.exit("enough"),
         "memory": run_out_of_memory,
         "hang": leave_a_child,
+        "gpu_memory": run_out_of_gpu_memory,
         "print": lambda: print("noise"),
     }
 
@@ -166,6 +171,25 @@ def test_a_hanging_worker_is_killed_with_its_children(workers, folder):
     assert not alive(child)
 
 
+def test_a_trial_alone_has_a_new_worker_and_no_neighbour(workers):
+    trial, neighbour = workers.trial(step("sound")), workers.trial(step("print"))
+    assert trial.judge(draws=1).status is neighbour.judge(draws=1).status is Status.PASSED
+    assert len(workers._workers) == 2
+    trial.be_alone()
+    assert workers._workers == {}
+    assert timed(trial).mode == "hot", "though another process judged it"
+    assert list(workers._workers) == [("double", "sound")]
+
+
+def test_on_a_device_for_one_process_at_a_time_there_is_one_worker(workers, monkeypatch):
+    monkeypatch.setattr(worker, "is_exclusive", lambda device: True)
+    first, second = workers.trial(step("sound")), workers.trial(step("print"))
+    assert first.judge(draws=1).status is second.judge(draws=1).status is Status.PASSED
+    assert list(workers._workers) == [("double", "print")]
+    assert timed(first).mode == "hot"
+    assert list(workers._workers) == [("double", "sound")]
+
+
 def test_workers_of_another_operation_end(workers):
     workers.trial(step("sound")).judge(draws=1)
     (first,) = workers._workers.values()
@@ -175,8 +199,9 @@ def test_workers_of_another_operation_end(workers):
         _ = first._process.exitcode
 
 
-def test_an_error_on_a_gpu_ends_the_worker(workers):
-    trial = workers.trial(step("memory"))
+@pytest.mark.parametrize("name", ["memory", "gpu_memory"])
+def test_an_error_on_a_gpu_ends_the_worker(workers, name):
+    trial = workers.trial(step(name))
     record = trial.judge(draws=1)
     assert len(workers._workers) == 1
     workers._device = type("Device", (), {"type": "cuda"})()
@@ -236,3 +261,17 @@ def test_no_worker_outlives_a_killed_parent(folder):
     os.kill(child, signal.SIGKILL)
     assert not alive(worker)
     assert not alive(hanging)
+
+
+def test_a_shared_worker_judges_all_and_is_replaced_when_it_dies():
+    workers = Workers(CPU, lambda phase: None, time_limit=20, plugins=["misbehaving"], shared=True)
+    try:
+        assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
+        (first,) = workers._workers.values()
+        assert workers.trial(step("sound", of="other")).judge(draws=1).status is Status.PASSED
+        assert list(workers._workers.values()) == [first]
+        assert workers.trial(step("crash")).judge(draws=1).status is Status.ERROR
+        assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
+        assert len(workers._workers) == 1
+    finally:
+        workers.close()

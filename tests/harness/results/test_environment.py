@@ -53,12 +53,16 @@ def nvidia_smi(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
     program.write_text(
         "#!/bin/sh\n"
-        '[ "$1" = "--id=GPU-1234-abcd" ] && echo "580.65.06, 1980, 3201, [N/A]"\n'
+        '[ "$1" = "--id=GPU-1234-abcd" ] && echo "580.65.06, $MODE, 1980, 3201, [N/A]"\n'
         '[ "$1" = "--version" ] && echo "NVIDIA-SMI version  : 580.65.06" && echo "CUDA Version        : 13.0"\n'
         "exit 0\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("MODE", "Default")
+    environment.is_exclusive.cache_clear()
+    yield
+    environment.is_exclusive.cache_clear()
 
 
 def test_auto_is_a_usable_gpu(two_gpus):
@@ -99,6 +103,28 @@ def test_cuda_without_a_gpu_quotes_the_driver(no_gpu, text):
     with pytest.raises(UnknownDevice) as caught:
         resolve_device(text)
     assert str(caught.value) == words
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_with_the_command_that_helps(idle_gpu):
+    idle_gpu("12.8")
+    with pytest.raises(UnknownDevice) as caught:
+        resolve_device("cuda")
+    words = "device 'cuda' cannot be used: the driver supports CUDA 12.8, but torch 2.13.0+cu130 needs CUDA 13.0. "
+    assert str(caught.value).startswith(f"{words}What helps: ")
+
+
+def test_a_refusal_says_that_the_environment_hides_devices(two_gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
+    with pytest.raises(UnknownDevice) as caught:
+        resolve_device("cuda:4")
+    assert str(caught.value) == (
+        "unknown device 'cuda:4': this machine has cuda:0, cuda:1 (CUDA_VISIBLE_DEVICES is '3,4')"
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UnknownDevice) as caught:
+        resolve_device("cuda")
+    assert str(caught.value).endswith(" (CUDA_VISIBLE_DEVICES is '-1')")
 
 
 def test_a_driver_that_gives_no_reason(monkeypatch):
@@ -207,6 +233,7 @@ def test_description_of_a_gpu(two_gpus, nvidia_smi):
         "cuda": "12.9",
         "driver": "580.65.06",
         "driver_cuda": "13.0",
+        "compute_mode": "Default",
         "max_sm_clock_mhz": 1980.0,
         "max_memory_clock_mhz": 3201.0,
         "power_limit_w": None,
@@ -215,6 +242,26 @@ def test_description_of_a_gpu(two_gpus, nvidia_smi):
         "l2_bytes": 52_428_800,
         "compute_capability": "9.0",
     }
+
+
+SLICE = {"uuid": "5678-of-a-slice", "pci_domain_id": 0, "pci_bus_id": 0x1A, "pci_device_id": 0}
+
+
+def test_a_slice_of_a_gpu_has_the_driver_and_limits_of_its_card(two_gpus, nvidia_smi, tmp_path):
+    """A MIG device: nvidia-smi knows neither its UUID nor its number, but the PCI address of its card."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(program.read_text().replace("GPU-1234-abcd", "00000000:1A:00.0"))
+    vars(torch.cuda.get_device_properties(0)).update(SLICE)
+    found = describe(torch.device("cuda:0"))["gpu"]
+    assert (found["uuid"], found["driver"], found["max_sm_clock_mhz"]) == ("5678-of-a-slice", "580.65.06", 1980.0)
+
+
+@pytest.mark.parametrize(("mode", "exclusive"), [("Default", False), ("Exclusive_Process", True), ("", False)])
+def test_a_gpu_that_admits_one_process_at_a_time(two_gpus, nvidia_smi, monkeypatch, mode, exclusive):
+    monkeypatch.setenv("MODE", mode)
+    assert environment.is_exclusive(torch.device("cuda:0")) is exclusive
+    assert environment.is_exclusive(CPU) is False
+    assert describe(torch.device("cuda:0"))["gpu"]["compute_mode"] == (mode or None)
 
 
 def test_a_gpu_without_nvidia_smi(two_gpus, tmp_path, monkeypatch):

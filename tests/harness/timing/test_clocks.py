@@ -295,7 +295,8 @@ def test_the_drivers_limit_is_read_by_its_number(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_stopwatch_on_a_gpus_clock_from_start_to_end(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kernels of 5 us: a host that needs 10 us for each cannot time them one by one."""
+    """Kernels of 5 us: a host that needs 10 us for each cannot time them one by one. An idle GPU reports no
+    throttling, so its state is read while it still has launches to do."""
 
     def launch(inputs: Inputs, outputs: Tensors) -> None:
         gpu.enqueue("launch", 5e-6)
@@ -306,7 +307,10 @@ def test_a_stopwatch_on_a_gpus_clock_from_start_to_end(gpu: Gpu, monkeypatch: py
         return work
 
     def state(device: torch.device, first_sample: int) -> DeviceState:
-        return DeviceState(first_sample, sm_clock_mhz=1980, throttled=("power cap",) if first_sample else ())
+        busy = gpu.device > gpu.host
+        return DeviceState(
+            first_sample, 1980 if busy else 345, throttled=("power cap",) if first_sample and busy else ()
+        )
 
     monkeypatch.setattr(CudaClock, "capture", capture)
     monkeypatch.setattr(cuda_clock, "read_device_state", state)

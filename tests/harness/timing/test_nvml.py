@@ -31,6 +31,7 @@ class Nvml(SimpleNamespace):
         super().__init__(
             nvmlInit=lambda: None,
             nvmlDeviceGetHandleByUUID=["GPU-cool", "GPU-hot"].index,
+            nvmlDeviceGetHandleByPciBusId=["00000000:1A:00.0", "00000000:E1:00.0"].index,
             nvmlDeviceGetClockInfo=lambda handle, which: {1: 1980, 2: 3201}[which] - 100 * handle,
             nvmlDeviceGetTemperature=lambda handle, sensor: (41, 88)[handle],
             nvmlDeviceGetPowerUsage=lambda handle: (120_500, 699_000)[handle],
@@ -46,9 +47,10 @@ def _no_handle_is_kept() -> Iterator[None]:
     device_state._nvml_handle.cache_clear()
 
 
-def read(monkeypatch: pytest.MonkeyPatch, nvml: Any, uuid: str = "hot") -> DeviceState:
+def read(monkeypatch: pytest.MonkeyPatch, nvml: Any, uuid: str = "hot", **address: int) -> DeviceState:
+    properties = SimpleNamespace(uuid=uuid, **address)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     return read_device_state(GPU, 30)
 
 
@@ -58,6 +60,20 @@ def test_the_device_is_found_by_its_uuid_and_not_by_its_number(monkeypatch: pyte
         30, 1880, 3101, 88, 699.0, ("power cap", "thermal slowdown by software")
     )
     assert read(monkeypatch, Nvml(), "cool") == DeviceState(30, 1980, 3201, 41, 120.5, ())
+
+
+def test_a_slice_of_a_card_has_the_readings_of_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MIG device has a UUID of its own, which NVML does not know as a card's."""
+    address = {"pci_domain_id": 0, "pci_bus_id": 0xE1, "pci_device_id": 0}
+    assert read(monkeypatch, Nvml(), "slice", **address).temperature_c == 88
+    assert read(monkeypatch, Nvml(), "slice") == DeviceState(30), "nor its address, in an older torch"
+
+
+def test_newer_drivers_have_another_name_for_the_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = Nvml(
+        nvmlDeviceGetCurrentClocksEventReasons=lambda handle: 0x40, nvmlDeviceGetCurrentClocksThrottleReasons=refuse
+    )
+    assert read(monkeypatch, newer).throttled == ("thermal slowdown by hardware",)
 
 
 def test_other_clock_reasons_are_not_called_throttling() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, count, cycle, repeat
@@ -453,6 +454,35 @@ def test_a_graph_of_a_pure_function_of_new_values_may_repeat_a_result() -> None:
         keeping(lambda inputs: inputs["x"], lambda inputs, x, y: torch.mul(x, 3, out=y)), constant
     )
     assert (measurement.method, measurement.suspicions) == ("graph", ())
+
+
+@pytest.mark.parametrize(("room", "sets"), [(4, 4), (3, 1), (1, 1), ("a capture of two", 2)])
+def test_a_sample_has_fewer_launches_where_memory_is_short(room: int | str, sets: int) -> None:
+    """The device has room for so many sets of memory; or for the launches of so many in a graph."""
+    alive: set[int] = set()
+    most = room if isinstance(room, int) else 4
+
+    def prepare(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
+        if len(alive) == most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        key = outputs["y"].data_ptr()
+        alive.add(key)
+        weakref.finalize(outputs["y"], alive.discard, key)
+
+        def launch() -> Tensors:
+            if isinstance(room, str) and len(alive) > 2:
+                raise RuntimeError("Triton Error [CUDA]: out of memory")
+            scale_rightly(inputs, outputs)
+            return outputs
+
+        return launch
+
+    protocol = replace(STANDARD, warm_up_seconds=0.0, longest_warm_up_seconds=0.1, most_samples=10, samples_per_block=2)
+    measurement = measure(
+        scale_with(), prepared_by(prepare), case(), CPU, protocol=protocol, clock=GraphClock(FakeTime(), captured)
+    )
+    assert (measurement.launches_per_sample, measurement.suspicions) == (sets, ())
+    assert measurement.method == ("graph" if sets > 1 else "host")
 
 
 def test_a_long_launch_is_one_sample() -> None:

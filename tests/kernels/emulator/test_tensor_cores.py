@@ -1,5 +1,7 @@
 """Tensor cores, asynchronous copies, clusters and named barriers of `device.cuh` on the emulator."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,27 @@ def test_misuse_of_clusters_is_an_error():
     assert ring("true", blocks=4) == [33, 63, 93, 3]
     with pytest.raises(EmulatorError, match="does not support static shared memory in clusters"):
         SHARING.launch("sharing", (4,), (32,), [torch.empty(128, dtype=torch.int32)], device=CPU)
+
+
+def mappings():
+    """Memory mappings of this process: two for each stack. The system allows some 65,000."""
+    return Path("/proc/self/maps").read_text().count("\n")
+
+
+def test_clusters_and_modules_release_their_stacks(monkeypatch):
+    """A module keeps the stacks of one block, here of 64 threads, until others launch."""
+    monkeypatch.setattr(emulator, "_MOST_WITH_STACKS", 1)
+    turns("true", 1)
+    while len(emulator._with_stacks) != 1:  # each launch releases the stacks of one module
+        turns("true", 1)
+    before = mappings()
+    ring("true")
+    assert mappings() < before + 64
+    with pytest.raises(EmulatorError, match=r"3 blocks of a cluster of 4 wait"):
+        ring("true", leaves=1)
+    assert mappings() < before + 64
+    turns("true", 1)
+    assert mappings() < before + 64
 
 
 def turns(waits, rounds):

@@ -6,17 +6,15 @@ import pytest
 import torch
 from boltzbench.kernels import schedules
 from boltzbench.kernels.annealed_langevin import annealed_langevin
-from boltzbench.kernels.common import dispatch
 from boltzbench.plugins.exact import double_well as exact
 from boltzbench.plugins.operations.langevin import annealed_langevin as plugin
+from support.devices import BACKENDS, DEVICE
 
-CPU = torch.device("cpu")
-BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
 STEPS = schedules.geometric(4, 1.0, 0.1)
 
 
 def positions(walkers):
-    return torch.randn(walkers, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
+    return torch.randn(walkers, generator=torch.Generator().manual_seed(0)).to(DEVICE).clamp(-3, 3)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -32,7 +30,7 @@ def test_a_step_of_size_zero_moves_nothing_and_passages_count_from_the_start_of_
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cold_walkers_fall_into_the_nearest_well(backend):
-    x = torch.tensor([-1.5, -0.7, -0.1, 0.1, 0.7, 1.5])
+    x = torch.tensor([-1.5, -0.7, -0.1, 0.1, 0.7, 1.5], device=DEVICE)
     fallen = annealed_langevin(x, schedules.constant(45, 1e-30), 0.1, seed=0, backend=backend).x
     torch.testing.assert_close(fallen, x.sign(), rtol=0, atol=1e-5)
 
@@ -49,33 +47,37 @@ def test_the_input_is_not_modified_and_may_be_strided():
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"x": torch.zeros(4, 1)}, ValueError, "x must have shape"),
-        ({"x": torch.zeros(4).double()}, TypeError, "x must have dtype"),
+        ({"x": torch.zeros(4, 1, device=DEVICE)}, ValueError, "x must have shape"),
+        ({"x": torch.zeros(4, device=DEVICE).double()}, TypeError, "x must have dtype"),
         ({"temperatures": STEPS.float()}, TypeError, "temperatures must have dtype"),
         ({"temperatures": STEPS[:0]}, ValueError, "temperatures must have one"),
         ({"temperatures": -STEPS}, ValueError, "temperatures must be positive"),
         ({"step_size": -0.1}, ValueError, "step_size"),
         ({"step_size": math.nan}, ValueError, "step_size"),
         ({"threshold": math.nan}, ValueError, "threshold"),
-        ({"passages": torch.zeros(4, dtype=torch.int32)}, ValueError, "needs a threshold"),
-        ({"passages": torch.zeros(4), "threshold": 1.0}, TypeError, "passages must have dtype"),
-        ({"passages": torch.zeros(3, dtype=torch.int32), "threshold": 1.0}, ValueError, "passages must have shape"),
+        ({"passages": torch.zeros(4, dtype=torch.int32, device=DEVICE)}, ValueError, "needs a threshold"),
+        ({"passages": torch.zeros(4, device=DEVICE), "threshold": 1.0}, TypeError, "passages must have dtype"),
+        (
+            {"passages": torch.zeros(3, dtype=torch.int32, device=DEVICE), "threshold": 1.0},
+            ValueError,
+            "passages must have shape",
+        ),
         ({"threshold": 1.0, "first_step": 2**31 - 4}, ValueError, "first_step"),
         ({"first_step": 2**32 - 3}, ValueError, "first_step"),
         ({"first_walker": -1}, ValueError, "first_walker"),
         ({"seed": 2**64}, ValueError, "seed"),
-        ({"out": torch.zeros(8)[::2]}, ValueError, "out must be contiguous"),
+        ({"out": torch.zeros(8, device=DEVICE)[::2]}, ValueError, "out must be contiguous"),
         ({"backend": "numpy"}, ValueError, "backend"),
     ],
 )
 def test_errors_name_the_argument(changed, error, words):
-    given = {"x": torch.zeros(4), "temperatures": STEPS, "step_size": 0.05, "seed": 0, **changed}
+    given = {"x": torch.zeros(4, device=DEVICE), "temperatures": STEPS, "step_size": 0.05, "seed": 0, **changed}
     with pytest.raises(error, match=words):
         annealed_langevin(given.pop("x"), given.pop("temperatures"), given.pop("step_size"), **given)
 
 
 def test_out_may_not_be_the_input():
-    x = torch.zeros(4)
+    x = torch.zeros(4, device=DEVICE)
     with pytest.raises(ValueError, match="out must not share memory with x"):
         annealed_langevin(x, STEPS, 0.05, seed=0, out=x)
 
@@ -94,7 +96,7 @@ def test_the_exact_passage_times_agree_with_each_other():
 
 def test_a_small_step_keeps_the_boltzmann_distribution():
     """<x^2> and <E> at T = 0.25 by quadrature: 0.917671 and 0.144829."""
-    x = torch.linspace(-exact.WALL, exact.WALL, 4001, dtype=torch.float64)
+    x = torch.linspace(-exact.WALL, exact.WALL, 4001, dtype=torch.float64, device=DEVICE)
     density = exact.boltzmann(0.25)(x)
     density /= density.sum()
     assert float(density @ x.square()) == pytest.approx(0.917671, abs=1e-6)

@@ -14,23 +14,22 @@ from boltzbench.kernels.boltzmann_gibbs import (
     prepare_units,
 )
 from boltzbench.kernels.boltzmann_gibbs.prepared import colour_units
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.ising import SpinMachine, lattice_couplings, units_of
 from boltzbench.plugins.operations.machines import boltzmann_gibbs as plugin
-
-CPU = torch.device("cpu")
-BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
+from support.devices import BACKENDS, DEVICE
 
 
 def random_machine(units, density, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    present = torch.rand(units, units, generator=generator) < density
-    couplings = (torch.randn(units, units, generator=generator) * present).triu(1).to(dtype)
-    return couplings + couplings.t(), torch.randn(units, generator=generator).to(dtype)
+    present = torch.rand(units, units, generator=generator).to(DEVICE) < density
+    couplings = (torch.randn(units, units, generator=generator).to(DEVICE) * present).triu(1).to(dtype)
+    return couplings + couplings.t(), torch.randn(units, generator=generator).to(DEVICE).to(dtype)
 
 
 def random_spins(*shape, seed=0):
-    return 2 * torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8) - 1
+    return (
+        2 * torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8).to(DEVICE) - 1
+    )
 
 
 # ---- colours and lists
@@ -46,14 +45,19 @@ def test_coupled_units_have_different_colours(units, density):
     for units_of_colour in machine.order.split(machine.sizes):
         assert not weights[units_of_colour][:, units_of_colour].any()
         assert units_of_colour.tolist() == sorted(units_of_colour.tolist())
-    assert torch.equal(machine.order[machine.rank], torch.arange(units))
+    assert torch.equal(machine.order[machine.rank], torch.arange(units, device=DEVICE))
 
 
 def test_numbers_of_colours():
     def ring(n):
-        return torch.eye(n).roll(1, 0).bool() | torch.eye(n).roll(-1, 0).bool()
+        return torch.eye(n, device=DEVICE).roll(1, 0).bool() | torch.eye(n, device=DEVICE).roll(-1, 0).bool()
 
-    for bonds, colours in ((ring(8), 2), (ring(7), 3), (~torch.eye(6).bool(), 6), (torch.zeros(5, 5).bool(), 1)):
+    for bonds, colours in (
+        (ring(8), 2),
+        (ring(7), 3),
+        (~torch.eye(6, device=DEVICE).bool(), 6),
+        (torch.zeros(5, 5, device=DEVICE).bool(), 1),
+    ):
         assert int(colour_units(bonds).max()) + 1 == colours
 
 
@@ -68,7 +72,7 @@ def test_a_lattice_is_coloured_as_a_checkerboard(shape):
 def test_lists_hold_each_coupling_once(density):
     weights, biases = random_machine(23, density)
     machine = prepare_units(weights, biases)
-    found = torch.zeros(23, 23)
+    found = torch.zeros(23, 23, device=DEVICE)
     first = (2 * machine.first).tolist()
     assert all(begin % 4 == 0 for begin in first)
     for unit in range(23):
@@ -91,7 +95,7 @@ def direct_spins(spins, couplings, fields, machine, sweeps, beta, seed):
     """
     s, nearest = spins.double(), 1.0
     for step in range(sweeps):
-        u = draw_uniforms(spins.shape, seed, step, 0, CPU).double()
+        u = draw_uniforms(spins.shape, seed, step, 0, DEVICE).double()
         for rank, unit in enumerate(machine.order.tolist()):
             p = torch.sigmoid(2 * beta * (fields[unit] + s @ couplings[unit]))
             s[:, unit] = torch.where(u[:, rank] < p, 1.0, -1.0)
@@ -105,7 +109,7 @@ def direct_spins(spins, couplings, fields, machine, sweeps, beta, seed):
     [
         random_machine(11, 0.4, seed=1),
         random_machine(13, 1.0, seed=2),
-        (lattice_couplings(4, 6, 0.4), torch.full((24,), 0.1, dtype=torch.float64)),
+        (lattice_couplings(4, 6, 0.4).to(DEVICE), torch.full((24,), 0.1, dtype=torch.float64, device=DEVICE)),
     ],
     ids=["sparse", "dense", "lattice"],
 )
@@ -123,7 +127,7 @@ def test_units_and_spins_draw_the_same(backend, couplings, fields):
     direct, nearest = direct_spins(spins, couplings, fields, in_spins, 2, beta, seed)
     assert nearest > 1e-5  # far from ties that float32 could decide differently
     assert torch.equal(by_spins, direct)
-    energy = SpinMachine(couplings, fields, torch.zeros(())).energy(by_spins)
+    energy = SpinMachine(couplings, fields, torch.zeros((), device=DEVICE)).energy(by_spins)
     torch.testing.assert_close(of_units.energy(by_units) + of_units.constant, energy, rtol=0, atol=1e-12)
 
 
@@ -134,7 +138,7 @@ def test_units_and_spins_draw_the_same(backend, couplings, fields):
 def test_certain_units_and_fair_coins_at_beta_zero(backend):
     weights, biases = random_machine(6, 0.5, dtype=torch.float32)
     biases[0], biases[1] = 80.0, -80.0
-    states = torch.zeros(4000, 6, dtype=torch.uint8)
+    states = torch.zeros(4000, 6, dtype=torch.uint8, device=DEVICE)
     machine = prepare_units(weights, biases)
     x = boltzmann_gibbs(states, machine, seed=1, backend=backend)
     assert bool(x[:, 0].all())
@@ -157,14 +161,16 @@ def test_strided_states_are_read_and_not_modified():
 @pytest.mark.parametrize(("chains", "units"), [(0, 5), (3, 0)])
 def test_empty_batches_and_machines(backend, chains, units):
     machine = prepare_units(*random_machine(units, 0.5))
-    states = torch.zeros(chains, units, dtype=torch.uint8)
+    states = torch.zeros(chains, units, dtype=torch.uint8, device=DEVICE)
     assert boltzmann_gibbs(states, machine, seed=0, backend=backend).shape == (chains, units)
 
 
 def test_warps_share_units_for_small_colours_and_long_lists():
     assert cuda_kernels.shares_units(prepare_units(*random_machine(40, 1.0)))
     assert not cuda_kernels.shares_units(prepare_units(*random_machine(20, 1.0)))
-    assert not cuda_kernels.shares_units(prepare_units(lattice_couplings(8, 8), torch.zeros(64, dtype=torch.float64)))
+    assert not cuda_kernels.shares_units(
+        prepare_units(lattice_couplings(8, 8).to(DEVICE), torch.zeros(64, dtype=torch.float64, device=DEVICE))
+    )
 
 
 # ---- arguments
@@ -173,15 +179,45 @@ def test_warps_share_units_for_small_colours_and_long_lists():
 @pytest.mark.parametrize(
     ("matrix", "vector", "error", "words"),
     [
-        (torch.eye(2), torch.zeros(2), ValueError, "{matrix} must be 0 on the diagonal"),
-        (torch.tensor([[0.0, 1.0], [0.5, 0.0]]), torch.zeros(2), ValueError, "{matrix} must be symmetric"),
-        (torch.full((2, 2), math.nan), torch.zeros(2), ValueError, "{matrix} must be finite"),
-        (torch.zeros(2, 2), torch.tensor([0.0, math.inf]), ValueError, "{vector} must be finite"),
-        (torch.zeros(2, 3), torch.zeros(2), ValueError, "{matrix} must be a square"),
-        (torch.zeros(2, 2), torch.zeros(3), ValueError, "{vector} must have shape"),
-        (torch.zeros(2, 2, dtype=torch.float16), torch.zeros(2), TypeError, "{matrix} must have dtype"),
-        (torch.zeros(2, 2), torch.zeros(2).double(), TypeError, "{vector} must have dtype"),
-        (torch.zeros(2, 2).double(), torch.full((2,), 1e300, dtype=torch.float64), ValueError, "range of float32"),
+        (torch.eye(2, device=DEVICE), torch.zeros(2, device=DEVICE), ValueError, "{matrix} must be 0 on the diagonal"),
+        (
+            torch.tensor([[0.0, 1.0], [0.5, 0.0]], device=DEVICE),
+            torch.zeros(2, device=DEVICE),
+            ValueError,
+            "{matrix} must be symmetric",
+        ),
+        (
+            torch.full((2, 2), math.nan, device=DEVICE),
+            torch.zeros(2, device=DEVICE),
+            ValueError,
+            "{matrix} must be finite",
+        ),
+        (
+            torch.zeros(2, 2, device=DEVICE),
+            torch.tensor([0.0, math.inf], device=DEVICE),
+            ValueError,
+            "{vector} must be finite",
+        ),
+        (torch.zeros(2, 3, device=DEVICE), torch.zeros(2, device=DEVICE), ValueError, "{matrix} must be a square"),
+        (torch.zeros(2, 2, device=DEVICE), torch.zeros(3, device=DEVICE), ValueError, "{vector} must have shape"),
+        (
+            torch.zeros(2, 2, dtype=torch.float16, device=DEVICE),
+            torch.zeros(2, device=DEVICE),
+            TypeError,
+            "{matrix} must have dtype",
+        ),
+        (
+            torch.zeros(2, 2, device=DEVICE),
+            torch.zeros(2, device=DEVICE).double(),
+            TypeError,
+            "{vector} must have dtype",
+        ),
+        (
+            torch.zeros(2, 2, device=DEVICE).double(),
+            torch.full((2,), 1e300, dtype=torch.float64, device=DEVICE),
+            ValueError,
+            "range of float32",
+        ),
     ],
 )
 def test_errors_of_prepare_units_and_prepare_spins(matrix, vector, error, words):
@@ -193,33 +229,39 @@ def test_errors_of_prepare_units_and_prepare_spins(matrix, vector, error, words)
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"machine": torch.zeros(4, 4)}, TypeError, "machine must come from"),
-        ({"states": torch.zeros(3, 5, dtype=torch.uint8)}, ValueError, "states must have shape"),
-        ({"states": torch.zeros(3, 4, dtype=torch.int8)}, TypeError, "states must have dtype uint8"),
-        ({"states": torch.full((3, 4), 2, dtype=torch.uint8)}, ValueError, "states must hold only 0 and 1"),
+        ({"machine": torch.zeros(4, 4, device=DEVICE)}, TypeError, "machine must come from"),
+        ({"states": torch.zeros(3, 5, dtype=torch.uint8, device=DEVICE)}, ValueError, "states must have shape"),
+        ({"states": torch.zeros(3, 4, dtype=torch.int8, device=DEVICE)}, TypeError, "states must have dtype uint8"),
+        (
+            {"states": torch.full((3, 4), 2, dtype=torch.uint8, device=DEVICE)},
+            ValueError,
+            "states must hold only 0 and 1",
+        ),
         ({"sweeps": 0}, ValueError, "sweeps"),
         ({"beta": -1.0}, ValueError, "beta"),
         ({"beta": math.inf}, ValueError, "beta"),
-        ({"beta": torch.ones(4)}, ValueError, "beta must be a number"),
-        ({"beta": torch.full((3,), math.nan)}, ValueError, "beta must be finite"),
+        ({"beta": torch.ones(4, device=DEVICE)}, ValueError, "beta must be a number"),
+        ({"beta": torch.full((3,), math.nan, device=DEVICE)}, ValueError, "beta must be finite"),
         ({"seed": -1}, ValueError, "seed"),
         ({"first_sweep": 2**32}, ValueError, "first_sweep"),
         ({"first_chain": -1}, ValueError, "first_chain"),
-        ({"clamped": torch.zeros(3, dtype=torch.bool)}, ValueError, "clamped must have shape"),
-        ({"out": torch.zeros(3, 8, dtype=torch.uint8)[:, ::2]}, ValueError, "out must be contiguous"),
+        ({"clamped": torch.zeros(3, dtype=torch.bool, device=DEVICE)}, ValueError, "clamped must have shape"),
+        ({"out": torch.zeros(3, 8, dtype=torch.uint8, device=DEVICE)[:, ::2]}, ValueError, "out must be contiguous"),
         ({"backend": "fast"}, ValueError, "backend"),
     ],
 )
 def test_errors_name_the_wrong_argument(changed, error, words):
     machine = prepare_units(*random_machine(4, 0.5))
-    given = {"states": torch.zeros(3, 4, dtype=torch.uint8), "machine": machine, "seed": 0, **changed}
+    given = {"states": torch.zeros(3, 4, dtype=torch.uint8, device=DEVICE), "machine": machine, "seed": 0, **changed}
     with pytest.raises(error, match=words):
         boltzmann_gibbs(given.pop("states"), given.pop("machine"), **given)
 
 
 def test_wrong_spins_raise():
     with pytest.raises(ValueError, match="states must hold only -1 and 1"):
-        boltzmann_gibbs(torch.zeros(2, 4, dtype=torch.int8), prepare_spins(*random_machine(4, 0.5)), seed=0)
+        boltzmann_gibbs(
+            torch.zeros(2, 4, dtype=torch.int8, device=DEVICE), prepare_spins(*random_machine(4, 0.5)), seed=0
+        )
 
 
 def test_a_machine_out_of_date_raises():
@@ -227,7 +269,7 @@ def test_a_machine_out_of_date_raises():
     machine = prepare_units(weights, biases)
     biases += 1
     with pytest.raises(ValueError, match="prepare it again"):
-        boltzmann_gibbs(torch.zeros(3, 4, dtype=torch.uint8), machine, seed=0)
+        boltzmann_gibbs(torch.zeros(3, 4, dtype=torch.uint8, device=DEVICE), machine, seed=0)
 
 
 def test_a_machine_too_large_for_shared_memory_raises():
@@ -236,7 +278,7 @@ def test_a_machine_too_large_for_shared_memory_raises():
         mock.patch.object(cuda_kernels, "MOST_SHARED_BYTES", cuda_kernels.PARTS_BYTES + 32),
         pytest.raises(ValueError, match="machine must have at most 8 units for backend cupy"),
     ):
-        boltzmann_gibbs(torch.zeros(3, 9, dtype=torch.uint8), machine, seed=0, backend="cupy")
+        boltzmann_gibbs(torch.zeros(3, 9, dtype=torch.uint8, device=DEVICE), machine, seed=0, backend="cupy")
 
 
 def test_the_example_of_the_laws_has_odd_cycles():

@@ -14,13 +14,11 @@ from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import LOG_Z, fixture
 from boltzbench.plugins.exact.rbm import log_partition as at_once
 from boltzbench.plugins.operations.machines import enumeration as plugin
-
-CPU = torch.device("cpu")
-BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
+from support.devices import BACKENDS, DEVICE
 
 
 def random(*shape, seed=0, scale=1.0):
-    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(DEVICE)
 
 
 def bonds(n, seed=0, scale=1.0):
@@ -30,7 +28,7 @@ def bonds(n, seed=0, scale=1.0):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_fixture_has_its_known_log_z_with_either_layer_smaller(backend):
-    weights, b, c = fixture().values()
+    weights, b, c = (part.to(DEVICE) for part in fixture().values())
     for machine in ((weights, b, c), (weights.t(), c, b)):
         found = rbm_log_partition(*machine, backend=backend)
         assert found.dtype is torch.float64
@@ -48,8 +46,8 @@ def test_torch_and_the_training_package_agree_with_all_states_at_once():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_restricted_machine_is_a_general_machine(backend):
-    weights, b, c = fixture().values()
-    whole = torch.zeros(18, 18, dtype=torch.float64)
+    weights, b, c = (part.to(DEVICE) for part in fixture().values())
+    whole = torch.zeros(18, 18, dtype=torch.float64, device=DEVICE)
     whole[:10, 10:], whole[10:, :10] = weights, weights.t()
     found = log_partition(whole, torch.cat((b, c)), backend=backend)
     assert float(found) == pytest.approx(LOG_Z, abs=1e-11)
@@ -57,7 +55,7 @@ def test_a_restricted_machine_is_a_general_machine(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_spins_mapped_to_units(backend):
-    machine = units_of(lattice_couplings(4, 4), torch.zeros(16, dtype=torch.float64))
+    machine = units_of(lattice_couplings(4, 4).to(DEVICE), torch.zeros(16, dtype=torch.float64, device=DEVICE))
     found = float(log_partition(machine.weights, machine.biases, 0.44, backend=backend)) - 0.44 * machine.constant
     assert float(found) == pytest.approx(kaufman(4, 4, 0.44).log_z, abs=1e-11)
 
@@ -67,7 +65,9 @@ def test_spins_mapped_to_units(backend):
 def test_without_bonds_z_is_a_product_over_units(backend, units):
     biases = random(units, scale=3.0)
     exact = float(torch.nn.functional.softplus(biases).sum())
-    assert float(log_partition(torch.zeros(units, units).double(), biases, backend=backend)) == pytest.approx(exact)
+    assert float(
+        log_partition(torch.zeros(units, units, device=DEVICE).double(), biases, backend=backend)
+    ) == pytest.approx(exact)
     found = rbm_log_partition(random(units, 0), biases, random(0), backend=backend)
     assert float(found) == pytest.approx(exact, abs=4e-6)
 
@@ -85,8 +85,8 @@ def test_a_large_bias_of_an_unconnected_unit(backend):
     weights, b, c = random(9, 12), random(9), random(12)
     alone = float(rbm_log_partition(weights, b, c, backend="torch"))
     for far in (-300.0, 0.0, 300.0):
-        wider = torch.cat((weights, torch.zeros(9, 1)), 1), b, torch.cat((c, c.new_tensor([far])))
-        exact = alone + float(torch.nn.functional.softplus(torch.tensor(far, dtype=torch.float64)))
+        wider = torch.cat((weights, torch.zeros(9, 1, device=DEVICE)), 1), b, torch.cat((c, c.new_tensor([far])))
+        exact = alone + float(torch.nn.functional.softplus(torch.tensor(far, dtype=torch.float64, device=DEVICE)))
         assert float(rbm_log_partition(*wider, backend=backend)) == pytest.approx(exact, abs=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_one_block_takes_many_tiles_and_batches(backend, monkeypatch):
 @pytest.mark.parametrize("backend", ["triton", "cupy"])
 def test_too_large_parameters_raise_or_give_nan_except_in_torch(backend):
     if backend not in BACKENDS:
-        pytest.skip(str(dispatch.unavailable(backend, CPU)))
+        pytest.skip(str(dispatch.unavailable(backend, DEVICE)))
     machine = random(8, 9, scale=40.0), random(8), random(9)
     with pytest.raises(ValueError, match=r"weights .* too large"):
         rbm_log_partition(*machine, backend=backend)
@@ -120,18 +120,23 @@ def test_too_large_parameters_raise_or_give_nan_except_in_torch(backend):
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"weights": torch.zeros(3)}, ValueError, "weights must have shape"),
-        ({"weights": torch.zeros(3, 2).int()}, TypeError, "weights must have dtype"),
-        ({"visible_bias": torch.zeros(2)}, ValueError, "visible_bias must have shape"),
-        ({"hidden_bias": torch.zeros(2).double()}, TypeError, "hidden_bias must have dtype"),
-        ({"hidden_bias": torch.tensor([0.0, math.inf])}, ValueError, "hidden_bias must be finite"),
+        ({"weights": torch.zeros(3, device=DEVICE)}, ValueError, "weights must have shape"),
+        ({"weights": torch.zeros(3, 2, device=DEVICE).int()}, TypeError, "weights must have dtype"),
+        ({"visible_bias": torch.zeros(2, device=DEVICE)}, ValueError, "visible_bias must have shape"),
+        ({"hidden_bias": torch.zeros(2, device=DEVICE).double()}, TypeError, "hidden_bias must have dtype"),
+        ({"hidden_bias": torch.tensor([0.0, math.inf], device=DEVICE)}, ValueError, "hidden_bias must be finite"),
         ({"beta": -1.0}, ValueError, "beta"),
         ({"beta": math.inf}, ValueError, "beta"),
         ({"backend": "fortran"}, ValueError, "backend"),
     ],
 )
 def test_bad_arguments_of_a_restricted_machine_are_named(changed, error, words):
-    given = {"weights": torch.zeros(3, 2), "visible_bias": torch.zeros(3), "hidden_bias": torch.zeros(2), **changed}
+    given = {
+        "weights": torch.zeros(3, 2, device=DEVICE),
+        "visible_bias": torch.zeros(3, device=DEVICE),
+        "hidden_bias": torch.zeros(2, device=DEVICE),
+        **changed,
+    }
     with pytest.raises(error, match=words):
         rbm_log_partition(**given)
 
@@ -139,11 +144,15 @@ def test_bad_arguments_of_a_restricted_machine_are_named(changed, error, words):
 @pytest.mark.parametrize(
     ("weights", "biases", "words"),
     [
-        (torch.tensor([[0.0, 1.0], [0.5, 0.0]]), torch.zeros(2), "weights must be symmetric"),
-        (torch.eye(2), torch.zeros(2), "weights must be 0 on the diagonal"),
-        (torch.zeros(2, 3), torch.zeros(2), "weights must be a square"),
-        (torch.zeros(2, 2), torch.zeros(3), "biases must have shape"),
-        (torch.zeros(2, 2), torch.tensor([0.0, math.nan]), "biases must be finite"),
+        (
+            torch.tensor([[0.0, 1.0], [0.5, 0.0]], device=DEVICE),
+            torch.zeros(2, device=DEVICE),
+            "weights must be symmetric",
+        ),
+        (torch.eye(2, device=DEVICE), torch.zeros(2, device=DEVICE), "weights must be 0 on the diagonal"),
+        (torch.zeros(2, 3, device=DEVICE), torch.zeros(2, device=DEVICE), "weights must be a square"),
+        (torch.zeros(2, 2, device=DEVICE), torch.zeros(3, device=DEVICE), "biases must have shape"),
+        (torch.zeros(2, 2, device=DEVICE), torch.tensor([0.0, math.nan], device=DEVICE), "biases must be finite"),
     ],
 )
 def test_bad_machines_are_named(weights, biases, words):
@@ -153,9 +162,11 @@ def test_bad_machines_are_named(weights, biases, words):
 
 def test_more_than_forty_units_raise_and_the_message_has_the_cost():
     with pytest.raises(ValueError, match=r"41 units takes 2\*\*41 states, 9.9e\+13 terms, 9.9 s .* force=True"):
-        rbm_log_partition(torch.zeros(45, 41), torch.zeros(45), torch.zeros(41))
+        rbm_log_partition(
+            torch.zeros(45, 41, device=DEVICE), torch.zeros(45, device=DEVICE), torch.zeros(41, device=DEVICE)
+        )
     with pytest.raises(ValueError, match=r"2\*\*50 states, 1.1e\+15 terms, 1.1e\+02 s"):
-        log_partition(torch.zeros(50, 50), torch.zeros(50))
+        log_partition(torch.zeros(50, 50, device=DEVICE), torch.zeros(50, device=DEVICE))
 
 
 def test_exponents_are_normalized_after_each_factor_only_for_large_weights():
@@ -171,7 +182,7 @@ def test_table_entries_multiply_to_the_weight_of_a_state():
     w, b = bonds(20, scale=0.3), random(20)
     tables = machine_tables(w, b)
     x = (random(20, seed=5) > 0).double()
-    number = (x.long() << torch.arange(20)).sum().item()
+    number = (x.long() << torch.arange(20, device=DEVICE)).sum().item()
     a, low, middle = number & 15, number >> 4 & 15, number >> 8 & 255
     top = x[16:]
     log = torch.log(tables.pair[a, low] * tables.first[middle, a] * tables.second[middle, low])

@@ -14,8 +14,8 @@ from boltzbench.kernels.generalised_cross_entropy import (
     generalised_cross_entropy_backward,
     generalised_cross_entropy_forward,
 )
+from support.devices import DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INF, NAN = math.inf, math.nan
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.ising import (
     RULES,
     energy,
@@ -18,13 +17,13 @@ from boltzbench.kernels.ising import (
 from boltzbench.kernels.ising.acceptance import CERTAIN, thresholds
 from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
 from boltzbench.plugins.operations.spins import ising as plugin
-
-CPU = torch.device("cpu")
-BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
+from support.devices import BACKENDS, DEVICE
 
 
 def random_spins(*shape, seed=0):
-    return 2 * torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8) - 1
+    return (
+        2 * torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8).to(DEVICE) - 1
+    )
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 2), (2, 4, 64), (2, 6, 66), (1, 10, 130), (0, 4, 4)])
@@ -36,7 +35,7 @@ def test_packing_is_undone_by_unpacking(shape):
 
 
 def test_bits_are_in_the_documented_places():
-    spins = torch.full((1, 4, 70), -1)
+    spins = torch.full((1, 4, 70), -1, device=DEVICE)
     spins[0, 3, 66] = 1  # 3 + 66 is odd; the site is number 33 of its colour in its row
     words = pack_spins(spins)
     assert words.nonzero().tolist() == [[0, 1, 3, 1]]
@@ -50,7 +49,7 @@ def test_bits_are_in_the_documented_places():
 def test_every_backend_and_plan_gives_the_same_spins(backend, rule, coupling, field):
     for shape in ((3, 4, 4), (2, 6, 66)):
         spins = pack_spins(random_spins(*shape))
-        beta = torch.linspace(0, 1, shape[0])
+        beta = torch.linspace(0, 1, shape[0], device=DEVICE)
         numbers = {"coupling": coupling, "field": field, "rule": rule, "seed": 2**64 - 1, "first_lattice": 5}
         wanted = ising_sweeps(spins, shape[2], 2, beta, backend="torch", **numbers)
         for plan in ("half_sweeps", "resident") if backend == "cupy" else ("auto",):
@@ -74,7 +73,7 @@ def test_at_infinite_beta_no_sweep_costs_energy_and_at_zero_metropolis_flips_all
     ids=["beta 0", "2 x 2"],
 )
 def test_a_lattice_of_equal_spins_converges(backend, side, beta, sweeps, exact):
-    start = pack_spins(torch.ones(4000, side, side))
+    start = pack_spins(torch.ones(4000, side, side, device=DEVICE))
     for plan in ("half_sweeps", "resident") if backend == "cupy" else ("auto",):
         swept = unpack_spins(ising_sweeps(start, side, sweeps, beta, seed=1, plan=plan, backend=backend), side)
         found = energy(swept)
@@ -85,7 +84,7 @@ def test_a_lattice_of_equal_spins_converges(backend, side, beta, sweeps, exact):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_diagonal_stripes_move(backend):
-    site = torch.arange(32)
+    site = torch.arange(32, device=DEVICE)
     stripes = (1 - 2 * ((site[:, None] + site) % 4 // 2))[None]
     assert bool((energy(stripes) == 0).all())
 
@@ -97,7 +96,7 @@ def test_diagonal_stripes_move(backend):
 
 
 def test_thresholds_are_the_probabilities_of_a_flip():
-    beta = torch.tensor([0.0, 0.5, math.inf], dtype=torch.float64)
+    beta = torch.tensor([0.0, 0.5, math.inf], dtype=torch.float64, device=DEVICE)
     metropolis = thresholds(beta, -2.0, 0.0, "metropolis").tolist()
     assert metropolis == [[CERTAIN] * 2, [round(math.exp(-x) * CERTAIN) for x in (4, 8)], [0, 0]]
     heat_bath = thresholds(beta, 1.0, 0.0, "heat_bath")
@@ -108,6 +107,15 @@ def test_thresholds_are_the_probabilities_of_a_flip():
     ]
     field = thresholds(beta, 1.0, 0.3, "heat_bath")
     assert (field[:, :5] + field[:, 5:] == CERTAIN).all()  # of a flip and its reverse
+
+
+def test_a_flip_of_probability_below_2_to_the_minus_33_never_happens():
+    """The limit up to which the heat bath connects all states."""
+    least = 33 * math.log(2) + torch.tensor([-0.01, 0.01], dtype=torch.float64)
+    assert thresholds(least / 8, 1.0, 0.0, "heat_bath")[:, 2].tolist() == [1, 0]  # dE = 8: all neighbours are equal
+    up = pack_spins(torch.ones(2, 4, 4))
+    assert torch.equal(ising_sweeps(up, 4, 20, 3.0, seed=1), up)
+    assert not torch.equal(ising_sweeps(up, 4, 20, 0.2, seed=1), up)
 
 
 @pytest.mark.parametrize("beta", [0.05, 0.2, CRITICAL_BETA, 0.6, 1.5])
@@ -131,9 +139,9 @@ def test_kaufman_at_the_critical_point():
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_spins_and_units_have_the_same_energy_up_to_the_constant(n):
     generator = torch.Generator().manual_seed(n)
-    matrix = torch.randn(n, n, generator=generator, dtype=torch.float64).triu(1)
-    couplings, fields = matrix + matrix.t(), torch.randn(n, generator=generator, dtype=torch.float64)
-    units = torch.arange(1 << n)[:, None] >> torch.arange(n) & 1
+    matrix = torch.randn(n, n, generator=generator, dtype=torch.float64).to(DEVICE).triu(1)
+    couplings, fields = matrix + matrix.t(), torch.randn(n, generator=generator, dtype=torch.float64).to(DEVICE)
+    units = torch.arange(1 << n, device=DEVICE)[:, None] >> torch.arange(n, device=DEVICE) & 1
     machine = units_of(couplings, fields)
     by_spins = -((2 * units - 1).double() @ couplings * (2 * units - 1)).sum(1) / 2 - (2 * units - 1).double() @ fields
     torch.testing.assert_close(machine.energy(units) + machine.constant, by_spins, rtol=0, atol=1e-12)
@@ -147,8 +155,8 @@ def test_spins_and_units_have_the_same_energy_up_to_the_constant(n):
 @pytest.mark.parametrize("shape", [(2, 2), (2, 4), (4, 6)])
 def test_the_lattice_has_the_energy_of_its_unit_machine(shape):
     spins = random_spins(20, *shape)
-    couplings = lattice_couplings(*shape, coupling=0.5)
-    machine = units_of(couplings, torch.full((len(couplings),), 0.25, dtype=torch.float64))
+    couplings = lattice_couplings(*shape, coupling=0.5).to(DEVICE)
+    machine = units_of(couplings, torch.full((len(couplings),), 0.25, dtype=torch.float64, device=DEVICE))
     units = ((spins.flatten(1) + 1) // 2).long()
     torch.testing.assert_close(machine.energy(units) + machine.constant, energy(spins, 0.5, 0.25))
 
@@ -156,13 +164,13 @@ def test_the_lattice_has_the_energy_of_its_unit_machine(shape):
 @pytest.mark.parametrize(
     ("couplings", "fields", "words"),
     [
-        (torch.eye(2), torch.zeros(2), "diagonal"),
-        (torch.tensor([[0.0, 1.0], [0.5, 0.0]]), torch.zeros(2), "symmetric"),
-        (torch.zeros(2, 3), torch.zeros(2), "square"),
-        (torch.full((2, 2), math.nan), torch.zeros(2), "finite"),
-        (torch.zeros(2, 2), torch.tensor([0.0, math.inf]), "finite"),
-        (torch.zeros(2, 2), torch.zeros(3), "shape"),
-        (torch.zeros(2, 2), torch.zeros(2, dtype=torch.float64), "dtype"),
+        (torch.eye(2, device=DEVICE), torch.zeros(2, device=DEVICE), "diagonal"),
+        (torch.tensor([[0.0, 1.0], [0.5, 0.0]], device=DEVICE), torch.zeros(2, device=DEVICE), "symmetric"),
+        (torch.zeros(2, 3, device=DEVICE), torch.zeros(2, device=DEVICE), "square"),
+        (torch.full((2, 2), math.nan, device=DEVICE), torch.zeros(2, device=DEVICE), "finite"),
+        (torch.zeros(2, 2, device=DEVICE), torch.tensor([0.0, math.inf], device=DEVICE), "finite"),
+        (torch.zeros(2, 2, device=DEVICE), torch.zeros(3, device=DEVICE), "shape"),
+        (torch.zeros(2, 2, device=DEVICE), torch.zeros(2, dtype=torch.float64, device=DEVICE), "dtype"),
     ],
 )
 def test_invalid_couplings_are_rejected(couplings, fields, words):
@@ -176,12 +184,12 @@ def test_invalid_couplings_are_rejected(couplings, fields, words):
     [
         ({"width": 5}, ValueError, "width must be even"),
         ({"width": 66}, ValueError, "spins must have shape"),
-        ({"spins": torch.zeros(2, 2, 3, 1, dtype=torch.int32)}, ValueError, "height must be even"),
-        ({"spins": torch.zeros(2, 2, 4, 1)}, TypeError, "spins must have dtype"),
+        ({"spins": torch.zeros(2, 2, 3, 1, dtype=torch.int32, device=DEVICE)}, ValueError, "height must be even"),
+        ({"spins": torch.zeros(2, 2, 4, 1, device=DEVICE)}, TypeError, "spins must have dtype"),
         ({"sweeps": 0}, ValueError, "sweeps"),
         ({"beta": -0.1}, ValueError, "beta"),
-        ({"beta": torch.tensor([0.1, math.nan])}, ValueError, "beta"),
-        ({"beta": torch.ones(3)}, ValueError, "beta"),
+        ({"beta": torch.tensor([0.1, math.nan], device=DEVICE)}, ValueError, "beta"),
+        ({"beta": torch.ones(3, device=DEVICE)}, ValueError, "beta"),
         ({"coupling": math.inf}, ValueError, "coupling"),
         ({"field": math.nan}, ValueError, "field"),
         ({"rule": "wolff"}, ValueError, "rule"),
@@ -190,11 +198,15 @@ def test_invalid_couplings_are_rejected(couplings, fields, words):
         ({"seed": -1}, ValueError, "seed"),
         ({"first_sweep": 2**32}, ValueError, "first_sweep"),
         ({"first_lattice": 2**60}, ValueError, "first_lattice"),
-        ({"out": torch.zeros(2, 2, 4, 2, dtype=torch.int32)[..., :1]}, ValueError, "out must be contiguous"),
+        (
+            {"out": torch.zeros(2, 2, 4, 2, dtype=torch.int32, device=DEVICE)[..., :1]},
+            ValueError,
+            "out must be contiguous",
+        ),
     ],
 )
 def test_errors_name_the_argument(changed, error, words):
-    given = {"spins": torch.zeros(2, 2, 4, 1, dtype=torch.int32), "width": 4, "seed": 0, **changed}
+    given = {"spins": torch.zeros(2, 2, 4, 1, dtype=torch.int32, device=DEVICE), "width": 4, "seed": 0, **changed}
     with pytest.raises(error, match=words):
         ising_sweeps(given.pop("spins"), given.pop("width"), **given)
 
@@ -202,7 +214,7 @@ def test_errors_name_the_argument(changed, error, words):
 @pytest.mark.parametrize("sides", [(3, 4), (4, 5), (0, 4)])
 def test_odd_sides_are_rejected(sides):
     with pytest.raises(ValueError, match="even"):
-        pack_spins(torch.ones(1, *sides))
+        pack_spins(torch.ones(1, *sides, device=DEVICE))
 
 
 def test_the_input_is_not_modified_and_may_be_strided():
@@ -221,7 +233,10 @@ def test_the_cost_counts_spins_twice_in_bits():
 
 def test_spins_and_units_have_the_same_conditional_probabilities():
     spins = random_spins(50, 4, 6).flatten(1).double()
-    couplings, fields = lattice_couplings(4, 6, -0.7), torch.full((24,), 0.3, dtype=torch.float64)
+    couplings, fields = (
+        lattice_couplings(4, 6, -0.7).to(DEVICE),
+        torch.full((24,), 0.3, dtype=torch.float64, device=DEVICE),
+    )
     machine = units_of(couplings, fields)
     of_units = torch.sigmoid(machine.biases + (spins + 1) / 2 @ machine.weights)
     torch.testing.assert_close(of_units, torch.sigmoid(2 * (fields + spins @ couplings)), rtol=0, atol=1e-14)
@@ -230,12 +245,16 @@ def test_spins_and_units_have_the_same_conditional_probabilities():
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        (pack_spins(torch.ones(3, 4, 4)), ValueError, r"spins must have shape .*: unpack words by unpack_spins"),
-        (torch.ones(4, 4), ValueError, "spins must have shape"),
-        (torch.randint(0, 2, (2, 4, 4)), ValueError, "spins must be -1 or \\+1; units s of 0 and 1"),
-        (torch.full((2, 4, 4), math.nan), ValueError, "spins must be -1 or"),
-        (torch.ones(2, 4, 4, dtype=torch.uint8), TypeError, "torch.uint8 cannot hold"),
-        (torch.ones(2, 4, 4, dtype=torch.bool), TypeError, "torch.bool cannot hold"),
+        (
+            pack_spins(torch.ones(3, 4, 4, device=DEVICE)),
+            ValueError,
+            r"spins must have shape .*: unpack words by unpack_spins",
+        ),
+        (torch.ones(4, 4, device=DEVICE), ValueError, "spins must have shape"),
+        (torch.randint(0, 2, (2, 4, 4), device=DEVICE), ValueError, "spins must be -1 or \\+1; units s of 0 and 1"),
+        (torch.full((2, 4, 4), math.nan, device=DEVICE), ValueError, "spins must be -1 or"),
+        (torch.ones(2, 4, 4, dtype=torch.uint8, device=DEVICE), TypeError, "torch.uint8 cannot hold"),
+        (torch.ones(2, 4, 4, dtype=torch.bool, device=DEVICE), TypeError, "torch.bool cannot hold"),
     ],
 )
 def test_the_energy_of_what_is_not_unpacked_spins_is_refused(given, error, words):
@@ -244,8 +263,8 @@ def test_the_energy_of_what_is_not_unpacked_spins_is_refused(given, error, words
 
 
 def test_the_energy_of_spins_of_every_signed_dtype():
-    spins = 2 * torch.randint(0, 2, (5, 3, 4), generator=torch.Generator().manual_seed(0)) - 1
+    spins = 2 * torch.randint(0, 2, (5, 3, 4), generator=torch.Generator().manual_seed(0)).to(DEVICE) - 1
     for dtype in (torch.int8, torch.int32, torch.float16, torch.float64):
         assert torch.equal(energy(spins.to(dtype)), energy(spins))
     assert energy(spins[:0]).shape == (0,)
-    assert energy(torch.ones(1, 3, 4, dtype=torch.int8)).item() == -24
+    assert energy(torch.ones(1, 3, 4, dtype=torch.int8, device=DEVICE)).item() == -24

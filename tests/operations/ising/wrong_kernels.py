@@ -41,12 +41,10 @@ def updates_both_colours_at_once(inputs: Inputs, outputs: Tensors) -> Launch:
     def blind_half_sweep(half: LaunchRequest) -> None:
         """Of the odd sites, which come second, as if the even ones were what they were before the sweep."""
         if half.colour == 0:
-            before.append(half.spins.clone())
+            before.append(half.around.clone())
             honest(half)
         else:
-            odd = before.pop()
-            honest(replace(half, spins=odd))
-            half.spins[:, 1] = odd[:, 1]
+            honest(replace(half, around=before.pop()))
 
     def launch() -> Tensors:
         with mock.patch.object(ising_reference, "half_sweep", blind_half_sweep):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from boltzbench.kernels.logsumexp import _backward_op, _forward_op, logsumexp, logsumexp_backward
+from support.devices import DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 UNIT = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 INF, NAN = math.inf, math.nan
@@ -458,6 +458,24 @@ def test_a_beta_that_is_not_finite_is_named(backend, beta):
         logsumexp(x, -1, beta, backend=backend)
     with pytest.raises(ValueError, match=r"^beta must be finite"):
         logsumexp_backward(x[:, 0], x, x[:, 0], -1, beta, backend=backend)
+
+
+def test_the_largest_beta(backend):
+    """Beyond it, the product of beta and log2(e) would overflow in the kernels and give NaN."""
+    x = torch.tensor([[0.0, 0.0], [-1.0, 0.0], [0.0, -1e-38]], device=DEVICE)
+    most = torch.finfo(torch.float32).max / 2
+    expected = [math.log(2), 0.0, math.log1p(math.exp(-1e-38 * most))]
+    assert logsumexp(x, beta=most, backend=backend).tolist() == pytest.approx(expected)
+    assert logsumexp(-x, beta=-most, backend=backend).tolist() == pytest.approx(expected)
+    for beta in (1e39, -2 * most):
+        with pytest.raises(ValueError, match=r"^beta must lie in \[-1.70141e\+38, 1.70141e\+38\]"):
+            logsumexp(x.half(), beta=beta, backend=backend)
+    assert logsumexp(x.double(), beta=1e39, backend=backend).isfinite().all()
+
+
+def test_signs_of_infinities_at_negative_beta(backend):
+    x = torch.tensor([[INF, INF], [0.0, INF], [0.0, -INF]], device=DEVICE)
+    assert logsumexp(x, beta=-1.0, backend=backend).tolist() == [-INF, 0.0, INF]
 
 
 def test_a_wrong_out_is_named(backend):

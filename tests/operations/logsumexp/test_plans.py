@@ -1,6 +1,7 @@
 """How rows are divided among threads and blocks: default plans, the search for the best, counters of split rows."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.rows import cuda_rows, shapes, triton_rows, tuning
 from boltzbench.kernels.rows.layout import as_rows, is_wide
 from boltzbench.kernels.rows.shapes import BLOCKS_WANTED, PART_BYTES, THREADS, choose, plans, split_rows
+from support.devices import DEVICE
 
 CPU = torch.device("cpu")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def view_of(rows, columns, dtype=torch.float32):
@@ -128,6 +129,9 @@ def test_each_stream_and_each_captured_launch_has_its_own_counters(monkeypatch):
 # ---- the search
 
 
+CONDITIONS = {"device": "Some GPU 80GB", "driver": "580.65.06", "torch": "2.13.0"}
+
+
 class Clock:
     """A fake GPU clock: the time of a plan is the plan itself, and launches are counted."""
 
@@ -138,10 +142,12 @@ class Clock:
     def launch(self, plan):
         self.launched.append(plan)
 
-    def seconds(self, launch):
-        launch()
-        self.timed += 1
-        return self.launched[-1]
+    def median_seconds(self, launches, device):
+        assert device == CPU
+        for launch in launches:
+            launch()
+        self.timed += len(launches)
+        return self.launched[-len(launches) :]
 
 
 @pytest.fixture
@@ -150,30 +156,69 @@ def clock(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("BOLTZBENCH_TUNE", raising=False)
     monkeypatch.setattr(tuning, "_has_a_clock", lambda device: True)
-    monkeypatch.setattr(tuning, "_device_name", lambda device: "Some GPU 80GB")
-    monkeypatch.setattr(tuning, "_seconds", clock.seconds)
+    monkeypatch.setattr(tuning, "_conditions", lambda device: CONDITIONS)
+    monkeypatch.setattr(tuning, "median_seconds", clock.median_seconds)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     tuning._known.cache_clear()
     yield clock
     tuning._known.cache_clear()
 
 
+def run(clock, key, plans):
+    """The plan that ran, and how many were timed."""
+    before = clock.timed
+    tuning.run_best("logsumexp", key, plans, clock.launch, CPU)
+    return clock.launched[-1], clock.timed - before
+
+
 def test_the_fastest_plan_is_found_once_and_kept_on_disk(clock):
-    tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
-    assert clock.launched == [3.0, 1.0, 2.0, 1.0]
-    tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
+    assert run(clock, "a", [3.0, 1.0, 2.0]) == (1.0, 3)
+    assert run(clock, "a", [3.0, 1.0, 2.0]) == (1.0, 0)
     tuning._known.cache_clear()  # as in another process
-    tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
-    assert clock.launched[4:] == [1.0, 1.0]
-    assert clock.timed == 3
-    path = tuning._path("logsumexp", "Some GPU 80GB")
-    assert json.loads(path.read_text()) == {"a, 3 plans": 1}
-    tuning.run_best("logsumexp", "b", [5.0, 6.0], clock.launch, CPU)
-    assert json.loads(path.read_text()) == {"a, 3 plans": 1, "b, 2 plans": 0}
-    path.write_text("[not json")
-    tuning._known.cache_clear()
-    tuning.run_best("logsumexp", "a", [3.0, 1.0, 2.0], clock.launch, CPU)
-    assert clock.launched[-1] == 1.0
+    assert run(clock, "a", [3.0, 1.0, 2.0]) == (1.0, 0)
+    path = tuning._path("logsumexp", CPU)
+    assert json.loads(path.read_text()) == {"measured_on": CONDITIONS, "plans": {"a, 3 plans": 1}}
+    assert run(clock, "b", [5.0, 6.0]) == (5.0, 2)
+    assert json.loads(path.read_text())["plans"] == {"a, 3 plans": 1, "b, 2 plans": 0}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[not json",
+        "[]",
+        '{"a, 3 plans": 2}',
+        {"plans": {"a, 3 plans": 2}},
+        {"measured_on": {**CONDITIONS, "driver": "570.1"}, "plans": {"a, 3 plans": 2}},
+        {"measured_on": CONDITIONS, "plans": {"a, 3 plans": "2"}},
+        {"measured_on": CONDITIONS, "plans": {"a, 3 plans": 3}},
+        {"measured_on": CONDITIONS, "plans": {"a, 3 plans": -1}},
+        {"measured_on": CONDITIONS, "plans": [2]},
+        {"measured_on": CONDITIONS},
+    ],
+    ids=str,
+)
+def test_a_file_that_is_damaged_or_of_another_driver_is_measured_again(clock, content):
+    path = tuning._path("logsumexp", CPU)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    assert run(clock, "a", [3.0, 1.0, 2.0]) == (1.0, 3)
+    assert json.loads(path.read_text()) == {"measured_on": CONDITIONS, "plans": {"a, 3 plans": 1}}
+
+
+def test_a_tie_goes_to_the_first_plan():
+    assert tuning.fastest([1.02e-3, 1e-3]) == 0
+    assert tuning.fastest([1.04e-3, 1e-3, 1.01e-3]) == 1
+    assert tuning.fastest([2.9e-6, 2.0e-6]) == 0, "events do not resolve it"
+    assert tuning.fastest([3.1e-6, 2.0e-6]) == 1
+
+
+def test_what_cannot_be_timed_uses_the_first_plan_and_keeps_nothing_on_disk(clock, monkeypatch):
+    monkeypatch.setattr(tuning, "median_seconds", lambda launches, device: None)
+    assert run(clock, "a", [3.0, 1.0]) == (3.0, 0)
+    assert not tuning._path("logsumexp", CPU).exists()
+    monkeypatch.setattr(tuning, "median_seconds", clock.median_seconds)
+    assert run(clock, "a", [3.0, 1.0]) == (3.0, 0), "not again in this process"
 
 
 def test_there_is_no_search_without_a_choice_or_a_clock(clock, monkeypatch):
@@ -189,15 +234,35 @@ def test_there_is_no_search_without_a_choice_or_a_clock(clock, monkeypatch):
     assert clock.timed == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024", "550.54.15"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build", "580.65.06"),
+        (None, None),
+    ],
+)
+def test_a_choice_names_the_device_the_driver_and_the_software(monkeypatch, tmp_path, line, version):
+    properties = SimpleNamespace(name="Some GPU", multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(tuning, "DRIVER", tmp_path / "version")
+    if line:
+        tuning.DRIVER.write_text(line)
+    found = tuning._conditions.__wrapped__(torch.device("cuda", 0))
+    assert (found["device"], found["multiprocessors"], found["driver"]) == ("Some GPU", 132, version)
+    assert found["torch"].startswith("2.")
+
+
 def test_a_change_of_source_starts_a_new_search(monkeypatch, tmp_path):
     for folder in ("rows", "logsumexp", "thermodynamics"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.cuh").write_text("")
     monkeypatch.setattr(tuning, "KERNELS", tmp_path)
+    monkeypatch.setattr(tuning, "_conditions", lambda device: CONDITIONS)
 
     def files():
         tuning._source_hash.cache_clear()
-        return tuning._path("logsumexp", "GPU"), tuning._path("thermodynamics", "GPU")
+        return tuning._path("logsumexp", CPU), tuning._path("thermodynamics", CPU)
 
     first = files()
     assert first[0] != first[1]

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.parallel_tempering import (
     IsingReplicas,
     RbmReplicas,
@@ -14,24 +13,23 @@ from boltzbench.kernels.parallel_tempering import (
 )
 from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import fixture
+from support.devices import BACKENDS, DEVICE
 
-CPU = torch.device("cpu")
-BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
 LOG_Z = 15.116010115197419
-MACHINE = tuple(part.float() for part in fixture().values())
-BETAS = torch.linspace(0, 1, 7, dtype=torch.float64)
+MACHINE = tuple(part.float().to(DEVICE) for part in fixture().values())
+BETAS = torch.linspace(0, 1, 7, dtype=torch.float64, device=DEVICE)
 
 
 def identity(ladders, rungs):
-    return torch.arange(rungs, dtype=torch.int32).expand(ladders, rungs).contiguous()
+    return torch.arange(rungs, dtype=torch.int32, device=DEVICE).expand(ladders, rungs).contiguous()
 
 
 class Levels:
     """A system of three levels; each round draws its replicas exactly."""
 
-    energies = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)
+    energies = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64, device=DEVICE)
     log_states = math.log(3)
-    device = CPU
+    device = DEVICE
 
     def __init__(self, count):
         self.count, self.generator = count, torch.Generator().manual_seed(0)
@@ -43,8 +41,8 @@ class Levels:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_energies_that_rise_with_beta_are_always_exchanged(backend):
-    at, betas = identity(3, 6), torch.linspace(0, 1, 6, dtype=torch.float64)
-    rising = torch.linspace(0, 9, 6, dtype=torch.float64).expand(3, 6)
+    at, betas = identity(3, 6), torch.linspace(0, 1, 6, dtype=torch.float64, device=DEVICE)
+    rising = torch.linspace(0, 9, 6, dtype=torch.float64, device=DEVICE).expand(3, 6)
     even = swap_replicas(at, rising, betas, seed=1, round_number=0, backend=backend)
     assert even.replica_at.tolist() == [[1, 0, 3, 2, 5, 4]] * 3
     assert even.accepted.tolist() == [[1, 0, 1, 0, 1, 0]] * 3
@@ -57,15 +55,15 @@ def test_energies_that_rise_with_beta_are_always_exchanged(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_exchanges_are_as_frequent_as_their_probability(backend):
-    at, betas = identity(40_000, 2), torch.tensor([0.0, 0.5], dtype=torch.float64)
-    energies = torch.tensor([2.0, 0.0], dtype=torch.float64).expand(40_000, 2)
+    at, betas = identity(40_000, 2), torch.tensor([0.0, 0.5], dtype=torch.float64, device=DEVICE)
+    energies = torch.tensor([2.0, 0.0], dtype=torch.float64, device=DEVICE).expand(40_000, 2)
     found = swap_replicas(at, energies, betas, seed=2, round_number=0, backend=backend).accepted[:, 0].double().mean()
     p = math.exp(-1)
     assert abs(float(found) - p) < 5 * math.sqrt(p * (1 - p) / 40_000)
 
 
 def test_integration_is_exact_where_the_energy_is_a_cubic_of_beta():
-    betas = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    betas = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64, device=DEVICE)
     mean, variance = 2 - betas**3, 3 * betas**2  # d<E>/dbeta = -Var
     log_z, stderr = integrate(betas, mean.expand(4, 3), variance.expand(4, 3), 1.5)
     assert log_z == pytest.approx(1.5 - 2 + 0.25, abs=1e-14)
@@ -74,7 +72,7 @@ def test_integration_is_exact_where_the_energy_is_a_cubic_of_beta():
 
 def test_a_system_of_levels_gives_its_log_z_within_its_standard_error():
     ladders = 400
-    betas = torch.linspace(0, 2, 9, dtype=torch.float64)
+    betas = torch.linspace(0, 2, 9, dtype=torch.float64, device=DEVICE)
     found = parallel_tempering(Levels(9 * ladders), betas, 60, burn_in=5, seed=1)
     exact = float(torch.logsumexp(-2 * Levels.energies, 0))
     assert abs(found.log_z - exact) < 5 * found.stderr < 0.05
@@ -96,8 +94,8 @@ def test_a_restricted_machine(backend):
 
 def test_an_ising_model():
     backend = "cupy" if "cupy" in BACKENDS else "torch"
-    replicas = IsingReplicas(4, 4, 6 * 64, seed=2, backend=backend)
-    betas = torch.linspace(0, 0.4, 6, dtype=torch.float64)
+    replicas = IsingReplicas(4, 4, 6 * 64, seed=2, device=DEVICE, backend=backend)
+    betas = torch.linspace(0, 0.4, 6, dtype=torch.float64, device=DEVICE)
     found = parallel_tempering(replicas, betas, 40, burn_in=8, seed=2)
     assert abs(found.log_z - kaufman(4, 4, 0.4).log_z) < 5 * found.stderr < 0.3
 
@@ -107,7 +105,7 @@ def test_wrong_sweeps_give_a_wrong_log_z(monkeypatch):
     honest = Levels.advance
     for wrong in (lambda self, b, t: honest(self, 1.2 * b, t), lambda self, b, t: 3 - honest(self, b, t)):
         monkeypatch.setattr(Levels, "advance", wrong)
-        found = parallel_tempering(Levels(9 * 400), torch.linspace(0, 2, 9), 60, burn_in=5, seed=1)
+        found = parallel_tempering(Levels(9 * 400), torch.linspace(0, 2, 9, device=DEVICE), 60, burn_in=5, seed=1)
         assert abs(found.log_z - float(torch.logsumexp(-2 * Levels.energies, 0))) > 5 * found.stderr
 
 
@@ -133,12 +131,12 @@ def test_errors_name_the_argument_of_a_run(changed, words):
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"replica_at": torch.zeros(4, dtype=torch.int32)}, ValueError, "replica_at must have shape"),
-        ({"replica_at": torch.zeros(2, 3)}, TypeError, "replica_at must have dtype"),
-        ({"replica_at": torch.full((2, 3), 3, dtype=torch.int32)}, ValueError, "replica_at must lie"),
-        ({"energies": torch.zeros(2, 3)}, TypeError, "energies must have dtype"),
-        ({"energies": torch.zeros(3, 3).double()}, ValueError, "energies must have shape"),
-        ({"betas": torch.zeros(2).double()}, ValueError, "betas must have shape"),
+        ({"replica_at": torch.zeros(4, dtype=torch.int32, device=DEVICE)}, ValueError, "replica_at must have shape"),
+        ({"replica_at": torch.zeros(2, 3, device=DEVICE)}, TypeError, "replica_at must have dtype"),
+        ({"replica_at": torch.full((2, 3), 3, dtype=torch.int32, device=DEVICE)}, ValueError, "replica_at must lie"),
+        ({"energies": torch.zeros(2, 3, device=DEVICE)}, TypeError, "energies must have dtype"),
+        ({"energies": torch.zeros(3, 3, device=DEVICE).double()}, ValueError, "energies must have shape"),
+        ({"betas": torch.zeros(2, device=DEVICE).double()}, ValueError, "betas must have shape"),
         ({"seed": 2**64}, ValueError, "seed"),
         ({"round_number": -1}, ValueError, "round_number"),
         ({"first_ladder": -1}, ValueError, "first_ladder"),
@@ -146,7 +144,10 @@ def test_errors_name_the_argument_of_a_run(changed, words):
     ],
 )
 def test_errors_name_the_argument_of_an_exchange(changed, error, words):
-    energies, betas = torch.zeros(2, 3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    energies, betas = (
+        torch.zeros(2, 3, dtype=torch.float64, device=DEVICE),
+        torch.zeros(3, dtype=torch.float64, device=DEVICE),
+    )
     given = {
         "replica_at": identity(2, 3),
         "energies": energies,

@@ -7,8 +7,8 @@ import torch
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.plugins.exact.states import all_units
+from support.devices import DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 

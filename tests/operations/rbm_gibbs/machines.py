@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from boltzbench.kernels.common import dispatch
+from support.devices import DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SPLIT = ("bf16", "bf16x3", "int8x3")
 BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, DEVICE) is None]
 NEEDS_CUPY = pytest.mark.skipif("cupy" not in BACKENDS, reason=str(dispatch.unavailable("cupy", DEVICE)))

@@ -11,8 +11,7 @@ from boltzbench.kernels.rbm_gradient.launches import split_chains
 from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, statistics
 from boltzbench.kernels.rbm_training import Machine, exact_gradient, log_likelihood, log_partition
 from boltzbench.plugins.exact.states import all_units
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+from support.devices import DEVICE
 
 
 def _backend(name):

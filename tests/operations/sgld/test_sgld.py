@@ -9,13 +9,13 @@ from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.api.operations import Implementation
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.cuda_module import CudaModule
-from boltzbench.kernels.sgld import SGLD, psgld_update, sghmc_update, sgld_update
+from boltzbench.kernels.sgld import SGLD, psgld_update, request, sghmc_update, sgld_update
 from boltzbench.kernels.sgld.optimizer import STATES
 from boltzbench.kernels.sgld.reference import computing_dtype, noise, rounded_stochastically, rounding_bits
 from boltzbench.plugins.operations.langevin import psgld, sghmc
 from boltzbench.plugins.support import langevin
+from support.devices import DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -236,25 +236,25 @@ def test_autograd_notices_the_update(backend):
 
 # ---- invalid arguments
 
-X = torch.zeros(4)
+X = torch.zeros(4, device=DEVICE)
 
 
 @pytest.mark.parametrize(
     ("x", "g", "name", "error"),
     [
-        ([1.0], torch.zeros(1), "parameters[0]", TypeError),
+        ([1.0], torch.zeros(1, device=DEVICE), "parameters[0]", TypeError),
         (X.to_sparse(), X, "parameters[0]", TypeError),
         (X.long(), X.long(), "parameters[0]", TypeError),
         (X.to(torch.complex64), X.to(torch.complex64), "parameters[0]", TypeError),
         ([X, X.bool()], [X.clone(), X], "parameters[1]", TypeError),
         ([X, torch.zeros(4, device="meta")], [X.clone(), X], "parameters[1]", ValueError),
         (X[:1].expand(4), X.clone(), "parameters[0]", ValueError),
-        (torch.zeros(6).unfold(0, 3, 1), torch.zeros(4, 3), "parameters[0]", ValueError),
+        (torch.zeros(6, device=DEVICE).unfold(0, 3, 1), torch.zeros(4, 3, device=DEVICE), "parameters[0]", ValueError),
         (X, X.to_sparse(), "gradients[0]", TypeError),
         (X, X.double(), "gradients[0]", TypeError),
         (X, [None], "gradients[0]", TypeError),
-        (X, torch.zeros(5), "gradients[0]", ValueError),
-        (X, torch.zeros(4, 1), "gradients[0]", ValueError),
+        (X, torch.zeros(5, device=DEVICE), "gradients[0]", ValueError),
+        (X, torch.zeros(4, 1, device=DEVICE), "gradients[0]", ValueError),
         (X, torch.zeros(4, device="meta"), "gradients[0]", ValueError),
         ([X], [], "gradients", ValueError),
         ([], [X], "gradients", ValueError),
@@ -274,9 +274,12 @@ def test_tensors_that_share_memory_are_rejected(backend):
         ([shared[:50]], [shared[:50]]),
         ([shared[:50]], [shared[49:99]]),
         ([shared[49:99]], [shared[:50]]),
-        ([shared[:50], shared[49:60]], [torch.zeros(50), torch.zeros(11)]),
-        ([shared[40:50], torch.zeros(100)], [torch.zeros(10), shared]),
-        ([torch.zeros(100), torch.zeros(3), shared[90:91]], [shared, torch.zeros(3), torch.zeros(1)]),
+        ([shared[:50], shared[49:60]], [torch.zeros(50, device=DEVICE), torch.zeros(11, device=DEVICE)]),
+        ([shared[40:50], torch.zeros(100, device=DEVICE)], [torch.zeros(10, device=DEVICE), shared]),
+        (
+            [torch.zeros(100, device=DEVICE), torch.zeros(3, device=DEVICE), shared[90:91]],
+            [shared, torch.zeros(3, device=DEVICE), torch.zeros(1, device=DEVICE)],
+        ),
     ):
         with pytest.raises(ValueError, match="must not share memory with"):
             sgld_update(xs, [g.to(DEVICE) for g in gs], 0.1, seed=0, step=0, backend=backend)
@@ -348,9 +351,11 @@ SPECIAL = [0.0, -0.0, 1.0, -3.5, math.inf, -math.inf, math.nan, 2.0**-130, torch
 
 def test_the_mean_of_stochastic_rounding_is_exact():
     """The mean over all 2**16 random numbers, which are equally probable, is the value itself."""
-    every = torch.arange(2**16)
+    every = torch.arange(2**16, device=DEVICE)
     bits = [0x3F800001, 0x3F80FFFF, 0x3FFFC000, 0xC1234567, 0x00001234, 0x807F8001, 0x7F7E1234]
-    for value in torch.tensor([b - 2**32 if b >= 2**31 else b for b in bits], dtype=torch.int32).view(torch.float32):
+    for value in torch.tensor([b - 2**32 if b >= 2**31 else b for b in bits], dtype=torch.int32, device=DEVICE).view(
+        torch.float32
+    ):
         rounded = rounded_stochastically(value.expand(2**16), every).double()
         assert rounded.mean() == value.double()
         assert rounded.unique().numel() == 2
@@ -360,12 +365,14 @@ def test_the_mean_of_stochastic_rounding_is_exact():
 
 @pytest.mark.parametrize("number", [0, 1, 0x7FFF, 0xFFFF])
 def test_numbers_that_bfloat16_holds_are_not_rounded(number):
-    values = torch.tensor(SPECIAL)
-    assert same_bits(rounded_stochastically(values, torch.full((len(SPECIAL),), number))[:6], values.bfloat16()[:6])
-    rounded = rounded_stochastically(values, torch.full((len(SPECIAL),), number)).float()
+    values = torch.tensor(SPECIAL, device=DEVICE)
+    assert same_bits(
+        rounded_stochastically(values, torch.full((len(SPECIAL),), number, device=DEVICE))[:6], values.bfloat16()[:6]
+    )
+    rounded = rounded_stochastically(values, torch.full((len(SPECIAL),), number, device=DEVICE)).float()
     assert torch.equal(rounded.nan_to_num(7.0), values.bfloat16().float().nan_to_num(7.0))
-    nans = torch.tensor([0x7F800001, 0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32)
-    assert rounded_stochastically(nans, torch.full((3,), number)).isnan().all()
+    nans = torch.tensor([0x7F800001, 0x7FFFFFFF, -1], dtype=torch.int32, device=DEVICE).view(torch.float32)
+    assert rounded_stochastically(nans, torch.full((3,), number, device=DEVICE)).isnan().all()
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 4097])
@@ -447,30 +454,36 @@ def test_strided_states_and_a_step_size_of_zero(backend, update):
 @pytest.mark.parametrize(
     ("update", "states", "change", "name", "error"),
     [
-        (psgld_update, [torch.zeros(4).bfloat16()], {}, "squares[0]", TypeError),
-        (psgld_update, [torch.zeros(5)], {}, "squares[0]", ValueError),
-        (psgld_update, [torch.zeros(1).expand(4)], {}, "squares[0]", ValueError),
-        (psgld_update, [torch.zeros(4), torch.zeros(4)], {}, "squares", ValueError),
+        (psgld_update, [torch.zeros(4, device=DEVICE).bfloat16()], {}, "squares[0]", TypeError),
+        (psgld_update, [torch.zeros(5, device=DEVICE)], {}, "squares[0]", ValueError),
+        (psgld_update, [torch.zeros(1, device=DEVICE).expand(4)], {}, "squares[0]", ValueError),
+        (psgld_update, [torch.zeros(4, device=DEVICE), torch.zeros(4, device=DEVICE)], {}, "squares", ValueError),
         (psgld_update, [], {}, "squares", ValueError),
-        (psgld_update, [torch.zeros(4)], {"decay": 1.5}, "decay", ValueError),
-        (psgld_update, [torch.zeros(4)], {"damping": 0.0}, "damping", ValueError),
-        (sghmc_update, [torch.zeros(4).double()], {}, "momenta[0]", TypeError),
-        (sghmc_update, [torch.zeros(4)], {"friction": -0.1}, "friction", ValueError),
-        (sghmc_update, [torch.zeros(4)], {"friction": math.nan}, "friction", ValueError),
-        (sghmc_update, [torch.zeros(4)], {"step": torch.zeros(1)}, "step", TypeError),
-        (sghmc_update, [torch.zeros(4)], {"step": torch.zeros(2, dtype=torch.int64)}, "step", ValueError),
+        (psgld_update, [torch.zeros(4, device=DEVICE)], {"decay": 1.5}, "decay", ValueError),
+        (psgld_update, [torch.zeros(4, device=DEVICE)], {"damping": 0.0}, "damping", ValueError),
+        (sghmc_update, [torch.zeros(4, device=DEVICE).double()], {}, "momenta[0]", TypeError),
+        (sghmc_update, [torch.zeros(4, device=DEVICE)], {"friction": -0.1}, "friction", ValueError),
+        (sghmc_update, [torch.zeros(4, device=DEVICE)], {"friction": math.nan}, "friction", ValueError),
+        (sghmc_update, [torch.zeros(4, device=DEVICE)], {"step": torch.zeros(1, device=DEVICE)}, "step", TypeError),
+        (
+            sghmc_update,
+            [torch.zeros(4, device=DEVICE)],
+            {"step": torch.zeros(2, dtype=torch.int64, device=DEVICE)},
+            "step",
+            ValueError,
+        ),
     ],
 )
 def test_errors_name_the_argument_of_a_variant(update, states, change, name, error):
-    x = torch.zeros(4)
+    x = torch.zeros(4, device=DEVICE)
     with pytest.raises(error) as caught:
-        update([x], [torch.ones(4)], states, 0.1, **({"seed": 0, "step": 0} | change))
+        update([x], [torch.ones(4, device=DEVICE)], states, 0.1, **({"seed": 0, "step": 0} | change))
     assert str(caught.value).startswith(name + " must")
     assert not x.any()
 
 
 def test_a_state_must_not_share_memory():
-    x, g = torch.zeros(4), torch.ones(4)
+    x, g = torch.zeros(4, device=DEVICE), torch.ones(4, device=DEVICE)
     for state in (x, g):
         with pytest.raises(ValueError, match="must not share memory with"):
             sghmc_update(x, g, state, 0.1, seed=0, step=0)
@@ -500,11 +513,11 @@ def test_the_update_compiles_as_a_whole(rounding):
     runs = []
     for run in (two, torch.compile(two, fullgraph=True, backend="aot_eager")):
         xs = [random_tensor(9).cpu(), random_tensor(9).bfloat16().cpu()]
-        square = torch.ones(9)
-        result = run(xs, [2 * torch.ones_like(x) for x in xs], square, torch.tensor(3))
+        square = torch.ones(9, device=DEVICE)
+        result = run(xs, [2 * torch.ones_like(x) for x in xs], square, torch.tensor(3, device=DEVICE))
         runs.append([*xs, square, result])
     assert all(same_bits(a, b) for a, b in zip(*runs, strict=True))
-    assert not torch.equal(runs[0][2], torch.ones(9))
+    assert not torch.equal(runs[0][2], torch.ones(9, device=DEVICE))
 
 
 @pytest.mark.parametrize("method", ["sgld", "psgld", "sghmc"])
@@ -516,7 +529,7 @@ def test_the_optimizer_compiles(method, capturable):
         step = torch.compile(optimizer.step, backend="eager") if compiled else optimizer.step
         for _ in range(4):
             optimizer.zero_grad()
-            (model(torch.linspace(-1, 1, 40).view(8, 5)) ** 2).sum().backward()
+            (model(torch.linspace(-1, 1, 40, device=DEVICE).view(8, 5)) ** 2).sum().backward()
             step()
         assert int(optimizer.param_groups[0]["step"]) == 4
     assert all(same_bits(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
@@ -696,9 +709,9 @@ def test_a_closure_is_called_with_gradients_enabled(backend):
 @pytest.mark.parametrize("change", [{"lr": -0.1}, {"lr": math.nan}, {"temperature": -1.0}, {"temperature": math.nan}])
 def test_errors_name_the_number_of_the_optimizer(change):
     with pytest.raises(ValueError, match=f"^{next(iter(change))} must"):
-        SGLD([torch.nn.Parameter(torch.zeros(2))], **({"lr": 0.1} | change))
+        SGLD([torch.nn.Parameter(torch.zeros(2, device=DEVICE))], **({"lr": 0.1} | change))
     with pytest.raises(ValueError, match=f"^{next(iter(change))} must"):
-        SGLD([{"params": [torch.nn.Parameter(torch.zeros(2))], **change}], lr=0.1)
+        SGLD([{"params": [torch.nn.Parameter(torch.zeros(2, device=DEVICE))], **change}], lr=0.1)
 
 
 @pytest.mark.parametrize("method", STATES)
@@ -707,12 +720,12 @@ def test_a_model_that_became_double_continues_in_float64(method, backend):
     """As if the parameter and the state had been float64 of the same values."""
 
     def step(optimizer, x):
-        x.grad = torch.linspace(-1, 1, 5).to(x.dtype)
+        x.grad = torch.linspace(-1, 1, 5, device=DEVICE).to(x.dtype)
         optimizer.step()
 
-    model = torch.nn.Linear(5, 1, bias=False)
+    model = torch.nn.Linear(5, 1, bias=False, device=DEVICE)
     x = model.weight
-    x.data = torch.linspace(0, 1, 5)
+    x.data = torch.linspace(0, 1, 5, device=DEVICE)
     optimizer = SGLD([x], 0.1, 0.0, method=method, backend=backend)
     step(optimizer, x)
     expected = torch.nn.Parameter(x.detach().double())
@@ -733,7 +746,7 @@ def test_a_model_that_became_double_continues_in_float64(method, backend):
 @pytest.mark.parametrize("stepped", [False, True])
 def test_a_state_of_another_dtype_is_cast_to_that_of_the_loading_optimizer(method, loading, stepped):
     def made(dtype, steps):
-        x = torch.nn.Parameter(torch.ones(4, dtype=dtype))
+        x = torch.nn.Parameter(torch.ones(4, dtype=dtype, device=DEVICE))
         optimizer = SGLD([x], 0.1, method=method)
         for _ in range(steps):
             x.grad = torch.full_like(x, 0.3)
@@ -759,13 +772,29 @@ def test_a_group_without_parameters(method, capturable):
     optimizer = SGLD([{"params": []}], 0.1, method=method, capturable=capturable)
     optimizer.step()
     assert int(optimizer.param_groups[0]["step"]) == 1
-    x = torch.nn.Parameter(torch.ones(3))
+    x = torch.nn.Parameter(torch.ones(3, device=DEVICE))
     optimizer.add_param_group({"params": [x]})
-    x.grad = torch.ones(3)
+    x.grad = torch.ones(3, device=DEVICE)
     optimizer.step()
-    assert not torch.equal(x, torch.ones(3))
+    assert not torch.equal(x, torch.ones(3, device=DEVICE))
     again = SGLD([{"params": []}, {"params": [x]}], 0.1, method=method, capturable=capturable)
     again.load_state_dict(optimizer.state_dict())
     assert [int(group["step"]) for group in again.param_groups] == [2, 1]
     with pytest.raises(ValueError, match="empty parameter list"):
         SGLD([], 0.1)
+
+
+def test_a_capture_on_another_stream_takes_the_tables_of_an_earlier_update(monkeypatch):
+    state = {"capturing": False, "stream": 7}
+    device = torch.device("cuda", 0)
+    read: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: state["capturing"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("S", (), {"cuda_stream": state["stream"]}))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *target, **options: tensor)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: read.append(stream))
+    monkeypatch.setattr(request, "_kept", {})
+    first = request._blocks((5, 3), 4, device)
+    state.update(capturing=True, stream=8)
+    assert request._blocks((5, 3), 4, device) is first
+    assert [stream.cuda_stream for stream in read] == [8]  # the allocator knows that this stream reads it

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from boltzbench.kernels import schedules
-from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.ising import SpinMachine
 from boltzbench.kernels.spin_glass import (
     RULES,
@@ -17,12 +16,15 @@ from boltzbench.kernels.spin_glass import (
     random_walkers,
     unpack_walkers,
 )
+from boltzbench.kernels.spin_glass.bonds import thresholds
 from boltzbench.plugins.exact import glass as exact
 from boltzbench.plugins.operations.spins import spin_glass as plugin
+from support.devices import BACKENDS, DEVICE
+
+COOLING = schedules.geometric(2, 3.0, 0.5)
+
 
 CPU = torch.device("cpu")
-BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
-COOLING = schedules.geometric(2, 3.0, 0.5)
 
 
 def generator():
@@ -30,28 +32,30 @@ def generator():
 
 
 def graph(n, strength):
-    upper = torch.randint(-strength, strength + 1, (n, n), generator=generator()).double().triu(1)
+    upper = torch.randint(-strength, strength + 1, (n, n), generator=generator()).to(DEVICE).double().triu(1)
     return upper + upper.t()
 
 
 def test_packing_is_undone_by_unpacking_and_bits_are_in_the_documented_places():
-    spins = 2 * torch.randint(0, 2, (96, 5), generator=generator()) - 1
+    spins = 2 * torch.randint(0, 2, (96, 5), generator=generator()).to(DEVICE) - 1
     assert torch.equal(unpack_walkers(pack_walkers(spins)), spins.to(torch.int8))
-    one = torch.full((64, 3), -1)
+    one = torch.full((64, 3), -1, device=DEVICE)
     one[33, 2] = 1
     assert pack_walkers(one).tolist() == [[0, 0], [0, 0], [0, 2]]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("couplings", [graph(5, 1), graph(5, 3), torch.tensor([[0, 3], [3, 0]])])
+@pytest.mark.parametrize("couplings", [graph(5, 1), graph(5, 3), torch.tensor([[0, 3], [3, 0]], device=DEVICE)])
 @pytest.mark.parametrize("rule", RULES)
 def test_every_backend_gives_the_same_spins(backend, couplings, rule):
-    spins = random_walkers(len(couplings), 160, generator(), CPU)
+    spins = random_walkers(len(couplings), 160, generator(), CPU).to(DEVICE)
     numbers = {"rule": rule, "seed": 2**64 - 1, "first_sweep": 2**32 - 2, "first_walker": 64}
     found = anneal_spins(spins, bonds_of(couplings), COOLING, backend=backend, **numbers)
     wanted = anneal_spins(spins, couplings, COOLING, backend="torch", **numbers)
     assert torch.equal(found.spins, wanted.spins)
-    machine = SpinMachine(couplings.double(), torch.zeros(len(couplings)).double(), torch.zeros(()))
+    machine = SpinMachine(
+        couplings.double(), torch.zeros(len(couplings), device=DEVICE).double(), torch.zeros((), device=DEVICE)
+    )
     assert torch.equal(found.energies.double(), machine.energy(unpack_walkers(found.spins)))
     assert found.best == found.energies.min()
 
@@ -59,22 +63,32 @@ def test_every_backend_gives_the_same_spins(backend, couplings, rule):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cold_sweeps_never_raise_the_energy_and_metropolis_always_flips_free_spins(backend):
     couplings = lattice_glass(2, 3, generator())
-    spins = random_walkers(6, 64, generator(), CPU)
+    spins = random_walkers(6, 64, generator(), CPU).to(DEVICE)
     for rule in RULES:
         cold = anneal_spins(spins, couplings, schedules.constant(1, 1e-9), rule=rule, seed=1, backend=backend)
         assert bool((cold.energies <= energies(spins, couplings)).all())
     free = anneal_spins(
-        spins, torch.zeros(6, 6), schedules.constant(1, 1.0), rule="metropolis", seed=1, backend=backend
+        spins, torch.zeros(6, 6, device=DEVICE), schedules.constant(1, 1.0), rule="metropolis", seed=1, backend=backend
     )
     assert torch.equal(unpack_walkers(free.spins), -unpack_walkers(spins))
+
+
+def test_a_flip_of_probability_below_2_to_the_minus_33_never_happens():
+    """The limit up to which the heat bath connects all states."""
+    least = 33 * math.log(2) + torch.tensor([-0.01, 0.01], dtype=torch.float64)
+    assert thresholds(8 / least, 0, "heat_bath")[:, 0, 2].tolist() == [1, 0]  # dE = 8
+    couplings, up = lattice_glass(3, 4, generator()).abs(), pack_walkers(torch.ones(64, 12))
+    for temperature, stays in ((8 / 23, True), (2.0, False)):
+        found = anneal_spins(up, couplings, schedules.constant(20, temperature), seed=1)
+        assert torch.equal(found.spins, up) == stays
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_thresholds_of_strong_bonds_reach_the_last_class(backend):
     """31 and 30 bonds of a spin, at a temperature where their flips are neither certain nor impossible."""
     for bonds in (30, 31):
-        couplings = torch.tensor([[0, bonds], [bonds, 0]])
-        spins = random_walkers(2, 4096, generator(), CPU)
+        couplings = torch.tensor([[0, bonds], [bonds, 0]], device=DEVICE)
+        spins = random_walkers(2, 4096, generator(), CPU).to(DEVICE)
         for rule in RULES:
             schedule = schedules.constant(1, 60.0)
             found = anneal_spins(spins, couplings, schedule, rule=rule, seed=1, backend=backend).spins
@@ -85,7 +99,7 @@ def test_thresholds_of_strong_bonds_reach_the_last_class(backend):
 @pytest.mark.skipif("cupy" not in BACKENDS, reason="no CUDA C here")
 def test_a_ring_in_the_order_of_its_spins_has_the_exact_mean_energy():
     """``-n tanh(1 / T)`` up to ``tanh(1 / T)**n``; by Metropolis, the same walkers never reach it."""
-    spins = random_walkers(256, 64, generator(), CPU)
+    spins = random_walkers(256, 64, generator(), CPU).to(DEVICE)
 
     def run(rule):
         found = anneal_spins(
@@ -101,7 +115,7 @@ def test_a_ring_in_the_order_of_its_spins_has_the_exact_mean_energy():
 
 @pytest.mark.skipif("cupy" not in BACKENDS, reason="no CUDA C here")
 def test_cooling_solves_a_ring_in_the_order_of_its_spins():
-    spins = random_walkers(64, 320, generator(), CPU)
+    spins = random_walkers(64, 320, generator(), CPU).to(DEVICE)
     found = anneal_spins(spins, plugin.ring(64), schedules.geometric(2000, 5.0, 0.1), seed=1, backend="cupy")
     assert float((found.energies == -64).double().mean()) > 0.8
 
@@ -122,7 +136,7 @@ def test_enumeration_and_transfer_matrices_agree():
 def test_long_cooling_finds_the_ground_state_of_a_torus():
     couplings = lattice_glass(6, 6, generator())
     backend = BACKENDS[-1] if BACKENDS[-1] != "triton" else "torch"
-    spins = random_walkers(36, 256, generator(), CPU)
+    spins = random_walkers(36, 256, generator(), CPU).to(DEVICE)
     found = anneal_spins(spins, couplings, schedules.geometric(200, 3.0, 0.2), seed=0, backend=backend)
     assert float(found.best) == exact.torus_ground_energy(couplings, 6, 6)
 
@@ -132,7 +146,7 @@ def test_long_cooling_finds_the_ground_state_of_a_torus():
 def test_the_bonds_add_up_to_the_couplings(n, strength):
     couplings = graph(n, strength)
     bonds = bonds_of(couplings)
-    rebuilt = torch.zeros(n, n, dtype=torch.float64)
+    rebuilt = torch.zeros(n, n, dtype=torch.float64, device=DEVICE)
     for i, row in enumerate(bonds.pairs.flatten(1).tolist()):
         for bond in row:
             rebuilt[i, bond // 2] += 2 * (bond % 2) - 1 if bond // 2 != i else 0
@@ -142,45 +156,50 @@ def test_the_bonds_add_up_to_the_couplings(n, strength):
 @pytest.mark.parametrize(
     ("couplings", "words"),
     [
-        (torch.eye(2), "diagonal"),
-        (torch.tensor([[0.0, 1.0], [2.0, 0.0]]), "symmetric"),
-        (torch.zeros(2, 3), "square"),
-        (torch.zeros(0, 0), "at least one spin"),
-        (torch.tensor([[0.0, 0.5], [0.5, 0.0]]), "whole numbers"),
-        (torch.tensor([[0, 32], [32, 0]]), "add up to more than 31, got 32 for spin 0"),
-        (torch.zeros(3, 3), "2 spins"),
+        (torch.eye(2, device=DEVICE), "diagonal"),
+        (torch.tensor([[0.0, 1.0], [2.0, 0.0]], device=DEVICE), "symmetric"),
+        (torch.zeros(2, 3, device=DEVICE), "square"),
+        (torch.zeros(0, 0, device=DEVICE), "at least one spin"),
+        (torch.tensor([[0.0, 0.5], [0.5, 0.0]], device=DEVICE), "whole numbers"),
+        (torch.tensor([[0, 32], [32, 0]], device=DEVICE), "add up to more than 31, got 32 for spin 0"),
+        (torch.zeros(3, 3, device=DEVICE), "2 spins"),
     ],
 )
 def test_invalid_couplings_are_rejected(couplings, words):
     with pytest.raises(ValueError, match=words):
-        anneal_spins(torch.zeros(2, 1, dtype=torch.int32), couplings, COOLING, seed=0)
+        anneal_spins(torch.zeros(2, 1, dtype=torch.int32, device=DEVICE), couplings, COOLING, seed=0)
 
 
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"spins": torch.zeros(2, 1)}, TypeError, "spins must have dtype"),
-        ({"spins": torch.zeros(2, dtype=torch.int32)}, ValueError, "spins must have shape"),
+        ({"spins": torch.zeros(2, 1, device=DEVICE)}, TypeError, "spins must have dtype"),
+        ({"spins": torch.zeros(2, dtype=torch.int32, device=DEVICE)}, ValueError, "spins must have shape"),
         ({"temperatures": COOLING[:0]}, ValueError, "temperatures must have one"),
         ({"temperatures": 0 * COOLING}, ValueError, "temperatures must be positive"),
         ({"temperatures": COOLING.float()}, TypeError, "temperatures must have dtype"),
         ({"first_walker": 16}, ValueError, "first_walker must be a multiple of 32"),
         ({"first_sweep": 2**32 - 1}, ValueError, "first_sweep"),
         ({"seed": -1}, ValueError, "seed"),
-        ({"out": torch.zeros(2, 2, dtype=torch.int32)[:, :1]}, ValueError, "out must be contiguous"),
+        ({"out": torch.zeros(2, 2, dtype=torch.int32, device=DEVICE)[:, :1]}, ValueError, "out must be contiguous"),
         ({"rule": "wolff"}, ValueError, "rule must be one of heat_bath, metropolis"),
         ({"backend": "numpy"}, ValueError, "backend"),
     ],
 )
 def test_errors_name_the_argument(changed, error, words):
-    given = {"spins": torch.zeros(2, 1, dtype=torch.int32), "temperatures": COOLING, "seed": 0, **changed}
+    given = {
+        "spins": torch.zeros(2, 1, dtype=torch.int32, device=DEVICE),
+        "temperatures": COOLING,
+        "seed": 0,
+        **changed,
+    }
     with pytest.raises(error, match=words):
-        anneal_spins(given.pop("spins"), torch.zeros(2, 2), given.pop("temperatures"), **given)
+        anneal_spins(given.pop("spins"), torch.zeros(2, 2, device=DEVICE), given.pop("temperatures"), **given)
 
 
 def test_walkers_that_fill_no_word_are_rejected():
     with pytest.raises(ValueError, match="multiple of 32"):
-        pack_walkers(torch.ones(33, 2))
+        pack_walkers(torch.ones(33, 2, device=DEVICE))
     with pytest.raises(ValueError, match="multiple of 32"):
         random_walkers(2, 33, generator(), CPU)
 
@@ -188,12 +207,18 @@ def test_walkers_that_fill_no_word_are_rejected():
 @pytest.mark.skipif("cupy" not in BACKENDS, reason="no CUDA C here")
 def test_a_glass_too_large_for_shared_memory_is_rejected():
     with pytest.raises(ValueError, match="2000 spins need"):
-        anneal_spins(torch.zeros(2000, 1, dtype=torch.int32), torch.zeros(2000, 2000), COOLING, seed=0, backend="cupy")
+        anneal_spins(
+            torch.zeros(2000, 1, dtype=torch.int32, device=DEVICE),
+            torch.zeros(2000, 2000, device=DEVICE),
+            COOLING,
+            seed=0,
+            backend="cupy",
+        )
 
 
 def test_the_input_is_not_modified_and_may_be_strided():
     couplings = graph(4, 1)
-    spins = random_walkers(4, 128, generator(), CPU)
+    spins = random_walkers(4, 128, generator(), CPU).to(DEVICE)
     before = spins.clone()
     every_other = anneal_spins(spins[:, ::2], couplings, COOLING, seed=3)
     assert torch.equal(spins, before)

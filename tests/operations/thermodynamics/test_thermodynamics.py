@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from boltzbench.kernels.thermodynamics import thermodynamics
+from support.devices import DEVICE
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 INF, NAN = math.inf, math.nan
 
 
