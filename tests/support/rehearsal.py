@@ -11,6 +11,7 @@ are launched. `Findings` go to standard output, as JSON.
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -49,6 +50,8 @@ MOST_VALUES = 1 << 16
 """A larger tensor of a bench case has no values."""
 MOST_SECONDS = 2.0
 """Processor time that the host may take for a case without values."""
+MOST_MEMORY = 16 << 30
+"""Address space of the rehearsal: host code that makes huge tensors on the host fails at once."""
 HUGE = 1 << 31
 """Elements that no int counts."""
 MOST_GROWTH = 1 << 12
@@ -425,6 +428,9 @@ def rehearse_huge(implementation: Implementation, findings: Findings) -> None:
             except (Unsupported, ValuesNeeded, TooSlow, ValueError) as error:
                 findings.skipped[where] = f"{type(error).__name__}: {error}"
             except Exception as error:
+                if "can't allocate memory" in str(error):
+                    findings.skipped[where] = "the host itself needs too much memory"
+                    continue
                 findings.faults[f"{where}: {type(error).__name__}: {str(error)[:600]}"] = None
 
 
@@ -475,4 +481,5 @@ def findings_of(backend: str, *options: str) -> Findings:
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     print(json.dumps(vars(rehearse_backend(sys.argv[1], "--compile-all" in sys.argv))))

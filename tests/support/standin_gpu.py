@@ -162,8 +162,11 @@ class _Operators(TorchDispatchMode):
     def _run(self, function: Any, args: Any, kwargs: dict[str, Any], where: torch.device) -> Any:
         if "device" in kwargs:
             kwargs = kwargs | {"device": where}
-        if where == NOWHERE and str(function).startswith("aten.randn."):  # the meta device takes its time for it
-            return torch.empty(args[0], dtype=kwargs.get("dtype"), device=NOWHERE)
+        if where == NOWHERE and str(function).startswith(("aten.rand.", "aten.randn.", "aten.randint.")):
+            # The meta device is slow at these, or lacks them.
+            size = next(each for each in args if isinstance(each, (list, tuple)))
+            default = torch.int64 if "randint" in str(function) else torch.get_default_dtype()
+            return torch.empty(size, dtype=kwargs.get("dtype") or default, device=NOWHERE)
         if where == NOWHERE and "generator" in kwargs:
             kwargs = kwargs | {"generator": None}
         if where == NOWHERE and str(function).startswith("aten._local_scalar_dense"):
