@@ -1,0 +1,258 @@
+"""The launch code of every implementation, run on stand-in GPUs of three architectures: see `support/rehearsal.py`.
+
+No kernel runs. By default Triton kernels are compiled for sm_90 where no variant has their types of pointers. With
+BOLTZBENCH_COMPILE_ALL=1 every specialisation is compiled for every architecture: some 800 compilations.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from boltzbench.kernels import cuda_module, emulator
+from boltzbench.kernels.common.variants import CudaVariant
+from boltzbench.kernels.cuda_module import CudaModule
+from support import TESTS, operations, rehearsal
+from support.standin_gpu import DEVICES, GPUS, ValuesNeeded, standin_gpus
+
+pytest.importorskip("triton")
+import triton.language as tl
+from triton.runtime.jit import JITFunction
+
+SM_80, SM_90, SM_100 = DEVICES.values()
+
+
+def require_nvrtc() -> None:
+    pytest.importorskip("cupy")
+    if reason := cuda_module.unavailable(SM_90):
+        pytest.skip(reason)
+    try:
+        emulator.compiler()
+    except emulator.CompilerNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("backend", ["triton", "cupy"])
+def test_every_launch_suits_a_gpu(backend, subtests):
+    if backend == "cupy":
+        require_nvrtc()
+    options = ["--compile-all"] if os.environ.get("BOLTZBENCH_COMPILE_ALL") == "1" else []
+    found = rehearsal.findings_of(backend, *options)
+    assert list(found.faults) == []
+    own = {f"{each.operation} {each.name}" for each in operations.inspectable() if each.backend == backend}
+    assert {name for name, count in found.launches.items() if count} == own
+    assert sum(found.huge.values()) > len(own)
+    for where, reason in found.skipped.items():
+        with subtests.test(where):
+            pytest.skip(reason)
+
+
+# ---- faults of Triton launches
+
+
+def scaled(x, y, n, FACTOR: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + i, tl.load(x + i, mask=i < n) * FACTOR, mask=i < n)
+
+
+def product(x, y, n, BLOCK: tl.constexpr):
+    """Its loads take (``num_stages`` - 1) * 2 * 4 * BLOCK**2 bytes of shared memory."""
+    i = tl.arange(0, BLOCK)
+    total = tl.full((BLOCK, BLOCK), 0.0, tl.float32)
+    for k in range(0, n, BLOCK):
+        a = tl.load(x + i[:, None] * n + k + i[None, :])
+        b = tl.load(x + (k + i[:, None]) * n + i[None, :])
+        total = tl.dot(a, b, total)
+    tl.store(y + i[:, None] * BLOCK + i[None, :], total)
+
+
+def triton_faults(function, launch, compiled_for=GPUS):
+    """What the rehearsal says of ``launch(kernel, x, y)``, and of the kernel for architectures."""
+    kernel, recorder = JITFunction(function), rehearsal.TritonRecorder()
+    with standin_gpus(), recorder.recording():
+        x, y = (torch.zeros(1024, device=SM_80) for _ in range(2))
+        launch(kernel, x, y)
+    assert recorder.launches == 1
+    found = [
+        rehearsal.compile_fault(replace(of, gpu=gpu), given)
+        for of, given in recorder.specialisations.items()
+        for gpu in compiled_for
+    ]
+    return recorder.faults + [each for each in found if each]
+
+
+def test_a_right_triton_launch_has_no_fault():
+    assert triton_faults(scaled, lambda kernel, x, y: kernel[(8,)](x, y, 1024, FACTOR=2.0, BLOCK=128)) == []
+
+
+@pytest.mark.parametrize(
+    ("launch", "words"),
+    [
+        (lambda kernel, x, y: kernel[(8,)](x, 1024, y, FACTOR=2.0, BLOCK=128), "does not compile"),
+        (lambda kernel, x, y: kernel[(8,)](x, y, 1024, FACTOR=2.0, BLOCK=100), "does not compile"),
+        (lambda kernel, x, y: kernel[(8,)](x, y, 1024.0, FACTOR=2.0, BLOCK=y), "does not compile"),
+        (lambda kernel, x, y: kernel[(1, 65536)](x, y, 1024, FACTOR=2.0, BLOCK=128), "the grid (1, 65536, 1)"),
+        (lambda kernel, x, y: kernel[(1 << 31,)](x, y, 1024, FACTOR=2.0, BLOCK=128), "the grid (2147483648, 1, 1)"),
+        (lambda kernel, x, y: kernel[(8.0,)](x, y, 1024, FACTOR=2.0, BLOCK=128), "the grid (8.0, 1, 1)"),
+        (lambda kernel, x, y: kernel[(8,)](x, y, 1024, FACTOR=2.0, BLOCK=128, num_warps=64), "num_warps is 64"),
+        (lambda kernel, x, y: kernel[(8,)](x, y.cpu(), 1024, FACTOR=2.0, BLOCK=128), "y is on cpu"),
+        (lambda kernel, x, y: kernel[(8,)](x, y.to(SM_90), 1024, FACTOR=2.0, BLOCK=128), "y is on cuda:1"),
+    ],
+)
+def test_a_wrong_triton_launch_is_rejected(launch, words):
+    found = triton_faults(scaled, launch, GPUS[:1])
+    assert any(words in sentence for sentence in found), found
+
+
+def test_a_missing_argument_of_triton_is_rejected():
+    with pytest.raises(TypeError, match="BLOCK"):
+        triton_faults(scaled, lambda kernel, x, y: kernel[(8,)](x, y, 1024, FACTOR=2.0))
+    with pytest.raises(KeyError, match="BLOK"):
+        triton_faults(scaled, lambda kernel, x, y: kernel[(8,)](x, y, 1024, FACTOR=2.0, BLOCK=128, BLOK=1))
+
+
+def test_shared_memory_beyond_the_architecture_is_rejected():
+    found = triton_faults(
+        product, lambda kernel, x, y: kernel[(1,)](x, y, 1024, BLOCK=64, num_stages=7, num_warps=8), GPUS[:2]
+    )
+    assert len(found) == 1, found
+    assert "on sm_80 needs 196608 bytes of shared memory, and a block has 166912" in found[0]
+
+
+# ---- faults of CUDA C launches
+
+SOURCE = """
+#include "device.cuh"
+template <int N> __global__ void scaled(const float* x, float* y, i64 n, float factor) {}
+__global__ void CLUSTER_OF(4) clustered(float* y) {}
+"""
+BLOCK = (256,)
+
+
+@pytest.fixture(scope="module")
+def cuda(tmp_path_factory):
+    require_nvrtc()
+    source = tmp_path_factory.mktemp("rehearsal") / "scaled.cu"
+    source.write_text(SOURCE)
+    return CudaModule(source, ["scaled<1>", "clustered"])
+
+
+def cuda_faults(module, launch, device=SM_80, archs=()):
+    variants = [
+        CudaVariant(name=kernel, threads=256, items=1, bytes_per_item=0, module=module, kernel=kernel, archs=archs)
+        for kernel in module.kernels
+    ]
+    used = {("scaled<1>", gpu.arch): (100, 1024) for gpu in GPUS}
+    recorder = rehearsal.CudaRecorder(variants, used)
+    module._loaded.clear()
+    with standin_gpus(), recorder.recording():
+        x, y = (torch.zeros(1024, device=device) for _ in range(2))
+        launch(module, x, y)
+    assert recorder.launches == 1
+    return recorder.faults
+
+
+def test_a_right_cuda_launch_has_no_fault(cuda):
+    def launch(module, x, y):
+        module.launch("scaled<1>", (4,), BLOCK, [x, y, 1024, np.float32(2)], shared_bytes=150 * 1024, device=x.device)
+
+    assert cuda_faults(cuda, launch) == []
+    assert cuda_faults(cuda, lambda m, x, y: m.launch("clustered", (8,), BLOCK, [y], device=y.device), SM_90) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "block", "words"),
+    [
+        (lambda x, y: [x, 1024, y, np.float32(2)], BLOCK, "argument 1: the parameter is float* (p, 8 bytes)"),
+        (lambda x, y: [x, y, 1024, 2.0], BLOCK, "argument 3: the parameter is float (f, 4 bytes)"),
+        (lambda x, y: [x, y, np.int32(1024), np.float32(2)], BLOCK, "argument 2: the parameter is long long (i, 8"),
+        (lambda x, y: [x, y, 1024], BLOCK, "takes 4 arguments, given 3"),
+        (lambda x, y: [x, y, 1024, np.float32(2)], (512,), "a block has 512 threads, the variant 256"),
+        (lambda x, y: [x, y, 1024, np.float32(2)], (1024,), "1024 threads of 100 registers"),
+    ],
+)
+def test_a_wrong_cuda_launch_is_rejected(cuda, arguments, block, words):
+    found = cuda_faults(
+        cuda, lambda module, x, y: module.launch("scaled<1>", (4,), block, arguments(x, y), device=x.device)
+    )
+    assert any(words in sentence for sentence in found), found
+
+
+def test_a_launch_in_clusters_is_rejected_where_it_cannot_run(cuda):
+    def launch(blocks):
+        return lambda module, x, y: module.launch("clustered", (blocks,), BLOCK, [y], device=y.device)
+
+    assert "a grid of (6, 1, 1) in clusters of 4" in cuda_faults(cuda, launch(6), SM_90)[0]
+    assert "in clusters of 4" in cuda_faults(cuda, launch(8), SM_80)[0]
+    assert "its variant is for ('sm_100',)" in cuda_faults(cuda, launch(8), SM_90, archs=("sm_100",))[0]
+
+
+def test_shared_memory_that_was_not_asked_for_is_rejected(cuda):
+    """`CudaModule` refuses what the device lacks, and asks for the rest: here it does neither."""
+
+    def launch(module, x, y):
+        module.launch("scaled<1>", (4,), BLOCK, [x, y, 1024, np.float32(2)], shared_bytes=60 * 1024, device=x.device)
+
+    def careless(module, kernel, device):
+        import cupy
+
+        return cupy.RawModule(path=str(module.source)).get_function(kernel), 1 << 20
+
+    with mock.patch.object(CudaModule, "_load_cuda", careless):
+        (found,) = cuda_faults(cuda, launch)
+    assert "1024 + 61440 bytes of shared memory, the kernel has asked for 48128 dynamic ones" in found
+
+
+def test_a_grid_too_tall_and_shared_memory_beyond_the_device_are_refused(cuda):
+    def launch(grid, shared_bytes):
+        arguments = [np.float32(2)]
+        return lambda module, x, y: module.launch(
+            "scaled<1>", grid, BLOCK, [x, y, 1024, *arguments], shared_bytes=shared_bytes, device=x.device
+        )
+
+    with pytest.raises(ValueError, match="grid is"):
+        cuda_faults(cuda, launch((1, 65536), 0))
+    with pytest.raises(ValueError, match="shared_bytes is 166912"):
+        cuda_faults(cuda, launch((1,), 163 * 1024))
+    assert rehearsal.too_many_blocks((1, 65536, 1))
+    assert not rehearsal.too_many_blocks((2**31 - 1, 65535, 65535))
+
+
+def test_the_size_of_a_cluster_is_read_from_the_source():
+    clusters = Path(operations.__file__).parents[2] / "kernels" / "rbm_gibbs" / "tensor_cores" / "clusters.cu"
+    assert rehearsal.cluster_of(clusters, "cluster_sweeps<float>") == 8
+    assert rehearsal.cluster_of(TESTS / "kernels" / "cuda" / "clusters.cu", "ring<true>") == 4
+    assert rehearsal.cluster_of(TESTS / "kernels" / "cuda" / "basics.cu", "add<float>") == 1
+
+
+# ---- the stand-in GPUs
+
+
+def test_tensors_of_two_devices_do_not_mix():
+    with standin_gpus():
+        x = torch.ones(3, device="cuda")
+        assert (x.device, x.is_cuda, x.get_device()) == (SM_80, True, x.get_device())
+        assert (x + x.to("cuda:0")).sum().item() == 6
+        x[0] = 5
+        x.copy_(torch.arange(3.0))
+        assert x.tolist() == [0, 1, 2]
+        for other in (torch.ones(3), torch.ones(3, device=SM_90)):
+            with pytest.raises(RuntimeError, match="several devices"):
+                x + other
+
+
+def test_a_large_tensor_has_an_address_and_no_values():
+    with standin_gpus(1000):
+        x, y = torch.zeros(1 << 40, device=SM_90), torch.zeros(1 << 40, device=SM_90)
+        assert x[16:].data_ptr() == x.data_ptr() + 64
+        assert abs(x.data_ptr() - y.data_ptr()) >= x.numel()
+        assert not bool((x > 1).any())
+        assert bool(x.isfinite().all())
+        with pytest.raises(ValuesNeeded):
+            x.sum().item()
+        with pytest.raises(ValuesNeeded):
+            x.cpu()
+        assert torch.zeros(1000, device=SM_90).sum().item() == 0
