@@ -21,7 +21,10 @@ class Settings(ctypes.Structure):
 
 
 def walk(walk: LaunchRequest) -> None:
-    """Update ``walk.x`` and ``walk.passages`` in place."""
+    """Write ``walk.x`` and ``walk.passages``."""
+    walk.x.copy_(walk.start)
+    if walk.passages is not None:
+        walk.passages.fill_(-1) if walk.earlier is None else walk.passages.copy_(walk.earlier)
     settings = Settings(
         Keys.of(walk.seed), len(walk.x), walk.groups, walk.first_group, walk.offset, walk.first_step, len(walk.scales),
         -2.0 * walk.step_size, walk.threshold,

@@ -21,7 +21,8 @@ class Settings(ctypes.Structure):
 
 
 def all_sweeps(half: LaunchRequest, sweeps: int) -> None:
-    """``sweeps`` sweeps of ``half.spins``, in place; ``half`` is the first half sweep."""
+    """Write the spins after ``sweeps`` sweeps to ``half.spins``; ``half`` is the first half sweep."""
+    half.spins.copy_(half.own)
     lattices, _, height, words = half.spins.shape
     unsatisfied = (1 << 32) - 1 if half.satisfied > 0 else 0
     settings = Settings(
