@@ -13,7 +13,7 @@ c3     `Stream` in the low 8 bits, the tensor's number in the high 24
 
 so the draws are the same for every block size, launch count, sharding and backend. Three streams count differently: an
 element of ``ROUNDING`` needs 16 bits, so eight elements share a group (see `halves`); 32 sites of an Ising lattice, and
-32 walkers of a spin glass, share eight groups, numbered by their kernels.
+32 walkers of a spin glass of bonds (``GLASS_SITES``), share eight groups, numbered by their kernels.
 
 `common/philox.cuh` and `common/philox_triton.py` are the same function in CUDA C and Triton.
 
@@ -54,6 +54,7 @@ class Stream(IntEnum):
     WALKERS = 9
     GLASS_SITES = 10
     BOLTZMANN_UNITS = 13
+    GLASS_LINKS = 14
 
 
 def check_counter(

@@ -1,24 +1,26 @@
-"""Launches `spin_glass.cu`: the annealing of spin glasses."""
+"""Launches `spin_glass.cu` and `links.cu`: the annealing of spin glasses by bonds in bit planes, and by links."""
 
 import ctypes
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
+from ..machines.packed_spins import WORD
 from ..philox import round_keys
-from .bonds import BONDS, CLASSES, RULES
+from .bonds import BONDS, CLASSES, FEWEST_THREADS, RULES, Bonds
 from .request import LaunchRequest
 
-MOST_THREADS, FEWEST_THREADS = 128, 32
+MOST_THREADS = 128
 BITS = 32
+WARPS = 8
+"""The most warps of a block of `links.cu`."""
 BLOCK_BYTES = 56 * 1024
 """Shared memory of a block, so that a multiprocessor holds four; a block that needs more has fewer threads."""
 
 
-class Settings(ctypes.Structure):
+class BondSettings(ctypes.Structure):
     """`Settings` in spin_glass.cu."""
 
     _fields_ = (
@@ -29,68 +31,137 @@ class Settings(ctypes.Structure):
         ("pairs", ctypes.c_uint32),
         ("first_sweep", ctypes.c_uint32),
         ("sweeps", ctypes.c_uint32),
+        ("bonds", ctypes.c_uint32),
     )
 
-    @classmethod
-    def of(cls, anneal: LaunchRequest) -> "Settings":
-        low, high = zip(*round_keys(anneal.seed), strict=True)
-        sites, groups = anneal.spins.shape
-        pairs, sweeps = anneal.bonds.pairs.shape[1], len(anneal.table)
-        return cls((*low, *high), groups, anneal.first_group, sites, pairs, anneal.first_sweep, sweeps)
+
+class LinkSettings(ctypes.Structure):
+    """`Settings` in links.cu."""
+
+    _fields_ = (
+        ("keys", ctypes.c_uint32 * 20),
+        ("groups", ctypes.c_longlong),
+        ("first_walker", ctypes.c_longlong),
+        ("unit", ctypes.c_double),
+        ("sites", ctypes.c_uint32),
+        ("first_sweep", ctypes.c_uint32),
+        ("sweeps", ctypes.c_uint32),
+        ("exponent", ctypes.c_int),
+    )
 
 
 @functools.cache
-def module() -> CudaModule:
-    return CudaModule(
-        Path(__file__).with_name("spin_glass.cu"),
-        [kernel_name(classes, rule == "heat_bath") for rule in RULES for classes in CLASSES[rule]],
-    )
+def bonds_module() -> CudaModule:
+    names = [bonds_kernel(classes, rule) for rule in RULES for classes in CLASSES[rule]]
+    return CudaModule(Path(__file__).with_name("spin_glass.cu"), names)
 
 
-def kernel_name(classes: int, heat_bath: bool) -> str:
-    return f"anneal<{classes}, {str(heat_bath).lower()}>"
+@functools.cache
+def links_module() -> CudaModule:
+    names = [links_kernel(rule, shared) for rule in RULES for shared in (True, False)]
+    return CudaModule(Path(__file__).with_name("links.cu"), names)
+
+
+def bonds_kernel(classes: int, rule: str) -> str:
+    return f"anneal_bonds<{classes}, {str(rule == 'heat_bath').lower()}>"
+
+
+def links_kernel(rule: str, shared: bool) -> str:
+    return f"anneal_links<{str(rule == 'heat_bath').lower()}, {str(shared).lower()}>"
 
 
 def shared_bytes(sites: int, pairs: int, classes: int, threads: int) -> int:
-    """Shared memory of a block: masks, pairs, starts and spins."""
+    """Shared memory of a block of `spin_glass.cu`: masks, pairs, starts and spins."""
     masks = 4 if classes == 3 else classes  # padded for vector loads
     return 2 * BITS * masks * 4 + sites * pairs * 8 + sites * 4 + sites * threads * 4
 
 
-def anneal(anneal: LaunchRequest) -> None:
-    """Update ``anneal.spins`` in place, in one launch. Raises ValueError if the glass does not fit in shared memory."""
-    sites, groups = anneal.spins.shape
-    pairs, classes = anneal.bonds.pairs.shape[1], anneal.table.shape[2]
-    device, threads = anneal.spins.device, MOST_THREADS
+def anneal(request: LaunchRequest) -> None:
+    """Write ``request.out`` and ``request.energies``, in one launch."""
+    keys = [key for keys in zip(*round_keys(request.seed), strict=True) for key in keys]
+    bonds = request.glass.bonds
+    if bonds is None:
+        _anneal_links(request, keys)
+    else:
+        _anneal_bonds(request, bonds, keys)
+
+
+def _anneal_bonds(request: LaunchRequest, bonds: Bonds, keys: list[int]) -> None:
+    sites, groups = request.spins.shape
+    pairs, classes = bonds.pairs.shape[1], CLASSES[request.rule][bonds.size]
+    threads = MOST_THREADS
     while threads > FEWEST_THREADS and (
         groups <= threads // 2 or shared_bytes(sites, pairs, classes, threads) > BLOCK_BYTES
     ):
         threads //= 2
-    needed, room = shared_bytes(sites, pairs, classes, threads), most_shared_bytes(device)
-    if needed > room:
-        raise ValueError(
-            f"spins: {sites} spins need {needed} bytes of shared memory, and a block has {room}: use another backend"
-        )
-    module().launch(
-        kernel_name(classes, anneal.heat_bath), (-(-groups // threads),), (threads,),
-        [anneal.spins, anneal.bonds.pairs, anneal.bonds.starts, anneal.table, Settings.of(anneal)],
-        shared_bytes=needed, device=device,
+    settings = BondSettings(
+        tuple(keys), groups, request.first_walker // WORD, sites, pairs, request.first_sweep, request.schedule.sweeps,
+        bonds.total,
+    )  # fmt: skip
+    bonds_module().launch(
+        bonds_kernel(classes, request.rule), (-(-groups // threads),), (threads,),
+        [
+            request.spins, request.out, request.energies, bonds.pairs, bonds.starts,
+            request.schedule.thresholds[request.rule], settings,
+        ],
+        shared_bytes=shared_bytes(sites, pairs, classes, threads), device=request.spins.device,
+    )  # fmt: skip
+
+
+def _anneal_links(request: LaunchRequest, keys: list[int]) -> None:
+    sites, groups = request.spins.shape
+    links, shared = request.glass.links, 4 * sites <= BLOCK_BYTES
+    warps = WARPS
+    while warps > 1 and (groups <= warps // 2 or (shared and 4 * sites * warps > BLOCK_BYTES)):
+        warps //= 2
+    settings = LinkSettings(
+        tuple(keys), groups, request.first_walker, links.unit, sites, request.first_sweep, request.schedule.sweeps,
+        links.exponent,
+    )  # fmt: skip
+    links_module().launch(
+        links_kernel(request.rule, shared), (-(-groups // warps),), (32 * warps,),
+        [
+            request.spins, request.out, request.energies, links.first, links.links, links.fields,
+            request.schedule.rates, settings,
+        ],
+        shared_bytes=4 * sites * warps if shared else 0, device=request.spins.device,
     )  # fmt: skip
 
 
 def variants() -> Sequence[KernelVariant]:
-    """One for each rule and number of classes, named by the most bonds: for 64 spins (a torus of 8 x 8), or 32."""
-    return [
+    """By bonds, one for each rule and number of classes, named by the most bonds: for 64 spins (a torus of 8 x 8), or
+    32. By links, one for each rule, with 1024 spins in shared memory or more in device memory."""
+    bonds_variants = [
         CudaVariant(
-            name=f"{rule.replace('_', ' ')}, {bonds} bonds",
+            name=f"{_named(rule)}, {bonds} bonds",
             threads=MOST_THREADS,
             items=32,
             unit="flips",
             bytes_per_item=0.0,
-            module=module(),
-            kernel=kernel_name(classes, rule == "heat_bath"),
+            module=bonds_module(),
+            kernel=bonds_kernel(classes, rule),
             shared_bytes=shared_bytes(32 if bonds == 31 else 64, (bonds + 1) // 2, classes, MOST_THREADS),
         )
         for rule in RULES
         for bonds, classes in zip(BONDS, CLASSES[rule], strict=True)
     ]
+    links_variants = [
+        CudaVariant(
+            name=f"{_named(rule)}, links, spins in {'shared' if shared else 'device'} memory",
+            threads=32 * WARPS,
+            items=4,
+            unit="links",
+            bytes_per_item=0.0,
+            access_bytes=16,
+            module=links_module(),
+            kernel=links_kernel(rule, shared),
+            shared_bytes=4 * 1024 * WARPS if shared else 0,
+        )
+        for rule in RULES
+        for shared in (True, False)
+    ]
+    return [*bonds_variants, *links_variants]
+
+
+def _named(rule: str) -> str:
+    return rule.replace("_", " ")

@@ -4,20 +4,23 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .bonds import Bonds
+from .prepared import PreparedGlass, PreparedSchedule
 
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """``spins``: packed, contiguous, not empty, updated in place. ``table``: see `bonds.thresholds`, contiguous.
+    """``spins`` and ``out``: packed int32 (n, walkers / 32), contiguous, not empty. ``energies``: float64 (walkers,).
 
-    ``heat_bath``: the rule of the table; otherwise it is Metropolis.
+    ``out`` and ``energies`` are written. Where the glass has bonds, the kernels add them in bit planes; otherwise they
+    sum the links. ``rule`` is one of `bonds.RULES`, and ``first_walker`` a multiple of 32.
     """
 
     spins: Tensor
-    bonds: Bonds
-    table: Tensor
-    heat_bath: bool
+    out: Tensor
+    energies: Tensor
+    glass: PreparedGlass
+    schedule: PreparedSchedule
+    rule: str
     seed: int
     first_sweep: int
-    first_group: int
+    first_walker: int

@@ -1,4 +1,4 @@
-"""Spins of many walkers: unpacked, as numbers -1 and +1, or packed, with 32 walkers in a word.
+"""Spins of many walkers: unpacked, as numbers -1 and +1, or packed, with 32 walkers in a word; their energies.
 
 Packed spins are int32 (n, walkers / 32), a row for each spin. Walker ``k`` is bit ``k % 32`` of word ``k // 32``, 1 for
 +1. The number of walkers is a multiple of 32.
@@ -10,7 +10,7 @@ from torch import Tensor
 from ..machines.packed_spins import WORD, pack_bits, unpack_bits
 from ..numbers import integer
 
-CHUNK = 1 << 16
+CHUNK = 1 << 14
 """Walkers that `energies` unpacks at a time."""
 
 
@@ -36,14 +36,31 @@ def random_walkers(spins: int, walkers: int, generator: torch.Generator, device:
     return torch.randint(low, high, shape, generator=generator, device=device, dtype=torch.int64).to(torch.int32)
 
 
-def energies(words: Tensor, couplings: Tensor) -> Tensor:
-    """``-sum_{i<j} J_ij s_i s_j`` of each walker: int32 (walkers,), for packed spins and integer couplings.
+def energies(words: Tensor, couplings: Tensor, fields: Tensor | None = None) -> Tensor:
+    """``-sum_{i<j} J_ij s_i s_j - sum_i h_i s_i`` of each walker: float64 (walkers,), for packed spins.
 
-    float32 holds the sums exactly, since `bonds_of` accepts small couplings only.
+    Couplings (n, n) and fields (n,) are of any dtype, on any device. Sums are in float64, exact for integers.
     """
-    each = couplings.to(words.device, torch.float32)
-    found = torch.empty(words.shape[1] * WORD, dtype=torch.int32, device=words.device)
+    each = couplings.to(words.device, torch.float64)
+    held = torch.zeros(len(each), dtype=torch.float64) if fields is None else fields
+    held = held.to(words.device, torch.float64)
+    found = torch.empty(words.shape[1] * WORD, dtype=torch.float64, device=words.device)
     for first in range(0, words.shape[1], CHUNK // WORD):
-        s = unpack_walkers(words[:, first : first + CHUNK // WORD]).float()
-        found[first * WORD : first * WORD + len(s)] = (-0.5 * ((s @ each) * s).sum(1)).to(torch.int32)
+        s = unpack_walkers(words[:, first : first + CHUNK // WORD]).double()
+        found[first * WORD : first * WORD + len(s)] = -0.5 * ((s @ each) * s).sum(1) - s @ held
     return found
+
+
+def lattice_glass(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Random couplings -1 and +1 on a torus: float64 (n, n), site (i, j) at ``i * width + j``.
+
+    On a side of 2 the two bonds between a pair of sites add up; a side of 1 has none.
+    """
+    height, width = integer("height", height), integer("width", width)
+    site = torch.arange(height * width).view(height, width)
+    couplings = torch.zeros((height * width,) * 2, dtype=torch.float64)
+    for side, length in enumerate((height, width)):
+        signs = 2.0 * torch.randint(0, 2, (height * width,), generator=generator).double() - 1
+        if length > 1:
+            couplings.index_put_((site.flatten(), site.roll(-1, side).flatten()), signs, accumulate=True)
+    return couplings + couplings.t()

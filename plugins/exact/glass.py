@@ -10,11 +10,11 @@ from boltzbench.plugins.exact.states import all_spins, number_of
 from torch import Tensor
 
 
-def state_energies(couplings: Tensor) -> Tensor:
-    """``-sum_{i<j} J_ij s_i s_j`` of all 2**n states: float64 (2**n,). Each spin doubles the table."""
+def state_energies(couplings: Tensor, fields: Tensor | None = None) -> Tensor:
+    """``-sum_{i<j} J_ij s_i s_j - sum_i h_i s_i`` of all 2**n states: float64 (2**n,). Each spin doubles the table."""
     energies = torch.zeros(1, dtype=torch.float64)
     for i in range(len(couplings)):
-        field = torch.zeros(1, dtype=torch.float64)
+        field = torch.zeros(1, dtype=torch.float64) + (0.0 if fields is None else fields[i])
         for j in range(i):
             field = torch.cat((field - couplings[i, j], field + couplings[i, j]))
         energies = torch.cat((energies + field, energies - field))

@@ -12,7 +12,7 @@ import torch
 from boltzbench.harness import Curve, Estimate, Experiment, Findings, Plot, hookimpl
 from boltzbench.kernels import schedules
 from boltzbench.kernels.annealed_langevin import annealed_langevin
-from boltzbench.kernels.spin_glass import anneal_spins, bonds_of, lattice_glass, random_walkers
+from boltzbench.kernels.spin_glass import anneal_spins, lattice_glass, prepare_glass, random_walkers
 from boltzbench.plugins.exact import double_well as exact_double_well
 from boltzbench.plugins.exact import glass as exact_glass
 from boltzbench.plugins.support.experiments import fast_backend, mean_and_error
@@ -79,11 +79,11 @@ def _successes(
     couplings: Tensor, ground: float, parts: list[Tensor], device: torch.device, seed: int, walkers: int
 ) -> tuple[Tensor, Tensor]:
     """For each walker, whether it is in a ground state at the end of the last part, and of any part."""
-    bonds = bonds_of(couplings)
+    glass = prepare_glass(couplings, device=device)
     generator = torch.Generator(device).manual_seed(seed)
     spins, first, ever = random_walkers(len(couplings), walkers, generator, device), 0, None
     for temperatures in parts:
-        run = anneal_spins(spins, bonds, temperatures, seed=seed, first_sweep=first, backend=fast_backend(device))
+        run = anneal_spins(spins, glass, temperatures, seed=seed, first_sweep=first, backend=fast_backend(device))
         spins, first = run.spins, first + len(temperatures)
         last = run.energies == ground
         ever = last if ever is None else ever | last

@@ -26,7 +26,6 @@ MOST_ITEMS = 1 << 22
 """Of the cost of a case."""
 
 TABLES = "tables of exponentials are how the operation reads its weights; torch makes them, and adds the blocks' sums"
-ENERGIES = "thresholds, a copy of the spins, and energies"
 ALIGNED = "units that are no multiple of 16 are copied to rows of such a multiple, and both layers copied back"
 
 STATED: dict[tuple[str, str, str], tuple[int, str]] = {
@@ -34,11 +33,6 @@ STATED: dict[tuple[str, str, str], tuple[int, str]] = {
         ("enumeration", backend, scenario): (count, TABLES)
         for backend in ("cupy", "triton")
         for scenario, count in (("", 91), ("digits", 91), ("machine", 79))
-    },
-    **{
-        ("spin_glass", backend, scenario): (count, ENERGIES)
-        for backend in ("cupy", "triton")
-        for scenario, count in (("", 30), ("dense", 30), ("metropolis", 32))
     },
     **{
         ("rbm_gibbs", backend, precision): (3, ALIGNED)

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 from boltzbench.kernels.generalised_cross_entropy import GeneralisedCrossEntropy, generalised_cross_entropy
+from support.devices import DEVICE
 from torch.nn import functional
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INF, NAN = math.inf, math.nan
 CLASSES = 7

@@ -1,10 +1,11 @@
 """The CUDA C kernels of `spin_glass` on odd shapes, for `test_sanitized.py`."""
 
 from typing import Any
+from unittest import mock
 
 import torch
 from boltzbench.kernels import schedules
-from boltzbench.kernels.spin_glass import RULES, anneal_spins, lattice_glass, random_walkers
+from boltzbench.kernels.spin_glass import RULES, anneal_spins, cuda_kernels, lattice_glass, random_walkers
 from torch import Tensor
 
 
@@ -15,7 +16,7 @@ def results() -> list[Tensor]:
     for n, strength in ((6, 1), (9, 2), (11, 2)):
         upper = torch.randint(-strength, strength + 1, (n, n), generator=generator).triu(1)
         graphs.append(upper + upper.t())
-    for couplings in graphs:
+    for couplings in graphs:  # glasses of bonds
         for walkers in (32, 96, 4128 if len(couplings) < 10 else 160):
             spins = random_walkers(len(couplings), walkers, generator, torch.device("cpu"))
             for first_walker in (0, 2**40):
@@ -25,4 +26,17 @@ def results() -> list[Tensor]:
                         spins, couplings, schedules.geometric(2, 3.0, 0.3), rule=rule, **numbers, backend="cupy"
                     )
                     found += [annealed.spins, annealed.energies]
+    for n in (1, 5, 8, 50):  # glasses of links, with spins in shared memory and in device memory
+        upper = torch.randn(n, n, generator=generator).triu(1)
+        couplings, fields = upper + upper.t(), torch.randn(n, generator=generator)
+        for walkers in (32, 96, 320):
+            spins = random_walkers(n, walkers, generator, torch.device("cpu"))
+            for room in (cuda_kernels.BLOCK_BYTES, 0):
+                with mock.patch.object(cuda_kernels, "BLOCK_BYTES", room):
+                    for rule in RULES:
+                        annealed = anneal_spins(
+                            spins, couplings, schedules.geometric(2, 3.0, 0.3), fields=fields, rule=rule, seed=room,
+                            backend="cupy",
+                        )  # fmt: skip
+                        found += [annealed.spins, annealed.energies]
     return found

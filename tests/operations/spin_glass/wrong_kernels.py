@@ -4,8 +4,7 @@ from unittest import mock
 
 import torch
 from boltzbench.harness import Inputs, Launch, Status, Tensors
-from boltzbench.kernels import spin_glass
-from boltzbench.kernels.spin_glass import energies, pack_walkers, unpack_walkers
+from boltzbench.kernels.spin_glass import energies, pack_walkers, prepared, unpack_walkers
 from boltzbench.kernels.spin_glass import reference as glass_reference
 from boltzbench.kernels.spin_glass.bonds import thresholds
 from support.wrong_kernels import WrongKernel, mutants, shipped, spoiled
@@ -16,6 +15,10 @@ OPERATION = "spin_glass"
 GLASS = "spins=9 walkers=4128 sweeps=1 int32"
 DENSE = "dense spins=6 walkers=1056 sweeps=1 int32"
 METROPOLIS_DENSE = "metropolis-dense spins=6 walkers=96 sweeps=1 int32"
+REAL = "real spins=9 walkers=1056 sweeps=2 int32"
+METROPOLIS_REAL = "metropolis-real spins=9 walkers=1056 sweeps=2 int32"
+LARGE_COLD = "metropolis-large-cold spins=4 walkers=96 sweeps=1 int32"
+FIELDS = "fields spins=4 walkers=64 sweeps=1 int32"
 CYCLIC = "cyclic spins=3 walkers=96 sweeps=4 int32"
 
 
@@ -37,13 +40,13 @@ def updates_all_spins_at_once(inputs: Inputs, outputs: Tensors) -> Launch:
 def always_flips_where_it_costs_nothing(inputs: Inputs, outputs: Tensors) -> Launch:
     """Leaves the distribution invariant, as flips with dE = 0 have the same probability both ways: 1 instead of 1/2."""
 
-    def certain_at_no_cost(temperatures: Tensor, size: int, rule: str) -> Tensor:
-        table = thresholds(temperatures, size, rule)
+    def certain_at_no_cost(temperatures: Tensor, rule: str) -> Tensor:
+        table = thresholds(temperatures, rule)
         table[:, 0, 0] = 0  # the first class of an even number of bonds: no spin ends against its field
         return table
 
     def launch() -> Tensors:
-        with mock.patch.object(spin_glass, "thresholds", certain_at_no_cost):
+        with mock.patch.object(prepared, "thresholds", certain_at_no_cost):
             return shipped(OPERATION)(inputs, outputs)()
 
     return launch
@@ -68,6 +71,14 @@ WRONG_KERNELS = (
         ("cools_too_fast", "schedule metropolis", Status.WRONG_LAW,
          lambda inputs: {"temperatures": 0.7 * inputs["temperatures"]}),
         ("takes_metropolis_for_the_heat_bath", "ergodicity", Status.WRONG_LAW, lambda inputs: {"rule": "metropolis"}),
+        ("ignores_fields", "enumeration heat_bath real", Status.WRONG_LAW, lambda inputs: {"fields": None}),
+        ("takes_fields_for_their_signs", "enumeration metropolis real", Status.WRONG_LAW,
+         lambda inputs: {"fields": inputs["fields"].sign()}),
+        ("rounds_real_couplings", "enumeration heat_bath real", Status.WRONG_LAW,
+         lambda inputs: {"couplings": inputs["couplings"].round()}),
+        ("takes_metropolis_for_the_heat_bath_of_links", "ergodicity links", Status.WRONG_LAW,
+         lambda inputs: {"rule": "metropolis"}),
+        ("reuses_the_numbers_of_walkers", "composition links", Status.WRONG_LAW, lambda inputs: {"first_walker": 0}),
         ("reuses_its_numbers", "composition", Status.WRONG_LAW, lambda inputs: {"first_sweep": 0}),
     ),
     *mutants(
@@ -81,9 +92,29 @@ WRONG_KERNELS = (
         ("spin_glass.cu", "? flips ^ cheap : flips", "? flips ^ cheap : open", METROPOLIS_DENSE),
         ("spin_glass.cu", "(start & 1) ? 0u : ~cheap", "~cheap", DENSE),
         ("spin_glass.cu", "plane[p] ^ cheap", "plane[p]", GLASS),
+        ("spin_glass.cu", "count[p] ^= bit ^ carry", "count[p] ^= bit", GLASS),
+        ("spin_glass.cu", "settings.bonds -", "settings.sites -", GLASS),
+        ("links.cu", "(fields[i].x + 2 * sum)", "(2 * sum)", REAL),
+        ("links.cu", "(i32)fields[i].y", "0", REAL),
+        ("links.cu", "238330987u", "138330987u", REAL),
+        ("links.cu", "t >> 31 ? 0u : value", "value", LARGE_COLD),
+        ("links.cu", "rates[sweep]", "rates[0]", REAL),
+        ("links.cu", " + settings.exponent", "", REAL),
+        ("links.cu", "settings.first_walker + group", "group", REAL),
+        ("links.cu", "~number", "number", REAL),
+        ("links.cu", "(field >= 0)", "(field > 0)", FIELDS),
+        ("links.cu", "(was ? field : -field)", "field", METROPOLIS_REAL),
+        ("links.cu", "sum += b.w", "sum += b.y", REAL),
+        ("triton_links.py", "tl.load(fields + 2 * i) + 2", "2", REAL),
+        ("triton_links.py", "number ^ 0xFFFFFFFF", "number", REAL),
+        ("triton_links.py", "(i & 2) == 2", "(i & 2) == 0", REAL),
+        ("triton_links.py", "rates + 2 * sweep + 1", "rates + 1", REAL),
+        ("triton_links.py", "tl.where(was, field, -field)", "field", METROPOLIS_REAL),
+        ("triton_links.py", "both, -both", "both, both", REAL),
+        ("triton_kernels.py", "planes[0] & word", "word", GLASS),
         ("triton_kernels.py", "_mask(bond & 1)", "_mask(bond & 0)", GLASS),
         ("triton_kernels.py", "31 - 4 * part - j", "31 - j", GLASS),
-        ("triton_kernels.py", "(start & 1)) * CLASSES", "0) * CLASSES", DENSE),
+        ("triton_kernels.py", "(start & 1)) * _MOST", "0) * _MOST", DENSE),
         ("triton_kernels.py", "p0 ^ cheap", "p0", GLASS),
         ("triton_kernels.py", "flips = flips ^ cheap", "flips = flips", GLASS),
         ("triton_kernels.py", "(start & 1) ^ 1", "(start & 1) | 1", DENSE),
