@@ -108,11 +108,10 @@ def anneal_spins(
 
     The couplings decide which of two kernels runs, and what it draws. Every backend gives the same spins and energies.
 
-    **Bonds**: integer couplings without fields, whose magnitudes add up to at most 31 for every spin, and few enough
-    spins for the shared memory of a GPU (657 where the sums are at most 4, 374 where they reach 31). A thread updates
-    32 walkers at once. For spin ``i``, walkers ``32 g`` to ``32 g + 31`` draw the groups ``8 (n g + i)`` to ``8 (n g +
-    i) + 7`` at step ``first_sweep + t`` of the stream ``GLASS_SITES``. Bit ``k`` of their 32 words, most significant
-    first, makes the random number of walker ``32 g + k``.
+    **Bonds**: integer couplings without fields, whose magnitudes add up to at most 31 for every spin, and to less than
+    ``2**20`` for all. A thread updates 32 walkers at once. For spin ``i``, walkers ``32 g`` to ``32 g + 31`` draw the
+    groups ``8 (n g + i)`` to ``8 (n g + i) + 7`` at step ``first_sweep + t`` of the stream ``GLASS_SITES``. Bit ``k``
+    of their 32 words, most significant first, makes the random number of walker ``32 g + k``.
 
     - Heat bath: with a number less than ``2**32 / (1 + exp(|dE| / T))``, rounded, a spin flips if ``dE > 0``;
       otherwise it flips if ``dE <= 0``.

@@ -13,9 +13,8 @@ CLASSES = {"heat_bath": (3, 4, 8, 16), "metropolis": (2, 4, 8, 16)}
 MOST_CLASSES = 16
 FEWEST = 4
 """The fewest bonds of a spin after padding."""
-FEWEST_THREADS = 32
-BLOCK_BYTES = 95 * 1024
-"""For bonds and spins of a block of `FEWEST_THREADS`. With 4 KiB of masks, it fits on every GPU since sm_80."""
+MOST_BONDS = 2**19
+"""The kernels count the satisfied bonds of a glass, each for both of its spins, in 20 bit planes."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,13 @@ class Bonds:
 def bonds_of(couplings: Tensor, device: torch.device) -> Bonds | None:
     """The tables of symmetric couplings, float64 (n, n) on the CPU, or None if they are no small integers.
 
-    Small means at most 31 bonds of a spin, and no more spins than shared memory holds: see `BLOCK_BYTES`.
+    Small means at most 31 bonds of a spin, and fewer than `MOST_BONDS` in all.
     """
     strengths = couplings.abs()
     bonds_of_spins = strengths.sum(1)
     most = float(bonds_of_spins.max())
     longest = max(FEWEST, int(most) + int(most) % 2) if most <= BONDS[-1] else 0
-    fits = len(couplings) * 4 * (longest + 1 + FEWEST_THREADS) <= BLOCK_BYTES
-    if not (longest and fits and torch.equal(couplings, couplings.round())):
+    if not (longest and float(bonds_of_spins.sum()) < 2 * MOST_BONDS and torch.equal(couplings, couplings.round())):
         return None
     spin, neighbour = couplings.nonzero().unbind(1)
     strength = strengths[spin, neighbour].long()

@@ -5,14 +5,16 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
 from ..machines.packed_spins import WORD
 from ..philox import round_keys
-from .bonds import BONDS, CLASSES, FEWEST_THREADS, RULES, Bonds
+from .bonds import BONDS, CLASSES, RULES, Bonds
 from .request import LaunchRequest
 
-MOST_THREADS = 128
+FEWEST_THREADS, MOST_THREADS = 32, 128
+"""Of a block of `spin_glass.cu`."""
 BITS = 32
 WARPS = 8
 """The most warps of a block of `links.cu`."""
@@ -52,7 +54,10 @@ class LinkSettings(ctypes.Structure):
 
 @functools.cache
 def bonds_module() -> CudaModule:
-    names = [bonds_kernel(classes, rule) for rule in RULES for classes in CLASSES[rule]]
+    names = [
+        bonds_kernel(classes, rule, shared)
+        for shared in (True, False) for rule in RULES for classes in CLASSES[rule]
+    ]  # fmt: skip
     return CudaModule(Path(__file__).with_name("spin_glass.cu"), names)
 
 
@@ -62,18 +67,22 @@ def links_module() -> CudaModule:
     return CudaModule(Path(__file__).with_name("links.cu"), names)
 
 
-def bonds_kernel(classes: int, rule: str) -> str:
-    return f"anneal_bonds<{classes}, {str(rule == 'heat_bath').lower()}>"
+def bonds_kernel(classes: int, rule: str, shared: bool) -> str:
+    return f"anneal_bonds<{classes}, {str(rule == 'heat_bath').lower()}, {str(shared).lower()}>"
 
 
 def links_kernel(rule: str, shared: bool) -> str:
     return f"anneal_links<{str(rule == 'heat_bath').lower()}, {str(shared).lower()}>"
 
 
+def mask_bytes(classes: int) -> int:
+    """Shared memory for the masks of a block of `spin_glass.cu`."""
+    return 2 * BITS * 4 * (4 if classes == 3 else classes)  # padded for vector loads
+
+
 def shared_bytes(sites: int, pairs: int, classes: int, threads: int) -> int:
-    """Shared memory of a block of `spin_glass.cu`: masks, pairs, starts and spins."""
-    masks = 4 if classes == 3 else classes  # padded for vector loads
-    return 2 * BITS * masks * 4 + sites * pairs * 8 + sites * 4 + sites * threads * 4
+    """Shared memory of a block of `spin_glass.cu` for masks, pairs, starts and spins."""
+    return mask_bytes(classes) + sites * pairs * 8 + sites * 4 + sites * threads * 4
 
 
 def anneal(request: LaunchRequest) -> None:
@@ -94,17 +103,19 @@ def _anneal_bonds(request: LaunchRequest, bonds: Bonds, keys: list[int]) -> None
         groups <= threads // 2 or shared_bytes(sites, pairs, classes, threads) > BLOCK_BYTES
     ):
         threads //= 2
+    needed = shared_bytes(sites, pairs, classes, threads)
+    shared = needed <= most_shared_bytes(request.spins.device)
     settings = BondSettings(
         tuple(keys), groups, request.first_walker // WORD, sites, pairs, request.first_sweep, request.schedule.sweeps,
         bonds.total,
     )  # fmt: skip
     bonds_module().launch(
-        bonds_kernel(classes, request.rule), (-(-groups // threads),), (threads,),
+        bonds_kernel(classes, request.rule, shared), (-(-groups // threads),), (threads,),
         [
             request.spins, request.out, request.energies, bonds.pairs, bonds.starts,
             request.schedule.thresholds[request.rule], settings,
         ],
-        shared_bytes=shared_bytes(sites, pairs, classes, threads), device=request.spins.device,
+        shared_bytes=needed if shared else mask_bytes(classes), device=request.spins.device,
     )  # fmt: skip
 
 
@@ -129,19 +140,25 @@ def _anneal_links(request: LaunchRequest, keys: list[int]) -> None:
 
 
 def variants() -> Sequence[KernelVariant]:
-    """By bonds, one for each rule and number of classes, named by the most bonds: for 64 spins (a torus of 8 x 8), or
-    32. By links, one for each rule, with 1024 spins in shared memory or more in device memory."""
+    """By bonds, for each rule and number of classes, named by the most bonds: 64 spins (a torus of 8 x 8), or 32, in
+    shared memory, or more in device memory. By links, for each rule, 1024 spins in shared memory, or more in device
+    memory."""
     bonds_variants = [
         CudaVariant(
-            name=f"{_named(rule)}, {bonds} bonds",
+            name=f"{_named(rule)}, {bonds} bonds{'' if shared else ', spins in device memory'}",
             threads=MOST_THREADS,
             items=32,
             unit="flips",
             bytes_per_item=0.0,
             module=bonds_module(),
-            kernel=bonds_kernel(classes, rule),
-            shared_bytes=shared_bytes(32 if bonds == 31 else 64, (bonds + 1) // 2, classes, MOST_THREADS),
+            kernel=bonds_kernel(classes, rule, shared),
+            shared_bytes=(
+                shared_bytes(32 if bonds == 31 else 64, (bonds + 1) // 2, classes, MOST_THREADS)
+                if shared
+                else mask_bytes(classes)
+            ),
         )
+        for shared in (True, False)
         for rule in RULES
         for bonds, classes in zip(BONDS, CLASSES[rule], strict=True)
     ]

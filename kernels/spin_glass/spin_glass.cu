@@ -1,6 +1,6 @@
 // Annealing of spin glasses of few bonds in CUDA C, 32 walkers at a time: all sweeps of a schedule in one launch.
 //
-// Bound by instructions: spins stay in shared memory, and one spin of 32 walkers needs
+// Bound by instructions: spins stay in shared memory if they fit, and one spin of 32 walkers needs
 //   neighbours   for two bonds a full adder and two half adders, which add words with signs to bit planes
 //   numbers      Philox-10: 20 wide products and 20 LOP3 for 4 bits of all 32 walkers
 //   comparison   of each random number with the threshold of its cost, from the most significant bit on, until all
@@ -21,8 +21,16 @@
 // Bit planes of a number from -1 - B / 2 to (B - 1) / 2 in two's complement. B, the most bonds of a spin, is 4 for 2
 // or 3 classes and 2 CLASSES - 1 otherwise.
 template <int CLASSES> constexpr int PLANES = CLASSES <= 4 ? 3 : CLASSES == 8 ? 4 : 5;
-// Bit planes of the satisfied bonds of a glass, each counted for both of its spins: bonds.py admits no glass of 2**14.
-constexpr int COUNT_PLANES = 14;
+// Bit planes of the satisfied bonds of a glass, each counted for both of its spins: see bonds.MOST_BONDS.
+constexpr int COUNT_PLANES = 20;
+// Of a spin in the memory of a thread.
+template <bool SHARED> struct PlaceOf {
+    using type = u32;
+};
+template <> struct PlaceOf<false> {
+    using type = i64;
+};
+template <bool SHARED> using Place = typename PlaceOf<SHARED>::type;
 constexpr u32 TABLE_CLASSES = 16;  // of a row of the table
 // Padded for vector loads.
 template <int CLASSES> struct __align__(CLASSES == 2 ? 8 : 16) Masks {
@@ -56,24 +64,28 @@ template <int CLASSES> __device__ __forceinline__ u32 picked(const u32* mask, co
 }
 
 // spins, out: (sites, groups). energies: (32 groups,). pairs: (sites, pairs). starts: (sites,). table: (sweeps, 2,
-// TABLE_CLASSES). A thread has a group. In shared memory: the masks of a temperature, the pairs, the starts, and the
-// spins of a block.
-template <int CLASSES, bool HEAT_BATH>
+// TABLE_CLASSES). A thread has a group. In shared memory: the masks of a temperature, and if SHARED the pairs, the
+// starts, and the spins of a block; otherwise these are read where they are, and the spins are those of `out`.
+template <int CLASSES, bool HEAT_BATH, bool SHARED>
 __global__ void __launch_bounds__(128)
     anneal_bonds(const u32* spins, u32* out, double* energies, const u32* pairs, const u32* starts, const u32* table,
                  const __grid_constant__ Settings settings) {
-    const u32 stride = blockDim.x, pairs_of_a_site = CLASSES <= 3 ? 2 : settings.pairs;
+    const u32 threads = blockDim.x, pairs_of_a_site = CLASSES <= 3 ? 2 : settings.pairs;
     DYNAMIC_SHARED(Masks<CLASSES>, masks);
-    Pair* const bonds = reinterpret_cast<Pair*>(masks + 2 * BITS);
-    u32* const begin = reinterpret_cast<u32*>(bonds + settings.sites * pairs_of_a_site);
-    u32* const own = reinterpret_cast<u32*>(begin + settings.sites) + threadIdx.x;
-    const i64 group = (i64)blockIdx.x * stride + threadIdx.x;
+    Pair* const own_bonds = reinterpret_cast<Pair*>(masks + 2 * BITS);
+    u32* const own_starts = reinterpret_cast<u32*>(own_bonds + settings.sites * pairs_of_a_site);
+    const i64 group = (i64)blockIdx.x * threads + threadIdx.x;
     const bool mine = group < settings.groups;
-    for (u32 i = threadIdx.x; i < 2 * settings.sites * pairs_of_a_site; i += stride)
-        reinterpret_cast<u32*>(bonds)[i] = pairs[i];
-    for (u32 i = threadIdx.x; i < settings.sites; i += stride) begin[i] = starts[i];
+    const Place<SHARED> stride = SHARED ? threads : settings.groups;  // from a spin to the next
+    u32* const own = SHARED ? own_starts + settings.sites + threadIdx.x : out + group;
+    const Pair* const bonds = SHARED ? own_bonds : reinterpret_cast<const Pair*>(pairs);
+    const u32* const begin = SHARED ? own_starts : starts;
+    for (u32 i = threadIdx.x; SHARED && i < 2 * settings.sites * pairs_of_a_site; i += threads)
+        reinterpret_cast<u32*>(own_bonds)[i] = pairs[i];
+    for (u32 i = threadIdx.x; SHARED && i < settings.sites; i += threads) own_starts[i] = starts[i];
 #pragma unroll 1
-    for (u32 i = 0; i < settings.sites; ++i) own[i * stride] = mine ? spins[i * settings.groups + group] : 0;
+    for (u32 i = 0; (SHARED || mine) && i < settings.sites; ++i)
+        own[i * stride] = mine ? spins[i * settings.groups + group] : 0;
 
     // Adds the satisfied bonds among the k-th pair of a spin to the planes.
     const auto add_pair = [&](u32 i, u32 k, u32 spin, u32 (&plane)[5]) {
@@ -92,7 +104,7 @@ __global__ void __launch_bounds__(128)
     const u64 first = (u64)(settings.first_group + group) * settings.sites * PARTS;
     for (u32 sweep = 0; sweep < settings.sweeps; ++sweep) {
         __syncthreads();
-        for (u32 i = threadIdx.x; i < 2 * BITS * CLASSES; i += stride) {
+        for (u32 i = threadIdx.x; i < 2 * BITS * CLASSES; i += threads) {
             const u32 kind = i % CLASSES, odd = i / CLASSES % 2, bit = i / (2 * CLASSES);
             const u32 threshold = table[((u64)sweep * 2 + odd) * TABLE_CLASSES + kind];
             masks[odd * BITS + bit].of[kind] = 0u - (threshold >> (BITS - 1 - bit) & 1);
@@ -134,7 +146,7 @@ __global__ void __launch_bounds__(128)
 #pragma unroll 1
     for (u32 i = 0; i < settings.sites; ++i) {
         const u32 spin = own[i * stride];
-        out[i * settings.groups + group] = spin;
+        if (SHARED) out[i * settings.groups + group] = spin;
         u32 plane[5] = {}, carry = 0;
 #pragma unroll 1
         for (u32 k = 0; k < pairs_of_a_site; ++k) add_pair(i, k, spin, plane);

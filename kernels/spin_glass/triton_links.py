@@ -137,7 +137,7 @@ def variants() -> Sequence[KernelVariant]:
             name=f"{rule.replace('_', ' ')}, links",
             threads=32,
             items=WORDS,
-            unit="links",
+            unit="flips",
             bytes_per_item=0.0,
             kernel=links_kernel,
             signature={

@@ -297,13 +297,15 @@ def test_a_choice_of_kernels_is_by_the_data():
 
 
 @pytest.mark.skipif("cupy" not in BACKENDS, reason="no CUDA C here")
-def test_spins_that_do_not_fit_in_shared_memory_stay_in_device_memory(monkeypatch):
-    couplings, fields = real_graph(9)
-    spins = random_walkers(9, 160, generator(), CPU)
+@pytest.mark.parametrize("glass", [real_graph(9), (graph(9, 1), None), (graph(6, 3), None)])
+def test_spins_that_do_not_fit_in_shared_memory_stay_in_device_memory(monkeypatch, glass):
+    couplings, fields = glass
+    spins = random_walkers(len(couplings), 160, generator(), CPU)
     for rule in RULES:
         wanted = anneal_spins(spins, couplings, COOLING, fields=fields, rule=rule, seed=1, backend="cupy")
         with monkeypatch.context() as patch:
             patch.setattr(cuda_kernels, "BLOCK_BYTES", 35)
+            patch.setattr(cuda_kernels, "most_shared_bytes", lambda device: 35)
             found = anneal_spins(spins, couplings, COOLING, fields=fields, rule=rule, seed=1, backend="cupy")
         assert torch.equal(found.spins, wanted.spins)
         assert torch.equal(found.energies, wanted.energies)
