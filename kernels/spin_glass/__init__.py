@@ -85,7 +85,7 @@ def anneal_spins(
             in the same spins.
         out: contiguous tensor for the spins; it must not share memory with the arguments.
         energies_out: the same for the energies, float64 (walkers,).
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
@@ -140,7 +140,7 @@ def anneal_spins(
     seed, first_sweep, _ = check_counter(seed, first_sweep, steps=schedule.sweeps, step_name="first_sweep")
     if first_walker % WORD or (first_walker + groups * WORD) * (sites + 3) >= 1 << 65:
         raise ValueError(f"first_walker must be a multiple of {WORD} and end below group 2**63; got {first_walker}")
-    chosen = choose_backend(backend, spins.device)
+    chosen = choose_backend(backend, spins.device, __name__)
     kernels = backend_module(chosen, __name__)
     inputs = {"spins": spins, **{name: x for name, x in (("couplings", couplings), ("fields", fields),
               ("temperatures", temperatures)) if isinstance(x, Tensor)}}  # fmt: skip
