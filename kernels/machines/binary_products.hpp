@@ -57,16 +57,24 @@ void sum_blocks(const u8* given, i64 stride, bool packed, i64 chains, const Matr
             const i64 own_chains = std::min<i64>(CHAINS, chains - first_chain);
             std::fill(sums.begin(), sums.end(), Real(0));
             for (i64 first_group = 0; first_group < subsets.groups; first_group += GROUPS) {
-                const i64 own_groups = std::min<i64>(GROUPS, subsets.groups - first_group);
-                for (i64 group = 0; group < own_groups; ++group) {
-                    std::fill(table[group][0], table[group][0] + UNITS, Real(0));
+                for (int group = 0; group < GROUPS; ++group) {  // beyond the last unit all sums are 0
+                    std::memset(table[group][0], 0, sizeof table[group][0]);
                     for (int bit = 0; bit < BITS; ++bit) {
                         const i64 row = (first_group + group) * BITS + bit;
                         Real* const alone = table[group][1 << bit];
-                        std::fill(alone, alone + UNITS, Real(0));
-                        if (row >= matrix.given_units) continue;
-                        const Real* const source = matrix.at + row * matrix.given_stride + first_unit * matrix.unit_stride;
-                        for (i64 unit = 0; unit < own_units; ++unit) alone[unit] = source[unit * matrix.unit_stride];
+                        if (row < matrix.given_units && own_units == UNITS) {
+                            const Real* const source =
+                                matrix.at + row * matrix.given_stride + first_unit * matrix.unit_stride;
+                            if (matrix.unit_stride == 1)
+                                for (int k = 0; k < PARTS; ++k)
+                                    store(alone + k * LANES<Real>, load<Vector>(source + k * LANES<Real>));
+                            else
+                                for (int unit = 0; unit < UNITS; ++unit) alone[unit] = source[unit * matrix.unit_stride];
+                            continue;
+                        }
+                        std::memset(alone, 0, sizeof table[group][0]);
+                        for (i64 unit = 0; row < matrix.given_units && unit < own_units; ++unit)
+                            alone[unit] = matrix.at[row * matrix.given_stride + (first_unit + unit) * matrix.unit_stride];
                     }
                     for (int subset = 3; subset < SUBSETS; ++subset)
                         if (const int rest = subset & (subset - 1))
@@ -80,7 +88,7 @@ void sum_blocks(const u8* given, i64 stride, bool packed, i64 chains, const Matr
                     Real* const at = sums.data() + chain * UNITS;
                     Vector sum[PARTS];
                     for (int k = 0; k < PARTS; ++k) sum[k] = load<Vector>(at + k * LANES<Real>);
-                    for (i64 group = 0; group < own_groups; ++group)
+                    for (int group = 0; group < GROUPS; ++group)
                         for (int k = 0; k < PARTS; ++k) sum[k] += load<Vector>(table[group][own[group]] + k * LANES<Real>);
                     for (int k = 0; k < PARTS; ++k) store(at + k * LANES<Real>, sum[k]);
                 }
