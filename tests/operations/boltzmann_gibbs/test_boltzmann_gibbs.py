@@ -10,6 +10,7 @@ from boltzbench.kernels.boltzmann_gibbs import (
     boltzmann_gibbs,
     cuda_kernels,
     draw_uniforms,
+    native_kernels,
     prepare_spins,
     prepare_units,
 )
@@ -19,7 +20,8 @@ from boltzbench.kernels.ising import SpinMachine, lattice_couplings, units_of
 from boltzbench.plugins.operations.machines import boltzmann_gibbs as plugin
 
 CPU = torch.device("cpu")
-BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, CPU) is None]
+KNOWN = dispatch.backends_of("boltzbench.kernels.boltzmann_gibbs")
+BACKENDS = [name for name in KNOWN if dispatch.unavailable(name, CPU) is None]
 
 
 def random_machine(units, density, seed=0, dtype=torch.float64):
@@ -165,6 +167,33 @@ def test_warps_share_units_for_small_colours_and_long_lists():
     assert cuda_kernels.shares_units(prepare_units(*random_machine(40, 1.0)))
     assert not cuda_kernels.shares_units(prepare_units(*random_machine(20, 1.0)))
     assert not cuda_kernels.shares_units(prepare_units(lattice_couplings(8, 8), torch.zeros(64, dtype=torch.float64)))
+
+
+@pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+@pytest.mark.parametrize(("units", "density", "many"), [(70, 0.1, False), (70, 0.1, True), (41, 1.0, True)])
+def test_native_states_do_not_depend_on_threads_or_batches(monkeypatch, units, density, many):
+    monkeypatch.setattr(native_kernels, "has_many_bonds", lambda machine: many)
+    machine, chains = prepare_units(*random_machine(units, density)), 300
+    states = (random_spins(chains, units) > 0).to(torch.uint8)
+    beta, clamped = torch.linspace(0.2, 2, chains), random_spins(units, chains, seed=1).t() > 0
+
+    def advanced(backend, first=0, end=chains):
+        return boltzmann_gibbs(
+            states[first:end], machine, 2, beta[first:end], seed=1, first_sweep=2**32 - 2, first_chain=2**33 + first,
+            clamped=clamped[first:end], backend=backend,
+        )  # fmt: skip
+
+    whole = advanced("native")
+    assert torch.equal(whole, advanced("torch"))
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(whole, advanced("native"))
+    finally:
+        torch.set_num_threads(before)
+    parts = ((0, 1), (1, 4), (4, 37), (37, chains))
+    assert torch.equal(whole, torch.cat([advanced("native", *part) for part in parts]))
 
 
 # ---- arguments
