@@ -108,11 +108,10 @@ void sum_block(const u8* subsets, i64 padded, i64 groups, i64 chains, const Matr
     else sum_block_of<Real, false>(subsets, padded, groups, chains, matrix, first_unit, sums);
 }
 
-// finish(first chain, chains, first unit, sums) for each block: sums[chain][unit] of the matrix over the units that are 1.
+// finish(first chain, chains, first unit, sums) for each block: sums[chain][unit] of the matrix over the units that are 1,
+// which it may overwrite.
 template <class Real, class Finish>
-void binary_products(const u8* given, i64 stride, bool packed, i64 chains, const Matrix<Real>& matrix, int threads,
-                     const Finish& finish) {
-    const Subsets subsets = subsets_of(given, stride, packed, chains, matrix.given_units, threads);
+void binary_products(const Subsets& subsets, i64 chains, const Matrix<Real>& matrix, int threads, const Finish& finish) {
     const i64 unit_blocks = (matrix.units + UNITS - 1) / UNITS, chain_blocks = (chains + CHAINS - 1) / CHAINS;
     parallel(unit_blocks * chain_blocks, 1, threads, [&](i64 from, i64 to) {
         std::vector<Real> sums(CHAINS * UNITS);
@@ -123,4 +122,11 @@ void binary_products(const u8* given, i64 stride, bool packed, i64 chains, const
             finish(first_chain, own_chains, first_unit, sums.data());
         }
     });
+}
+
+template <class Real, class Finish>
+void binary_products(const u8* given, i64 stride, bool packed, i64 chains, const Matrix<Real>& matrix, int threads,
+                     const Finish& finish) {
+    const Subsets subsets = subsets_of(given, stride, packed, chains, matrix.given_units, threads);
+    binary_products(subsets, chains, matrix, threads, finish);
 }

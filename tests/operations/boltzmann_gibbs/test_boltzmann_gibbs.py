@@ -18,6 +18,7 @@ from boltzbench.kernels.boltzmann_gibbs.prepared import colour_units
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.ising import SpinMachine, lattice_couplings, units_of
 from boltzbench.plugins.operations.machines import boltzmann_gibbs as plugin
+from support.threads import threads
 
 CPU = torch.device("cpu")
 KNOWN = dispatch.backends_of("boltzbench.kernels.boltzmann_gibbs")
@@ -185,13 +186,9 @@ def test_native_states_do_not_depend_on_threads_or_batches(monkeypatch, units, d
 
     whole = advanced("native")
     assert torch.equal(whole, advanced("torch"))
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
+    for number in (1, 3):
+        with threads(number):
             assert torch.equal(whole, advanced("native"))
-    finally:
-        torch.set_num_threads(before)
     parts = ((0, 1), (1, 4), (4, 37), (37, chains))
     assert torch.equal(whole, torch.cat([advanced("native", *part) for part in parts]))
 
