@@ -54,8 +54,8 @@ def boltzmann_gibbs(
         out: contiguous tensor to write to. It shares no memory with the arguments.
         check_values: check the states and the values of a tensor ``beta``. On a GPU this waits for the device; a loop
             over its own states can switch it off.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``. With ``cupy`` a machine has at most 57088 units, which
-            fill the shared memory of an H200.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``. With ``cupy`` a machine has at most
+            57088 units, which fill the shared memory of an H200.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype, or ``machine`` is not prepared.
@@ -84,7 +84,7 @@ def boltzmann_gibbs(
         low = -1 if machine.spins else 0
         faults = {f"states must hold only {low} and 1": ((states != low) & (states != 1)).any()}
         require_no_fault(faults | beta_faults(beta))
-    chosen = choose_backend(backend, states.device)
+    chosen = choose_backend(backend, states.device, __name__)
     result = torch.empty_like(states, memory_format=torch.contiguous_format) if out is None else out
     require_tensor("out", result, (states.dtype,), states.device)
     require_output("out", result, states.shape, {name: x for name, x in inputs.items() if isinstance(x, Tensor)})

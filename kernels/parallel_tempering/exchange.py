@@ -43,7 +43,7 @@ def swap_replicas(
         round_number: the step in the stream, in [0, 2**32).
         first_ladder: number of the first ladder in the stream, so that splitting a batch changes no exchange.
         out: contiguous tensors to write to; they must not share memory with each other or the arguments.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
         TypeError: an argument is not a dense tensor of its dtype.
@@ -66,7 +66,7 @@ def swap_replicas(
         raise ValueError(f"replica_at must lie in [0, {rungs})")
     seed, round_number, _ = check_counter(seed, round_number, step_name="round_number")
     first_ladder = integer("first_ladder", first_ladder, 0, INT64_MAX // max(1, rungs) - ladders)
-    chosen = choose_backend(backend, replica_at.device)
+    chosen = choose_backend(backend, replica_at.device, __package__)
     result = SwapResult(*(torch.empty(replica_at.shape, dtype=torch.int32, device=replica_at.device) for _ in "12"))
     result = result if out is None else out
     given = {"replica_at": replica_at, "energies": energies, "betas": betas}

@@ -11,7 +11,7 @@ def swap(given: LaunchRequest) -> None:
     ladders, rungs = given.replica_at.shape
     device = given.replica_at.device
     energy = given.energies.gather(1, given.replica_at.long())  # by rung
-    lower = torch.arange(given.step % 2, rungs - 1, 2, device=device)
+    lower = torch.arange(rungs - 1, device=device)[given.step % 2 :: 2]
     log_ratio = (given.betas[lower] - given.betas[lower + 1]) * (energy[:, lower] - energy[:, lower + 1])
     number = (given.first_ladder + torch.arange(ladders, device=device))[:, None] * rungs + lower
     words = random_words(number >> 2, given.seed, given.step, Stream.SWAP)

@@ -54,7 +54,7 @@ def free_energy(
         out: contiguous float32 tensor (chains,) for the result, without autograd; it must not share memory with the
             arguments.
         check_values: check that states are 0 or 1 and parameters are finite. On a GPU this waits for the device.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
@@ -86,7 +86,7 @@ def free_energy(
     if check_values:
         require_values({"visible": visible}, parameters, {"beta": betas})
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
-        backend = choose_backend(backend, visible.device)
+        backend = choose_backend(backend, visible.device, __name__)
     tensors = {**parameters, **({"beta": betas} if isinstance(betas, Tensor) else {})}
     if out is None:
         if needs_formula(*tensors.values()):
@@ -109,7 +109,7 @@ def _forward(
 ) -> None:  # fmt: skip
     if len(visible):
         with running_on(visible.device):
-            backend_module(choose_backend(backend, visible.device), __name__).forward(
+            backend_module(choose_backend(backend, visible.device, __name__), __name__).forward(
                 visible.contiguous(), weights, visible_bias.contiguous(), hidden_bias.contiguous(), beta, out
             )
 

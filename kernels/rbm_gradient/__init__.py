@@ -55,7 +55,7 @@ def log_likelihood_gradient(
         out: contiguous float32 tensors for the result; they must not share memory with each other or the arguments.
         check_values: check that states are 0 or 1, probabilities lie in [0, 1] and parameters are finite. On a GPU
             this waits for the device.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.
@@ -104,7 +104,7 @@ def log_likelihood_gradient(
         for name, hidden in probabilities.items():
             if hidden.numel() and not bool(((hidden >= 0) & (hidden <= 1)).all()):
                 raise ValueError(f"{name} must lie in [0, 1]")
-    chosen = choose_backend(backend, data.device)
+    chosen = choose_backend(backend, data.device, __name__)
     shapes = (torch.Size((data.shape[1], hidden_units)), data.shape[1:], torch.Size((hidden_units,)))
     if out is None:
         out = Gradient(*(data.new_empty(shape, dtype=torch.float32) for shape in shapes))

@@ -53,6 +53,7 @@ def _case(chains: int, units: int, sweeps: int = 1, scenario: str = "", **more: 
 CASES = (
     *(_case(70, 37, scenario=scenario) for scenario in ("", *BETAS, "spins", "clamped", "betas clamped")),
     _case(33, 70, scenario="dense"),
+    _case(17, 200, scenario="dense"),
     _case(40, 64, sweeps=3, scenario="lattice"),
     _case(5, 1),
     _case(0, 9),

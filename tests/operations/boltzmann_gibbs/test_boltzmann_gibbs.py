@@ -10,13 +10,17 @@ from boltzbench.kernels.boltzmann_gibbs import (
     boltzmann_gibbs,
     cuda_kernels,
     draw_uniforms,
+    native_kernels,
     prepare_spins,
     prepare_units,
 )
 from boltzbench.kernels.boltzmann_gibbs.prepared import colour_units
 from boltzbench.kernels.ising import SpinMachine, lattice_couplings, units_of
 from boltzbench.plugins.operations.machines import boltzmann_gibbs as plugin
-from support.devices import BACKENDS, DEVICE
+from support.devices import DEVICE, backends_of
+from support.threads import threads
+
+BACKENDS = backends_of("boltzmann_gibbs")
 
 
 def random_machine(units, density, seed=0, dtype=torch.float64):
@@ -171,6 +175,29 @@ def test_warps_share_units_for_small_colours_and_long_lists():
     assert not cuda_kernels.shares_units(
         prepare_units(lattice_couplings(8, 8).to(DEVICE), torch.zeros(64, dtype=torch.float64, device=DEVICE))
     )
+
+
+@pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+@pytest.mark.parametrize(("units", "density", "many"), [(70, 0.1, False), (70, 0.1, True), (41, 1.0, True)])
+def test_native_states_do_not_depend_on_threads_or_batches(monkeypatch, units, density, many):
+    monkeypatch.setattr(native_kernels, "has_many_bonds", lambda machine: many)
+    machine, chains = prepare_units(*random_machine(units, density)), 300
+    states = (random_spins(chains, units) > 0).to(torch.uint8)
+    beta, clamped = torch.linspace(0.2, 2, chains), random_spins(units, chains, seed=1).t() > 0
+
+    def advanced(backend, first=0, end=chains):
+        return boltzmann_gibbs(
+            states[first:end], machine, 2, beta[first:end], seed=1, first_sweep=2**32 - 2, first_chain=2**33 + first,
+            clamped=clamped[first:end], backend=backend,
+        )  # fmt: skip
+
+    whole = advanced("native")
+    assert torch.equal(whole, advanced("torch"))
+    for number in (1, 3):
+        with threads(number):
+            assert torch.equal(whole, advanced("native"))
+    parts = ((0, 1), (1, 4), (4, 37), (37, chains))
+    assert torch.equal(whole, torch.cat([advanced("native", *part) for part in parts]))
 
 
 # ---- arguments

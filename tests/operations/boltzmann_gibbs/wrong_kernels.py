@@ -14,6 +14,7 @@ OPERATION = "boltzmann_gibbs"
 
 COLOURED = "chains=70 units=37 sweeps=1 float32"
 ALL_COUPLED = "dense chains=33 units=70 sweeps=1 float32"
+ALL_COUPLED_TO_MANY = "dense chains=17 units=200 sweeps=1 float32"
 UNITS_LATTICE = "lattice chains=40 units=64 sweeps=3 float32"
 
 
@@ -126,5 +127,13 @@ WRONG_KERNELS = (
         ("triton_kernels.py", "at % 4 >= 2", "at % 4 >= 3", ALL_COUPLED),
         ("triton_kernels.py", "first_step + sweep", "first_step", UNITS_LATTICE),
         ("triton_kernels.py", "tl.where(held != 0, ", "tl.where(held != held, ", f"clamped {COLOURED}"),
+        ("boltzmann_gibbs.cpp", "u[k][i], own)", "u[k][0], own)", COLOURED),
+        ("boltzmann_gibbs.cpp", "settings.first_chain + chain", "chain", COLOURED),
+        ("boltzmann_gibbs.cpp", "settings.order[unit] * settings", "unit * settings", f"clamped {COLOURED}"),
+        ("boltzmann_gibbs.cpp", "at < 2 * i64(settings.first[unit + 1])", "at + 2 < 2 * i64(settings.first[unit + 1])",
+         COLOURED),
+        ("boltzmann_gibbs.cpp", "std::memset(subsets.at(i) + group, 0, own_groups);", "", ALL_COUPLED_TO_MANY),
+        ("boltzmann_gibbs.cpp", "own[i][unit / BITS] >>", "own[0][unit / BITS] >>", ALL_COUPLED_TO_MANY),
+        ("machines/binary_products.hpp", "entry(subset & 8) +", "entry(subset & 4) +", ALL_COUPLED_TO_MANY),
     ),
 )  # fmt: skip

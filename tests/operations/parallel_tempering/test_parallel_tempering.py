@@ -13,8 +13,10 @@ from boltzbench.kernels.parallel_tempering import (
 )
 from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import fixture
-from support.devices import BACKENDS, DEVICE
+from support.devices import DEVICE, backends_of
+from support.threads import threads
 
+BACKENDS = backends_of("parallel_tempering")
 LOG_Z = 15.116010115197419
 MACHINE = tuple(part.float().to(DEVICE) for part in fixture().values())
 BETAS = torch.linspace(0, 1, 7, dtype=torch.float64, device=DEVICE)
@@ -80,6 +82,40 @@ def test_a_system_of_levels_gives_its_log_z_within_its_standard_error():
     ratio = torch.exp((betas[:-1] - betas[1:])[:, None, None] * (Levels.energies[:, None] - Levels.energies))
     rates = (p[:-1, :, None] * p[1:, None, :] * ratio.clamp(max=1)).sum((1, 2))
     torch.testing.assert_close(found.swap_rates, rates, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("round_number", [0, 1])
+def test_a_ladder_of_one_rung_exchanges_nothing(backend, round_number):
+    at = torch.zeros(3, 1, dtype=torch.int32)
+    energies, betas = torch.ones(3, 1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    found = swap_replicas(at, energies, betas, seed=1, round_number=round_number, backend=backend)
+    assert not torch.stack(found).any()
+
+
+@pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+@pytest.mark.parametrize("rungs", [1, 2, 5, 8])
+@pytest.mark.parametrize("round_number", [0, 2**32 - 1])
+def test_native_exchanges_do_not_depend_on_threads_or_batches(rungs, round_number):
+    generator = torch.Generator().manual_seed(1)
+    energies = torch.randn(3001, rungs, generator=generator, dtype=torch.float64)
+    energies[7] = -math.inf
+    replica_at = torch.rand(3001, rungs, generator=generator).argsort(1).to(torch.int32)
+    betas, first = torch.linspace(0, 2, rungs, dtype=torch.float64), 2**40 + 1
+
+    def swapped(backend, rows=slice(None), first=first):
+        result = swap_replicas(
+            replica_at[rows], energies[rows], betas, seed=3, round_number=round_number, first_ladder=first,
+            backend=backend,
+        )  # fmt: skip
+        return torch.stack(result)
+
+    expected = swapped("torch")
+    for number in (1, 3):
+        with threads(number):
+            assert torch.equal(swapped("native"), expected)
+    parts = [swapped("native", slice(0, 10)), swapped("native", slice(10, None), first + 10)]
+    assert torch.equal(torch.cat(parts, 1), expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -28,5 +28,9 @@ WRONG_KERNELS = (
         ("parallel_tempering.cu", "fmin(log_ratio, 0.0)", "-fabs(log_ratio)", LADDERS),
         ("triton_kernels.py", "number >> 2, seed", "number, seed", LADDERS),
         ("triton_kernels.py", "is_lower, second, first", "is_lower, first, second", LADDERS),
+        ("parallel_tempering.cpp", "store(u + i * LANES<u32>", "store(u", ODD_ROUND),
+        ("parallel_tempering.cpp", "(rung ^ step) % 2", "rung % 2", ODD_ROUND),
+        ("parallel_tempering.cpp", "energies + (place - rung)", "energies", LADDERS),
+        ("parallel_tempering.cpp", "|| !is_lower(rung - 1)", "", "odd round ladders=5 rungs=2 float64"),
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The free energy on three backends: against a sum over hidden states, at large fields, with strides."""
+"""The free energy on all backends: against a sum over hidden states, at large fields, with strides."""
 
 import math
 
@@ -8,6 +8,7 @@ from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.rbm_free_energy import free_energy
 from boltzbench.plugins.exact.states import all_units
 from support.devices import DEVICE
+from support.threads import threads
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -17,7 +18,7 @@ def _backend(name):
     return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
 
 
-@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
+@pytest.fixture(params=[_backend(name) for name in dispatch.backends_of("boltzbench.kernels.rbm_free_energy")])
 def backend(request):
     return request.param
 
@@ -92,6 +93,18 @@ def test_strided_arguments_and_repeated_calls(backend):
         assert torch.allclose(free_energy(v, w, b, c, backend=backend), plain, rtol=1e-6)
     row = visible[:1].expand(21, 40)
     assert torch.allclose(free_energy(row, weights, b, c, backend=backend), plain[:1].expand(21), rtol=1e-6)
+
+
+@pytest.mark.skipif(dispatch.unavailable("native", DEVICE) is not None, reason="no native kernels")
+def test_native_bits_do_not_depend_on_threads_or_batches():
+    parameters, visible = machine(77, 70), states(300, 77)
+    found = []
+    for number in (1, 3):
+        with threads(number):
+            found.append(free_energy(visible, *parameters, backend="native"))
+    found.append(torch.cat([free_energy(part, *parameters, backend="native") for part in visible.split(13)]))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_empty_and_single(backend):

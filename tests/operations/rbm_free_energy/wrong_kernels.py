@@ -80,5 +80,9 @@ WRONG_KERNELS = (
         ("triton_kernels.py", "terms, 1.0", "terms, 0.75", FREE_ENERGY),
         ("triton_kernels.py", "for other in range(tl.num_programs(1))",
          "for other in range(tl.num_programs(1) - 1)", TILES_OF_UNITS),
+        ("rbm_free_energy.cpp", "i32(units - k)", "i32(LANE)", FREE_ENERGY),
+        ("rbm_free_energy.cpp", "block < blocks", "block + 1 < blocks", TILES_OF_UNITS),
+        ("rbm_free_energy.cpp", "for (; unit < units; ++unit)", "", FREE_ENERGY),
+        ("machines/binary_products.hpp", "group) * BITS + bit", "group) * BITS + 3 - bit", FREE_ENERGY),
     ),
 )  # fmt: skip

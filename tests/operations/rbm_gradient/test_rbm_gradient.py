@@ -1,4 +1,4 @@
-"""The gradient on three backends: against enumeration and float64, for every kind of hidden units, and repeatable."""
+"""The gradient on all backends: against enumeration and float64, for every kind of hidden units, and repeatable."""
 
 import itertools
 import math
@@ -12,6 +12,7 @@ from boltzbench.kernels.rbm_gradient.reference import hidden_probabilities, stat
 from boltzbench.kernels.rbm_training import Machine, exact_gradient, log_likelihood, log_partition
 from boltzbench.plugins.exact.states import all_units
 from support.devices import DEVICE
+from support.threads import threads
 
 
 def _backend(name):
@@ -19,7 +20,7 @@ def _backend(name):
     return pytest.param(name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
 
 
-@pytest.fixture(params=[_backend(name) for name in ("torch", "triton", "cupy")])
+@pytest.fixture(params=[_backend(name) for name in dispatch.backends_of("boltzbench.kernels.rbm_gradient")])
 def backend(request):
     return request.param
 
@@ -103,6 +104,16 @@ def test_repeated_calls_give_the_same_bits_and_equal_phases_give_zero(backend, c
     nothing = log_likelihood_gradient(data, data.clone(), weights, bias, backend=backend)
     assert all(not part.any() for part in nothing)
     assert all(part.any() for part in first)
+
+
+@pytest.mark.skipif(dispatch.unavailable("native", DEVICE) is not None, reason="no native kernels")
+def test_native_bits_do_not_depend_on_threads():
+    arguments = states(70, 300, seed=1), states(41, 300, seed=2), random(300, 37), random(37)
+    found = []
+    for number in (1, 3):
+        with threads(number):
+            found.append(log_likelihood_gradient(*arguments, backend="native"))
+    assert all(torch.equal(one, three) for one, three in zip(*found, strict=True))
 
 
 def test_parts_cover_all_chains():

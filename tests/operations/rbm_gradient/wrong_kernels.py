@@ -10,6 +10,7 @@ from torch import Tensor
 OPERATION = "rbm_gradient"
 
 GRADIENT = "data=70 model=41 visible=100 hidden=17 float32"
+COLD = "cold data=65 model=33 visible=33 hidden=70 float32"
 FEW_CHAINS = "sampled model data=2 model=1 visible=3 hidden=40 float32"
 PARTS_OF_CHAINS = "data=300 model=700 visible=18 hidden=21 float32"
 
@@ -83,5 +84,9 @@ WRONG_KERNELS = (
         ("common/binary_product.cuh", "term + t + 1, row + r, end)", "term + t, row + r, end)", GRADIENT),
         ("triton_kernels.py", "inside = row < end - start", "inside = row < end - start - 1", GRADIENT),
         ("triton_kernels.py", "part * data_part, part * model_part", "part * data_part, 0", PARTS_OF_CHAINS),
+        ("rbm_gradient.cpp", "to[units] |=", "to[units] =", GRADIENT),
+        ("rbm_gradient.cpp", "chains - (begin + group) * BITS", "chains - (begin + group) * BITS - 1", GRADIENT),
+        ("rbm_gradient.cpp", "mean = float(count)", "mean = float(count + 1)", PARTS_OF_CHAINS),
+        ("rbm_gradient.cpp", "float(-beta)", "-1.0f", COLD),
     ),
 )  # fmt: skip
