@@ -171,6 +171,8 @@ class Operation:
     - ``laws`` are exact statements about the outputs as a whole.
     - ``judge_draws(inputs, outputs)`` tests the outputs of a sampler with its own random stream against the
       distribution of the draws, at a stated significance level. Without it no such implementation can be registered.
+    - ``automatic(device)`` is a line for `list`: the backend that the operation's public function takes if the user
+      names none, and why.
     """
 
     name: str
@@ -185,6 +187,7 @@ class Operation:
     cost: Callable[[Case], Cost]
     laws: tuple[Law, ...] = ()
     judge_draws: Callable[[Inputs, Tensors], Agreement] | None = None
+    automatic: Callable[[torch.device], str] | None = None
 
 
 class Unsupported(Exception):

@@ -24,8 +24,8 @@ from support.fakes import case, implementation, install, operation
 SOUND = """
     @hookimpl
     def register_operations(register):
-        register(fakes.operation("double", laws=(fakes.law(),)))
-        register(fakes.operation("lonely"))
+        register(fakes.operation("double", laws=(fakes.law(),), automatic=lambda device: "quill: no wand"))
+        register(fakes.operation("lonely", automatic=lambda device: 1 / 0))
 
     @hookimpl
     def register_implementations(register):
@@ -175,6 +175,8 @@ def test_list(run):
         "sound (fake-samplers 1.2)",
         "not on cpu: gone: needs a wand",
         "no implementation is installed",
+        ": quill: no wand",
+        "automatic() raised ZeroDivisionError: division by zero",
     ):
         assert words in out
     if not torch.cuda.is_available():
@@ -187,6 +189,7 @@ def test_list_as_json(run):
     assert status == 0
     assert "Twice the input." in err
     assert [each["name"] for each in content["operations"]] == ["double", "lonely"]
+    assert content["operations"][0]["automatic"] == "quill: no wand"
     assert content["operations"][0]["plugin"] == "sound (fake-samplers 1.2)"
     assert content["operations"][0]["laws"] == [{"name": "doubles one", "statement": "Twice one is two."}]
     gone, torch_, triton = content["records"]
