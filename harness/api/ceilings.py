@@ -1,11 +1,15 @@
 """Ceilings: measurable limits of a device, and the kernels that reach them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from .operations import always_available
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)

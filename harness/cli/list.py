@@ -1,11 +1,12 @@
 """The command `list`: everything the plugins provide, and where it can run."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import typer
 
 from ..api.messages import describe_error
@@ -20,6 +21,9 @@ from ..results.environment import cuda_unusable, describe, resolve_device
 from ..results.file import SCHEMA
 from .list_tables import SAMPLER, Reasons, list_tables
 from .options import Json
+
+if TYPE_CHECKING:
+    import torch
 
 
 def list_(json_file: Json = None) -> None:
@@ -38,6 +42,8 @@ def list_(json_file: Json = None) -> None:
 
 def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, str | None]]:
     """For each implementation and sampler: why it cannot run on the CPU and on the GPU of this machine, or None."""
+    import torch
+
     no_cuda = cuda_unusable()
     reasons: dict[tuple[str, str], dict[str, str | None]] = {}
     for device in (torch.device("cpu"), torch.device("cuda", 0)):

@@ -1,11 +1,12 @@
 """What `check`, `bench` and `run` share: the plan, the place of the trials, and the end of a run."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 
 from ..api.operations import Cost, Status
@@ -18,6 +19,8 @@ from .options import INTERRUPTED
 from .progress import Display
 
 if TYPE_CHECKING:  # slow to import, and `list` and `--help` do not need them
+    import torch
+
     from ..execution.trial import TrialProtocol
     from ..execution.worker import Workers
 
@@ -56,7 +59,7 @@ def plan_steps(
 
 
 @contextmanager
-def workers_for(device: torch.device, display: Display, time_limit: float, registry: Registry) -> "Iterator[Workers]":
+def workers_for(device: torch.device, display: Display, time_limit: float, registry: Registry) -> Iterator[Workers]:
     """Worker processes that end with the context."""
     from ..execution.worker import Workers
 
@@ -70,7 +73,7 @@ def workers_for(device: torch.device, display: Display, time_limit: float, regis
 @contextmanager
 def trials_of_check(
     device: torch.device, display: Display, time_limit: float, registry: Registry
-) -> "Iterator[Callable[[Step], TrialProtocol]]":
+) -> Iterator[Callable[[Step], TrialProtocol]]:
     """The trials of `check`: in this process on a CPU; in a worker on a GPU, which a crash can make unusable."""
     from ..execution.trial import Trial
 
@@ -84,7 +87,7 @@ def trials_of_check(
 def carry_out(
     steps: Sequence[Step],
     device: torch.device,
-    trial_of: "Callable[[Step], TrialProtocol]",
+    trial_of: Callable[[Step], TrialProtocol],
     display: Display,
     *,
     draws: int,

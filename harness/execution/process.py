@@ -1,12 +1,16 @@
 """Prepares a process for its device, before it loads any plugin; and its age."""
 
+from __future__ import annotations
+
 import os
 import time
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..results.environment import cuda_unusable
+
+if TYPE_CHECKING:
+    import torch
 
 
 def prepare_process_for(device: torch.device) -> None:
@@ -21,6 +25,8 @@ def prepare_process_for(device: torch.device) -> None:
     os.environ.pop("TRITON_INTERPRET", None)
     if reason := cuda_unusable():
         raise RuntimeError(f"{device} cannot be used: {reason}")
+    import torch
+
     torch.cuda.set_device(device)
 
 

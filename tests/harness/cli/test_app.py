@@ -18,7 +18,7 @@ from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.trial import Block
 from boltzbench.harness.results.file import SCHEMA, read_run
 from rich.console import Console
-from support import TESTS
+from support import ROOT, TESTS
 from support.fakes import case, implementation, install, operation
 
 SOUND = """
@@ -552,16 +552,33 @@ def test_triton_is_interpreted_for_the_cpu_and_compiled_for_the_gpu(monkeypatch)
     assert chosen == [torch.device("cuda", 1)]
 
 
-def test_list_imports_no_slow_package_but_torch(folder):
+RUN = str(next((ROOT / "results" / "cpu").glob("*/*.json")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        ("--help", []),
+        ("--version", []),
+        ("bench --help", []),
+        ("new --help", []),
+        (f"report {RUN} --markdown - --csv page.csv --html page.html", []),
+        (f"compare {RUN} {RUN}", ["scipy"]),
+        ("list", ["torch"]),
+    ],
+)
+def test_quick_commands_import_no_slow_package(folder, arguments, heavy):
     code = """
 import atexit, sys
-atexit.register(lambda: print("HEAVY", [m for m in ("scipy", "sklearn", "triton", "cupy") if m in sys.modules]))
+slow = ("torch", "scipy", "sklearn", "triton", "cupy")
+atexit.register(lambda: print("HEAVY", [m for m in slow if m in sys.modules]))
 from boltzbench.harness.cli.app import main
 main()
 """
-    done = in_a_process(folder, "list", code=code)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("HEAVY []\n")
+    installed = {PLUGINS_VARIABLE: ""} if arguments == "list" else {}  # the suite's, and a broken one
+    done = in_a_process(folder, *arguments.split(), code=code, **installed)
+    assert done.returncode == len(installed), done.stderr
+    assert done.stdout.endswith(f"HEAVY {heavy}\n")
 
 
 def watched(steps, *, terminal):
