@@ -225,7 +225,7 @@ def _number_faults(of: str, numbers: Iterable[object]) -> Iterator[str]:
 
 def _type_faults(thing: object, kind: type[object]) -> Iterator[str]:
     """The fields of ``thing`` whose values do not match the annotations of the dataclass ``kind``."""
-    for name, adapter in _adapters(kind).items():
+    for name, adapter in _adapters(kind).items():  # type: ignore[arg-type]
         value = getattr(thing, name)
         try:
             # In strict mode pydantic accepts only dict where the annotation says Mapping.
