@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 from boltzbench.harness import Ceiling, hookimpl
-from boltzbench.kernels.ceilings import Prepared, cuda_kernels, torch_kernels
+from boltzbench.kernels.ceilings import Prepared, cuda_kernels, native_kernels, torch_kernels
 from boltzbench.kernels.common.dispatch import unavailable
 
 BOLTZBENCH_API = 1
@@ -28,6 +28,17 @@ ARITHMETIC = {
 }
 """The kernel, the number of its operations in a launch, and the amount of one: a fused multiply-add is two flops."""
 LAUNCHES = 1000
+NATIVE_ARITHMETIC = {
+    "fma": ("fma", 400, 2),
+    "float64 fma": ("float64 fma", 400, 2),
+    "exp2": ("exp", 4096, 1),
+    "philox": ("philox", 512, 1),
+    "logic": ("logic", 128, 1),
+}
+"""For a CPU: the kernel, the number of its parts in a launch, and the amount of one of their operations."""
+NORMAL_NUMBERS = 1024
+"""Parts of a launch. On a CPU a special function is a polynomial. Those of normal numbers are shorter than that of exp,
+so they may set the limit of ``exp2``."""
 
 
 def _only_on(kind: str, size: int, device: torch.device) -> str | None:
@@ -45,6 +56,10 @@ def _cuda_c(size: int, device: torch.device) -> str | None:
     return _only_on("cuda", size, device) or unavailable("cupy", device)
 
 
+def _native(device: torch.device) -> str | None:
+    return _only_on("cpu", 0, device) or unavailable("native", device)
+
+
 def _on_resident_blocks(kernel: Callable[..., Prepared], size: int, device: torch.device) -> Prepared:
     return kernel(device, size, cuda_kernels.resident_blocks(device))
 
@@ -60,10 +75,15 @@ def register_ceilings(register: Callable[[Ceiling], None]) -> None:
         for kind, name, amount in (("cuda", "torch", GPU_BYTES), ("cpu", "torch on a CPU", CPU_BYTES)):
             prepare = partial(by_torch, size=amount // buffers)
             register(Ceiling(resource, name, "torch", amount, prepare, partial(_only_on, kind, amount)))
+        prepare = partial(getattr(native_kernels, resource), size=CPU_BYTES // buffers)
+        register(Ceiling(resource, "native", "native", CPU_BYTES, prepare, _native))
 
     for resource, (kernel, count, each) in ARITHMETIC.items():
         prepare = partial(cuda_kernels.arithmetic, name=kernel, operations=count)
         register(Ceiling(resource, "cupy", "cupy", count * each, prepare, partial(_cuda_c, 0)))
+    for resource, (kernel, parts, each) in NATIVE_ARITHMETIC.items():
+        _register_parts(register, resource, "native", kernel, parts, each)
+    _register_parts(register, "exp2", "native, normal numbers", "normal numbers", NORMAL_NUMBERS, 1)
     prepare = partial(cuda_kernels.empty, launches=LAUNCHES)
     register(Ceiling("launch", "cupy in a graph", "cupy", LAUNCHES, prepare, partial(_cuda_c, 0)))
 
@@ -82,3 +102,15 @@ def register_ceilings(register: Callable[[Ceiling], None]) -> None:
         prepare = partial(torch_kernels.matrix, precision=precision, n=n)
         on_cpu = partial(_only_on, "cpu", 0)
         register(Ceiling(f"{precision} matrix", "torch on a CPU", "torch", 2 * n**3, prepare, on_cpu))
+        # For states of 0 and 1, tables of the sums of four weights replace three additions and all multiplications.
+        n = CPU_MATRIX["float32"]
+        prepare = partial(native_kernels.binary_product, n=n)
+        register(Ceiling(f"{precision} matrix", "native, by tables", "native", 2 * n**3, prepare, _native))
+
+
+def _register_parts(
+    register: Callable[[Ceiling], None], resource: str, name: str, kernel: str, parts: int, each: int
+) -> None:
+    prepare = partial(native_kernels.arithmetic, name=kernel, parts=parts)
+    amount = parts * native_kernels.ARITHMETIC[kernel].operations * each
+    register(Ceiling(resource, name, "native", amount, prepare, _native))

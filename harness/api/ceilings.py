@@ -1,11 +1,15 @@
 """Ceilings: measurable limits of a device, and the kernels that reach them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from .operations import always_available
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,12 @@ RESOURCES: Mapping[str, str] = {
     "int8 matrix": "op/s",
     "float32 matrix": "flop/s",
     "fma": "flop/s",
+    "float64 fma": "flop/s",
     "exp2": "calls/s",
     "wide multiply": "products/s",
     "philox": "words/s",
+    "logic": "op/s",
     "launch": "launches/s",
 }
 """The resources of a device that can have a ceiling, with their units. ``copy`` counts bytes read plus bytes
-written."""
+written, ``exp2`` calls of any special function, ``logic`` operations of three operands on words of 32 bits."""

@@ -1,12 +1,17 @@
 """Experiments and their results: estimates, plots and pictures."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import ConfigDict
 
 from .operations import Status
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,17 @@
 These are plain frozen dataclasses: nothing here runs a kernel, reads a clock or writes a file.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 
 API_VERSION = 1
 """The version of the hooks and types in this room; a plugin states the version it was written for as
@@ -30,7 +34,7 @@ them."""
 Inputs = Mapping[str, Any]
 """The arguments of an implementation: tensors and plain numbers by name. It must not change the tensors."""
 
-Tensors = Mapping[str, Tensor]
+Tensors = Mapping[str, "Tensor"]
 """The results of an implementation: tensors by name."""
 
 Launch = Callable[[], Tensors]
@@ -65,6 +69,8 @@ class Case:
 
     @property
     def torch_dtype(self) -> torch.dtype:
+        import torch
+
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
@@ -172,6 +178,8 @@ class Operation:
     - ``laws`` are exact statements about the outputs as a whole.
     - ``judge_draws(inputs, outputs)`` tests the outputs of a sampler with its own random stream against the
       distribution of the draws, at a stated significance level. Without it no such implementation can be registered.
+    - ``automatic(device)`` is a line for `list`: the backend that the operation's public function takes if the user
+      names none, and why.
     """
 
     name: str
@@ -186,6 +194,7 @@ class Operation:
     cost: Callable[[Case], Cost]
     laws: tuple[Law, ...] = ()
     judge_draws: Callable[[Inputs, Tensors], Agreement] | None = None
+    automatic: Callable[[torch.device], str] | None = None
 
 
 class Unsupported(Exception):

@@ -4,18 +4,22 @@ The hooks ``register_targets`` and ``register_samplers`` register them. `validat
 that it does not refuse. These are plain frozen dataclasses; nothing here runs a chain.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
-import numpy as np
-import torch
 from pydantic import InstanceOf
-from torch import Tensor
 
 from .operations import always_available
 
-Temperature = float | Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+Temperature = Union[float, "Tensor"]
 """A number; a tensor (chains,) with one for each chain; or a schedule (steps, chains) with one for each step too."""
 
 State = Mapping[str, Any]
@@ -96,6 +100,8 @@ class Target:
 
     @property
     def torch_dtype(self) -> torch.dtype:
+        import torch
+
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
@@ -133,7 +139,9 @@ class Sampler:
 
 def temperature_at(temperature: Temperature, step: int) -> float | Tensor:
     """The temperature of step ``step`` (from 0) in a call of ``advance``: a number, or a tensor (chains,)."""
-    if isinstance(temperature, Tensor) and temperature.dim() == 2:
+    import torch
+
+    if isinstance(temperature, torch.Tensor) and temperature.dim() == 2:
         return temperature[step]
     return temperature
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -20,7 +19,7 @@ from ..inspection.inspect import KernelReport, inspect_variants
 from ..inspection.tools import ToolMissing, tool
 from ..report.tables import counted, indented, problem_lines
 from ..report.terminal import outputs
-from ..results.environment import describe
+from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, ResultsError, read_run
 from .options import INTERRUPTED, Implementations, Json, Operations
 
@@ -202,7 +201,7 @@ def _json(rows: Iterable[Inspected], targets: Sequence[Architecture], problems: 
     whole = {
         "schema": SCHEMA,
         "status": "complete" if complete else "incomplete",
-        "environment": describe(torch.device("cpu")),
+        "environment": describe(resolve_device("cpu")),
         "architectures": [{**asdict(each), "rates": dict(each.rates)} for each in targets],
         "records": records,
         "problems": list(problems),

@@ -1,14 +1,16 @@
 """The command `list`: everything the plugins provide, and where it can run."""
 
-import json
-from dataclasses import asdict
-from typing import Any
+from __future__ import annotations
 
-import torch
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
 import typer
 
 from ..api.messages import describe_error
-from ..api.operations import Implementation
+from ..api.operations import Implementation, Operation
 from ..api.samplers import Sampler
 from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
@@ -20,21 +22,28 @@ from ..results.file import SCHEMA
 from .list_tables import SAMPLER, Reasons, list_tables
 from .options import Json
 
+if TYPE_CHECKING:
+    import torch
+
 
 def list_(json_file: Json = None) -> None:
     """List operations, implementations, targets, samplers and experiments, with their plugins and devices."""
     with outputs(json_file) as (console, write_json):
-        prepare_to_load_plugins(resolve_device("auto"))
+        device = resolve_device("auto")
+        prepare_to_load_plugins(device)
         registry = load_registry()
         reasons = _reasons_by_device(registry)
-        console.print(list_tables(registry, reasons))
+        automatic = {name: _automatic(each, device) for name, each in registry.operations.items()}
+        console.print(list_tables(registry, reasons, automatic, device.type))
         console.print(problem_lines(registry.problems))
-        write_json(json.dumps(_listing(registry, reasons), indent=1) + "\n")
+        write_json(json.dumps(_listing(registry, reasons, automatic), indent=1) + "\n")
     raise typer.Exit(1 if registry.problems else 0)
 
 
 def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, str | None]]:
     """For each implementation and sampler: why it cannot run on the CPU and on the GPU of this machine, or None."""
+    import torch
+
     no_cuda = cuda_unusable()
     reasons: dict[tuple[str, str], dict[str, str | None]] = {}
     for device in (torch.device("cpu"), torch.device("cuda", 0)):
@@ -58,7 +67,18 @@ def _reason(thing: Implementation | Sampler, device: torch.device) -> str | None
         return f"unavailable() raised {describe_error(error)}"
 
 
-def _listing(registry: Registry, reasons: Reasons) -> dict[str, Any]:
+def _automatic(operation: Operation, device: torch.device) -> str:
+    """What ``auto`` is on this device and why; empty if the operation does not say."""
+    if operation.automatic is None:
+        return ""
+    try:
+        with limited_to(LOADING_SECONDS):
+            return operation.automatic(device)
+    except (Exception, SystemExit, TookTooLong) as error:
+        return f"automatic() raised {describe_error(error)}"
+
+
+def _listing(registry: Registry, reasons: Reasons, automatic: Mapping[str, str]) -> dict[str, Any]:
     """The JSON of `list`."""
     device = resolve_device("auto")
     definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
@@ -70,6 +90,7 @@ def _listing(registry: Registry, reasons: Reasons) -> dict[str, Any]:
             "source": each.source,
             "kind": each.kind,
             "plugin": definers[each.name],
+            "automatic": automatic[each.name],
             "cases": [{"label": case.label, "purpose": case.purpose} for case in each.cases],
             "laws": [{"name": law.name, "statement": law.statement} for law in each.laws],
         }

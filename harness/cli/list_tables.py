@@ -18,8 +18,11 @@ Reasons = Mapping[tuple[str, str], Mapping[str, str | None]]
 """For each (operation, implementation) and (`SAMPLER`, sampler), by kind of device: why it cannot run, or None."""
 
 
-def list_tables(registry: Registry, reasons: Reasons) -> RenderableType:
-    """Each operation with formula, cases and implementations; then targets, samplers, experiments and plugins."""
+def list_tables(registry: Registry, reasons: Reasons, automatic: Mapping[str, str], kind: str) -> RenderableType:
+    """Each operation with formula, cases and implementations; then targets, samplers, experiments and plugins.
+
+    ``automatic`` says for each operation what ``auto`` is on this machine's device, of this ``kind``.
+    """
     definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
     parts: list[RenderableType] = []
     for operation in registry.operations.values():
@@ -29,6 +32,7 @@ def list_tables(registry: Registry, reasons: Reasons) -> RenderableType:
             Text(operation.name, style="bold"),
             indented(_about(operation, definers[operation.name])),
             indented(_where_they_run("implementation", implementations, of)),
+            *([indented(Text(f"auto on {kind}: {automatic[operation.name]}"))] if automatic[operation.name] else []),
             *[indented(line) for line in (*_note_lines(implementations), *_reason_lines(of))],
             Text(),
         ]

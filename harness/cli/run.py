@@ -1,5 +1,7 @@
 """The command `run`: check, measure, time and sanitize the kernels on a GPU, within a budget of time."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +11,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import typer
 from rich.console import Console
 
@@ -28,6 +29,8 @@ from .progress import Display
 from .run_trials import DRAWS, TIMED, conclude, default_preset, plan_steps, roofline_share, workers_for
 
 if TYPE_CHECKING:  # slow to import
+    import torch
+
     from ..execution.sanitizer import Tool
     from ..execution.worker import Workers
 
@@ -114,7 +117,7 @@ class _Work:
         device: torch.device,
         console: Console,
         display: Display,
-        workers: "Workers",
+        workers: Workers,
         file: ResultsFile,
         sanitizer: Path | None,
         units: Sequence[Unit],
@@ -170,7 +173,7 @@ class _Work:
         overheads, ceilings, problems = self._workers.limits()
         self._file.update(overheads=overheads, ceilings=ceilings, problems=(*self._file.run.problems, *problems))
 
-    def _sanitize(self, tool: "Tool", step: Step, keep: Callable[[Record], None]) -> None:
+    def _sanitize(self, tool: Tool, step: Step, keep: Callable[[Record], None]) -> None:
         from ..execution.sanitizer import SanitizerFailed, TooSlow, sanitize
 
         self._display.step(step)

@@ -1,11 +1,12 @@
 """What `check`, `bench` and `run` share: the plan, the place of the trials, and the end of a run."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 
 from ..api.operations import Cost, Status
@@ -18,6 +19,8 @@ from .options import INTERRUPTED
 from .progress import Display
 
 if TYPE_CHECKING:  # slow to import, and `list` and `--help` do not need them
+    import torch
+
     from ..execution.trial import TrialProtocol
     from ..execution.worker import Workers
 
@@ -58,7 +61,7 @@ def plan_steps(
 @contextmanager
 def workers_for(
     device: torch.device, display: Display, time_limit: float, registry: Registry, *, shared: bool = False
-) -> "Iterator[Workers]":
+) -> Iterator[Workers]:
     """Worker processes that end with the context; if ``shared``, one at a time for all implementations."""
     from ..execution.worker import Workers
 
@@ -72,7 +75,7 @@ def workers_for(
 def carry_out(
     steps: Sequence[Step],
     device: torch.device,
-    trial_of: "Callable[[Step], TrialProtocol]",
+    trial_of: Callable[[Step], TrialProtocol],
     display: Display,
     *,
     draws: int,

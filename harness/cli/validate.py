@@ -1,12 +1,13 @@
 """The command `validate`: test samplers and experiments against exact answers, and measure samplers' efficiency."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -29,6 +30,9 @@ from ..validation.progress import AnnounceClaim, CurrentClaim
 from ..validation.standing import make_standing
 from .options import INTERRUPTED, Device, Json
 from .progress import ValidationProgress
+
+if TYPE_CHECKING:
+    import torch
 
 Samplers = Annotated[
     list[str] | None, typer.Option("-s", "--sampler", metavar="NAME", help="Only this sampler; repeatable.")

@@ -1,12 +1,12 @@
 """Checks what plugins register and what experiments return, before the harness uses any of it."""
 
+import functools
 import math
 import reprlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from ..api.ceilings import RESOURCES, Ceiling
@@ -15,13 +15,23 @@ from ..api.messages import unknown
 from ..api.operations import Case, Implementation, Law, Operation
 from ..api.samplers import Sampler, Target
 
-_ADAPTERS: dict[type[object], dict[str, TypeAdapter[Any]]] = {
-    kind: {name: TypeAdapter(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
-    for kind in (
-        *(Operation, Case, Law, Implementation, Ceiling, Target, Sampler),
-        *(Experiment, Findings, Estimate, Plot, Curve, Picture),
-    )
-}
+
+@functools.cache
+def _adapters(kind: type[object]) -> dict[str, TypeAdapter[Any]]:
+    """The validator of each field of a dataclass of `api`.
+
+    Its annotations, and those of dataclasses inside it, are strings: pydantic looks names up in this function too.
+    """
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    found = {}
+    hints = get_type_hints(kind, localns={"np": np, "torch": torch, "Tensor": Tensor}, include_extras=True)
+    for name, hint in hints.items():  # a comprehension would hide the names
+        found[name] = TypeAdapter(hint)
+    return found
+
 
 T = TypeVar("T", bound=Operation | Implementation | Ceiling | Target | Sampler | Experiment)
 
@@ -152,6 +162,8 @@ def _target_faults(target: Target, registered: Registrations) -> Iterator[str]:
     for temperature in target.temperatures:
         if not 0 < temperature < math.inf:
             yield f"temperatures should be finite and greater than 0, got {temperature}"
+    import torch
+
     clamped = target.clamped
     if clamped is not None and (clamped.shape != target.shape or clamped.dtype != torch.bool):
         yield f"clamped should be bool {target.shape}, got {clamped.dtype} {tuple(clamped.shape)}"
@@ -198,6 +210,8 @@ _KINDS: dict[type[object], _Kind] = {
 
 
 def _is_dtype(name: str) -> bool:
+    import torch
+
     return isinstance(getattr(torch, name, None), torch.dtype)
 
 
@@ -211,7 +225,7 @@ def _number_faults(of: str, numbers: Iterable[object]) -> Iterator[str]:
 
 def _type_faults(thing: object, kind: type[object]) -> Iterator[str]:
     """The fields of ``thing`` whose values do not match the annotations of the dataclass ``kind``."""
-    for name, adapter in _ADAPTERS[kind].items():
+    for name, adapter in _adapters(kind).items():  # type: ignore[arg-type]
         value = getattr(thing, name)
         try:
             # In strict mode pydantic accepts only dict where the annotation says Mapping.

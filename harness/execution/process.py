@@ -1,12 +1,16 @@
 """Prepares a process for its device, before it loads any plugin; and its age."""
 
+from __future__ import annotations
+
 import os
 import time
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..results.environment import cuda_unusable
+
+if TYPE_CHECKING:
+    import torch
 
 
 def prepare_to_load_plugins(device: torch.device) -> None:
@@ -32,6 +36,8 @@ def prepare_to_run_kernels(device: torch.device) -> None:
     prepare_to_load_plugins(device)
     if device.type == "cpu":
         return
+    import torch
+
     try:
         torch.cuda.set_device(device)
     except RuntimeError as error:

@@ -1,5 +1,7 @@
 """The environment of a run: its device, software and source."""
 
+from __future__ import annotations
+
 import functools
 import importlib.metadata
 import os
@@ -9,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..api.messages import UnknownName, unknown
 from .source_hash import files_hash
+
+if TYPE_CHECKING:
+    import torch
 
 CUPY_DISTRIBUTIONS = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 """The distributions of CuPy. A machine should have at most one."""
@@ -41,6 +44,8 @@ def resolve_device(text: str | None) -> torch.device:
     A GPU has its index. If ``auto`` is the CPU although this machine has a GPU, a line on stderr says why, once in each
     process. Raises UnknownDevice.
     """
+    import torch
+
     if text in (None, "auto"):
         if torch.cuda.is_available():
             return torch.device("cuda", 0)
@@ -63,6 +68,8 @@ def resolve_device(text: str | None) -> torch.device:
 
 def cuda_unusable() -> str | None:
     """The driver's reason why torch cannot use a CUDA device; None if it can."""
+    import torch
+
     if torch.cuda.is_available():
         return None
     try:
@@ -86,6 +93,8 @@ def unused_gpu() -> str | None:
 
 
 def _why_unused() -> str | None:
+    import torch
+
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if hidden or torch.cuda.is_available() or "GPU " not in (_output_of("nvidia-smi", "-L") or ""):
         return None
@@ -102,6 +111,8 @@ def _why_unused() -> str | None:
 
 def describe(device: torch.device) -> dict[str, Any]:
     """Everything about this machine that affects measured times, as plain values for the results file."""
+    import torch
+
     commit, dirty = _source_state(Path(__file__).resolve().parents[2])
     cupy = [f"{name} {found}" for name in CUPY_DISTRIBUTIONS if (found := _version(name))]
     return {
@@ -167,6 +178,8 @@ def card_names(properties: Any) -> tuple[str, ...]:
 @functools.cache
 def is_exclusive(device: torch.device) -> bool:
     """Whether only one process at a time can use the device: its compute mode is Exclusive_Process."""
+    import torch
+
     if device.type != "cuda" or not torch.cuda.is_available():
         return False
     says = _driver_says(card_names(torch.cuda.get_device_properties(device)))
@@ -174,11 +187,15 @@ def is_exclusive(device: torch.device) -> bool:
 
 
 def _gpu_names() -> list[str]:
+    import torch
+
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [f"cuda:{index}" for index in range(count)]
 
 
 def _gpu(device: torch.device) -> dict[str, Any]:
+    import torch
+
     properties = torch.cuda.get_device_properties(device)
     return {
         "name": properties.name,

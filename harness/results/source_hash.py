@@ -19,7 +19,7 @@ HARNESS = __package__.rpartition(".")[0]
 """Excluded: the harness is not part of a kernel's source. `environment` records its hash."""
 
 SUITE = HARNESS.partition(".")[0]
-DEVICE_SOURCES = ("*.cu", "*.cuh", "*.hpp")
+DEVICE_SOURCES = ("*.cu", "*.cuh", "*.cpp", "*.hpp")
 
 
 def source_hash(*functions: Callable[..., Any]) -> str:
@@ -31,8 +31,8 @@ def source_hash(*functions: Callable[..., Any]) -> str:
     inside functions, into the function's top-level package and into boltzbench without its harness.
 
     A package counts as a whole if something other than a module is imported from it, since it may load its modules by
-    name. CUDA C files beside a counted module count too. A module without a file counts by its name. Hashes are cached:
-    later changes of a file are not noticed.
+    name. CUDA C and C++ files beside a counted module count too. A module without a file counts by its name. Hashes are
+    cached: later changes of a file are not noticed.
     """
     behind = sorted(set().union(*map(_functions_behind, functions)))
     return _combined((f"{module} {name}", _function_hash(module, name)) for module, name in behind)

@@ -1,12 +1,17 @@
 """The standing of a sampler on a target: its judged claims and the efficiency of its steps."""
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Status
 from ..api.records import Claim, Efficiency, Standing
 from ..api.samplers import Sampler, Target
 from .progress import AnnounceClaim, CurrentClaim, silent
+
+if TYPE_CHECKING:
+    import torch
 
 
 def standings(

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from ..cuda_module import CudaModule
 from ..philox import Stream, random_words
-from .prepared import PIECE, Prepared
+from .prepared import WEYL, Prepared, data, difference, exclusive_or, require_multiple, sum_of_words
 
 THREADS = 256
 TILE_BYTES = 16 * 4 * THREADS
 """What a block reads or writes at a time; both constants are as in ceilings.cu."""
-WEYL = 0x9E3779B9
-"""Word i of the data is i times this modulo 2^32: varied bits, and sums that are known in closed form."""
 THREADS_CHECKED = 16
 
 
@@ -53,19 +51,12 @@ def _wide_multiply_results(unit: Tensor) -> Tensor:
     x = ((unit[..., None] * 8 + torch.arange(8, device=unit.device)) & 0xFFFFFFFF) * WEYL + constant
     for _ in range(128):
         x = (x & 0xFFFFFFFF) * (x >> 32 & 0xFFFFFFFF) + constant
-    return _xor(x)
+    return exclusive_or(x)
 
 
 def _philox_results(unit: Tensor) -> Tensor:
     groups = unit[..., None] * 4 + torch.arange(4, device=unit.device)
-    return _xor(random_words(groups, 0x0123456789ABCDEF, 0, Stream.NOISE).flatten(-2))
-
-
-def _xor(x: Tensor) -> Tensor:
-    """Exclusive or over the last dimension, of a size that is a power of two."""
-    while x.shape[-1] > 1:
-        x = x[..., ::2] ^ x[..., 1::2]
-    return x[..., 0]
+    return exclusive_or(random_words(groups, 0x0123456789ABCDEF, 0, Stream.NOISE).flatten(-2))
 
 
 ARITHMETIC = {
@@ -89,28 +80,17 @@ def resident_blocks(device: torch.device) -> int:
     return threads // THREADS
 
 
-def words(first: int, end: int, device: torch.device) -> Tensor:
-    """Words ``first`` to ``end`` of the data, as int32."""
-    index = torch.arange(first, end, dtype=torch.int64, device=device)
-    return (index * WEYL).to(torch.int32)  # keeps the low 32 bits
-
-
 def read(device: torch.device, size: int, blocks: int | None = None) -> Prepared:
     """Reads ``size`` bytes, a multiple of `TILE_BYTES`, with ``blocks`` blocks (default: one for each tile)."""
-    x = _data(size, device)
+    _require_tiles(size)
+    x = data(size, device)
     blocks = blocks or size // TILE_BYTES
     sums = torch.zeros(blocks * THREADS // 32, dtype=torch.int32, device=device)
-    n = size // 4
-    expected = WEYL * (n * (n - 1) // 2) & 0xFFFFFFFF
 
     def launch() -> None:
         MODULE.launch("read", (blocks,), (THREADS,), [x, size // 16, sums], device=device)
 
-    def check() -> str | None:
-        found = int(sums.sum(dtype=torch.int64)) & 0xFFFFFFFF
-        return None if found == expected else f"the words read add up to {found} modulo 2^32, not to {expected}"
-
-    return launch, check
+    return launch, lambda: sum_of_words(sums, size)
 
 
 def write(device: torch.device, size: int, blocks: int | None = None) -> Prepared:
@@ -122,26 +102,26 @@ def write(device: torch.device, size: int, blocks: int | None = None) -> Prepare
     def launch() -> None:
         MODULE.launch("write", (blocks,), (THREADS,), [x, size // 16, np.uint32(WEYL)], device=device)
 
-    return launch, lambda: _difference(x)
+    return launch, lambda: difference(x)
 
 
 def copy(device: torch.device, size: int, blocks: int | None = None) -> Prepared:
     """Reads ``size`` bytes and writes as many; otherwise as `read`."""
-    x = _data(size, device)
+    _require_tiles(size)
+    x = data(size, device)
     y = torch.zeros_like(x)
     blocks = blocks or size // TILE_BYTES
 
     def launch() -> None:
         MODULE.launch("copy", (blocks,), (THREADS,), [x, size // 16, y], device=device)
 
-    return launch, lambda: _difference(y)
+    return launch, lambda: difference(y)
 
 
 def arithmetic(device: torch.device, name: str, operations: int) -> Prepared:
     """Runs ``operations`` of the kind ``name`` of `ARITHMETIC`, a multiple of those of a unit, on all threads."""
     kind = ARITHMETIC[name]
-    if operations % kind.operations:
-        raise ValueError(f"operations must be a multiple of {kind.operations}, a unit of {name}; got {operations}")
+    require_multiple("operations", operations, kind.operations, f"operations of {name}")
     units = operations // kind.operations
     blocks = resident_blocks(device)
     threads = blocks * THREADS
@@ -162,7 +142,7 @@ def arithmetic(device: torch.device, name: str, operations: int) -> Prepared:
             else:
                 padding = torch.zeros(1 << len(results).bit_length(), dtype=torch.int64, device=device)
                 padding[: len(results)] = results
-                expected = _xor(padding).to(kind.dtype).item()
+                expected = exclusive_or(padding).to(kind.dtype).item()
                 wrong = found != expected
             if wrong:
                 return f"thread {thread} found {found}, not {expected}"
@@ -202,25 +182,5 @@ def empty(device: torch.device, launches: int) -> Prepared:
     return prepared(None), check
 
 
-def _data(size: int, device: torch.device) -> Tensor:
-    _require_tiles(size)
-    x = torch.empty(size // 4, dtype=torch.int32, device=device)
-    for first in range(0, x.numel(), PIECE):
-        end = min(first + PIECE, x.numel())
-        x[first:end] = words(first, end, device)
-    return x
-
-
-def _difference(x: Tensor) -> str | None:
-    """A message about the first word of ``x`` that differs from the data, or None."""
-    for first in range(0, x.numel(), PIECE):
-        end = min(first + PIECE, x.numel())
-        wrong = torch.nonzero(x[first:end] != words(first, end, x.device))
-        if len(wrong):
-            return f"word {first + int(wrong[0])} was not written"
-    return None
-
-
 def _require_tiles(size: int) -> None:
-    if size <= 0 or size % TILE_BYTES:
-        raise ValueError(f"size must be a positive multiple of {TILE_BYTES} bytes, got {size}")
+    require_multiple("size", size, TILE_BYTES, "bytes")

@@ -80,19 +80,24 @@ def matrix(device: torch.device, precision: str, n: int) -> Prepared:
         a, b = (torch.randn((n, n), generator=generator, device=device).to(dtype) for _ in range(2))
         product = torch.zeros((n, n), dtype=dtype, device=device)
     multiply = torch._int_mm if dtype is torch.int8 else torch.matmul
-    signs = torch.randint(0, 2, (n,), generator=generator, device=device).double() * 2 - 1
 
     def launch() -> None:
         with _float32_precision(float32_precision):
             multiply(a, b, out=product)
 
-    def check() -> str | None:
-        # (A B) s = A (B s) for random signs s, in float64 (Freivalds 1977), finds a wrong element.
-        found, expected = _apply(product, signs), _apply(a, _apply(b, signs))
-        error = float((found - expected).abs().max() / expected.square().mean().sqrt())
-        return None if error <= tolerance else f"the product is off by {error:.2g} of its size, more than {tolerance}"
+    return launch, lambda: product_error(product, a, b, tolerance)
 
-    return launch, check
+
+def product_error(product: Tensor, a: Tensor, b: Tensor, tolerance: float) -> str | None:
+    """A message if ``product`` is not the product of ``a`` and ``b``, or None.
+
+    (A B) s = A (B s) for random signs s, in float64 (Freivalds 1977), finds a wrong element.
+    """
+    generator = torch.Generator(b.device).manual_seed(1)
+    signs = torch.randint(0, 2, b.shape[1:], generator=generator, device=b.device).double() * 2 - 1
+    found, expected = _apply(product, signs), _apply(a, _apply(b, signs))
+    error = float((found - expected).abs().max() / expected.square().mean().sqrt())
+    return None if error <= tolerance else f"the product is off by {error:.2g} of its size, more than {tolerance}"
 
 
 def _random(count: int, device: torch.device) -> Tensor:

@@ -59,6 +59,19 @@ def choose_backend(backend: str, device: torch.device, package: str = "") -> str
     return backend
 
 
+def automatic(device: torch.device, package: str) -> str:
+    """The backend that ``auto`` is on ``device`` for the operation in ``package``, and why, in a line."""
+    chosen = choose_backend("auto", device, package)
+    if chosen == "native":
+        return f"native, compiled by {native.compiler_name()}"
+    if device.type == "cpu":
+        has_native = "native" in backends_of(package)
+        return f"{chosen}: {unavailable('native', device) if has_native else 'it has no native kernels'}"
+    better = ("triton", "cupy", "torch")
+    skipped = [f"{name} cannot run: {unavailable(name, device)}" for name in better[: better.index(chosen)]]
+    return ": ".join([chosen, *(["; ".join(skipped)] if skipped else [])])
+
+
 def backend_module(backend: str, package: str) -> ModuleType:
     """The module of ``package`` with the kernels of ``backend``, imported on first use."""
     return importlib.import_module(f"{package}.{_MODULES[backend]}")

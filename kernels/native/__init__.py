@@ -74,6 +74,12 @@ def unavailable(device: torch.device) -> str | None:
     return _broken()
 
 
+def compiler_name() -> str:
+    """The compiler and its version, in a line."""
+    version = compiler_version(compiler()).splitlines()
+    return version[0] if version else compiler()
+
+
 @functools.cache
 def _broken() -> str | None:
     try:

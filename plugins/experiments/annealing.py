@@ -20,6 +20,8 @@ from torch import Tensor
 
 BOLTZBENCH_API = 1
 
+SPIN_GLASS = "boltzbench.kernels.spin_glass"
+
 TEMPERATURES = (0.3, 0.4, 0.5, 0.7, 1.0)
 STEP_SIZE = 0.1
 LATE = 8.0
@@ -48,7 +50,7 @@ def passages(device: torch.device, seed: int, walkers: int) -> tuple[list[Estima
         start = torch.full((walkers,), -1.0, device=device)
         found = annealed_langevin(
             start, schedules.constant(most, temperature), STEP_SIZE, threshold=1.0, seed=seed + number,
-            backend=fast_backend(device),
+            backend=fast_backend(device, SPIN_GLASS),
         ).passages  # fmt: skip
         assert found is not None
         value, error = mean_and_error(torch.where(found < 0, most, found) * (STEP_SIZE / 2))
@@ -83,7 +85,9 @@ def _successes(
     generator = torch.Generator(device).manual_seed(seed)
     spins, first, ever = random_walkers(len(couplings), walkers, generator, device), 0, None
     for temperatures in parts:
-        run = anneal_spins(spins, glass, temperatures, seed=seed, first_sweep=first, backend=fast_backend(device))
+        run = anneal_spins(
+            spins, glass, temperatures, seed=seed, first_sweep=first, backend=fast_backend(device, SPIN_GLASS)
+        )
         spins, first = run.spins, first + len(temperatures)
         last = run.energies == ground
         ever = last if ever is None else ever | last
@@ -172,7 +176,7 @@ def _energies_in_equilibrium(couplings: Tensor, device: torch.device, seed: int,
         generator = torch.Generator(device).manual_seed(seed + number)
         spins = random_walkers(len(couplings), walkers, generator, device)
         temperatures = torch.cat((schedules.geometric(100, HOT, temperature), schedules.constant(200, temperature)))
-        run = anneal_spins(spins, couplings, temperatures, seed=seed + number, backend=fast_backend(device))
+        run = anneal_spins(spins, couplings, temperatures, seed=seed + number, backend=fast_backend(device, SPIN_GLASS))
         exact = exact_glass.torus_mean_energy(couplings, 8, 8, temperature)
         estimates.append(Estimate(f"energy of 8 x 8, T = {temperature:g}", *mean_and_error(run.energies), exact))
     return estimates

@@ -37,7 +37,9 @@ def run(device: torch.device, seed: int) -> Findings:
     spins[cold] = 1
     beta = torch.tensor(TEMPERATURES, dtype=torch.float64).reciprocal().repeat_interleave(lattices).to(device)
     start = pack_spins(spins.flatten(0, 1)).to(device)
-    result = ising_sweeps(start, side, sweeps, beta, seed=seed, backend=fast_backend(device))
+    result = ising_sweeps(
+        start, side, sweeps, beta, seed=seed, backend=fast_backend(device, "boltzbench.kernels.ising")
+    )
     energies = energy(unpack_spins(result, side)).cpu().double().view(len(TEMPERATURES), lattices) / side**2
     estimates, points = [], []
     for temperature, drawn in zip(TEMPERATURES, energies, strict=True):

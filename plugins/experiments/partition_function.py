@@ -103,7 +103,7 @@ def _of_lattice(device: torch.device, seed: int, budget: Budget) -> list[Estimat
     couplings = lattice_couplings(SIDE, SIDE).to(device)
     units = units_of(couplings, couplings.new_zeros(SIDE**2))
     enumerated = float(log_partition(units.weights, units.biases, BETA)) - BETA * float(units.constant)
-    backend = fast_backend(device)
+    backend = fast_backend(device, "boltzbench.kernels.ising")
     annealed = ising_annealed_importance_sampling(
         SIDE, SIDE, _ladder(BETA, budget.lattice_steps), budget.chains, seed=seed + 200, device=device, backend=backend
     )

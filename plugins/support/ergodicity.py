@@ -15,7 +15,6 @@ from boltzbench import harness
 from boltzbench.harness import Agreement, Status
 from boltzbench.plugins.support.spins import judge_states
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 from torch import Tensor
 
 
@@ -25,6 +24,8 @@ def judge_graph(leads_to: Tensor) -> Agreement:
     ``leads_to``, bool (states, states), says which state follows which. It may omit rare transitions: more of them
     cannot make a chain reducible or periodic.
     """
+    from scipy.sparse.csgraph import connected_components  # here, because scipy is slow to import
+
     edges = leads_to.numpy()
     classes, label = connected_components(edges, connection="strong")
     if classes > 1:
@@ -40,6 +41,8 @@ def judge_graph(leads_to: Tensor) -> Agreement:
 
 def _period(edges: NDArray[np.bool_]) -> int:
     """The greatest common divisor of the lengths of all cycles of a strongly connected graph."""
+    from scipy.sparse.csgraph import breadth_first_order
+
     order, before = breadth_first_order(edges, 0)
     depth = np.zeros(len(edges), dtype=np.int64)
     for state in order[1:]:

@@ -1,10 +1,11 @@
 """Helpers of operation plugins: the pair of hooks, and a verdict that results do not depend on how work is split."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from boltzbench.harness import Agreement, Implementation, Inputs, Launch, Operation, Status, Tensors, hookimpl
-from boltzbench.kernels.common.dispatch import backends_of, unavailable
+from boltzbench.kernels.common.dispatch import automatic, backends_of, unavailable
 from boltzbench.kernels.common.variants import PackageVariants
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def operation_hooks(
 
     @hookimpl
     def register_operations(register: Callable[[Operation], None]) -> None:
-        register(operation)
+        register(replace(operation, automatic=partial(automatic, package=package)))
 
     @hookimpl
     def register_implementations(register: Callable[[Implementation], None]) -> None:

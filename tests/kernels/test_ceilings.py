@@ -14,9 +14,10 @@ import pytest
 import torch
 from boltzbench.harness import RESOURCES
 from boltzbench.harness.timing.roofline import binding
-from boltzbench.kernels import cuda_module
-from boltzbench.kernels.ceilings import cuda_kernels, torch_kernels
+from boltzbench.kernels import cuda_module, native
+from boltzbench.kernels.ceilings import cuda_kernels, native_kernels, prepared, torch_kernels
 from boltzbench.kernels.cuda_module import CudaModule
+from boltzbench.kernels.native import NativeModule
 from boltzbench.plugins import ceilings as plugin
 from boltzbench.plugins.operations.langevin import sgld
 from boltzbench.plugins.operations.machines import rbm_gibbs
@@ -39,6 +40,14 @@ SMALL = {
         for name, kind in cuda_kernels.ARITHMETIC.items()
     },
 }
+PIECES = 3 * native_kernels.PIECE_BYTES
+NATIVE = {
+    "read": lambda: native_kernels.read(CPU, PIECES),
+    "write": lambda: native_kernels.write(CPU, PIECES),
+    "copy": lambda: native_kernels.copy(CPU, PIECES),
+    "product": lambda: native_kernels.binary_product(CPU, 129),
+    **{name: lambda name=name: native_kernels.arithmetic(CPU, name, 3) for name in native_kernels.ARITHMETIC},
+}
 WITH_TORCH = {
     "read": lambda: torch_kernels.read(CPU, 1 << 18),
     "write": lambda: torch_kernels.write(CPU, 1 << 16),
@@ -50,6 +59,7 @@ WITH_TORCH = {
 }
 
 needs_compiler = pytest.mark.skipif(cuda_module.unavailable(CPU) is not None, reason=str(cuda_module.unavailable(CPU)))
+needs_native = pytest.mark.skipif(native.unavailable(CPU) is not None, reason=str(native.unavailable(CPU)))
 needs_nvrtc = pytest.mark.skipif(cuda_module.unavailable(CUDA) is not None, reason=str(cuda_module.unavailable(CUDA)))
 needs_tools = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -103,6 +113,69 @@ def test_a_kernel_that_leaves_work_out_is_rejected(name, kernel, old, new, tmp_p
     launch, check = cuda_kernels.empty(CPU, 7) if name == "empty" else SMALL[name]()
     launch()
     assert check()
+
+
+@needs_native
+@pytest.mark.parametrize("architecture", ["native", "x86-64-v3", "x86-64"])
+def test_a_native_kernel_that_did_its_work_passes_and_one_that_never_ran_does_not(architecture, monkeypatch):
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if architecture != "native" and ("sse2" if architecture == "x86-64" else "avx2") not in flags:
+        pytest.skip(f"the CPU has no {architecture}")
+    monkeypatch.setattr(native, "_ARCHITECTURE", f"-march={architecture}")
+    monkeypatch.setattr(native_kernels, "MODULE", NativeModule(native_kernels.MODULE.source))
+    for name, prepare in NATIVE.items():
+        launch, check = prepare()
+        assert check(), name
+        for _ in range(2):  # the result of a launch does not depend on the one before
+            launch()
+            assert check() is None, name
+
+
+NATIVE_MUTANTS = [
+    ("read", "i < PIECE / STREAMS;", "i < PIECE / STREAMS - LANE;"),
+    ("write", "i < end * PIECE; i += LANE, word", "i < end * PIECE - LANE; i += LANE, word"),
+    ("copy", "k < IN_FLIGHT; ++k) store_past", "k < IN_FLIGHT - 1; ++k) store_past"),
+    ("fma", "STEPS = 1024", "STEPS = 1023"),  # float64 fma too
+    ("exp", "STEPS = 8", "STEPS = 7"),
+    ("logic", "STEPS = 1000", "STEPS = 999"),
+    ("philox", "group < (part + 1) * GROUPS", "group < (part + 1) * GROUPS - AT_ONCE * LANES<u64>"),
+    ("normal numbers", "group < GROUPS; group +=", "group < GROUPS - LANES<u64>; group +="),
+    ("product", "[group][own[group]]", "[group][own[group] & 7]"),
+]
+
+
+@needs_native
+def test_a_native_kernel_that_leaves_work_out_is_rejected(tmp_path, monkeypatch):
+    """Each with its own mutation; all mutations are in one file, for one build."""
+    shipped = native_kernels.MODULE.source
+    products = shipped.parents[1] / "machines" / "binary_products.hpp"
+    text = shipped.read_text().replace("machines/binary_products.hpp", "wrong_products.hpp")
+    wrong_products = products.read_text()
+    for name, old, new in NATIVE_MUTANTS:
+        assert old in (wrong_products if name == "product" else text), name
+        text, wrong_products = text.replace(old, new), wrong_products.replace(old, new)
+    (tmp_path / shipped.name).write_text(text)
+    (tmp_path / "wrong_products.hpp").write_text(wrong_products)
+    monkeypatch.setattr(native_kernels, "MODULE", NativeModule(tmp_path / shipped.name))
+    for name, prepare in NATIVE.items():
+        launch, check = prepare()
+        launch()
+        assert check(), name
+
+
+@needs_native
+def test_parts_that_no_thread_took_are_rejected(monkeypatch):
+    module = native_kernels.MODULE
+
+    class LazyModule:
+        def call(self, function, parts, *arguments):
+            module.call(function, parts - 1, *arguments)
+
+    monkeypatch.setattr(native_kernels, "MODULE", LazyModule())
+    for name in native_kernels.ARITHMETIC:
+        launch, check = native_kernels.arithmetic(CPU, name, 3)
+        launch()
+        assert check() == "part 2 was left out"
 
 
 @pytest.mark.parametrize("name", WITH_TORCH)
@@ -175,20 +248,23 @@ def test_the_precision_of_float32_is_set_while_launching_and_then_as_before(prec
 @pytest.mark.parametrize("size", [0, cuda_kernels.TILE_BYTES - 16, cuda_kernels.TILE_BYTES + 16])
 def test_sizes_that_no_grid_covers_are_rejected(size):
     for prepare in (cuda_kernels.read, cuda_kernels.write, cuda_kernels.copy):
-        with pytest.raises(ValueError, match=f"got {size}"):
+        with pytest.raises(ValueError, match=f"size must be a positive multiple of .* bytes, got {size}"):
             prepare(CPU, size)
-    with pytest.raises(ValueError, match="must be a multiple of 4096"):
+    for prepare in (native_kernels.read, native_kernels.write, native_kernels.copy):
+        with pytest.raises(ValueError, match=f"size must be a positive multiple of .* bytes, got {size}"):
+            prepare(CPU, size)
+    with pytest.raises(ValueError, match="operations must be a positive multiple of 4096 operations of Fma, got 4097"):
         cuda_kernels.arithmetic(CPU, "Fma", 4097)
 
 
 def test_the_data_has_distinct_words_and_a_known_sum():
-    words = cuda_kernels.words(0, 1 << 12, CPU)
+    words = prepared.words(0, 1 << 12, CPU)
     assert words.dtype is torch.int32
     assert len(words.unique()) == 1 << 12
-    expected = [i * cuda_kernels.WEYL & 0xFFFFFFFF for i in range(1 << 12)]
+    expected = [i * prepared.WEYL & 0xFFFFFFFF for i in range(1 << 12)]
     assert (words.long() & 0xFFFFFFFF).tolist() == expected
-    far = cuda_kernels.words((1 << 30) - 1, 1 << 30, CPU)  # where a product passes 2^62
-    assert int(far) & 0xFFFFFFFF == ((1 << 30) - 1) * cuda_kernels.WEYL & 0xFFFFFFFF
+    far = prepared.words((1 << 30) - 1, 1 << 30, CPU)  # where a product passes 2^62
+    assert int(far) & 0xFFFFFFFF == ((1 << 30) - 1) * prepared.WEYL & 0xFFFFFFFF
 
 
 # ---- the machine code
@@ -299,10 +375,24 @@ def registered():
 
 def test_every_resource_has_a_ceiling_on_a_gpu_and_some_on_a_cpu():
     given = registered()
+    on_gpu = {each.resource for each in given if each.backend != "native" and each.unavailable(CPU) is not None}
     on_cpu = {each.resource for each in given if each.unavailable(CPU) is None}
-    assert {each.resource for each in given if each.unavailable(CPU) is not None} == set(RESOURCES)
-    assert on_cpu == {"read", "write", "copy", "float32 matrix", "bfloat16 matrix"}
-    assert {each.unavailable(CPU) for each in given} == {None, "its sizes are for a GPU"}
+    assert on_gpu == set(RESOURCES) - {"float64 fma", "logic"}
+    bandwidths_and_products = {"read", "write", "copy", "float32 matrix", "bfloat16 matrix"}
+    arithmetic = {"fma", "float64 fma", "exp2", "philox", "logic"} if native.unavailable(CPU) is None else set()
+    assert on_cpu == bandwidths_and_products | arithmetic
+    assert {each.unavailable(CPU) for each in given if each.backend != "native"} == {None, "its sizes are for a GPU"}
+    assert {each.unavailable(CUDA) for each in given if each.backend == "native"} == {"its sizes are for a CPU"}
+
+
+@needs_native
+def test_without_a_compiler_the_bandwidths_and_products_are_those_of_torch(monkeypatch):
+    monkeypatch.setattr(native, "_broken", lambda: "no compiler")
+    given = registered()
+    assert {each.unavailable(CPU) for each in given if each.backend == "native"} == {"no compiler"}
+    assert {each.resource for each in given if each.unavailable(CPU) is None} == {
+        "read", "write", "copy", "float32 matrix", "bfloat16 matrix",
+    }  # fmt: skip
 
 
 def test_nothing_emulated_is_available_on_a_cpu():
@@ -322,7 +412,11 @@ def test_a_gpu_without_free_memory_cannot_be_measured(free, reason, monkeypatch)
 def test_amounts_match_the_work_of_a_launch():
     for each in registered():
         sizes = getattr(each.prepare, "keywords", {})
-        if "n" in sizes:
+        if "parts" in sizes:
+            kind = native_kernels.ARITHMETIC[sizes["name"]]
+            each_operation = 2 if each.resource.endswith("fma") else 1
+            assert each.amount == sizes["parts"] * kind.operations * each_operation
+        elif "n" in sizes:
             products = 3 if "three" in each.name else 1
             assert each.amount == 2 * sizes["n"] ** 3 // products
         elif "operations" in sizes:

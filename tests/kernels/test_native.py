@@ -187,10 +187,12 @@ def test_without_a_working_compiler_auto_is_torch_and_the_reason_is_given(tmp_pa
         "cpu = torch.device('cpu')\n"
         "print(dispatch.choose_backend('auto', cpu, 'boltzbench.kernels.sgld'))\n"
         "print(dispatch.unavailable('native', cpu))\n"
+        "print(dispatch.automatic(cpu, 'boltzbench.kernels.sgld'))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    chosen, reason = run.stdout.splitlines()[:2]
+    chosen, reason, automatic = run.stdout.splitlines()[:3]
     assert chosen == "torch"
+    assert automatic == f"torch: {reason}"
     assert BROKEN[what] in reason
     if (tmp_path / "cache").is_dir():
         assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
@@ -222,5 +224,7 @@ def test_the_number_of_threads_does_not_change_results():
 def test_auto_takes_native_where_the_operation_has_it():
     assert dispatch.choose_backend("auto", CPU, "boltzbench.kernels.sgld") == "native"
     assert dispatch.choose_backend("auto", CPU) == "torch"
+    assert dispatch.automatic(CPU, "boltzbench.kernels.sgld") == f"native, compiled by {native.compiler_name()}"
+    assert dispatch.automatic(CPU, "") == "torch: it has no native kernels"
     with pytest.raises(ValueError, match="backend must be one of auto, torch, triton, cupy; got 'native'"):
         dispatch.choose_backend("native", CPU)

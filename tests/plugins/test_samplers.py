@@ -136,7 +136,7 @@ def test_a_sampler_refuses_targets_that_it_does_not_support(sampler):
 
 
 @pytest.mark.parametrize("name", ["block_gibbs", "sgld"])
-@pytest.mark.parametrize("backend", ["triton", "cupy"])
+@pytest.mark.parametrize("backend", ["triton", "cupy", "native"])
 def test_backends_agree(name, backend):
     if reason := dispatch.unavailable(backend, CPU):
         pytest.skip(reason)
@@ -148,6 +148,19 @@ def test_backends_agree(name, backend):
         assert torch.equal(a, b)
     else:
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_native_samplers_draw_what_cuda_c_draws_and_replace_it_on_a_cpu():
+    names = [name.removesuffix("_native") for name in BY_NAME if name.endswith("_native")]
+    assert {"block_gibbs", "sgld", "ising_packed"} <= set(names)
+    native, cuda_c = BY_NAME["ising_packed_native"], BY_NAME["ising_packed_cupy"]
+    if native.unavailable(CPU) is not None:
+        assert cuda_c.unavailable(CPU) == dispatch.unavailable("cupy", CPU)
+        pytest.skip(native.unavailable(CPU))
+    assert cuda_c.unavailable(CPU) == "emulated on a CPU, where ising_packed_native runs"
+    law = target_for(native)
+    start = start_for(law, 40)
+    assert torch.equal(*(run(each, law, start, 3, 0.7, first_chain=FAR)["x"] for each in (native, cuda_c)))
 
 
 # ---- invariant laws, from exact starts

@@ -19,14 +19,14 @@ from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.trial import Block
 from boltzbench.harness.results.file import SCHEMA, read_run
 from rich.console import Console
-from support import TESTS
+from support import ROOT, TESTS
 from support.fakes import case, implementation, install, operation
 
 SOUND = """
     @hookimpl
     def register_operations(register):
-        register(fakes.operation("double", laws=(fakes.law(),)))
-        register(fakes.operation("lonely"))
+        register(fakes.operation("double", laws=(fakes.law(),), automatic=lambda device: "quill: no wand"))
+        register(fakes.operation("lonely", automatic=lambda device: 1 / 0))
 
     @hookimpl
     def register_implementations(register):
@@ -188,6 +188,8 @@ def test_list(run):
         "sound (fake-samplers 1.2)",
         "not on cpu: gone: needs a wand",
         "no implementation is installed",
+        ": quill: no wand",
+        "automatic() raised ZeroDivisionError: division by zero",
     ):
         assert words in out
     if not torch.cuda.is_available():
@@ -200,6 +202,7 @@ def test_list_as_json(run):
     assert status == 0
     assert "Twice the input." in err
     assert [each["name"] for each in content["operations"]] == ["double", "lonely"]
+    assert content["operations"][0]["automatic"] == "quill: no wand"
     assert content["operations"][0]["plugin"] == "sound (fake-samplers 1.2)"
     assert content["operations"][0]["laws"] == [{"name": "doubles one", "statement": "Twice one is two."}]
     gone, torch_, triton = content["records"]
@@ -634,16 +637,33 @@ print(describe(device)["gpu"]["name"], torch._C._cuda_hasPrimaryContext(0))
     assert done.stdout.endswith(" False\n"), done.stdout + done.stderr
 
 
-def test_list_imports_no_slow_package_but_torch(folder):
+RUN = str(next((ROOT / "results" / "cpu").glob("*/*.json")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        ("--help", []),
+        ("--version", []),
+        ("bench --help", []),
+        ("new --help", []),
+        (f"report {RUN} --markdown - --csv page.csv --html page.html", []),
+        (f"compare {RUN} {RUN}", ["scipy"]),
+        ("list", ["torch"]),
+    ],
+)
+def test_quick_commands_import_no_slow_package(folder, arguments, heavy):
     code = """
 import atexit, sys
-atexit.register(lambda: print("HEAVY", [m for m in ("scipy", "sklearn", "triton", "cupy") if m in sys.modules]))
+slow = ("torch", "scipy", "sklearn", "triton", "cupy")
+atexit.register(lambda: print("HEAVY", [m for m in slow if m in sys.modules]))
 from boltzbench.harness.cli.app import main
 main()
 """
-    done = in_a_process(folder, "list", code=code)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("HEAVY []\n")
+    installed = {PLUGINS_VARIABLE: ""} if arguments == "list" else {}  # the suite's, and a broken one
+    done = in_a_process(folder, *arguments.split(), code=code, **installed)
+    assert done.returncode == len(installed), done.stderr
+    assert done.stdout.endswith(f"HEAVY {heavy}\n")
 
 
 def watched(steps, *, terminal):

@@ -102,9 +102,10 @@ def test_the_hash_changes_with_its_own_source(package, path, changed):
     assert {name for name in before if before[name] != after[name]} == changed
 
 
-def test_a_new_device_source_counts(package):
+@pytest.mark.parametrize("name", ["more.hpp", "more.cpp"])
+def test_a_new_device_source_counts(package, name):
     before = hashes(package)
-    (package / "kernels/one/more.hpp").write_text("")
+    (package / "kernels/one" / name).write_text("")
     after = hashes(package)
     assert [name for name in before if before[name] != after[name]] == ["first"]
 
