@@ -163,9 +163,9 @@ def _value(function: str, index: int, kind: str, argument: Argument) -> object:
 def _shared_object(source: Path) -> Path:
     """The compiled file, from the cache, which is keyed by sources, compiler, flags and CPU."""
     folders = (source.parent, _HEADERS, _HEADERS.parent)
-    command = [compiler(), *_FLAGS, _ARCHITECTURE, *STREAMS, *(f"-I{folder}" for folder in folders)]
+    command = [compiler(), *_FLAGS, _ARCHITECTURE, *STREAMS]
     contents = [path.read_text() for path in with_includes(source, folders)]
-    identity = [str(source), *contents, *command, compiler_version(command[0]), *_cpu()]
+    identity = [*contents, *command, compiler_version(command[0]), *_cpu()]
     name = f"{source.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}"
     directory = cache_directory("native")
     library = directory / f"{name}.so"
@@ -173,7 +173,7 @@ def _shared_object(source: Path) -> Path:
         return library
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         built = Path(scratch) / "unit.so"
-        run = run_compiler([*command, str(source), "-o", str(built)])
+        run = run_compiler([*command, *(f"-I{folder}" for folder in folders), str(source), "-o", str(built)])
         if run.returncode != 0:
             raise NativeCompileError(source, run.stdout + run.stderr)
         os.replace(built, library)

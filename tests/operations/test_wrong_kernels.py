@@ -56,6 +56,7 @@ def test_what_is_lacking_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     only = mutant(Mutation("sgld", "cupy", "sgld.cu", "a", "b"), "")
     monkeypatch.setitem(globals(), "wrong_kernels_of", lambda operation: (only,))
     assert [sentence.partition(":")[0] for sentence in lacking("sgld")] == [
+        "tests/operations/sgld/wrong_kernels.py has no mutant of the native kernels",
         "tests/operations/sgld/wrong_kernels.py has no mutant of the triton kernels",
         "tests/operations/sgld/wrong_kernels.py has mutants only",
     ]
@@ -104,6 +105,8 @@ CONTROLS = [
     Mutation("sgld", "cupy", "common/philox.cuh", "round", "round"),
     Mutation("sgld", "triton", "triton_kernels.py", "BLOCK", "BLOCK"),
     Mutation("sgld", "triton", "common/philox_triton.py", "word", "word"),
+    Mutation("sgld", "native", "sgld.cpp", "CHUNK", "CHUNK"),
+    Mutation("sgld", "native", "native/random.hpp", "word", "word"),
 ]
 
 
@@ -120,8 +123,12 @@ SHARED = [
 ]
 
 
-@pytest.mark.parametrize("backend", ["triton", "cupy"])
-@pytest.mark.parametrize(("operation", "file", "name", "case"), SHARED)
+SHARING = [
+    (*shared, each.backend) for shared in SHARED for each in operations.inspectable() if each.operation == shared[0]
+]
+
+
+@pytest.mark.parametrize(("operation", "file", "name", "case", "backend"), SHARING)
 def test_a_mutant_may_change_what_operations_share(
     operation: str, file: str, name: str, case: str, backend: str
 ) -> None:

@@ -21,7 +21,7 @@ from unittest import mock
 
 import boltzbench.kernels
 from boltzbench.harness import Implementation, Inputs, Launch, Status, Tensors
-from boltzbench.kernels import cuda_module
+from boltzbench.kernels import cuda_module, native
 
 from support.operations import implementation, kernels_of
 
@@ -34,7 +34,7 @@ class Mutation:
     """``new`` in place of ``old`` in a source file of ``kernels/``, seen by one backend of an operation.
 
     ``file`` is a path below the operation's package (``tensor_cores/tile.cuh``), or below ``kernels/`` for what
-    several operations share (``rows/rows.cuh``, ``common/philox.cuh``).
+    several operations share (``rows/rows.cuh``, ``common/philox.cuh``, ``native/random.hpp``).
     """
 
     operation: str
@@ -115,10 +115,12 @@ def spoiled(
 def mutants(operation: str, *changes: tuple[str, str, str, str]) -> tuple[WrongKernel, ...]:
     """A mutant for each ``(file, old, new, caught_by)``: see `Mutation`.
 
-    Python files are those of the Triton kernels, others those of the CUDA C kernels.
+    Files of Python are those of the Triton kernels, of C++ (``.cpp``, ``.hpp``) those of the native kernels, others
+    those of the CUDA C kernels.
     """
+    backends = {".py": "triton", ".cpp": "native", ".hpp": "native"}
     return tuple(
-        mutant(Mutation(operation, "triton" if file.endswith(".py") else "cupy", file, old, new), caught_by)
+        mutant(Mutation(operation, backends.get(Path(file).suffix, "cupy"), file, old, new), caught_by)
         for file, old, new, caught_by in changes
     )
 
@@ -141,7 +143,7 @@ def _prepare_mutant(mutation: Mutation, inputs: Inputs, outputs: Tensors) -> Lau
         launch_shipped = shipped(mutation.operation, mutation.backend)(inputs, outputs)
 
     def launch() -> Tensors:
-        assert folder  # the source must last as long as the launch: CUDA C is compiled when it first runs
+        assert folder  # the source must last as long as the launch: CUDA C and C++ are compiled when they first run
         with _in_place(tree, modules):
             return launch_shipped()
 
@@ -165,8 +167,8 @@ def _affected(mutation: Mutation) -> list[str]:
     package = importlib.import_module(mutation.package)
     inside = [each.name for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
     loaded = {name: importlib.import_module(name) for name in inside}  # now, so that none loads from the copy later
-    sign = "triton" if mutation.backend == "triton" else "CudaModule"
-    names = [name for name, module in loaded.items() if sign in vars(module)]
+    signs = {"triton": "triton", "cupy": "CudaModule", "native": "NativeModule"}
+    names = [name for name, module in loaded.items() if signs[mutation.backend] in vars(module)]
     if mutation.path.suffix == ".py":
         mutated = importlib.import_module(".".join(("boltzbench.kernels", *mutation.path.with_suffix("").parts)))
         names = [mutated.__name__, *(name for name in names if name != mutated.__name__)]
@@ -189,7 +191,10 @@ def _loaded_from(tree: Path, names: list[str]) -> dict[str, ModuleType]:
 
 @contextlib.contextmanager
 def _in_place(tree: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
-    """Every module of boltzbench uses ``modules`` for the shipped ones, and CUDA C includes headers from ``tree``."""
+    """Every module of boltzbench uses ``modules`` for the shipped ones; CUDA C and C++ include headers of ``tree``.
+
+    C++ is compiled with -O1, in half the time: that changes no result.
+    """
     replaced: dict[int, Any] = {}
     for name, new in modules.items():
         old = sys.modules[name]
@@ -199,6 +204,8 @@ def _in_place(tree: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
                 replaced[id(value)] = vars(new)[key]
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(cuda_module, "_INCLUDES", (tree / "common", tree)))
+        stack.enter_context(mock.patch.object(native, "_HEADERS", tree / "native"))
+        stack.enter_context(mock.patch.object(native, "_FLAGS", (*native._FLAGS, "-O1")))
         for name, module in list(sys.modules.items()):
             if name.startswith("boltzbench.") and name not in modules:
                 for key, value in list(vars(module).items()):

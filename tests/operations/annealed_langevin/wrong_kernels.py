@@ -34,5 +34,9 @@ WRONG_KERNELS = (
         ("triton_kernels.py", "_moved(x3, z3, factor)", "_moved(x3, z0, factor)", WALK),
         ("triton_kernels.py", "first_step + step, _WALKERS", "first_step, _WALKERS", WALK),
         ("triton_kernels.py", "(passed < 0) & ", "", WALKED),
+        ("annealed_langevin.cpp", "scales[step]", "scales[0]", WALK),
+        ("annealed_langevin.cpp", "group * GROUP - settings.offset", "group * GROUP", WALK),
+        ("annealed_langevin.cpp", "(passed[i] < 0) & ", "", WALKED),
+        ("native/random.hpp", "1.0, -4.93480215625", "1.0, -4.9", WALK),
     ),
 )  # fmt: skip

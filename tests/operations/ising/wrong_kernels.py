@@ -109,5 +109,11 @@ WRONG_KERNELS = (
         ("triton_kernels.py", "(count[0] | count[1] | count[2])", "(count[0] | count[1])", ISING),
         ("triton_kernels.py", "31 - 4 * part - i", "31 - i", LARGE_LATTICE),
         ("triton_kernels.py", "EVEN_SITES + colour", "EVEN_SITES", ISING),
+        ("ising.cpp", "if (CLASSES == 2) flips |= ~known;", "", TINY_METROPOLIS),
+        ("ising.cpp", "here[0] << (last_bits - 1)", "here[0] << 31", ISING),
+        ("ising.cpp", "first_row + row + height)", "first_row + row + (first_row + row < 0))", TINY),
+        ("ising.cpp", "masks.of[4 * part + i]", "masks.of[i]", LARGE_LATTICE),
+        ("ising.cpp", "settings.first_lattice + lattice, row", "lattice, row", ISING),
+        ("machines/spins.hpp", "| (less & same);", "| less;", ISING),
     ),
 )  # fmt: skip

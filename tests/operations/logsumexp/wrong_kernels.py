@@ -220,5 +220,10 @@ WRONG_KERNELS = (
         ("rows/triton_rows.py", "column + whole < end", "column + whole < end - 1", LOGSUMEXP),
         ("rows/triton_rows.py", "begin, whole, STEP", "begin, whole - STEP, STEP", "rows=70 columns=128 bfloat16"),
         ("rows/triton_rows.py", "== splits - 1", "== splits - 2", SPLIT),
+        ("rows/softmax.hpp", "total *= peak == -INF", "total *= peak != -INF ? all(Real(1)) : peak == -INF", LOGSUMEXP),
+        ("rows/softmax.hpp", "total = all(sum(total));", "total = total;", LOGSUMEXP),
+        ("rows/rows.hpp", "part < parts; ++part) sum.merge", "part < parts - 1; ++part) sum.merge", SPLIT),
+        ("rows/softmax.hpp", "return exp(fma(distance, all(scale), fma(distance, all(rest), level)));",
+         "return exp(fma(x, all(scale), level - peak * scale));", LEVEL),
     ),
 )  # fmt: skip

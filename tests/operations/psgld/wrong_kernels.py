@@ -21,5 +21,7 @@ WRONG_KERNELS = (
         ("sgld.cu", "element.scale * z", "z", PSGLD),
         ("sgld.cu", "n.take * g * g", "n.take * g", PSGLD),
         ("triton_kernels.py", "tl.sqrt(preconditioner) * z", "preconditioner * z", PSGLD),
+        ("sgld.cpp", "square_root(preconditioner) * z", "preconditioner * z", PSGLD),
+        ("sgld.cpp", "take * gradient * gradient", "take * gradient", PSGLD),
     ),
 )  # fmt: skip

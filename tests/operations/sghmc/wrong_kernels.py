@@ -22,5 +22,7 @@ WRONG_KERNELS = (
         ("sgld.cu", "n.keep * state - n.drift * g, 1", "state - n.drift * g, 1", SGHMC),
         ("sgld.cu", "element.x + element.state", "element.x", SGHMC),
         ("triton_kernels.py", "x += state", "x += keep * state", SGHMC),
+        ("sgld.cpp", "keep * load<Vector>(state + at) - drift", "load<Vector>(state + at) - drift", SGHMC),
+        ("sgld.cpp", "if (KIND != LANGEVIN) std::memcpy(state + i, last_state, left * sizeof(Real));", "", SGHMC),
     ),
 )  # fmt: skip

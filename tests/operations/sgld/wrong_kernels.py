@@ -83,5 +83,11 @@ WRONG_KERNELS = (
         ("triton_kernels.py", "NOISE + number * 256", "NOISE + step * 0", "mixed tensors=9 elements=1031 float32"),
         ("triton_kernels.py", "even + 1, high", "even, high", "tensors=1 elements=5003 bfloat16"),
         ("triton_kernels.py", "w0, w0, w1, w1", "w0, w1, w0, w1", STOCHASTIC),
+        ("sgld.cpp", "position - drift * gradient", "position + drift * gradient", SGLD),
+        ("sgld.cpp", "half * LANES<u64>) + places", "0 * LANES<u64>) + places", SGLD),
+        ("sgld.cpp", "update_chunk<KIND, NOISY, T>(last_x, last_g, last_state, i,",
+         "update_chunk<KIND, NOISY, T>(last_x, last_g, last_state, 0,", SGLD),
+        ("native/random.hpp", "(angles ^ doubled) & 0x80000000u", "angles & 0x80000000u", SGLD),
+        ("sgld.cpp", "all<u64>(first / 8)", "all<u64>(first / 4)", STOCHASTIC),
     ),
 )  # fmt: skip
