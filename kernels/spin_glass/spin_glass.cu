@@ -67,7 +67,7 @@ template <int CLASSES> __device__ __forceinline__ u32 picked(const u32* mask, co
 // TABLE_CLASSES). A thread has a group. In shared memory: the masks of a temperature, and if SHARED the pairs, the
 // starts, and the spins of a block; otherwise these are read where they are, and the spins are those of `out`.
 template <int CLASSES, bool HEAT_BATH, bool SHARED>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, SHARED ? 0 : 8)  // without the 8, NVRTC spills to save registers
     anneal_bonds(const u32* spins, u32* out, double* energies, const u32* pairs, const u32* starts, const u32* table,
                  const __grid_constant__ Settings settings) {
     const u32 threads = blockDim.x, pairs_of_a_site = CLASSES <= 3 ? 2 : settings.pairs;
