@@ -57,7 +57,7 @@ def thermodynamics(
         beta: the inverse temperature, finite.
         out: contiguous tensors for ``log_z``, ``energy`` and ``variance``, of the reduced shape, in float64 for a
             float64 ``x``, else in float32. They must not share memory with ``x``.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Returns:
         `Thermodynamics`. A state of infinite energy (``x = -inf``) has weight 0. ``log_z`` follows `logsumexp`. Where
@@ -85,7 +85,7 @@ def thermodynamics(
     beta = require_finite_beta(beta)
     if (torch.is_grad_enabled() and x.requires_grad) or needs_formula(x):
         raise ValueError("x must not require a gradient or have a tangent: thermodynamics has none; pass x.detach()")
-    chosen = choose_backend(backend, x.device)
+    chosen = choose_backend(backend, x.device, __name__)
     shape, dtype = reduced_shape(x, dim), accumulation_dtype(x.dtype)
     if out is None:
         out = (x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype))
