@@ -83,7 +83,7 @@ def generalised_cross_entropy(
             ignored), for probabilities divided by the number of rows.
         ignore_index: a row with this label has loss 0 and gradient 0, even if its logits are infinite or NaN. With
             probabilities it must be negative, since there are no labels to ignore.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Returns:
         A tensor in the precision of accumulation: float64 for float64 logits, else float32, as under autocast.
@@ -126,7 +126,7 @@ def generalised_cross_entropy(
     if weight is not None:
         targets.require_weight(weight, logits, dim)
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
-        backend = choose_backend(backend, logits.device)
+        backend = choose_backend(backend, logits.device, __name__)
     if are_labels and not label_smoothing:
         losses = _losses_of_labels(logits, labels, dim, q, ignore_index, backend)
         if weight is not None:
@@ -218,7 +218,7 @@ def generalised_cross_entropy_forward(
     """
     q, ignore_index = _require_q(q), _require_ignore_index(ignore_index)
     dim = _require_fitting(logits, labels)
-    chosen = choose_backend(backend, logits.device)
+    chosen = choose_backend(backend, logits.device, __name__)
     if out is None:
         out = _empty_results(logits, labels)
     if len(out) not in (2, 3):
@@ -272,7 +272,7 @@ def generalised_cross_entropy_backward(
         require_tensor(name, value, (wide,), logits.device)
         if value.shape != labels.shape:
             raise ValueError(f"{name} must have shape {tuple(labels.shape)}, got {tuple(value.shape)}")
-    chosen = choose_backend(backend, logits.device)
+    chosen = choose_backend(backend, logits.device, __name__)
     if out is None:
         out = torch.empty_like(logits, memory_format=torch.contiguous_format)
     require_tensor("out", out, (logits.dtype,), logits.device)

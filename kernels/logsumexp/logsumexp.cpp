@@ -9,9 +9,9 @@ KERNEL void forward(const void* x, i64 dtype, void* y, void* log_total, void* pe
         using T = decltype(type);
         using Real = Wide<T>;
         const Real magnitude = Real(beta < 0 ? -beta : beta), sign = beta < 0 ? -1 : 1;
-        reduce_rows(static_cast<const T*>(x), *rows, Running<Real>::nothing(beta), threads,
+        reduce_rows(static_cast<const T*>(x), *rows, Running<Real>(beta), threads,
                     [&](i64 row, const Running<Real>& sum, i64 some) {
-                        const V<Real> shift = finite_or_zero(sum.peak), logarithm = log(sum.total);
+                        const V<Real> shift = finite_or_zero(sum.field[0]), logarithm = log(sum.field[1]);
                         store_some(static_cast<T*>(y) + row, shift * magnitude + logarithm, some);
                         if (!peak) return;
                         store_some(static_cast<Real*>(log_total) + row, logarithm, some);
@@ -20,6 +20,14 @@ KERNEL void forward(const void* x, i64 dtype, void* y, void* log_total, void* pe
     });
 }
 
+template <class Real> struct Slope {
+    Probability<Real> probability;
+    V<Real> factor;
+
+    INLINE Slope lane(i64 i, i64) const { return {probability.lane(i), all(factor[i])}; }
+    INLINE V<Real> operator()(const V<Real>& x, i64) const { return factor * probability(x); }
+};
+
 // dx = grad * beta * exp(beta (x - peak) - log_total).
 KERNEL void backward(const void* grad, const void* log_total, const void* peak, const void* x, i64 dtype, void* dx, const Rows* rows,
                      double beta, int threads) {
@@ -27,10 +35,9 @@ KERNEL void backward(const void* grad, const void* log_total, const void* peak, 
         using T = decltype(type);
         using Real = Wide<T>;
         map_rows(static_cast<const T*>(x), static_cast<T*>(dx), *rows, threads, [&](i64 row, i64 some) {
-            const Probability<Real> probability(of_row(static_cast<const Real*>(peak), row, some),
-                                                of_row(static_cast<const Real*>(log_total), row, some), beta);
-            const V<Real> factor = of_row(static_cast<const T*>(grad), row, some) * Real(beta);
-            return [=](const V<Real>& element, i64) { return factor * probability(element); };
+            const Probability<Real> probability(load_some(static_cast<const Real*>(peak) + row, some),
+                                                load_some(static_cast<const Real*>(log_total) + row, some), beta);
+            return Slope<Real>{probability, load_some(static_cast<const T*>(grad) + row, some) * Real(beta)};
         });
     });
 }

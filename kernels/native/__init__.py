@@ -16,6 +16,7 @@ import re
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +43,7 @@ _FLAGS = (
 
 Argument = torch.Tensor | ctypes.Structure | int | float | None
 
+_TYPES: dict[str, Any] = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_double}
 _DECLARATION = re.compile(r"^KERNEL void (\w+)\(([^)]*)\)", re.MULTILINE)
 
 
@@ -105,6 +107,7 @@ class NativeModule:
         self.source = source.resolve()
         self._lock = threading.Lock()
         self._library: ctypes.CDLL | None = None
+        self._entries: dict[str, Any] = {}
 
     def call(self, function: str, *arguments: Argument) -> None:
         """Call a function of the file, which has finished on return.
@@ -119,7 +122,16 @@ class NativeModule:
         if len(kinds) != len(arguments):
             raise TypeError(f"{function} of {self.source.name} takes {len(kinds)} arguments, got {len(arguments)}")
         values = [_value(function, i, kind, each) for i, (kind, each) in enumerate(zip(kinds, arguments, strict=True))]
-        self.library()[function](*values, ctypes.c_int(torch.get_num_threads()))
+        entry = self._entries.get(function) or self._entry(function)
+        entry(*values, torch.get_num_threads())
+
+    def _entry(self, function: str) -> Any:
+        """The function in the shared object, which converts its arguments itself."""
+        entry: Any = self.library()[function]
+        entry.argtypes = [*(_TYPES[kind] for kind in self.functions[function]), ctypes.c_int]
+        entry.restype = None
+        self._entries[function] = entry
+        return entry
 
     @functools.cached_property
     def functions(self) -> dict[str, str]:
@@ -149,19 +161,19 @@ def _kinds(source: Path, name: str, parameters: str) -> str:
 def _value(function: str, index: int, kind: str, argument: Argument) -> object:
     if kind == "p":
         if argument is None:
-            return ctypes.c_void_p(None)
+            return None
         if isinstance(argument, torch.Tensor):
-            if argument.device.type != "cpu":
+            if not argument.is_cpu:
                 raise ValueError(f"argument {index} of {function} is on {argument.device}, not on the CPU")
-            return ctypes.c_void_p(argument.data_ptr())
+            return argument.data_ptr()
         if isinstance(argument, ctypes.Structure):
             return ctypes.byref(argument)
     elif kind == "i" and isinstance(argument, int) and not isinstance(argument, bool):
         if not -(2**63) <= argument < 2**63:
             raise ValueError(f"argument {index} of {function} is {argument}, beyond 64 bits")
-        return ctypes.c_int64(argument)
+        return argument
     elif kind == "f" and isinstance(argument, float):
-        return ctypes.c_double(argument)
+        return argument
     wanted = {"p": "a tensor, None or a ctypes.Structure", "i": "an int", "f": "a float"}[kind]
     raise TypeError(f"argument {index} of {function} must be {wanted}, got {type(argument).__name__}")
 

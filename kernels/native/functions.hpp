@@ -67,3 +67,50 @@ INLINE F64 exp(F64 x) {
     return power * as<F64>((half + 1023) << 52) * as<F64>((whole - half + 1023) << 52);
 #endif
 }
+
+// 2^x: 2^k times a polynomial of the rest, within 2 units. 0, infinity and NaN as `exp`.
+INLINE F32 power_of_two(F32 x) {
+#if defined(BOLTZBENCH_AVX512)
+    const F32 rest = (F32)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF);  // x - floor(x); 0 for infinities
+    const F32 power = polynomial(rest, 1.0, 0.69314698384, 0.240229836279, 0.0554833419683, 0.00967884101831,
+                                 0.00124396877005, 0.000217022556842);
+    return (F32)_mm512_scalef_ps((__m512)power, (__m512)x);  // by 2^floor(x)
+#else
+    const F32 shift = all(12582912.0f);
+    x = limited(x, -152.0f, 129.0f);
+    const F32 shifted = x + shift, rest = x - (shifted - shift);
+    const F32 power = polynomial(rest, 1.0, 0.693147205737, 0.240226468906, 0.0555032877711, 0.00961848895633,
+                                 0.00133999311772, 0.000153458121613);
+    const I32 whole = as<I32>(shifted) - 0x4b400000, half = whole >> 1;
+    return power * as<F32>((half + 127) << 23) * as<F32>((whole - half + 127) << 23);
+#endif
+}
+INLINE F64 power_of_two(F64 x) {
+    const F64 shift = all(6755399441055744.0);
+    x = limited(x, -1080.0, 1025.0);
+    const F64 shifted = x + shift, k = shifted - shift, rest = x - k;
+    const F64 power = polynomial(rest, 1.0, 0.6931471805599453305, 0.240226506959101562, 0.0555041086648199216,
+                                 0.009618129107588335244, 0.001333355814678992172, 0.0001540353046251443206,
+                                 0.00001525273348998852565, 1.321543308967639918e-6, 1.017819802167193084e-7,
+                                 7.074105613508142796e-9, 4.435282706957277151e-10);
+#if defined(BOLTZBENCH_AVX512)
+    return (F64)_mm512_scalef_pd((__m512d)power, (__m512d)k);
+#else
+    const I64 whole = as<I64>(shifted) - 0x4338000000000000, half = whole >> 1;
+    return power * as<F64>((half + 1023) << 52) * as<F64>((whole - half + 1023) << 52);
+#endif
+}
+
+// e^x - 1 of x up to 88, within 3 units of the result, also where that is small: 2^k (e^rest - 1) + (2^k - 1).
+INLINE F32 expm1(F32 x) {
+    const F32 shift = all(12582912.0f);
+    x = limited(x, -20.0f, 88.0f);
+    const F32 shifted = fma(x, all(1.44269504f), shift), k = shifted - shift;
+    const F32 rest = fma(k, all(2.12194440e-4f), fma(k, all(-0.693359375f), x));
+    const F32 series = polynomial(rest, 0.4999999955, 0.1666657696, 0.04166685409, 0.008363200058, 0.00139013098);
+    const F32 power = as<F32>((as<I32>(shifted) - 0x4b400000 + 127) << 23);
+    return fma(power, fma(rest * rest, series, rest), power - 1.0f);
+}
+INLINE F64 expm1(F64 x) {
+    return each(x, [](double a) { return std::expm1(a); });
+}

@@ -61,3 +61,29 @@ template <class T> INLINE void store_narrow(T* to, const V<Wide<T>>& x) {
     if constexpr (sizeof(T) == 2) store(to, narrow(x, T()));
     else store(to, x);
 }
+
+// The same with the first `count` elements only; those that are not in memory are 0.
+template <class T> INLINE V<Wide<T>> load_some(const T* from, i64 count) {
+#if defined(BOLTZBENCH_AVX512)
+    const u32 present = (1u << count) - 1;
+    if constexpr (sizeof(T) == 2) return widen((U16)_mm256_maskz_loadu_epi16(present, from), T());
+    else if constexpr (sizeof(T) == 4) return (F32)_mm512_maskz_loadu_ps(present, from);
+    else return (F64)_mm512_maskz_loadu_pd(present, from);
+#else
+    T part[LANES<Wide<T>>] = {};
+    std::memcpy(part, from, count * sizeof(T));
+    return load_wide(part);
+#endif
+}
+template <class T> INLINE void store_some(T* to, const V<Wide<T>>& x, i64 count) {
+#if defined(BOLTZBENCH_AVX512)
+    const u32 present = (1u << count) - 1;
+    if constexpr (sizeof(T) == 2) _mm256_mask_storeu_epi16(to, present, (__m256i)narrow(x, T()));
+    else if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(to, present, (__m512)x);
+    else _mm512_mask_storeu_pd(to, present, (__m512d)x);
+#else
+    T part[LANES<Wide<T>>];
+    store_narrow(part, x);
+    std::memcpy(to, part, count * sizeof(T));
+#endif
+}

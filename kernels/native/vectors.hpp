@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #include <omp.h>
 #if defined(__SSE2__)
@@ -164,6 +166,36 @@ template <> INLINE F64 smaller(const F64& a, const F64& b) { return (F64)_mm256_
 // x within [low, high]; NaN stays.
 template <class Vector, class T> INLINE Vector limited(const Vector& x, T low, T high) {
     return larger(all(low), smaller(all(high), x));
+}
+
+// A mask of the first `count` lanes.
+template <class T> INLINE auto first_lanes(i64 count) {
+    using Whole = std::conditional_t<sizeof(T) == 4, i32, i64>;
+    return places<Whole>() < all<Whole>(Whole(count));
+}
+
+// The lanes of `a` where `lane & WIDTH` is 0 and those of `b`, as the first or the second of two vectors with blocks of WIDTH
+// lanes exchanged.
+template <bool SECOND, int WIDTH, class Vector, int... LANE>
+INLINE Vector exchanged(const Vector& a, const Vector& b, std::integer_sequence<int, LANE...>) {
+    constexpr int COUNT = sizeof...(LANE), SHIFT = SECOND ? WIDTH : 0;
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (LANE & WIDTH ? LANE - WIDTH + COUNT + SHIFT : LANE + SHIFT)...);
+#else
+    using Index = V<std::conditional_t<sizeof a[0] == 4, i32, i64>>;
+    return __builtin_shuffle(a, b, Index{(LANE & WIDTH ? LANE - WIDTH + COUNT + SHIFT : LANE + SHIFT)...});
+#endif
+}
+// Lane j of vector i becomes lane i of vector j.
+template <int WIDTH = 1, class Vector> INLINE void transpose(Vector* rows) {
+    constexpr int COUNT = sizeof(Vector) / sizeof(rows[0][0]);
+    for (int i = 0; i < COUNT; ++i) {
+        if (i & WIDTH) continue;
+        const Vector a = rows[i], b = rows[i + WIDTH];
+        rows[i] = exchanged<false, WIDTH>(a, b, std::make_integer_sequence<int, COUNT>());
+        rows[i + WIDTH] = exchanged<true, WIDTH>(a, b, std::make_integer_sequence<int, COUNT>());
+    }
+    if constexpr (2 * WIDTH < COUNT) transpose<2 * WIDTH>(rows);
 }
 
 // All elements combined, by a tree.

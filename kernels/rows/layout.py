@@ -1,6 +1,7 @@
 """A strided tensor as rows of ``n`` elements, for kernels that reduce or map one of its dimensions."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -38,28 +39,34 @@ class Rows:
 def as_rows(dim: int, x: Tensor, *contiguous: Tensor) -> tuple[Tensor, Rows]:
     """``x``, and its rows along ``dim`` together with those of ``contiguous`` tensors of the same shape.
 
-    Neighbouring dimensions are merged where the strides of all tensors allow it. If ``x`` still has more than
-    `ROW_DIMS` dimensions of rows, a contiguous copy of it is returned.
+    If ``x`` has more than `ROW_DIMS` dimensions of rows that do not merge, a contiguous copy of it is returned.
     """
-    tensors = (x, *contiguous)
+    rows = rows_of(dim, x.shape, tuple(tensor.stride() for tensor in (x, *contiguous)))
+    return (x, rows) if rows is not None else as_rows(dim, x.contiguous(), *contiguous)
+
+
+def rows_of(dim: int, shape: Sequence[int], strides: Sequence[Sequence[int]]) -> Rows | None:
+    """The rows along ``dim`` of tensors of one shape; None if they have more than `ROW_DIMS` dimensions of rows.
+
+    Neighbouring dimensions are merged where the strides of all tensors allow it.
+    """
     merged: list[tuple[int, tuple[int, ...]]] = []
-    for index in range(x.dim()):
-        size, strides = x.shape[index], tuple(tensor.stride(index) for tensor in tensors)
+    for index, (size, *own) in enumerate(zip(shape, *strides, strict=True)):
         if index == dim or size == 1:
             continue
-        if merged and merged[-1][1] == tuple(size * stride for stride in strides):
-            merged[-1] = (merged[-1][0] * size, strides)
+        if merged and merged[-1][1] == tuple(size * stride for stride in own):
+            merged[-1] = (merged[-1][0] * size, tuple(own))
         else:
-            merged.append((size, strides))
+            merged.append((size, tuple(own)))
     if len(merged) > ROW_DIMS:
-        return as_rows(dim, x.contiguous(), *contiguous)
-    padded = [(1, (0,) * len(tensors))] * (ROW_DIMS - len(merged)) + merged
+        return None
+    padded = [(1, (0,) * len(strides))] * (ROW_DIMS - len(merged)) + merged
     sizes = tuple(size for size, _ in padded)
     layouts = tuple(
-        Layout(tuple(strides[number] for _, strides in padded), tensor.stride(dim))  # type: ignore[arg-type]
-        for number, tensor in enumerate(tensors)
+        Layout(tuple(each[number] for _, each in padded), own[dim])  # type: ignore[arg-type]
+        for number, own in enumerate(strides)
     )
-    return x, Rows(x.shape[dim], sizes, layouts)  # type: ignore[arg-type]
+    return Rows(shape[dim], sizes, layouts)  # type: ignore[arg-type]
 
 
 def is_wide(view: Rows, *tensors: Tensor) -> bool:

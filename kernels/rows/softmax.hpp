@@ -4,44 +4,58 @@
 
 template <class Vector> INLINE Vector finite_or_zero(const Vector& x) { return x - x == x - x ? x : Vector{}; }
 
-// In each lane, a sum of exp(beta (x - sign * finite_or_zero(peak))) over elements x; peak is the largest sign * x.
+template <class Real> struct Weights {
+    Real scale, sign;  // element x weighs 2^(scale sign x), scale >= 0; the heaviest has the largest sign * x
+
+    explicit Weights(double beta) : scale(Real((beta < 0 ? -beta : beta) * 1.4426950408889634)), sign(beta < 0 ? -1 : 1) {}
+};
+
+// In each lane, a sum of 2^(scale (sign * x - finite_or_zero(peak))) over elements x; peak is the largest sign * x.
 template <class Real> struct Running {
     using Vector = V<Real>;
     static constexpr Real INF = std::numeric_limits<Real>::infinity();
-    Vector peak, total;
-    Real beta, sign;
+    static constexpr int FIELDS = 2, MOST = 64;
+    Vector field[FIELDS];  // peak, total
+    Weights<Real> weights;
 
-    static Running nothing(double beta) { return {all(-INF), Vector{}, Real(beta), Real(beta < 0 ? -1 : 1)}; }
+    explicit Running(double beta = 1) : field{all(-INF), Vector{}}, weights(beta) {}
 
     INLINE void raise(const Vector& top) {
-        if (!any(top > peak)) return;
-        const Vector factor = exp((peak - finite_or_zero(top)) * (sign * beta));
-        total *= peak == -INF ? Vector{} : (peak == top ? all(Real(1)) : factor);
+        Vector &peak = field[0], &total = field[1];
+        const Vector factor = power_of_two((peak - finite_or_zero(top)) * weights.scale);
+        total = peak == top ? total : total * (peak == -INF ? Vector{} : factor);  // a total of NaN stays
         peak = top;
     }
-    template <int COUNT> INLINE void add(const Vector* x) {
-        Vector top = peak;
-        for (int k = 0; k < COUNT; ++k) top = larger(sign * x[k], top);
-        raise(top);
-        const Vector origin = sign * finite_or_zero(peak);
-        Vector part = exp((x[0] - origin) * beta);
-        for (int k = 1; k < COUNT; ++k) part += exp((x[k] - origin) * beta);
-        total += part;
-    }
-    INLINE void add_first(const Vector& x, i64 count) {
-        const auto present = first_lanes<Real>(count) != Real(0);
-        raise(present ? larger(sign * x, peak) : peak);
-        const Vector weight = exp((x - sign * finite_or_zero(peak)) * beta);
-        total += present ? weight : Vector{};
+    // The maximum first: the elements stay in the first cache for the second loop.
+    template <class Load> INLINE void add(i64 whole, i64 rest, const Load& load) {
+        const Weights<Real> weights = this->weights;
+        Vector top = field[0];
+        for (i64 k = 0; k < whole; ++k) top = larger(weights.sign * load(k), top);
+        if (rest) top = first_lanes<Real>(rest) ? larger(weights.sign * load(whole), top) : top;
+        if (any(top > field[0])) raise(top);
+        const Vector shift = finite_or_zero(field[0]);
+        Vector sum = {};
+        for (i64 k = 0; k < whole; ++k) sum += power_of_two((weights.sign * load(k) - shift) * weights.scale);
+        if (rest) {
+            const Vector weight = power_of_two((weights.sign * load(whole) - shift) * weights.scale);
+            sum += first_lanes<Real>(rest) ? weight : Vector{};
+        }
+        field[1] += sum;
     }
     INLINE void merge(Running other) {
-        const Vector top = larger(peak, other.peak);
+        const Vector top = larger(field[0], other.field[0]);
         raise(top), other.raise(top);
-        total += other.total;
+        field[1] += other.field[1];
     }
-    INLINE void over_lanes() {
-        raise(all(reduce(peak, [](Real a, Real b) { return a > b ? a : b; })));
-        total = all(sum(total));
+    static Running together(Running* sums) {
+        Vector top = sums[0].field[0];
+        for (int i = 1; i < LANES<Real>; ++i) top = larger(top, sums[i].field[0]);
+        sums[0].raise(top);
+        for (int i = 1; i < LANES<Real>; ++i) {
+            sums[i].raise(top);
+            sums[0].field[1] += sums[i].field[1];
+        }
+        return sums[0];
     }
 };
 
@@ -56,6 +70,11 @@ template <class Real> struct Probability {
         : peak(peak), level(log_total == -std::numeric_limits<Real>::infinity() ? Vector{} : -log_total),
           scale(Real(sizeof(Real) == 4 ? beta * (1 - 2.384185791015625e-07) : beta)), rest(Real(beta - scale)) {}
 
+    INLINE Probability lane(i64 i) const {
+        Probability one = *this;
+        one.peak = all(peak[i]), one.level = all(level[i]);
+        return one;
+    }
     INLINE Vector operator()(const Vector& x) const {
         const Vector distance = x - peak;
         if (sizeof(Real) == 8 || rest == 0) return exp(fma(distance, all(scale), level));

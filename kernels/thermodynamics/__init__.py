@@ -58,7 +58,7 @@ def thermodynamics(
         beta: the inverse temperature, with the same limit as for `logsumexp`.
         out: contiguous tensors for ``log_z``, ``energy`` and ``variance``, of the reduced shape, in float64 for a
             float64 ``x``, else in float32. They must not share memory with ``x``.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Returns:
         `Thermodynamics`. A state with ``beta x = -inf`` has weight 0. ``log_z`` follows `logsumexp`. Where it is not
@@ -88,7 +88,7 @@ def thermodynamics(
     beta = require_finite_beta(beta, x.dtype)
     require_no_transform("thermodynamics")
     require_no_gradient("x", x)
-    chosen = choose_backend(backend, x.device)
+    chosen = choose_backend(backend, x.device, __name__)
     shape, dtype = reduced_shape(x, dim), accumulation_dtype(x.dtype)
     if out is None:
         out = (x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype))

@@ -42,7 +42,7 @@ def implementation(operation: str, name: str) -> Implementation:
 def inspectable() -> list[Implementation]:
     """The implementations whose machine code `boltzbench inspect` reads."""
     own = [each for each in registry().implementations if isinstance(each.variants, PackageVariants)]
-    return [each for each in own if each.backend != "torch"]
+    return [each for each in own if each.backend in ("triton", "cupy")]
 
 
 def kernels_of(chosen: Implementation) -> PackageVariants:

@@ -7,8 +7,8 @@ from pathlib import Path
 from support import ROOT
 
 SECTION = "A new operation"
-NOT_OPERATIONS = ("ais", "ceilings", "common", "emulator", "machines", "rbm_training", "rows")
-"""Folders of kernels/ that hold no operation: shared code, compositions of operations, measured ceilings."""
+NOT_OPERATIONS = ("ais", "ceilings", "common", "emulator", "machines", "native", "rbm_training", "rows")
+"""Folders of kernels/ that hold no operation: shared code, compositions of operations, measured ceilings, the build of kernels for CPUs."""
 
 
 def files_of_a_new_operation() -> list[str]:

@@ -159,5 +159,13 @@ WRONG_KERNELS = (
         ("triton_kernels.py", "tl.where(label == ignore_index, 0.0, result)", "result", IGNORED),
         ("triton_kernels.py", "tl.where(y == 1.0, -x, tl.where(y < 0.5, 1.0 - y, near))",
          "1.0 - y", "tiny rows=33 columns=300 float32"),
+        ("generalised_cross_entropy.cpp", "labels[i] - first;", "labels[i];",
+         "split backward rows=2 columns=70000 bfloat16"),
+        ("generalised_cross_entropy.cpp", "- (level == -INF ? Vector{} : log_total)", "- log_total", INFINITE),
+        ("generalised_cross_entropy.cpp", " & ~ignored);", ");", "ignored backward rows=7 columns=512 float32"),
+        ("generalised_cross_entropy.cpp", "some) - shift) + probability.level",
+         "some) - (shift - probability.level))", LEVEL_SLOPES),
+        ("native/functions.hpp", "fma(power, fma(rest * rest, series, rest), power - 1.0f)",
+         "exp(x) - 1.0f", "tiny rows=33 columns=300 float32"),
     ),
 )  # fmt: skip

@@ -514,7 +514,7 @@ def test_a_wrong_argument_of_the_gradient_is_named(backend):
 
 
 def test_an_unknown_backend_is_named():
-    with pytest.raises(ValueError, match=r"^backend must be one of auto, torch, triton, cupy; got 'tritn'"):
+    with pytest.raises(ValueError, match=r"^backend must be one of auto, torch, triton, cupy, native; got 'tritn'"):
         logsumexp(torch.zeros(3, device=DEVICE), backend="tritn")
     with pytest.raises(ValueError, match=r"^backend 'triton' cannot run on meta"):
         logsumexp(torch.zeros(3, device="meta"), backend="triton")

@@ -82,5 +82,10 @@ WRONG_KERNELS = (
         ("triton_kernels.py", "+ total * difference * difference", "", LOGSUMEXP),
         ("triton_kernels.py", "spread * factor", "spread", SPLIT),
         ("triton_kernels.py", "    distance = finite(distance)\n", "", "infinities rows=5 columns=512 float32"),
+        ("thermodynamics.cpp", "+ difference * (part * total) * difference", "", SPLIT),
+        ("thermodynamics.cpp", "finite(mean + moved)", "mean", SPLIT),
+        ("thermodynamics.cpp", "return larger(all(std::numeric_limits<Real>::lowest()), distance);",
+         "return distance;", "infinities rows=5 columns=512 float32"),
+        ("thermodynamics.cpp", "MOST = 16", "MOST = 1 << 20", FLAT),
     ),
 )  # fmt: skip
