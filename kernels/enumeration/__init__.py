@@ -46,9 +46,9 @@ def rbm_log_partition(
         force: enumerate more than 40 units.
         check_values: check that parameters are finite and not too large. On a GPU this waits for the device. Without
             the check the result is NaN for such parameters.
-        backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
-    Returns a float64 tensor of no dimensions. ``torch`` computes in float64. ``triton`` and ``cupy`` multiply factors
+    Returns a float64 tensor of no dimensions. ``torch`` and ``native`` compute in float64. ``triton`` and ``cupy`` multiply factors
     in float32 and add the products in float64: their error is at most ``(4 m + 64) 2**-24`` for ``m`` units in the
     larger layer.
 
@@ -173,7 +173,7 @@ def _require_in_range(found: Tensor) -> None:
 
 def _log_sum(w: Tensor, b: Tensor, c: Tensor | None, beta: float | Tensor, backend: str, check_values: bool) -> Tensor:
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
-        backend = choose_backend(backend, w.device)
+        backend = choose_backend(backend, w.device, __name__)
     if needs_formula(w, b, *([] if c is None else [c])):
         return _formula(w, b, c)
     found: Tensor = _forward_op(w, b, c, 1.0 if isinstance(beta, Tensor) else beta, backend)
@@ -193,7 +193,7 @@ def _formula(w: Tensor, b: Tensor, c: Tensor | None) -> Tensor:
 @torch.library.custom_op("boltzbench::enumeration", mutates_args=(), tags=NO_GRAPH)
 def _forward_op(w: Tensor, b: Tensor, c: Tensor | None, beta: float, backend: str) -> Tensor:
     _require_number(beta)
-    kernels = backend_module(choose_backend(backend, w.device), __name__)
+    kernels = backend_module(choose_backend(backend, w.device, __name__), __name__)
     with running_on(w.device):
         found: Tensor = (
             kernels.machine_sum(w.contiguous(), b.contiguous())

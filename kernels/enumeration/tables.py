@@ -15,10 +15,10 @@ from ..machines.states import all_states
 
 GROUP = 8
 """Factors that a kernel multiplies before it normalizes the exponent of the product."""
-MOST_SPREAD = 80.0
-"""Spread of the exponents of half a state, at most: float32 holds exp(-87) to exp(88)."""
-MOST_DRIFT = 22000.0
-"""Magnitude of the logarithm of a product of all factors, at most: its exponent has 16 bits."""
+MOST_SPREAD = {torch.float32: 80.0, torch.float64: 600.0}
+"""Spread of the exponents of half a state, at most: float32 holds exp(-87) to exp(88), float64 exp(-708) to exp(709)."""
+MOST_DRIFT = {torch.float32: 22000.0, torch.float64: math.inf}
+"""Magnitude of the logarithm of a product of all factors, at most: the kernels for float32 keep 16 bits of its exponent."""
 MOST_MACHINE_SPREAD = 600.0
 """Spread of the exponents of the lower 16 units for one state of the others, at most: float64 holds exp(-708)."""
 
@@ -26,7 +26,7 @@ MOST_MACHINE_SPREAD = 600.0
 class ProductTables(NamedTuple):
     """The tables of ``sum over hi, lo of bias_high[hi] bias_low[lo] prod_j (high[j, hi] low[j, lo] + rest[j])``.
 
-    float32. Factors of 1 pad the units to a multiple of `GROUP`; repeated states fill the last tile. A tile holds the
+    float32 or float64. Factors of 1 pad the units to a multiple of `GROUP`; repeated states fill the last tile. A tile holds the
     entries of a fixed number of states for each unit. ``every`` is int32 (1,): 1 if exponents must be normalized after
     each factor. ``offset`` is float64, added to the logarithm of the sum.
     """
@@ -67,8 +67,10 @@ def _halves(units: int) -> int:
     return (units + 1) // 2
 
 
-def product_tables(w: Tensor, b: Tensor, c: Tensor, high_tile: int, low_tile: int) -> ProductTables:
-    """The tables of a restricted machine: ``w`` (enumerated units, other units), ``b`` and ``c`` their biases; float64.
+def product_tables(
+    w: Tensor, b: Tensor, c: Tensor, high_tile: int, low_tile: int, dtype: torch.dtype = torch.float32
+) -> ProductTables:
+    """The tables, in ``dtype``, of a restricted machine: ``w`` (enumerated units, other units) and both biases, float64.
 
     ``1 + e^z = e^s (e^-s + e^(z - s))`` with ``s`` in the middle of the range of ``log(1 + e^z)``, so that products
     stay as close to 1 as they can.
@@ -84,24 +86,26 @@ def product_tables(w: Tensor, b: Tensor, c: Tensor, high_tile: int, low_tile: in
     shift = (most - middle) / 2  # the logarithm of the largest entry of either table
     padding = GROUP * max(1, -(-units // GROUP)) - units
     reach = torch.nn.functional.pad((most_factor - least_factor) / 2, (0, padding)).view(-1, GROUP).sum(1)
-    fits = ((high_max - high_min).maximum(low_max - low_min).max() <= MOST_SPREAD) & (reach.sum() <= MOST_DRIFT)
+    fits = ((high_max - high_min).maximum(low_max - low_min).max() <= MOST_SPREAD[dtype]) & (
+        reach.sum() <= MOST_DRIFT[dtype]
+    )
     tables, biases = [], []
     for half, smallest, largest, tile in ((high, high_min, high_max, high_tile), (low, low_min, low_max, low_tile)):
         times = max(1, tile // len(half))
-        table = torch.exp(half[:, :units] - largest[:units] + shift).to(torch.float32)
+        table = torch.exp(half[:, :units] - largest[:units] + shift).to(dtype)
         table = torch.nn.functional.pad(table, (0, padding)).repeat(times, 1)
         tables.append(table.view(-1, tile, units + padding).transpose(1, 2).contiguous())
-        bias = torch.exp(half[:, units] - (smallest[units] + largest[units]) / 2).to(torch.float32)
+        bias = torch.exp(half[:, units] - (smallest[units] + largest[units]) / 2).to(dtype)
         biases.append(bias.repeat(times))
     copies = len(biases[0]) * len(biases[1]) / (len(high) * len(low))
     offset = middle.sum() + (low_min + low_max + high_min + high_max)[units] / 2 - math.log(copies)
     return ProductTables(
         tables[0],
         tables[1],
-        torch.nn.functional.pad(torch.exp(-middle), (0, padding), value=1.0).to(torch.float32),
+        torch.nn.functional.pad(torch.exp(-middle), (0, padding), value=1.0).to(dtype),
         biases[0],
         biases[1],
-        (reach.max() > MOST_SPREAD).to(torch.int32).view(1),
+        (reach.max() > MOST_SPREAD[dtype]).to(torch.int32).view(1),
         torch.where(fits, offset, torch.nan),
     )
 

@@ -14,7 +14,10 @@ from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import LOG_Z, fixture
 from boltzbench.plugins.exact.rbm import log_partition as at_once
 from boltzbench.plugins.operations.machines import enumeration as plugin
-from support.devices import BACKENDS, DEVICE
+from support.devices import DEVICE, backends_of
+from support.threads import threads
+
+BACKENDS = backends_of("enumeration")
 
 
 def random(*shape, seed=0, scale=1.0):
@@ -94,18 +97,42 @@ def test_a_large_bias_of_an_unconnected_unit(backend):
 def test_one_block_takes_many_tiles_and_batches(backend, monkeypatch):
     """As in machines with more tiles and batches than blocks on a device."""
     kernels = dispatch.backend_module(backend, "boltzbench.kernels.enumeration")
-    monkeypatch.setattr(kernels, "MOST_BLOCKS" if backend == "cupy" else "MOST_PROGRAMS", 1)
+    if backend != "native":
+        monkeypatch.setattr(kernels, "MOST_BLOCKS" if backend == "cupy" else "MOST_PROGRAMS", 1)
     machine = random(18, 18), random(18, seed=1), random(18, seed=2)
-    exact = float(rbm_log_partition(*machine))
+    exact = float(rbm_log_partition(*machine, backend="torch"))
     assert float(rbm_log_partition(*machine, backend=backend)) == pytest.approx(exact, abs=8e-6)
     blocks = torch.block_diag(bonds(11), bonds(11, seed=1))
-    exact = sum(float(log_partition(blocks[part, part], machine[1][:11])) for part in (slice(11), slice(11, 22)))
+    parts = (slice(11), slice(11, 22))
+    exact = sum(float(log_partition(blocks[part, part], machine[1][:11], backend="torch")) for part in parts)
     found = log_partition(blocks, machine[1][:11].repeat(2), backend=backend)
     assert float(found) == pytest.approx(exact, abs=1e-11)
 
 
+@pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+def test_native_results_do_not_depend_on_threads_and_take_large_parameters():
+    machine, couplings = (random(19, 21), random(19, seed=1), random(21, seed=2)), bonds(19)
+    found = set()
+    for number in (1, 3):
+        with threads(number):
+            found.add(
+                (
+                    float(rbm_log_partition(*machine, backend="native")),
+                    float(log_partition(couplings, machine[1], backend="native")),
+                )
+            )
+    assert len(found) == 1
+    for scale in (5.0, 60.0, 1000.0):  # exponents normalized after eight factors, after each, and beyond the tables
+        large = random(8, 9, scale=scale), random(8), random(9)
+        exact = float(rbm_log_partition(*large, backend="torch"))
+        assert float(rbm_log_partition(*large, backend="native")) == pytest.approx(exact, rel=1e-13)
+        large = bonds(17, scale=scale), random(17)
+        exact = float(log_partition(*large, backend="torch"))
+        assert float(log_partition(*large, backend="native")) == pytest.approx(exact, rel=1e-13)
+
+
 @pytest.mark.parametrize("backend", ["triton", "cupy"])
-def test_too_large_parameters_raise_or_give_nan_except_in_torch(backend):
+def test_too_large_parameters_raise_or_give_nan_except_on_a_cpu(backend):
     if backend not in BACKENDS:
         pytest.skip(str(dispatch.unavailable(backend, DEVICE)))
     machine = random(8, 9, scale=40.0), random(8), random(9)

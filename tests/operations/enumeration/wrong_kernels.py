@@ -34,5 +34,10 @@ WRONG_KERNELS = (
         ("triton_kernels.py", "p *= row_bias[:, None] * ", "p *= ", RESTRICTED),
         ("triton_kernels.py", "total *= tl.exp(peak - larger)", "", MACHINE),
         ("triton_kernels.py", "if each == 0:", "if each <= 1:", FRUSTRATED),
+        ("enumeration.cpp", "total * power_of_two(peak - most)", "total", FRUSTRATED),
+        ("enumeration.cpp", "bias_high[h * ROWS + i]", "bias_high[h * ROWS]", RESTRICTED),
+        ("enumeration.cpp", "total *= std::exp(peak - level);", "", TWO_BATCHES),
+        ("enumeration.cpp", "k <= i; ++k)", "k < i; ++k)", MACHINE),
+        ("enumeration.cpp", "table[3][(middle + m) / 16]", "table[3][(middle + m) % 16]", MACHINE),
     ),
 )  # fmt: skip
