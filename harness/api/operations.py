@@ -267,6 +267,8 @@ class Implementation:
       ``Operation.judge_draws`` tests its results, and not the element-wise reference.
     - ``variants()`` returns the kernels for `inspect`. It is called in a process that compiles Triton kernels
       (``TRITON_INTERPRET=0``) and has no GPU.
+    - ``build()`` compiles what the first launch would compile, for `check` and `bench`, which call it for several
+      implementations at once, in threads. What it raises is ignored: the launch will raise it again.
     - ``note`` is a line for `list`, such as which inputs take a slower path.
     - ``plugin`` is filled in by the registry.
     """
@@ -279,6 +281,7 @@ class Implementation:
     own_stream: bool = False
     variants: Callable[[], Sequence[Variant]] = no_variants
     note: str = ""
+    build: Callable[[], object] | None = None
     plugin: str = ""
 
     def is_interpreted_on(self, device: torch.device) -> bool:

@@ -14,7 +14,7 @@ from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
 from .progress import Display
-from .run_trials import DRAWS, carry_out, conclude, plan_steps, workers_for
+from .run_trials import DRAWS, build_ahead, carry_out, conclude, plan_steps, workers_for
 
 CHECKED: tuple[Purpose, ...] = ("check", "real", "law")
 
@@ -39,6 +39,7 @@ def check(
             workers_for(place, display, time_limit, registry, shared=place.type == "cpu") as workers,
             suppress(KeyboardInterrupt),
         ):
+            build_ahead(steps, place, display)
             carry_out(steps, place, workers.trial, display, draws=DRAWS, keep=records.append)
             complete = True
         run = replace(run, status="complete" if complete else "incomplete", records=tuple(records))

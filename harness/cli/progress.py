@@ -1,6 +1,7 @@
 """Progress displays: a live line on a terminal, plain lines elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ from ..validation.progress import CurrentClaim
 
 if TYPE_CHECKING:  # slow to import
     from ..execution.trial import Block
+
+
+LONG_BUILD = 1.0
+"""Seconds; less means that the kernels were in the cache."""
 
 
 class Display:
@@ -74,6 +79,18 @@ class Display:
             self._printed.add(name)
             count = sum(each.operation.name == name for each in self._steps)
             self._console.print(f"{name}: {counted(count, 'check')}")
+
+    @contextmanager
+    def building(self, implementations: int) -> Iterator[None]:
+        """Kernels of these implementations are compiled, or found in the cache."""
+        self.phase("compile")
+        self._show(description=f"kernels of {counted(implementations, 'implementation')}")
+        begin = perf_counter()
+        yield
+        seconds = perf_counter() - begin
+        if seconds > LONG_BUILD:
+            self._console.print(f"compiled kernels of {counted(implementations, 'implementation')}: {seconds:.0f} s")
+        self.phase("harness")
 
     def block(self, block: "Block") -> None:
         """The step has taken another block of samples."""

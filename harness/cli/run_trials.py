@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ..api.operations import Cost, Status
+from ..api.operations import Cost, Implementation, Status
 from ..api.records import Measurement, Record, Run
 from ..discovery.registry import Registry, load_registry
 from ..execution.plan import Mode, Purpose, Step, plan
@@ -56,6 +58,23 @@ def plan_steps(
     registry = load_registry()
     selection = registry.select(operations or (), implementations or ())
     return registry, plan(selection, purposes, preset, seed)
+
+
+def build_ahead(steps: Sequence[Step], device: torch.device, display: Display) -> None:
+    """Compile at once, on all cores, what implementations of the steps would compile one after another."""
+    implementations = {(step.operation.name, step.implementation.name): step.implementation for step in steps}
+    builds = {each.build for each in implementations.values() if each.build and _is_available(each, device)}
+    if builds:
+        with display.building(len(builds)), ThreadPoolExecutor(os.cpu_count()) as pool:
+            for build in builds:
+                pool.submit(build)
+
+
+def _is_available(implementation: Implementation, device: torch.device) -> bool:
+    try:
+        return implementation.unavailable(device) is None
+    except (Exception, SystemExit):  # its check reports it
+        return False
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import ast
 import functools
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ HARNESS = __package__.rpartition(".")[0]
 """Excluded: the harness is not part of a kernel's source. `environment` records its hash."""
 
 SUITE = HARNESS.partition(".")[0]
+_INCLUDE = re.compile(r'^#include "(\w+)/([^"/]+)"', re.MULTILINE)
 DEVICE_SOURCES = ("*.cu", "*.cuh", "*.cpp", "*.hpp")
 
 
@@ -31,8 +33,8 @@ def source_hash(*functions: Callable[..., Any]) -> str:
     inside functions, into the function's top-level package and into boltzbench without its harness.
 
     A package counts as a whole if something other than a module is imported from it, since it may load its modules by
-    name. CUDA C and C++ files beside a counted module count too. A module without a file counts by its name. Hashes are
-    cached: later changes of a file are not noticed.
+    name. CUDA C and C++ files beside a counted module count too, and headers that they include from other folders. A
+    module without a file counts by its name. Hashes are cached: later changes of a file are not noticed.
     """
     behind = sorted(set().union(*map(_functions_behind, functions)))
     return _combined((f"{module} {name}", _function_hash(module, name)) for module, name in behind)
@@ -86,6 +88,9 @@ def _files_behind(module: str, function: str) -> dict[str, Path]:
         package = name if is_package else name.rpartition(".")[0]
         for each in (path, *(each for pattern in DEVICE_SOURCES for each in path.parent.glob(pattern))):
             files[f"{package}/{each.name}"] = each
+            for folder, header in _INCLUDE.findall(each.read_text(errors="replace")) if each != path else ():
+                if (beside := path.parents[1] / folder / header).is_file():
+                    files[f"{package.rpartition('.')[0]}.{folder}/{header}"] = beside
         if is_package and whole:
             todo += [(f"{name}.{each.stem}", True, "") for each in path.parent.glob("*.py") if each != path]
         if path.suffix == ".py":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import cuda_module, native
+from ..native import build_all as build_all
 from . import triton_runtime
 
 NO_GRAPH = (torch.Tag.cudagraph_unsafe,)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -98,6 +99,17 @@ def _broken() -> str | None:
 def _first_line(log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[0] if lines else "no message")
+
+
+def build_all(package: str) -> None:
+    """Build the C++ files of ``package`` that are not in the cache. Several threads may build at once.
+
+    Raises NativeCompileError, CompilerNotFoundError.
+    """
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for source in sorted(Path(folder).glob("*.cpp")):
+            _shared_object(source.resolve())
 
 
 class NativeModule:

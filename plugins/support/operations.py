@@ -1,11 +1,12 @@
 """Helpers of operation plugins: the pair of hooks, and a verdict that results do not depend on how work is split."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 from boltzbench.harness import Agreement, Implementation, Inputs, Launch, Operation, Status, Tensors, hookimpl
-from boltzbench.kernels.common.dispatch import automatic, backends_of, unavailable
+from boltzbench.kernels.common.dispatch import automatic, backends_of, build_all, unavailable
 from boltzbench.kernels.common.variants import PackageVariants
 from torch import Tensor
 
@@ -49,7 +50,14 @@ def implementations(
             partial(unavailable, backend),
             variants=PackageVariants(backend, package, kinds),
             note="" if backend == "torch" else note,
+            build=_build(package) if backend == "native" else None,
         )
+
+
+@functools.cache
+def _build(package: str) -> Callable[[], None]:
+    """One object for all operations of a package, so that the harness builds it once."""
+    return partial(build_all, package)
 
 
 def same_bits(whole: Tensors, split: Mapping[str, Tensors]) -> Agreement:

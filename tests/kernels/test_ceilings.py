@@ -20,7 +20,7 @@ from boltzbench.kernels.cuda_module import CudaModule
 from boltzbench.kernels.native import NativeModule
 from boltzbench.plugins import ceilings as plugin
 from boltzbench.plugins.operations.langevin import sgld
-from boltzbench.plugins.operations.machines import rbm_gibbs
+from boltzbench.plugins.operations.machines import gaussian_rbm, rbm_gibbs
 from boltzbench.plugins.operations.rows import logsumexp
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -365,6 +365,13 @@ def test_a_half_sweep_is_a_product_of_matrices_in_the_dtype_of_the_weights():
     cost = rbm_gibbs.cost(case)
     assert cost.matrix_flops == cost.flops == 2 * 8192 * 1024 * 1024 * 21
     assert binding(cost, {"fma": 1.0, "bfloat16 matrix": 100.0}) == ("bfloat16 matrix", cost.flops / 100)
+
+
+def test_only_products_with_binary_states_count_as_products_of_matrices():
+    case = next(case for case in gaussian_rbm.OPERATION.cases if case.sizes["sweeps"] > 1)
+    chains, visible, hidden, sweeps = (case.sizes[name] for name in ("chains", "visible", "hidden", "sweeps"))
+    cost, product = gaussian_rbm.cost(case), 2 * chains * visible * hidden
+    assert (cost.flops, cost.matrix_flops) == ((2 * sweeps + 1) * product, sweeps * product)
 
 
 def registered():

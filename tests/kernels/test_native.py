@@ -221,6 +221,45 @@ def test_the_number_of_threads_does_not_change_results():
     assert torch.equal(found[0], found[2])
 
 
+def test_kernels_take_the_threads_that_torch_may_take_from_torch_s_own_pool(tmp_path):
+    """A pool of their own would compete with torch's, whose threads spin for a while after each operation."""
+    module = written(
+        tmp_path,
+        '#include "vectors.hpp"\n'
+        "KERNEL void mark(i64* used, i64 count, int threads) {\n"
+        "    parallel(count, 1, threads, [&](i64, i64) { used[omp_get_thread_num()] = 1; });\n"
+        "}\n",
+    )
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            used = torch.zeros(64, dtype=torch.int64)
+            module.call("mark", used, 100_000)
+            assert 1 <= int(used.sum()) <= threads
+            assert not used[threads:].any()
+    finally:
+        torch.set_num_threads(before)
+    if Path("/proc/self/maps").exists():
+        maps = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "r-xp" in line]
+        assert len({path for path in maps if "libgomp" in path}) == 1
+
+
+def test_all_files_of_a_package_are_built_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "with_kernels"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('must not be imported')")
+    for name in ("one", "two"):
+        (package / f"{name}.cpp").write_text('#include "vectors.hpp"\nKERNEL void f(int threads) {}\n')
+    native.build_all("with_kernels")
+    built = sorted((tmp_path / "cache" / "boltzbench" / "native").iterdir())
+    assert [path.name.split("-")[0] for path in built] == ["one", "two"]
+    monkeypatch.setattr(native, "run_compiler", lambda command: pytest.fail("built again"))
+    NativeModule(package / "one.cpp").library()
+
+
 def test_auto_takes_native_where_the_operation_has_it():
     assert dispatch.choose_backend("auto", CPU, "boltzbench.kernels.sgld") == "native"
     assert dispatch.choose_backend("auto", CPU) == "torch"

@@ -8,7 +8,7 @@ from support import ROOT
 
 SECTION = "A new operation"
 NOT_OPERATIONS = ("ais", "ceilings", "common", "emulator", "machines", "native", "rbm_training", "rows")
-"""Folders of kernels/ that hold no operation: shared code, compositions of operations, measured ceilings, the build of kernels for CPUs."""
+"""Folders of kernels/ that hold no operation: shared code, compositions of operations, measured ceilings, compilers."""
 
 
 def files_of_a_new_operation() -> list[str]:

@@ -146,13 +146,14 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
 def cost(case: Case) -> Cost:
     chains, visible, hidden, sweeps = sizes_of(case)
     units = chains * (visible + hidden) * sweeps
-    flops = 2 * chains * visible * hidden * (2 * sweeps + 1)  # one more for the probabilities
+    flops = 2 * chains * visible * hidden  # of one product
     return Cost(
         items=units,
         unit="unit updates",
         bytes_read=4 * (chains * visible + visible * hidden + 2 * visible + hidden),
         bytes_written=chains * (4 * visible + 5 * hidden),
-        flops=flops,
+        flops=flops * (2 * sweeps + 1),  # one more for the probabilities
+        matrix_flops=flops * sweeps,  # those with binary states, which need no float32 multiplications
         random_words=units,
         special_calls=units + chains * (hidden + visible * sweeps),
     )

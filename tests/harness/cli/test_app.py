@@ -1,9 +1,11 @@
+import functools
 import io
 import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from boltzbench.harness.api.records import Measurement
 from boltzbench.harness.cli import app as cli
-from boltzbench.harness.cli import progress
+from boltzbench.harness.cli import progress, run_trials
 from boltzbench.harness.cli.progress import Display
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
 from boltzbench.harness.execution import process, session, trial, worker
@@ -690,6 +692,37 @@ def test_progress_on_a_terminal_shows_step_phase_samples_and_noise():
 def test_progress_elsewhere_is_a_line_for_each_operation():
     steps = plan([(operation(), [implementation("a"), implementation("b")])], ("check",))
     assert watched(steps, terminal=None)[0] == "double: 4 checks\n"
+
+
+def test_kernels_are_built_at_once_before_the_first_check(monkeypatch):
+    together, built = threading.Barrier(2, timeout=20), []
+
+    def build(name):
+        together.wait()
+        built.append(name)
+        raise RuntimeError("the launch will say so")
+
+    shared = functools.partial(build, "shared")
+    implementations = [
+        implementation("a", build=shared),
+        implementation("b", build=shared),
+        implementation("c", build=functools.partial(build, "c")),
+        implementation("d"),
+        implementation("e", build=functools.partial(build, "e"), unavailable=lambda device: "needs a wand"),
+        implementation("f", build=functools.partial(build, "f"), unavailable=lambda device: 1 / 0),
+    ]
+    monkeypatch.setattr(run_trials.os, "cpu_count", lambda: 2)
+    steps = plan([(operation(), implementations)], ("check",))
+    times = itertools.count(step=3)
+    monkeypatch.setattr(progress, "perf_counter", lambda: next(times))
+    file = io.StringIO()
+    with Display(Console(file=file, width=80, force_terminal=True, highlight=False), steps) as watch:
+        run_trials.build_ahead(steps, torch.device("cpu"), watch)
+    assert sorted(built) == ["c", "shared"]
+    assert "kernels of 2 implementations" in file.getvalue()
+    assert "compile" in file.getvalue()
+    assert "compiled kernels of 2 implementations: 3 s" in file.getvalue()
+    assert watch.seconds["compile"] > 0
 
 
 def test_the_seconds_of_each_phase_add_up(monkeypatch):

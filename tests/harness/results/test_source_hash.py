@@ -110,6 +110,17 @@ def test_a_new_device_source_counts(package, name):
     assert [name for name in before if before[name] != after[name]] == ["first"]
 
 
+def test_a_header_that_a_device_source_includes_from_a_neighbouring_folder_counts(package):
+    (package / "kernels/shapes").mkdir()
+    header = package / "kernels/shapes/rows.cuh"
+    header.write_text("")
+    (package / "kernels/one/one.cu").write_text('#include "shapes/rows.cuh"\n#include "gone/rows.cuh"\n')
+    before = hashes(package)
+    header.write_text("// changed")
+    after = hashes(package)
+    assert [name for name in before if before[name] != after[name]] == ["first"]
+
+
 def test_nothing_is_imported_to_be_hashed(package):
     hashes(package)
     assert f"{package.name}.kernels.one.by_name" not in sys.modules
