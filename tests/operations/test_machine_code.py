@@ -17,6 +17,7 @@ import pytest
 import torch
 from boltzbench.harness import Unsupported
 from boltzbench.harness.inspection.tools import ToolMissing, tool
+from boltzbench.kernels import cuda_module
 from boltzbench.kernels.cuda_module import CudaModule
 from support import ROOT, TESTS, golden, operations
 
@@ -106,6 +107,23 @@ def test_a_missing_and_a_needless_golden_are_named(tmp_path, monkeypatch):
     assert golden.needless() == [
         "operations/gone/golden/triton-sm_90.txt belongs to no implementation: run `make goldens`"
     ]
+
+
+def test_no_golden_is_written_where_nvrtc_cannot_be_loaded(tmp_path, monkeypatch):
+    def unloadable():
+        raise ImportError("libnvrtc.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(golden, "TESTS", tmp_path)
+    monkeypatch.setattr(operations, "TESTS", tmp_path)
+    one = golden.Golden(operations.implementation("psgld", "cupy"), "sm_90")
+    monkeypatch.setattr(golden, "goldens", lambda **chosen: [one])
+    monkeypatch.setattr(golden, "inspected", lambda chosen: golden._inspect([each.name for each in chosen]))
+    monkeypatch.setattr(cuda_module, "_nvrtc", unloadable)
+    one.path.parent.mkdir(parents=True)
+    one.path.write_text("as it was")
+    with pytest.raises(RuntimeError, match=r"no golden was written.*psgld/cupy/sm_90.*libnvrtc\.so\.13: cannot open"):
+        golden.renew(["psgld"])
+    assert one.path.read_text() == "as it was"
 
 
 def test_goldens_show_no_fault():

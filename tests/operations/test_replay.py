@@ -65,7 +65,7 @@ def test_a_graph_that_is_kept_has_the_weights_of_the_old_values(
     monkeypatch: pytest.MonkeyPatch, operation: str, scenario: str, backend: str
 ) -> None:
     """These prepare their weights in Python, so the rehearsal must reject a stopwatch that never captures again."""
-    monkeypatch.setattr(Stopwatch, "_capture_again", lambda stopwatch: None)
+    monkeypatch.setattr(Stopwatch, "_capture_again", lambda stopwatch, kind: None)
     (case,) = (
         case
         for case in rehearsed(operations.registry().operations[operation])

@@ -171,12 +171,25 @@ def _line(found: Mapping[str, Any]) -> str:
 
 
 def renew(chosen: Sequence[str] = ()) -> None:
-    """Write the goldens of the named operations, or of all. Raises LookupError for an unknown operation."""
+    """Write the goldens of the named operations, or of all.
+
+    Raises LookupError for an unknown operation. If a kernel does not compile, raises RuntimeError and writes nothing.
+    """
     for name in chosen:
         if name not in operations.names():
             raise LookupError(f"no operation is named {name!r}; see `boltzbench list`")
     files = goldens(chosen=chosen)
-    for golden, findings in zip(files, inspected(files), strict=True):
+    found = inspected(files)
+    failed = [
+        f"{golden.name}, {each['variant']}: {each['message']}"
+        for golden, findings in zip(files, found, strict=True)
+        for each in findings
+        if each["status"] == "error"
+    ]
+    if failed:
+        count = len(failed)
+        raise RuntimeError(f"no golden was written: {count} of the kernels do not compile; the first is {failed[0]}")
+    for golden, findings in zip(files, found, strict=True):
         golden.path.parent.mkdir(parents=True, exist_ok=True)
         golden.path.write_text("\n".join(golden.summary(findings)) + "\n")
     for path in _needless_files():
@@ -187,4 +200,7 @@ if __name__ == "__main__":
     if any("/" in argument for argument in sys.argv[1:]):
         print(json.dumps(_inspect(sys.argv[1:])))
     else:
-        renew(sys.argv[1:])
+        try:
+            renew(sys.argv[1:])
+        except (LookupError, RuntimeError) as error:
+            sys.exit(str(error))
