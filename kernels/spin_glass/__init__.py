@@ -29,6 +29,7 @@ __all__ = [
     "PreparedGlass",
     "PreparedSchedule",
     "anneal_spins",
+    "bonds_of",
     "energies",
     "lattice_glass",
     "pack_walkers",
@@ -37,6 +38,10 @@ __all__ = [
     "random_walkers",
     "unpack_walkers",
 ]
+
+
+bonds_of = prepare_glass
+"""The name of `prepare_glass` in version 0.1.0."""
 
 
 class AnnealedGlass(NamedTuple):
