@@ -48,9 +48,9 @@ def rbm_log_partition(
             the check the result is NaN for such parameters.
         backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
-    Returns a float64 tensor of no dimensions. ``torch`` and ``native`` compute in float64. ``triton`` and ``cupy`` multiply factors
-    in float32 and add the products in float64: their error is at most ``(4 m + 64) 2**-24`` for ``m`` units in the
-    larger layer.
+    Returns a float64 tensor of no dimensions. ``torch`` and ``native`` compute in float64. ``triton`` and ``cupy``
+    multiply factors in float32 and add the products in float64: their error is at most ``(4 m + 64) 2**-24`` for ``m``
+    units in the larger layer.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.

@@ -16,9 +16,9 @@ from ..machines.states import all_states
 GROUP = 8
 """Factors that a kernel multiplies before it normalizes the exponent of the product."""
 MOST_SPREAD = {torch.float32: 80.0, torch.float64: 600.0}
-"""Spread of the exponents of half a state, at most: float32 holds exp(-87) to exp(88), float64 exp(-708) to exp(709)."""
+"""Spread of the exponents of half a state, at most: float32 holds exp(-87) to exp(88), float64 exp(-708)."""
 MOST_DRIFT = {torch.float32: 22000.0, torch.float64: math.inf}
-"""Magnitude of the logarithm of a product of all factors, at most: the kernels for float32 keep 16 bits of its exponent."""
+"""Magnitude of the logarithm of a product of all factors, at most: the kernels for float32 keep 16 bits of it."""
 MOST_MACHINE_SPREAD = 600.0
 """Spread of the exponents of the lower 16 units for one state of the others, at most: float64 holds exp(-708)."""
 
@@ -26,9 +26,9 @@ MOST_MACHINE_SPREAD = 600.0
 class ProductTables(NamedTuple):
     """The tables of ``sum over hi, lo of bias_high[hi] bias_low[lo] prod_j (high[j, hi] low[j, lo] + rest[j])``.
 
-    float32 or float64. Factors of 1 pad the units to a multiple of `GROUP`; repeated states fill the last tile. A tile holds the
-    entries of a fixed number of states for each unit. ``every`` is int32 (1,): 1 if exponents must be normalized after
-    each factor. ``offset`` is float64, added to the logarithm of the sum.
+    float32 or float64. Factors of 1 pad the units to a multiple of `GROUP`; repeated states fill the last tile. A tile
+    holds the entries of a fixed number of states for each unit. ``every`` is int32 (1,): 1 if exponents must be
+    normalized after each factor. ``offset`` is float64, added to the logarithm of the sum.
     """
 
     high: Tensor  # (tiles, units, states of a tile)
@@ -70,7 +70,7 @@ def _halves(units: int) -> int:
 def product_tables(
     w: Tensor, b: Tensor, c: Tensor, high_tile: int, low_tile: int, dtype: torch.dtype = torch.float32
 ) -> ProductTables:
-    """The tables, in ``dtype``, of a restricted machine: ``w`` (enumerated units, other units) and both biases, float64.
+    """The tables, in ``dtype``, of a restricted machine: ``w`` (enumerated units, other units), biases; float64.
 
     ``1 + e^z = e^s (e^-s + e^(z - s))`` with ``s`` in the middle of the range of ``log(1 + e^z)``, so that products
     stay as close to 1 as they can.
