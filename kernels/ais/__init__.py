@@ -128,7 +128,7 @@ def annealed_importance_sampling(
         first_chain: the number of the first chain in the stream. Calls that split a batch return the same weights as
             one call; `LogPartitionEstimate.of` combines them.
         check_values: check that parameters are finite. On a GPU this waits for the device.
-        backend: for sweeps and free energies, ``auto``, ``torch``, ``triton`` or ``cupy``.
+        backend: for sweeps and free energies, ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
         TypeError: an argument is not a dense tensor of a supported dtype.

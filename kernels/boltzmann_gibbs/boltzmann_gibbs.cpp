@@ -3,8 +3,8 @@
 // A sweep draws the units one by one, in the order of the machine: those of a colour are not coupled, so they may as well be
 // drawn at once. A block of chains stays in the caches for all sweeps.
 //
-// Few bonds: states are floats 0 and 1, and a link is one fused multiply-add of a vector of chains. Bound by instructions: a
-// draw takes half a Philox call of LANES<u64> groups and an exponential, as much as some 40 links.
+// Few bonds: states are floats 0 and 1, and a link is one fused multiply-add of a vector of chains. Bound by instructions, most
+// of them the draw's: half a Philox call of LANES<u64> groups, and an exponential.
 // Many bonds: the tables of machines/binary_products.hpp sum over the units outside of a block of 32, a quarter of an addition
 // for each coupling and chain; multiply-adds sum over those in the block, which change while it is drawn.
 #include "machines/binary_products.hpp"

@@ -33,9 +33,9 @@ class Settings(ctypes.Structure):
 def has_many_bonds(machine: PreparedMachine) -> bool:
     """Whether sums by tables take less time than a multiply-add for each link.
 
-    Tables take a quarter of an addition for each unit, and the time of some 128 links besides.
+    Tables take a quarter of an addition for each unit, and what else they take is as much as for some 512 more units.
     """
-    return 4 * len(machine.links) > machine.units * (machine.units + 4 * 128)
+    return 4 * len(machine.links) > machine.units * (machine.units + 512)
 
 
 def run(work: LaunchRequest) -> None:

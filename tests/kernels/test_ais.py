@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from boltzbench.kernels import ais
+from boltzbench.kernels import ais, native
 from boltzbench.kernels.ais import (
     CollapsedWeights,
     LogPartitionEstimate,
@@ -20,8 +20,9 @@ from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import LOG_Z, fixture, log_partition
 from scipy.special import ndtri
-from support.devices import BACKENDS, DEVICE
+from support.devices import DEVICE, backends_of
 
+BACKENDS = backends_of("rbm_gibbs")
 CRITICAL = float(-ndtri(1e-6 / 2))
 MACHINE = tuple(part.float().to(DEVICE) for part in fixture().values())
 
@@ -89,6 +90,20 @@ def test_ising_lattices(backend):
             4, 4, ladder(8, 0.3), lattices, coupling=coupling, field=field, seed=6, backend=backend
         )
         assert abs(z_of_mean(found, kaufman(4, 4, 0.3).log_z)) < CRITICAL  # the torus is bipartite
+
+
+@pytest.mark.skipif("native" not in BACKENDS, reason="no C++ compiler")
+def test_auto_takes_the_native_kernels_on_a_cpu(monkeypatch):
+    called, call = set(), native.NativeModule.call
+
+    def recorded(module, function, *arguments):
+        called.add(function)
+        call(module, function, *arguments)
+
+    monkeypatch.setattr(native.NativeModule, "call", recorded)
+    annealed_importance_sampling(*MACHINE, ladder(20), 200, seed=1)
+    ising_annealed_importance_sampling(4, 4, ladder(3, 0.1), 200, seed=1)
+    assert called == {"half_sweep", "free_energy", "advance_lattices"}
 
 
 def test_a_schedule_of_two_steps_warns_that_its_standard_error_is_too_small():

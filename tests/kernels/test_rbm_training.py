@@ -70,7 +70,7 @@ def test_the_bias_of_contrastive_divergence(sweeps):
         assert ((found - other).abs() / error).max() > CRITICAL, f"the test cannot tell {sweeps} from {wrong} sweeps"
 
 
-@pytest.mark.parametrize("backend", ["triton", "cupy"])
+@pytest.mark.parametrize("backend", ["triton", "cupy", "native"])
 def test_the_kernels_and_the_reference_have_the_same_gradient(backend):
     """A draw or two near a tie may differ, each by one chain's share."""
     if reason := dispatch.unavailable(backend, DEVICE):

@@ -77,6 +77,11 @@ WRONG_KERNELS = (
     ),
     *mutants(
         OPERATION,
+        ("rbm_gibbs.cpp", "+ unit / 4", "+ unit / 8", GIBBS),
+        ("rbm_gibbs.cpp", "(units + 3) / 4", "units / 4", GIBBS),
+        ("rbm_gibbs.cpp", "u32(drawn[unit]) << unit", "u32(drawn[unit]) << (unit ^ 1)", PACKED),
+        ("machines/binary_products.hpp", "subset & (subset - 1)", "subset & (subset - 1) & 7", GIBBS),
+        ("machines/binary_products.hpp", "row >= matrix.given_units", "row + 1 >= matrix.given_units", GIBBS),
         ("rbm_gibbs.cu", "words.word[u]", "words.word[0]", GIBBS),
         ("rbm_gibbs.cu", "(units + 3) / 4", "units / 4", GIBBS),
         ("rbm_gibbs.cu", "start + k < given_units && tile_unit", "tile_unit", GIBBS),
