@@ -1,7 +1,8 @@
 """The launch code of every implementation, run on stand-in GPUs of three architectures: see `support/rehearsal.py`.
 
-No kernel runs. By default Triton kernels are compiled for sm_90 where no variant has their types of pointers. With
-BOLTZBENCH_COMPILE_ALL=1 every specialisation is compiled for every architecture: some 800 compilations.
+No kernel runs. By default check cases run on sm_90, and on the others where launch code asks which GPU it is; Triton
+kernels are compiled for sm_90, with the types of pointers that no variant has. With BOLTZBENCH_COMPILE_ALL=1 all check
+cases run, and all specialisations are compiled, for every architecture: some 800 compilations.
 """
 
 import os
@@ -15,7 +16,7 @@ import torch
 from boltzbench.kernels import cuda_module, emulator
 from boltzbench.kernels.common.variants import CudaVariant
 from boltzbench.kernels.cuda_module import CudaModule
-from support import TESTS, operations, rehearsal
+from support import TESTS, golden, operations, rehearsal
 from support.standin_gpu import DEVICES, GPUS, ValuesNeeded, standin_gpus
 
 pytest.importorskip("triton")
@@ -48,6 +49,46 @@ def test_every_launch_suits_a_gpu(backend, subtests):
     for where, reason in found.skipped.items():
         with subtests.test(where):
             pytest.skip(reason)
+
+
+def test_a_case_runs_on_other_gpus_if_launch_code_asks_which_one_it_is(monkeypatch):
+    launched = []
+
+    def launch_case(implementation, case, device):
+        if device == SM_90 and launched and launched[-1] == ["sm_90"]:  # the second case
+            torch.cuda.get_device_properties(device)
+        if device == SM_90:
+            launched.append([])
+        launched[-1].append(GPUS[device.index].arch)
+
+    def launches(all_archs):
+        launched.clear()
+        psgld, found = operations.implementation("psgld", "triton"), rehearsal.Findings()
+        rehearsal.rehearse(psgld, "check", golden.ARCHITECTURES, float("inf"), found, all_archs)
+        assert found.faults == {}
+        return launched[:3]
+
+    monkeypatch.setattr(rehearsal, "launch_case", launch_case)
+    assert launches(False) == [["sm_90"], ["sm_90", "sm_80", "sm_100"], ["sm_90"]]
+    assert launches(True) == [["sm_90", "sm_80", "sm_100"]] * 3
+
+
+def test_a_case_grows_in_proportion():
+    """Twice the spins of a glass are four times the couplings, so its walkers grow."""
+    glasses = operations.registry().operations["spin_glass"].cases
+    case = next(case for case in glasses if case.sizes == {"spins": 64, "walkers": 1 << 22, "sweeps": 20})
+    with standin_gpus(rehearsal.MOST_VALUES):
+        grown = rehearsal.grown(operations.implementation("spin_glass", "triton"), case)
+    assert grown.sizes == {"spins": 64, "walkers": 1 << 30, "sweeps": 20}
+
+
+def test_few_specialisations_have_all_new_types():
+    def of(*types, warps="4"):
+        return rehearsal.Specialisation("kernel", GPUS[1], types, (), (), (("num_warps", warps),))
+
+    known = of("*fp32", "*fp16", "i32").traits
+    one, both, seen, warps = of("*fp64", "*fp16"), of("*fp64", "*fp64"), of("*fp32", "*fp16", "i64"), of(warps="8")
+    assert rehearsal.sample([one, both, seen, warps], known) == [both, warps]
 
 
 # ---- faults of Triton launches
@@ -181,6 +222,20 @@ def test_a_wrong_cuda_launch_is_rejected(cuda, arguments, block, words):
     assert any(words in sentence for sentence in found), found
 
 
+def test_a_launch_that_does_not_suit_every_gpu_counts_as_a_question(cuda):
+    recorder = rehearsal.CudaRecorder([], {})
+    cuda._loaded.clear()
+    questions = []
+    with standin_gpus() as asked, recorder.recording():
+        x, y = (torch.zeros(1024, device=SM_90) for _ in range(2))
+        for shared_bytes in (0, 0, 164 * 1024):
+            asked.clear()
+            arguments = [x, y, 1024, np.float32(2)]
+            cuda.launch("scaled<1>", (4,), BLOCK, arguments, shared_bytes=shared_bytes, device=SM_90)
+            questions.append(bool(asked))
+    assert questions == [True, False, True]  # the kernel is loaded; no question; sm_80 has less shared memory
+
+
 def test_a_launch_in_clusters_is_rejected_where_it_cannot_run(cuda):
     def launch(blocks):
         return lambda module, x, y: module.launch("clustered", (blocks,), BLOCK, [y], device=y.device)
@@ -238,6 +293,7 @@ def test_tensors_of_two_devices_do_not_mix():
         assert (x + x.to("cuda:0")).sum().item() == 6
         x[0] = 5
         x.copy_(torch.arange(3.0))
+        x.record_stream(torch.cuda.current_stream(SM_80))
         assert x.tolist() == [0, 1, 2]
         for other in (torch.ones(3), torch.ones(3, device=SM_90)):
             with pytest.raises(RuntimeError, match="several devices"):

@@ -96,9 +96,10 @@ class Specialisation:
         return f"{self.kernel.fn.__module__.removeprefix('boltzbench.kernels.')}.{self.kernel.fn.__name__}"
 
     @property
-    def form(self) -> tuple[Any, ...]:
-        """The kernel, the types of its pointers and the options."""
-        return self.kernel, tuple(each for each in self.types if each[0] == "*"), self.options
+    def traits(self) -> set[tuple[Any, ...]]:
+        """The kernel with the type of each of its pointers, and with the options."""
+        pointers = {(self.kernel, place, each) for place, each in enumerate(self.types) if each[0] == "*"}
+        return {*pointers, (self.kernel, self.options)}
 
     def __str__(self) -> str:
         given = dict(self.constants)
@@ -180,16 +181,25 @@ class TritonRecorder:
         self.faults += [f"{of}: {fault}" for fault in faults]
 
 
-def named_forms(variants: Iterable[Any]) -> set[tuple[Any, ...]]:
-    """The forms of `TritonVariant`s, whose machine code other tests read."""
-    forms = set()
+def named_traits(variants: Iterable[Any]) -> set[tuple[Any, ...]]:
+    """The traits of `TritonVariant`s, whose machine code other tests read."""
+    traits = set()
     for each in variants:
         types, _, _ = each._specialisation()
         options = {"num_ctas": 1, "num_stages": 3, "maxnreg": None, **(each.options or {})}
         options["num_warps"] = each.threads // 32
         named = tuple((name, str(options[name])) for name in OPTIONS)
-        forms.add(Specialisation(each.kernel, GPUS[0], tuple(types.values()), (), (), named).form)
-    return forms
+        traits |= Specialisation(each.kernel, GPUS[0], tuple(types.values()), (), (), named).traits
+    return traits
+
+
+def sample(specialisations: Iterable[Specialisation], known: set[tuple[Any, ...]]) -> list[Specialisation]:
+    """Few specialisations that have all traits except the ``known`` ones: each time one with the most new traits."""
+    chosen, known, left = [], set(known), list(specialisations)
+    while left := [each for each in left if each.traits - known]:
+        chosen.append(max(left, key=lambda each: len(each.traits - known)))
+        known |= chosen[-1].traits
+    return chosen
 
 
 def compile_fault(of: Specialisation, given: Compilable) -> str | None:
@@ -280,6 +290,10 @@ class CudaRecorder:
             )
         if registers * -(-threads // 32) * 32 > REGISTERS:
             faults.append(f"{threads} threads of {registers} registers")
+        for other in GPUS:
+            registers, static = self.used(str(module.source), kernel, other)
+            if static + shared_bytes > other.shared_bytes or registers * -(-threads // 32) * 32 > REGISTERS:
+                torch.cuda.get_device_properties()  # as if it asked, so that `rehearse` tries the other GPUs
         cluster = cluster_of(module.source, kernel)
         if cluster > MOST_CLUSTER or grid[0] % cluster or (cluster > 1 and gpu.capability < (9, 0)):
             faults.append(f"a grid of {grid} in clusters of {cluster}")
@@ -374,13 +388,20 @@ def launch_case(implementation: Implementation, case: Case, device: torch.device
 
 
 def rehearse(
-    implementation: Implementation, purpose: str, archs: Sequence[str], most: float, findings: Findings
+    implementation: Implementation, purpose: str, archs: Sequence[str], most: float, findings: Findings, all_archs: bool
 ) -> None:
-    """Launch each case of a purpose on GPUs; tensors of more than ``most`` elements have no values."""
+    """Launch each case of a purpose on GPUs; tensors of more than ``most`` elements have no values.
+
+    Unless ``all_archs``, a case runs only on the first of ``archs`` if nothing asks there which GPU it is. The first
+    launch of each kernel asks.
+    """
     cases = operations.registry().operations[implementation.operation].cases
-    with standin_gpus(most), every_plan():
+    with standin_gpus(most) as asked, every_plan():
         for case in (each for each in cases if each.purpose == purpose):
+            asked.clear()
             for arch in archs:
+                if arch != archs[0] and not (asked or all_archs):
+                    break
                 device = DEVICES[arch]
                 where = f"{implementation.operation} {implementation.name} {case.label} on {arch}"
                 try:
@@ -393,7 +414,10 @@ def rehearse(
 
 
 def grown(implementation: Implementation, case: Case) -> Case | None:
-    """The case with one size so large that a tensor has `HUGE` elements; None if none does in reason."""
+    """The case with one size so large that a tensor has `HUGE` elements; None if none does in reason.
+
+    No tensor may grow faster than the size: the couplings of twice as many units would be four times as many.
+    """
     operation = operations.registry().operations[implementation.operation]
 
     def counts(case: Case) -> list[int]:
@@ -402,25 +426,31 @@ def grown(implementation: Implementation, case: Case) -> Case | None:
         return [each.numel() for each in tensors if isinstance(each, Tensor)]
 
     before = counts(case)
+    times = -(-HUGE // max(before))
+    if times > MOST_GROWTH or sum(before) * times > 8 * HUGE:
+        return None
     for name, size in case.sizes.items():
         after = counts(replace(case, sizes={**case.sizes, name: 2 * size}))
-        if len(after) == len(before) and max(after) == 2 * max(before):
-            times = -(-HUGE // max(before))
-            if times <= MOST_GROWTH and sum(before) * times <= 8 * HUGE:
-                return replace(case, sizes={**case.sizes, name: size * times})
+        if len(after) != len(before) or any(new > 2 * old for old, new in zip(before, after, strict=True)):
+            continue
+        if max(after) == 2 * max(before):
+            return replace(case, sizes={**case.sizes, name: size * times})
     return None
 
 
 def rehearse_huge(implementation: Implementation, findings: Findings) -> None:
-    """Launch the last bench case of each scenario and dtype, grown. A public function may refuse it by a ValueError."""
+    """Launch, grown, the last bench case of each scenario and dtype that can grow. A public function may refuse it by a
+    ValueError."""
     operation = operations.registry().operations[implementation.operation]
-    last = {(case.scenario, case.dtype): case for case in operation.cases if case.purpose == "bench"}
+    alike = defaultdict(list)
+    for case in reversed([case for case in operation.cases if case.purpose == "bench"]):
+        alike[case.scenario, case.dtype].append(case)
     with standin_gpus(MOST_VALUES), every_plan():
-        for case in last.values():
-            where = f"{implementation.operation} {implementation.name} {case.label}, grown"
+        for cases in alike.values():
+            where = f"{implementation.operation} {implementation.name} {cases[0].label}, grown"
             try:
                 with in_time(MOST_VALUES):
-                    huge = grown(implementation, case)
+                    huge = next(filter(None, (grown(implementation, case) for case in cases)), None)
                     if huge is None:
                         raise Unsupported("no size makes one tensor huge")
                     launch_case(implementation, huge, DEVICES["sm_80"])
@@ -437,35 +467,34 @@ def rehearse_huge(implementation: Implementation, findings: Findings) -> None:
 def rehearse_backend(backend: str, compile_all: bool = False) -> Findings:
     """Launch all cases of every implementation of the backend, then compile Triton kernels.
 
-    By default these are compiled for sm_90, one of each form that no variant has: the machine code of the variants is
-    read by other tests. ``compile_all`` compiles every specialisation for every architecture.
+    By default a `sample` is compiled for sm_90, for what no variant has: the machine code of the variants is read by
+    other tests. ``compile_all`` launches every check case and compiles every specialisation for every architecture.
     """
     findings = Findings()
     specialisations: dict[Specialisation, Compilable] = {}
-    forms: set[tuple[Any, ...]] = set()
+    traits: set[tuple[Any, ...]] = set()
     for each in operations.inspectable():
         if each.backend != backend:
             continue
         recorder: Any
         if backend == "triton":
             recorder = TritonRecorder()
-            forms |= named_forms(each.variants())
+            traits |= named_traits(each.variants())
         else:
             recorder = CudaRecorder(each.variants(), golden_usage(each))
         with recorder.recording():
-            rehearse(each, "check", list(DEVICES), float("inf"), findings)
-            rehearse(each, "bench", ["sm_90"], MOST_VALUES, findings)
+            rehearse(each, "check", golden.ARCHITECTURES, float("inf"), findings, compile_all)
+            rehearse(each, "bench", ["sm_90"], MOST_VALUES, findings, compile_all)
             rehearse_huge(each, findings)
         findings.launches[f"{each.operation} {each.name}"] = recorder.launches
         findings.faults |= dict.fromkeys(recorder.faults)
         if backend == "triton":
             specialisations |= recorder.specialisations
-    for of, given in specialisations.items():
-        if compile_all or (of.gpu.arch == "sm_90" and of.form not in forms):
-            forms.add(of.form)
-            findings.compiled[of.name] += 1
-            if fault := compile_fault(of, given):
-                findings.faults[fault] = None
+    on_sm_90 = [of for of in specialisations if of.gpu.arch == "sm_90"]
+    for of in specialisations if compile_all else sample(on_sm_90, traits):
+        findings.compiled[of.name] += 1
+        if fault := compile_fault(of, specialisations[of]):
+            findings.faults[fault] = None
     return findings
 
 

@@ -6,7 +6,7 @@ tensors of two devices fails.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -19,7 +19,6 @@ from torch import Tensor
 from torch._library.custom_ops import OPDEFS
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_any, tree_leaves, tree_map_only
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,9 @@ class GpuTensor(Tensor):
             return self.first + int(self.storage_offset()) * self.element_size()
         return self.held.data_ptr()
 
+    def record_stream(self, stream: Any) -> None:
+        """Nothing reuses its memory while another tensor or a launch may read it."""
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
@@ -93,6 +95,23 @@ class GpuTensor(Tensor):
         raise RuntimeError(f"{func} of a tensor on a stand-in GPU, outside of standin_gpus")
 
 
+def _replaced(change: Callable[[Tensor], Any], value: Any) -> Any:
+    """``value`` with ``change(tensor)`` in the place of each tensor. torch's own functions for trees are slower."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([_replaced(change, each) for each in value])
+    if isinstance(value, dict):
+        return {name: _replaced(change, each) for name, each in value.items()}
+    return value
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    _replaced(found.append, value)
+    return found
+
+
 def _unwrapped(arguments: Any, where: torch.device) -> Any:
     """The values in the place of each tensor; only their shapes if ``where`` is `NOWHERE`."""
 
@@ -102,7 +121,7 @@ def _unwrapped(arguments: Any, where: torch.device) -> Any:
             return found
         return torch.empty_strided(found.shape, found.stride(), dtype=found.dtype, device=NOWHERE)
 
-    return tree_map_only(Tensor, values, arguments)
+    return _replaced(values, arguments)
 
 
 def _indexed(device: torch.device) -> torch.device:
@@ -117,12 +136,17 @@ class _Operators(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._most = most
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: torch need not import its compiler, which takes seconds, to skip it here."""
+        return False
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if function.namespace == "boltzbench":
             with self, _Copies(self._most):  # the Python of an operator of the suite makes tensors, too
                 return OPDEFS[function._schema.name]._init_fn(*args, **kwargs)
-        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        given = _tensors((args, kwargs))
         on_gpus = [each for each in given if isinstance(each, GpuTensor)]
         places = {each.device for each in given if each.dim() or isinstance(each, GpuTensor)}
         if on_gpus and len(places) > 1 and not str(function).startswith(MIXED):
@@ -156,8 +180,7 @@ class _Operators(TorchDispatchMode):
             result = self._run(function, args, kwargs, NOWHERE)
         except (RuntimeError, NotImplementedError):  # shapes follow from values: nonzero, item
             return HOST
-        is_large = tree_any(lambda each: isinstance(each, Tensor) and each.numel() > self._most, result)
-        return NOWHERE if is_large else HOST
+        return NOWHERE if any(each.numel() > self._most for each in _tensors(result)) else HOST
 
     def _run(self, function: Any, args: Any, kwargs: dict[str, Any], where: torch.device) -> Any:
         if "device" in kwargs:
@@ -181,7 +204,7 @@ class _Operators(TorchDispatchMode):
                 return GpuTensor(values, device)
             return GpuTensor(values, device, first.get(values.untyped_storage()._cdata) or next(_addresses))
 
-        return tree_map_only(Tensor, wrapped, result)
+        return _replaced(wrapped, result)
 
 
 class _Copies(TorchFunctionMode):
@@ -244,9 +267,12 @@ class _Event:
 
 
 @contextmanager
-def standin_gpus(most: float = float("inf")) -> Iterator[None]:
-    """Inside, `torch.cuda` has the `GPUS`; a tensor of more than ``most`` elements on them has no values."""
-    current = [0]
+def standin_gpus(most: float = float("inf")) -> Iterator[list[Gpu]]:
+    """Inside, `torch.cuda` has the `GPUS`; a tensor of more than ``most`` elements on them has no values.
+
+    Yields a list that each question about the properties of a GPU enters.
+    """
+    current, asked = [0], list[Gpu]()
 
     def index(device: Any = None) -> int:
         device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device or "cuda")
@@ -260,8 +286,12 @@ def standin_gpus(most: float = float("inf")) -> Iterator[None]:
         finally:
             current[0] = before
 
+    def about(device: Any) -> Gpu:
+        asked.append(GPUS[index(device)])
+        return asked[-1]
+
     def properties(device: Any = None) -> Any:
-        gpu = GPUS[index(device)]
+        gpu = about(device)
         return SimpleNamespace(
             name=f"stand-in {gpu.arch}", major=gpu.capability[0], minor=gpu.capability[1],
             multi_processor_count=gpu.multiprocessors, shared_memory_per_block_optin=gpu.shared_bytes,
@@ -274,7 +304,7 @@ def standin_gpus(most: float = float("inf")) -> Iterator[None]:
         "current_device": lambda: current[0],
         "device": chosen,
         "get_device_properties": properties,
-        "get_device_capability": lambda device=None: GPUS[index(device)].capability,
+        "get_device_capability": lambda device=None: about(device).capability,
         "get_device_name": lambda device=None: properties(device).name,
         "current_stream": lambda device=None: SimpleNamespace(cuda_stream=1 + index(device)),
         "is_current_stream_capturing": lambda: False,
@@ -286,4 +316,4 @@ def standin_gpus(most: float = float("inf")) -> Iterator[None]:
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
         stack.enter_context(_Operators(most))
         stack.enter_context(_Copies(most))
-        yield
+        yield asked
