@@ -44,7 +44,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 
-@pytest.fixture(params=dispatch.BACKENDS)
+@pytest.fixture(params=(*dispatch.BACKENDS, "native"))
 def backend(request):
     reason = dispatch.unavailable(request.param, DEVICE)
     if reason is not None:

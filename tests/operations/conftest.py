@@ -5,7 +5,7 @@ from boltzbench.kernels.common import dispatch
 from support.devices import DEVICE
 
 
-@pytest.fixture(params=dispatch.BACKENDS)
+@pytest.fixture(params=(*dispatch.BACKENDS, "native"))
 def backend(request):
     """The name of each backend of the kernels. Tests of a backend that cannot run here are skipped."""
     reason = dispatch.unavailable(request.param, DEVICE)
