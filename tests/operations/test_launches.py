@@ -2,7 +2,7 @@
 
 No kernel runs. By default check cases run on sm_90, and on the others where launch code asks which GPU it is; Triton
 kernels are compiled for sm_90, with the types of pointers that no variant has. With BOLTZBENCH_COMPILE_ALL=1 all check
-cases run, and all specialisations are compiled, for every architecture: some 800 compilations.
+cases run, and all specialisations are compiled, for every architecture: some 1000 compilations.
 """
 
 import os
