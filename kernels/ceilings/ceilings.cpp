@@ -133,9 +133,9 @@ KERNEL void logic(i64 parts, u32* sums, int threads) {
     });
 }
 
-// ---- parts of GROUPS groups of four random words
+// ---- parts of STREAM_GROUPS groups of four random words
 
-constexpr i64 GROUPS = 1 << 14;
+constexpr i64 STREAM_GROUPS = 1 << 14;
 
 // sums: for each part the exclusive or of its words.
 KERNEL void philox_words(i64 parts, const Keys* keys, u32* sums, int threads) {
@@ -144,7 +144,7 @@ KERNEL void philox_words(i64 parts, const Keys* keys, u32* sums, int threads) {
         const Keys own = *keys;
         for (i64 part = from; part < to; ++part) {
             U64 found = {};
-            for (i64 group = part * GROUPS; group < (part + 1) * GROUPS; group += AT_ONCE * LANES<u64>)
+            for (i64 group = part * STREAM_GROUPS; group < (part + 1) * STREAM_GROUPS; group += AT_ONCE * LANES<u64>)
                 for (int k = 0; k < AT_ONCE; ++k) {
                     const U64 groups = all<u64>(group + k * LANES<u64>) + places<u64>();
                     const Words words = random_words(groups, own, 0, STREAM_NOISE);
@@ -163,8 +163,8 @@ KERNEL void normal_numbers(i64 parts, float* sums, int threads) {
             F32 total[2] = {};
             Words words;
             for (int i = 0; i < 4; ++i)
-                words.word[i] = ((all<u64>(part * GROUPS) + places<u64>()) * 4 + i) * 0x9E3779B9u;
-            for (i64 group = 0; group < GROUPS; group += LANES<u64>) {
+                words.word[i] = ((all<u64>(part * STREAM_GROUPS) + places<u64>()) * 4 + i) * 0x9E3779B9u;
+            for (i64 group = 0; group < STREAM_GROUPS; group += LANES<u64>) {
                 F32 z[2];
                 normals(words, 1.0f, z[0], z[1]);
                 for (int i = 0; i < 4; ++i) words.word[i] += all<u64>(0x9E3779B9ull * (4 * LANES<u64>));

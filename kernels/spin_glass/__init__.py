@@ -114,7 +114,7 @@ def anneal_spins(
     The couplings decide which of two kernels runs, and what it draws. Every backend gives the same spins and energies.
 
     **Bonds**: integer couplings without fields, whose magnitudes add up to at most 31 for every spin, and to less than
-    ``2**20`` for all. A thread updates 32 walkers at once. For spin ``i``, walkers ``32 g`` to ``32 g + 31`` draw the
+    ``2**17`` for all. A thread updates 32 walkers at once. For spin ``i``, walkers ``32 g`` to ``32 g + 31`` draw the
     groups ``8 (n g + i)`` to ``8 (n g + i) + 7`` at step ``first_sweep + t`` of the stream ``GLASS_SITES``. Bit ``k``
     of their 32 words, most significant first, makes the random number of walker ``32 g + k``.
 

@@ -13,8 +13,8 @@ CLASSES = {"heat_bath": (3, 4, 8, 16), "metropolis": (2, 4, 8, 16)}
 MOST_CLASSES = 16
 FEWEST = 4
 """The fewest bonds of a spin after padding."""
-MOST_BONDS = 2**19
-"""The kernels count the satisfied bonds of a glass, each for both of its spins, in 20 bit planes."""
+MOST_BONDS = 2**16
+"""The kernels count the satisfied bonds of a glass, each for both of its spins, in 17 bit planes."""
 
 
 @dataclass(frozen=True)

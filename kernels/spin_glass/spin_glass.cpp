@@ -10,7 +10,7 @@
 #include "random.hpp"
 
 constexpr u64 PARTS = 8;  // groups of four random words for a word of spins: 32 bits for each spin
-constexpr int BITS = 32, TABLE_CLASSES = 16, MOST_PLANES = 5, COUNT_PLANES = 20;
+constexpr int BITS = 32, TABLE_CLASSES = 16, MOST_PLANES = 5, COUNT_PLANES = 17;
 
 template <int WORDS> struct WordsOf {
     typedef u32 type __attribute__((vector_size(4 * WORDS)));

@@ -22,7 +22,7 @@
 // or 3 classes and 2 CLASSES - 1 otherwise.
 template <int CLASSES> constexpr int PLANES = CLASSES <= 4 ? 3 : CLASSES == 8 ? 4 : 5;
 // Bit planes of the satisfied bonds of a glass, each counted for both of its spins: see bonds.MOST_BONDS.
-constexpr int COUNT_PLANES = 20;
+constexpr int COUNT_PLANES = 17;
 // Of a spin in the memory of a thread.
 template <bool SHARED> struct PlaceOf {
     using type = u32;

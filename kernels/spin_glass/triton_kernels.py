@@ -22,8 +22,8 @@ from .bonds import BONDS, CLASSES, MOST_CLASSES, RULES, Bonds
 from .request import LaunchRequest
 
 _GLASS_SITES, _MOST_CLASSES = tl.constexpr(int(Stream.GLASS_SITES)), tl.constexpr(MOST_CLASSES)
-_COUNT_PLANES = tl.constexpr(20)
-"""Twice the bonds of a glass are fewer than 2**20: see `bonds.MOST_BONDS`."""
+_COUNT_PLANES = tl.constexpr(17)
+"""Twice the bonds of a glass are fewer than 2**17: see `bonds.MOST_BONDS`."""
 
 BLOCK = 64
 """Words of a program."""

@@ -81,6 +81,7 @@ def links_kernel(
     group = tl.program_id(0).to(tl.int64) * WORDS + tl.arange(0, WORDS)
     inside = group < groups
     stride = tl.cast(groups, tl.int64)
+    sites, sweeps = tl.cast(sites, tl.int32), tl.cast(sweeps, tl.int32)
     lane = tl.arange(0, 32)[None, :]
     for i in range(sites):
         place = i * stride + group

@@ -138,9 +138,9 @@ NATIVE_MUTANTS = [
     ("fma", "STEPS = 1024", "STEPS = 1023"),  # float64 fma too
     ("exp", "STEPS = 8", "STEPS = 7"),
     ("logic", "STEPS = 1000", "STEPS = 999"),
-    ("philox", "group < (part + 1) * GROUPS", "group < (part + 1) * GROUPS - AT_ONCE * LANES<u64>"),
-    ("normal numbers", "group < GROUPS; group +=", "group < GROUPS - LANES<u64>; group +="),
-    ("product", "[group][own[group]]", "[group][own[group] & 7]"),
+    ("philox", "group < (part + 1) * STREAM_GROUPS", "group < (part + 1) * STREAM_GROUPS - AT_ONCE * LANES<u64>"),
+    ("normal numbers", "group < STREAM_GROUPS; group +=", "group < STREAM_GROUPS - LANES<u64>; group +="),
+    ("product", "sum[k] += entry(subset);", "sum[k] += entry(subset & 7);"),
 ]
 
 

@@ -34,7 +34,7 @@ def lacking(operation: str) -> list[str]:
     backends = {each.mutation.backend for each in wrong if each.mutation is not None}
     found += [
         f"{place} has no mutant of the {each.backend} kernels: add a line of theirs to mutants(...)"
-        for each in operations.inspectable()
+        for each in operations.hand_written()
         if each.operation == operation and each.backend not in backends
     ]
     if all(each.mutation is not None for each in wrong):

@@ -39,10 +39,15 @@ def implementation(operation: str, name: str) -> Implementation:
     raise LookupError(f"no plugin registers an implementation {name!r} of {operation!r}; see `boltzbench list`")
 
 
+def hand_written() -> list[Implementation]:
+    """The implementations of the suite that are kernels, not torch."""
+    own = [each for each in registry().implementations if isinstance(each.variants, PackageVariants)]
+    return [each for each in own if each.backend != "torch"]
+
+
 def inspectable() -> list[Implementation]:
     """The implementations whose machine code `boltzbench inspect` reads."""
-    own = [each for each in registry().implementations if isinstance(each.variants, PackageVariants)]
-    return [each for each in own if each.backend in ("triton", "cupy")]
+    return [each for each in hand_written() if each.backend in ("triton", "cupy")]
 
 
 def kernels_of(chosen: Implementation) -> PackageVariants:

@@ -71,7 +71,7 @@ class Stopwatch:
 class Here:
     """Replaces the workers."""
 
-    def __init__(self, device, announce, time_limit, plugins):
+    def __init__(self, device, announce, time_limit, plugins, shared=False):
         self.device, self.announce = device, announce
 
     def limits(self):

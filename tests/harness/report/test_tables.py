@@ -234,7 +234,9 @@ def test_the_list_of_operations():
         ("double", "torch"): {"cpu": None, "cuda": "no GPU"},
         ("double", "cupy"): {"cpu": "no compiler", "cuda": "no GPU"},
     }
-    shown = text(list_tables.list_tables(registry, reasons))
+    automatic = {"double": "native, compiled by g++ 12", "lonely": ""}
+    shown = text(list_tables.list_tables(registry, reasons, automatic, "cpu"))
+    assert "auto on cpu: native, compiled by g++ 12" in shown
     for line in (
         "y = 2 x",
         "map defined by fake (distribution 1.2); source: arithmetic",

@@ -134,6 +134,5 @@ WRONG_KERNELS = (
          COLOURED),
         ("boltzmann_gibbs.cpp", "std::memset(subsets.at(i) + group, 0, own_groups);", "", ALL_COUPLED_TO_MANY),
         ("boltzmann_gibbs.cpp", "own[i][unit / BITS] >>", "own[0][unit / BITS] >>", ALL_COUPLED_TO_MANY),
-        ("machines/binary_products.hpp", "entry(subset & 8) +", "entry(subset & 4) +", ALL_COUPLED_TO_MANY),
     ),
 )  # fmt: skip
