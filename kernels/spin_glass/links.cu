@@ -43,7 +43,7 @@ __device__ __forceinline__ u32 power(u64 t) {
 // two in a load, four in a step; each holds another spin and the coupling. fields: (sites,): the local field without spins +1, and the
 // spin's own. rates: (sweeps,), m and e of 2 log2(e) / T = m 2**(e - 32). A warp has a group of 32 walkers.
 template <bool HEAT_BATH, bool SHARED>
-__global__ void __launch_bounds__(32 * WARPS)
+__global__ void __launch_bounds__(32 * WARPS, HEAT_BATH ? 0 : 4)  // without the 4, NVRTC spills for sm_80
     anneal_links(const u32* spins, u32* out, double* energies, const i32* first, const uint4* links,
                  const uint2* fields, const uint2* rates, const __grid_constant__ Settings settings) {
     DYNAMIC_SHARED(u32, shared);
