@@ -21,7 +21,10 @@ BOLTZBENCH_API = 1
 
 @functools.cache
 def _checkerboard() -> tuple[Callable[..., None], Callable[..., None], Callable[..., None]]:
-    """Compiled ``unpack(words, spins)``, ``sweep(spins, flips, colour)`` and ``pack(spins, words)``."""
+    """Compiled ``unpack(words, spins)``, ``sweep(spins, flips, colour)`` and ``pack(spins, words)``.
+
+    ``flips[lattice, spin + 1, around + 4]``: the probability of a flip for the sum of the spins ``around``.
+    """
     import numba
     import numpy as np
 
@@ -44,7 +47,7 @@ def _checkerboard() -> tuple[Callable[..., None], Callable[..., None], Callable[
             for half in range(width // 2):
                 j = 2 * half + ((i + colour) & 1)
                 around = s[(i + 1) % height, j] + s[i - 1, j] + s[i, (j + 1) % width] + s[i, j - 1]
-                if np.random.random() < p[(s[i, j] + 1) // 2, around // 2 + 2]:
+                if np.random.random() < p[s[i, j] + 1, around + 4]:
                     s[i, j] = -s[i, j]
 
     @numba.njit(parallel=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -73,8 +76,8 @@ def prepare_numba(inputs: Inputs, outputs: Tensors) -> Launch:
     lattices, _, height, _ = inputs["spins"].shape
     spins = np.empty((lattices, height, inputs["width"]), dtype=np.int8)
     words, result = inputs["spins"].numpy().view(np.uint32), outputs["advanced"].numpy().view(np.uint32)
-    s, around = np.array([[-1.0], [1.0]]), np.arange(-4.0, 5.0, 2.0)
-    change = 2 * s * (inputs["coupling"] * around + inputs["field"])  # of the energy
+    spin, around = np.arange(-1.0, 2.0)[:, None], np.arange(-4.0, 5.0)
+    change = 2 * spin * (inputs["coupling"] * around + inputs["field"])  # of the energy
     change[np.abs(change) < 1e-9] = 0.0  # the rounding of a sum that is 0; beta may be infinite
 
     def launch() -> Tensors:
