@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
 from boltzbench.kernels.rbm_gibbs import probabilities
-from boltzbench.plugins.support.libraries import unavailable
+from boltzbench.plugins.support.libraries import own_seed, unavailable
 
 BOLTZBENCH_API = 1
 
@@ -24,11 +24,6 @@ MOST_EDGE_STATES = 1 << 26
 """thrml gathers a state for each chain and edge; more would not fit in memory."""
 MOST_EDGES = 1 << 16
 """thrml builds its graph from one Python object for each edge."""
-
-
-def _own_seed(inputs: Inputs, number: str) -> int:
-    """A seed of 31 bits that depends on the suite's seed and on the input ``number``, such as ``step``."""
-    return hash((inputs["seed"], inputs[number])) & 0x7FFFFFFF
 
 
 def _require_plain_machine(inputs: Inputs) -> None:
@@ -54,7 +49,7 @@ def prepare_bernoulli_rbm(inputs: Inputs, outputs: Tensors) -> Launch:
             return self.hidden
 
     machine = Machine(n_components=inputs["weights"].shape[1])
-    machine.random_state_ = np.random.RandomState(_own_seed(inputs, "first_sweep"))
+    machine.random_state_ = np.random.RandomState(own_seed(inputs, "first_sweep"))
     states, weights, visible_bias, hidden_bias = (
         inputs[name].numpy() for name in ("states", "weights", "visible_bias", "hidden_bias")
     )
@@ -109,7 +104,7 @@ def prepare_thrml(inputs: Inputs, outputs: Tensors) -> Launch:
 
         return jax.vmap(one)(jax.random.split(key, len(states)), states)
 
-    keys = [jax.random.key(_own_seed(inputs, "first_sweep"))]
+    keys = [jax.random.key(own_seed(inputs, "first_sweep"))]
     names = ("weights", "visible_bias", "hidden_bias")
 
     def launch() -> Tensors:
@@ -133,7 +128,7 @@ def prepare_torchebm(inputs: Inputs, outputs: Tensors) -> Launch:
 
     noise_scale = math.sqrt(inputs["temperature"]) if inputs["temperature"] else None
     first = outputs["parameter_0"]
-    generator = torch.Generator(first.device).manual_seed(_own_seed(inputs, "step"))
+    generator = torch.Generator(first.device).manual_seed(own_seed(inputs, "step"))
     steps = []
     for number in range(len(outputs)):
         x, g = outputs[f"parameter_{number}"], inputs[f"gradient_{number}"]

@@ -10,6 +10,8 @@ Compilation takes seconds, so only sizes that are timed are compiled.
 import importlib.util
 import math
 from collections.abc import Callable
+from dataclasses import astuple
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -29,7 +31,7 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 SMALLEST = 1 << 17
-"""Fewest elements of a compiled log-sum-exp, loss or Langevin update."""
+"""Fewest elements of a compiled log-sum-exp, loss or Langevin update, or walkers."""
 SMALLEST_MACHINE = 1 << 12
 """Fewest weights of a compiled machine."""
 SMALLEST_BATCH = 64
@@ -179,24 +181,37 @@ def _counter(group: Tensor, step: Tensor, purpose: int | Tensor) -> tuple[Tensor
     return group & 0xFFFFFFFF, (group >> 32) & 0xFFFFFFFF, zero + step, zero + purpose
 
 
-def prepare_langevin(inputs: Inputs, outputs: Tensors) -> Launch:
-    """One kernel call for each tensor; with several tensors, dynamic sizes let one compilation serve them all."""
-    count = len(outputs)
+def _normal_numbers(index: Tensor, step: Tensor, purpose: int | Tensor, seed: int, dtype: torch.dtype) -> Tensor:
+    """The normal number of each index: like `boltzbench.kernels.philox.normals`, element by element."""
+    w = philox4x32(_counter(index >> 2, step, purpose), seed)
+    second = (index & 2) != 0
+    first_word, second_word = torch.where(second, w[2], w[0]), torch.where(second, w[3], w[1])
+    radius, angle = polar(fractions(first_word, dtype), second_word)
+    return radius * torch.where((index & 1) != 0, torch.sin(angle), torch.cos(angle))
+
+
+def prepare_langevin(state: str, inputs: Inputs, outputs: Tensors) -> Launch:
+    """One kernel call for each tensor; with several tensors, dynamic sizes let one compilation serve them all.
+
+    ``state`` is the name of V or p of each parameter, or empty.
+    """
+    count = sum(name.startswith("parameter_") for name in outputs)
     if inputs.get("rounding", "nearest") != "nearest":
         raise Unsupported("compiled with rounding to nearest")
-    _require_size(sum(x.numel() for x in outputs.values()), SMALLEST, "elements")
-    update, noise_scale = compiled(_langevin), math.sqrt(inputs["step_size"] * inputs["temperature"])
+    parameters = [outputs[f"parameter_{number}"] for number in range(count)]
+    _require_size(sum(x.numel() for x in parameters), SMALLEST, "elements")
+    update, numbers = compiled(_langevin), _numbers(state, inputs)
     updates = []
-    for number in range(count):
-        x, g = outputs[f"parameter_{number}"], inputs[f"gradient_{number}"]
+    for number, x in enumerate(parameters):
+        g = inputs[f"gradient_{number}"]
         if not g.is_contiguous():
             raise Unsupported("compiled for contiguous gradients")
-        flat = (x.view(-1), g.view(-1))
+        flat = [x.view(-1), g.view(-1), *([outputs[f"{state}_{number}"].view(-1)] if state else [])]
         if count > 1:
             for tensor in flat:
                 torch._dynamo.mark_dynamic(tensor, 0)
-        place = torch.tensor([inputs["step"], int(Stream.NOISE) | number << 8, 0], device=x.device)
-        updates.append((*flat, place, inputs["seed"], inputs["step_size"], noise_scale))
+        place = torch.tensor([inputs["step"], int(Stream.NOISE) | number << 8], device=x.device)
+        updates.append((*flat[:2], flat[2] if state else None, place, inputs["seed"], *astuple(numbers)))
 
     def update_all() -> None:
         for arguments in updates:
@@ -205,26 +220,74 @@ def prepare_langevin(inputs: Inputs, outputs: Tensors) -> Launch:
     return _launching(outputs, update_all)
 
 
-def _langevin(x: Tensor, g: Tensor, place: Tensor, seed: int, step_size: float, noise_scale: float) -> None:
-    """``place`` holds the step, the stream with the tensor's number, and the first element's index."""
+def _numbers(state: str, inputs: Inputs) -> Numbers:
+    step_size, scale = inputs["step_size"], math.sqrt(inputs["step_size"] * inputs["temperature"])
+    if state == "square":
+        decay = inputs["decay"]
+        return Numbers("preconditioned", 0.5 * step_size, scale, decay, 1 - decay, inputs["damping"])
+    if state == "momentum":
+        friction = inputs["friction"]
+        return Numbers("hamiltonian", step_size, math.sqrt(2 * friction) * scale, keep=1 - friction)
+    return Numbers("langevin", 0.5 * step_size, scale)
+
+
+def _langevin(x: Tensor, g: Tensor, state: Tensor | None, place: Tensor, seed: int, *numbers: Any) -> None:
+    """``place`` holds the step, and the stream with the tensor's number."""
     wide = computing_dtype(x.dtype)
-    index = torch.arange(x.numel(), device=x.device) + place[2]
-    w = philox4x32(_counter(index >> 2, place[0], place[1]), seed)
-    second = (index & 2) != 0
-    first_word, second_word = torch.where(second, w[2], w[0]), torch.where(second, w[3], w[1])
-    radius, angle = polar(fractions(first_word, wide), second_word)
-    xi = radius * torch.where((index & 1) != 0, torch.sin(angle), torch.cos(angle))
-    numbers = Numbers("langevin", 0.5 * step_size, noise_scale)
-    x.copy_(updated(x.to(wide), g.to(wide), x, xi, numbers)[0])
+    xi = _normal_numbers(torch.arange(x.numel(), device=x.device), place[0], place[1], seed, wide)
+    moved, new_state = updated(x.to(wide), g.to(wide), x if state is None else state, xi, Numbers(*numbers))
+    x.copy_(moved)
+    if state is not None:
+        state.copy_(new_state)
 
 
-PREPARE = {
+def prepare_annealed_langevin(inputs: Inputs, outputs: Tensors) -> Launch:
+    """One kernel call for each step: schedules are too long to compile whole."""
+    x, temperatures, level = outputs["moved"], inputs["temperatures"], inputs["threshold"]
+    _require_size(x.numel(), SMALLEST, "walkers")
+    step, earlier = compiled(_walk), inputs.get("passages")
+    passages = outputs.get("passed")
+    level = None if level is None else float(torch.tensor(level, dtype=torch.float32))
+    places = torch.tensor(
+        [(inputs["first_step"] + number, inputs["first_walker"]) for number in range(len(temperatures))],
+        device=x.device,
+    ).unbind()
+    constants = (-2.0 * inputs["step_size"], level, inputs["seed"])
+
+    def walk() -> None:
+        x.copy_(inputs["x"])
+        if passages is not None:
+            passages.copy_(torch.tensor(-1) if earlier is None else earlier)
+        scales = torch.sqrt(inputs["step_size"] * temperatures).float()
+        for place, scale in zip(places, scales.unbind(), strict=True):
+            step(x, passages, place, scale, *constants)
+
+    return _launching(outputs, walk)
+
+
+def _walk(
+    x: Tensor, passages: Tensor | None, place: Tensor, scale: Tensor, factor: float, threshold: float, seed: int
+) -> None:
+    """``place`` holds the step and the first walker."""
+    walker = torch.arange(x.numel(), device=x.device) + place[1]
+    xi = _normal_numbers(walker, place[0], int(Stream.WALKERS), seed, torch.float32)
+    moved = x + (factor * x) * (x * x - 1.0) + scale * xi
+    if passages is not None:
+        first = (passages < 0) & (moved >= threshold)
+        passages.copy_(torch.where(first, place[0] + 1, passages))
+    x.copy_(moved)
+
+
+PREPARE: dict[str, Callable[[Inputs, Tensors], Launch]] = {
+    "annealed_langevin": prepare_annealed_langevin,
     "generalised_cross_entropy": prepare_generalised_cross_entropy,
     "logsumexp": prepare_logsumexp,
     "rbm_free_energy": prepare_free_energy,
     "rbm_gibbs": prepare_gibbs,
     "rbm_gradient": prepare_rbm_gradient,
-    "sgld": prepare_langevin,
+    "psgld": partial(prepare_langevin, "square"),
+    "sghmc": partial(prepare_langevin, "momentum"),
+    "sgld": partial(prepare_langevin, ""),
     "thermodynamics": prepare_thermodynamics,
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from boltzbench import harness
 from boltzbench.harness import Agreement, Status
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 CELLS = 32
@@ -30,6 +31,26 @@ def bernoulli_scores(drawn: Tensor, p: Tensor, generator: np.random.Generator) -
     uniform = torch.where(drawn.bool(), spread * p, p + (1 - p) * spread).clamp(max=1 - 2.0**-53)
     scores: Tensor = torch.special.ndtri(uniform)
     return scores
+
+
+def likelier_as_often(drawn: Tensor, p: Tensor, what: str, false_alarm: float) -> Agreement:
+    """Whether draws 0 and 1 with ``P(1) = p`` have the likelier value as often as they should, by Bernstein.
+
+    Each draw has the weight ``|2 p - 1|``. Of nearly certain draws about ten unlikely ones are too many. None may have
+    a probability below 2**-60.
+    """
+    p, drawn = p.double(), drawn.bool()
+    impossible = int((torch.where(drawn, p, 1 - p) < 2.0**-60).sum())
+    if impossible:
+        message = f"{what}: {impossible} of {p.numel()} have a probability below 2**-60"
+        return Agreement(Status.WRONG_LAW, message, error=float(impossible), bound=0.0)
+    weight = 2 * p - 1
+    along = float(((drawn.double() - p) * weight).sum())
+    variance, log = float((weight.square() * p * (1 - p)).sum()), math.log(2 / false_alarm)
+    bound = log / 3 + math.sqrt((log / 3) ** 2 + 2 * variance * log)
+    status = Status.PASSED if abs(along) <= bound else Status.WRONG_LAW
+    message = f"{what}: weight {along:+.1f} of likelier values beyond the expected one, bound {bound:.1f}"
+    return Agreement(status, message, error=abs(along), bound=bound)
 
 
 def normal_scores(
@@ -84,3 +105,19 @@ def _fair(total: float, pairs: int, what: str, false_alarm: float) -> Agreement:
     status = Status.PASSED if abs(total) <= bound else Status.WRONG_LAW
     message = f"signs of {what}: agreements less differences are {total:+.0f} of {pairs}, bound {bound:.0f}"
     return Agreement(status, message, error=abs(total), bound=bound)
+
+
+def same_mean(found: Tensor, reference: Tensor, what: str, false_alarm: float) -> Agreement:
+    """Whether two samples (draws,) have the same mean, by Student's t of their differences.
+
+    The draws of either sample need not be equal in law among themselves, but draw k of both must be.
+    """
+    apart = found.double() - reference.double()
+    count = len(apart)
+    if count < 2:
+        return Agreement(Status.PASSED, f"{what}: fewer than two draws", error=0.0, bound=0.0)
+    wider = float(stdtrit(count - 1, false_alarm / 2) / ndtri(false_alarm / 2))  # Student's t has longer tails
+    stderr = float(apart.std()) / math.sqrt(count)
+    return harness.within(
+        float(apart.mean()), 0.0, wider * stderr, what=f"{what}, less that of the reference", false_alarm=false_alarm
+    )

@@ -1,9 +1,9 @@
-"""Helpers of baselines by other libraries: where a library runs, and which rows it supports."""
+"""Helpers of baselines by other libraries: where a library runs, its seed, and which rows it supports."""
 
 import importlib.util
 
 import torch
-from boltzbench.harness import Unsupported
+from boltzbench.harness import Inputs, Unsupported
 from boltzbench.kernels.common.dispatch import unavailable as backend_unavailable
 from torch import Tensor
 
@@ -15,11 +15,23 @@ LIGER_OPTIONS = (0.0, 0.0, "none")
 
 def unavailable(module: str, distribution: str, backend: str, runs_on: str | None, device: torch.device) -> str | None:
     """Why the library cannot run for tensors on ``device``, or None. ``runs_on`` is ``cuda``, ``cpu``, or None."""
-    if importlib.util.find_spec(module) is None:
+    if not _is_installed(module):
         return f"{distribution} is not installed"
     if runs_on not in (None, device.type):
         return f"{distribution} needs a GPU" if runs_on == "cuda" else f"{distribution} runs on the CPU only"
     return backend_unavailable(backend, device)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package
+        return False
+
+
+def own_seed(inputs: Inputs, number: str) -> int:
+    """A seed of 31 bits that depends on the suite's seed and on the input ``number``, such as ``step``."""
+    return hash((inputs["seed"], inputs[number])) & 0x7FFFFFFF
 
 
 def supported_rows(x: Tensor, dtypes: tuple[torch.dtype, ...], *, strided: bool = False) -> Tensor:

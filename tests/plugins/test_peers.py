@@ -4,20 +4,25 @@ import importlib.util
 import sys
 from dataclasses import replace
 from importlib import metadata
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from boltzbench.harness import Status, Unsupported
 from boltzbench.harness.agreement.agreement import check_case, check_law
 from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.kernels.spin_glass import energies
 from boltzbench.plugins.baselines import cross_entropy as peers_cross_entropy
 from boltzbench.plugins.baselines import logsumexp as peers_logsumexp
 from boltzbench.plugins.baselines import samplers as peers_samplers
+from boltzbench.plugins.baselines import spins as peers_spins
 from boltzbench.plugins.operations.langevin import sgld
 from boltzbench.plugins.operations.machines import rbm_gibbs
 from boltzbench.plugins.operations.rows import generalised_cross_entropy as cross_entropy
 from boltzbench.plugins.operations.rows import logsumexp
+from boltzbench.plugins.operations.spins import ising, spin_glass
+from boltzbench.plugins.support import libraries
 from boltzbench.plugins.support.libraries import LONGEST_QUACK_ROW
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -30,6 +35,7 @@ CROSS_ENTROPIES = {each.name: each for each in ALL_PEERS if each.operation == "g
 MODULES = {
     "cupyx": "cupyx", "quack": "quack", "liger": "liger_kernel",
     "bernoulli_rbm": "sklearn", "thrml": "thrml", "torchebm": "torchebm",
+    "numba": "numba", "dwave_samplers": "dwave.samplers",
 }  # fmt: skip
 
 
@@ -53,10 +59,16 @@ def test_a_library_that_is_not_installed_is_unavailable(name, monkeypatch):
         assert PEERS[name].unavailable(device).endswith(" is not installed")
 
 
+def test_a_module_without_its_package_is_unavailable():
+    reason = libraries.unavailable("no_such_package.module", "no-such-package", "torch", None, CPU)
+    assert reason == "no-such-package is not installed"
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_a_library_on_an_unsupported_device_is_unavailable(name, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda module, *more: object())
-    wrong = {"bernoulli_rbm": GPU, "thrml": GPU, "cupyx": CPU, "quack": CPU, "liger": CPU}
+    wrong = dict.fromkeys(("bernoulli_rbm", "thrml", "numba", "dwave_samplers"), GPU)
+    wrong |= {"cupyx": CPU, "quack": CPU, "liger": CPU}
     reason = PEERS[name].unavailable(wrong.get(name, GPU))
     words = None if name == "torchebm" else "runs on the CPU only" if wrong[name] is GPU else "needs a GPU"
     assert reason is None if words is None else words in reason
@@ -69,9 +81,15 @@ def test_bernoulli_rbm_agrees_where_it_can(case):
     assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
 
 
+def require_laws(operation, peer):
+    """All laws pass, except those that hold for the suite's random stream only."""
+    found = [check_law(peer, operation, law, CPU, 0) for law in operation.laws]
+    wanted = [Status.UNAVAILABLE if law.shared_stream else Status.PASSED for law in operation.laws]
+    assert [each.status for each in found] == wanted, found
+
+
 def test_bernoulli_rbm_keeps_the_laws():
-    found = [check_law(PEERS["bernoulli_rbm"], rbm_gibbs.OPERATION, law, CPU, 0) for law in rbm_gibbs.OPERATION.laws]
-    assert [each.status for each in found] == [Status.PASSED] * 7 + [Status.UNAVAILABLE], found
+    require_laws(rbm_gibbs.OPERATION, PEERS["bernoulli_rbm"])
 
 
 def test_bernoulli_rbm_with_the_wrong_bias_is_rejected():
@@ -125,6 +143,122 @@ def test_a_torchebm_that_is_wrong_is_rejected(monkeypatch):
     fake(monkeypatch, "torchebm.integrators", EulerMaruyamaIntegrator=TooWide)
     agreement = check_case(sgld.OPERATION, PEERS["torchebm"], sgld.OPERATION.cases[0], CPU, [0])
     assert agreement.status is Status.WRONG_LAW
+
+
+@pytest.fixture
+def numba(monkeypatch):
+    """Numba, or where it is not installed the same code in Python."""
+    if PEERS["numba"].unavailable(CPU):
+
+        def njit(**options):
+            return lambda function: function
+
+        config = SimpleNamespace(NUMBA_NUM_THREADS=1)
+        fake(monkeypatch, "numba", njit=njit, prange=range, set_num_threads=lambda threads: None, config=config)
+        monkeypatch.setattr(peers_spins, "_checkerboard", peers_spins._checkerboard.__wrapped__)
+
+
+SMALL_LATTICES = [case for case in cases_of(ising.OPERATION) if case.sizes["width"] < 128]
+
+
+@pytest.mark.parametrize("case", SMALL_LATTICES, ids=lambda case: case.label)
+def test_numba_agrees(case, numba):
+    agreement = check_case(ising.OPERATION, PEERS["numba"], case, CPU, [0])
+    assert agreement.status is (Status.PASSED if case.sizes["lattices"] else Status.UNAVAILABLE), agreement.message
+
+
+@pytest.mark.parametrize("name", ["enumeration heat_bath field", "enumeration metropolis"])
+def test_numba_keeps_a_law(name, numba):
+    law = next(law for law in ising.OPERATION.laws if law.name == name)
+    agreement = check_law(PEERS["numba"], ising.OPERATION, law, CPU, 0)
+    assert agreement.passed, agreement.message
+
+
+@pytest.mark.parametrize(
+    ("scenario", "sweeps", "change"),
+    [
+        ("", 2, {"coupling": 0.8}),
+        ("", 1, {"rule": "metropolis"}),
+        ("field", 2, {"field": 0.0}),
+        ("metropolis", 2, {"coupling": -1.0}),
+    ],
+    ids=str,
+)
+def test_a_numba_sweep_that_is_wrong_is_rejected(scenario, sweeps, change, numba):
+    def prepare(inputs, outputs):
+        return peers_spins.prepare_numba({**inputs, **change}, outputs)
+
+    case = ising._case(64, 16, 16, sweeps, scenario)
+    agreement = check_case(ising.OPERATION, replace(PEERS["numba"], prepare=prepare), case, CPU, [0])
+    assert agreement.status is Status.WRONG_LAW, agreement.message
+
+
+class SimulatedAnnealing:
+    """The sweeps of D-Wave's sampler: minimises ``sum h s + sum J s s``, spin by spin, all reads at once."""
+
+    def sample_ising(
+        self, h, J, *, num_reads, initial_states, initial_states_generator, beta_schedule_type, beta_schedule,
+        proposal_acceptance_criteria, seed,
+    ):  # fmt: skip
+        states, labels = initial_states
+        assert (initial_states_generator, beta_schedule_type) == ("none", "custom")
+        assert len(states) == num_reads
+        assert list(labels) == list(h)
+        couplings, generator = np.zeros((len(h), len(h))), np.random.Generator(np.random.PCG64(seed))
+        for (i, j), strength in J.items():
+            couplings[i, j] = couplings[j, i] = strength
+        fields, s = np.array([*h.values()]), states.copy()
+        for beta in beta_schedule:
+            for i in range(len(h)):
+                change = -2 * s[:, i] * (s @ couplings[i] + fields[i])
+                with np.errstate(over="ignore"):
+                    gibbs = 1 / (1 + np.exp(beta * change))
+                    p = {"Gibbs": gibbs, "Metropolis": np.exp(-beta * change)}[proposal_acceptance_criteria]
+                s[generator.random(num_reads) < p, i] *= -1
+        energy = 0.5 * ((s @ couplings) * s).sum(1) + s @ fields
+        return SimpleNamespace(record=SimpleNamespace(sample=s, energy=energy))
+
+
+@pytest.fixture
+def dwave(monkeypatch):
+    if PEERS["dwave_samplers"].unavailable(CPU):
+        fake(monkeypatch, "dwave.samplers", SimulatedAnnealingSampler=SimulatedAnnealing)
+
+
+@pytest.mark.parametrize("case", cases_of(spin_glass.OPERATION), ids=lambda case: case.label)
+def test_dwave_samplers_agree(case, dwave):
+    agreement = check_case(spin_glass.OPERATION, PEERS["dwave_samplers"], case, CPU, [0])
+    assert agreement.status is (Status.PASSED if case.sizes["walkers"] else Status.UNAVAILABLE), agreement.message
+
+
+def test_dwave_samplers_keep_the_laws(dwave):
+    require_laws(spin_glass.OPERATION, PEERS["dwave_samplers"])
+
+
+@pytest.mark.parametrize("sweeps", [1, 4])
+@pytest.mark.parametrize("wrong", ["hotter", "other rule", "no fields"])
+def test_annealing_that_is_wrong_is_rejected(wrong, sweeps, dwave):
+    def prepare(inputs, outputs):
+        given = dict(inputs)
+        if wrong == "no fields":
+            given["fields"] = None
+        elif wrong == "other rule":
+            given["rule"] = "metropolis"
+        else:
+            given["temperatures"] = 2 * inputs["temperatures"]
+        launch = peers_spins.prepare_dwave(given, outputs)
+
+        def with_energies():
+            found = launch()
+            found["energies"].copy_(energies(found["annealed"], inputs["couplings"], inputs["fields"]))
+            return found
+
+        return with_energies
+
+    case = spin_glass._case(9, 1024, sweeps, "real" if wrong == "no fields" else "")
+    implementation = replace(PEERS["dwave_samplers"], prepare=prepare)
+    agreement = check_case(spin_glass.OPERATION, implementation, case, CPU, [0])
+    assert agreement.status is Status.WRONG_LAW, agreement.message
 
 
 CROSS_ENTROPY_CASES = [

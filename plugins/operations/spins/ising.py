@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from boltzbench import harness
 from boltzbench.harness import (
@@ -19,6 +20,7 @@ from boltzbench.harness import (
     Launch,
     Law,
     Operation,
+    Status,
     Tensors,
 )
 from boltzbench.kernels.common.prepared import prepared
@@ -27,9 +29,10 @@ from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.plugins.exact.glass import after_sweep, state_energies
 from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
 from boltzbench.plugins.exact.states import all_spins, number_of
+from boltzbench.plugins.support import draws
 from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
 from boltzbench.plugins.support.operations import operation_hooks, same_bits
-from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states
+from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states, judge_updates, up_probability
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -110,12 +113,19 @@ def make_outputs(inputs: Inputs) -> Tensors:
     return {"advanced": torch.empty_like(inputs["spins"])}
 
 
+def _changes(spins: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The change of energy if a spin flips, and that times beta, for each spin: float64 (lattices, height, width)."""
+    around = spins.roll(1, 1) + spins.roll(-1, 1) + spins.roll(1, 2) + spins.roll(-1, 2)
+    change = 2 * spins * (inputs["coupling"] * around + inputs["field"])
+    return change, torch.where(change.abs() < 1e-9, 0.0, inputs["beta"][:, None, None] * change)
+
+
 def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     """The sweeps spin by spin, with flip probabilities in float64 from the change of energy. Spins must be equal."""
     width, rule = inputs["width"], inputs["rule"]
     spins = unpack_spins(inputs["spins"], width).double()
     lattices, height, _ = spins.shape
-    device, beta = spins.device, inputs["beta"][:, None, None]
+    device = spins.device
     row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     site = (column // 2).to(device)
     words = words_of(width)
@@ -123,9 +133,7 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     word = lattice * height * words + row.to(device) * words + site // 32
     for sweep in range(inputs["sweeps"]):
         for colour in (0, 1):
-            around = spins.roll(1, 1) + spins.roll(-1, 1) + spins.roll(1, 2) + spins.roll(-1, 2)
-            change = 2 * spins * (inputs["coupling"] * around + inputs["field"])
-            exponent = torch.where(change.abs() < 1e-9, 0.0, beta * change)
+            change, exponent = _changes(spins, inputs)
             p = torch.exp(-exponent) if rule == "metropolis" else 1 / (1 + torch.exp(exponent))
             number = torch.zeros_like(word)
             for part in range(8):
@@ -140,6 +148,85 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
             flips &= ((row + column) % 2 == colour).to(device)
             spins = torch.where(flips, -spins, spins)
     return {"advanced": Expected(pack_spins(spins).double())}
+
+
+MOST_DRAWS = 1 << 20
+"""The most sites of a colour whose draws are tested one by one."""
+MOST_SITES = 1 << 24
+"""The most sites of lattices that are compared with the reference, beyond the first lattice."""
+
+
+def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
+    """Test the spins of a sampler with its own random stream, at a significance level of 1e-6.
+
+    The sites of a colour are drawn independently, given the sites of the other one and, by Metropolis, their spins
+    before. So after one sweep all draws are tested by their exact probabilities. After several sweeps this holds for
+    the odd sites of the heat bath only, and lattices or bands of rows are compared in the mean with the reference.
+    """
+    width, heat_bath, sweeps = inputs["width"], inputs["rule"] == "heat_bath", inputs["sweeps"]
+    spins = unpack_spins(outputs["advanced"], width).double()
+    if not torch.equal(pack_spins(spins), outputs["advanced"]):
+        return Agreement(Status.WRONG_VALUES, "advanced: a bit without a site is set", error=math.inf, bound=0.0)
+    if not spins.numel():
+        return Agreement(Status.PASSED, "no spins", error=0.0, bound=0.0)
+    start = unpack_spins(inputs["spins"], width).double()
+    odd = (torch.arange(spins.shape[1])[:, None] + torch.arange(width)) % 2 == 1
+    odd = odd.to(spins.device).expand(spins.shape)
+    generator = np.random.Generator(np.random.SFC64(20))
+    first, unrelated = _some(start, odd), None
+    if sweeps == 1:
+        p, even = _some(_up(start, inputs), ~odd), _some(start, ~odd)
+        verdicts, scores = judge_updates(_some(spins, ~odd) > 0, p, even, "even sites", 5e-7, generator)
+        unrelated = {"those of even sites": scores, "flips of even sites": scores * even * first}
+    else:
+        verdicts = _compare_in_the_mean(inputs, spins, start)
+    if sweeps == 1 or heat_bath:  # the heat bath depends on no spin before
+        p = _some(_up(torch.where(odd, start, spins), inputs), odd)
+        verdicts += judge_updates(_some(spins, odd) > 0, p, first, "odd sites", 5e-7, generator, unrelated)[0]
+    return harness.all_of(verdicts)
+
+
+def _up(before: Tensor, inputs: Inputs) -> Tensor:
+    """The probability that a spin is up, after an update of one colour of the spins ``before``."""
+    return up_probability(before, _changes(before, inputs)[1], inputs["rule"])
+
+
+def _some(each: Tensor, sites: Tensor) -> Tensor:
+    """The values at the sites of a colour: (lattices, sites), or of some lattices and rows if there are many."""
+    lattices, height, width = each.shape
+    of_rows = each[sites].view(lattices, height, width // 2)
+    row_step = -(-height * width // 2 // MOST_DRAWS)
+    of_rows = of_rows[:, ::row_step]
+    return of_rows[:: -(-of_rows.numel() // MOST_DRAWS)].flatten(1)
+
+
+def _compare_in_the_mean(inputs: Inputs, spins: Tensor, start: Tensor) -> list[Agreement]:
+    """Energy, magnetisation and overlap with the start: those of the torch backend from the same start, in the mean.
+
+    They are taken of whole lattices, or of bands of rows that sweeps hardly correlate if there are few lattices.
+    """
+    lattices, height, width = spins.shape
+    step = -(-lattices * height * width // max(MOST_SITES, height * width))
+    spins, start, beta = spins[::step], start[::step], inputs["beta"][::step]
+    reference = ising_sweeps(
+        inputs["spins"][::step].contiguous(), width, inputs["sweeps"], beta, coupling=inputs["coupling"],
+        field=inputs["field"], rule=inputs["rule"], seed=(inputs["seed"] + 1) % (1 << 64), backend="torch",
+    )  # fmt: skip
+    drawn = unpack_spins(reference, width).double()
+    thick = min(height, 4 * inputs["sweeps"]) if lattices < 64 else height
+    rows = next(each for each in range(thick, height + 1) if height % each == 0)
+    if spins.numel() < 1000:
+        return [Agreement(Status.PASSED, "too few spins for means", error=0.0, bound=0.0)]
+
+    def of_bands(each: Tensor) -> Tensor:
+        return each.reshape(-1, rows * width).sum(1)
+
+    def quantities(s: Tensor) -> dict[str, Tensor]:
+        bonds = -inputs["coupling"] * s * (s.roll(-1, 1) + s.roll(-1, 2)) - inputs["field"] * s
+        return {"energy": of_bands(bonds), "magnetisation": of_bands(s), "overlap with the start": of_bands(s * start)}
+
+    found, wanted = quantities(spins), quantities(drawn)
+    return [draws.same_mean(found[name], wanted[name], name, 1.5e-7) for name in found]
 
 
 def cost(case: Case) -> Cost:
@@ -318,6 +405,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    judge_draws=judge_draws,
     laws=(
         *(
             Law(

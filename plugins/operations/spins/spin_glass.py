@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from boltzbench import harness
 from boltzbench.harness import (
@@ -29,6 +30,7 @@ from boltzbench.kernels.spin_glass import (
     PreparedGlass,
     PreparedSchedule,
     anneal_spins,
+    energies,
     lattice_glass,
     pack_walkers,
     prepare_glass,
@@ -37,9 +39,10 @@ from boltzbench.kernels.spin_glass import (
     unpack_walkers,
 )
 from boltzbench.plugins.exact import glass as exact
+from boltzbench.plugins.support import draws
 from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
 from boltzbench.plugins.support.operations import operation_hooks, same_bits
-from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states
+from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states, judge_updates, up_probability
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -192,6 +195,54 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     width = rounded * (1 + 2.0**-20) + uncertain * 2 * totals.sum()  # more than the rounding of sums in float64
     words = uncertain.view(-1, 32).any(1).double() * 2.0**32
     return {"annealed": Expected(pack_walkers(spins).double(), words), "energies": Expected(final, width)}
+
+
+MOST_DRAWS = 1 << 20
+"""The most spins whose draws are tested one by one, and in the mean."""
+
+
+def judge_draws(inputs: Inputs, outputs: Tensors) -> Agreement:
+    """Test the spins of a sampler with its own random stream, at a significance level of 1e-6, and their energies.
+
+    After one sweep spin i has been drawn given the spins before it, which are known, and the start of those behind it.
+    So all draws are tested by their exact probabilities. After several sweeps, energies, overlaps with the start and
+    each spin are compared in the mean with walkers of the torch backend from the same start.
+    """
+    couplings, fields, found = inputs["couplings"], inputs["fields"], outputs["energies"]
+    wanted = energies(outputs["annealed"], couplings, fields)
+    total = float(couplings.double().abs().sum()) + (0.0 if fields is None else float(fields.double().abs().sum()))
+    off = (found - wanted).abs().nan_to_num(nan=math.inf)
+    if not bool((off <= 2.0**-48 * total).all()):
+        first = int(off.argmax())
+        message = f"energies: walker {first} has {found[first]:.9g}, its spins {wanted[first]:.9g}"
+        return Agreement(Status.WRONG_VALUES, message, error=float(off[first]), bound=2.0**-48 * total)
+    if not inputs["spins"].numel():
+        return Agreement(Status.PASSED, "no spins", error=0.0, bound=0.0)
+    step = -(-32 * inputs["spins"].numel() // MOST_DRAWS)
+    start, words = (each[:, ::step].contiguous() for each in (inputs["spins"], outputs["annealed"]))
+    before, after = unpack_walkers(start).double(), unpack_walkers(words).double()
+    if len(inputs["temperatures"]) == 1:
+        return harness.all_of(_judge_one_sweep(inputs, before, after))
+    reference = torch.empty_like(start)
+    anneal_spins(
+        start, prepare_glass(couplings, fields, device=start.device), inputs["temperatures"], rule=inputs["rule"],
+        seed=(inputs["seed"] + 1) % (1 << 64), out=reference, backend="torch",
+    )  # fmt: skip
+    drawn = unpack_walkers(reference).double()
+    pairs = {f"spin {i}": (after[:, i], drawn[:, i]) for i in range(len(couplings))}
+    pairs["energy"] = (energies(words, couplings, fields), energies(reference, couplings, fields))
+    pairs["overlap with the start"] = ((after * before).sum(1), (drawn * before).sum(1))
+    return harness.all_of([draws.same_mean(*each, name, 1e-6 / len(pairs)) for name, each in pairs.items()])
+
+
+def _judge_one_sweep(inputs: Inputs, before: Tensor, after: Tensor) -> list[Agreement]:
+    couplings = inputs["couplings"].to(before.device, torch.float64)
+    field = after @ couplings.triu(1) + before @ couplings.tril(-1)  # couplings are symmetric
+    if inputs["fields"] is not None:
+        field = field + inputs["fields"].to(before.device, torch.float64)
+    exponent = 2 * before * field / inputs["temperatures"][0]
+    p, generator = up_probability(before, exponent, inputs["rule"]), np.random.Generator(np.random.SFC64(20))
+    return judge_updates(after > 0, p, before, "spins", 1e-6, generator)[0]
 
 
 def cost(case: Case) -> Cost:
@@ -397,6 +448,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    judge_draws=judge_draws,
     laws=(
         *(
             Law(
