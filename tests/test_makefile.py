@@ -45,7 +45,8 @@ def recipe(tmp_path: Path, *arguments: str) -> list[str]:
     """The commands that make would run in a fresh copy."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copyfile(ROOT / name, tmp_path / name)
-    made = subprocess.run(["make", "-n", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = ["make", "-n", "--no-print-directory", *arguments]  # `make test` itself is a make
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     return made.stdout.replace("\\\n", "").splitlines()
 
 

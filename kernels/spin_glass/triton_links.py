@@ -24,7 +24,7 @@ _GLASS_LINKS = tl.constexpr(int(Stream.GLASS_LINKS))
 _POWERS, _FRACTION_BITS = tl.constexpr(POWERS), tl.constexpr(FRACTION_BITS)
 _LINKS_OF_A_LOAD = tl.constexpr(LINKS_OF_A_LOAD)
 
-WORDS = 4
+WORDS = 2
 """Words of a program."""
 
 
