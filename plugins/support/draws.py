@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from boltzbench import harness
 from boltzbench.harness import Agreement, Status
-from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 CELLS = 32
@@ -112,6 +111,8 @@ def same_mean(found: Tensor, reference: Tensor, what: str, false_alarm: float) -
 
     The draws of either sample need not be equal in law among themselves, but draw k of both must be.
     """
+    from scipy.special import ndtri, stdtrit  # here, because scipy is slow to import
+
     apart = found.double() - reference.double()
     count = len(apart)
     if count < 2:
