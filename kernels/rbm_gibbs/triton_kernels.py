@@ -4,7 +4,7 @@ Bound by arithmetic: 2 * given units operations for each drawn unit and product,
 probabilities and uniforms stay in registers; the kernels write only states. Each drawn unit costs a quarter of a Philox
 call (one call serves four neighbouring units) and one exponential.
 
-There are two kernels here; `triton_resident.py` has many sweeps in one launch. `half_sweep_kernel` takes a plain
+There are two kernels here; many sweeps in one launch are in `tensor_cores/`. `half_sweep_kernel` takes a plain
 matrix. Products with 16-bit weights are exact on tensor cores, and only the float32 sum rounds; float32 weights use the
 plain float32 product. `matrix_half_sweep_kernel` takes prepared weights, with one to three products on tensor cores:
 parts of bfloat16 share one float32 sum, and each digit of int8 has an int32 sum. Both operands are contiguous along the
@@ -29,11 +29,11 @@ from ..common.philox_triton import interleave4, normals, random_words, uniform
 from ..common.triton_math import exact_dot_operand
 from ..common.triton_runtime import INTERPRETS
 from ..common.variants import KernelVariant, TritonVariant
-from . import triton_resident
 from .prepared import PRODUCTS, Operand
 from .request import LaunchRequest
-from .triton_resident import resident_fits, resident_sweeps, resident_units
-from .triton_tile import (
+from .tensor_cores import triton_resident
+from .tensor_cores.triton_resident import resident_fits, resident_sweeps, resident_units
+from .tensor_cores.triton_tile import (
     are_drawn,
     as_words,
     betas_of,

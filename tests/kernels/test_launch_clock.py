@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from boltzbench.kernels.rows import launch_clock
-from boltzbench.kernels.rows.launch_clock import FLUSH_MULTIPLE, LONGEST_LEAD, MOST_TRIES, ROUNDS, median_seconds
+from boltzbench.kernels.rows.tuning import launch_clock
+from boltzbench.kernels.rows.tuning.launch_clock import FLUSH_MULTIPLE, LONGEST_LEAD, MOST_TRIES, ROUNDS, median_seconds
 
 CPU = torch.device("cpu")
 CYCLES_PER_SECOND = 2_000_000_000

@@ -1,11 +1,11 @@
 """Small operations, implementations and installed plugins for the tests of the harness."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from boltzbench.harness import (
@@ -28,7 +28,9 @@ from boltzbench.harness import (
     Status,
     Tensors,
 )
+from boltzbench.harness.api.records import Measurement
 from boltzbench.harness.execution.plan import Mode, Step
+from boltzbench.harness.execution.trial import AnnouncePhase, Trial
 
 CPU = torch.device("cpu")
 
@@ -164,3 +166,44 @@ def carried_out(steps: Sequence[Step]) -> list[Any]:
         share=lambda measurement, cost: measurement,
     )  # fmt: skip
     return records
+
+
+class Stopwatch:
+    """A stopwatch that is done after one block and always returns the same measurement."""
+
+    samples, noise = (1.0,), 0.0
+
+    def __init__(self, *what: object, mode: Literal["cold", "hot"]) -> None:
+        self.mode = mode
+
+    def warm_up(self) -> None:
+        pass
+
+    def take_block(self) -> bool:
+        return False
+
+    def finish(self) -> Measurement:
+        return Measurement("cpu", self.mode, (1.0,), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
+
+
+class Here:
+    """Replaces the workers: trials in this process, on a device with fixed limits."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        announce: AnnouncePhase,
+        time_limit: float,
+        plugins: Iterable[str],
+        shared: bool = False,
+    ) -> None:
+        self.device, self.announce = device, announce
+
+    def limits(self) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:
+        return {"timer": 4e-8}, {"copy": 1e10}, ()
+
+    def trial(self, step: Step) -> Trial:
+        return Trial(step, self.device, self.announce)
+
+    def close(self) -> None:
+        pass

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from boltzbench.harness.api.records import Measurement
 from boltzbench.harness.cli import app as cli
 from boltzbench.harness.cli import progress, run_trials
 from boltzbench.harness.cli.progress import Display
@@ -22,7 +21,7 @@ from boltzbench.harness.execution.trial import Block
 from boltzbench.harness.results.file import SCHEMA, read_run
 from rich.console import Console
 from support import ROOT, TESTS
-from support.fakes import case, implementation, install, operation
+from support.fakes import Here, Stopwatch, case, implementation, install, operation
 
 SOUND = """
     @hookimpl
@@ -102,40 +101,6 @@ def folder(tmp_path, monkeypatch):
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("fake_samplers_")]:
         del sys.modules[name]
-
-
-class Stopwatch:
-    """A stopwatch that is done after one block and always returns the same measurement."""
-
-    samples, noise = (1.0,), 0.0
-
-    def __init__(self, operation, implementation, case, device, *, mode):
-        self.mode = mode
-
-    def warm_up(self):
-        pass
-
-    def take_block(self):
-        return False
-
-    def finish(self):
-        return Measurement("cpu", self.mode, (1.0,), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
-
-
-class Here:
-    """Replaces the workers: trials in this process, on a device with fixed limits."""
-
-    def __init__(self, device, announce, time_limit, plugins, shared=False):
-        self.device, self.announce = device, announce
-
-    def limits(self):
-        return {"timer": 4e-8}, {"copy": 1e10}, ()
-
-    def trial(self, step):
-        return trial.Trial(step, self.device, self.announce)
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(autouse=True)

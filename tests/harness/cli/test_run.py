@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from boltzbench.harness.api.records import Measurement
 from boltzbench.harness.cli import app as cli
 from boltzbench.harness.cli import run as module
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
 from boltzbench.harness.execution import trial, worker
 from boltzbench.harness.results.file import read_run
-from support.fakes import install
+from support.fakes import Here, Stopwatch, install
 
 KERNELS = """
     @hookimpl
@@ -50,38 +49,6 @@ GONE = """
     def register_implementations(register):
         register(fakes.implementation("gone", backend="cupy", unavailable=lambda device: "needs a wand"))
     """
-
-
-class Stopwatch:
-    samples, noise = (1.0,), 0.0
-
-    def __init__(self, operation, implementation, case, device, *, mode):
-        self.mode = mode
-
-    def warm_up(self):
-        pass
-
-    def take_block(self):
-        return False
-
-    def finish(self):
-        return Measurement("cpu", self.mode, (1.0,), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
-
-
-class Here:
-    """Replaces the workers."""
-
-    def __init__(self, device, announce, time_limit, plugins, shared=False):
-        self.device, self.announce = device, announce
-
-    def limits(self):
-        return {"timer": 4e-8}, {"copy": 1e10}, ()
-
-    def trial(self, step):
-        return trial.Trial(step, self.device, self.announce)
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(autouse=True)

@@ -103,7 +103,7 @@ def test_a_slow_kernel_and_its_children_are_stopped(stand_in, tmp_path):
         sanitize(script, "racecheck", STEP, CPU, 1.0)
     child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/cmdline")
     end = time.monotonic() + 10
-    while child.exists() and child.read_bytes():  # an ended process that nobody has waited for has no command line
+    while child.exists() and child.read_bytes():  # an ended process has no command line until it is waited for
         assert time.monotonic() < end, "the child lives on"
         time.sleep(0.01)
 

@@ -254,7 +254,8 @@ def test_every_tile_and_order_of_threads_draws_the_same(precision, order):
 @pytest.mark.skipif("triton" not in BACKENDS or DEVICE.type != "cpu", reason="sets tiles of the interpreter")
 @pytest.mark.parametrize(("chains", "units", "given"), [(64, 32, 64), (256, 128, 32)])
 def test_every_triton_tile_draws_the_same(monkeypatch, chains, units, given):
-    from boltzbench.kernels.rbm_gibbs import triton_kernels, triton_tile
+    from boltzbench.kernels.rbm_gibbs import triton_kernels
+    from boltzbench.kernels.rbm_gibbs.tensor_cores import triton_tile
 
     expected, half = _half("int8x3"), _half("int8x3")
     reference_half_sweep(expected)

@@ -16,7 +16,7 @@ from boltzbench.kernels.rbm_gibbs import (
     prepare_weights,
     triton_kernels,
 )
-from boltzbench.kernels.rbm_gibbs.triton_resident import MOST_UNITS
+from boltzbench.kernels.rbm_gibbs.tensor_cores.triton_resident import MOST_UNITS
 from operations.rbm_gibbs.machines import BACKENDS, DEVICE, NEEDS_CUPY, SPLIT, model, some_units
 from torch.utils._python_dispatch import TorchDispatchMode
 

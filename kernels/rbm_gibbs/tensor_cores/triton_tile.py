@@ -5,10 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..common.triton_math import bits_of, from_bits
-from ..common.triton_runtime import helper
-from ..philox import signed_seed
-from .request import LaunchRequest
+from ...common.triton_math import bits_of, from_bits
+from ...common.triton_runtime import helper
+from ...philox import signed_seed
+from ..request import LaunchRequest
 
 MOST_CHAINS_INTERPRETED = 1024
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..emulator import cache_directory, write_atomically
+from ...emulator import cache_directory, write_atomically
 from .launch_clock import median_seconds
 
 Plan = TypeVar("Plan")

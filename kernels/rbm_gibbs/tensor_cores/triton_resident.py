@@ -29,14 +29,14 @@ import triton
 import triton.language as tl
 from torch.nn.functional import pad
 
-from ..common.philox_triton import interleave4, words_of
-from ..common.prepared import keep
-from ..common.triton_math import exact_dot_operand
-from ..common.triton_runtime import INTERPRETS, helper
-from ..common.variants import KernelVariant, TritonVariant
-from ..philox import Stream
-from .prepared import PRODUCTS, PreparedWeights
-from .request import LaunchRequest
+from ...common.philox_triton import interleave4, words_of
+from ...common.prepared import keep
+from ...common.triton_math import exact_dot_operand
+from ...common.triton_runtime import INTERPRETS, helper
+from ...common.variants import KernelVariant, TritonVariant
+from ...philox import Stream
+from ..prepared import PRODUCTS, PreparedWeights
+from ..request import LaunchRequest
 from .triton_tile import are_drawn, as_words, betas_of, chains_interpreted, inverse_temperature, numbers_of, packed
 
 CHAINS = 64
