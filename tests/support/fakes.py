@@ -1,11 +1,13 @@
 """Small operations, implementations and installed plugins for the tests of the harness."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from boltzbench.harness import (
@@ -30,7 +32,9 @@ from boltzbench.harness import (
 )
 from boltzbench.harness.api.records import Measurement
 from boltzbench.harness.execution.plan import Mode, Step
-from boltzbench.harness.execution.trial import AnnouncePhase, Trial
+
+if TYPE_CHECKING:  # plugins of the tests import this file, and `list` imports them: it must stay quick
+    from boltzbench.harness.execution.trial import AnnouncePhase, Trial
 
 CPU = torch.device("cpu")
 
@@ -203,6 +207,8 @@ class Here:
         return {"timer": 4e-8}, {"copy": 1e10}, ()
 
     def trial(self, step: Step) -> Trial:
+        from boltzbench.harness.execution.trial import Trial
+
         return Trial(step, self.device, self.announce)
 
     def close(self) -> None:
