@@ -14,7 +14,7 @@ constexpr int UNITS = 32;    // units of a block
 constexpr int CHAINS = 256;  // chains of a block, which share its tables
 constexpr i64 FEW = 16;      // chains that tables do not pay for
 constexpr int BITS = 4, SUBSETS = 1 << BITS;
-template <class Real> constexpr int GROUPS = 48 / sizeof(Real);  // of four units, whose tables are in the cache at a time
+template <class Real> constexpr int GROUPS = 32 / sizeof(Real);  // of four units, whose tables are in the cache at a time
 
 // The states of all chains, four units to a byte: `at(chain)` has `groups` of them, padded with zeros.
 struct Subsets {
@@ -33,7 +33,15 @@ inline Subsets subsets_of(const u8* given, i64 stride, bool packed, i64 chains, 
         for (i64 chain = first; chain < end; ++chain) {
             const u8* const from = given + chain * stride;
             u8* const to = subsets.at(chain);
-            for (i64 unit = 0; unit < units; ++unit) {
+            i64 unit = 0;
+            for (; !packed && unit + 8 <= units; unit += 8) {  // eight bytes of 0 or 1 at a time
+                u64 bits;
+                std::memcpy(&bits, from + unit, sizeof bits);
+                bits |= bits >> 7, bits &= 0x0003000300030003u;
+                bits |= bits >> 14, bits &= 0x0000000f0000000fu;
+                to[unit / BITS] = u8(bits), to[unit / BITS + 1] = u8(bits >> 32);
+            }
+            for (; unit < units; ++unit) {
                 const int state = packed ? from[unit / 8] >> unit % 8 & 1 : from[unit];
                 to[unit / BITS] |= u8(state << unit % BITS);
             }
@@ -47,28 +55,52 @@ template <class Real> struct Matrix {  // element (given unit, unit)
     i64 given_units, units, given_stride, unit_stride;
 };
 
-// The tables of `groups` groups of four given units, for a block of units. Entry 0 is zero. `alone`: only the entries of
-// single units.
-template <class Real>
-void fill_tables(Real (*table)[SUBSETS][UNITS], i64 first_group, i64 groups, const Matrix<Real>& matrix, i64 first_unit,
-                 bool alone) {
-    using Vector = V<Real>;
+// For each of GROUPS groups of four given units, the sums over the 16 subsets. Entries of LINE units have 128 bytes, so that
+// the address of one is a shift and an addition of constants.
+template <class Real> constexpr int LINE = 128 / sizeof(Real);
+template <class Real> using Table = Real[GROUPS<Real>][UNITS / LINE<Real>][SUBSETS][LINE<Real>];
+
+// Vector `k` of an entry. `subset`: times 128, the place of the entry among its like.
+template <class Real> INLINE V<Real> entry(const Table<Real>& table, int group, int k, u64 subset) {
+    constexpr int PER_LINE = LINE<Real> / LANES<Real>;
+    const char* const lines = reinterpret_cast<const char*>(table[group][k / PER_LINE]);
+    return load<V<Real>>(lines + (subset << 7) + k % PER_LINE * BYTES);
+}
+
+// The table of the groups from `first_group`, for a block of units. Entry 0 is zero, as is that of a unit beyond the last.
+// ALONE: only the entries of single units.
+template <class Real, bool ALONE>
+void fill_table(Table<Real>& table, i64 first_group, const Matrix<Real>& matrix, i64 first_unit) {
     const i64 own_units = std::min<i64>(UNITS, matrix.units - first_unit);
-    for (i64 group = 0; group < groups; ++group) {
-        std::fill(table[group][0], table[group][0] + UNITS, Real(0));
+    const bool whole = own_units == UNITS && matrix.unit_stride == 1;
+    for (int group = 0; group < GROUPS<Real>; ++group) {
+        Real rows[BITS][UNITS];
+        const Real* row[BITS];
         for (int bit = 0; bit < BITS; ++bit) {
-            const i64 row = (first_group + group) * BITS + bit;
-            Real* const single = table[group][1 << bit];
-            std::fill(single, single + UNITS, Real(0));
-            if (row >= matrix.given_units) continue;
-            const Real* const source = matrix.at + row * matrix.given_stride + first_unit * matrix.unit_stride;
-            for (i64 unit = 0; unit < own_units; ++unit) single[unit] = source[unit * matrix.unit_stride];
+            const i64 given = (first_group + group) * BITS + bit;
+            const Real* const source = matrix.at + given * matrix.given_stride + first_unit * matrix.unit_stride;
+            row[bit] = rows[bit];
+            if (whole && given < matrix.given_units) {
+                row[bit] = source;
+                // The row of the next table, which the processor does not guess.
+                const char* const next = reinterpret_cast<const char*>(source + GROUPS<Real> * BITS * matrix.given_stride);
+                for (unsigned line = 0; line <= sizeof rows[bit]; line += 64) __builtin_prefetch(next + line);
+                continue;
+            }
+            for (i64 unit = 0; unit < UNITS; ++unit)
+                rows[bit][unit] = given < matrix.given_units && unit < own_units ? source[unit * matrix.unit_stride] : Real(0);
         }
-        for (int subset = 3; subset < SUBSETS && !alone; ++subset)
-            if (const int rest = subset & (subset - 1))
-                for (int k = 0; k < UNITS; k += LANES<Real>)
-                    store(table[group][subset] + k,
-                          load<Vector>(table[group][rest] + k) + load<Vector>(table[group][subset - rest] + k));
+        for (int k = 0; k < UNITS; k += LANES<Real>) {
+            V<Real> sums[SUBSETS] = {};
+#pragma GCC unroll 4
+            for (int bit = 0; bit < BITS; ++bit) sums[1 << bit] = load<V<Real>>(row[bit] + k);
+#pragma GCC unroll 16
+            for (int subset = 3; subset < SUBSETS; ++subset)
+                if (const int rest = subset & (subset - 1); rest && !ALONE) sums[subset] = sums[rest] + sums[subset - rest];
+#pragma GCC unroll 16
+            for (int subset = 0; subset < SUBSETS; ++subset)
+                store(table[group][k / LINE<Real>][subset] + k % LINE<Real>, sums[subset]);
+        }
     }
 }
 
@@ -77,24 +109,29 @@ void sum_block_of(const u8* subsets, i64 padded, i64 groups, i64 chains, const M
                   Real* sums) {
     using Vector = V<Real>;
     constexpr int PARTS = UNITS / LANES<Real>;
-    alignas(64) Real table[GROUPS<Real>][SUBSETS][UNITS];
+    alignas(64) Table<Real> table;
     std::fill(sums, sums + chains * UNITS, Real(0));
     for (i64 first_group = 0; first_group < groups; first_group += GROUPS<Real>) {
         const i64 own_groups = std::min<i64>(GROUPS<Real>, groups - first_group);
-        fill_tables(table, first_group, own_groups, matrix, first_unit, !MANY);
+        fill_table<Real, !MANY>(table, first_group, matrix, first_unit);
         for (i64 chain = 0; chain < chains; ++chain) {
             const u8* const own = subsets + chain * padded + first_group;
             Real* const at = sums + chain * UNITS;
             Vector sum[PARTS];
             for (int k = 0; k < PARTS; ++k) sum[k] = load<Vector>(at + k * LANES<Real>);
-            for (i64 group = 0; group < own_groups; ++group) {
-                const int subset = own[group];
+            const auto add = [&](int group) {
+                const u64 subset = own[group];
                 for (int k = 0; k < PARTS; ++k) {
-                    const auto entry = [&](int which) { return load<Vector>(table[group][which] + k * LANES<Real>); };
-                    if (MANY) sum[k] += entry(subset);
-                    else sum[k] += entry(subset & 8) + entry(subset & 4) + entry(subset & 2) + entry(subset & 1);
+                    const auto of = [&](u64 which) { return entry<Real>(table, group, k, which); };
+                    if (MANY) sum[k] += of(subset);
+                    else sum[k] += of(subset & 8) + of(subset & 4) + of(subset & 2) + of(subset & 1);
                 }
-            }
+            };
+            if (MANY && own_groups == GROUPS<Real>) {
+#pragma GCC unroll 16
+                for (int group = 0; group < GROUPS<Real>; ++group) add(group);
+            } else
+                for (i64 group = 0; group < own_groups; ++group) add(int(group));
             for (int k = 0; k < PARTS; ++k) store(at + k * LANES<Real>, sum[k]);
         }
     }

@@ -222,6 +222,21 @@ template <class Vector> INLINE bool any(const Vector& mask) {
 #endif
 }
 
+// Bit i is that of lane i of a mask.
+template <class Mask> INLINE u32 bits(const Mask& mask) {
+#if defined(BOLTZBENCH_AVX512)
+    if constexpr (sizeof mask[0] == 4) return _mm512_movepi32_mask((__m512i)mask);
+    else return _mm512_movepi64_mask((__m512i)mask);
+#elif defined(BOLTZBENCH_AVX2)
+    if constexpr (sizeof mask[0] == 4) return _mm256_movemask_ps((__m256)mask);
+    else return _mm256_movemask_pd((__m256d)mask);
+#else
+    u32 found = 0;
+    for (unsigned i = 0; i < sizeof mask / sizeof mask[0]; ++i) found |= u32(mask[i] & 1) << i;
+    return found;
+#endif
+}
+
 // a0 b0 a1 b1 ..., as two vectors.
 INLINE void interleave(const F32& a, const F32& b, F32& low, F32& high) {
 #if defined(BOLTZBENCH_AVX512)

@@ -78,8 +78,9 @@ def gibbs(
             (``cupy``), on sm_90 and later. ``auto``: for two sweeps or more ``resident`` if it fits, else ``cluster``
             for up to 1024 chains and 2048 units (1024 where there are three products), else ``half_sweeps``. If the
             backend is ``auto`` too, ``resident`` runs in CUDA C, unless Triton draws fewer units of padding: tiles
-            have 256 units in ``bf16`` and 128 in the others, and in Triton 64, 128 or 256. All plans and backends draw
-            the same states in ``int8x3``.
+            have 256 units in ``bf16`` and 128 in the others, and in Triton 64, 128 or 256. On a CPU ``native`` runs
+            ``resident`` for any weights: each thread takes chains through all sweeps. All plans and backends draw the
+            same states in ``int8x3``.
         backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Without ``check_values`` no step waits for the device, and a CUDA graph can capture a call like one that has run
@@ -193,6 +194,8 @@ def _choose(
     chosen = choose_backend(backend, device, __package__ or "")
     if plan == "half_sweeps" or (plan == "auto" and sweeps == 1):
         return chosen, "half_sweeps"
+    if chosen == "native" and plan != "cluster":
+        return chosen, "resident"
     names = [chosen]
     if backend == "auto" and device.type == "cuda":
         names = [name for name in ("cupy", "triton") if unavailable(name, device) is None]
@@ -208,7 +211,7 @@ def _choose(
                 return "cupy", "cluster"
     if plan != "auto":
         needs = {
-            "resident": "backend triton or cupy, and prepared weights that fit in shared memory",
+            "resident": "backend native, or triton or cupy and prepared weights that fit in shared memory",
             "cluster": "backend cupy, prepared weights, and sm_90 or later",
         }[plan]
         raise ValueError(f"plan {plan!r} needs {needs}")

@@ -35,6 +35,8 @@ class Half(ctypes.Structure):
         ("step", ctypes.c_uint32),
         ("stream", ctypes.c_uint32),
     )
+    tensors: tuple[Tensor | None, ...] = ()
+    """Those made for the call, which live as long as it."""
 
 
 def half_sweep(half: LaunchRequest) -> None:
@@ -42,8 +44,19 @@ def half_sweep(half: LaunchRequest) -> None:
     if len(half.out) == 0 or half.units == 0:
         return
     matrix = _matrix(half)
-    bias = half.bias.to(matrix.dtype)
     sums = (half.given / half.sigma) @ matrix if half.sigma is not None and half.gives_reals else None
+    MODULE.call("half_sweep", _arguments(half, matrix, sums))
+
+
+def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps: int) -> None:
+    """As many pairs of half sweeps of binary units in one call; the requests are those of the first pair."""
+    if len(to_hidden.out):
+        halves = [_arguments(half, _matrix(half).contiguous()) for half in (to_hidden, to_visible)]
+        MODULE.call("all_sweeps", *halves, sweeps)
+
+
+def _arguments(half: LaunchRequest, matrix: Tensor, sums: Tensor | None = None) -> Half:
+    bias = half.bias.to(matrix.dtype)
     arguments = Half(
         *map(_address, (half.given, sums, matrix, bias, half.out, half.previous, half.clamped, half.sigma, half.betas)),
         len(half.out), len(matrix), half.units, *map(row_bytes, (half.given, half.out, half.previous)),
@@ -51,7 +64,8 @@ def half_sweep(half: LaunchRequest) -> None:
         isinstance(half.weights, Operand), half.first_chain, half.common_beta, Keys.of(half.seed),
         int(step_of(half)) & 0xFFFFFFFF, half.stream,
     )  # fmt: skip
-    MODULE.call("half_sweep", arguments)
+    arguments.tensors = matrix, bias, sums
+    return arguments
 
 
 def _matrix(half: LaunchRequest) -> Tensor:

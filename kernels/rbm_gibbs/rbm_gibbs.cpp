@@ -1,4 +1,4 @@
-// Half a sweep of block Gibbs on a CPU: sums over binary units by tables, and draws from the random stream.
+// Block Gibbs on a CPU, half a sweep or all of them: sums over binary units by tables, and draws from the random stream.
 //
 // Bound by the additions of machines/binary_products.hpp: a quarter of one for each weight and chain. A draw costs a quarter
 // of a Philox call and an exponential. Sums over real-valued units come from torch's matrix product.
@@ -33,8 +33,20 @@ struct Half {
     bool keeps(i64 chain, i64 unit) const {
         return clamped && clamped[chain * clamped_strides[0] + unit * clamped_strides[1]];
     }
+    // The half sweep of the chains [first, end) alone.
+    Half of(i64 first, i64 end) const {
+        Half part = *this;
+        part.chains = end - first, part.first_chain += first;
+        part.given += first * given_stride;
+        part.out = static_cast<char*>(out) + first * out_stride;
+        if (previous) part.previous = static_cast<const char*>(previous) + first * previous_stride;
+        if (clamped) part.clamped += first * clamped_strides[0];
+        if (betas) part.betas += first;
+        return part;
+    }
 };
 
+constexpr i64 LEAST = 64;  // chains of a thread, to be worth its tables
 constexpr int AT_ONCE = 4 * LANES<u64>;  // units of a vector of groups
 
 // The numbers in [0, 1) of the units of a block.
@@ -47,24 +59,25 @@ INLINE void uniforms(const Half& half, i64 chain, i64 first_unit, float* u) {
     }
 }
 
-// Whether each unit of a block is 1.
-template <class Real>
-INLINE void draw(const Half& half, i64 chain, i64 first_unit, const Real* logits, bool* drawn) {
+// The states of the units of a block, as bits.
+template <class Real> INLINE u32 draw(const Half& half, i64 chain, i64 first_unit, const Real* logits) {
     float u[UNITS];
-    Real wide[UNITS], test[UNITS];
+    Real wide[UNITS];
     uniforms(half, chain, first_unit, u);
     for (int unit = 0; unit < UNITS; ++unit) wide[unit] = u[unit];
     const Real beta = Real(half.beta_of(chain));
+    u32 states = 0;
     for (int k = 0; k < UNITS; k += LANES<Real>) {
         const V<Real> odds = Real(1) + exp(-(beta * load<V<Real>>(logits + k))), uniform = load<V<Real>>(wide + k);
-        store(test + k, half.odds ? Real(1) - uniform * odds : Real(1) / odds - uniform);
+        const V<Real> test = half.odds ? Real(1) - uniform * odds : Real(1) / odds - uniform;
+        states |= bits(test > Real(0)) << k;  // false for NaN
     }
-    for (int unit = 0; unit < UNITS; ++unit) drawn[unit] = test[unit] > 0;  // false for NaN
+    return states;
 }
 
 template <class Real> void finish_chain(const Half& half, i64 chain, i64 first_unit, i64 units, const Real* logits) {
-    char* const out = static_cast<char*>(half.out) + chain * half.out_stride;
-    const char* const previous = static_cast<const char*>(half.previous) + chain * half.previous_stride;
+    u8* const out = static_cast<u8*>(half.out) + chain * half.out_stride;
+    const u8* const previous = static_cast<const u8*>(half.previous) + chain * half.previous_stride;
     if (half.result == PROBABILITIES) {
         const Real beta = Real(half.beta_of(chain));
         float p[UNITS];
@@ -75,24 +88,23 @@ template <class Real> void finish_chain(const Half& half, i64 chain, i64 first_u
         std::memcpy(reinterpret_cast<float*>(out) + first_unit, p, units * sizeof(float));
         return;
     }
-    bool drawn[UNITS];
-    draw(half, chain, first_unit, logits, drawn);
-    if (half.result == STATES) {
-        for (i64 unit = 0; unit < units; ++unit) {
-            const bool kept = half.keeps(chain, first_unit + unit);
-            out[first_unit + unit] = kept ? previous[first_unit + unit] : drawn[unit];
+    u32 states = draw(half, chain, first_unit, logits);
+    const bool packed = half.result == PACKED;
+    if (half.clamped)
+        for (i64 i = 0; i < units; ++i) {
+            const i64 unit = first_unit + i;
+            if (!half.keeps(chain, unit)) continue;
+            const u32 old = packed ? previous[unit / 8] >> unit % 8 & 1 : previous[unit];
+            states = (states & ~(1u << i)) | old << i;
         }
+    if (!packed) {
+        u8 bytes[UNITS];
+        for (int i = 0; i < UNITS; ++i) bytes[i] = states >> i & 1;
+        std::memcpy(out + first_unit, bytes, units < UNITS ? units : UNITS);
         return;
     }
-    u32 word = 0;
-    for (i64 unit = 0; unit < units; ++unit) word |= u32(drawn[unit]) << unit;
-    if (half.clamped) {
-        u32 kept = 0, old;
-        std::memcpy(&old, previous + first_unit / 8, sizeof old);
-        for (i64 unit = 0; unit < units; ++unit) kept |= u32(half.keeps(chain, first_unit + unit)) << unit;
-        word = (word & ~kept) | (old & kept);
-    }
-    const u32 both[2] = {word, 0};  // the last word of 64 units may have no second half
+    if (units < UNITS) states &= (1u << units) - 1;
+    const u32 both[2] = {states, 0};  // the last word of 64 units may have no second half
     const bool alone = first_unit + UNITS >= half.units && first_unit % 64 == 0;
     std::memcpy(out + first_unit / 8, both, alone ? 8 : 4);
 }
@@ -117,11 +129,12 @@ void finish_reals(const Half& half, i64 chain, i64 first_unit, i64 units, const 
 }
 
 template <class Real> void finish_block(const Half& half, i64 first_chain, i64 chains, i64 first_unit, const Real* sums) {
-    const Real* const bias = static_cast<const Real*>(half.bias) + first_unit;
     const i64 units = std::min<i64>(UNITS, half.units - first_unit);
+    Real bias[UNITS] = {};
+    std::memcpy(bias, static_cast<const Real*>(half.bias) + first_unit, units * sizeof(Real));
     for (i64 i = 0; i < chains; ++i) {
-        Real logits[UNITS] = {};
-        for (i64 unit = 0; unit < units; ++unit) logits[unit] = bias[unit] + sums[i * UNITS + unit];
+        Real logits[UNITS];
+        for (int unit = 0; unit < UNITS; ++unit) logits[unit] = bias[unit] + sums[i * UNITS + unit];
         finish_chain(half, first_chain + i, first_unit, units, logits);
     }
 }
@@ -154,4 +167,22 @@ KERNEL void half_sweep(const Half* half, int threads) {
                 finish_block(*half, chain, 1, unit, sums);
             }
     });
+}
+
+// As many pairs of half sweeps, each with the next step. Each thread takes chains through all sweeps, so that no thread waits
+// for another before the end. Few chains do not fill the threads: they share the units of each half sweep instead.
+KERNEL void all_sweeps(const Half* to_hidden, const Half* to_visible, i64 sweeps, int threads) {
+    const i64 chains = to_hidden->chains, share = chains / threads;
+    const auto run = [&](i64 first, i64 end, int threads) {
+        Half hidden = to_hidden->of(first, end), visible = to_visible->of(first, end);
+        for (i64 sweep = 0; sweep < sweeps; ++sweep) {
+            half_sweep(&hidden, threads);
+            half_sweep(&visible, threads);
+            ++hidden.step, ++visible.step;
+            hidden.given = static_cast<const u8*>(visible.out), hidden.given_stride = visible.out_stride;
+            visible.previous = visible.out, visible.previous_stride = visible.out_stride;
+        }
+    };
+    if (share < LEAST) return run(0, chains, threads);
+    parallel(chains, std::clamp<i64>(share, LEAST, CHAINS), threads, [&](i64 first, i64 end) { run(first, end, 1); });
 }

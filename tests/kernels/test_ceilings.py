@@ -140,7 +140,7 @@ NATIVE_MUTANTS = [
     ("logic", "STEPS = 1000", "STEPS = 999"),
     ("philox", "group < (part + 1) * STREAM_GROUPS", "group < (part + 1) * STREAM_GROUPS - AT_ONCE * LANES<u64>"),
     ("normal numbers", "group < STREAM_GROUPS; group +=", "group < STREAM_GROUPS - LANES<u64>; group +="),
-    ("product", "sum[k] += entry(subset);", "sum[k] += entry(subset & 7);"),
+    ("product", "sum[k] += of(subset);", "sum[k] += of(subset & 7);"),
 ]
 
 

@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from boltzbench.kernels import native
 from boltzbench.kernels.common import dispatch
 from support.devices import DEVICE
 
 SPLIT = ("bf16", "bf16x3", "int8x3")
 BACKENDS = [name for name in dispatch.BACKENDS if dispatch.unavailable(name, DEVICE) is None]
 NEEDS_CUPY = pytest.mark.skipif("cupy" not in BACKENDS, reason=str(dispatch.unavailable("cupy", DEVICE)))
+NEEDS_NATIVE = pytest.mark.skipif(native.unavailable(DEVICE) is not None, reason=str(native.unavailable(DEVICE)))
 
 
 def _parameter(name):

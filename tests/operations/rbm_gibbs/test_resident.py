@@ -12,12 +12,14 @@ from boltzbench.kernels.rbm_gibbs import (
     cuda_kernels,
     gaussian_gibbs,
     gibbs,
+    native_kernels,
     pack_states,
     prepare_weights,
     triton_kernels,
 )
 from boltzbench.kernels.rbm_gibbs.tensor_cores.triton_resident import MOST_UNITS
-from operations.rbm_gibbs.machines import BACKENDS, DEVICE, NEEDS_CUPY, SPLIT, model, some_units
+from operations.rbm_gibbs.machines import BACKENDS, DEVICE, NEEDS_CUPY, NEEDS_NATIVE, SPLIT, model, some_units
+from support.threads import threads
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = [(1, 1, 1), (70, 100, 17), (40, 64, 130), (3, 150, 33), (9, 128, 128), (5, 0, 7), (5, 7, 0)]
@@ -35,6 +37,30 @@ def launches(kernels=cuda_kernels):
         mock.patch.object(kernels, "half_sweep", wraps=kernels.half_sweep) as half,
     ):
         yield lambda: (one.call_count, cluster.call_count, half.call_count)
+
+
+@NEEDS_NATIVE
+@pytest.mark.parametrize("precision", [None, "bf16x3", "int8x3"])
+@pytest.mark.parametrize("size", [(1, 1, 1), (5, 0, 7), (5, 7, 0), (70, 100, 17), (600, 40, 35)], ids=str)
+def test_all_sweeps_on_a_cpu_match_half_sweeps(precision, size):
+    """With chains divided over threads, or units where the chains are few; in bytes and in bits."""
+    visible, weights, b, c = model(*size)
+    matrix = weights if precision is None else prepare_weights(weights, precision)
+    held = some_units(visible.shape)
+    betas = torch.linspace(0.2, 2.0, len(visible), device=DEVICE)
+    for clamped, beta in ((None, 1.3), (held.t().contiguous().t(), betas)):
+        rest = {"seed": 3, "first_sweep": 2**32 - 5, "first_chain": 2**40, "clamped": clamped, "backend": "native"}
+        expected = gibbs(visible, matrix, b, c, 3, beta, **rest, plan="half_sweeps")
+        for number in (1, 3):
+            with threads(number), mock.patch.object(native_kernels, "half_sweep") as half:
+                found = gibbs(visible, matrix, b, c, 3, beta, **rest)
+                assert not half.called
+                assert torch.equal(found.visible, expected.visible)
+                assert torch.equal(found.hidden, expected.hidden)
+                if precision:
+                    packed = gibbs(pack_states(visible), matrix, b, c, 3, beta, **rest)
+                    assert torch.equal(packed.visible, pack_states(expected.visible))
+                    assert torch.equal(packed.hidden, pack_states(expected.hidden))
 
 
 @NEEDS_CUPY
