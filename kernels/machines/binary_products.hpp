@@ -67,39 +67,61 @@ template <class Real> INLINE V<Real> entry(const Table<Real>& table, int group, 
     return load<V<Real>>(lines + (subset << 7) + k % PER_LINE * BYTES);
 }
 
-// The table of the groups from `first_group`, for a block of units. Entry 0 is zero, as is that of a unit beyond the last.
-// ALONE: only the entries of single units.
+// The rows of the given units from `first_given`, for a block of units; zero beyond the last unit of either kind.
+template <class Real>
+void copy_rows(Real (*rows)[UNITS], i64 first_given, const Matrix<Real>& matrix, i64 first_unit) {
+    using Vector = V<Real>;
+    const i64 givens = matrix.given_units - first_given, units = matrix.units - first_unit;
+    const Real* const source = matrix.at + first_given * matrix.given_stride + first_unit * matrix.unit_stride;
+    if (matrix.given_stride != 1) {
+        for (i64 given = 0; given < GROUPS<Real> * BITS; ++given)
+            for (i64 unit = 0; unit < UNITS; ++unit)
+                rows[given][unit] =
+                    given < givens && unit < units ? source[given * matrix.given_stride + unit * matrix.unit_stride] : Real(0);
+        return;
+    }
+    for (int given = 0; given < GROUPS<Real> * BITS; given += LANES<Real>)  // a transposed matrix, by square blocks
+        for (int unit = 0; unit < UNITS; unit += LANES<Real>) {
+            Vector block[LANES<Real>];
+            for (int i = 0; i < LANES<Real>; ++i) {
+                const i64 count = unit + i < units ? std::clamp<i64>(givens - given, 0, LANES<Real>) : 0;
+                const Real* const from = source + (unit + i) * matrix.unit_stride + given;
+                block[i] = count == LANES<Real> ? load<Vector>(from) : load_first<Vector>(from, count);
+            }
+            transpose(block);
+            for (int i = 0; i < LANES<Real>; ++i) store(rows[given + i] + unit, block[i]);
+        }
+}
+
+// The table of the groups from `first_group`, for a block of units. ALONE: only entry 0, which is zero, and those of single
+// units.
 template <class Real, bool ALONE>
 void fill_table(Table<Real>& table, i64 first_group, const Matrix<Real>& matrix, i64 first_unit) {
-    const i64 own_units = std::min<i64>(UNITS, matrix.units - first_unit);
-    const bool whole = own_units == UNITS && matrix.unit_stride == 1;
+    const i64 first_given = first_group * BITS, ahead = GROUPS<Real> * BITS * matrix.given_stride;
+    const bool in_place = matrix.unit_stride == 1 && first_unit + UNITS <= matrix.units &&
+                          first_given + GROUPS<Real> * BITS <= matrix.given_units;
+    Real rows[GROUPS<Real> * BITS][UNITS];
+    if (!in_place) copy_rows(rows, first_given, matrix, first_unit);
     for (int group = 0; group < GROUPS<Real>; ++group) {
-        Real rows[BITS][UNITS];
         const Real* row[BITS];
         for (int bit = 0; bit < BITS; ++bit) {
-            const i64 given = (first_group + group) * BITS + bit;
-            const Real* const source = matrix.at + given * matrix.given_stride + first_unit * matrix.unit_stride;
-            row[bit] = rows[bit];
-            if (whole && given < matrix.given_units) {
-                row[bit] = source;
-                // The row of the next table, which the processor does not guess.
-                const char* const next = reinterpret_cast<const char*>(source + GROUPS<Real> * BITS * matrix.given_stride);
-                for (unsigned line = 0; line <= sizeof rows[bit]; line += 64) __builtin_prefetch(next + line);
-                continue;
-            }
-            for (i64 unit = 0; unit < UNITS; ++unit)
-                rows[bit][unit] = given < matrix.given_units && unit < own_units ? source[unit * matrix.unit_stride] : Real(0);
+            const int given = group * BITS + bit;
+            row[bit] = in_place ? matrix.at + (first_given + given) * matrix.given_stride + first_unit : rows[given];
+            const char* const next = reinterpret_cast<const char*>(row[bit] + ahead);  // row of the next table
+            if (in_place)
+                for (unsigned line = 0; line <= sizeof rows[0]; line += 64) __builtin_prefetch(next + line);
         }
         for (int k = 0; k < UNITS; k += LANES<Real>) {
             V<Real> sums[SUBSETS] = {};
 #pragma GCC unroll 4
             for (int bit = 0; bit < BITS; ++bit) sums[1 << bit] = load<V<Real>>(row[bit] + k);
 #pragma GCC unroll 16
-            for (int subset = 3; subset < SUBSETS; ++subset)
-                if (const int rest = subset & (subset - 1); rest && !ALONE) sums[subset] = sums[rest] + sums[subset - rest];
-#pragma GCC unroll 16
-            for (int subset = 0; subset < SUBSETS; ++subset)
+            for (int subset = 0; subset < SUBSETS; ++subset) {
+                const int rest = subset & (subset - 1);
+                if (rest && ALONE) continue;
+                if (rest) sums[subset] = sums[rest] + sums[subset - rest];
                 store(table[group][k / LINE<Real>][subset] + k % LINE<Real>, sums[subset]);
+            }
         }
     }
 }

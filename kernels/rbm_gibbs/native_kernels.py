@@ -51,7 +51,7 @@ def half_sweep(half: LaunchRequest) -> None:
 def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps: int) -> None:
     """As many pairs of half sweeps of binary units in one call; the requests are those of the first pair."""
     if len(to_hidden.out):
-        halves = [_arguments(half, _matrix(half).contiguous()) for half in (to_hidden, to_visible)]
+        halves = [_arguments(half, _matrix(half)) for half in (to_hidden, to_visible)]
         MODULE.call("all_sweeps", *halves, sweeps)
 
 

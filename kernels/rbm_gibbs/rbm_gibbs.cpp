@@ -46,7 +46,7 @@ struct Half {
     }
 };
 
-constexpr i64 LEAST = 64;  // chains of a thread, to be worth its tables
+constexpr i64 LEAST = 128;  // chains of a thread, to be worth its tables
 constexpr int AT_ONCE = 4 * LANES<u64>;  // units of a vector of groups
 
 // The numbers in [0, 1) of the units of a block.

@@ -83,6 +83,6 @@ WRONG_KERNELS = (
         ("rbm_free_energy.cpp", "i32(units - k)", "i32(LANE)", FREE_ENERGY),
         ("rbm_free_energy.cpp", "block < blocks", "block + 1 < blocks", TILES_OF_UNITS),
         ("rbm_free_energy.cpp", "for (; unit < units; ++unit)", "", FREE_ENERGY),
-        ("machines/binary_products.hpp", "group) * BITS + bit", "group) * BITS + 3 - bit", FREE_ENERGY),
+        ("machines/binary_products.hpp", "given = group * BITS + bit", "given = group * BITS + 3 - bit", FREE_ENERGY),
     ),
 )  # fmt: skip
