@@ -6,8 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..api.records import Measurement
-from ..results.compare import REGRESSIONS, Comparison, Pair, Verdict
+from ..results.compare import REGRESSIONS, Comparison, Pair, Timing, Verdict
 from .tables import counted, indented, si
 
 STYLES = {
@@ -74,8 +73,8 @@ def _notes(pair: Pair) -> list[tuple[str, str]]:
     return [(f"\n{note}", "yellow") for note in pair.notes]
 
 
-def _median(measurement: Measurement | None) -> str:
-    return si(measurement.median, "s") if measurement else ""
+def _median(timing: Timing | None) -> str:
+    return si(timing.median, "s") if timing else ""
 
 
 def _change(ratio: float | None) -> str:
