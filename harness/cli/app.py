@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ..api.messages import UnknownName
+from ..api.messages import UnknownName, printable
 from ..inspection.tools import ToolMissing
 from ..results.file import ResultsError
 from .bench import bench
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         app(args=arguments, prog_name="boltzbench")
     except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:
-        print(f"boltzbench: {error}", file=sys.stderr)
+        print(printable(f"boltzbench: {error}"), file=sys.stderr)
         sys.exit(USAGE)
     sys.exit(0)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
 from .markdown import Labelled, markdown
@@ -172,6 +173,7 @@ def _experiments(runs: Sequence[Labelled], drawings: _Drawings) -> list[tuple[An
 def csv_text(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
     """A line for each measurement and for each record without one: `COLUMNS`, with all digits, in SI base units.
 
+    Texts have no control characters, and begin with an apostrophe if a spreadsheet would take them for a formula.
     ``problems`` are not written: the caller reports them.
     """
     file = io.StringIO()
@@ -179,8 +181,15 @@ def csv_text(runs: Sequence[Labelled], *, against: Labelled | None = None, probl
     writer.writerow(COLUMNS)
     for row in rows(runs, against[1] if against else None):
         values = _csv_values(row)
-        writer.writerow(["" if values.get(name) is None else values[name] for name in COLUMNS])
+        writer.writerow([_neutral(values.get(name)) for name in COLUMNS])
     return file.getvalue()
+
+
+def _neutral(value: Any) -> Any:
+    """A cell of the CSV. A text that a spreadsheet would run as a formula begins with an apostrophe, as there."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    return f"'{printable(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else printable(value)
 
 
 def _csv_values(row: Row) -> dict[str, Any]:
@@ -210,6 +219,7 @@ def _template_environment(jinja2: Any) -> "Environment":
     environment: Environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -232,6 +242,11 @@ def _template_environment(jinja2: Any) -> "Environment":
         geometric_mean=geometric_mean,
     )
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """What the template shows: texts without control characters. Markup is the page's own."""
+    return printable(value) if type(value) is str else value
 
 
 def _baseline_first(found: Iterable[Row]) -> list[Row]:

@@ -4,12 +4,15 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
+from ..api.messages import printable
 from ..results.file import require_writable, write_text
 
 
@@ -31,9 +34,21 @@ def outputs(json_file: str | None) -> Iterator[tuple[Console, Callable[[str], No
         yield plain_console(), lambda text: None
 
 
+class _PlainConsole(Console):
+    """A console that shows control characters in texts instead of sending them to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, str):
+            renderable = printable(renderable)
+        elif isinstance(renderable, Text) and (clean := printable(renderable.plain)) != renderable.plain:
+            renderable = renderable.copy()
+            renderable.plain = clean
+        return super().render(renderable, options)
+
+
 def plain_console(stderr: bool = False) -> Console:
-    """A console without markup: labels and messages of plugins may contain brackets and colons."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    """A console without markup: labels and messages of plugins may contain brackets, colons and control characters."""
+    return _PlainConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
 @contextlib.contextmanager
