@@ -220,7 +220,9 @@ def _read_cache(path: Path, key: Mapping[str, Any]) -> dict[str, float] | None:
             content = json.loads(file.read()) if os.fstat(file.fileno()).st_uid == os.geteuid() else None
     except (OSError, ValueError):
         return None
-    rates = content.get("rates") if isinstance(content, dict) and content.get("key") == key else None
+    if not isinstance(content, dict) or content.get("key") != key:
+        return None
+    rates = content.get("rates")
     if not isinstance(rates, dict) or not rates or content.get("sha256") != _digest(rates):
         return None
     sound = all(

@@ -19,12 +19,12 @@ CPU = {"device": "cpu", "cpu": "EPYC", "cores": 4, "threads": 4}
 FEW, MANY = 250, 2000
 
 
-def run(count, samples=10, factor=1.0):
+def run(count, samples=5):
     """A run of ``count`` records: five operations, four implementations, and as many cases as that takes."""
     generator = np.random.default_rng(count)
     records = []
     for i in range(count):
-        times = factor * (1 + i // 20) * 1e-5 * np.exp(0.02 * generator.standard_normal(samples))
+        times = (1 + i // 20) * 1e-5 * np.exp(0.02 * generator.standard_normal(samples))
         median = float(np.median(times))
         measurement = Measurement(
             "EPYC", "cold", tuple(times.tolist()), median, median, median, 1 / median, "rows", 8 / median, 2 / median
@@ -36,13 +36,11 @@ def run(count, samples=10, factor=1.0):
 
 
 def compared(folder, count):
-    paths = []
-    for factor in (1.0, 1.01):
-        paths.append(folder / f"{count}-{factor}.json")
-        paths[-1].write_text(run_to_json(run(count, factor=factor)))
+    path = folder / f"{count}.json"
+    path.write_text(run_to_json(run(count)))
 
     def act():
-        comparison = compare(*map(read_summary, paths), bound=0.05)
+        comparison = compare(read_summary(path), read_summary(path), bound=0.05)
         assert len(comparison.pairs) == count
         Console(file=io.StringIO(), width=80).print(comparison_tables(comparison))
 
@@ -58,14 +56,14 @@ def reported(write):
 
 
 @pytest.mark.parametrize(
-    "what",
-    [compared, reported(page.html), reported(page.csv_text), reported(markdown)],
+    ("what", "many"),
+    [(compared, 4000), (reported(page.html), MANY), (reported(page.csv_text), MANY), (reported(markdown), MANY)],
     ids=["compare", "html", "csv", "markdown"],
 )
-def test_eight_times_the_records_cost_at_most_twenty_times_as_much(tmp_path, what):
-    """A cost that grows with the square would be 64 times as high."""
+def test_the_cost_grows_no_faster_than_the_number_of_records(tmp_path, what, many):
+    """A cost that grows with the square would be 64 or 256 times as high."""
     seconds = []
-    for count in (FEW, MANY):
+    for count in (FEW, many):
         act = what(tmp_path, count)
         act()  # imports
         taken = []
@@ -74,7 +72,7 @@ def test_eight_times_the_records_cost_at_most_twenty_times_as_much(tmp_path, wha
             act()
             taken.append(time.process_time() - begin)
         seconds.append(min(taken))
-    assert seconds[1] < 20 * seconds[0]
+    assert seconds[1] < 1.5 * many / FEW * seconds[0]
 
 
 def test_a_comparison_keeps_no_samples(tmp_path):
