@@ -12,7 +12,8 @@ def main() -> NoReturn:
     Collection of the objects that torch creates on import, and again when the interpreter ends, takes a third of the
     time of a short command such as `list`.
     """
-    faulthandler.enable()  # a plugin that crashes this process on import leaves a traceback
+    if sys.stderr is not None:  # not closed
+        faulthandler.enable()  # a plugin that crashes this process on import leaves a traceback
     gc.disable()
     try:
         from .cli import app as cli
