@@ -2,6 +2,7 @@
 
 import faulthandler
 import gc
+import signal
 import sys
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # before a command can handle it
         sys.exit(130)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt what runs at exit
         gc.freeze()
 
 
