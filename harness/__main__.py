@@ -2,6 +2,7 @@
 
 import faulthandler
 import gc
+import signal
 import sys
 from typing import NoReturn
 
@@ -12,7 +13,8 @@ def main() -> NoReturn:
     Collection of the objects that torch creates on import, and again when the interpreter ends, takes a third of the
     time of a short command such as `list`.
     """
-    faulthandler.enable()  # a plugin that crashes this process on import leaves a traceback
+    if sys.stderr is not None:  # not closed
+        faulthandler.enable()  # a plugin that crashes this process on import leaves a traceback
     gc.disable()
     try:
         from .cli import app as cli
@@ -23,6 +25,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # before a command can handle it
         sys.exit(130)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not interrupt what runs at exit
         gc.freeze()
 
 

@@ -26,7 +26,9 @@ import numpy as np
 import torch
 
 from . import emulator
-from .emulator import CompilerNotFoundError, CudaCompileError, EmulatorError
+from .builds import cache
+from .builds.compiler import CompilerNotFoundError, compiler
+from .emulator import CudaCompileError, EmulatorError
 from .philox import Stream
 
 __all__ = [
@@ -66,7 +68,7 @@ def unavailable(device: torch.device) -> str | None:
     """Why CUDA C kernels cannot run on tensors of `device`, or None if they can."""
     if device.type == "cpu":
         try:
-            emulator.compiler()
+            compiler()
         except CompilerNotFoundError as error:
             return str(error)
         return None
@@ -147,9 +149,8 @@ class CudaModule:
         options = ("-std=c++17", f"-arch={arch}", *self._options())
         identity = json.dumps([self.source_hash, str(self.source), names, options, nvrtc.getVersion()])
         stem = f"{self.source.stem}-{arch}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
-        path = emulator.cache_directory("cubin") / f"{stem}.cubin"
-        symbols = path.with_suffix(".json")
-        if path.exists():
+        path, symbols = (cache.find("cubin", stem, suffix) for suffix in (".cubin", ".json"))
+        if path and symbols:
             return Cubin(arch, path.read_bytes(), json.loads(symbols.read_text()), path)
         program = nvrtc.createProgram(self.source.read_text(), str(self.source), (), ())
         try:
@@ -163,8 +164,8 @@ class CudaModule:
             raise CudaCompileError(self.source, arch, f"{error}\n{log}") from error
         finally:
             nvrtc.destroyProgram(program)
-        emulator.write_atomically(symbols, json.dumps(lowered).encode())
-        emulator.write_atomically(path, data)  # last: a process that finds the cubin then finds its symbols
+        cache.store("cubin", stem, ".json", json.dumps(lowered).encode())
+        path = cache.store("cubin", stem, ".cubin", data)
         return Cubin(arch, data, lowered, path)
 
     def _emulate(self) -> emulator.EmulatedModule:

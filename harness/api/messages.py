@@ -1,9 +1,21 @@
 """Messages that several rooms share: for a name that does not exist, and for an error in a plugin's code."""
 
+import re
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and newline, those that change the direction of text, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """``text`` with a visible symbol in place of each control character.
+
+    Names and messages come from plugins and files. On a terminal, control characters in them could hide or forge lines.
+    """
+    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
 
 
 class UnknownName(ValueError):

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import lt
 from typing import Any, Literal
 
 from pydantic import ConfigDict
@@ -62,7 +64,7 @@ class Measurement:
     suspicions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(time < 0 for time in (self.median, self.p10, self.p90, *self.samples)):
+        if any(map(lt, (self.median, self.p10, self.p90, *self.samples), repeat(0))):
             raise ValueError("a time is negative")
 
 

@@ -4,15 +4,18 @@
 130: interrupted, with all results so far kept.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
 
-from ..api.messages import UnknownName
+from ..api.messages import UnknownName, printable
 from ..inspection.tools import ToolMissing
+from ..report.terminal import lost_output
 from ..results.file import ResultsError
 from .bench import bench
 from .check import check
@@ -24,6 +27,9 @@ from .results import compare, report
 from .run import run
 from .validate import validate
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""The errors of a disk that takes no more."""
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -34,12 +40,28 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Never returns: exits with the status of the command."""
+    status: str | int | None = 0
     try:
         app(args=arguments, prog_name="boltzbench")
     except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:
-        print(f"boltzbench: {error}", file=sys.stderr)
-        sys.exit(USAGE)
-    sys.exit(0)
+        _complain(str(error))
+        status = USAGE
+    except SystemExit as exit_:
+        status = exit_.code
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _complain(f"cannot write the output: {error.strerror}")
+        status = USAGE
+    if problem := lost_output():  # what the last write left in the buffer
+        _complain(problem)
+        status = status or USAGE
+    sys.exit(status)
+
+
+def _complain(message: str) -> None:
+    with suppress(OSError):
+        print(printable(f"boltzbench: {message}"), file=sys.stderr, flush=True)
 
 
 def _show_version(wanted: bool) -> None:

@@ -88,6 +88,7 @@ def compare(
         bound = comparison_of_runs.parse_bound(fail_over)
     except ValueError as error:
         raise ResultsError(str(error)) from error
-    comparison = comparison_of_runs.compare(read_run(base), read_run(new), bound=bound, any_device=any_device)
+    runs = [comparison_of_runs.read_summary(path) for path in (base, new)]
+    comparison = comparison_of_runs.compare(*runs, bound=bound, any_device=any_device)
     plain_console().print(comparison_tables(comparison))
     raise typer.Exit(comparison_of_runs.exit_status(comparison))

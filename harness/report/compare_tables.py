@@ -1,14 +1,16 @@
 """Terminal output of a comparison of two runs: the regressions first, and one closing line."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 
-from ..api.records import Measurement
-from ..results.compare import REGRESSIONS, Comparison, Pair, Verdict
-from .tables import counted, indented, si
+from ..api.messages import printable
+from ..results.compare import REGRESSIONS, Comparison, Pair, Timing, Verdict
+from .tables import NARROW, counted, indented, si
 
 STYLES = {
     Verdict.FAILED: "bold red",
@@ -32,7 +34,7 @@ def comparison_tables(comparison: Comparison) -> RenderableType:
         parts.append(Text(_heading(verdict, comparison), style=STYLES.get(verdict, "bold")))
         timed = [pair for pair in pairs if pair.ratio is not None]
         if timed:
-            parts.append(indented(_rows(timed, comparison.alpha)))
+            parts.append(_Rows(timed, comparison.alpha))
         parts += [indented(_untimed(pair)) for pair in pairs if pair.ratio is None]
     parts += [Text(note, style="yellow") for note in comparison.notes]
     failed = comparison.having(*REGRESSIONS)
@@ -47,22 +49,47 @@ def _heading(verdict: Verdict, comparison: Comparison) -> str:
     return str(verdict)
 
 
-def _rows(pairs: list[Pair], alpha: float) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("change", width=8, justify="right")
-    table.add_column(f"{_percent(1 - alpha)} interval", width=17, justify="right", overflow="fold")
-    table.add_column("base", width=8, justify="right")
-    table.add_column("new", width=8, justify="right")
-    table.add_column("case", overflow="fold")
-    for pair in pairs:
-        table.add_row(
-            Text(f"{_change(pair.ratio)} %"),
-            Text(f"{_change(pair.low)}..{_change(pair.high)} %"),
-            Text(_median(pair.base)),
-            Text(_median(pair.new)),
-            Text.assemble(f"{pair.operation} {pair.implementation} {pair.mode}\n{pair.case}", *_notes(pair)),
-        )
-    return table
+class _Rows:
+    """For each pair its figures with the names of its case beside them, or below on a narrow console.
+
+    The lines are written directly: rich would lay out a table of all cases of a large run for many seconds.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], alpha: float) -> None:
+        self._pairs, self._alpha = pairs, alpha
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        narrow = console.width < NARROW
+        beside = _figures("change", f"{_percent(1 - self._alpha)} interval", "base", "new")
+        space = "    " if narrow else " " * len(beside)
+        width = max(options.max_width - len(space), 1)
+        dim, yellow = console.get_style("dim"), console.get_style("yellow")
+        if not narrow:
+            yield from (Segment(f"{beside}case", dim), Segment.line())
+        for pair in self._pairs:
+            change, interval = f"{_change(pair.ratio)} %", f"{_change(pair.low)}..{_change(pair.high)} %"
+            base, new = _median(pair.base), _median(pair.new)
+            start = f"  {change}, {base} to {new}" if narrow else _figures(change, interval, base, new)
+            yield Segment(f"{start}\n{space}" if narrow else start)
+            names = [f"{pair.operation} {pair.implementation} {pair.mode}", pair.case]
+            shown = [*([f"interval {interval}"] if narrow else []), *names]
+            lines: list[tuple[str, Style | None]] = [(line, None) for line in _folded(console, shown, width)]
+            lines += [(line, yellow) for line in _folded(console, pair.notes, width)]
+            for place, (line, style) in enumerate(lines):
+                yield from (Segment(space if place else ""), Segment(line, style), Segment.line())
+
+
+def _figures(change: str, interval: str, base: str, new: str) -> str:
+    return f"  {change:>8} {interval:>17} {base:>8} {new:>8} "
+
+
+def _folded(console: Console, texts: Iterable[str], width: int) -> Iterator[str]:
+    """The lines of texts, none wider than ``width``."""
+    for line in (line for text in texts for line in printable(text).split("\n")):
+        if len(line) <= width and line.isascii():
+            yield line
+        else:
+            yield from (part.plain for part in Text(line).wrap(console, width, overflow="fold"))
 
 
 def _untimed(pair: Pair) -> Text:
@@ -74,8 +101,8 @@ def _notes(pair: Pair) -> list[tuple[str, str]]:
     return [(f"\n{note}", "yellow") for note in pair.notes]
 
 
-def _median(measurement: Measurement | None) -> str:
-    return si(measurement.median, "s") if measurement else ""
+def _median(timing: Timing | None) -> str:
+    return si(timing.median, "s") if timing else ""
 
 
 def _change(ratio: float | None) -> str:

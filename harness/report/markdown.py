@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
 from .rows import (
@@ -163,6 +164,6 @@ def _status(status: Status) -> str:
 
 
 def _text(words: str) -> str:
-    """``words`` on one line, with the markup of Markdown and HTML escaped."""
-    one_line = " ".join(words.split()).replace("&", "&amp;").replace("<", "&lt;")
+    """``words`` on one line, without control characters, and with the markup of Markdown and HTML escaped."""
+    one_line = " ".join(printable(words).split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", one_line)

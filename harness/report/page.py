@@ -4,13 +4,17 @@
 sentences about unreadable files.
 """
 
+import base64
 import csv
+import gzip
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
 from .markdown import Labelled, markdown
@@ -41,6 +45,7 @@ from .validation_plots import curves, energy_traces, image
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 __all__ = ["COLUMNS", "ReportUnavailable", "csv_text", "html", "markdown"]
 
@@ -52,6 +57,19 @@ COLUMNS = (
     "over_torch", "time_ratio", "suspicions", "throttled",
 )  # fmt: skip
 """The columns of the CSV. `Row` explains ``over_torch`` and ``time_ratio``; lists are joined by "; "."""
+
+
+LARGE = 4_000_000
+"""Characters of the content, or of the data of the plots, from which on the page holds them compressed. Without scripts
+a browser does not show a compressed content."""
+
+MOST_SAMPLES = 1_000_000
+"""Samples in a page. If the runs have more, each measurement shows every second, third, ... of its samples."""
+
+PACKED = (
+    '<noscript><p class="banner bad">This report has {size:.0f} MB of tables, which need JavaScript. '
+    "<code>boltzbench report --markdown</code> and <code>--csv</code> write every number as text.</p></noscript>"
+)
 
 
 class ReportUnavailable(RuntimeError):
@@ -108,7 +126,7 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
         styles=looks,
         failures=[row for row in found if failed_records([row.record])],
         warned=[row for row in found if row.warnings],
-        data={"figures": drawings.figures, "samples": [_samples(row) for row in samples]},
+        data={"figures": drawings.figures, "samples": _all_samples(samples)},
         plotlyjs=get_plotlyjs(),
     )
 
@@ -172,6 +190,7 @@ def _experiments(runs: Sequence[Labelled], drawings: _Drawings) -> list[tuple[An
 def csv_text(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
     """A line for each measurement and for each record without one: `COLUMNS`, with all digits, in SI base units.
 
+    Texts have no control characters, and begin with an apostrophe if a spreadsheet would take them for a formula.
     ``problems`` are not written: the caller reports them.
     """
     file = io.StringIO()
@@ -179,8 +198,15 @@ def csv_text(runs: Sequence[Labelled], *, against: Labelled | None = None, probl
     writer.writerow(COLUMNS)
     for row in rows(runs, against[1] if against else None):
         values = _csv_values(row)
-        writer.writerow(["" if values.get(name) is None else values[name] for name in COLUMNS])
+        writer.writerow([_neutral(values.get(name)) for name in COLUMNS])
     return file.getvalue()
+
+
+def _neutral(value: Any) -> Any:
+    """A cell of the CSV. A text that a spreadsheet would run as a formula begins with an apostrophe, as there."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    return f"'{printable(value)}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else printable(value)
 
 
 def _csv_values(row: Row) -> dict[str, Any]:
@@ -210,12 +236,20 @@ def _template_environment(jinja2: Any) -> "Environment":
     environment: Environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.filters.update(si=si, percent=percent, number=number, items_rate=items_rate, attribute=_attribute)
+    environment.filters.update(
+        packed=_packed,
+        embedded=_embedded,
+        si=si,
+        percent=percent,
+        number=number,
+        items_rate=items_rate,
+        attribute=_attribute,
+    )
     environment.globals.update(
         CPU_RUN=CPU_RUN,
         SPEEDUP=SPEEDUP,
@@ -232,6 +266,11 @@ def _template_environment(jinja2: Any) -> "Environment":
         geometric_mean=geometric_mean,
     )
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """What the template shows: texts without control characters. Markup is the page's own."""
+    return printable(value) if type(value) is str else value
 
 
 def _baseline_first(found: Iterable[Row]) -> list[Row]:
@@ -252,17 +291,46 @@ def _untimed(own: Sequence[Row]) -> dict[str, list[str]]:
     return reasons
 
 
-def _samples(row: Row) -> dict[str, Any]:
-    """The data of the dialog for one measurement: its samples, and the facts below them."""
+def _packed(html: "Markup") -> "Markup":
+    """The content of the page, compressed if it is `LARGE`."""
+    if len(html) < LARGE:
+        return html
+    script = f'<script type="text/plain" data-packed="gzip">{_compressed(html)}</script>'
+    return type(html)(PACKED.format(size=len(html) / 1e6) + script)
+
+
+def _embedded(data: Mapping[str, Any]) -> "Markup":
+    """The data of plots and dialogs as a script of the page, compressed if it is `LARGE`."""
+    from markupsafe import Markup
+
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    if len(text) >= LARGE:
+        return Markup(f'<script type="text/plain" id="data" data-packed="gzip">{_compressed(text)}</script>')
+    for character in "<>&'":  # so that no text ends the script
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(f'<script type="application/json" id="data">{text}</script>')
+
+
+def _compressed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+
+
+def _all_samples(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    total = sum(len(row.measurement.samples) for row in rows if row.measurement)
+    return [_samples(row, math.ceil(total / MOST_SAMPLES)) for row in rows]
+
+
+def _samples(row: Row, every: int) -> dict[str, Any]:
+    """The data of the dialog for one measurement: ``every`` so many of its samples, and the facts below them."""
     each = row.measurement
     assert each is not None
     ends = [*(state.first_sample for state in each.states[1:]), len(each.samples)]
     facts = {
         "median": si(each.median, "s"),
         "10th to 90th percentile": f"{si(each.p10, 's')} to {si(each.p90, 's')}",
-        "samples": f"{len(each.samples)}, each the mean of {each.launches_per_sample} launches"
-        if each.launches_per_sample > 1
-        else str(len(each.samples)),
+        "samples": f"{len(each.samples)}"
+        + (f", each the mean of {each.launches_per_sample} launches" if each.launches_per_sample > 1 else "")
+        + (f"; one of {every} is shown" if every > 1 else ""),
         "noise of the median": percent(each.noise),
         "stopped by": each.stopped or "unknown",
         "clock": {"host": "host clock around a launch", "queue": "device events around queued launches"}.get(
@@ -279,7 +347,8 @@ def _samples(row: Row) -> dict[str, Any]:
         "case": row.record.case,
         "facts": facts,
         "warnings": row.warnings,
-        "samples": [finite(value) for value in each.samples],
+        "samples": [finite(value) for value in each.samples[::every]],
+        "every": every,
         "lines": {"p10": finite(each.p10), "median": finite(each.median), "p90": finite(each.p90)},
         "throttled": [
             [state.first_sample, end] for state, end in zip(each.states, ends, strict=False) if state.throttled

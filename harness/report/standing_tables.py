@@ -10,7 +10,7 @@ from rich.text import Text
 from ..api.experiments import Estimate
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Standing
-from .tables import si, status_words
+from .tables import NarrowableTable, si, status_words
 
 COLUMNS = {
     "T": 6, "claims": 7, "worst p": 8, "worst z": 7, "ESS/s": 6, "tau": 6, "accept": 6, "R-hat": 5,
@@ -71,7 +71,7 @@ def standings_summary(standings: Iterable[Standing]) -> RenderableType:
     tables: dict[str, Table] = {}
     for each in standings:
         if each.sampler not in tables:
-            table = tables[each.sampler] = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+            table = tables[each.sampler] = NarrowableTable()
             table.add_column("  target", width=20, overflow="fold")
             for name, width in COLUMNS.items():
                 table.add_column(name, width=width, no_wrap=True, justify="right")
@@ -94,7 +94,7 @@ def experiments_summary(outcomes: Iterable[Outcome]) -> RenderableType:
         parts.append(Text.assemble((outcome.experiment, "bold"), (f"  {outcome.summary}", "dim")))
         if outcome.findings is None:
             continue
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        table = NarrowableTable()
         table.add_column("  claim", width=32, overflow="fold")
         for name, width in (("exact", 10), ("measured", 21), ("z", 5)):
             table.add_column(name, width=width, no_wrap=True, justify="right")

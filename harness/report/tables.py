@@ -1,11 +1,13 @@
-"""Tables and messages for the terminal, as rich renderables. They fit 80 columns: long texts fold and are never cut."""
+"""Tables and messages for the terminal, as rich renderables. They fit any width from 40
+columns on: long texts fold and are never cut."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement as Width
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +15,9 @@ from rich.text import Text
 from ..api.ceilings import RESOURCES
 from ..api.operations import Status
 from ..api.records import LeftOut, Measurement, Record, Run
+
+NARROW = 72
+"""Columns of a terminal; on fewer, tables become paragraphs."""
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -71,7 +76,7 @@ def failed_records(records: Iterable[Record]) -> list[Record]:
 
 def check_summary(records: Sequence[Record]) -> RenderableType:
     """For each implementation the cases and laws passed, and the case with the largest error relative to its bound."""
-    table = new_table("operation", "implementation", "cases", "laws", "error/bound", "worst case")
+    table = new_table("operation", "implementation", "cases", "laws", "error/bound", "worst case", names=2)
     for (operation, implementation), own in grouped(records, lambda r: (r.operation, r.implementation)).items():
         cases = [record for record in own if record.purpose != "law"]
         laws = [record for record in own if record.purpose == "law"]
@@ -196,9 +201,36 @@ def left_out(steps: Sequence[LeftOut]) -> RenderableType:
     return Group(*parts)
 
 
-def new_table(*columns: str) -> Table:
+class NarrowableTable(Table):
+    """A table without lines. On a console narrower than `NARROW` it is a paragraph for each row, which begins with the
+    first ``names`` cells."""
+
+    def __init__(self, names: int = 1, gap: int = 1, **options: Any) -> None:
+        super().__init__(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim", **options)
+        self._names = names
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.width >= NARROW:
+            yield from super().__rich_console__(console, options)
+            return
+        for row in zip(*(column.cells for column in self.columns), strict=True):
+            cells = [cell if isinstance(cell, Text) else Text(str(cell)) for cell in row]
+            yield Text(" ").join(cell for cell in cells[: self._names] if cell)
+            facts = [
+                Text.assemble((f"{column.header} ", "dim"), cell)
+                for column, cell in zip(self.columns[self._names :], cells[self._names :], strict=True)
+                if cell.plain not in ("", "-")
+            ]
+            if facts:
+                yield indented(Text(", ").join(facts))
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Width:
+        return super().__rich_measure__(console, options) if console.width >= NARROW else Width(1, options.max_width)
+
+
+def new_table(*columns: str, names: int = 1) -> Table:
     """A table without lines, its columns folding."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = NarrowableTable(names, gap=2)
     for name in columns:
         narrow = name in ("cases", "laws", "cpu", "cuda", "version", "error/bound")
         table.add_column(name, overflow="fold", no_wrap=narrow)
@@ -219,7 +251,7 @@ def _score(records: Sequence[Record]) -> Text:
 
 def _bench_rows(records: Sequence[Record], *, name_modes: bool = False) -> Table:
     """The rows of one case; without records, the header. Fixed widths align the rows of all cases."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=not records, header_style="dim")
+    table = NarrowableTable(show_header=not records)
     table.add_column("implementation", width=14, overflow="fold")
     table.add_column("status", width=12, overflow="fold")
     table.add_column("median", width=8, justify="right")

@@ -4,13 +4,15 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
-from ..results.file import require_writable, write_text
+from ..api.messages import printable
+from ..results.file import ResultsError, require_writable, write_text
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def outputs(json_file: str | None) -> Iterator[tuple[Console, Callable[[str], No
     """
     if json_file == "-":
         with _clean_standard_output() as stream:
-            yield plain_console(stderr=True), lambda text: print(text, end="", file=stream)
+            yield plain_console(stderr=True), stream
     elif json_file:
         path = Path(json_file)
         require_writable(path)
@@ -31,20 +33,62 @@ def outputs(json_file: str | None) -> Iterator[tuple[Console, Callable[[str], No
         yield plain_console(), lambda text: None
 
 
+class _PlainConsole(Console):
+    """A console that shows control characters in texts instead of sending them to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, str):
+            renderable = printable(renderable)
+        elif isinstance(renderable, Text) and (clean := printable(renderable.plain)) != renderable.plain:
+            renderable = renderable.copy()
+            renderable.plain = clean
+        return super().render(renderable, options)
+
+
 def plain_console(stderr: bool = False) -> Console:
-    """A console without markup: labels and messages of plugins may contain brackets and colons."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    """A console without markup: labels and messages of plugins may contain brackets, colons and control characters."""
+    return _PlainConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def lost_output() -> str | None:
+    """Why standard output or standard error takes no more text (a full disk); None if both are intact.
+
+    What they could not take is dropped, since Python would try again at its end and print a traceback.
+    """
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        try:
+            if (stream := getattr(sys, name)) is not None:
+                stream.flush()
+        except OSError as error:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, descriptor)
+            os.close(null)
+            return f"cannot write to {name}: {error.strerror}"
+    return None
 
 
 @contextlib.contextmanager
-def _clean_standard_output() -> Iterator[TextIO]:
-    """Yield the real standard output; redirect all other writes to it (Python, C, child processes) to stderr."""
-    sys.stdout.flush()
+def _clean_standard_output() -> Iterator[Callable[[str], None]]:
+    """Yield a function that writes to standard output.
+
+    All other writes to it (Python, C, child processes) go to standard error.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
+
+    def write(text: str) -> None:
+        left = memoryview(text.encode())
+        try:
+            while left:
+                left = left[os.write(kept, left) :]
+        except OSError as error:
+            raise ResultsError(f"cannot write standard output: {error.strerror}") from error
+
     try:
-        with contextlib.redirect_stdout(sys.stderr), open(kept, "w", encoding="utf-8", closefd=False) as stream:
-            yield stream
+        with contextlib.redirect_stdout(sys.stderr):
+            yield write
     finally:
         ctypes.CDLL(None).fflush(None)  # the buffered output of a kernel's printf must not follow the JSON
         os.dup2(kept, 1)

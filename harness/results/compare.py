@@ -4,8 +4,9 @@ The test compares the ratio of the medians with the bound and not with 1, becaus
 clocks and memory placement. The bound is the difference that is tolerated. A regression is a ratio that is
 significantly *beyond* it.
 
-The standard error of a median comes from a bootstrap of the raw samples. Successive samples are correlated (clocks,
-temperature), so the effective number of samples is reduced by the correlation of neighbours. `BETWEEN_RUNS` is added
+The standard error of a median is that of the bootstrap of the raw samples, in closed form (Maritz and Jarrett 1978).
+Successive samples are correlated (clocks, temperature), so the effective number of samples is reduced by the
+correlation of neighbours. `BETWEEN_RUNS` is added
 for the variation between runs, which a single run cannot estimate. Drifts over more than some tens of samples are not
 modelled; the bound must cover them.
 
@@ -14,22 +15,26 @@ probability of any false alarm by ``alpha``. Control of the false discovery rate
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy import stats
+import numpy.typing as npt
+from scipy import special
 
 from ..api.operations import Status
 from ..api.records import Measurement, Record, Run
 from .environment import device_name, identity
-from .file import ResultsError
+from .file import ResultsError, read_records
 
 BETWEEN_RUNS = 0.005
 """Relative error added to each median: the noise at which sampling stops."""
 
-RESAMPLES = 500
+Floats = npt.NDArray[np.float64]
 
 
 class NothingInCommon(ResultsError):
@@ -57,6 +62,56 @@ REGRESSIONS = (Verdict.FAILED, Verdict.SLOWER)
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What a comparison keeps of a measurement.
+
+    ``median`` is the recorded one. ``log_median`` is the logarithm of that of the samples, ``variance`` its variance,
+    with ``degrees`` of freedom. ``fault`` says why the samples cannot be judged; ``doubts`` are reasons to distrust
+    them.
+    """
+
+    median: float
+    doubts: tuple[str, ...] = ()
+    fault: str = ""
+    log_median: float = math.nan
+    variance: float = math.nan
+    degrees: float = math.nan
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case of an implementation in one run: its status, and its timings by mode."""
+
+    status: Status
+    message: str
+    timings: Mapping[str, Timing]
+
+
+Key = tuple[str, str, str, str]
+"""Operation, implementation, purpose and label of a case."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a comparison keeps of a run."""
+
+    status: str
+    environment: Mapping[str, Any]
+    cases: Mapping[Key, Case]
+
+
+def summary(run: Run) -> Summary:
+    """The summary of a run."""
+    return Summary(run.status, run.environment, dict(map(_case, run.records)))
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary of the run in a results file; its samples are not kept. Raises ResultsError."""
+    run, cases = read_records(path, _case)
+    return Summary(run.status, run.environment, dict(cases))
+
+
+@dataclass(frozen=True)
 class Pair:
     """One case of an implementation in both runs, in one mode if it was timed.
 
@@ -70,8 +125,8 @@ class Pair:
     case: str
     verdict: Verdict
     mode: str = ""
-    base: Measurement | None = None
-    new: Measurement | None = None
+    base: Timing | None = None
+    new: Timing | None = None
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
@@ -93,11 +148,13 @@ class Comparison:
         return [pair for pair in self.pairs if pair.verdict in verdicts]
 
 
-def compare(base: Run, new: Run, *, bound: float, any_device: bool = False, alpha: float = 0.05) -> Comparison:
+def compare(base: Summary, new: Summary, *, bound: float, any_device: bool = False, alpha: float = 0.05) -> Comparison:
     """Compare each case of ``base`` and ``new``. ``bound`` is a fraction: 0.05 allows a median 5 % longer.
 
     A case is slower if the ratio of the medians is significantly above ``1 + bound``, and faster if it is significantly
     below the inverse. The probability that any pair is wrongly called slower is at most ``alpha``; likewise for faster.
+    Missing samples, and samples that are not positive times, count as a failure: a run cannot hide a case by losing
+    its times.
     Two GPUs with the same name count as the same device, and two CPUs with the same model, cores and threads.
 
     Raises DifferentDevices unless ``any_device``, and NothingInCommon.
@@ -108,8 +165,8 @@ def compare(base: Run, new: Run, *, bound: float, any_device: bool = False, alph
             f"base ran on {devices[0]}, new on {devices[1]}: the difference would not be due to the code; "
             "to compare them anyway, add --any-device"
         )
-    pairs, agreeing, failing = _paired(_by_case(base.records), _by_case(new.records))
-    timed = any(record.measurements for record in (*base.records, *new.records))
+    pairs, agreeing, failing = _paired(base.cases, new.cases)
+    timed = any(case.timings for case in (*base.cases.values(), *new.cases.values()))
     both = [pair for pair in pairs if pair.verdict not in (Verdict.ONLY_BASE, Verdict.ONLY_NEW)]
     if not both and not (agreeing and not timed):
         what = "measurement" if agreeing else "case"
@@ -138,7 +195,7 @@ def parse_bound(text: str) -> float:
     return value
 
 
-def _differences(base: Run, new: Run) -> list[str]:
+def _differences(base: Summary, new: Summary) -> list[str]:
     was, is_now = identity(base.environment), identity(new.environment)
     notes = [f"{name} is incomplete" for name, run in (("base", base), ("new", new)) if run.status == "incomplete"]
     for field in was:
@@ -148,18 +205,17 @@ def _differences(base: Run, new: Run) -> list[str]:
     return notes
 
 
-Key = tuple[str, str, str, str]
+def _case(record: Record) -> tuple[Key, Case]:
+    key = (record.operation, record.implementation, record.purpose, record.case)
+    return key, Case(record.status, record.message, {each.mode: _timing(each) for each in record.measurements})
 
 
-def _by_case(records: Iterable[Record]) -> dict[Key, Record]:
-    return {(each.operation, each.implementation, each.purpose, each.case): each for each in records}
-
-
-def _paired(base: Mapping[Key, Record], new: Mapping[Key, Record]) -> tuple[list[Pair], int, int]:
+def _paired(base: Mapping[Key, Case], new: Mapping[Key, Case]) -> tuple[list[Pair], int, int]:
     """The pairs (not yet tested if timed in both runs), the number of untimed cases that pass in both runs, and the
     number of cases that pass in neither."""
     pairs: list[Pair] = []
     agreeing = failing = 0
+    modes = {mode for case in new.values() for mode in case.timings}
     for key in dict.fromkeys((*base, *new)):
         was, is_now = base.get(key), new.get(key)
         pair = Pair(key[0], key[1], key[3], Verdict.UNCLEAR)
@@ -171,122 +227,129 @@ def _paired(base: Mapping[Key, Record], new: Mapping[Key, Record]) -> tuple[list
             pairs.append(replace(pair, verdict=Verdict.FAILED, notes=(_finding(is_now),)))
         elif was.status is not Status.PASSED:
             pairs.append(replace(pair, verdict=Verdict.PASSES, notes=(f"before: {_finding(was)}",)))
-        elif was.measurements or is_now.measurements:
-            pairs += _by_mode(pair, was, is_now)
+        elif was.timings or is_now.timings:
+            found = [
+                _in_mode(pair, mode, was.timings.get(mode), is_now.timings.get(mode), modes)
+                for mode in dict.fromkeys((*was.timings, *is_now.timings))
+            ]
+            pairs += [each for each in found if each]
+            failing += found.count(None)
         else:
             agreeing += 1
     return pairs, agreeing, failing
 
 
-def _finding(record: Record) -> str:
-    return f"{record.status}: {record.message}" if record.message else str(record.status)
+def _finding(case: Case) -> str:
+    return f"{case.status}: {case.message}" if case.message else str(case.status)
 
 
-def _by_mode(pair: Pair, was: Record, is_now: Record) -> list[Pair]:
-    before, after = ({each.mode: each for each in record.measurements} for record in (was, is_now))
-    pairs = []
-    for mode in dict.fromkeys((*before, *after)):
-        b, n = before.get(mode), after.get(mode)
-        only = Verdict.ONLY_BASE if n is None else Verdict.ONLY_NEW if b is None else Verdict.UNCLEAR
-        notes = (*_doubts("base", b), *_doubts("new", n)) if b and n else ()
-        pairs.append(replace(pair, verdict=only, mode=mode, base=b, new=n, notes=notes))
-    return pairs
+def _in_mode(pair: Pair, mode: str, was: Timing | None, is_now: Timing | None, modes: set[str]) -> Pair | None:
+    """The pair of a case that passes in both runs, in one mode. None if it has a time in neither.
 
-
-def _doubts(name: str, measurement: Measurement) -> list[str]:
-    throttled = dict.fromkeys(reason for state in measurement.states for reason in state.throttled)
-    return [
-        *([f"{name} throttled: {', '.join(throttled)}"] if throttled else []),
-        *(f"{name} suspect: {suspicion}" for suspicion in measurement.suspicions),
-    ]
+    ``modes`` are those that the new run timed anything in: there, a case without a time has lost it.
+    """
+    pair = replace(pair, mode=mode, base=was, new=is_now)
+    missing = Timing(math.nan, fault="was not timed")
+    before, after = was or missing, is_now or (missing if mode in modes else None)
+    if after is None:
+        return replace(pair, verdict=Verdict.ONLY_BASE)
+    if was is None and not after.fault:
+        return replace(pair, verdict=Verdict.ONLY_NEW)
+    if before.fault and after.fault:
+        return None
+    if after.fault:
+        return replace(pair, verdict=Verdict.FAILED, notes=(after.fault,))
+    if before.fault:
+        return replace(pair, verdict=Verdict.PASSES, notes=(f"before: {before.fault}",))
+    doubts = (("base", before), ("new", after))
+    return replace(pair, notes=tuple(f"{name} {doubt}" for name, timing in doubts for doubt in timing.doubts))
 
 
 def _judged(pairs: Sequence[Pair], bound: float, alpha: float) -> list[Pair]:
-    """The pairs, with a verdict for each that was timed in both runs."""
-    estimates = {
-        place: _log_ratio(pair.base, pair.new)
-        for place, pair in enumerate(pairs)
-        if pair.base and pair.new and _usable(pair.base) and _usable(pair.new)
-    }
-    margin = math.log1p(bound)
-    slower = _holm([each.p_above(margin) for each in estimates.values()])
-    faster = _holm([each.p_below(-margin) for each in estimates.values()])
+    """The pairs, with a verdict for each that was timed in both runs.
+
+    Welch's approximation gives the degrees of freedom. `BETWEEN_RUNS` is a constant, so it does not enter them.
+    """
     judged = list(pairs)
-    for (place, estimate), p_slower, p_faster in zip(estimates.items(), slower, faster, strict=True):
-        verdict = Verdict.SLOWER if p_slower < alpha else Verdict.FASTER if p_faster < alpha else Verdict.SAME
-        low, high = estimate.interval(alpha)
+    places = [place for place, pair in enumerate(pairs) if pair.verdict is Verdict.UNCLEAR]
+    if not places:
+        return judged
+    logs, variances, degrees = (
+        np.array([[getattr(timing, name) for timing in (pairs[place].base, pairs[place].new)] for place in places])
+        for name in ("log_median", "variance", "degrees")
+    )
+    value = logs[:, 1] - logs[:, 0]
+    variance = variances.sum(axis=1) + 2 * BETWEEN_RUNS**2
+    error = np.sqrt(variance)
+    freedom = variance**2 / np.maximum((variances**2 / degrees).sum(axis=1), 1e-300)
+    margin = math.log1p(bound)
+    # The p-values of the hypotheses that the true log ratio is at most the margin, and at least its negative.
+    slower = _holm(special.stdtr(freedom, -(value - margin) / error)) < alpha
+    faster = _holm(special.stdtr(freedom, (value + margin) / error)) < alpha
+    reach = special.stdtrit(freedom, 1 - alpha / 2) * error
+    ratio, low, high = (np.exp(np.minimum(each, 700.0)).tolist() for each in (value, value - reach, value + reach))
+    for i, place in enumerate(places):
+        verdict = Verdict.SLOWER if slower[i] else Verdict.FASTER if faster[i] else Verdict.SAME
         notes = pairs[place].notes
-        if verdict is Verdict.SAME and high > 1 + bound:
+        if verdict is Verdict.SAME and high[i] > 1 + bound:
             notes = (*notes, f"may be slower by more than {100 * bound:g} %")
-        judged[place] = replace(
-            pairs[place], verdict=verdict, ratio=math.exp(estimate.value), low=low, high=high, notes=notes
-        )
-    for place, pair in enumerate(pairs):
-        if pair.base and pair.new and place not in estimates:
-            judged[place] = replace(
-                pair, notes=(*pair.notes, "too few samples, or samples that are not positive times")
-            )
+        judged[place] = replace(pairs[place], verdict=verdict, ratio=ratio[i], low=low[i], high=high[i], notes=notes)
     return judged
 
 
-def _usable(measurement: Measurement) -> bool:
-    return len(measurement.samples) > 1 and all(0 < sample < math.inf for sample in measurement.samples)
+def _timing(measurement: Measurement) -> Timing:
+    throttled = dict.fromkeys(reason for state in measurement.states for reason in state.throttled)
+    doubts = (
+        *([f"throttled: {', '.join(throttled)}"] if throttled else []),
+        *(f"suspect: {suspicion}" for suspicion in measurement.suspicions),
+    )
+    samples = np.asarray(measurement.samples)
+    times = int(((samples > 0) & (samples < math.inf)).sum())
+    fault = ""
+    if times < len(samples):
+        fault = f"{len(samples) - times} of {len(samples)} samples are not positive times"
+    elif times < 2:
+        fault = f"too few samples to judge: {times}"
+    if fault:
+        return Timing(measurement.median, doubts, fault)
+    return Timing(measurement.median, doubts, "", *_log_median(samples, measurement.noise))
 
 
-@dataclass(frozen=True)
-class _LogRatio:
-    """The log ratio of two medians: Student's t around ``value`` with standard error ``error``."""
-
-    value: float
-    error: float
-    degrees: float
-
-    def p_above(self, margin: float) -> float:
-        """The p-value of the hypothesis that the true log ratio is at most ``margin``."""
-        return float(stats.t.sf((self.value - margin) / self.error, self.degrees))
-
-    def p_below(self, margin: float) -> float:
-        return float(stats.t.cdf((self.value - margin) / self.error, self.degrees))
-
-    def interval(self, alpha: float) -> tuple[float, float]:
-        reach = float(stats.t.ppf(1 - alpha / 2, self.degrees)) * self.error
-        return math.exp(self.value - reach), math.exp(min(self.value + reach, 700.0))
-
-
-def _log_ratio(base: Measurement, new: Measurement) -> _LogRatio:
-    """Welch's approximation. `BETWEEN_RUNS` is a constant, so it does not enter the degrees of freedom."""
-    values, variances, degrees = zip(*(_log_median(each) for each in (base, new)), strict=True)
-    variance = sum(variances) + 2 * BETWEEN_RUNS**2
-    uncertainty = sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
-    return _LogRatio(values[1] - values[0], math.sqrt(variance), variance**2 / max(uncertainty, 1e-300))
-
-
-def _log_median(measurement: Measurement) -> tuple[float, float, float]:
+def _log_median(samples: Floats, noise: float) -> tuple[float, float, float]:
     """The logarithm of the median, its variance, and the degrees of freedom of the variance.
 
     The variance is the bootstrap variance of the median, or the recorded noise if it is larger, times
     ``(1 + r) / (1 - r)`` for a correlation r of neighbouring samples. The correlation of ranks gives r, so that an
     outlier cannot hide it; its bias of about ``-(1 + 3 r) / n`` (Kendall) is corrected.
     """
-    samples = np.asarray(measurement.samples)
     n = len(samples)
-    ranks = stats.rankdata(samples) - (n + 1) / 2
+    ordered = np.sort(samples)
+    ranks = (ordered.searchsorted(samples, "left") + ordered.searchsorted(samples, "right") - n) / 2  # 0 in the middle
     r = float(ranks[1:] @ ranks[:-1]) / max(float(ranks @ ranks), 1.0)  # 0 where all samples are equal
     r = min(max(r + (1 + 3 * r) / n, 0.0), 0.99)
     inflation = (1 + r) / (1 - r)
-    resampled = samples[np.random.default_rng(n).integers(n, size=(RESAMPLES, n))]
-    spread = float(np.log(np.median(resampled, axis=1)).var())
-    noise = measurement.noise if math.isfinite(measurement.noise) else 0.0
-    return math.log(float(np.median(samples))), max(spread, noise**2) * inflation, max(n / inflation - 1, 0.5)
+    logs = np.log(ordered)
+    chances = _chances_of_median(n)
+    spread = float(chances @ (logs - chances @ logs) ** 2)
+    noise = noise if math.isfinite(noise) else 0.0
+    median = float(ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    return math.log(median), max(spread, noise**2) * inflation, max(n / inflation - 1, 0.5)
 
 
-def _holm(p_values: Sequence[float]) -> list[float]:
+@cache
+def _chances_of_median(n: int) -> Floats:
+    """The probability of each of n samples, in their order, to be the median of n draws with replacement. For an even n
+    of n + 1 draws, whose median is as precise within some percent."""
+    middle = n // 2 + 1
+    among_smallest: Floats = special.betainc(middle, middle, np.arange(n + 1) / n)
+    return np.diff(among_smallest)
+
+
+def _holm(p_values: Floats) -> Floats:
     """Holm's adjusted p-values: if those below alpha are rejected, any is false with probability at most alpha."""
-    adjusted = [1.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1)), 1.0)
     return adjusted
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..api.messages import UnknownName, unknown
+from ..api.messages import UnknownName, printable, unknown
 from .source_hash import files_hash
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def cuda_unusable() -> str | None:
 @functools.cache
 def _report_unused_gpu() -> None:
     if (reason := unused_gpu()) is not None:
-        print(reason, file=sys.stderr)
+        print(printable(reason), file=sys.stderr)
 
 
 def unused_gpu() -> str | None:

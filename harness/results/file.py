@@ -7,14 +7,15 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -28,6 +29,11 @@ SCHEMA = 2
 
 RETRIED = (Status.ERROR, Status.TIMEOUT, Status.OUT_OF_MEMORY)
 """The statuses that a resumed run tries again, since the machine may have caused them. All others are results."""
+
+RECORDS = b'"records": [\n'
+"""The line before the records of a file."""
+
+Taken = TypeVar("Taken")
 
 _RUN = TypeAdapter(Run)
 _RECORD = TypeAdapter(Record)
@@ -60,11 +66,20 @@ def read_run(path: Path) -> Run:
     Raises ResultsError if the file is missing, has another schema, or is damaged; then the message gives the number of
     intact records.
     """
+    run, records = read_records(path, lambda record: record)
+    return dataclasses.replace(run, records=tuple(records))
+
+
+def read_records(path: Path, take: Callable[[Record], Taken]) -> tuple[Run, list[Taken]]:
+    """The run in a results file without its records, and what ``take`` makes of each of them.
+
+    Records are read one at a time, so that a large file needs no more memory than the results. Raises as `read_run`.
+    """
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            return _parsed(path, file if file.seekable() else io.BytesIO(file.read()), take)
     except OSError as error:
         raise ResultsError(f"cannot read {path}: {error.strerror}") from error
-    return _parsed(path, text)
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[tuple[Path, Run]], list[ResultsError]]:
@@ -78,13 +93,12 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[tuple[Path, Run]], list[Resul
     return runs, errors
 
 
-def _parsed(path: Path, text: bytes) -> Run:
+def _parsed(path: Path, file: IO[bytes], take: Callable[[Record], Taken]) -> tuple[Run, list[Taken]]:
     try:
-        content = from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        whole = _whole_records(text)
-        found = f"{whole} whole record{'s' * (whole != 1)}" if whole else "no whole record"
-        raise ResultsError(f"{path} is damaged or not a results file: {error}; it holds {found}") from error
+        content, taken = _content_by_line(file, take)
+    except ValueError:  # damaged, or laid out by another program, or a record is invalid
+        file.seek(0)
+        content, taken = _whole_content(path, file.read()), None
     schema = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is not int or schema < 1:
         raise ResultsError(f'{path} is not a results file: it states no "schema" version')
@@ -97,11 +111,45 @@ def _parsed(path: Path, text: bytes) -> Run:
             f"{path} has schema {schema}, from before the first release; this boltzbench reads {SCHEMA}: repeat the run"
         )
     try:
-        return _RUN.validate_python(content)
+        run = _RUN.validate_python(content if taken is None else {**content, "records": ()})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ResultsError(f"{path} is not a valid results file: {place}: {first['msg']}") from error
+    if taken is None:
+        taken = [take(record) for record in run.records]
+    return dataclasses.replace(run, records=()), taken
+
+
+def _content_by_line(file: IO[bytes], take: Callable[[Record], Taken]) -> tuple[Any, list[Taken]]:
+    """The content of a file that `_joined` wrote, with 0 in the place of each record, and what ``take`` makes of these.
+
+    Raises ValueError if the file is not like that.
+    """
+    rest: list[bytes] = []
+    taken: list[Taken] = []
+    inside = False
+    for line in file:
+        if inside and line.startswith(b"{"):
+            record = line.rstrip(b",\n")
+            taken.append(take(_RECORD.validate_python(from_json(record, allow_inf_nan=False))))
+            line = b"0" + line[len(record) :]
+        elif line == RECORDS or line.startswith(b"]"):
+            inside = line == RECORDS
+        rest.append(line)
+    content = from_json(b"".join(rest), allow_inf_nan=False)
+    if isinstance(content, dict) and content.get("records", []) != [0] * len(taken):
+        raise ValueError("records do not have their own lines")
+    return content, taken
+
+
+def _whole_content(path: Path, text: bytes) -> Any:
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        whole = _whole_records(text)
+        found = f"{whole} whole record{'s' * (whole != 1)}" if whole else "no whole record"
+        raise ResultsError(f"{path} is damaged or not a results file: {error}; it holds {found}") from error
 
 
 def _whole_records(text: bytes) -> int:
@@ -223,7 +271,7 @@ class ResultsFile:
         """
         file = _open_alone(path)
         try:
-            run = _parsed(path, file.read())
+            run, records = _parsed(path, file, lambda record: record)
             if run.status == "complete":
                 raise ResultsError(f"cannot resume {path}: the run is complete")
             _require_same(path, run.environment, environment)
@@ -232,7 +280,7 @@ class ResultsFile:
             raise
         dropped: Counter[str] = Counter()
         kept = []
-        for record in run.records:
+        for record in records:
             source = sources.get((record.operation, record.implementation))
             if source is None:  # its plugin is not installed now, so the case cannot be repeated
                 kept.append(record)

@@ -44,18 +44,21 @@ def ceilings_of(
     """``(rates, problems)`` of `measure_ceilings`, or from the cache.
 
     ``environment`` is the result of `describe` for the device. The cache, in ``$XDG_CACHE_HOME`` or ``~/.cache``, has
-    one file for each combination of device, driver, software, source of the ceilings and set of available ones. An
-    unreadable or invalid file is ignored, and so is a failure to write one. Rates with problems are not cached.
+    one file for each combination of device, driver, software, source of the ceilings and set of available ones. A file
+    that is unreadable, changed or of another owner is ignored, and so is a failure to write one. Rates with problems
+    are not cached.
     """
     key = _key(ceilings, device, environment)
     path = _cache_file(key)
-    if (cached := _read_cache(path, key)) is not None:
+    if path and (cached := _read_cache(path, key)) is not None:
         return cached, ()
     rates, problems = measure_ceilings(ceilings, device)
-    if rates and not problems:
+    if path and rates and not problems:
+        content = {"key": key, "rates": rates, "sha256": _digest(rates)}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps({"key": key, "rates": rates}, indent=1) + "\n")
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.parent.stat().st_uid == os.geteuid():
+                write_text(path, json.dumps(content, indent=1) + "\n")
         except (OSError, ResultsError):  # the cache only saves time
             pass
     return rates, problems
@@ -194,8 +197,16 @@ def _key(ceilings: Sequence[Ceiling], device: torch.device, environment: Mapping
     return {**identity(environment), "ceilings": digest.hexdigest()[:16]}
 
 
-def _cache_file(key: Mapping[str, Any]) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "boltzbench"
+def _digest(rates: object) -> str:
+    return hashlib.sha256(json.dumps(rates).encode()).hexdigest()
+
+
+def _cache_file(key: Mapping[str, Any]) -> Path | None:
+    """None without an absolute path: a relative one would depend on the working directory."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")) / "boltzbench"
+    if not folder.is_absolute():
+        return None
     device, driver = (key.get(name) for name in ("gpu uuid", "gpu driver"))
     readable = f"{device}-{driver}" if device else key.get("cpu") or "cpu"
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -205,11 +216,14 @@ def _cache_file(key: Mapping[str, Any]) -> Path:
 def _read_cache(path: Path, key: Mapping[str, Any]) -> dict[str, float] | None:
     """The rates in a cache file; None if there is no valid one."""
     try:
-        content = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            content = json.loads(file.read()) if os.fstat(file.fileno()).st_uid == os.geteuid() else None
     except (OSError, ValueError):
         return None
-    rates = content.get("rates") if isinstance(content, dict) and content.get("key") == key else None
-    if not isinstance(rates, dict) or not rates:
+    if not isinstance(content, dict) or content.get("key") != key:
+        return None
+    rates = content.get("rates")
+    if not isinstance(rates, dict) or not rates or content.get("sha256") != _digest(rates):
         return None
     sound = all(
         resource in RESOURCES and isinstance(rate, float) and math.isfinite(rate) and rate > 0

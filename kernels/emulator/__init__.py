@@ -1,26 +1,25 @@
 """Runs CUDA C kernels on the host: compiles a `.cu` file with a C++ compiler against `emulator.hpp`.
 
 README.md says which mistakes the emulator finds. Authors of kernels use it through
-`boltzbench.kernels.cuda_module.CudaModule`. This module holds the host's part: the compiler, the cache of shared
-objects, the order in which threads run, and the environment for sanitizer builds.
+`boltzbench.kernels.cuda_module.CudaModule`. This module holds the host's part: the shared objects, the
+order in which threads run, and the environment for sanitizer builds.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
 import json
 import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
+
+from ..builds.cache import shared_object
+from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version, run_compiler
 
 _HEADERS = Path(__file__).resolve().parent
 _FLAGS = (
@@ -70,10 +69,6 @@ class CudaCompileError(RuntimeError):
         self.log = log
 
 
-class CompilerNotFoundError(RuntimeError):
-    """No C++ compiler on this machine."""
-
-
 @contextmanager
 def schedule(order: str) -> Iterator[None]:
     """Runs threads in this order within the `with` block: "forward" (lowest warp and lane first) or "reverse".
@@ -97,48 +92,6 @@ def _checked_order(order: str) -> str:
 def _is_reverse() -> bool:
     order = _schedule.get() or os.environ.get("BOLTZBENCH_EMULATOR_SCHEDULE", "forward")
     return _checked_order(order) == "reverse"
-
-
-def compiler() -> str:
-    """The path of the C++ compiler: $CXX if set, else g++, else clang++. Raises CompilerNotFoundError."""
-    wanted = os.environ.get("CXX")
-    for name in [wanted] if wanted else ["g++", "clang++"]:
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    tried = f"CXX={wanted} is not an executable" if wanted else "neither g++ nor clang++ is on PATH"
-    raise CompilerNotFoundError(
-        f"CUDA C kernels on CPU tensors need a C++17 compiler, but {tried}. "
-        "Install one (Debian, Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++) or set CXX."
-    )
-
-
-@functools.cache
-def compiler_version(path: str) -> str:
-    """What the compiler says of its version."""
-    return run_compiler([path, "--version"]).stdout
-
-
-def run_compiler(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run the compiler without LD_PRELOAD, so that it does not itself run under the sanitizer."""
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
-def cache_directory(kind: str) -> Path:
-    """The user's cache folder for compiled kernels of this kind ($XDG_CACHE_HOME or ~/.cache), created if missing."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    directory = Path(root) / "boltzbench" / kind
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that readers find complete or not at all, even if several processes write it at once."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)
 
 
 def is_sanitizing() -> bool:
@@ -227,20 +180,10 @@ def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str],
     command = [compiler(), *_FLAGS, *sanitizers, f"-I{_HEADERS}", *options]
     headers = [path.read_text() for path in sorted(_HEADERS.glob("*.hpp"))]
     identity = [source_hash, str(source), *kernels, *command, compiler_version(command[0]), *headers]
-    name = f"{source.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}"
-    directory = cache_directory("emulator")
-    library = directory / f"{name}.so"
-    if library.exists():
-        return library
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        unit = Path(scratch) / "unit.cpp"
-        unit.write_text(_translation_unit(source, kernels))
-        built = Path(scratch) / "unit.so"
-        run = run_compiler([*command, str(unit), "-o", str(built)])
-        if run.returncode != 0:
-            raise CudaCompileError(source, "emulator", run.stdout + run.stderr)
-        os.replace(built, library)
-    return library
+    unit = _translation_unit(source, kernels)
+    return shared_object(
+        "emulator", source.stem, identity, command, unit, partial(CudaCompileError, source, "emulator")
+    )
 
 
 def _translation_unit(source: Path, kernels: Sequence[str]) -> str:

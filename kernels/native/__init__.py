@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import importlib.util
-import json
-import os
 import platform
 import re
-import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..builds.cache import shared_object
+from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version
 from ..cuda_module import STREAMS, with_includes
-from ..emulator import CompilerNotFoundError, cache_directory, compiler, compiler_version, run_compiler
 from ..philox import round_keys
 
 _HEADERS = Path(__file__).resolve().parent
@@ -196,18 +194,8 @@ def _shared_object(source: Path) -> Path:
     command = [compiler(), *_FLAGS, _ARCHITECTURE, *STREAMS]
     contents = [path.read_text() for path in with_includes(source, folders)]
     identity = [*contents, *command, compiler_version(command[0]), *_cpu()]
-    name = f"{source.stem}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:24]}"
-    directory = cache_directory("native")
-    library = directory / f"{name}.so"
-    if library.exists():
-        return library
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        built = Path(scratch) / "unit.so"
-        run = run_compiler([*command, *(f"-I{folder}" for folder in folders), str(source), "-o", str(built)])
-        if run.returncode != 0:
-            raise NativeCompileError(source, run.stdout + run.stderr)
-        os.replace(built, library)
-    return library
+    command += [f"-I{folder}" for folder in folders]
+    return shared_object("native", source.stem, identity, command, source, partial(NativeCompileError, source))
 
 
 @functools.cache

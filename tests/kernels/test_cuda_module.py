@@ -226,6 +226,47 @@ def test_all_sources_compile_to_machine_code(name, arch, tmp_path, monkeypatch):
     assert CudaModule(CUDA_FILES / f"{name}.cu", KERNELS[name]).cubin(arch) == cubin  # from the cache
 
 
+class FakeNvrtc:
+    """Compiles everything to the same code."""
+
+    NVRTCError = RuntimeError
+
+    def __init__(self):
+        self.compiled = 0
+
+    def __getattr__(self, name):
+        return lambda *given: None
+
+    def getVersion(self):
+        return 13, 0
+
+    def compileProgram(self, *given):
+        self.compiled += 1
+
+    def getLoweredName(self, program, name):
+        return f"_Z{name}"
+
+    def getCUBIN(self, program):
+        return b"\x7fELF code"
+
+
+@pytest.mark.parametrize("suffix", [".cubin", ".json"])
+def test_machine_code_or_symbols_that_are_damaged_are_compiled_again(tmp_path, monkeypatch, suffix):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    nvrtc = FakeNvrtc()
+    monkeypatch.setattr(cuda_module, "_nvrtc", lambda: nvrtc)
+
+    def cubin():
+        return CudaModule(CUDA_FILES / "basics.cu", ["add<float>"]).cubin("sm_90")
+
+    whole = cubin()
+    assert (whole, nvrtc.compiled) == (cubin(), 1)
+    (path,) = whole.path.parent.glob(f"*{suffix}")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert (cubin(), nvrtc.compiled) == (whole, 2)
+    assert whole.path.read_bytes() == whole.data == b"\x7fELF code\0"
+
+
 @needs_nvrtc
 def test_a_part_of_the_kernels_can_be_compiled(basics):
     cubin = basics.cubin("sm_90", ["coordinates"])

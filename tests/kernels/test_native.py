@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from boltzbench.kernels import native, philox
+from boltzbench.kernels.builds import cache
 from boltzbench.kernels.common import dispatch
 from boltzbench.kernels.native import NativeCompileError, NativeModule
 
@@ -131,8 +132,8 @@ def test_a_wrong_declaration_is_refused(tmp_path):
 
 def test_a_file_is_built_once_and_again_when_anything_changes(tmp_path, monkeypatch):
     commands = []
-    run = native.run_compiler
-    monkeypatch.setattr(native, "run_compiler", lambda command: commands.append(command) or run(command))
+    run = cache.run_compiler
+    monkeypatch.setattr(cache, "run_compiler", lambda *given: commands.append(given) or run(*given))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def built():
@@ -165,7 +166,7 @@ def test_a_file_that_does_not_compile_leaves_nothing_behind(tmp_path, monkeypatc
 BROKEN = {
     "no compiler": "native kernels need a C++17 compiler, but CXX=",
     "a compiler that fails": "failed on a test file: error: no licence",
-    "a cache that is a file": "native kernels cannot be built or loaded:",
+    "no folder that can be written": "native kernels cannot be built or loaded: no folder for compiled kernels can be",
 }
 
 
@@ -182,7 +183,7 @@ def test_without_a_working_compiler_auto_is_torch_and_the_reason_is_given(tmp_pa
     else:
         (tmp_path / "cache").write_text("")
     code = (
-        "import torch\n"
+        f"import tempfile, torch\ntempfile.tempdir = {str(tmp_path / 'cache')!r}\n"
         "from boltzbench.kernels.common import dispatch\n"
         "cpu = torch.device('cpu')\n"
         "print(dispatch.choose_backend('auto', cpu, 'boltzbench.kernels.sgld'))\n"
@@ -256,7 +257,7 @@ def test_all_files_of_a_package_are_built_once(tmp_path, monkeypatch):
     native.build_all("with_kernels")
     built = sorted((tmp_path / "cache" / "boltzbench" / "native").iterdir())
     assert [path.name.split("-")[0] for path in built] == ["one", "two"]
-    monkeypatch.setattr(native, "run_compiler", lambda command: pytest.fail("built again"))
+    monkeypatch.setattr(cache, "run_compiler", lambda *given: pytest.fail("built again"))
     NativeModule(package / "one.cpp").library()
 
 

@@ -1,6 +1,17 @@
 "use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+(async () => {
+  // A large page holds its content and data compressed: see `page.py`.
+  async function unpacked(element) {
+    if (element.dataset.packed !== "gzip") return element.textContent;
+    const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  }
+  const content = document.querySelector("main > [data-packed]");
+  if (content) {
+    content.parentElement.innerHTML = await unpacked(content);
+    if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+  }
+  const data = JSON.parse(await unpacked(document.getElementById("data")));
   const touch = matchMedia("(pointer: coarse)").matches;
   const config = { displaylogo: false, displayModeBar: touch ? false : "hover", modeBarButtons: [["toImage", "resetScale2d"]] };
 
@@ -115,7 +126,7 @@
     const look = { type: "scatter", mode: "markers", marker: { color: "#0072B2", size: 5 } };
     draw(document.getElementById("samples-plot"), {
       data: [
-        { ...look, y: record.samples, name: "samples in order", hovertemplate: "sample %{x}: %{y}<extra></extra>" },
+        { ...look, y: record.samples, dx: record.every, name: "samples in order", hovertemplate: "sample %{x}: %{y}<extra></extra>" },
         { type: "histogram", y: record.samples, xaxis: "x2", marker: { color: "#56B4E9" }, name: "histogram", hovertemplate: "%{x} samples at %{y}<extra></extra>" },
       ],
       layout: {

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ...emulator import cache_directory, write_atomically
+from ...builds import cache
 from .launch_clock import median_seconds
 
 Plan = TypeVar("Plan")
@@ -59,7 +59,9 @@ def choice(
         known[key] = 0 if times is None else fastest(times)
         if times is not None:
             content = {"measured_on": _conditions(device), "plans": known}
-            write_atomically(_path(operation, device), json.dumps(content, indent=1).encode())
+            data = json.dumps(content, indent=1).encode()
+            with contextlib.suppress(OSError):  # the next process searches again
+                cache.store("tuning", _name(operation, device), ".json", data, replacing=True)
     return known[key]
 
 
@@ -106,7 +108,8 @@ def _known(operation: str, device: torch.device) -> dict[str, int]:
     """The places of the plans chosen on this device, by class of shapes. Empty if the file cannot be read, is damaged,
     or was measured under other conditions."""
     try:
-        content = json.loads(_path(operation, device).read_text())
+        path = cache.find("tuning", _name(operation, device), ".json")
+        content = json.loads(path.read_text()) if path else None
     except (OSError, ValueError):
         return {}
     if not isinstance(content, dict) or content.get("measured_on") != _conditions(device):
@@ -117,10 +120,11 @@ def _known(operation: str, device: torch.device) -> dict[str, int]:
     return plans
 
 
-def _path(operation: str, device: torch.device) -> Path:
-    """The file of a kind of device for the current source of the kernels: timings of other source do not apply."""
+def _name(operation: str, device: torch.device) -> str:
+    """The name of the file of a kind of device for the current source of the kernels: timings of other source do not
+    apply."""
     slug = re.sub(r"\W+", "-", _conditions(device)["device"]).strip("-").lower()
-    return cache_directory("tuning") / f"{operation}-{slug}-{_source_hash(operation)}.json"
+    return f"{operation}-{slug}-{_source_hash(operation)}"
 
 
 @functools.cache

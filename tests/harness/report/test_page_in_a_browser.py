@@ -235,6 +235,29 @@ def test_samples_are_drawn_on_demand(browse, width):
     assert page.driver.get_log("browser") == []
 
 
+def test_a_compressed_page_is_the_same(browse, tmp_path, monkeypatch):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    monkeypatch.setattr(report, "LARGE", 1000)
+    monkeypatch.setattr(report, "MOST_SAMPLES", 240)
+    packed = tmp_path / "packed.html"
+    packed.write_text(report.html([("now", synthetic())]), encoding="utf-8")
+    assert "chains=32768" not in packed.read_text()
+    page = browse(page=packed)
+    WebDriverWait(page.driver, 30).until(lambda _: page.all("#count") and page.one("#count").text == "13 of 13 rows")
+    assert len(page.column("case")) == 13
+    assert len(page.all("[data-figure] .main-svg .trace .point")) > 0
+    button = page.all("button.samples")[3]
+    page.js("arguments[0].scrollIntoView({block: 'center', inline: 'center'})", button)
+    button.click()
+    assert "40; one of 2 is shown" in page.one("#samples-facts").text
+    assert len(page.all("#samples-plot .scatterlayer .point")) == 20
+    shown = page.js("return document.getElementById('samples-plot').data[0]")
+    assert (shown["dx"], len(shown["y"])) == (2, 20)
+    assert page.driver.get_log("browser") == []
+    assert page.requested() == [packed.as_uri()]
+
+
 def test_the_unit_of_throughput_can_be_chosen(browse):
     page = browse()
     read = "return document.querySelector('.throughput [data-figure]').data[0].y"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -201,6 +202,11 @@ def test_rates_with_a_problem_are_not_cached(cache):
         assert (list(rates), len(problems), measured_now) == (["copy"], 1, True)
 
 
+def changed(text, rates):
+    """The file with these rates and their digest."""
+    return json.dumps(json.loads(text) | {"rates": rates, "sha256": ceilings._digest(rates)})
+
+
 def damages():
     yield "empty", lambda text: ""
     yield "cut", lambda text: text[: len(text) // 2]
@@ -217,7 +223,8 @@ def damages():
         ("NaN", {"copy": math.nan}),
         ("a list of rates", [1.0]),
     ):
-        yield name, lambda text, rates=rates: json.dumps(json.loads(text) | {"rates": rates})
+        yield name, lambda text, rates=rates: changed(text, rates)
+    yield "another number", lambda text: text.replace("8000.0", "9000.0")
     yield "another key", lambda text: json.dumps(json.loads(text) | {"key": {}})
 
 
@@ -237,6 +244,21 @@ def test_a_cache_that_cannot_be_written_is_no_error(cache, monkeypatch):
         assert ceilings_of([ceiling()], CPU, ENVIRONMENT) == ({"copy": pytest.approx(8000.0)}, (), True)
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert ceilings_of([ceiling()], CPU, ENVIRONMENT)[2] is True
+
+
+def test_a_file_of_another_owner_is_ignored(cache, monkeypatch):
+    ceilings_of([ceiling()], CPU, ENVIRONMENT)
+    monkeypatch.setattr(ceilings.os, "geteuid", lambda: os.getuid() + 1)
+    assert ceilings_of([ceiling()], CPU, ENVIRONMENT)[2] is True
+
+
+def test_a_relative_path_is_no_cache(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setenv("HOME", "relative")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert ceilings_of([ceiling()], CPU, ENVIRONMENT)[2] is True
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_without_a_variable_the_cache_is_in_the_home_directory(tmp_path, cache, monkeypatch):

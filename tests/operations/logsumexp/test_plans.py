@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from boltzbench.kernels.builds import cache
 from boltzbench.kernels.logsumexp import logsumexp, logsumexp_backward
 from boltzbench.kernels.rows import cuda_rows, shapes, triton_rows, tuning
 from boltzbench.kernels.rows.layout import as_rows, is_wide
@@ -171,15 +172,20 @@ def run(clock, key, plans):
     return clock.launched[-1], clock.timed - before
 
 
+def kept():
+    """What the file of log-sum-exp holds; None without one."""
+    path = cache.find("tuning", tuning._name("logsumexp", CPU), ".json")
+    return path and json.loads(path.read_text())
+
+
 def test_the_fastest_plan_is_found_once_and_kept_on_disk(clock):
     assert run(clock, "a", [3.0, 1.0, 2.0]) == (1.0, 3)
     assert run(clock, "a", [3.0, 1.0, 2.0]) == (1.0, 0)
     tuning._known.cache_clear()  # as in another process
     assert run(clock, "a", [3.0, 1.0, 2.0]) == (1.0, 0)
-    path = tuning._path("logsumexp", CPU)
-    assert json.loads(path.read_text()) == {"measured_on": CONDITIONS, "plans": {"a, 3 plans": 1}}
+    assert kept() == {"measured_on": CONDITIONS, "plans": {"a, 3 plans": 1}}
     assert run(clock, "b", [5.0, 6.0]) == (5.0, 2)
-    assert json.loads(path.read_text())["plans"] == {"a, 3 plans": 1, "b, 2 plans": 0}
+    assert kept()["plans"] == {"a, 3 plans": 1, "b, 2 plans": 0}
 
 
 @pytest.mark.parametrize(
@@ -199,11 +205,10 @@ def test_the_fastest_plan_is_found_once_and_kept_on_disk(clock):
     ids=str,
 )
 def test_a_file_that_is_damaged_or_of_another_driver_is_measured_again(clock, content):
-    path = tuning._path("logsumexp", CPU)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    text = content if isinstance(content, str) else json.dumps(content)
+    cache.store("tuning", tuning._name("logsumexp", CPU), ".json", text.encode())
     assert run(clock, "a", [3.0, 1.0, 2.0]) == (1.0, 3)
-    assert json.loads(path.read_text()) == {"measured_on": CONDITIONS, "plans": {"a, 3 plans": 1}}
+    assert kept() == {"measured_on": CONDITIONS, "plans": {"a, 3 plans": 1}}
 
 
 def test_a_tie_goes_to_the_first_plan():
@@ -216,7 +221,7 @@ def test_a_tie_goes_to_the_first_plan():
 def test_what_cannot_be_timed_uses_the_first_plan_and_keeps_nothing_on_disk(clock, monkeypatch):
     monkeypatch.setattr(tuning, "median_seconds", lambda launches, device: None)
     assert run(clock, "a", [3.0, 1.0]) == (3.0, 0)
-    assert not tuning._path("logsumexp", CPU).exists()
+    assert kept() is None
     monkeypatch.setattr(tuning, "median_seconds", clock.median_seconds)
     assert run(clock, "a", [3.0, 1.0]) == (3.0, 0), "not again in this process"
 
@@ -262,7 +267,7 @@ def test_a_change_of_source_starts_a_new_search(monkeypatch, tmp_path):
 
     def files():
         tuning._source_hash.cache_clear()
-        return tuning._path("logsumexp", CPU), tuning._path("thermodynamics", CPU)
+        return tuning._name("logsumexp", CPU), tuning._name("thermodynamics", CPU)
 
     first = files()
     assert first[0] != first[1]
