@@ -8,14 +8,15 @@ from typing import Protocol
 
 import torch
 
-from ..api.operations import Case, Cost, Status
+from ..api.operations import Agreement, Case, Cost, Status
 from ..api.records import Measurement, Record
 from ..results.environment import is_exclusive
 from .plan import Mode, Step
-from .trial import Block, TrialFailed, TrialProtocol
+from .trial import Block, TrialFailed, TrialProtocol, record_of
 
 INTERPRETED = "interpreted on the CPU: correctness only"
-"""Why an interpreted or emulated kernel has no measurement."""
+"""Why an interpreted or emulated kernel has no measurement. At the sizes of ``bench`` cases it would take minutes, and
+``check`` has cases of its own for it."""
 
 BASELINES = ("torch", "torch_compile")
 INCREDIBLE = 10.0
@@ -46,7 +47,8 @@ def carry_out(
     keep: Callable[[Record], None],
     display: Display,
 ) -> None:
-    """Check each step, then time in these ``modes`` those that agree in a bench or real case.
+    """Check each step, then time in these ``modes`` those that agree in a bench or real case. Kernels that would be
+    interpreted are left out of bench cases that are to be timed.
 
     Calls ``keep`` with each finished record. ``share`` adds the roofline share to a measurement. The implementations of
     a case are sampled in turn, block by block, so that drift of clocks and temperature affects all alike. Only on a
@@ -57,6 +59,10 @@ def carry_out(
         timed: dict[TrialProtocol, Record] = {}
         for step in group:
             display.step(step)
+            if modes and step.purpose == "bench" and step.implementation.is_interpreted_on(device):
+                keep(record_of(step, Agreement(Status.UNAVAILABLE, INTERPRETED)))
+                display.done()
+                continue
             trial = trial_of(step)
             record = trial.judge(draws)
             if record.status is Status.OUT_OF_MEMORY:

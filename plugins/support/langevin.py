@@ -225,7 +225,7 @@ def _cases(operation: str) -> tuple[Case, ...]:
         case(operation, 1, 4097, "bfloat16", "stochastic"),
         case(operation, 9, 1031, scenario="mixed"),
         *(case(operation, 1, elements) for elements in (0, 1, 4096)),
-        case(operation, 1, 1 << 16, purpose="bench"),
+        case(operation, 1, 1 << 22, purpose="bench"),
         *(
             case(operation, tensors, elements, dtype, scenario, purpose="bench", preset="full")
             for dtype, scenario in (("float32", ""), ("bfloat16", "stochastic"))

@@ -44,7 +44,7 @@ CASES = (
     _case(1, 1),
     _case(3, 2, "passages"),
     _case(0, 4),
-    _case(1 << 12, 16, purpose="bench"),
+    _case(1 << 20, 20, purpose="bench"),
     _case(10_000_000, 100, purpose="bench", preset="quick"),
     _case(10_000_000, 100, "passages", purpose="bench", preset="quick"),
     _case(1 << 20, 2000, "cyclic", purpose="bench", preset="full"),

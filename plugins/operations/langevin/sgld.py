@@ -56,7 +56,7 @@ CASES = (
     _case(1, 1),
     _case(1, 0),
     *(_case(1, elements) for elements in (3, 4095, 4096, 8193)),
-    _case(1, 1 << 16, purpose="bench"),
+    _case(1, 1 << 22, purpose="bench"),
     *(
         _case(tensors, elements, dtype, purpose="bench", preset="quick")
         for dtype in ("float32", "bfloat16")

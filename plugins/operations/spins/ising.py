@@ -68,7 +68,7 @@ CASES = (
     _case(2, 64, 128),
     _case(2, 64, 128, sweeps=2),
     _case(0, 4, 6),
-    _case(4, 64, 64, purpose="bench"),
+    *(_case(1, 1024, 1024, 2, scenario, purpose="bench") for scenario in ("", "metropolis")),
     *(
         _case(lattices, side, side, sweeps, scenario, purpose="bench", preset="quick")
         for scenario in ("", "metropolis")

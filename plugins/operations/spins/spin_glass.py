@@ -70,7 +70,7 @@ CASES = (
     _case(1, 32, 2),
     _case(1, 32, 2, "real"),
     _case(9, 0, 2),
-    *(_case(9, 64, 1, scenario, purpose="bench") for scenario in ("", "real")),
+    *(_case(n, 128, 4, scenario, purpose="bench") for n, scenario in ((784, ""), (784, "metropolis"), (64, "real"))),
     *(_case(64, 1 << 22, 20, scenario, purpose="bench", preset="quick") for scenario in ("", "metropolis", "real")),
     _case(256, 1 << 20, 20, purpose="bench", preset="full"),
     _case(30, 1 << 22, 20, "dense", purpose="bench", preset="full"),
