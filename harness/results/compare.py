@@ -228,12 +228,8 @@ def _paired(base: Mapping[Key, Case], new: Mapping[Key, Case]) -> tuple[list[Pai
         elif was.status is not Status.PASSED:
             pairs.append(replace(pair, verdict=Verdict.PASSES, notes=(f"before: {_finding(was)}",)))
         elif was.timings or is_now.timings:
-            found = [
-                _in_mode(pair, mode, was.timings.get(mode), is_now.timings.get(mode), modes)
-                for mode in dict.fromkeys((*was.timings, *is_now.timings))
-            ]
-            pairs += [each for each in found if each]
-            failing += found.count(None)
+            for mode in dict.fromkeys((*was.timings, *is_now.timings)):
+                pairs.append(_in_mode(pair, mode, was.timings.get(mode), is_now.timings.get(mode), modes))
         else:
             agreeing += 1
     return pairs, agreeing, failing
@@ -243,8 +239,8 @@ def _finding(case: Case) -> str:
     return f"{case.status}: {case.message}" if case.message else str(case.status)
 
 
-def _in_mode(pair: Pair, mode: str, was: Timing | None, is_now: Timing | None, modes: set[str]) -> Pair | None:
-    """The pair of a case that passes in both runs, in one mode. None if it has a time in neither.
+def _in_mode(pair: Pair, mode: str, was: Timing | None, is_now: Timing | None, modes: set[str]) -> Pair:
+    """The pair of a case that passes in both runs, in one mode. It is not judged yet.
 
     ``modes`` are those that the new run timed anything in: there, a case without a time has lost it.
     """
@@ -256,7 +252,7 @@ def _in_mode(pair: Pair, mode: str, was: Timing | None, is_now: Timing | None, m
     if was is None and not after.fault:
         return replace(pair, verdict=Verdict.ONLY_NEW)
     if before.fault and after.fault:
-        return None
+        return replace(pair, notes=(f"base: {before.fault}", f"new: {after.fault}"))
     if after.fault:
         return replace(pair, verdict=Verdict.FAILED, notes=(after.fault,))
     if before.fault:
@@ -271,7 +267,11 @@ def _judged(pairs: Sequence[Pair], bound: float, alpha: float) -> list[Pair]:
     Welch's approximation gives the degrees of freedom. `BETWEEN_RUNS` is a constant, so it does not enter them.
     """
     judged = list(pairs)
-    places = [place for place, pair in enumerate(pairs) if pair.verdict is Verdict.UNCLEAR]
+    places = [
+        place
+        for place, pair in enumerate(pairs)
+        if pair.verdict is Verdict.UNCLEAR and pair.base and pair.new and not pair.base.fault
+    ]
     if not places:
         return judged
     logs, variances, degrees = (
