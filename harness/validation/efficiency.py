@@ -21,8 +21,10 @@ from .chains import start_of
 CHAINS = 16
 STEPS = 512
 TIMINGS = 3
-TIMED_STEPS = 64
-"""In a timed call. All steps cost the same, and `bench` times more carefully."""
+TIMED_STEPS = 64, 8
+"""In a timed call: of quick steps, and of slow ones, 8 of which take longer than `SLOW` seconds. All steps cost the
+same, and `bench` times more carefully."""
+SLOW = 0.02
 TRACED_ELEMENTS = 1 << 15
 """Of positions for which an observable is computed at once."""
 FEWEST_CHANGES = 2
@@ -95,20 +97,24 @@ def steps_per_second(
     seed: int,
     *,
     chains: int = CHAINS,
-    steps: int = TIMED_STEPS,
     clock: Callable[[], float] = perf_counter,
 ) -> float:
     """Steps per second of ``chains`` chains together, by ``clock``: the fastest of `TIMINGS` calls of ``advance``."""
     law = target.law(temperature, sampler.dynamics(target))
     state = _begun(sampler, target, law, temperature, device, seed, chains)
-    seconds = []
-    for _ in range(TIMINGS):
+
+    def seconds(steps: int) -> float:
+        nonlocal state
         _wait_for(device)
         since = clock()
         state = sampler.advance(state, steps, temperature)
         _wait_for(device)
-        seconds.append(clock() - since)
-    return chains * steps / max(min(seconds), 1e-9)
+        return clock() - since
+
+    many, few = TIMED_STEPS
+    seconds(1)  # what is prepared once
+    steps = many if seconds(few) < SLOW else few
+    return chains * steps / max(min(seconds(steps) for _ in range(TIMINGS)), 1e-9)
 
 
 def at_speed(found: Efficiency, rate: float) -> Efficiency:
