@@ -96,17 +96,14 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tup
 
     ``counter`` holds four int64 tensors with values in [0, 2**32), which broadcast; the results are like them.
     """
-    c0, c1, c2, c3 = counter
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]
     for k0, k1 in round_keys(seed):
-        # A product may wrap at 2**63, but its 64 bits are right: shifting and masking recovers both halves.
+        # A product may wrap at 2**63, but its 64 bits are right; the masks come last.
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            ((product1 >> 32) & _WORD) ^ c1 ^ k0,
-            product1 & _WORD,
-            ((product0 >> 32) & _WORD) ^ c3 ^ k1,
-            product0 & _WORD,
-        )
-    return c0, c1, c2, c3
+        c0 = (product1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_WORD)
+        c2 = (product0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_WORD)
+        c1, c3 = product1, product0
+    return c0, c1 & _WORD, c2, c3 & _WORD
 
 
 def random_words(groups: Tensor, seed: int, step: int | Tensor, stream: Stream, tensor: int = 0) -> Tensor:

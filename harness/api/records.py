@@ -134,15 +134,15 @@ class Efficiency:
 
     ``steps_per_second`` is the sum over all chains. ``ess_per_second`` is that times the effective sample size of one
     step, which is the inverse of ``autocorrelation_time`` (in steps). Both are those of ``quantity``, the slowest among
-    the energy and the observables with a known mean. ``r_hat`` is the largest split R-hat of them all. ``acceptance``
-    is the acceptance rate, None without proposals. ``energy_trace`` is the mean energy of the chains after each
-    recorded step.
+    the energy and the observables with a known mean; both are None if the steps were not timed. ``r_hat`` is the
+    largest split R-hat of them all. ``acceptance`` is the acceptance rate, None without proposals. ``energy_trace`` is
+    the mean energy of the chains after each recorded step.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
 
-    steps_per_second: float
-    ess_per_second: float
+    steps_per_second: float | None
+    ess_per_second: float | None
     r_hat: float
     autocorrelation_time: float
     acceptance: float | None

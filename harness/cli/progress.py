@@ -1,5 +1,7 @@
 """Progress displays: a live line on a terminal, plain lines elsewhere."""
 
+import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -116,11 +118,16 @@ class TimeLeft(TimeRemainingColumn):
 
 
 class ValidationProgress:
-    """Progress of `validate`: a live line with the pair and the claim on a terminal, a line for each pair elsewhere."""
+    """Progress of `validate`: a live line with the latest pair and claim on a terminal, a line for each pair elsewhere.
+
+    Several pairs may be at work at once, in threads.
+    """
 
     def __init__(self, console: Console, pairs: int, experiments: int) -> None:
-        self._console, self._pairs, self._done, self._words = console, pairs, 0, ""
-        self._experiments = experiments
+        self._console, self._pairs, self._experiments = console, pairs, experiments
+        self._begun: Counter[str] = Counter()
+        self._words = threading.local()
+        self._lock = threading.Lock()
         self._line = console.status("", spinner="line") if console.is_terminal else None
 
     def __enter__(self) -> None:
@@ -133,25 +140,28 @@ class ValidationProgress:
 
     def pair(self, sampler: Sampler, target: Target) -> None:
         """The judgement of a sampler on a target begins."""
-        self._next(f"{sampler.name} on {target.name}", self._pairs)
+        self._next(f"{sampler.name} on {target.name}", "pair", self._pairs)
 
     def experiment(self, experiment: Experiment) -> None:
         """An experiment begins."""
-        if self._done == self._pairs and self._pairs:
-            self._done, self._pairs = 0, 0
-        self._next(f"experiment {experiment.name}", self._experiments)
+        self._next(f"experiment {experiment.name}", "experiment", self._experiments)
+
+    def timing(self, sampler: Sampler, target: Target) -> None:
+        """The steps of a sampler on a target are timed, which takes a moment: only a terminal shows it."""
+        self._words.now = f"{sampler.name} on {target.name}"
 
     def claim(self, claim: CurrentClaim) -> None:
-        """The test of a claim begins."""
-        self._show(f"{self._words} {claim}")
+        """The test of a claim begins, of the pair that this thread has named last."""
+        self._show(f"{self._words.now} {claim}")
 
-    def _next(self, words: str, of: int) -> None:
-        self._done += 1
-        self._words = f"{words} ({self._done} of {of})"
-        if self._line:
-            self._show(self._words)
-        else:
-            self._console.print(self._words)
+    def _next(self, words: str, kind: str, of: int) -> None:
+        with self._lock:
+            self._begun[kind] += 1
+            self._words.now = f"{words} ({self._begun[kind]} of {of})"
+            if self._line:
+                self._show(self._words.now)
+            else:
+                self._console.print(self._words.now)
 
     def _show(self, words: str) -> None:
         if self._line:

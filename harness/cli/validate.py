@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import perf_counter
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,7 +25,6 @@ from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
-from ..validation.progress import AnnounceClaim, CurrentClaim
 from ..validation.standing import make_standing
 from .options import INTERRUPTED, Device, Json
 from .progress import ValidationProgress
@@ -48,11 +46,6 @@ TimeLimit = Annotated[
     float,
     typer.Option("--time-limit", min=1.0, metavar="SECONDS", help="For one sampler on one target, or one experiment."),
 ]
-
-Judge = Callable[[Sampler, Target, int], list[Standing]]
-"""Judges a sampler on a target with a seed."""
-Conduct = Callable[[Experiment, int], Outcome]
-"""Runs an experiment with a seed."""
 
 
 def validate(
@@ -78,66 +71,79 @@ def validate(
             _chosen(registry, samplers or (), targets or (), place) if named or not experiments else ([], [])
         )
         questions = _chosen_experiments(registry, experiments or (), named)
-        found: list[Standing] = []
-        outcomes: list[Outcome] = []
+        found: dict[tuple[str, str], list[Standing]] = {}
+        outcomes: dict[str, Outcome] = {}
         complete = False
         progress = ValidationProgress(console, len(pairs), len(questions))
         try:
-            with progress, _judges(registry, place, time_limit, progress.claim) as (judge, conduct):
-                for sampler, target in pairs:
-                    progress.pair(sampler, target)
-                    found += judge(sampler, target, seed)
-                for question in questions:
-                    progress.experiment(question)
-                    outcomes.append(conduct(question, seed))
+            with progress:
+                _judge(registry, place, time_limit, progress, pairs, questions, seed, found, outcomes)
             complete = True
         except KeyboardInterrupt:
             console.print("Interrupted. The results below are kept.")
-        status = _conclude(console, found, refused, outcomes, registry.problems)
+        rows = [row for sampler, target in pairs for row in found.get((sampler.name, target.name), ())]
+        answers = [outcomes[each.name] for each in questions if each.name in outcomes]
+        status = _conclude(console, rows, refused, answers, registry.problems)
         run = Run(
-            SCHEMA, "incomplete", describe(place), (), registry.problems, standings=(*found, *refused),
-            outcomes=tuple(outcomes),
+            SCHEMA, "incomplete", describe(place), (), registry.problems, standings=(*rows, *refused),
+            outcomes=tuple(answers),
         )  # fmt: skip
         write_json(run_to_json(replace(run, status="complete") if complete else run))
     raise typer.Exit(status if complete else INTERRUPTED)
 
 
-@contextmanager
-def _judges(
-    registry: Registry, device: torch.device, time_limit: float, announce: AnnounceClaim
-) -> Iterator[tuple[Judge, Conduct]]:
-    """Judge samplers and run experiments in worker processes. A crash or a hang fails only the one at work."""
-    from ..execution.worker import WorkerDied, Workers  # imported late: `list` and `--help` do not need it
+def _judge(
+    registry: Registry,
+    device: torch.device,
+    time_limit: float,
+    progress: ValidationProgress,
+    pairs: Sequence[tuple[Sampler, Target]],
+    experiments: Sequence[Experiment],
+    seed: int,
+    found: dict[tuple[str, str], list[Standing]],
+    outcomes: dict[str, Outcome],
+) -> None:
+    """Judge all pairs and run all experiments, several at once on a CPU; then time the steps, when nothing else runs.
 
-    current: CurrentClaim | None = None
+    ``found``, by sampler and target, and ``outcomes``, by experiment, get the results as they come.
+    """
+    from ..execution.judges import Job, Judge, ask_all, judges_at_once  # imported late: `--help` does not need it
 
-    def note(phase: str | CurrentClaim) -> None:
-        nonlocal current
-        current = phase if isinstance(phase, CurrentClaim) else None
-        if current:
-            announce(current)
+    def judging(sampler: Sampler, target: Target) -> Job:
+        def job(judge: Judge) -> Callable[[], None]:
+            progress.pair(sampler, target)
+            rows = judge.standings(sampler, target, seed)
+            return lambda: found.update({(sampler.name, target.name): rows})
 
-    def judge(sampler: Sampler, target: Target, seed: int) -> list[Standing]:
-        try:
-            return workers.standings(sampler, target, seed)
-        except WorkerDied as lost:
-            at = current or CurrentClaim("start", target.temperatures[0])
-            claim = Claim(sampler.name, target.name, at.temperature, at.claim, lost.status, str(lost))
-            return [make_standing(sampler, target, at.temperature, (claim,))]
+        return job
 
-    def conduct(experiment: Experiment, seed: int) -> Outcome:
-        begun = perf_counter()
-        try:
-            return workers.outcome(experiment, seed)
-        except WorkerDied as lost:
-            of = experiment.name, experiment.summary, experiment.source, experiment.plugin
-            return Outcome(*of, lost.status, str(lost), perf_counter() - begun)
+    def timing(sampler: Sampler, target: Target) -> Job:
+        def job(judge: Judge) -> Callable[[], None]:
+            progress.timing(sampler, target)
+            rows = judge.timed(found[sampler.name, target.name], sampler, target, seed)
+            return lambda: found.update({(sampler.name, target.name): rows})
 
-    workers = Workers(device, note, time_limit, registry.loaded)
-    try:
-        yield judge, conduct
-    finally:
-        workers.close()
+        return job
+
+    def conducting(experiment: Experiment) -> Job:
+        def job(judge: Judge) -> Callable[[], None]:
+            progress.experiment(experiment)
+            outcome = judge.outcome(experiment, seed)
+            return lambda: outcomes.update({experiment.name: outcome})
+
+        return job
+
+    def judge(threads: int | None) -> Judge:
+        return Judge(device, progress.claim, time_limit, registry.loaded, threads)
+
+    at_once = judges_at_once(device)
+    by_sampler = [[judging(*pair) for pair in own] for _, own in groupby(pairs, key=lambda pair: pair[0].name)]
+    if len(by_sampler) < at_once:  # all share the work; otherwise one judge, and one worker, has all of a sampler
+        by_sampler = [[judging(*pair)] for pair in pairs]
+    groups = by_sampler + [[conducting(experiment)] for experiment in experiments]
+    ask_all([judge(1 if at_once > 1 else None) for _ in range(min(at_once, len(groups)))], groups)
+    measured = [pair for pair in pairs if any(row.efficiency for row in found[pair[0].name, pair[1].name])]
+    ask_all([judge(None)], [[timing(*pair) for pair in measured]])
 
 
 def _chosen(

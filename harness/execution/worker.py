@@ -8,7 +8,8 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -28,7 +29,7 @@ from ..results.environment import describe, is_exclusive
 from ..timing.clocks import clock_for
 from ..timing.roofline import ceilings_of
 from ..validation.progress import CurrentClaim
-from ..validation.standing import standings
+from ..validation.standing import standings, timed
 from .plan import Mode, Step
 from .process import prepare_to_run_kernels
 from .trial import AnnouncePhase, Block, Trial, TrialFailed, record_of
@@ -41,6 +42,9 @@ LIMITS_SECONDS = 600.0
 
 _processes = multiprocessing.get_context("forkserver")
 """Workers fork from a server that has imported torch, but no plugin, and has not used a GPU."""
+
+_starting = threading.Lock()
+"""Held while a process starts: multiprocessing keeps a list of all of them."""
 
 Key = tuple[str, str, str, bool, int]
 """Identifies a step in another process: operation, implementation, label, whether it is a law, seed."""
@@ -60,6 +64,7 @@ class Workers:
     ``time_limit`` is the limit in seconds for one answer: a verdict, a warm-up, a block of samples. The workers load
     only ``plugins``, by name, because a plugin that failed to load here may hang there. If ``shared``, one worker
     answers for all implementations in turn: that saves starting many, but keeps no trial while another is judged.
+    ``threads`` is the number of threads of torch in a worker, by default torch's own.
     """
 
     def __init__(
@@ -70,11 +75,13 @@ class Workers:
         plugins: Iterable[str],
         *,
         shared: bool = False,
+        threads: int | None = None,
     ) -> None:
         _processes.set_forkserver_preload([__name__])
         with _without_ctrl_c():  # otherwise the server would print its own traceback
             forkserver.ensure_running()
         self._device, self._announce, self._time_limit, self._shared = device, announce, time_limit, shared
+        self._threads = threads
         self._environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
         self._workers: dict[tuple[str, str], _Worker] = {}
 
@@ -129,6 +136,11 @@ class Workers:
             self._workers.pop(names).end()
         return found
 
+    def timed(self, found: Sequence[Standing], sampler: Sampler, target: Target, seed: int) -> list[Standing]:
+        """These standings with the speed of the steps. All samplers share one worker. Raises `WorkerDied`."""
+        timed: list[Standing] = self._only(("timing", ""), "timed", found, sampler.name, target.name, seed)
+        return timed
+
     def outcome(self, experiment: Experiment, seed: int) -> Outcome:
         """The outcome of an experiment. All experiments share one worker; ends all others. Raises `WorkerDied`."""
         found: Outcome = self._only(("experiments", ""), "conduct", experiment.name, seed)
@@ -159,8 +171,14 @@ class Workers:
             worker.end()
         self._workers.clear()
 
+    def kill(self) -> None:
+        """Kill the processes of all workers, from any thread: a question under way raises `WorkerDied`."""
+        for worker in list(self._workers.values()):
+            with suppress(ValueError):  # the other thread has just ended it
+                worker.kill()
+
     def _new(self) -> "_Worker":
-        return _Worker(self._device, self._announce, self._time_limit, self._environment)
+        return _Worker(self._device, self._announce, self._time_limit, self._environment, self._threads)
 
 
 class RemoteTrial:
@@ -200,13 +218,20 @@ class _Worker:
     """One process and the connection to it."""
 
     def __init__(
-        self, device: torch.device, announce: AnnouncePhase, time_limit: float, environment: Mapping[str, str]
+        self,
+        device: torch.device,
+        announce: AnnouncePhase,
+        time_limit: float,
+        environment: Mapping[str, str],
+        threads: int | None = None,
     ) -> None:
         self._announce, self._time_limit = announce, time_limit
         announce("start")
         self._connection, theirs = _processes.Pipe()
-        self._process = _processes.Process(target=_serve, args=(theirs, device, environment), daemon=True)
-        self._process.start()
+        arguments = theirs, device, environment, threads
+        self._process = _processes.Process(target=_serve, args=arguments, daemon=True)
+        with _starting:
+            self._process.start()
         theirs.close()
         try:
             self._answer(STARTING_SECONDS)
@@ -247,15 +272,19 @@ class _Worker:
         hint = " (out of memory?)" if number is signal.SIGKILL else ""
         return f"its process crashed: {number.name}, {signal.strsignal(number)}{hint}"
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill the process and its children."""
-        self._connection.close()
         pid = self._process.pid
         if pid is not None and self._process.exitcode is None:
             try:
                 os.killpg(pid, signal.SIGKILL)  # the worker leads its own group: see _serve
             except ProcessLookupError:  # no group yet, or dead
                 self._process.kill()
+
+    def end(self) -> None:
+        """Kill the process and its children, and wait for its end."""
+        self._connection.close()
+        self.kill()
         self._process.join()
         self._process.close()
 
@@ -269,7 +298,7 @@ def _without_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(connection: Connection, device: torch.device, environment: Mapping[str, str]) -> None:
+def _serve(connection: Connection, device: torch.device, environment: Mapping[str, str], threads: int | None) -> None:
     """The worker's main function: answers until the parent closes the connection or dies."""
     os.setsid()  # the parent handles Ctrl-C, and kills the whole group
     # The server ends when all processes have closed this descriptor. Every child inherits it, so a worker that hangs
@@ -281,6 +310,8 @@ def _serve(connection: Connection, device: torch.device, environment: Mapping[st
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a hanging kernel must not outlive the run
     os.environ.clear()
     os.environ.update(environment)
+    if threads is not None:
+        torch.set_num_threads(threads)
     try:
         _answer_all(connection, device)
     except Exception as error:  # an error of the harness, or an unusable device
@@ -326,6 +357,9 @@ def _answer_all(connection: Connection, device: torch.device) -> None:
             elif question == "standings":
                 sampler, target, seed = arguments
                 answer = standings(registry.samplers[sampler], registry.targets[target], device, seed, announce)
+            elif question == "timed":
+                found, sampler, target, seed = arguments
+                answer = timed(found, registry.samplers[sampler], registry.targets[target], device, seed, announce)
             elif question == "conduct":
                 from ..validation.experiments import conduct  # here, because scipy is slow to import
 

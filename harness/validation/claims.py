@@ -127,5 +127,5 @@ class Claims:
 
 
 def skewness_of(numbers: Array) -> float:
-    deviation = float(numbers.std())
-    return float(((numbers - numbers.mean()) ** 3).mean()) / deviation**3 if deviation else 0.0
+    deviation, apart = float(numbers.std()), numbers - numbers.mean()
+    return float((apart * apart * apart).mean()) / deviation**3 if deviation else 0.0

@@ -1,10 +1,12 @@
 """Efficiency of a sampler: independent draws per second, beside steps per second.
 
-Effective sample size and R-hat come from ``arviz-stats`` (Vehtari et al. 2021). A sampler with twice the step rate but
-three times the autocorrelation time is the worse one here.
+How well chains mix (`mixing`) does not depend on what else runs. The steps are timed apart (`steps_per_second`), when
+nothing else does. Effective sample size and R-hat come from ``arviz-stats`` (Vehtari et al. 2021). A sampler with twice
+the step rate but three times the autocorrelation time is the worse one here.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -13,14 +15,18 @@ import torch
 from torch import Tensor
 
 from ..api.records import Efficiency
-from ..api.samplers import Sampler, Target
+from ..api.samplers import ExactLaw, Sampler, State, Target
 from .chains import start_of
 
 CHAINS = 16
 STEPS = 512
 TIMINGS = 3
-TIMED_SHARE = 8
-"""A timed call makes ``steps / TIMED_SHARE`` steps. All steps cost the same, and `bench` times more carefully."""
+TIMED_STEPS = 64, 8
+"""In a timed call: of quick steps, and of slow ones, 8 of which take longer than `SLOW` seconds. All steps cost the
+same, and `bench` times more carefully."""
+SLOW = 0.02
+TRACED_ELEMENTS = 1 << 15
+"""Of positions for which an observable is computed at once."""
 FEWEST_CHANGES = 2
 """A chain is stuck if an observable changes fewer times than this in one half of it.
 
@@ -40,7 +46,7 @@ class Undefined(ValueError):
     """A chain is stuck, so the draws have no effective sample size. The message names the chain."""
 
 
-def efficiency(
+def mixing(
     sampler: Sampler,
     target: Target,
     temperature: float,
@@ -49,17 +55,14 @@ def efficiency(
     *,
     chains: int = CHAINS,
     steps: int = STEPS,
-    clock: Callable[[], float] = perf_counter,
 ) -> Efficiency:
-    """Run ``chains`` chains, record ``steps`` steps, and time `TIMINGS` more calls of ``advance`` with ``clock``.
+    """Run ``chains`` chains and record ``steps`` steps, untimed.
 
     The chains begin with exact draws if the law is known. Otherwise they begin at random and discard ``steps / 4``
-    steps as burn-in. Of the timed calls, ``steps / TIMED_SHARE`` steps each, the fastest counts. Raises `Undefined` if
-    a chain is stuck.
+    steps as burn-in. Raises `Undefined` if a chain is stuck.
     """
     law = target.law(temperature, sampler.dynamics(target))
-    start = start_of(target, law, chains, seed, f"efficiency {temperature}")
-    state = sampler.init(target, start.to(device), seed, 0)
+    state = _begun(sampler, target, law, temperature, device, seed, chains)
     if law is None:
         state = sampler.advance(state, max(steps // 4, 1), temperature)
     path = []
@@ -72,30 +75,64 @@ def efficiency(
         if projection.mean is not None:
             traces[projection.name] = _trace(projection.of, path)
     worth = {name: effective_sample_size(trace, name) for name, trace in traces.items()}
-
-    seconds = []
-    timed = max(steps // TIMED_SHARE, 1)
-    for _ in range(TIMINGS):
-        _wait_for(device)
-        since = clock()
-        state = sampler.advance(state, timed, temperature)
-        _wait_for(device)
-        seconds.append(clock() - since)
-    rate = chains * timed / max(min(seconds), 1e-9)
-
     worst = min(worth, key=lambda name: worth[name])
-    share = worth[worst] / (chains * steps)
     energies = traces["energy"].mean(0)
     return Efficiency(
-        steps_per_second=rate,
-        ess_per_second=rate * share,
+        steps_per_second=None,
+        ess_per_second=None,
         r_hat=max(split_r_hat(trace) for trace in traces.values()),
-        autocorrelation_time=1 / share,
+        autocorrelation_time=chains * steps / worth[worst],
         acceptance=accepted,
         energy_mean=float(energies.mean()),
         quantity=worst,
         energy_trace=tuple(energies.tolist()),
     )
+
+
+def steps_per_second(
+    sampler: Sampler,
+    target: Target,
+    temperature: float,
+    device: torch.device,
+    seed: int,
+    *,
+    chains: int = CHAINS,
+    clock: Callable[[], float] = perf_counter,
+) -> float:
+    """Steps per second of ``chains`` chains together, by ``clock``: the fastest of `TIMINGS` calls of ``advance``."""
+    law = target.law(temperature, sampler.dynamics(target))
+    state = _begun(sampler, target, law, temperature, device, seed, chains)
+
+    def seconds(steps: int) -> float:
+        nonlocal state
+        _wait_for(device)
+        since = clock()
+        state = sampler.advance(state, steps, temperature)
+        _wait_for(device)
+        return clock() - since
+
+    many, few = TIMED_STEPS
+    seconds(1)  # what is prepared once
+    steps = many if seconds(few) < SLOW else few
+    return chains * steps / max(min(seconds(steps) for _ in range(TIMINGS)), 1e-9)
+
+
+def at_speed(found: Efficiency, rate: float) -> Efficiency:
+    """``found`` with this number of steps per second."""
+    return replace(found, steps_per_second=rate, ess_per_second=rate / found.autocorrelation_time)
+
+
+def _begun(
+    sampler: Sampler,
+    target: Target,
+    law: ExactLaw | None,
+    temperature: float,
+    device: torch.device,
+    seed: int,
+    chains: int,
+) -> State:
+    start = start_of(target, law, chains, seed, f"efficiency {temperature}")
+    return sampler.init(target, start.to(device), seed, 0)
 
 
 def effective_sample_size(draws: np.ndarray[Any, Any], quantity: str = "the observable") -> float:
@@ -159,9 +196,10 @@ def stuck_in_words(draws: np.ndarray[Any, Any], quantity: str) -> str:
 
 
 def _trace(of: Callable[[Tensor], Tensor], path: list[Tensor]) -> np.ndarray[Any, Any]:
-    """An observable along the path, (chains, steps), float64."""
-    values = of(torch.cat(path)).detach().double().numpy()
-    return np.asarray(values.reshape(len(path), -1).T)
+    """An observable along the path, (chains, steps), float64; asked for parts that fit into a CPU's cache."""
+    together = max(TRACED_ELEMENTS // max(path[0].numel(), 1), 1)
+    parts = [of(torch.cat(path[i : i + together])).detach().double().numpy() for i in range(0, len(path), together)]
+    return np.concatenate(parts).reshape(len(path), -1).T
 
 
 def _wait_for(device: torch.device) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..api.messages import describe_error
@@ -21,11 +23,11 @@ def standings(
     seed: int,
     announce: AnnounceClaim = silent,
 ) -> list[Standing]:
-    """One standing for each temperature.
+    """One standing for each temperature, without the speed of the steps, which `timed` adds.
 
     Efficiency is measured only if no claim fails and the kernel is neither interpreted nor emulated.
     """
-    from .efficiency import Undefined, efficiency, not_mixed  # imported late: scipy is slow to load
+    from .efficiency import Undefined, mixing, not_mixed  # imported late: scipy is slow to load
     from .judge import validate
 
     claims = validate(sampler, target, device, seed, announce=announce)
@@ -43,16 +45,44 @@ def standings(
         else:
             announce(CurrentClaim("efficiency", temperature))
             try:
-                measured = efficiency(sampler, target, temperature, device, seed)
+                measured = mixing(sampler, target, temperature, device, seed)
                 unmixed = not_mixed(measured.r_hat)
             except Undefined as stuck:
                 unmixed = str(stuck)
                 why = f"not measured: {unmixed}"
             except Exception as error:
-                message = f"while it was measured: {describe_error(error)}"
-                own += (Claim(sampler.name, target.name, temperature, "efficiency", Status.ERROR, message),)
+                own += (_broken(sampler, target, temperature, error),)
         found.append(make_standing(sampler, target, temperature, own, measured, why, unmixed))
     return found
+
+
+def timed(
+    found: Iterable[Standing],
+    sampler: Sampler,
+    target: Target,
+    device: torch.device,
+    seed: int,
+    announce: AnnounceClaim = silent,
+) -> list[Standing]:
+    """The standings of a sampler on a target, those with an efficiency with the speed of the steps, measured now."""
+    from .efficiency import at_speed, steps_per_second
+
+    rows = []
+    for row in found:
+        if row.efficiency is not None:
+            announce(CurrentClaim("efficiency", row.temperature))
+            try:
+                rate = steps_per_second(sampler, target, row.temperature, device, seed)
+                row = replace(row, efficiency=at_speed(row.efficiency, rate))
+            except Exception as error:
+                row = replace(row, claims=(*row.claims, _broken(sampler, target, row.temperature, error)))
+        rows.append(row)
+    return rows
+
+
+def _broken(sampler: Sampler, target: Target, temperature: float, error: Exception) -> Claim:
+    message = f"while it was measured: {describe_error(error)}"
+    return Claim(sampler.name, target.name, temperature, "efficiency", Status.ERROR, message)
 
 
 def make_standing(

@@ -4,8 +4,11 @@
 - ``thrml`` (``rbm_gibbs``): block Gibbs of thrml, in JAX on the CPU. It samples spins -1 and 1 on any graph; the exact
   mapping of a machine is J = W / 4, fields b / 2 + sum_j W / 4 and c / 2 + sum_i W / 4.
 - ``torchebm`` (``sgld``): the Euler-Maruyama step of torchebm's Langevin sampler, tensor by tensor.
+- ``blackjax`` (``sgld``): blackjax's SGLD kernel for all tensors at once, compiled by JAX, on the CPU.
 
 torchebm samples no binary units, and thrml no continuous ones. thrml returns no probabilities, so torch computes them.
+JAX takes all cores. posteriors has an SGLD too, which takes no gradient: it differentiates a log density in each
+update, so it cannot do the same work.
 """
 
 import math
@@ -16,14 +19,9 @@ from typing import Any
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
 from boltzbench.kernels.rbm_gibbs import probabilities
-from boltzbench.plugins.support.libraries import own_seed, unavailable
+from boltzbench.plugins.support.libraries import own_seed, require_graph, unavailable
 
 BOLTZBENCH_API = 1
-
-MOST_EDGE_STATES = 1 << 26
-"""thrml gathers a state for each chain and edge; more would not fit in memory."""
-MOST_EDGES = 1 << 16
-"""thrml builds its graph from one Python object for each edge."""
 
 
 def _require_plain_machine(inputs: Inputs) -> None:
@@ -74,9 +72,7 @@ def prepare_bernoulli_rbm(inputs: Inputs, outputs: Tensors) -> Launch:
 
 def prepare_thrml(inputs: Inputs, outputs: Tensors) -> Launch:
     _require_plain_machine(inputs)
-    chains, edges = len(inputs["states"]), inputs["weights"].numel()
-    if edges > MOST_EDGES or chains * edges > MOST_EDGE_STATES:
-        raise Unsupported(f"it keeps a state for each chain and edge, and {chains} x {edges} are too many")
+    require_graph(len(inputs["states"]), inputs["weights"].numel())
     import jax
     from thrml import Block, SamplingSchedule, SpinNode, sample_states
     from thrml.models import IsingEBM, IsingSamplingProgram
@@ -148,12 +144,49 @@ def prepare_torchebm(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def prepare_blackjax(inputs: Inputs, outputs: Tensors) -> Launch:
+    """The step ``x + eps' g' + sqrt(2 eps' T) xi`` with eps' = eps / 2 and g' = -g.
+
+    A launch ends when the new positions are there: they are JAX's arrays, which torch reads in place. JAX also reads
+    the inputs in place where they begin at a multiple of 64 bytes, and copies them elsewhere.
+    """
+    given = [(outputs[f"parameter_{i}"], inputs[f"gradient_{i}"]) for i in range(len(outputs))]
+    for x, _ in given:
+        if x.dtype is not torch.float32:
+            raise Unsupported("it computes in the dtype of the parameters, and JAX by default in float32 at most")
+        if not x.numel():
+            raise Unsupported("it takes no empty tensor")
+    import jax
+    from blackjax import sgld
+
+    kernel, numbers = sgld.build_kernel(), (inputs["step_size"] / 2, inputs["temperature"])
+
+    def downhill(position: Any, gradients: Any) -> Any:
+        return [-each for each in gradients]
+
+    @jax.jit  # type: ignore[untyped-decorator, unused-ignore]
+    def step(key: Any, position: Any, gradients: Any) -> Any:
+        return kernel(key, position, downhill, gradients, *numbers)
+
+    keys = [jax.random.key(own_seed(inputs, "step"))]
+
+    def launch() -> Tensors:
+        keys[0], key = jax.random.split(keys[0])
+        position, gradients = ([jax.numpy.asarray(each.numpy()) for each in of] for of in zip(*given, strict=True))
+        moved = jax.block_until_ready(step(key, position, gradients))
+        return {f"parameter_{i}": torch.utils.dlpack.from_dlpack(each) for i, each in enumerate(moved)}
+
+    launch()  # compiles
+    return launch
+
+
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
     for operation, name, backend, module, distribution, prepare, runs_on in (
         ("rbm_gibbs", "bernoulli_rbm", "numpy", "sklearn", "scikit-learn", prepare_bernoulli_rbm, "cpu"),
         ("rbm_gibbs", "thrml", "jax", "thrml", "thrml", prepare_thrml, "cpu"),
         ("sgld", "torchebm", "torch", "torchebm", "torchebm", prepare_torchebm, None),
+        ("sgld", "blackjax", "jax", "blackjax", "blackjax", prepare_blackjax, "cpu"),
     ):
         reason = partial(unavailable, module, distribution, backend, runs_on)
         register(Implementation(operation, name, backend, prepare, reason, own_stream=True))

@@ -2,6 +2,8 @@
 
 - ``numba`` (``ising``): a checkerboard sweep as users of Numba write it: a table of flip probabilities, spins in int8,
   rows in parallel, NumPy's random numbers of each thread. Unpacking and packing the spins is part of a launch.
+- ``thrml`` (``ising``): block Gibbs of thrml on the even sites, then the odd ones, compiled by JAX, which takes all
+  cores. Unpacking and packing the spins is part of a launch.
 - ``dwave_samplers`` (``spin_glass``): `SimulatedAnnealingSampler` of D-Wave, whose sweeps update the spins in order,
   with a double for each coupling and read, in one thread. Its sign of the couplings is the opposite.
 """
@@ -13,8 +15,9 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
+from boltzbench.kernels.ising import pack_spins, unpack_spins
 from boltzbench.kernels.spin_glass import pack_walkers, unpack_walkers
-from boltzbench.plugins.support.libraries import own_seed, unavailable
+from boltzbench.plugins.support.libraries import own_seed, require_graph, unavailable
 
 BOLTZBENCH_API = 1
 
@@ -96,6 +99,56 @@ def prepare_numba(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def prepare_thrml(inputs: Inputs, outputs: Tensors) -> Launch:
+    """An edge for each bond of the torus: two between the same sites where it is two sites wide or high."""
+    if inputs["rule"] != "heat_bath":
+        raise Unsupported("it has the heat bath only")
+    if not inputs["spins"].numel():
+        raise Unsupported("it takes no empty batch")
+    if not bool(inputs["beta"].isfinite().all()):
+        raise Unsupported("it takes no infinite inverse temperature")
+    (lattices, _, height, _), width = inputs["spins"].shape, inputs["width"]
+    require_graph(lattices, 2 * height * width)
+    import jax
+    from thrml import Block, SamplingSchedule, SpinNode, sample_states
+    from thrml.models import IsingEBM, IsingSamplingProgram
+
+    sites = [[SpinNode() for _ in range(width)] for _ in range(height)]
+    places = [(i, j) for i in range(height) for j in range(width)]
+    bonds = [(sites[i][j], sites[(i + a) % height][(j + b) % width]) for i, j in places for a, b in ((0, 1), (1, 0))]
+    colours = [[(i, j) for i, j in places if (i + j) % 2 == colour] for colour in (0, 1)]
+    blocks = [Block([sites[i][j] for i, j in own]) for own in colours]
+    rows, columns = ([torch.tensor([place[axis] for place in own]) for own in colours] for axis in (0, 1))
+    schedule = SamplingSchedule(n_warmup=inputs["sweeps"], n_samples=1, steps_per_sample=1)
+    couplings = jax.numpy.full(len(bonds), inputs["coupling"])
+    fields = jax.numpy.full(len(places), inputs["field"])
+
+    @jax.jit  # type: ignore[untyped-decorator, unused-ignore]
+    def sample(key: Any, even: Any, odd: Any, beta: Any) -> Any:
+        def one(key: Any, even: Any, odd: Any, beta: Any) -> Any:
+            energy = IsingEBM([sites[i][j] for i, j in places], bonds, fields, couplings, beta)
+            program = IsingSamplingProgram(energy, blocks, [])
+            return sample_states(key, program, schedule, [even, odd], [], blocks)
+
+        return jax.vmap(one)(jax.random.split(key, lattices), even, odd, beta)
+
+    keys = [jax.random.key(own_seed(inputs, "first_sweep"))]
+
+    def launch() -> Tensors:
+        keys[0], key = jax.random.split(keys[0])
+        up = unpack_spins(inputs["spins"], width) > 0
+        start = [jax.numpy.asarray(up[:, i, j].numpy()) for i, j in zip(rows, columns, strict=True)]
+        drawn = sample(key, *start, jax.numpy.asarray(inputs["beta"].float().numpy()))
+        spins = torch.empty(up.shape, dtype=torch.int8)
+        for i, j, states in zip(rows, columns, drawn, strict=True):
+            spins[:, i, j] = 2 * torch.utils.dlpack.from_dlpack(states[:, 0].astype("int8")) - 1
+        outputs["advanced"].copy_(pack_spins(spins))
+        return outputs
+
+    launch()  # compiles
+    return launch
+
+
 def prepare_dwave(inputs: Inputs, outputs: Tensors) -> Launch:
     """The model is built in each launch, from the pairs with a coupling."""
     if not inputs["spins"].numel():
@@ -133,6 +186,7 @@ def prepare_dwave(inputs: Inputs, outputs: Tensors) -> Launch:
 def register_implementations(register: Callable[[Implementation], None]) -> None:
     for operation, name, backend, module, distribution, prepare in (
         ("ising", "numba", "numba", "numba", "numba", prepare_numba),
+        ("ising", "thrml", "jax", "thrml", "thrml", prepare_thrml),
         ("spin_glass", "dwave_samplers", "dwave", "dwave.samplers", "dwave-samplers", prepare_dwave),
     ):
         reason = partial(unavailable, module, distribution, backend, "cpu")

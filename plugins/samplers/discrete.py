@@ -5,14 +5,13 @@ A step is a sweep, which updates every unit or spin once.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from boltzbench.harness import Sampler, Target, Temperature, hookimpl
 from boltzbench.kernels.boltzmann_gibbs import boltzmann_gibbs, prepare_spins, prepare_units
-from boltzbench.kernels.common.dispatch import backends_of, choose_backend, unavailable
+from boltzbench.kernels.common.dispatch import unavailable
 from boltzbench.kernels.ising import ising_sweeps, lattice_couplings, pack_spins, unpack_spins
 from boltzbench.kernels.rbm_gibbs import WEIGHT_DTYPES, gibbs
 from boltzbench.plugins.support.samplers import (
@@ -21,6 +20,7 @@ from boltzbench.plugins.support.samplers import (
     acceptance_rate,
     begin,
     begin_counting,
+    by_backends,
     stretches,
     temperatures,
     uniform_draws,
@@ -252,26 +252,11 @@ def gibbs_by_colours(backend: str) -> Sampler:
     )
 
 
-def _by_cuda_c_or_natively(sampler: Callable[[str], Sampler], package: str) -> list[Sampler]:
-    """The sampler by CUDA C, and by native kernels if the operation in ``package`` has them.
-
-    On a CPU only one of the two runs: in the emulator a sampler needs half a minute, and by other backends more.
-    """
-
-    def cuda_c_unavailable(device: torch.device) -> str | None:
-        if device.type == "cpu" and choose_backend("auto", device, package) == "native":
-            return f"emulated on a CPU, where {sampler('native').name} runs"
-        return unavailable("cupy", device)
-
-    by_cuda_c = replace(sampler("cupy"), unavailable=cuda_c_unavailable)
-    return [by_cuda_c, *([sampler("native")] if "native" in backends_of(package) else [])]
-
-
 SAMPLERS = (
-    *(block_gibbs(backend) for backend in backends_of("boltzbench.kernels.rbm_gibbs")),
+    *by_backends(block_gibbs, "boltzbench.kernels.rbm_gibbs"),
     *(ising(rule) for rule in ("metropolis", "heat_bath")),
-    *_by_cuda_c_or_natively(ising_packed, "boltzbench.kernels.ising"),
-    *_by_cuda_c_or_natively(gibbs_by_colours, "boltzbench.kernels.boltzmann_gibbs"),
+    *by_backends(ising_packed, "boltzbench.kernels.ising", ("cupy", "native")),
+    *by_backends(gibbs_by_colours, "boltzbench.kernels.boltzmann_gibbs", ("cupy", "native")),
 )
 
 

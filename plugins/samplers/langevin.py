@@ -10,12 +10,13 @@ from functools import partial
 
 import torch
 from boltzbench.harness import Dynamics, Sampler, Target, Temperature, hookimpl
-from boltzbench.kernels.common.dispatch import backends_of, unavailable
+from boltzbench.kernels.common.dispatch import unavailable
 from boltzbench.kernels.sgld import sgld_update
 from boltzbench.plugins.support.samplers import (
     Purpose,
     State,
     beside,
+    by_backends,
     by_temperature,
     continuous_sampler,
     curvatures,
@@ -163,7 +164,7 @@ def sghmc(step_size: float | None = None, friction: float = 0.1) -> Sampler:
     )
 
 
-SAMPLERS = (*(sgld(backend) for backend in backends_of("boltzbench.kernels.sgld")), psgld(), sghmc())
+SAMPLERS = (*by_backends(sgld, "boltzbench.kernels.sgld"), psgld(), sghmc())
 
 
 @hookimpl

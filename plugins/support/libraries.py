@@ -12,6 +12,11 @@ QUACK_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LIGER_OPTIONS = (0.0, 0.0, "none")
 """z-loss, label smoothing and reduction of Liger's cross-entropy."""
 
+MOST_EDGE_STATES = 1 << 26
+"""thrml gathers a state for each chain and edge; more would not fit in memory."""
+MOST_EDGES = 1 << 16
+"""thrml builds its graph from one Python object for each edge."""
+
 
 def unavailable(module: str, distribution: str, backend: str, runs_on: str | None, device: torch.device) -> str | None:
     """Why the library cannot run for tensors on ``device``, or None. ``runs_on`` is ``cuda``, ``cpu``, or None."""
@@ -32,6 +37,12 @@ def _is_installed(module: str) -> bool:
 def own_seed(inputs: Inputs, number: str) -> int:
     """A seed of 31 bits that depends on the suite's seed and on the input ``number``, such as ``step``."""
     return hash((inputs["seed"], inputs[number])) & 0x7FFFFFFF
+
+
+def require_graph(chains: int, edges: int) -> None:
+    """Raise Unsupported for more than thrml can hold."""
+    if edges > MOST_EDGES or chains * edges > MOST_EDGE_STATES:
+        raise Unsupported(f"it keeps a state for each chain and edge, and {chains} x {edges} are too many")
 
 
 def supported_rows(x: Tensor, dtypes: tuple[torch.dtype, ...], *, strided: bool = False) -> Tensor:

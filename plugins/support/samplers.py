@@ -1,14 +1,18 @@
 """Helpers of the samplers: random draws by chain and element, states, temperatures, gradients, step sizes."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import IntEnum
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from boltzbench.harness import Dynamics, Sampler, Target, Temperature
-from boltzbench.kernels.philox import Stream, normals, random_words, uniforms
+from boltzbench.kernels import draws
+from boltzbench.kernels.common.dispatch import backends_of, choose_backend, unavailable
+from boltzbench.kernels.philox import Stream
 from torch import Tensor
 
 State = Mapping[str, Any]
@@ -22,29 +26,23 @@ class Purpose(IntEnum):
     MOMENTUM = 2
 
 
-def _words(x: Tensor, elements: int, state: State, step: int, purpose: Purpose) -> tuple[Tensor, int]:
-    """Random words with ``elements`` draws for each chain of ``x``, and the position of the first draw in them."""
-    first = int(state["first_chain"]) * elements
-    end = first + len(x) * elements
-    groups = torch.arange(first // 4, (end + 3) // 4, dtype=torch.int64, device=x.device)
-    return random_words(groups, state["seed"], step, Stream.NOISE, purpose), first % 4
-
-
 def normal_draws(x: Tensor, state: State, step: int, purpose: Purpose = Purpose.PROPOSAL) -> Tensor:
     """Standard normals of the shape and dtype of ``x`` (chains, ...).
 
     Element j of chain c is draw ``c n + j`` of the step, with n elements in a chain. So the draws do not depend on how
     the chains are split over calls.
     """
-    words, first = _words(x, math.prod(x.shape[1:]), state, step, purpose)
     precision = torch.float64 if x.dtype is torch.float64 else torch.float32
-    return normals(words, precision).flatten()[first : first + x.numel()].view(x.shape).to(x.dtype)
+    first = int(state["first_chain"]) * math.prod(x.shape[1:])
+    drawn = draws.normal_draws(first, x.numel(), state["seed"], step, Stream.NOISE, purpose, precision, x.device)
+    return drawn.view(x.shape).to(x.dtype)
 
 
 def uniform_draws(x: Tensor, elements: int, state: State, step: int, purpose: Purpose) -> Tensor:
     """Uniforms in [0, 1) for the test ``u < p``: float32 (chains, elements), numbered as in `normal_draws`."""
-    words, first = _words(x, elements, state, step, purpose)
-    return uniforms(words).flatten()[first : first + len(x) * elements].view(len(x), elements)
+    first, count = int(state["first_chain"]) * elements, len(x) * elements
+    drawn = draws.uniform_draws(first, count, state["seed"], step, Stream.NOISE, purpose, x.device)
+    return drawn.view(len(x), elements)
 
 
 def begin(target: Target, start: Tensor, seed: int, first_chain: int) -> dict[str, Any]:
@@ -95,6 +93,30 @@ def continuous_sampler(
         accepted=acceptance_rate if adjusted else None,
         **more,
     )
+
+
+REPLACED = {"triton": "interpreted", "cupy": "emulated"}
+"""What happens to the kernels of a backend on a CPU."""
+
+
+def by_backends(
+    sampler: Callable[[str], Sampler], package: str, backends: Sequence[str] | None = None
+) -> list[Sampler]:
+    """The sampler by each of ``backends`` (all) for which the operation in ``package`` has kernels.
+
+    On a CPU, kernels for a GPU take up to a minute. Where native ones run there, only those are judged: `check`
+    compares all kernels of an operation element by element.
+    """
+
+    def reason(backend: str, device: torch.device) -> str | None:
+        if device.type == "cpu" and choose_backend("auto", device, package) == "native":
+            return f"{REPLACED[backend]} on a CPU, where {sampler('native').name} runs"
+        return unavailable(backend, device)
+
+    found = [sampler(each) for each in backends_of(package) if backends is None or each in backends]
+    return [
+        replace(each, unavailable=partial(reason, each.backend)) if each.backend in REPLACED else each for each in found
+    ]
 
 
 def temperatures(temperature: Temperature, x: Tensor, steps: int, *, zero: bool = False) -> Tensor:
@@ -166,12 +188,23 @@ def needs_a_gradient(target: Target) -> str | None:
     return f"its positions are {target.dtype}; the sampler needs floating-point ones"
 
 
+_CURVATURES: dict[int, tuple[Target, Tensor]] = {}
+"""The results of `curvatures` by the address of the target, which is kept, so that no other one gets its address."""
+
+
 def curvatures(target: Target) -> Tensor:
     """The largest absolute eigenvalue of the energy's Hessian at typical points, float64 (points,), for step sizes.
 
     Power iteration on differences of the gradient, at exact draws for the highest temperature, or at standard normal
     points if no exact law is known. The points are the same in every call. All are 1 if the energy has no curvature.
+    Each target is asked once.
     """
+    if id(target) not in _CURVATURES:
+        _CURVATURES[id(target)] = target, _curvatures(target)
+    return _CURVATURES[id(target)][1]
+
+
+def _curvatures(target: Target) -> Tensor:
     law = target.law(max(target.temperatures), Dynamics())
     points = max(8, min(256, 4096 // math.prod(target.shape)))
     generator = torch.Generator().manual_seed(0)

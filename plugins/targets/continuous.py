@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Dynamics, ExactLaw, Target, hookimpl
+from boltzbench.kernels.logsumexp import logsumexp
 from boltzbench.plugins.exact import double_well as exact_double_well
 from boltzbench.plugins.exact import flat_and_sharp as exact_flat_and_sharp
 from boltzbench.plugins.exact.laws import Function, Law, cached, linear_variance, normal, on_a_line
@@ -123,7 +124,7 @@ def logistic_energy(x: Tensor) -> Tensor:
     pixels, sums = _training(x.device, x.dtype)
     chains, weights, classes = x.shape
     logits = (x.permute(2, 0, 1).reshape(-1, weights) @ pixels.t()).view(classes, chains, -1)
-    return torch.logsumexp(logits, 0).sum(1) - (sums * x).sum((1, 2)) + x.square().sum((1, 2)) / 2
+    return logsumexp(logits, dim=0).sum(1) - (sums * x).sum((1, 2)) + x.square().sum((1, 2)) / 2
 
 
 def logistic_digits() -> Target:

@@ -30,12 +30,14 @@ ROOMS = ("operations", "baselines")
 REGISTRY = load_registry([metadata.EntryPoint(room, f"boltzbench.plugins.{room}", "boltzbench") for room in ROOMS])
 BASELINES = [each for each in REGISTRY.implementations if each.plugin.startswith("baselines.")]
 ALL_PEERS = [each for each in BASELINES if each.name != "torch_compile"]
-PEERS = {each.name: each for each in ALL_PEERS if each.operation != "generalised_cross_entropy"}
+PEERS = {each.name: each for each in ALL_PEERS if each.operation not in ("generalised_cross_entropy", "ising")}
+OF_ISING = {each.name: each for each in ALL_PEERS if each.operation == "ising"}
+PEERS["numba"] = OF_ISING["numba"]
 CROSS_ENTROPIES = {each.name: each for each in ALL_PEERS if each.operation == "generalised_cross_entropy"}
 MODULES = {
     "cupyx": "cupyx", "quack": "quack", "liger": "liger_kernel",
     "bernoulli_rbm": "sklearn", "thrml": "thrml", "torchebm": "torchebm",
-    "numba": "numba", "dwave_samplers": "dwave.samplers",
+    "numba": "numba", "dwave_samplers": "dwave.samplers", "blackjax": "blackjax",
 }  # fmt: skip
 
 
@@ -47,6 +49,7 @@ def test_all_peers_are_registered():
     assert REGISTRY.problems == ()
     assert PEERS.keys() == MODULES.keys()
     assert CROSS_ENTROPIES.keys() == {"quack", "liger"}
+    assert OF_ISING.keys() == {"numba", "thrml"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -67,7 +70,7 @@ def test_a_module_without_its_package_is_unavailable():
 @pytest.mark.parametrize("name", MODULES)
 def test_a_library_on_an_unsupported_device_is_unavailable(name, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda module, *more: object())
-    wrong = dict.fromkeys(("bernoulli_rbm", "thrml", "numba", "dwave_samplers"), GPU)
+    wrong = dict.fromkeys(("bernoulli_rbm", "thrml", "numba", "dwave_samplers", "blackjax"), GPU)
     wrong |= {"cupyx": CPU, "quack": CPU, "liger": CPU}
     reason = PEERS[name].unavailable(wrong.get(name, GPU))
     words = None if name == "torchebm" else "runs on the CPU only" if wrong[name] is GPU else "needs a GPU"
@@ -143,6 +146,87 @@ def test_a_torchebm_that_is_wrong_is_rejected(monkeypatch):
     fake(monkeypatch, "torchebm.integrators", EulerMaruyamaIntegrator=TooWide)
     agreement = check_case(sgld.OPERATION, PEERS["torchebm"], sgld.OPERATION.cases[0], CPU, [0])
     assert agreement.status is Status.WRONG_LAW
+
+
+class OnArrays(ModuleType):
+    """What blackjax needs of JAX, on NumPy's arrays; nothing is compiled."""
+
+    numpy, random = np, SimpleNamespace(key=np.random.default_rng, split=lambda key: (key, key))
+
+    @staticmethod
+    def jit(function):
+        return function
+
+    @staticmethod
+    def block_until_ready(arrays):
+        return arrays
+
+
+def blackjax_kernel(spread):
+    """blackjax's SGLD: ``x + step grad + sqrt(2 T step) xi``, with the gradient of the log density."""
+
+    def kernel(key, position, gradient_of, minibatch, step_size, temperature=1.0):
+        scale = np.float32((spread * temperature * step_size) ** 0.5)
+        uphill = gradient_of(position, minibatch)
+        return [
+            x + np.float32(step_size) * g + scale * key.standard_normal(x.shape, dtype=np.float32)
+            for x, g in zip(position, uphill, strict=True)
+        ]
+
+    return SimpleNamespace(build_kernel=lambda: kernel)
+
+
+@pytest.fixture
+def blackjax(monkeypatch):
+    if PEERS["blackjax"].unavailable(CPU):
+        fake(monkeypatch, "blackjax", sgld=blackjax_kernel(2.0))
+        monkeypatch.setitem(sys.modules, "jax", OnArrays("jax"))
+
+
+@pytest.mark.parametrize("case", cases_of(sgld.OPERATION), ids=lambda case: case.label)
+def test_blackjax_agrees(case, blackjax):
+    agreement = check_case(sgld.OPERATION, PEERS["blackjax"], case, CPU, [0])
+    unmade = case.scenario == "mixed" or case.dtype != "float32" or 0 in case.sizes.values()
+    assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
+
+
+def test_blackjax_keeps_the_laws(blackjax):
+    require_laws(sgld.OPERATION, PEERS["blackjax"])
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.9}, {"step_size": 2.0}], ids=str)
+def test_a_blackjax_that_is_wrong_is_rejected(change, blackjax):
+    def prepare(inputs, outputs):
+        wrong = {name: factor * inputs[name] for name, factor in change.items()}
+        return peers_samplers.prepare_blackjax({**inputs, **wrong}, outputs)
+
+    case = sgld._case(1, 1 << 16)
+    agreement = check_case(sgld.OPERATION, replace(PEERS["blackjax"], prepare=prepare), case, CPU, [0])
+    assert not agreement.passed
+    assert agreement.status is not Status.ERROR, agreement.message
+
+
+of_thrml = pytest.mark.skipif(OF_ISING["thrml"].unavailable(CPU) is not None, reason="thrml is not installed")
+
+
+@of_thrml
+@pytest.mark.parametrize("scenario", ["", "field", "antiferromagnet", "metropolis", "beta-infinite"])
+def test_thrml_sweeps_a_lattice(scenario):
+    case = next(case for case in ising.CASES if case.scenario == scenario)
+    agreement = check_case(ising.OPERATION, OF_ISING["thrml"], case, CPU, [0])
+    unmade = scenario in ("metropolis", "beta-infinite")
+    assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
+
+
+@of_thrml
+@pytest.mark.parametrize("change", [{"coupling": 0.8}, {"field": 0.3}, {"sweeps": 1}], ids=str)
+def test_a_thrml_that_is_wrong_is_rejected(change):
+    def prepare(inputs, outputs):
+        return peers_spins.prepare_thrml({**inputs, **change}, outputs)
+
+    case = ising._case(64, 16, 16, 2)
+    agreement = check_case(ising.OPERATION, replace(OF_ISING["thrml"], prepare=prepare), case, CPU, [0])
+    assert agreement.status is Status.WRONG_LAW, agreement.message
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def run(sampler, target, start, steps, temperature, seed=5, first_chain=0):
 
 
 def available(sampler):
-    reason = sampler.unavailable(CPU)
+    reason = dispatch.unavailable(sampler.backend, CPU)  # also of a sampler that is not judged on a CPU
     return pytest.param(sampler, id=sampler.name, marks=pytest.mark.skipif(reason is not None, reason=str(reason)))
 
 
@@ -158,6 +158,8 @@ def test_native_samplers_draw_what_cuda_c_draws_and_replace_it_on_a_cpu():
         assert cuda_c.unavailable(CPU) == dispatch.unavailable("cupy", CPU)
         pytest.skip(native.unavailable(CPU))
     assert cuda_c.unavailable(CPU) == "emulated on a CPU, where ising_packed_native runs"
+    assert BY_NAME["sgld_triton"].unavailable(CPU) == "interpreted on a CPU, where sgld_native runs"
+    assert BY_NAME["sgld_torch"].unavailable(CPU) is None
     law = target_for(native)
     start = start_for(law, 40)
     assert torch.equal(*(run(each, law, start, 3, 0.7, first_chain=FAR)["x"] for each in (native, cuda_c)))

@@ -96,6 +96,7 @@ def boltzbench(site: Path, plugins: str, *arguments: object) -> subprocess.Compl
         "from boltzbench.harness.cli.app import main; main()"
     )
     environment = os.environ | {"PYTHONPATH": python_path(site), "BOLTZBENCH_PLUGINS": plugins, "COLUMNS": "200"}
+    environment["OMP_NUM_THREADS"] = "2"  # two judges at once
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 

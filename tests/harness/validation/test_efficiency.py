@@ -10,16 +10,17 @@ from boltzbench.harness.api.records import Claim, Efficiency, Run, Standing
 from boltzbench.harness.cli import validate as cli_validate
 from boltzbench.harness.report.page import html, markdown
 from boltzbench.harness.results.file import SCHEMA
+from boltzbench.harness.validation import efficiency as module
 from boltzbench.harness.validation.efficiency import (
     MOST_R_HAT,
     Undefined,
     effective_sample_size,
-    efficiency,
+    mixing,
     not_mixed,
     split_r_hat,
 )
 from boltzbench.harness.validation.judge import _independent
-from boltzbench.harness.validation.standing import standings
+from boltzbench.harness.validation.standing import standings, timed
 from rich.console import Console
 from support.fakes import CPU
 from support.wrong_samplers import four_states, metropolis
@@ -110,7 +111,7 @@ def freezing(first=9):
 
 def test_the_efficiency_of_a_stuck_chain_is_not_measured():
     with pytest.raises(Undefined, match=r"chain 9 is stuck: energy never changed in 32 steps"):
-        efficiency(freezing(), four_states(), 1.0, CPU, 0, steps=64)
+        mixing(freezing(), four_states(), 1.0, CPU, 0, steps=64)
 
 
 def test_a_standing_names_the_stuck_chain(monkeypatch):
@@ -126,6 +127,40 @@ def test_a_standing_names_the_stuck_chain(monkeypatch):
     right = standings(metropolis(), four_states(), CPU, 0)
     assert [each.unmixed for each in right] == ["", ""]
     assert all(each.efficiency for each in right)
+
+
+def test_speeds_are_measured_apart_and_an_error_there_fails_one_claim(monkeypatch):
+    from boltzbench.harness.validation import judge
+
+    calls = []
+
+    def advance(state, steps, temperature):
+        calls.append(steps)
+        if broken:
+            raise OSError("the plug")
+        return metropolis().advance(state, steps, temperature)
+
+    broken = False
+    sampler = replace(metropolis(), advance=advance)
+    passed = tuple(Claim("metropolis", "four", t, "form", Status.PASSED) for t in (1.0, 0.5))
+    monkeypatch.setattr(judge, "validate", lambda *given, **more: passed)
+    found = standings(sampler, four_states(), CPU, 0)
+    assert set(calls) == {1}
+    assert {(each.efficiency.steps_per_second, each.efficiency.ess_per_second) for each in found} == {(None, None)}
+    for before, after in zip(found, timed(found, sampler, four_states(), CPU, 0), strict=True):
+        speeds = after.efficiency
+        assert speeds.ess_per_second == speeds.steps_per_second / before.efficiency.autocorrelation_time > 0
+        assert replace(after, efficiency=before.efficiency) == before
+    broken = True
+    first, _ = timed([found[0], replace(found[1], efficiency=None)], sampler, four_states(), CPU, 0)
+    assert [(each.claim, each.status) for each in first.failed] == [("efficiency", Status.ERROR)]
+    assert "the plug" in first.failed[0].message
+
+
+def test_the_traces_do_not_depend_on_the_parts_they_are_computed_in(monkeypatch):
+    whole = mixing(metropolis(), four_states(), 1.0, CPU, 0, steps=64)
+    monkeypatch.setattr(module, "TRACED_ELEMENTS", 48)
+    assert mixing(metropolis(), four_states(), 1.0, CPU, 0, steps=64) == whole
 
 
 def standing(target, r_hat=None, unmixed=""):

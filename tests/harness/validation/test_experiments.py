@@ -2,7 +2,6 @@
 
 import math
 import re
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ from boltzbench.harness import Curve, Estimate, Experiment, Findings, Picture, P
 from boltzbench.harness.api.messages import UnknownName
 from boltzbench.harness.cli import validate as cli_validate
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, Registry, load_registry
+from boltzbench.harness.execution.judges import Judge
 from boltzbench.harness.report.page import html, markdown
 from boltzbench.harness.results.file import read_run
 from boltzbench.harness.validation.experiments import conduct
@@ -109,11 +109,10 @@ def command(monkeypatch, arguments, *experiments):
     registry = Registry({}, (), (), experiments={each.name: each for each in experiments})
     monkeypatch.setattr(cli_validate, "load_registry", lambda: registry)
 
-    @contextmanager
-    def judged_here(registry, device, time_limit, announce):
-        yield None, lambda experiment, seed: conduct(experiment, device, seed)
+    def judged_here(registry, device, time_limit, progress, pairs, experiments, seed, found, outcomes):
+        outcomes.update({each.name: conduct(each, device, seed) for each in experiments})
 
-    monkeypatch.setattr(cli_validate, "_judges", judged_here)
+    monkeypatch.setattr(cli_validate, "_judge", judged_here)
     app = typer.Typer()
     app.command()(cli_validate.validate)
     return CliRunner().invoke(app, ["--device", "cpu", *arguments])
@@ -184,7 +183,8 @@ def test_an_experiment_that_ends_its_process_fails_and_the_next_one_runs(tmp_pat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv(PLUGINS_VARIABLE, "ending")
     registry = load_registry(points)
-    with cli_validate._judges(registry, CPU, 60.0, lambda words: None) as (_, conducted):
-        ended, went_on = (conducted(each, 0) for each in registry.experiments.values())
+    judge = Judge(CPU, lambda claim: None, 60.0, registry.loaded)
+    ended, went_on = (judge.outcome(each, 0) for each in registry.experiments.values())
+    judge.workers.close()
     assert (ended.status, ended.message) == (Status.ERROR, "its process exited with status 3")
     assert went_on.status is Status.PASSED

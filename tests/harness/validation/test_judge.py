@@ -2,7 +2,6 @@
 
 import math
 import re
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,15 +11,15 @@ from boltzbench.harness.api.operations import Status, Unsupported
 from boltzbench.harness.api.samplers import Dynamics, ExactLaw, Projection, Target
 from boltzbench.harness.cli import validate as cli_validate
 from boltzbench.harness.discovery.registry import Registry, UnknownName
-from boltzbench.harness.execution import worker
+from boltzbench.harness.execution import judges, worker
 from boltzbench.harness.report.page import html, markdown
 from boltzbench.harness.results.file import read_run
 from boltzbench.harness.validation import judge as validation
 from boltzbench.harness.validation.claims import FALSE_ALARM
-from boltzbench.harness.validation.efficiency import efficiency
+from boltzbench.harness.validation.efficiency import at_speed, mixing, steps_per_second
 from boltzbench.harness.validation.judge import validate
 from boltzbench.harness.validation.progress import CurrentClaim
-from boltzbench.harness.validation.standing import standings
+from boltzbench.harness.validation.standing import standings, timed
 from support.fakes import CPU
 from support.wrong_samplers import RIGHT, WRONG, ar1, four_states, gaussian, gibbs, langevin, metropolis, rbm
 from typer.testing import CliRunner
@@ -221,7 +220,13 @@ def test_a_sampler_with_faster_steps_but_more_correlation_has_fewer_independent_
     clock = Clock()
     slow = ar1("slow", 0.5, seconds=2.0, clock=clock)  # autocorrelation time (1 + a) / (1 - a) = 3
     fast = ar1("fast", 0.8, seconds=1.0, clock=clock)  # and 9
-    one, two = (efficiency(each, one_well(), 1.0, CPU, 5, clock=clock, steps=2000) for each in (slow, fast))
+    one, two = (
+        at_speed(
+            mixing(each, one_well(), 1.0, CPU, 5, steps=2000),
+            steps_per_second(each, one_well(), 1.0, CPU, 5, clock=clock),
+        )
+        for each in (slow, fast)
+    )
     assert two.steps_per_second == 2 * one.steps_per_second == 16.0
     assert one.autocorrelation_time == pytest.approx(3, rel=0.1)
     assert two.autocorrelation_time == pytest.approx(9, rel=0.15)
@@ -238,15 +243,15 @@ def test_a_sampler_with_faster_steps_but_more_correlation_has_fewer_independent_
 def test_r_hat_is_large_for_chains_that_do_not_mix():
     clock = Clock()
     still = ar1("still", 1.0 - 1e-9, seconds=1.0, clock=clock)
-    found = efficiency(still, one_well(), 1.0, CPU, 5, clock=clock)
+    found = mixing(still, one_well(), 1.0, CPU, 5)
     assert found.r_hat > 5
-    assert found.ess_per_second < 1
+    assert at_speed(found, 8.0).ess_per_second < 1
 
 
 def test_acceptance_without_an_exact_law():
     sampler = replace(metropolis(), accepted=lambda state: torch.full((len(state["x"]),), 0.25))
     target = replace(four_states(), law=lambda temperature, dynamics: None)
-    found = efficiency(sampler, target, 1.0, CPU, 0, steps=64)
+    found = mixing(sampler, target, 1.0, CPU, 0, steps=64)
     assert found.acceptance == 0.25
     assert found.quantity == "energy"
 
@@ -260,11 +265,12 @@ def command(monkeypatch, arguments, samplers):
     registry = Registry({}, (), (), (), targets, {each.name: each for each in samplers})
     monkeypatch.setattr(cli_validate, "load_registry", lambda: registry)
 
-    @contextmanager
-    def judged_here(registry, device, time_limit, announce):
-        yield lambda sampler, target, seed: standings(sampler, target, device, seed, announce), None
+    def judged_here(registry, device, time_limit, progress, pairs, experiments, seed, found, outcomes):
+        for sampler, target in pairs:
+            rows = standings(sampler, target, device, seed)
+            found[sampler.name, target.name] = timed(rows, sampler, target, device, seed)
 
-    monkeypatch.setattr(cli_validate, "_judges", judged_here)
+    monkeypatch.setattr(cli_validate, "_judge", judged_here)
     monkeypatch.setattr(validation, "CHAINS", 6000)
     app = typer.Typer()
     app.command()(cli_validate.validate)
@@ -321,7 +327,7 @@ def test_the_claim_of_a_lost_worker_has_the_exact_temperature(monkeypatch):
     target = replace(gaussian(), temperatures=(1.0, critical))
 
     class Dying:
-        def __init__(self, device, announce, time_limit, plugins):
+        def __init__(self, device, announce, time_limit, plugins, threads):
             self.announce = announce
 
         def standings(self, sampler, target, seed):
@@ -329,13 +335,9 @@ def test_the_claim_of_a_lost_worker_has_the_exact_temperature(monkeypatch):
             self.announce(CurrentClaim("long run", critical))
             raise worker.WorkerDied(Status.TIMEOUT, "no answer")
 
-        def close(self):
-            pass
-
-    monkeypatch.setattr(worker, "Workers", Dying)
+    monkeypatch.setattr(judges, "Workers", Dying)
     announced = []
-    with cli_validate._judges(Registry({}, (), ()), CPU, 1.0, announced.append) as (judged, _):
-        (standing,) = judged(langevin(), target, 0)
+    (standing,) = judges.Judge(CPU, announced.append, 1.0, ()).standings(langevin(), target, 0)
     (claim,) = standing.claims
     assert standing.temperature == claim.temperature == critical
     assert (claim.claim, claim.status, claim.message) == ("long run", Status.TIMEOUT, "no answer")

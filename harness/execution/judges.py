@@ -1,0 +1,130 @@
+"""Judges samplers and runs experiments in worker processes: on a CPU several at once, each with one thread.
+
+A crash or a hang fails only what is at work. Speeds are measured after all else, when nothing else runs.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from time import perf_counter, sleep
+
+import torch
+
+from ..api.experiments import Experiment
+from ..api.records import Claim, Outcome, Standing
+from ..api.samplers import Sampler, Target
+from ..validation.progress import AnnounceClaim, CurrentClaim
+from ..validation.standing import make_standing
+from .worker import WorkerDied, Workers
+
+MOST_JUDGES = 8
+"""At once. Each needs some 400 MB of memory."""
+
+
+class Judge:
+    """Asks one worker at a time, and passes on the claims that it announces."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        announce: AnnounceClaim,
+        time_limit: float,
+        plugins: Iterable[str],
+        threads: int | None = None,
+    ) -> None:
+        self._announce, self._current = announce, CurrentClaim("start", 0.0)
+        self.workers = Workers(device, self._note, time_limit, plugins, threads=threads)
+
+    def _note(self, phase: str | CurrentClaim) -> None:
+        if isinstance(phase, CurrentClaim):
+            self._current = phase
+            self._announce(phase)
+
+    def standings(self, sampler: Sampler, target: Target, seed: int) -> list[Standing]:
+        """The standings of a sampler on a target, without speeds. If the worker dies, one with the claim under test."""
+        self._current = CurrentClaim("start", target.temperatures[0])
+        try:
+            return self.workers.standings(sampler, target, seed)
+        except WorkerDied as lost:
+            claim = self._unanswered(sampler, target, lost)
+            return [make_standing(sampler, target, claim.temperature, (claim,))]
+
+    def timed(self, found: Sequence[Standing], sampler: Sampler, target: Target, seed: int) -> list[Standing]:
+        """These standings with speeds. If the worker dies, a claim of the one at work fails."""
+        self._current = CurrentClaim("efficiency", found[0].temperature)
+        try:
+            return self.workers.timed(found, sampler, target, seed)
+        except WorkerDied as lost:
+            claim = self._unanswered(sampler, target, lost)
+            at_work = [row.temperature == claim.temperature for row in found]
+            return [
+                replace(row, claims=(*row.claims, claim)) if here else row
+                for row, here in zip(found, at_work, strict=True)
+            ]
+
+    def _unanswered(self, sampler: Sampler, target: Target, lost: WorkerDied) -> Claim:
+        at = self._current
+        return Claim(sampler.name, target.name, at.temperature, at.claim, lost.status, str(lost))
+
+    def outcome(self, experiment: Experiment, seed: int) -> Outcome:
+        """The outcome of an experiment."""
+        begun = perf_counter()
+        try:
+            return self.workers.outcome(experiment, seed)
+        except WorkerDied as lost:
+            of = experiment.name, experiment.summary, experiment.source, experiment.plugin
+            return Outcome(*of, lost.status, str(lost), perf_counter() - begun)
+
+
+def judges_at_once(device: torch.device) -> int:
+    """As many as torch has threads on a CPU; one on a GPU."""
+    return min(torch.get_num_threads(), MOST_JUDGES) if device.type == "cpu" else 1
+
+
+Job = Callable[[Judge], Callable[[], None]]
+"""Asks a judge, and returns what keeps the answer."""
+
+
+def ask_all(judges: Sequence[Judge], groups: Sequence[Sequence[Job]]) -> None:
+    """Give each group of jobs to the next free judge. Return when all answers are kept and all workers have ended.
+
+    If a job raises, or Ctrl-C is pressed, the work ends there: later answers are not kept.
+    """
+    lock, waiting, ended = threading.Lock(), iter(groups), threading.Event()
+    errors: list[BaseException] = []
+
+    def work(judge: Judge) -> None:
+        try:
+            while True:
+                with lock:
+                    group = next(waiting, ())
+                if not group:
+                    return
+                for job in group:
+                    if ended.is_set():
+                        return
+                    keep = job(judge)
+                    with lock:
+                        if not ended.is_set():
+                            keep()
+        except BaseException as error:
+            errors.append(error)
+            ended.set()
+
+    threads = [threading.Thread(target=work, args=(judge,), daemon=True) for judge in judges]
+    for thread in threads:
+        thread.start()
+    try:
+        while any(thread.is_alive() for thread in threads) and not ended.wait(0.05):
+            pass
+    finally:
+        with lock:
+            ended.set()
+        while any(thread.is_alive() for thread in threads):
+            for judge in judges:
+                judge.workers.kill()
+            sleep(0.05)
+        for judge in judges:
+            judge.workers.close()
+    if errors:
+        raise errors[0]

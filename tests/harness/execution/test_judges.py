@@ -1,0 +1,126 @@
+"""Several judges share the work, speeds are measured when they have ended, and nothing comes after an interruption."""
+
+import io
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from boltzbench.harness import Experiment, Status
+from boltzbench.harness.api.records import Claim, Efficiency, Outcome
+from boltzbench.harness.cli import validate
+from boltzbench.harness.cli.progress import ValidationProgress
+from boltzbench.harness.discovery.registry import Registry
+from boltzbench.harness.execution import judges
+from boltzbench.harness.execution.judges import ask_all
+from boltzbench.harness.execution.worker import WorkerDied
+from boltzbench.harness.validation.progress import CurrentClaim
+from boltzbench.harness.validation.standing import make_standing
+from rich.console import Console
+from support.fakes import CPU
+from support.wrong_samplers import four_states, metropolis
+
+
+class FakeWorkers:
+    """Answers in this process; `standings` waits until another judge asks, too."""
+
+    made: list["FakeWorkers"]
+
+    def __init__(self, device, announce, time_limit, plugins, threads):
+        self.announce, self.threads, self.asked, self.closed = announce, threads, [], False
+        self.made.append(self)
+
+    def standings(self, sampler, target, seed):
+        self._ask("standings", sampler)
+        self.both.wait(20)
+        claim = Claim(sampler.name, target.name, 1.0, "form", Status.PASSED)
+        found = Efficiency(None, None, 1.0, 2.0, None, 0.0)
+        return [make_standing(sampler, target, t, (replace(claim, temperature=t),), found) for t in target.temperatures]
+
+    def outcome(self, experiment, seed):
+        self._ask("outcome", experiment)
+        return Outcome(experiment.name, "", "", "", Status.PASSED)
+
+    def timed(self, found, sampler, target, seed):
+        assert all(each.closed for each in self.made if each is not self), "another judge is still at work"
+        self._ask("timed", sampler)
+        if sampler.name == "lost":
+            self.announce(CurrentClaim("efficiency", found[1].temperature))
+            raise WorkerDied(Status.TIMEOUT, "no answer")
+        return [replace(row, efficiency=replace(row.efficiency, steps_per_second=8.0)) for row in found]
+
+    def _ask(self, question, of):
+        self.asked.append((question, of.name))
+
+    def kill(self):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+def test_judges_share_the_work_and_speeds_are_measured_when_they_have_ended(monkeypatch):
+    class Here(FakeWorkers):
+        made, both = [], threading.Barrier(2)
+
+    monkeypatch.setattr(judges, "Workers", Here)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    pairs = [(metropolis(name), four_states()) for name in ("one", "two", "three", "lost")]
+    progress = ValidationProgress(Console(file=io.StringIO()), 4, 1)
+    found, outcomes = {}, {}
+    experiment = Experiment("question", "", "", None)
+    validate._judge(Registry({}, (), ()), CPU, 1.0, progress, pairs, [experiment], 0, found, outcomes)
+    assert [each.threads for each in Here.made] == [1, 1, None]
+    first, second, timing = (each.asked for each in Here.made)
+    assert {question for question, _ in first + second} == {"standings", "outcome"}
+    assert sorted(name for _, name in first + second) == ["lost", "one", "question", "three", "two"]
+    assert timing == [("timed", sampler.name) for sampler, _ in pairs]
+    assert list(outcomes) == ["question"]
+    assert [row.efficiency.steps_per_second for row in found["two", "four"]] == [8.0, 8.0]
+    other, lost = found["lost", "four"]
+    assert other.failed == []
+    assert [(each.claim, each.status, each.message) for each in lost.failed] == [
+        ("efficiency", Status.TIMEOUT, "no answer")
+    ]
+
+
+def fake_judges(count):
+    made = []
+    for _ in range(count):
+        workers = FakeWorkers.__new__(FakeWorkers)
+        workers.dead, workers.closed = threading.Event(), False
+        workers.kill = workers.dead.set
+        judge = judges.Judge.__new__(judges.Judge)
+        judge.workers = workers
+        made.append(judge)
+    return made
+
+
+@pytest.mark.parametrize("error", [KeyError("harness"), KeyboardInterrupt()])
+def test_an_error_ends_the_work_and_later_answers_are_not_kept(error):
+    kept, first = [], threading.Event()
+
+    def sound(judge):
+        return lambda: (kept.append("sound"), first.set())
+
+    def broken(judge):
+        first.wait(20)
+        raise error
+
+    def slow(judge):
+        assert judge.workers.dead.wait(20), "its worker is killed"
+        return lambda: kept.append("slow")
+
+    both = fake_judges(2)
+    since = time.perf_counter()
+    with pytest.raises(type(error)):
+        ask_all(both, [[sound, slow, sound], [broken, sound]])
+    assert time.perf_counter() - since < 10
+    assert kept == ["sound"]
+    assert all(judge.workers.closed for judge in both)
+
+
+def test_on_a_gpu_one_judge_works_at_a_time():
+    assert judges.judges_at_once(torch.device("cuda", 0)) == 1
+    assert judges.judges_at_once(CPU) == min(torch.get_num_threads(), judges.MOST_JUDGES)
