@@ -17,8 +17,8 @@ from ..api.messages import unknown_beside
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Run, Standing
 from ..api.samplers import Sampler, Target, reason_against
-from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
-from ..discovery.time_limit import TookTooLong, limited_to
+from ..discovery.registry import Registry
+from ..execution.catalogue import read_catalogue
 from ..execution.process import prepare_to_load_plugins
 from ..report.standing_tables import experiments_summary, standings_summary
 from ..report.tables import counted, grouped, problem_lines
@@ -72,7 +72,7 @@ def validate(
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
         prepare_to_load_plugins(place)
-        registry = load_registry()
+        registry = read_catalogue(str(place), pairs=True)
         named = bool(samplers or targets)
         pairs, refused = (
             _chosen(registry, samplers or (), targets or (), place) if named or not experiments else ([], [])
@@ -107,7 +107,8 @@ def _judges(
     registry: Registry, device: torch.device, time_limit: float, announce: AnnounceClaim
 ) -> Iterator[tuple[Judge, Conduct]]:
     """Judge samplers and run experiments in worker processes. A crash or a hang fails only the one at work."""
-    from ..execution.worker import WorkerDied, Workers  # imported late: `list` and `--help` do not need it
+    from ..execution.child import Died
+    from ..execution.worker import Workers  # imported late: `list` and `--help` do not need it
 
     current: CurrentClaim | None = None
 
@@ -120,7 +121,7 @@ def _judges(
     def judge(sampler: Sampler, target: Target, seed: int) -> list[Standing]:
         try:
             return workers.standings(sampler, target, seed)
-        except WorkerDied as lost:
+        except Died as lost:
             at = current or CurrentClaim("start", target.temperatures[0])
             claim = Claim(sampler.name, target.name, at.temperature, at.claim, lost.status, str(lost))
             return [make_standing(sampler, target, at.temperature, (claim,))]
@@ -129,11 +130,11 @@ def _judges(
         begun = perf_counter()
         try:
             return workers.outcome(experiment, seed)
-        except WorkerDied as lost:
+        except Died as lost:
             of = experiment.name, experiment.summary, experiment.source, experiment.plugin
             return Outcome(*of, lost.status, str(lost), perf_counter() - begun)
 
-    workers = Workers(device, note, time_limit, registry.loaded)
+    workers = Workers(device, note, time_limit, registry)
     try:
         yield judge, conduct
     finally:
@@ -154,9 +155,8 @@ def _chosen(
             if (samplers and sampler.name not in samplers) or (targets and target.name not in targets):
                 continue
             try:
-                with limited_to(LOADING_SECONDS):
-                    reason = reason_against(sampler, target, device)
-            except (Exception, SystemExit, TookTooLong):
+                reason = reason_against(sampler, target, device)
+            except Exception:
                 reason = None  # the judgement repeats the call and reports the error
             if not isinstance(reason, str):
                 pairs.append((sampler, target))

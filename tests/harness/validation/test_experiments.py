@@ -107,7 +107,7 @@ def test_an_error_names_its_place():
 
 def command(monkeypatch, arguments, *experiments):
     registry = Registry({}, (), (), experiments={each.name: each for each in experiments})
-    monkeypatch.setattr(cli_validate, "load_registry", lambda: registry)
+    monkeypatch.setattr(cli_validate, "read_catalogue", lambda *given, **named: registry)
 
     @contextmanager
     def judged_here(registry, device, time_limit, announce):

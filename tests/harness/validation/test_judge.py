@@ -13,6 +13,7 @@ from boltzbench.harness.api.samplers import Dynamics, ExactLaw, Projection, Targ
 from boltzbench.harness.cli import validate as cli_validate
 from boltzbench.harness.discovery.registry import Registry, UnknownName
 from boltzbench.harness.execution import worker
+from boltzbench.harness.execution.child import Died
 from boltzbench.harness.report.page import html, markdown
 from boltzbench.harness.results.file import read_run
 from boltzbench.harness.validation import judge as validation
@@ -258,7 +259,7 @@ def test_the_default_dynamics_are_exact():
 def command(monkeypatch, arguments, samplers):
     targets = {each.name: each for each in (gaussian(), rbm())}
     registry = Registry({}, (), (), (), targets, {each.name: each for each in samplers})
-    monkeypatch.setattr(cli_validate, "load_registry", lambda: registry)
+    monkeypatch.setattr(cli_validate, "read_catalogue", lambda *given, **named: registry)
 
     @contextmanager
     def judged_here(registry, device, time_limit, announce):
@@ -321,13 +322,13 @@ def test_the_claim_of_a_lost_worker_has_the_exact_temperature(monkeypatch):
     target = replace(gaussian(), temperatures=(1.0, critical))
 
     class Dying:
-        def __init__(self, device, announce, time_limit, plugins):
+        def __init__(self, device, announce, time_limit, registry):
             self.announce = announce
 
         def standings(self, sampler, target, seed):
             self.announce("start")
             self.announce(CurrentClaim("long run", critical))
-            raise worker.WorkerDied(Status.TIMEOUT, "no answer")
+            raise Died(Status.TIMEOUT, "no answer")
 
         def close(self):
             pass
