@@ -6,7 +6,7 @@ outside its tensors, changes an input, works only the first time, computes in ``
 For a kernel with wrong values the message says where they are and how large the error is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -28,7 +28,18 @@ from ..api.operations import (
 )
 from ..api.statistics import all_of
 from .device_memory import is_out_of_memory
-from .guarded_memory import HUGE_POISON, NAN_POISON, Guarded, Poison, element_at, fingerprint, first_true, overwrite
+from .guarded_memory import (
+    HUGE_POISON,
+    NAN_POISON,
+    Allocate,
+    Guarded,
+    Poison,
+    element_at,
+    fingerprint,
+    first_true,
+    overwrite,
+    private_memory,
+)
 
 
 class Rejected(Exception):
@@ -73,18 +84,26 @@ class GuardedCall:
 
     ``prepare`` finds the outputs as a launch does, since an autotuner may launch inside it. ``run`` makes one launch
     with everything around it. To time launches, call the parts ``restore``, ``launch`` and ``accept``. ``launch``
-    raises what the implementation raises; the other methods raise `Rejected` when it fails.
+    raises what the implementation raises; the other methods raise `Rejected` when it fails. ``allocate`` makes the
+    memory of inputs and outputs.
     """
 
     def __init__(
-        self, operation: Operation, implementation: Implementation, inputs: Inputs, device: torch.device
+        self,
+        operation: Operation,
+        implementation: Implementation,
+        inputs: Inputs,
+        device: torch.device,
+        allocate: Allocate = private_memory,
     ) -> None:
         _require_flat(inputs)
         self._operation = operation
         self._own_stream = implementation.own_stream
         self._device = device
         self._returned: list[Tensor] = []
-        self._guarded_inputs = {name: Guarded(value) for name, value in inputs.items() if isinstance(value, Tensor)}
+        self._guarded_inputs = {
+            name: Guarded(value, allocate) for name, value in inputs.items() if isinstance(value, Tensor)
+        }
         self.inputs: Inputs = {
             name: self._guarded_inputs[name].tensor if isinstance(value, Tensor) else value
             for name, value in inputs.items()
@@ -92,7 +111,7 @@ class GuardedCall:
         self._write_inputs(inputs, NAN_POISON)
         with _note_origin(f"make_outputs of {operation.name}"):
             outputs = operation.make_outputs(self.inputs)
-            self._outputs = {name: Guarded(output) for name, output in outputs.items()}
+            self._outputs = {name: Guarded(output, allocate) for name, output in outputs.items()}
             self._require_states_like_inputs()
         self.restore()
         with reject_on_error(may_refuse=True):
@@ -129,11 +148,11 @@ class GuardedCall:
         The checksum does not include work that is not ordered before the end of the launch: on another stream, in a
         thread, or in a lazy tensor. The results must have the right form.
         """
-        _require_form(result, self._output_tensors())
+        require_form(result, self._output_tensors())
         mine = [*self._guarded_inputs.values(), *self._outputs.values()]
         self._returned = [result[n] for n in self._outputs if not any(memory.holds(result[n]) for memory in mine)]
         return {
-            name: ours.fingerprint() if _same_place(result[name], ours.tensor) else fingerprint(result[name])
+            name: ours.fingerprint() if same_place(result[name], ours.tensor) else fingerprint(result[name])
             for name, ours in self._outputs.items()
         }
 
@@ -153,7 +172,7 @@ class GuardedCall:
         for name, output in self._outputs.items():
             if place := output.spill():
                 raise Rejected(Status.OUT_OF_BOUNDS, f"wrote outside output {name!r}: {place}")
-        _require_form(result, self._output_tensors())
+        require_form(result, self._output_tensors())
         return result
 
     def run(self, poison: Poison = HUGE_POISON) -> Tensors:
@@ -164,44 +183,12 @@ class GuardedCall:
 
     def judge(self, result: Tensors) -> Agreement:
         """The verdict on the values: by the reference, or by `judge_draws` for a random stream of its own."""
-        if self._own_stream:
-            with _note_origin(f"judge_draws of {self._operation.name}"):
-                if self._operation.judge_draws is None:
-                    raise ValueError(
-                        "there is none, so an implementation with a random stream of its own cannot be judged"
-                    )
-                return self._operation.judge_draws(self.inputs, result)
-        with _note_origin(f"the reference of {self._operation.name}"):
-            expected = self._operation.reference(self.inputs, result)
-            if expected.keys() != self._outputs.keys():
-                raise ValueError(f"it returns outputs {sorted(expected)}, not {sorted(self._outputs)}")
-            if circular := self._caused_by_output(result, expected):
-                return circular
-            return all_of([self._compare(name, result[name], expected[name]) for name in self._outputs])
-
-    def _caused_by_output(self, result: Tensors, expected: Mapping[str, Expected]) -> Agreement | None:
-        """A failure if NaN or infinity is expected only because the implementation's outputs contain such values.
-
-        A reference that conditions later draws on earlier ones would otherwise accept NaN as a consequence of NaN.
-        """
-        if all(tensor.isfinite().all() for tensor in result.values()):
-            return None
-        finite = {name: tensor.nan_to_num(0.0, 0.0, 0.0) for name, tensor in result.items()}
-        given_finite = self._operation.reference(self.inputs, finite)
-        for name, each in expected.items():
-            special, numbers = ~each.value.isfinite(), given_finite[name].value
-            circular = special & ~((each.value == numbers) | (each.value.isnan() & numbers.isnan()))
-            if circular.any():
-                first = element_at(first_true(circular), circular.shape)
-                wanted = each.value.flatten()[circular.flatten()][0].item()
-                message = f"{name}: {wanted} is expected of element {first} only since the outputs hold NaN or infinity"
-                return Agreement(Status.WRONG_VALUES, message, error=float("inf"), bound=0.0)
-        return None
+        return judge_results(self._operation, self._own_stream, self.inputs, result, self._compare)
 
     def _compare(self, name: str, output: Tensor, expected: Expected) -> Agreement:
         verdict, off = compare(name, output, expected)
         ours = self._outputs[name]
-        if verdict.passed or not _same_place(output, ours.tensor) or name in self._guarded_inputs:
+        if verdict.passed or not same_place(output, ours.tensor) or name in self._guarded_inputs:
             return verdict
         unwritten = ours.unwritten() & off
         if not unwritten.any():
@@ -233,6 +220,50 @@ class GuardedCall:
                 )
 
 
+def judge_results(
+    operation: Operation,
+    own_stream: bool,
+    inputs: Inputs,
+    result: Tensors,
+    compare_one: Callable[[str, Tensor, Expected], Agreement] = lambda *of: compare(*of)[0],
+) -> Agreement:
+    """The verdict on the values: by the reference, or by `judge_draws` for a random stream of its own."""
+    if own_stream:
+        with _note_origin(f"judge_draws of {operation.name}"):
+            if operation.judge_draws is None:
+                raise ValueError("there is none, so an implementation with a random stream of its own cannot be judged")
+            return operation.judge_draws(inputs, result)
+    with _note_origin(f"the reference of {operation.name}"):
+        expected = operation.reference(inputs, result)
+        if expected.keys() != result.keys():
+            raise ValueError(f"it returns outputs {sorted(expected)}, not {sorted(result)}")
+        if circular := _caused_by_output(operation, inputs, result, expected):
+            return circular
+        return all_of([compare_one(name, result[name], expected[name]) for name in result])
+
+
+def _caused_by_output(
+    operation: Operation, inputs: Inputs, result: Tensors, expected: Mapping[str, Expected]
+) -> Agreement | None:
+    """A failure if NaN or infinity is expected only because the implementation's outputs contain such values.
+
+    A reference that conditions later draws on earlier ones would otherwise accept NaN as a consequence of NaN.
+    """
+    if all(tensor.isfinite().all() for tensor in result.values()):
+        return None
+    finite = {name: tensor.nan_to_num(0.0, 0.0, 0.0) for name, tensor in result.items()}
+    given_finite = operation.reference(inputs, finite)
+    for name, each in expected.items():
+        special, numbers = ~each.value.isfinite(), given_finite[name].value
+        circular = special & ~((each.value == numbers) | (each.value.isnan() & numbers.isnan()))
+        if circular.any():
+            first = element_at(first_true(circular), circular.shape)
+            wanted = each.value.flatten()[circular.flatten()][0].item()
+            message = f"{name}: {wanted} is expected of element {first} only since the outputs hold NaN or infinity"
+            return Agreement(Status.WRONG_VALUES, message, error=float("inf"), bound=0.0)
+    return None
+
+
 def _require_flat(inputs: Inputs) -> None:
     for name, value in inputs.items():
         parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
@@ -240,7 +271,7 @@ def _require_flat(inputs: Inputs) -> None:
             raise TypeError(f"input {name!r} is a {type(value).__name__} of tensors: each needs a name to be guarded")
 
 
-def _same_place(one: Tensor, other: Tensor) -> bool:
+def same_place(one: Tensor, other: Tensor) -> bool:
     return (one.data_ptr(), one.stride()) == (other.data_ptr(), other.stride())
 
 
@@ -248,7 +279,8 @@ def _layout(tensor: Tensor) -> tuple[object, ...]:
     return tensor.dtype, tensor.shape, tensor.stride()
 
 
-def _require_form(result: object, outputs: Mapping[str, Tensor]) -> None:
+def require_form(result: object, outputs: Mapping[str, Tensor]) -> None:
+    """Raise `Rejected` unless the result of a launch has the names and the forms of the outputs."""
     if not isinstance(result, Mapping):
         raise Rejected(Status.ERROR, f"the launch returned {type(result).__name__}, not tensors by name")
     if result.keys() != outputs.keys():
@@ -315,6 +347,7 @@ def check_case(
     case: Case,
     device: torch.device,
     seeds: Sequence[int],
+    allocate: Allocate = private_memory,
 ) -> Agreement:
     """The verdict on ``implementation`` in ``case``, with data drawn from each of ``seeds`` in turn.
 
@@ -325,14 +358,16 @@ def check_case(
         raise ValueError("seeds is empty: check_case needs at least one seed")
     verdicts = []
     for seed in seeds:
-        verdict = _check_seed(operation, implementation, replace(case, seed=seed), device)
+        verdict = _check_seed(operation, implementation, replace(case, seed=seed), device, allocate)
         if not verdict.passed:
             return verdict
         verdicts.append(verdict)
     return all_of(verdicts)
 
 
-def _check_seed(operation: Operation, implementation: Implementation, case: Case, device: torch.device) -> Agreement:
+def _check_seed(
+    operation: Operation, implementation: Implementation, case: Case, device: torch.device, allocate: Allocate
+) -> Agreement:
     """Two launches of one preparation.
 
     The first runs on the values that ``prepare`` saw. The second runs on the values of another seed in the same
@@ -347,7 +382,7 @@ def _check_seed(operation: Operation, implementation: Implementation, case: Case
     try:
         with _note_origin(f"make_inputs of {operation.name}, case {case.label!r}, seed {case.seed}"):
             inputs = operation.make_inputs(case, device)
-        call = GuardedCall(operation, implementation, inputs, device)
+        call = GuardedCall(operation, implementation, inputs, device, allocate)
         moment = "first launch"
         first = call.judge(call.run(HUGE_POISON))
         if not first.passed:
@@ -371,14 +406,19 @@ def _locate(verdict: Agreement, case: Case, moment: str) -> Agreement:
 
 
 def check_law(
-    implementation: Implementation, operation: Operation, law: Law, device: torch.device, seed: int
+    implementation: Implementation,
+    operation: Operation,
+    law: Law,
+    device: torch.device,
+    seed: int,
+    allocate: Allocate = private_memory,
 ) -> Agreement:
     """The verdict of ``law`` on ``implementation``. Exceptions of the law's own code propagate, with a note."""
     if law.shared_stream and implementation.own_stream:
         return Agreement(Status.UNAVAILABLE, "the law holds only for the suite's random stream, and this is another")
 
     def advance(inputs: Inputs) -> Tensors:
-        call = GuardedCall(operation, implementation, inputs, device)
+        call = GuardedCall(operation, implementation, inputs, device, allocate)
         return {name: tensor.clone() for name, tensor in call.run().items()}
 
     try:

@@ -5,7 +5,7 @@ bands in its own allocation. A read outside its elements returns poison, which s
 shows up when the bytes are compared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,10 +70,19 @@ def first_true(mask: Tensor) -> int:
     return int(mask.flatten().to(torch.uint8).argmax())
 
 
+Allocate = Callable[[int, torch.device], Tensor]
+"""Makes so many bytes of memory on a device."""
+
+
+def private_memory(nbytes: int, device: torch.device) -> Tensor:
+    """Memory of this process."""
+    return torch.empty(nbytes, dtype=torch.uint8, device=device)
+
+
 class Guarded:
     """A tensor with the layout of ``like`` in its own memory, uninitialised until `fill`."""
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, like: Tensor, allocate: Allocate = private_memory) -> None:
         if like.layout is not torch.strided or like.is_complex():
             raise TypeError(f"expected a dense real tensor, got layout {like.layout} and dtype {like.dtype}")
         self._itemsize = like.dtype.itemsize
@@ -81,7 +90,7 @@ class Guarded:
         length = (reach + 1) * self._itemsize if like.numel() else 0
         # A whole number of 64-bit words, because filling bytewise is slow on the host: it wakes all threads.
         whole = (2 * GUARD_BYTES + ALIGNMENT + length + 7) // 8 * 8
-        self._memory = torch.empty(whole, dtype=torch.uint8, device=like.device)
+        self._memory = allocate(whole, like.device)
         slide = (like.data_ptr() - self._memory.data_ptr() - GUARD_BYTES) % ALIGNMENT
         self._begin = GUARD_BYTES + slide
         self._end = self._begin + length

@@ -18,7 +18,7 @@ from ..results.environment import describe, resolve_device
 from ..results.file import ResultsError, ResultsFile, read_run, record_key, run_to_json
 from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
 from .progress import Display
-from .run_trials import TIMED, build_ahead, carry_out, conclude, default_preset, plan_steps, roofline_share, workers_for
+from .run_trials import TIMED, carry_out, conclude, default_preset, plan_steps, roofline_share, workers_for
 
 MODES: dict[str, tuple[Mode, ...]] = {"cold": ("cold",), "hot": ("hot",), "both": ("cold", "hot")}
 
@@ -72,10 +72,11 @@ def bench(
         complete = False
         with (
             Display(console, left) as display,
-            workers_for(place, display, time_limit, registry) as workers,
+            workers_for(place, display.phase, time_limit, registry) as workers,
             suppress(KeyboardInterrupt),
         ):
-            build_ahead(left, place, display)
+            with display.building():
+                workers.build(left)
             overheads, ceilings, problems = workers.limits()
             file.update(overheads=overheads, ceilings=ceilings, problems=(*registry.problems, *problems))
             share = roofline_share(ceilings, environment)

@@ -1,20 +1,35 @@
 """The command `check`: every implementation against its operation's reference and exact laws."""
 
-from contextlib import suppress
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from threading import Event
+from typing import TYPE_CHECKING
 
 import typer
 
 from ..api.operations import PRESETS
 from ..api.records import Record, Run
-from ..execution.plan import Purpose
+from ..discovery.registry import Registry
+from ..execution.plan import Purpose, Step
 from ..report.tables import check_summary
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
 from .progress import Display
-from .run_trials import DRAWS, build_ahead, carry_out, conclude, plan_steps, workers_for
+from .run_trials import DRAWS, carry_out, conclude, plan_steps, workers_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..execution.trial import TrialProtocol
+    from ..execution.worker import Workers
 
 CHECKED: tuple[Purpose, ...] = ("check", "real", "law")
 
@@ -32,18 +47,78 @@ def check(
         place = resolve_device(device)
         registry, steps = plan_steps(place, operations, implementations, CHECKED, PRESETS[-1], seed)
         run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems)
-        records: list[Record] = []
+        records: list[tuple[int, Record]] = []
         complete = False
-        with (
-            Display(console, steps) as display,
-            workers_for(place, display, time_limit, registry, shared=place.type == "cpu") as workers,
-            suppress(KeyboardInterrupt),
-        ):
-            build_ahead(steps, place, display)
-            carry_out(steps, place, workers.trial, display, draws=DRAWS, keep=records.append)
+        with Display(console, steps) as display, suppress(KeyboardInterrupt):
+            _check_at_once(steps, place, time_limit, registry, display, lambda *found: records.append(found))
             complete = True
-        run = replace(run, status="complete" if complete else "incomplete", records=tuple(records))
-        console.print(check_summary(records))
+        found = tuple(record for _, record in sorted(records, key=lambda each: each[0]))
+        run = replace(run, status="complete" if complete else "incomplete", records=found)
+        console.print(check_summary(found))
         status = conclude(console, run, len(steps))
         write_json(run_to_json(run))
     raise typer.Exit(status)
+
+
+def _check_at_once(
+    steps: Sequence[Step],
+    device: torch.device,
+    time_limit: float,
+    registry: Registry,
+    display: Display,
+    keep: Callable[[int, Record], None],
+) -> None:
+    """Check as many implementations at once as there are cores, and one at a time on a GPU.
+
+    Calls ``keep`` with the place of each step and its record.
+    """
+    own: dict[tuple[str, str], list[tuple[int, Step]]] = {}
+    for place, step in enumerate(steps):
+        own.setdefault((step.operation.name, step.implementation.name), []).append((place, step))
+    waiting = deque(own.values())
+    on_cpu = device.type == "cpu"
+    lanes = min(len(waiting), len(os.sched_getaffinity(0))) if on_cpu else 1
+    interrupted = Event()
+
+    def check_next(workers: Workers) -> None:
+        """Check implementations as long as some are waiting."""
+        while waiting:
+            try:
+                places, chosen = zip(*waiting.popleft(), strict=True)
+            except IndexError:  # another thread has taken the last
+                return
+            left = deque(places)
+
+            def trial(step: Step) -> TrialProtocol:
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                return workers.trial(step)
+
+            def keep_next(record: Record, left: deque[int] = left) -> None:
+                if interrupted.is_set():  # its worker was ended
+                    raise KeyboardInterrupt
+                keep(left.popleft(), record)
+
+            carry_out(chosen, device, trial, display, draws=DRAWS, keep=keep_next)
+
+    with ExitStack() as stack:
+        threads = 1 if lanes > 1 else 0
+        places = [
+            stack.enter_context(
+                workers_for(device, display.phase, time_limit, registry, shared=on_cpu, threads=threads)
+            )
+            for _ in range(lanes)
+        ]
+        if steps:
+            with display.building():
+                places[0].build(steps)
+        with ThreadPoolExecutor(max(1, lanes)) as pool:
+            try:
+                for done in [pool.submit(check_next, workers) for workers in places]:
+                    done.result()
+            except BaseException:
+                interrupted.set()
+                waiting.clear()
+                for workers in places:
+                    workers.close()
+                raise

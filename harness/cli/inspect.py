@@ -14,6 +14,7 @@ from rich.text import Text
 from ..api.messages import describe_error
 from ..api.operations import Implementation
 from ..discovery.registry import Registry, load_registry
+from ..execution.catalogue import read_catalogue
 from ..inspection.architectures import Architecture, architecture, measured
 from ..inspection.inspect import KernelReport, inspect_variants
 from ..inspection.tools import ToolMissing, tool
@@ -62,7 +63,7 @@ def inspect(
         for name in ("nvdisasm", "cuobjdump"):
             tool(name)
         os.environ["TRITON_INTERPRET"] = "0"  # before a plugin imports Triton, which cannot compile interpreted kernels
-        registry = load_registry()
+        registry = _load_registry()
         chosen = [each for _, found in registry.select(operations or (), implementations or ()) for each in found]
         rows: list[Inspected] = []
         complete = False
@@ -79,6 +80,17 @@ def inspect(
         status = _conclude(console, rows, chosen, targets, registry)
         write_json(_json(rows, targets, registry.problems, complete))
     raise typer.Exit(status if complete else INTERRUPTED)
+
+
+def _load_registry() -> Registry:
+    """The plugins, in this process: those that a child process could load before."""
+    read = read_catalogue("cpu")
+    broken = {
+        each.name: "; ".join(problem.removeprefix(f"{each.label}: ") for problem in each.problems)
+        for each in read.plugins
+        if not each.loaded
+    }
+    return load_registry(broken=broken)
 
 
 def _with_limits(target: Architecture, path: Path) -> Architecture:

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-from ..api.messages import describe_error
-from ..api.operations import Implementation, Operation
+from ..api.operations import Implementation
 from ..api.samplers import Sampler
-from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
-from ..discovery.time_limit import TookTooLong, limited_to
-from ..execution.process import prepare_to_load_plugins
+from ..discovery.registry import Registry
+from ..execution.catalogue import read_catalogue
 from ..report.tables import problem_lines
 from ..report.terminal import outputs
-from ..results.environment import cuda_unusable, describe, resolve_device
+from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA
 from .list_tables import SAMPLER, Reasons, list_tables
 from .options import Json
-
-if TYPE_CHECKING:
-    import torch
 
 
 def list_(json_file: Json = None) -> None:
     """List operations, implementations, targets, samplers and experiments, with their plugins and devices."""
     with outputs(json_file) as (console, write_json):
-        device = resolve_device("auto")
-        prepare_to_load_plugins(device)
-        registry = load_registry()
+        with ThreadPoolExecutor(1) as pool:  # this process and the one that reads the plugins both import torch
+            read = pool.submit(read_catalogue, "auto", where=True)
+            device = resolve_device("auto")
+            registry = read.result()
         reasons = _reasons_by_device(registry)
-        automatic = {name: _automatic(each, device) for name, each in registry.operations.items()}
+        automatic = {
+            name: each.automatic(device) if each.automatic else "" for name, each in registry.operations.items()
+        }
         console.print(list_tables(registry, reasons, automatic, device.type))
         console.print(problem_lines(registry.problems))
         write_json(json.dumps(_listing(registry, reasons, automatic), indent=1) + "\n")
@@ -44,38 +43,12 @@ def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, st
     """For each implementation and sampler: why it cannot run on the CPU and on the GPU of this machine, or None."""
     import torch
 
-    no_cuda = cuda_unusable()
-    reasons: dict[tuple[str, str], dict[str, str | None]] = {}
-    for device in (torch.device("cpu"), torch.device("cuda", 0)):
-        if device.type == "cpu" or no_cuda is None:
-            prepare_to_load_plugins(device)
-        things: list[tuple[tuple[str, str], Implementation | Sampler]] = [
-            *[((each.operation, each.name), each) for each in registry.implementations],
-            *[((SAMPLER, name), each) for name, each in registry.samplers.items()],
-        ]
-        for key, each in things:
-            reason = no_cuda if device.type == "cuda" and no_cuda else _reason(each, device)
-            reasons.setdefault(key, {})[device.type] = reason
-    return reasons
-
-
-def _reason(thing: Implementation | Sampler, device: torch.device) -> str | None:
-    try:
-        with limited_to(LOADING_SECONDS):
-            return thing.unavailable(device)
-    except (Exception, SystemExit, TookTooLong) as error:
-        return f"unavailable() raised {describe_error(error)}"
-
-
-def _automatic(operation: Operation, device: torch.device) -> str:
-    """What ``auto`` is on this device and why; empty if the operation does not say."""
-    if operation.automatic is None:
-        return ""
-    try:
-        with limited_to(LOADING_SECONDS):
-            return operation.automatic(device)
-    except (Exception, SystemExit, TookTooLong) as error:
-        return f"automatic() raised {describe_error(error)}"
+    things: list[tuple[tuple[str, str], Implementation | Sampler]] = [
+        *[((each.operation, each.name), each) for each in registry.implementations],
+        *[((SAMPLER, name), each) for name, each in registry.samplers.items()],
+    ]
+    devices = torch.device("cpu"), torch.device("cuda", 0)
+    return {key: {device.type: each.unavailable(device) for device in devices} for key, each in things}
 
 
 def _listing(registry: Registry, reasons: Reasons, automatic: Mapping[str, str]) -> dict[str, Any]:

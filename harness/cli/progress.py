@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
@@ -42,6 +42,7 @@ class Display:
         self._printed: set[str] = set()
         self._sampled: dict[str, str] = {}
         self._description = ""
+        self._built = 0
         self._phase, self._since = "harness", perf_counter()
         self._bar: Progress | None = None
         if console.is_terminal:
@@ -62,8 +63,11 @@ class Display:
         if self._bar:
             self._bar.stop()
 
-    def phase(self, phase: str) -> None:
+    def phase(self, phase: Any) -> None:
         """A phase begins: the time since the last call belongs to the phase before."""
+        if isinstance(phase, tuple):
+            phase, self._built = str(phase[0]), int(phase[1])
+            self._show(description=f"kernels of {counted(self._built, 'implementation')}")
         now = perf_counter()
         self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
@@ -83,15 +87,14 @@ class Display:
             self._console.print(f"{name}: {counted(count, 'check')}")
 
     @contextmanager
-    def building(self, implementations: int) -> Iterator[None]:
-        """Kernels of these implementations are compiled, or found in the cache."""
+    def building(self) -> Iterator[None]:
+        """Kernels are compiled, or found in the cache; a phase ("compile", n) says of how many implementations."""
         self.phase("compile")
-        self._show(description=f"kernels of {counted(implementations, 'implementation')}")
-        begin = perf_counter()
+        begin, self._built = perf_counter(), 0
         yield
         seconds = perf_counter() - begin
-        if seconds > LONG_BUILD:
-            self._console.print(f"compiled kernels of {counted(implementations, 'implementation')}: {seconds:.0f} s")
+        if seconds > LONG_BUILD and self._built:
+            self._console.print(f"compiled kernels of {counted(self._built, 'implementation')}: {seconds:.0f} s")
         self.phase("harness")
 
     def block(self, block: "Block") -> None:

@@ -87,7 +87,7 @@ def run(
         complete = False
         with (
             Display(console, steps, name_operations=False) as display,
-            workers_for(place, display, max(SHORTEST_LIMIT, seconds * LONGEST_ANSWER), registry) as workers,
+            workers_for(place, display.phase, max(SHORTEST_LIMIT, seconds * LONGEST_ANSWER), registry) as workers,
             suppress(KeyboardInterrupt),
         ):
             work = _Work(place, console, display, workers, file, sanitizer, units)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ..api.operations import Cost, Implementation, Status
+from ..api.operations import Cost, Status
 from ..api.records import Measurement, Record, Run
-from ..discovery.registry import Registry, load_registry
+from ..discovery.registry import Registry
+from ..execution.catalogue import read_catalogue
 from ..execution.plan import Mode, Purpose, Step, plan
 from ..execution.process import prepare_to_load_plugins
 from ..report import tables
@@ -53,38 +52,27 @@ def plan_steps(
     preset: str,
     seed: int | None,
 ) -> tuple[Registry, list[Step]]:
-    """Load the plugins and plan the steps of the selected operations and implementations."""
+    """Read what the plugins register and plan the steps of the selected operations and implementations."""
     prepare_to_load_plugins(device)
-    registry = load_registry()
+    registry = read_catalogue(str(device))
     selection = registry.select(operations or (), implementations or ())
     return registry, plan(selection, purposes, preset, seed)
 
 
-def build_ahead(steps: Sequence[Step], device: torch.device, display: Display) -> None:
-    """Compile at once, on all cores, what implementations of the steps would compile one after another."""
-    implementations = {(step.operation.name, step.implementation.name): step.implementation for step in steps}
-    builds = {each.build for each in implementations.values() if each.build and _is_available(each, device)}
-    if builds:
-        with display.building(len(builds)), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for build in builds:
-                pool.submit(build)
-
-
-def _is_available(implementation: Implementation, device: torch.device) -> bool:
-    try:
-        return implementation.unavailable(device) is None
-    except (Exception, SystemExit):  # its check reports it
-        return False
-
-
 @contextmanager
 def workers_for(
-    device: torch.device, display: Display, time_limit: float, registry: Registry, *, shared: bool = False
+    device: torch.device,
+    announce: Callable[[Any], None],
+    time_limit: float,
+    registry: Registry,
+    *,
+    shared: bool = False,
+    threads: int = 0,
 ) -> Iterator[Workers]:
-    """Worker processes that end with the context; if ``shared``, one at a time for all implementations."""
+    """Processes for trials, which end with the context."""
     from ..execution.worker import Workers
 
-    workers = Workers(device, display.phase, time_limit, registry.loaded, shared=shared)
+    workers = Workers(device, announce, time_limit, registry, shared=shared, threads=threads)
     try:
         yield workers
     finally:

@@ -16,8 +16,8 @@ from ..api.messages import unknown_beside
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Run, Standing
 from ..api.samplers import Sampler, Target, reason_against
-from ..discovery.registry import LOADING_SECONDS, Registry, load_registry
-from ..discovery.time_limit import TookTooLong, limited_to
+from ..discovery.registry import Registry
+from ..execution.catalogue import read_catalogue
 from ..execution.process import prepare_to_load_plugins
 from ..report.standing_tables import experiments_summary, standings_summary
 from ..report.tables import counted, grouped, problem_lines
@@ -65,7 +65,7 @@ def validate(
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
         prepare_to_load_plugins(place)
-        registry = load_registry()
+        registry = read_catalogue(str(place), pairs=True)
         named = bool(samplers or targets)
         pairs, refused = (
             _chosen(registry, samplers or (), targets or (), place) if named or not experiments else ([], [])
@@ -133,17 +133,17 @@ def _judge(
 
         return job
 
-    def judge(threads: int | None) -> Judge:
-        return Judge(device, progress.claim, time_limit, registry.loaded, threads)
+    def judge(threads: int = 0) -> Judge:
+        return Judge(device, progress.claim, time_limit, registry, threads)
 
     at_once = judges_at_once(device)
     by_sampler = [[judging(*pair) for pair in own] for _, own in groupby(pairs, key=lambda pair: pair[0].name)]
     if len(by_sampler) < at_once:  # all share the work; otherwise one judge, and one worker, has all of a sampler
         by_sampler = [[judging(*pair)] for pair in pairs]
     groups = by_sampler + [[conducting(experiment)] for experiment in experiments]
-    ask_all([judge(1 if at_once > 1 else None) for _ in range(min(at_once, len(groups)))], groups)
+    ask_all([judge(1 if at_once > 1 else 0) for _ in range(min(at_once, len(groups)))], groups)
     measured = [pair for pair in pairs if any(row.efficiency for row in found[pair[0].name, pair[1].name])]
-    ask_all([judge(None)], [[timing(*pair) for pair in measured]])
+    ask_all([judge()], [[timing(*pair) for pair in measured]])
 
 
 def _chosen(
@@ -160,9 +160,8 @@ def _chosen(
             if (samplers and sampler.name not in samplers) or (targets and target.name not in targets):
                 continue
             try:
-                with limited_to(LOADING_SECONDS):
-                    reason = reason_against(sampler, target, device)
-            except (Exception, SystemExit, TookTooLong):
+                reason = reason_against(sampler, target, device)
+            except Exception:
                 reason = None  # the judgement repeats the call and reports the error
             if not isinstance(reason, str):
                 pairs.append((sampler, target))

@@ -97,6 +97,17 @@ class Registry:
         """The names of the plugins that could be loaded."""
         return tuple(plugin.name for plugin in self.plugins if plugin.loaded)
 
+    def needed_by(self, implementation: Implementation) -> tuple[str, ...]:
+        """The names of the plugins to load for an implementation: its own, and the definers of all operations that it
+        names, since a hook that names an unknown operation registers nothing."""
+        own = [plugin for plugin in self.plugins if plugin.label == implementation.plugin]
+        operations = {each.operation for each in self.implementations if each.plugin == implementation.plugin}
+        return tuple(each.name for each in self.plugins if each in own or operations & {*each.operations})
+
+    def definer(self, operation: str) -> str:
+        """The name of the plugin that defines an operation."""
+        return next(plugin.name for plugin in self.plugins if operation in plugin.operations)
+
     def implementations_of(self, operation: str) -> list[Implementation]:
         return [each for each in self.implementations if each.operation == operation]
 
@@ -127,21 +138,31 @@ class Registry:
         return [(operation, found) for operation, found in matching if found]
 
 
-def load_registry(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Registry:
+def load_registry(
+    entry_points: Iterable[metadata.EntryPoint] | None = None,
+    *,
+    broken: Mapping[str, str] | None = None,
+    announce: Callable[[str, str], None] = lambda plugin, failure: None,
+) -> Registry:
     """Load the plugins that ``entry_points`` name; by default those of every installed distribution.
 
     An entry point may also name a package that registers nothing itself: then each of its modules is a plugin, except
     those with names that begin with ``_``.
+
+    ``announce`` is called with the name of a plugin before its code runs, and with what failed if that code never
+    returns. ``broken`` plugins are not loaded: it gives the problem of each.
 
     What a plugin does wrong raises nothing here: see `Registry.problems`. Raises UnknownName if the environment
     variable ``BOLTZBENCH_PLUGINS`` names a plugin that is not installed.
     """
     if entry_points is None:
         entry_points = metadata.entry_points(group=ENTRY_POINT_GROUP)
-    loading = _load_plugins(sorted(entry_points, key=_precedence))
+    loading = _load_plugins(sorted(entry_points, key=_precedence), broken or {}, announce)
     registered: dict[type[Any], dict[Any, Any]] = {kind: {} for kind in _TYPES.values()}
     for hook, kind in _TYPES.items():
         for plugin in loading:
+            if plugin.loaded:
+                announce(plugin.name, f"{hook} failed")
             given = plugin.call(hook, kind)
             if plugin.refuses(hook, given, registration_faults(kind, given, registered)):
                 continue
@@ -179,7 +200,9 @@ def _precedence(entry_point: metadata.EntryPoint) -> tuple[bool, str, str, str]:
     return distribution != "boltzbench", distribution, entry_point.name, entry_point.value
 
 
-def _load_plugins(entry_points: Sequence[metadata.EntryPoint]) -> list["_Loading"]:
+def _load_plugins(
+    entry_points: Sequence[metadata.EntryPoint], broken: Mapping[str, str], announce: Callable[[str, str], None]
+) -> list["_Loading"]:
     """Import all plugins, or those that the environment variable names. Modules take the place of their package."""
     wanted = [name.strip() for name in os.environ.get(PLUGINS_VARIABLE, "").split(",") if name.strip()]
     pending = [
@@ -198,6 +221,11 @@ def _load_plugins(entry_points: Sequence[metadata.EntryPoint]) -> list["_Loading
             each.problem(f"not loaded: {first[each.name].label} has the same name")
         else:
             first[each.name] = each
+            if each.name in broken:
+                each.problem(broken[each.name])
+                finished.append(each)
+                continue
+            announce(each.name, f"cannot be imported from {each.module}")
             if modules := each.load():
                 pending[:0] = modules
                 continue

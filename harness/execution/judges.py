@@ -4,7 +4,7 @@ A crash or a hang fails only what is at work. Speeds are measured after all else
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter, sleep
 
@@ -13,9 +13,11 @@ import torch
 from ..api.experiments import Experiment
 from ..api.records import Claim, Outcome, Standing
 from ..api.samplers import Sampler, Target
+from ..discovery.registry import Registry
 from ..validation.progress import AnnounceClaim, CurrentClaim
 from ..validation.standing import make_standing
-from .worker import WorkerDied, Workers
+from .child import Died
+from .worker import Workers
 
 MOST_JUDGES = 8
 """At once. Each needs some 400 MB of memory."""
@@ -29,11 +31,11 @@ class Judge:
         device: torch.device,
         announce: AnnounceClaim,
         time_limit: float,
-        plugins: Iterable[str],
-        threads: int | None = None,
+        registry: Registry,
+        threads: int = 0,
     ) -> None:
         self._announce, self._current = announce, CurrentClaim("start", 0.0)
-        self.workers = Workers(device, self._note, time_limit, plugins, threads=threads)
+        self.workers = Workers(device, self._note, time_limit, registry, worker_threads=threads)
 
     def _note(self, phase: str | CurrentClaim) -> None:
         if isinstance(phase, CurrentClaim):
@@ -45,7 +47,7 @@ class Judge:
         self._current = CurrentClaim("start", target.temperatures[0])
         try:
             return self.workers.standings(sampler, target, seed)
-        except WorkerDied as lost:
+        except Died as lost:
             claim = self._unanswered(sampler, target, lost)
             return [make_standing(sampler, target, claim.temperature, (claim,))]
 
@@ -54,7 +56,7 @@ class Judge:
         self._current = CurrentClaim("efficiency", found[0].temperature)
         try:
             return self.workers.timed(found, sampler, target, seed)
-        except WorkerDied as lost:
+        except Died as lost:
             claim = self._unanswered(sampler, target, lost)
             at_work = [row.temperature == claim.temperature for row in found]
             return [
@@ -62,7 +64,7 @@ class Judge:
                 for row, here in zip(found, at_work, strict=True)
             ]
 
-    def _unanswered(self, sampler: Sampler, target: Target, lost: WorkerDied) -> Claim:
+    def _unanswered(self, sampler: Sampler, target: Target, lost: Died) -> Claim:
         at = self._current
         return Claim(sampler.name, target.name, at.temperature, at.claim, lost.status, str(lost))
 
@@ -71,7 +73,7 @@ class Judge:
         begun = perf_counter()
         try:
             return self.workers.outcome(experiment, seed)
-        except WorkerDied as lost:
+        except Died as lost:
             of = experiment.name, experiment.summary, experiment.source, experiment.plugin
             return Outcome(*of, lost.status, str(lost), perf_counter() - begun)
 

@@ -49,3 +49,14 @@ def plan(
             first = own if seed is None else seed
             steps += [Step(operation, each, subject, first) for each in implementations]
     return steps
+
+
+def find_subject(operation: Operation, label: str, is_law: bool) -> Case | Law:
+    """The case or law of an operation with the label of its step. Raises LookupError if there is none."""
+    if is_law:
+        found: list[Case | Law] = [law for law in operation.laws if f"law: {law.name}" == label]
+    else:
+        found = [case for case in operation.cases if case.label == label]
+    if not found:
+        raise LookupError(f"{operation.name}, {label}: missing in this process")
+    return found[0]

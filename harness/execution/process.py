@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,3 +57,41 @@ def seconds_since_start() -> float:
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     except (OSError, ValueError, IndexError, AttributeError):  # not Linux
         return 0.0
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What one implementation could change for all others in its process, and how many threads of Python run."""
+
+    values: Mapping[str, object]
+    running: int
+
+    @classmethod
+    def of_process(cls) -> Defaults:
+        return cls(cls.present(), cls.threads())
+
+    @staticmethod
+    def present() -> dict[str, object]:
+        """The present values by what they are."""
+        import torch
+
+        return {
+            "torch's default dtype": torch.get_default_dtype(),
+            "torch's default device": torch.get_default_device(),
+            "torch's number of threads": torch.get_num_threads(),
+            "torch's gradient mode": torch.is_grad_enabled(),
+            "torch's inference mode": torch.is_inference_mode_enabled(),
+            "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
+            "torch's precision of float32 products": torch.get_float32_matmul_precision(),
+            "the working directory": os.getcwd(),
+        }
+
+    @staticmethod
+    def threads() -> int:
+        return _thread._count()
+
+    def change(self) -> str:
+        """What has changed, in words; empty if nothing has."""
+        now = self.present()
+        changed = [name for name, value in self.values.items() if now[name] != value]
+        return ", ".join(f"{name} from {self.values[name]} to {now[name]}" for name in changed)

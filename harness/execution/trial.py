@@ -5,20 +5,21 @@ plugin's code raises becomes a record, or a `TrialFailed` with the record.
 """
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
-from ..agreement.agreement import check_case, check_law
+from ..agreement.agreement import Rejected, check_case, check_law
 from ..agreement.device_memory import free_caches, is_out_of_memory
+from ..agreement.guarded_memory import Allocate, private_memory
 from ..api.messages import describe_error
 from ..api.operations import Agreement, Case, Implementation, Inputs, Launch, Law, Status, Tensors
 from ..api.records import Measurement, Record
 from ..results.source_hash import source_hash
-from ..timing.launch_audit import FailedWhileTimed
+from ..timing.launch_audit import FailedWhileTimed, JudgeElsewhere
 from ..timing.stopwatch import Stopwatch
 from .plan import Mode, Step
 
@@ -63,10 +64,19 @@ class TrialProtocol(Protocol):
 class Trial:
     """Runs a step in this process. Calls ``announce`` with each phase."""
 
-    def __init__(self, step: Step, device: torch.device, announce: AnnouncePhase = lambda phase: None) -> None:
+    def __init__(
+        self,
+        step: Step,
+        device: torch.device,
+        announce: AnnouncePhase = lambda phase: None,
+        allocate: Allocate = private_memory,
+        judge_elsewhere: JudgeElsewhere | None = None,
+    ) -> None:
         self.step = step
         self._device = device
         self._announce = announce
+        self._allocate = allocate
+        self._judge_elsewhere = judge_elsewhere
         self._stopwatch: Stopwatch | None = None
 
     def be_alone(self) -> None:
@@ -79,26 +89,33 @@ class Trial:
 
         Uses one seed for an interpreted kernel, since interpretation takes minutes for the whole suite.
         """
+        return record_of(self.step, self.verdict(draws))
+
+    def verdict(self, draws: int) -> Agreement:
+        """What `judge` puts into the record."""
         step = self.step
         self._announce("check")
         try:
             reason = step.implementation.unavailable(self._device)
+        except Rejected as rejected:  # it runs in another process
+            return rejected.agreement
         except (Exception, SystemExit) as error:
-            return record_of(step, Agreement(Status.ERROR, f"unavailable() raised {describe_error(error)}"))
+            return Agreement(Status.ERROR, f"unavailable() raised {describe_error(error)}")
         if reason is not None:
-            return record_of(step, Agreement(Status.UNAVAILABLE, str(reason)))
+            return Agreement(Status.UNAVAILABLE, str(reason))
         implementation = _announcing(step.implementation, self._announce)
         try:
             if isinstance(step.subject, Law):
-                verdict = check_law(implementation, step.operation, step.subject, self._device, step.seed)
+                of = implementation, step.operation, step.subject
+                verdict = check_law(*of, self._device, step.seed, self._allocate)
             else:
                 draws = 1 if implementation.is_interpreted_on(self._device) else draws
                 seeds = range(step.seed, step.seed + draws)
-                verdict = check_case(step.operation, implementation, step.subject, self._device, seeds)
+                verdict = check_case(step.operation, implementation, step.subject, self._device, seeds, self._allocate)
         except (Exception, SystemExit) as error:  # the operation's: the check handles the implementation's
             message = f"the check of operation {step.operation.name} itself raised {describe_error(error)}"
             verdict = Agreement(_status_of(error), message)
-        return record_of(step, verdict)
+        return verdict
 
     def start(self, mode: Mode) -> None:
         """Prepare and warm up."""
@@ -107,7 +124,9 @@ class Trial:
         with self._failing():
             self._announce("compile")
             case = replace(step.subject, seed=step.seed)
-            self._stopwatch = Stopwatch(step.operation, step.implementation, case, self._device, mode=mode)
+            self._stopwatch = Stopwatch(
+                step.operation, step.implementation, case, self._device, mode=mode, judge=self._judge_elsewhere
+            )
             self._announce("warm-up")
             self._stopwatch.warm_up()
 
@@ -125,6 +144,11 @@ class Trial:
             measurement = self._stopwatch.finish()
         self._stopwatch = None  # frees the memory of the case
         return measurement
+
+    @property
+    def samples(self) -> Sequence[float]:
+        """The samples so far."""
+        return () if self._stopwatch is None else self._stopwatch.samples
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

@@ -1,379 +1,339 @@
-"""Runs implementations in worker processes, so that a crash, a hang or an exit becomes the status of one step.
+"""The processes of a command that hold plugins: workers run implementations, referees judge the results.
 
-The parent sends a question and the worker an answer: `RemoteTrial` forwards the methods of a trial. Before the answer
-the worker sends the phases that it enters. If the answer takes too long, the parent kills the worker.
+A crash, a hang or an exit becomes the status of one step. `RemoteTrial` has the methods of a trial: it asks the
+processes, passes on what a referee and a worker want of each other, and computes every figure from the samples.
 """
 
-import ctypes
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
 
 import torch
 
-from ..agreement.device_memory import free_caches
 from ..api.experiments import Experiment
-from ..api.messages import describe_error
-from ..api.operations import Agreement, Case, Law, Status
+from ..api.operations import Agreement, Status
 from ..api.records import Measurement, Outcome, Record, Standing
 from ..api.samplers import Sampler, Target
-from ..discovery.registry import PLUGINS_VARIABLE, load_registry
-from ..results.environment import describe, is_exclusive
-from ..timing.clocks import clock_for
-from ..timing.roofline import ceilings_of
-from ..validation.progress import CurrentClaim
-from ..validation.standing import standings, timed
+from ..discovery.registry import PLUGINS_VARIABLE, Registry
+from ..results.environment import is_exclusive
+from ..timing.figures import figures, median_noise, unfinished
+from . import referee, serving
+from .child import Announce, Child, Died, Failed, start_server
 from .plan import Mode, Step
-from .process import prepare_to_run_kernels
-from .trial import AnnouncePhase, Block, Trial, TrialFailed, record_of
-
-STARTING_SECONDS = 120.0
-"""Time limit for a worker to import torch and the plugins on a busy machine."""
+from .referee import Judged
+from .trial import Block, TrialFailed, record_of
 
 LIMITS_SECONDS = 600.0
 """Time limit for measuring all ceilings."""
 
-_processes = multiprocessing.get_context("forkserver")
-"""Workers fork from a server that has imported torch, but no plugin, and has not used a GPU."""
-
-_starting = threading.Lock()
-"""Held while a process starts: multiprocessing keeps a list of all of them."""
-
-Key = tuple[str, str, str, bool, int]
-"""Identifies a step in another process: operation, implementation, label, whether it is a law, seed."""
-
-
-class WorkerDied(Exception):
-    """A worker gave no answer. ``status`` is ``error`` or ``timeout``; the message says what happened to it."""
-
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
 
 class Workers:
-    """A worker for each implementation of the present operation. Calls ``announce`` with their phases.
+    """The worker and the referee of each step. Calls ``announce`` with their phases.
 
-    ``time_limit`` is the limit in seconds for one answer: a verdict, a warm-up, a block of samples. The workers load
-    only ``plugins``, by name, because a plugin that failed to load here may hang there. If ``shared``, one worker
-    answers for all implementations in turn: that saves starting many, but keeps no trial while another is judged.
-    ``threads`` is the number of threads of torch in a worker, by default torch's own.
+    ``time_limit`` is the limit in seconds for one answer: a verdict, a warm-up, a block of samples. The processes load
+    only the plugins that they need of those that the ``registry`` could load. Each implementation of the present
+    operation has a worker, or, if ``shared``, each plugin: that saves starting many, but a plugin's implementations
+    cannot be timed in turns. A process stays until another operation begins, or, if ``shared``, to the end.
+
+    ``threads`` is the number of torch's threads in a referee, ``worker_threads`` in a worker, 0 for all.
     """
 
     def __init__(
         self,
         device: torch.device,
-        announce: AnnouncePhase,
+        announce: Announce,
         time_limit: float,
-        plugins: Iterable[str],
+        registry: Registry,
         *,
         shared: bool = False,
-        threads: int | None = None,
+        threads: int = 0,
+        worker_threads: int = 0,
     ) -> None:
-        _processes.set_forkserver_preload([__name__])
-        with _without_ctrl_c():  # otherwise the server would print its own traceback
-            forkserver.ensure_running()
-        self._device, self._announce, self._time_limit, self._shared = device, announce, time_limit, shared
-        self._threads = threads
-        self._environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
-        self._workers: dict[tuple[str, str], _Worker] = {}
+        start_server(__name__)
+        self._device, self._announce, self._time_limit, self._registry = device, announce, time_limit, registry
+        self._shared, self._threads, self._worker_threads = shared, threads, worker_threads
+        self._workers: dict[tuple[str, str], Child] = {}
+        self._referees: dict[str, Child] = {}
 
     def trial(self, step: Step) -> "RemoteTrial":
         """The trial of ``step``. Ends the workers of other operations."""
-        for operation, implementation in list(self._workers):
-            if operation != step.operation.name and not self._shared:
-                self._workers.pop((operation, implementation)).end()
+        if not self._shared:
+            for names in [each for each in self._workers if each[0] != step.operation.name]:
+                self._workers.pop(names).end()
+            for name in [each for each in self._referees if each != self._registry.definer(step.operation.name)]:
+                self._referees.pop(name).end()
         return RemoteTrial(step, self)
+
+    @property
+    def has_referees(self) -> bool:
+        """Whether referees judge. They share memory of the host with workers, and none of a GPU."""
+        return self._device.type == "cpu"
+
+    def verdict(self, step: Step, draws: int) -> Agreement:
+        """The verdict on a step."""
+        if not self.has_referees:
+            try:
+                return cast(Agreement, self.ask(step, "verdict", _key(step), draws))
+            except Failed as failed:
+                return failed.agreement
+        names = step.operation.name, step.implementation.name
+
+        def relay(question: str, arguments: tuple[Any, ...], until: float) -> tuple[str, Any]:
+            try:
+                return "answer", self._ask(
+                    self._names(step), self._needed(step), question, *names, *arguments, until=until
+                )
+            except Failed as failed:
+                return "failed", failed.agreement
+            except Died as death:
+                return "failed", Agreement(death.status, str(death))
+
+        try:
+            found = self._of_referee(step, "verdict", Judged.of(step), draws, relay=relay)
+        except Died as death:
+            return Agreement(death.status, f"the check of operation {step.operation.name}: {death}")
+        finally:
+            self._rest(self._names(step))
+            self._announce("harness")
+        return found
+
+    def results(self, step: Step, seed: int, names: Sequence[str], results: Mapping[str, Any]) -> Agreement:
+        """A referee's verdict on results of a timed launch."""
+        try:
+            return self._of_referee(step, "results", Judged.of(step), seed, names, results)
+        except Died as death:
+            return Agreement(death.status, f"the check of operation {step.operation.name}: {death}")
+
+    def ask(self, step: Step, question: str, *arguments: Any, relay: Any = None) -> Any:
+        """The answer of the step's worker. If it dies: `Failed`, and the next step gets a new worker."""
+        names = self._names(step)
+        try:
+            return self._ask(names, self._needed(step), question, *arguments, relay=relay)
+        except Died as death:
+            raise Failed(Agreement(death.status, str(death))) from death
+        except Failed as failed:
+            self.distrust_after(step, failed.agreement)
+            raise
+        finally:
+            self._announce("harness")
+
+    def distrust_after(self, step: Step, agreement: Agreement) -> None:
+        """End the worker after an error on a GPU, since its process may be unable to use the GPU again, or may keep
+        memory."""
+        if agreement.status in (Status.ERROR, Status.OUT_OF_MEMORY) and self._device.type == "cuda":
+            self._end(self._names(step))
+
+    def build(self, steps: Sequence[Step]) -> None:
+        """Compile at once, on all cores, what implementations of the steps would compile one after another."""
+        chosen = {(each.operation.name, each.implementation.name): each for each in steps if each.implementation.build}
+        if not chosen:
+            return
+        plugins = dict.fromkeys(
+            name for step in chosen.values() for name in self._registry.needed_by(step.implementation)
+        )
+        try:
+            child = self._new(plugins)
+            try:
+                child.ask("build", list(chosen), seconds=self._time_limit)
+            finally:
+                child.end()
+        except (Died, Failed):  # the check of each implementation says what is wrong
+            return
 
     def limits(self) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:
         """The overheads of measuring on this device, the device's ceilings, and problems in words."""
         costs: dict[str, float] = {}
         try:
-            worker = _Worker(self._device, self._announce, LIMITS_SECONDS, self._environment)
+            worker = self._new(self._registry.loaded)
             self._announce("limits")
             try:
-                costs = worker.ask("overheads")
-                rates, problems = worker.ask("ceilings")
+                costs = worker.ask("overheads", seconds=LIMITS_SECONDS)
+                rates, problems = worker.ask("ceilings", seconds=LIMITS_SECONDS)
             finally:
                 worker.end()
-        except WorkerDied as death:
+        except Died as death:
             return costs, {}, (f"the limits of {self._device} could not be measured: {death}",)
         return costs, rates, tuple(problems)
 
-    def ask(self, step: Step, question: str, *arguments: Any) -> Any:
-        """The answer of the step's worker. If it dies: `TrialFailed`, and the next step gets a new worker."""
-        try:
-            names = ("all", "") if self._shared else (step.operation.name, step.implementation.name)
-            return self._ask(names, question, *arguments)
-        except WorkerDied as death:
-            raise TrialFailed(record_of(step, Agreement(death.status, str(death)))) from death
-        except TrialFailed as failed:
-            self.distrust_after(failed.record)
-            raise
-        finally:
-            self._announce("harness")
-
-    def distrust_after(self, record: Record) -> None:
-        """End the worker after an error on a GPU, since its process may be unable to use the GPU again, or may keep
-        memory."""
-        worker = self._workers.get((record.operation, record.implementation))
-        if worker and record.status in (Status.ERROR, Status.OUT_OF_MEMORY) and self._device.type == "cuda":
-            del self._workers[record.operation, record.implementation]
-            worker.end()
-
     def standings(self, sampler: Sampler, target: Target, seed: int) -> list[Standing]:
-        """The standings of a sampler on a target. Ends the workers of other samplers. Raises `WorkerDied`."""
+        """The standings of a sampler on a target. Ends the workers of other samplers. Raises `Died`."""
         names = "sampler", sampler.name
         found: list[Standing] = self._only(names, "standings", sampler.name, target.name, seed)
         if self._device.type == "cuda" and any(each.status is Status.ERROR for one in found for each in one.claims):
-            self._workers.pop(names).end()
+            self._end(names)
         return found
 
     def timed(self, found: Sequence[Standing], sampler: Sampler, target: Target, seed: int) -> list[Standing]:
-        """These standings with the speed of the steps. All samplers share one worker. Raises `WorkerDied`."""
+        """These standings with the speed of the steps. All samplers share one worker. Raises `Died`."""
         timed: list[Standing] = self._only(("timing", ""), "timed", found, sampler.name, target.name, seed)
         return timed
 
     def outcome(self, experiment: Experiment, seed: int) -> Outcome:
-        """The outcome of an experiment. All experiments share one worker; ends all others. Raises `WorkerDied`."""
+        """The outcome of an experiment. All experiments share one worker; ends all others. Raises `Died`."""
         found: Outcome = self._only(("experiments", ""), "conduct", experiment.name, seed)
+        return found
+
+    def close(self) -> None:
+        """End all processes. The next question starts new ones."""
+        self._end_workers()
+        for child in self._referees.values():
+            child.end()
+        self._referees.clear()
+
+    def kill(self) -> None:
+        """Kill the workers, from any thread: a question under way raises `Died`."""
+        for child in list(self._workers.values()):
+            child.kill()
+
+    def _end_workers(self) -> None:
+        for child in self._workers.values():
+            child.end()
+        self._workers.clear()
+
+    def _names(self, step: Step) -> tuple[str, str]:
+        one = step.implementation
+        return ("plugin", one.plugin) if self._shared else (step.operation.name, one.name)
+
+    def _needed(self, step: Step) -> Sequence[str]:
+        return self._registry.needed_by(step.implementation)
+
+    def _of_referee(self, step: Step, question: str, *arguments: Any, relay: Any = None) -> Agreement:
+        name = self._registry.definer(step.operation.name)
+        try:
+            if name not in self._referees:
+                environment = {**os.environ, PLUGINS_VARIABLE: name}
+                self._referees[name] = Child(referee.serve, self._threads, environment, self._announce)
+            found: Agreement = self._referees[name].ask(question, *arguments, seconds=self._time_limit, relay=relay)
+        except (Died, KeyboardInterrupt):
+            if name in self._referees:
+                self._referees.pop(name).end()
+            raise
         return found
 
     def _only(self, names: tuple[str, str], question: str, *arguments: Any) -> Any:
         """The answer of this worker. Ends all others."""
         for other in [each for each in self._workers if each != names]:
-            self._workers.pop(other).end()
-        return self._ask(names, question, *arguments)
+            self._end(other)
+        return self._ask(names, self._registry.loaded, question, *arguments)
 
-    def _ask(self, names: tuple[str, str], question: str, *arguments: Any) -> Any:
+    def _ask(
+        self,
+        names: tuple[str, str],
+        plugins: Sequence[str],
+        question: str,
+        *arguments: Any,
+        until: float | None = None,
+        relay: Any = None,
+    ) -> Any:
         """The answer of this worker, which starts first if it does not exist. If it dies, it is removed."""
         try:
             if names not in self._workers:
                 if is_exclusive(self._device):  # the others would lock it out
-                    self.close()
-                self._workers[names] = self._new()
-            return self._workers[names].ask(question, *arguments)
-        except WorkerDied:
-            if names in self._workers:
-                self._workers.pop(names).end()
+                    self._end_workers()
+                self._workers[names] = self._new(plugins)
+            return self._workers[names].ask(question, *arguments, seconds=self._time_limit, until=until, relay=relay)
+        except Died:
+            self._end(names)
             raise
 
-    def close(self) -> None:
-        """End all workers. The next question starts a new one."""
-        for worker in self._workers.values():
-            worker.end()
-        self._workers.clear()
+    def _rest(self, names: tuple[str, str]) -> None:
+        """After a step: end its worker if it is not as it was before."""
+        if names not in self._workers:
+            return
+        try:
+            self._workers[names].ask("rest", seconds=self._time_limit)
+        except Died:
+            self._end(names)
+        else:
+            if self._workers[names].spoilt:
+                self._end(names)
 
-    def kill(self) -> None:
-        """Kill the processes of all workers, from any thread: a question under way raises `WorkerDied`."""
-        for worker in list(self._workers.values()):
-            with suppress(ValueError):  # the other thread has just ended it
-                worker.kill()
+    def _end(self, names: tuple[str, str]) -> None:
+        if names in self._workers:
+            self._workers.pop(names).end()
 
-    def _new(self) -> "_Worker":
-        return _Worker(self._device, self._announce, self._time_limit, self._environment, self._threads)
+    def _new(self, plugins: Sequence[str] | Mapping[str, None]) -> Child:
+        environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
+        return Child(serving.serve, (self._device, self._worker_threads), environment, self._announce)
+
+
+def _key(step: Step) -> serving.Key:
+    return step.operation.name, step.implementation.name, step.label, step.purpose == "law", step.seed
 
 
 class RemoteTrial:
-    """A `Trial` that runs in a worker."""
+    """A `Trial` that runs in a worker, and of which other processes decide what it is worth."""
 
     def __init__(self, step: Step, workers: Workers) -> None:
         self.step = step
         self._workers = workers
-
-    @property
-    def _key(self) -> Key:
-        step = self.step
-        return step.operation.name, step.implementation.name, step.label, isinstance(step.subject, Law), step.seed
+        self._samples: list[float] = []
+        self._judged = 0
+        self._refused: Agreement | None = None
+        self._seconds = 0.0
 
     def be_alone(self) -> None:
         self._workers.close()
 
     def judge(self, draws: int) -> Record:
-        try:
-            record: Record = self._workers.ask(self.step, "judge", self._key, draws)
-        except TrialFailed as failed:
-            return failed.record
-        self._workers.distrust_after(record)
-        return record
+        verdict = self._workers.verdict(self.step, draws)
+        self._workers.distrust_after(self.step, verdict)
+        return record_of(self.step, verdict)
 
     def start(self, mode: Mode) -> None:
-        self._workers.ask(self.step, "start", self._key, mode)
+        self._samples, self._judged, self._refused, self._seconds = [], 0, None, 0.0
+        self._ask("start", _key(self.step), mode, self._workers.has_referees)
 
     def take_block(self) -> Block:
-        return cast(Block, self._workers.ask(self.step, "take_block"))
+        begun = monotonic()
+        more, samples = self._ask("take_block")
+        self._seconds += monotonic() - begun
+        if not samples:
+            raise self._failure(Agreement(Status.ERROR, "its process took a block without a sample"))
+        self._samples += [float(each) for each in samples]
+        return Block(bool(more), len(self._samples), median_noise(self._samples))
 
     def finish(self) -> Measurement:
-        return cast(Measurement, self._workers.ask(self.step, "finish"))
+        """The worker's measurement, with every figure computed here from the samples of the blocks."""
+        found = self._ask("finish")
+        if not isinstance(found, Measurement) or found.samples != tuple(self._samples):
+            raise self._failure(Agreement(Status.ERROR, "the samples of the measurement are not those of its blocks"))
+        if self._workers.has_referees and not self._judged:
+            raise self._failure(Agreement(Status.ERROR, "no result of a timed launch was judged"))
+        cost = self.step.operation.cost(self.step.subject)  # type: ignore[arg-type]  # a law is not timed
+        stopped, early = unfinished(self._samples, self._seconds)
+        return replace(
+            found,
+            **figures(self._samples, cost),
+            stopped=stopped,
+            roofline_share=None,
+            limit="",
+            suspicions=(*found.suspicions, *early),
+        )
 
-
-class _Worker:
-    """One process and the connection to it."""
-
-    def __init__(
-        self,
-        device: torch.device,
-        announce: AnnouncePhase,
-        time_limit: float,
-        environment: Mapping[str, str],
-        threads: int | None = None,
-    ) -> None:
-        self._announce, self._time_limit = announce, time_limit
-        announce("start")
-        self._connection, theirs = _processes.Pipe()
-        arguments = theirs, device, environment, threads
-        self._process = _processes.Process(target=_serve, args=arguments, daemon=True)
-        with _starting:
-            self._process.start()
-        theirs.close()
+    def _ask(self, question: str, *arguments: Any) -> Any:
         try:
-            self._answer(STARTING_SECONDS)
-        except BaseException:
-            self.end()
-            raise
+            answer = self._workers.ask(self.step, question, *arguments, relay=self._relay)
+        except Failed as failed:
+            raise self._failure(self._refused or failed.agreement) from failed
+        if self._refused:  # though the worker goes on
+            raise self._failure(self._refused)
+        return answer
 
-    def ask(self, question: str, *arguments: Any) -> Any:
-        with suppress(OSError):  # if the worker has died, `_answer` says how
-            self._connection.send((question, *arguments))
-        return self._answer(self._time_limit)
+    def _relay(self, question: str, arguments: tuple[Any, ...], until: float) -> Agreement:
+        """Have results of a timed launch judged."""
+        if question != "results":
+            return Agreement(Status.ERROR, f"unknown request {question}")
+        verdict = self._workers.results(self.step, *arguments)
+        self._judged += verdict.passed
+        if not verdict.passed and self._refused is None:
+            words = f"{verdict.status} while timed: {verdict.message} (seed {arguments[0]})"
+            self._refused = replace(verdict, message=words)
+        return verdict
 
-    def _answer(self, seconds: float) -> Any:
-        deadline = monotonic() + seconds
-        while True:
-            try:
-                if not self._connection.poll(max(0.0, deadline - monotonic())):
-                    raise WorkerDied(Status.TIMEOUT, f"no answer within {seconds:g} s: stopped")
-                kind, content = self._connection.recv()
-            except (EOFError, OSError):
-                raise WorkerDied(Status.ERROR, self._exit_reason()) from None
-            if kind == "answer":
-                return content
-            if kind == "failed":
-                raise TrialFailed(content)
-            if kind == "broken":
-                raise WorkerDied(Status.ERROR, content)
-            self._announce(content)
-
-    def _exit_reason(self) -> str:
-        self._process.join(10)
-        code = self._process.exitcode
-        if code is None:
-            return "its process closed the connection to the harness"
-        if code >= 0:
-            return f"its process exited with status {code}"
-        number = signal.Signals(-code)
-        hint = " (out of memory?)" if number is signal.SIGKILL else ""
-        return f"its process crashed: {number.name}, {signal.strsignal(number)}{hint}"
-
-    def kill(self) -> None:
-        """Kill the process and its children."""
-        pid = self._process.pid
-        if pid is not None and self._process.exitcode is None:
-            try:
-                os.killpg(pid, signal.SIGKILL)  # the worker leads its own group: see _serve
-            except ProcessLookupError:  # no group yet, or dead
-                self._process.kill()
-
-    def end(self) -> None:
-        """Kill the process and its children, and wait for its end."""
-        self._connection.close()
-        self.kill()
-        self._process.join()
-        self._process.close()
-
-
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _serve(connection: Connection, device: torch.device, environment: Mapping[str, str], threads: int | None) -> None:
-    """The worker's main function: answers until the parent closes the connection or dies."""
-    os.setsid()  # the parent handles Ctrl-C, and kills the whole group
-    # The server ends when all processes have closed this descriptor. Every child inherits it, so a worker that hangs
-    # would keep the server, and thus itself, alive after the parent's death.
-    with suppress(AttributeError, OSError):
-        os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
-        forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
-    with suppress(AttributeError, OSError):  # not all systems have this call
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a hanging kernel must not outlive the run
-    os.environ.clear()
-    os.environ.update(environment)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        _answer_all(connection, device)
-    except Exception as error:  # an error of the harness, or an unusable device
-        connection.send(("broken", f"its process broke down: {describe_error(error)}"))
-
-
-def _answer_all(connection: Connection, device: torch.device) -> None:
-    prepare_to_run_kernels(device)
-    registry = load_registry()
-
-    def announce(phase: str | CurrentClaim) -> None:
-        connection.send(("phase", phase))
-
-    def find(key: Key) -> Step:
-        operation_name, implementation_name, label, is_law, seed = key
-        operation = registry.operations[operation_name]
-        subjects: tuple[Case | Law, ...] = operation.laws if is_law else operation.cases
-        for implementation in registry.implementations_of(operation_name):
-            for subject in subjects:
-                step = Step(operation, implementation, subject, seed)
-                if implementation.name == implementation_name and step.label == label:
-                    return step
-        raise LookupError(f"{implementation_name} of {operation_name}, {label}: missing in the worker's plugins")
-
-    trial: Trial | None = None
-    connection.send(("answer", None))
-    while True:
-        try:
-            question, *arguments = connection.recv()
-        except (EOFError, OSError):  # the parent has finished or died
-            return
-        try:
-            answer: Any
-            if question == "judge":
-                key, draws = arguments
-                trial = Trial(find(key), device, announce)
-                answer = trial.judge(draws)
-            elif question == "start":  # of a trial that another process may have judged
-                key, mode = arguments
-                trial = Trial(find(key), device, announce)
-                trial.start(mode)
-                answer = None
-            elif question == "standings":
-                sampler, target, seed = arguments
-                answer = standings(registry.samplers[sampler], registry.targets[target], device, seed, announce)
-            elif question == "timed":
-                found, sampler, target, seed = arguments
-                answer = timed(found, registry.samplers[sampler], registry.targets[target], device, seed, announce)
-            elif question == "conduct":
-                from ..validation.experiments import conduct  # here, because scipy is slow to import
-
-                experiment, seed = arguments
-                answer = conduct(registry.experiments[experiment], device, seed)
-            elif question == "overheads":
-                answer = clock_for(device).overheads()
-            elif question == "ceilings":
-                answer = ceilings_of(registry.ceilings, device, describe(device))
-            else:
-                answer = getattr(trial, question)(*arguments)
-            reply = "answer", answer
-        except TrialFailed as failed:
-            reply = "failed", failed.record
-        if device.type == "cuda":
-            free_caches()  # other processes need the memory
-        connection.send(reply)
+    def _failure(self, agreement: Agreement) -> TrialFailed:
+        if agreement.passed:  # the worker says so, and it is not for it to say
+            agreement = Agreement(Status.ERROR, "its process failed and said that it passed")
+        return TrialFailed(record_of(self.step, agreement))

@@ -36,8 +36,15 @@ def source_hash(*functions: Callable[..., Any]) -> str:
     name. CUDA C and C++ files beside a counted module count too, and headers that they include from other folders. A
     module without a file counts by its name. Hashes are cached: later changes of a file are not noticed.
     """
-    behind = sorted(set().union(*map(_functions_behind, functions)))
+    behind = sorted(set().union(*map(functions_behind, functions)))
     return _combined((f"{module} {name}", _function_hash(module, name)) for module, name in behind)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Stands for a function by the modules and names of its source: see `functions_behind`."""
+
+    behind: tuple[tuple[str, str], ...]
 
 
 def files_hash(files: Mapping[str, Path]) -> str:
@@ -49,17 +56,22 @@ def _combined(parts: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256("\n".join(f"{name} {digest}" for name, digest in parts).encode()).hexdigest()[:16]
 
 
-def _functions_behind(function: Any) -> set[tuple[str, str]]:
-    """Module and top-level name of a function, or of all functions in a `functools.partial`."""
+def functions_behind(function: Any) -> set[tuple[str, str]]:
+    """Module and top-level name of a function, or of all functions in a `functools.partial`.
+
+    What stands for a function of another process knows them: it has them as ``behind``.
+    """
+    if isinstance(function, Named):
+        return set(function.behind)
     if not isinstance(function, functools.partial):
         inner = inspect.unwrap(function)
         named = inner if hasattr(inner, "__qualname__") else type(inner)
         return {(named.__module__ or type(named).__module__, named.__qualname__.partition(".")[0])}
-    found = _functions_behind(function.func)
+    found = functions_behind(function.func)
     tops = {module.partition(".")[0] for module, _ in found}
     for argument in (*function.args, *function.keywords.values()):
         if callable(argument):
-            found |= {each for each in _functions_behind(argument) if each[0].partition(".")[0] in tops}
+            found |= {each for each in functions_behind(argument) if each[0].partition(".")[0] in tops}
     return found
 
 

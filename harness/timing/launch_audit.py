@@ -26,6 +26,10 @@ MOST_SINGLE_LAUNCHES = 64
 Fingerprint = dict[str, int]
 """A number for each output of one launch."""
 
+JudgeElsewhere = Callable[[int, tuple[str, ...], Tensors], Agreement]
+"""Judges results in another process. The inputs of these names have the values of a seed; the others have those of the
+case's own seed."""
+
 _random = SystemRandom()
 
 
@@ -44,9 +48,18 @@ class LaunchAudit:
     implementation raises; the other methods raise `Rejected` or `FailedWhileTimed` when it fails.
     """
 
-    def __init__(self, operation: Operation, implementation: Implementation, case: Case, device: torch.device) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        implementation: Implementation,
+        case: Case,
+        device: torch.device,
+        judge: JudgeElsewhere | None = None,
+    ) -> None:
+        self._judge_elsewhere = judge
         self._operation, self._implementation, self._case, self._device = operation, implementation, case, device
         self._seed = case.seed
+        self._names: tuple[str, ...] = ()
         self._calls = [GuardedCall(operation, implementation, operation.make_inputs(case, device), device)]
         self._results: list[Tensors] = []
         self._enqueued: list[dict[str, Tensor]] = []
@@ -104,7 +117,8 @@ class LaunchAudit:
         """Draw and write the present values again: the same memory traffic as `write_new_values`."""
         inputs = self._operation.make_inputs(replace(self._case, seed=self._seed), self._device)
         for call in self._calls:
-            call.replace_values(inputs, HUGE_POISON)
+            if call.replace_values(inputs, HUGE_POISON):
+                self._names = tuple(name for name, value in inputs.items() if isinstance(value, Tensor))
 
     @property
     def is_suspicious(self) -> bool:
@@ -174,7 +188,9 @@ class LaunchAudit:
                 Status.WRONG_VALUES,
                 "the outputs changed after the launch had ended: its work was left to another stream or to a thread",
             )
-        verdict = call.judge(result)
+        verdict = (
+            self._judge_elsewhere(self._seed, self._names, result) if self._judge_elsewhere else call.judge(result)
+        )
         if not verdict.passed:
             raise FailedWhileTimed(replace(verdict, message=f"{verdict.message} (seed {self._seed})"))
         self._judged = now

@@ -21,7 +21,7 @@ from ..agreement.device_memory import free_caches, is_out_of_memory
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
 from .clocks import Clock, clock_for, replaced_timers
-from .launch_audit import FailedWhileTimed, LaunchAudit
+from .launch_audit import FailedWhileTimed, JudgeElsewhere, LaunchAudit
 from .work import Work
 
 _random = SystemRandom()
@@ -110,6 +110,7 @@ class Stopwatch:
         mode: Literal["cold", "hot"] = "cold",
         protocol: TimingProtocol = STANDARD,
         clock: Clock | None = None,
+        judge: JudgeElsewhere | None = None,
     ) -> None:
         if implementation.is_interpreted_on(device):
             raise ValueError(
@@ -121,7 +122,7 @@ class Stopwatch:
         self._clock = clock or clock_for(device)
         self._persisting = self._clock.persisting_bytes()
         with _failed_while_timed():
-            self._audit = LaunchAudit(operation, implementation, case, device)
+            self._audit = LaunchAudit(operation, implementation, case, device, judge)
         self._work = Work(self._audit.launch, self._audit.restore, self._audit.fingerprint, cold=mode == "cold")
         self._method: Literal["host", "queue", "graph"] = self._clock.method
         self._states: list[DeviceState] = []

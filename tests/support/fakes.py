@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +34,7 @@ from boltzbench.harness.api.records import Measurement
 from boltzbench.harness.execution.plan import Mode, Step
 
 if TYPE_CHECKING:  # plugins of the tests import this file, and `list` imports them: it must stay quick
+    from boltzbench.harness.discovery.registry import Registry
     from boltzbench.harness.execution.trial import AnnouncePhase, Trial
 
 CPU = torch.device("cpu")
@@ -177,7 +178,7 @@ class Stopwatch:
 
     samples, noise = (1.0,), 0.0
 
-    def __init__(self, *what: object, mode: Literal["cold", "hot"]) -> None:
+    def __init__(self, *what: object, mode: Literal["cold", "hot"], judge: object = None) -> None:
         self.mode = mode
 
     def warm_up(self) -> None:
@@ -198,18 +199,28 @@ class Here:
         device: torch.device,
         announce: AnnouncePhase,
         time_limit: float,
-        plugins: Iterable[str],
+        registry: Registry,
         shared: bool = False,
+        threads: int = 0,
     ) -> None:
+        from boltzbench.harness.discovery.registry import load_registry
+
         self.device, self.announce = device, announce
+        self.plugins = load_registry()
+
+    def build(self, steps: Sequence[Step]) -> None:
+        pass
 
     def limits(self) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:
         return {"timer": 4e-8}, {"copy": 1e10}, ()
 
     def trial(self, step: Step) -> Trial:
+        from boltzbench.harness.execution.plan import find_subject
         from boltzbench.harness.execution.trial import Trial
 
-        return Trial(step, self.device, self.announce)
+        ((operation, (implementation,)),) = self.plugins.select([step.operation.name], [step.implementation.name])
+        subject = find_subject(operation, step.label, step.purpose == "law")
+        return Trial(replace(step, operation=operation, implementation=implementation, subject=subject), self.device)
 
     def close(self) -> None:
         pass

@@ -13,8 +13,8 @@ from boltzbench.harness.cli import validate
 from boltzbench.harness.cli.progress import ValidationProgress
 from boltzbench.harness.discovery.registry import Registry
 from boltzbench.harness.execution import judges
+from boltzbench.harness.execution.child import Died
 from boltzbench.harness.execution.judges import ask_all
-from boltzbench.harness.execution.worker import WorkerDied
 from boltzbench.harness.validation.progress import CurrentClaim
 from boltzbench.harness.validation.standing import make_standing
 from rich.console import Console
@@ -27,7 +27,7 @@ class FakeWorkers:
 
     made: list["FakeWorkers"]
 
-    def __init__(self, device, announce, time_limit, plugins, threads):
+    def __init__(self, device, announce, time_limit, registry, threads):
         self.announce, self.threads, self.asked, self.closed = announce, threads, [], False
         self.made.append(self)
 
@@ -47,7 +47,7 @@ class FakeWorkers:
         self._ask("timed", sampler)
         if sampler.name == "lost":
             self.announce(CurrentClaim("efficiency", found[1].temperature))
-            raise WorkerDied(Status.TIMEOUT, "no answer")
+            raise Died(Status.TIMEOUT, "no answer")
         return [replace(row, efficiency=replace(row.efficiency, steps_per_second=8.0)) for row in found]
 
     def _ask(self, question, of):
@@ -71,7 +71,7 @@ def test_judges_share_the_work_and_speeds_are_measured_when_they_have_ended(monk
     found, outcomes = {}, {}
     experiment = Experiment("question", "", "", None)
     validate._judge(Registry({}, (), ()), CPU, 1.0, progress, pairs, [experiment], 0, found, outcomes)
-    assert [each.threads for each in Here.made] == [1, 1, None]
+    assert [each.threads for each in Here.made] == [1, 1, 0]
     first, second, timing = (each.asked for each in Here.made)
     assert {question for question, _ in first + second} == {"standings", "outcome"}
     assert sorted(name for _, name in first + second) == ["lost", "one", "question", "three", "two"]

@@ -103,7 +103,7 @@ def test_laws():
 def test_data_are_drawn_from_consecutive_seeds(monkeypatch):
     seen = []
 
-    def check_case(operation, implementation, case, device, seeds):
+    def check_case(operation, implementation, case, device, seeds, allocate):
         seen.extend(seeds)
         return Agreement(Status.PASSED)
 

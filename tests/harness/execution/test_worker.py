@@ -1,5 +1,6 @@
 """A crash, hang or exit in a worker becomes the status of its implementation, and the others continue."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from boltzbench.harness import Status
-from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, load_registry
+from boltzbench.harness import Agreement, Status
+from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
 from boltzbench.harness.execution import worker
+from boltzbench.harness.execution.catalogue import read_catalogue
 from boltzbench.harness.execution.plan import Step
 from boltzbench.harness.execution.trial import TrialFailed
 from boltzbench.harness.execution.worker import Workers
@@ -85,15 +87,21 @@ def folder(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+@functools.cache
+def registry():
+    """What the plugin registers, read by a child process."""
+    return read_catalogue("cpu")
+
+
 @pytest.fixture
 def workers():
-    workers = Workers(CPU, lambda phase: None, time_limit=20, plugins=["misbehaving"])
+    workers = Workers(CPU, lambda phase: None, 20, registry())
     yield workers
     workers.close()
 
 
 def step(name, *, of="double", label="n=64 float32"):
-    ((operation, (implementation,)),) = load_registry().select([of], [name])
+    ((operation, (implementation,)),) = registry().select([of], [name])
     (case,) = (case for case in operation.cases if case.label == label)
     return Step(operation, implementation, case, 0)
 
@@ -163,7 +171,7 @@ def test_the_end_of_a_process_during_timing(workers, name):
 def test_a_hanging_worker_is_killed_with_its_children(workers, folder):
     workers._time_limit = 2.0
     record = workers.trial(step("hang")).judge(draws=1)
-    assert (record.status, record.message) == (Status.TIMEOUT, "no answer within 2 s: stopped")
+    assert (record.status, record.message) == (Status.TIMEOUT, "no answer within 2 s: stopped (seed 0, first launch)")
     child = int((folder / "child").read_text())
     deadline = time.monotonic() + 5
     while alive(child) and time.monotonic() < deadline:
@@ -205,13 +213,13 @@ def test_an_error_on_a_gpu_ends_the_worker(workers, name):
     record = trial.judge(draws=1)
     assert len(workers._workers) == 1
     workers._device = type("Device", (), {"type": "cuda"})()
-    workers.distrust_after(record)
+    workers.distrust_after(trial.step, Agreement(record.status))
     assert workers._workers == {}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a usable GPU")
 def test_an_unusable_device_is_the_status_of_every_step():
-    workers = Workers(torch.device("cuda", 0), lambda phase: None, time_limit=20, plugins=["misbehaving"])
+    workers = Workers(torch.device("cuda", 0), lambda phase: None, 20, registry())
     for _ in range(2):
         record = workers.trial(step("sound")).judge(draws=1)
         assert record.status is Status.ERROR
@@ -232,12 +240,12 @@ def test_the_limits_of_the_device_are_measured_in_a_worker(workers):
 def test_no_worker_outlives_a_killed_parent(folder):
     code = textwrap.dedent("""
         from boltzbench.harness.execution.worker import Workers
-        from harness.execution.test_worker import CPU, step
+        from harness.execution.test_worker import CPU, registry, step
         if __name__ == "__main__":
-            workers = Workers(CPU, lambda phase: None, 100, ["misbehaving"])
+            workers = Workers(CPU, lambda phase: None, 100, registry())
             workers.trial(step("sound")).judge(1)
             (worker,) = workers._workers.values()
-            print(worker._process.pid, flush=True)
+            print(worker._pid, flush=True)
             workers.trial(step("hang")).judge(1)
         """)
     (folder / "parent.py").write_text(code)
@@ -256,15 +264,13 @@ def test_no_worker_outlives_a_killed_parent(folder):
         assert alive(hanging)
         parent.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while (alive(worker) or alive(hanging)) and time.monotonic() < deadline:
+    while any(map(alive, (worker, hanging, child))) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    assert not alive(worker)
-    assert not alive(hanging)
+    assert [alive(each) for each in (worker, hanging, child)] == [False] * 3
 
 
 def test_a_shared_worker_judges_all_and_is_replaced_when_it_dies():
-    workers = Workers(CPU, lambda phase: None, time_limit=20, plugins=["misbehaving"], shared=True)
+    workers = Workers(CPU, lambda phase: None, 20, registry(), shared=True)
     try:
         assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
         (first,) = workers._workers.values()

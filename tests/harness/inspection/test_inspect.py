@@ -223,7 +223,7 @@ def command(monkeypatch, capfd):
             implementation("ours", backend="cupy", variants=lambda: [variant(each, **fields) for each in kernels]),
             implementation("torch"),
         ]
-        monkeypatch.setattr(cli_inspect, "load_registry", lambda: Registry(given))
+        monkeypatch.setattr(cli_inspect, "_load_registry", lambda: Registry(given))
         monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that pytest restores it afterwards
         monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as exit_:

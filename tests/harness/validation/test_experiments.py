@@ -107,7 +107,7 @@ def test_an_error_names_its_place():
 
 def command(monkeypatch, arguments, *experiments):
     registry = Registry({}, (), (), experiments={each.name: each for each in experiments})
-    monkeypatch.setattr(cli_validate, "load_registry", lambda: registry)
+    monkeypatch.setattr(cli_validate, "read_catalogue", lambda *given, **named: registry)
 
     def judged_here(registry, device, time_limit, progress, pairs, experiments, seed, found, outcomes):
         outcomes.update({each.name: conduct(each, device, seed) for each in experiments})
@@ -183,7 +183,7 @@ def test_an_experiment_that_ends_its_process_fails_and_the_next_one_runs(tmp_pat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv(PLUGINS_VARIABLE, "ending")
     registry = load_registry(points)
-    judge = Judge(CPU, lambda claim: None, 60.0, registry.loaded)
+    judge = Judge(CPU, lambda claim: None, 60.0, registry)
     ended, went_on = (judge.outcome(each, 0) for each in registry.experiments.values())
     judge.workers.close()
     assert (ended.status, ended.message) == (Status.ERROR, "its process exited with status 3")

@@ -11,7 +11,8 @@ from boltzbench.harness.api.operations import Status, Unsupported
 from boltzbench.harness.api.samplers import Dynamics, ExactLaw, Projection, Target
 from boltzbench.harness.cli import validate as cli_validate
 from boltzbench.harness.discovery.registry import Registry, UnknownName
-from boltzbench.harness.execution import judges, worker
+from boltzbench.harness.execution import judges
+from boltzbench.harness.execution.child import Died
 from boltzbench.harness.report.page import html, markdown
 from boltzbench.harness.results.file import read_run
 from boltzbench.harness.validation import judge as validation
@@ -263,7 +264,7 @@ def test_the_default_dynamics_are_exact():
 def command(monkeypatch, arguments, samplers):
     targets = {each.name: each for each in (gaussian(), rbm())}
     registry = Registry({}, (), (), (), targets, {each.name: each for each in samplers})
-    monkeypatch.setattr(cli_validate, "load_registry", lambda: registry)
+    monkeypatch.setattr(cli_validate, "read_catalogue", lambda *given, **named: registry)
 
     def judged_here(registry, device, time_limit, progress, pairs, experiments, seed, found, outcomes):
         for sampler, target in pairs:
@@ -327,17 +328,17 @@ def test_the_claim_of_a_lost_worker_has_the_exact_temperature(monkeypatch):
     target = replace(gaussian(), temperatures=(1.0, critical))
 
     class Dying:
-        def __init__(self, device, announce, time_limit, plugins, threads):
+        def __init__(self, device, announce, time_limit, registry, worker_threads):
             self.announce = announce
 
         def standings(self, sampler, target, seed):
             self.announce("start")
             self.announce(CurrentClaim("long run", critical))
-            raise worker.WorkerDied(Status.TIMEOUT, "no answer")
+            raise Died(Status.TIMEOUT, "no answer")
 
     monkeypatch.setattr(judges, "Workers", Dying)
     announced = []
-    (standing,) = judges.Judge(CPU, announced.append, 1.0, ()).standings(langevin(), target, 0)
+    (standing,) = judges.Judge(CPU, announced.append, 1.0, Registry({}, (), ())).standings(langevin(), target, 0)
     (claim,) = standing.claims
     assert standing.temperature == claim.temperature == critical
     assert (claim.claim, claim.status, claim.message) == ("long run", Status.TIMEOUT, "no answer")
