@@ -5,7 +5,6 @@ checked, where that is possible at all.
 """
 
 import hashlib
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from boltzbench.harness.api.operations import (
 )
 from boltzbench.harness.timing.clocks import Clock
 from boltzbench.harness.timing.cpu_clock import CpuClock
-from boltzbench.harness.timing.launch_audit import FailedWhileTimed
+from boltzbench.harness.timing.launch_audit import MOST_JUDGED, FailedWhileTimed
 from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch
 from boltzbench.harness.timing.work import Work
 from support.small_operations import (
@@ -168,23 +167,26 @@ def test_no_op_on_a_state_advanced_in_place() -> None:
 
 
 def test_stale_buffer() -> None:
-    """Returns the previous results while torch's version counter says that the input was not written."""
+    """Returns the previous results while torch's version counter says that the input was not written: it always was."""
+    launches, computed = count(), count()
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
         buffer, version = torch.empty_like(inputs["x"]), -1
 
         def launch() -> Tensors:
             nonlocal version
+            next(launches)
             if inputs["x"]._version != version:
+                next(computed)
                 torch.mul(inputs["x"], inputs["factor"], out=buffer)
                 version = inputs["x"]._version
             return {"y": buffer}
 
         return launch
 
-    found = outcome(prepared_by(prepare), timed_only=True)
-    assert found.agreement.status is Status.WRONG_VALUES
-    assert re.search("left output 'y' as it found it|35 of 35 elements are off", found.agreement.message)
+    found = outcome(prepared_by(prepare), mode="hot")
+    assert (found.agreement.passed, found.suspicions) == (True, ())
+    assert next(launches) == next(computed) > 50
 
 
 def test_zeroed_inputs() -> None:
@@ -338,7 +340,8 @@ def test_patched_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     measurement = measure(SCALE, prepared_by(prepare), case(), CPU, protocol=QUICK, clock=QuietClock())
     assert measurement.median > 0
     assert measurement.suspicions == (
-        "functions that read the time were replaced: time.perf_counter, time.perf_counter_ns, time.monotonic_ns",
+        "functions that the harness relies on were replaced: "
+        "time.perf_counter, time.perf_counter_ns, time.monotonic_ns",
     )
 
 
@@ -580,7 +583,7 @@ def test_full_checks_are_few_and_spread_over_the_sampling() -> None:
         scale_with(reference=reference), implementation(counting), case(), CPU, protocol=protocol, clock=QuietClock()
     )
     assert len(measurement.samples) > 100
-    assert 3 <= len(judged_after) <= STANDARD.most_values + 1
+    assert 3 <= len(judged_after) <= MOST_JUDGED + 1
     assert judged_after == sorted(set(judged_after))
     assert judged_after[-1] == done
 
