@@ -172,6 +172,7 @@ class LaunchAudit:
         """Choose at which of the next launches new values come up."""
         count = min(len(self._new), (launches + 1) // 2)
         self._places, self._place = set(_random.sample(range(launches), count)), 0
+        self.remarks.update(self._surroundings.remarks(self._write_others))
 
     def launch(self) -> None:
         """One launch on each set."""
@@ -223,14 +224,13 @@ class LaunchAudit:
             return None
         return f"{self._unexplained} timed launches gave other results than those that were checked in full"
 
-    def compare(self, seconds: float = 0.0) -> list[bool]:
-        """Compare all launches since the last call with others on the same values. They took ``seconds``.
+    def compare(self) -> list[bool]:
+        """Compare all launches since the last call with others on the same values.
 
         Checks the last launch in full if few values were checked so far, or if it differs from the others on its
         values. If it is right, and so is the one that it differs from, results vary from launch to launch. Returns for
         each sample whether it was the first on its values.
         """
-        self.remarks.update(self._surroundings.remarks(seconds))
         if self._threads:
             self.remarks.add("threads of Python were started that went on after the launch")
         found, on_new = self._collect(), list(self._on_new)
@@ -276,6 +276,9 @@ class LaunchAudit:
             for name, value in inputs.items()
             if (isinstance(value, Tensor) and name not in self._operation.parameters) or name in moving
         }
+
+    def _write_others(self) -> None:
+        self._calls[0].put(self._other_than(self._dealt[0]).inputs)
 
     def _other_than(self, before: Values) -> Values:
         others = [each for each in self._held if each is not before]

@@ -16,13 +16,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..agreement.agreement import Rejected, reject_on_error
+from ..agreement.agreement import GuardedCall, Rejected, reject_on_error
 from ..agreement.device_memory import free_caches, is_out_of_memory
+from ..agreement.guarded_memory import Guarded
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
 from .clocks import Clock, clock_for
+from .cpu_clock import CpuClock
+from .cuda_clock import CudaClock
 from .launch_audit import VALUES, FailedWhileTimed, LaunchAudit
-from .tampering import replaced_functions
+from .tampering import replaced_functions, watch
 from .work import Work
 
 _random = SystemRandom()
@@ -163,7 +166,7 @@ class Stopwatch:
             taken = self._sample(length)
             self._work.watch = lambda: None
             done = clock.now()
-            on_new = audit.compare(done - ready)
+            on_new = audit.compare()
         counted = self._work.counted if len(self._work.counted) == len(on_new) else [True] * len(on_new)
         self._on_new += [new for new, sample in zip(on_new, counted, strict=True) if sample]
         self.samples += taken
@@ -352,3 +355,6 @@ def _failed_while_timed() -> Iterator[None]:
 
 def _per_second(amount: int, seconds: float) -> float:
     return amount / seconds if seconds else math.inf
+
+
+watch(Stopwatch, LaunchAudit, GuardedCall, Guarded, CpuClock, CudaClock)

@@ -10,6 +10,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ _FUNCTIONS: list[tuple[Any, tuple[str, ...]]] = [
     (time, ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "time", "time_ns")),
     (torch.cuda, ("Event", "CUDAGraph", "Stream", "synchronize", "current_stream", "_sleep")),
     (torch.cuda.Event, ("record", "elapsed_time", "query", "synchronize")),
-    (torch, ("allclose", "isclose", "equal", "empty", "zeros", "stack", "sum", "where", "as_tensor")),
+    (torch, ("allclose", "isclose", "equal", "empty", "zeros", "stack", "sum", "where", "ne")),
+    (torch, ("rand", "randn", "randint", "randperm")),
     (np, ("percentile", "median", "quantile", "sort")),
     (statistics, ("median",)),
     (gc, ("disable", "enable", "isenabled")),
@@ -29,24 +31,34 @@ _FUNCTIONS: list[tuple[Any, tuple[str, ...]]] = [
 ]
 _ORIGINALS = [(owner, name, getattr(owner, name)) for owner, names in _FUNCTIONS for name in names]
 _TENSOR = dict(vars(Tensor))
+_MADE_LATER = ("__abstractmethods__", "_abc_impl", "__weakref__")
 _OPERATORS = {name for name in torch.library._impls if name.startswith("aten/")}
 
 _get_profile, _get_trace, _collects = sys.getprofile, sys.gettrace, gc.isenabled
 _PROFILE, _TRACE = _get_profile(), _get_trace()
-_current_frames = sys._current_frames
+_current_frames, _sleep = sys._current_frames, time.sleep
 _function_modes = torch._C._len_torch_function_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 
-BUSY, BUSY_SHARE = 1e-4, 0.002
-"""The seconds, and the share of the time, that a thread may work during a block without being noticed."""
+IDLE_SECONDS, BUSY_SECONDS = 5e-3, 5e-4
+"""Threads are watched for the former while nothing is launched; those that work longer than the latter are noticed."""
+
+_classes: list[tuple[type, dict[str, Any]]] = []
+
+
+def watch(*classes: type) -> None:
+    """Let `replaced_functions` name what is replaced in these classes of the harness from now on."""
+    _classes.extend((each, dict(vars(each))) for each in classes)
 
 
 def replaced_functions() -> list[str]:
     """Functions that read the time, judge results or stand behind a tensor's methods, and were replaced since this
     module was imported."""
     found = [f"{owner.__name__}.{name}" for owner, name, original in _ORIGINALS if getattr(owner, name) is not original]
-    now = vars(Tensor)
-    found += [f"Tensor.{name}" for name in now.keys() | _TENSOR if now.get(name) is not _TENSOR.get(name)]
+    for owner, before in [(Tensor, _TENSOR), *_classes]:
+        now = vars(owner)
+        changed = (name for name in {**before, **now} if now.get(name) is not before.get(name))
+        found += [f"{owner.__name__}.{name}" for name in changed if name not in _MADE_LATER]
     return found + sorted({n for n in torch.library._impls if n.startswith("aten/")} - _OPERATORS)
 
 
@@ -73,7 +85,6 @@ class Surroundings:
     def __init__(self) -> None:
         self._modes = _function_modes(), _dispatch_modes()
         self._threads = set(_current_frames())
-        self._busy: dict[int, float] = {}
         self._timers = self._itimers()
 
     def mode_in_place(self) -> str | None:
@@ -90,18 +101,19 @@ class Surroundings:
         return len(_current_frames().keys() - self._threads)
 
     def know_threads(self) -> None:
-        """Take the present threads as known: from now on they may wait, but not work."""
+        """Take the present threads as known: from now on they may wait, or work during launches."""
         self._threads |= set(_current_frames())
-        self._busy = _seconds_of_threads()
 
-    def remarks(self, seconds: float) -> list[str]:
-        """What a plugin left in the process, as found after a block that took ``seconds``."""
+    def remarks(self, disturb: Callable[[], object]) -> list[str]:
+        """What a plugin left in the process. ``disturb`` writes other inputs, for which a thread may wait."""
         found = []
-        now = _seconds_of_threads()
-        worked = sum(now[number] - self._busy.get(number, 0.0) for number in now)
-        self._busy = now
-        if worked > BUSY + BUSY_SHARE * seconds:
-            found.append("a thread of Python worked beside the launches")
+        if len(_current_frames()) > 1:
+            before = _seconds_of_threads()
+            disturb()
+            _sleep(IDLE_SECONDS)
+            worked = sum(seconds - before.get(number, 0.0) for number, seconds in _seconds_of_threads().items())
+            if worked > BUSY_SECONDS:
+                found.append("a thread of Python works between the launches")
         if self._itimers() != self._timers:
             found.append("a timer that interrupts the process was set (signal.setitimer)")
         return found

@@ -323,7 +323,7 @@ def test_a_stopwatch_on_a_gpus_clock_from_start_to_end(gpu: Gpu, monkeypatch: py
     taken = len(measurement.samples)
     slow = taken - measurement.states[1].first_sample
     replaced, throttled = measurement.suspicions
-    assert replaced == "functions that the harness relies on were replaced: torch.zeros, torch.sum"  # by the fake GPU
+    assert "were replaced: torch.zeros, torch.sum, CudaClock.capture" in replaced  # by this test
     assert throttled == f"{slow} of {taken} samples were taken while throttled: power cap"
 
 

@@ -14,23 +14,26 @@ from typing import Any
 
 import pytest
 import torch
-from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.api.operations import (
-    Agreement,
-    Case,
     Expected,
-    Implementation,
     Inputs,
     Launch,
-    Operation,
     Status,
     Tensors,
 )
-from boltzbench.harness.timing.clocks import Clock
-from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import MOST_JUDGED, FailedWhileTimed
-from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch
+from boltzbench.harness.timing.stopwatch import Stopwatch
 from boltzbench.harness.timing.work import Work
+from support.attacks import (
+    CHECKED,
+    QUICK,
+    SCALE,
+    FakeTime,
+    QuietClock,
+    honest_for,
+    outcome,
+    rejected_while_timed,
+)
 from support.small_operations import (
     CPU,
     KICK,
@@ -44,59 +47,6 @@ from support.small_operations import (
     scale_with,
 )
 from torch import Tensor
-
-SCALE = scale_with()
-QUICK = replace(STANDARD, warm_up_seconds=0.002, shortest_seconds=0.03, longest_seconds=0.1)
-CHECKED = 4
-"""Launches of the agreement check: two for each of two seeds."""
-
-
-@dataclass
-class Outcome:
-    agreement: Agreement
-    suspicions: tuple[str, ...] = ()
-
-
-class QuietClock(CpuClock):
-    """Does not flush: reading 100 MB for each sample would dominate the time of these tests."""
-
-    def _flush(self) -> None:
-        pass
-
-
-def outcome(
-    candidate: Implementation,
-    operation: Operation = SCALE,
-    where: Case | None = None,
-    *,
-    clock: Clock | None = None,
-    timed_only: bool = False,
-    **keywords: Any,
-) -> Outcome:
-    """The result of a check as `check` does it, then of timing."""
-    where = where or case()
-    agreement = check_case(operation, candidate, where, CPU, (0, 1))
-    if not agreement.passed:
-        assert not timed_only, f"rejected by the check already: {agreement.message}"
-        return Outcome(agreement)
-    try:
-        measurement = measure(operation, candidate, where, CPU, protocol=QUICK, clock=clock or QuietClock(), **keywords)
-    except FailedWhileTimed as lost:
-        return Outcome(lost.agreement)
-    return Outcome(agreement, measurement.suspicions)
-
-
-def rejected_while_timed(body: Body, **keywords: Any) -> str:
-    found = outcome(implementation(body), timed_only=True, **keywords)
-    assert not found.agreement.passed
-    assert found.agreement.status is Status.WRONG_VALUES
-    return found.agreement.message
-
-
-def honest_for(calls: int, then: Body, at_first: Body = scale_rightly) -> Body:
-    """Behaves as ``at_first`` for this many launches, later as ``then``."""
-    counter = count()
-    return lambda inputs, outputs: (at_first if next(counter) < calls else then)(inputs, outputs)
 
 
 def nothing(inputs: Inputs, outputs: Tensors) -> None:
@@ -369,16 +319,6 @@ def test_output_cached_by_pointer() -> None:
     assert "new values in the same inputs" in outcome(implementation(from_cache)).agreement.message
     answers.clear()
     assert "are off" in rejected_while_timed(honest_for(CHECKED, from_cache))
-
-
-class FakeTime:
-    nanoseconds = 0
-
-    def spend(self, seconds: float) -> None:
-        self.nanoseconds += round(seconds * 1e9)
-
-    def read(self) -> int:
-        return self.nanoseconds
 
 
 @pytest.mark.parametrize("mode", ["cold", "hot"])
