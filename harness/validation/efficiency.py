@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..api.records import Efficiency
-from ..api.samplers import Sampler, Target
+from ..api.samplers import Sampler, State, Target
 from .chains import start_of
 
 CHAINS = 16
@@ -36,6 +36,10 @@ draws in each half, and 320 in the 32 halves of `CHAINS` chains. Vehtari et al. 
 """
 
 
+class SkippedWork(RuntimeError):
+    """A timed call did not make its steps, or left them for later."""
+
+
 class Undefined(ValueError):
     """A chain is stuck, so the draws have no effective sample size. The message names the chain."""
 
@@ -54,15 +58,18 @@ def efficiency(
     """Run ``chains`` chains, record ``steps`` steps, and time `TIMINGS` more calls of ``advance`` with ``clock``.
 
     The chains begin with exact draws if the law is known. Otherwise they begin at random and discard ``steps / 4``
-    steps as burn-in. Of the timed calls, ``steps / TIMED_SHARE`` steps each, the fastest counts. Raises `Undefined` if
-    a chain is stuck.
+    steps as burn-in. Of the timed calls, ``steps / TIMED_SHARE`` steps each, the fastest counts. Other calls make the
+    same steps again afterwards. Raises `SkippedWork` if these end in other states, and `Undefined` if a chain is stuck.
     """
     law = target.law(temperature, sampler.dynamics(target))
     start = start_of(target, law, chains, seed, f"efficiency {temperature}")
-    state = sampler.init(target, start.to(device), seed, 0)
-    if law is None:
-        state = sampler.advance(state, max(steps // 4, 1), temperature)
-    path = []
+    burn_in = 0 if law is not None else max(steps // 4, 1)
+
+    def begin() -> State:
+        state = sampler.init(target, start.clone().to(device), seed, 0)
+        return sampler.advance(state, burn_in, temperature) if burn_in else state
+
+    state, path = begin(), []
     for _ in range(steps):
         state = sampler.advance(state, 1, temperature)
         path.append(state["x"].detach().cpu().clone())
@@ -73,7 +80,7 @@ def efficiency(
             traces[projection.name] = _trace(projection.of, path)
     worth = {name: effective_sample_size(trace, name) for name, trace in traces.items()}
 
-    seconds = []
+    seconds, ends = [], []
     timed = max(steps // TIMED_SHARE, 1)
     for _ in range(TIMINGS):
         _wait_for(device)
@@ -81,6 +88,15 @@ def efficiency(
         state = sampler.advance(state, timed, temperature)
         _wait_for(device)
         seconds.append(clock() - since)
+        if type(state) is not dict or type(state["x"]) is not Tensor:
+            raise SkippedWork('advance must return a plain dict with a plain tensor "x": others may compute later')
+        ends.append(state["x"].detach().clone())
+    again = sampler.advance(begin(), steps, temperature)
+    for end in ends:
+        for part in (timed // 2, timed - timed // 2):
+            again = sampler.advance(again, part, temperature) if part else again
+        if not torch.equal(again["x"], end):
+            raise SkippedWork(f"a timed call of {timed} steps ended in other states than the same steps in two calls")
     rate = chains * timed / max(min(seconds), 1e-9)
 
     worst = min(worth, key=lambda name: worth[name])
