@@ -273,8 +273,8 @@ class Implementation:
       launch writes to ``outputs``, or to tensors of its own, and returns them by name. The harness overwrites tensors
       of its own before the next launch. ``prepare`` raises `Unsupported` for a case that it does not support.
     - ``unavailable(device)`` returns the reason why the implementation cannot run on the device at all, or None.
-    - ``own_stream`` says that a sampler draws from its own random stream instead of the suite's. Then
-      ``Operation.judge_draws`` tests its results, and not the element-wise reference.
+    - ``own_stream`` says that a sampler draws from its own random stream instead of the suite's, other numbers in each
+      launch. Then ``Operation.judge_draws`` tests its results, and not the element-wise reference.
     - ``variants()`` returns the kernels for `inspect`. It is called in a process that compiles Triton kernels
       (``TRITON_INTERPRET=0``) and has no GPU.
     - ``build()`` compiles what the first launch would compile, for `check` and `bench`, which call it for several

@@ -116,6 +116,7 @@ class LaunchAudit:
         self._judgements = 0
         self._varies = implementation.own_stream
         self._unexplained = 0
+        self._repeated = self._differed = 0
         self._single_launches = 0
         self._unjudged = False
         self._places: set[int] = set()
@@ -220,6 +221,8 @@ class LaunchAudit:
 
     @property
     def suspicion(self) -> str | None:
+        if self._implementation.own_stream and self._repeated and not self._differed:
+            return "each launch drew the same random numbers: they may have been drawn in advance"
         if not self._unexplained or self._varies:
             return None
         return f"{self._unexplained} timed launches gave other results than those that were checked in full"
@@ -245,6 +248,8 @@ class LaunchAudit:
             self._judge(k)
         for each in found:
             self._require_work(each)
+            self._differed += each.differs
+            self._repeated += each.values.repeated > 0
             each.values.repeated += not each.differs
         self._unexplained += sum(each.differs for each in found)
         if odd:

@@ -29,8 +29,15 @@ _FUNCTIONS: list[tuple[Any, tuple[str, ...]]] = [
     (gc, ("disable", "enable", "isenabled")),
     (sys, ("getprofile", "gettrace", "_current_frames")),
 ]
+
+
+def _contents(owner: Any) -> dict[str, tuple[Any, Any]]:
+    """What a class or a module holds, with the code of its functions, which may be replaced as well."""
+    return {name: (each, getattr(each, "__code__", None)) for name, each in vars(owner).items()}
+
+
 _ORIGINALS = [(owner, name, getattr(owner, name)) for owner, names in _FUNCTIONS for name in names]
-_TENSOR = dict(vars(Tensor))
+_TENSOR = _contents(Tensor)
 _MADE_LATER = ("__abstractmethods__", "_abc_impl", "__weakref__")
 _OPERATORS = {name for name in torch.library._impls if name.startswith("aten/")}
 
@@ -43,12 +50,12 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 IDLE_SECONDS, BUSY_SECONDS = 5e-3, 5e-4
 """Threads are watched for the former while nothing is launched; those that work longer than the latter are noticed."""
 
-_classes: list[tuple[type, dict[str, Any]]] = []
+_classes: list[tuple[type, dict[str, tuple[Any, Any]]]] = []
 
 
 def watch(*classes: type) -> None:
     """Let `replaced_functions` name what is replaced in these classes of the harness from now on."""
-    _classes.extend((each, dict(vars(each))) for each in classes)
+    _classes.extend((each, _contents(each)) for each in classes)
 
 
 def replaced_functions() -> list[str]:
@@ -56,10 +63,15 @@ def replaced_functions() -> list[str]:
     module was imported."""
     found = [f"{owner.__name__}.{name}" for owner, name, original in _ORIGINALS if getattr(owner, name) is not original]
     for owner, before in [(Tensor, _TENSOR), *_classes]:
-        now = vars(owner)
-        changed = (name for name in {**before, **now} if now.get(name) is not before.get(name))
+        now = _contents(owner)
+        nothing = (None, None)
+        changed = [name for name in {**before, **now} if not _same(before.get(name, nothing), now.get(name, nothing))]
         found += [f"{owner.__name__}.{name}" for name in changed if name not in _MADE_LATER]
     return found + sorted({n for n in torch.library._impls if n.startswith("aten/")} - _OPERATORS)
+
+
+def _same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    return one[0] is other[0] and one[1] is other[1]
 
 
 def hook_in_place(collects: bool) -> str | None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from boltzbench.harness.api.operations import Case, Implementation, Inputs, Launch, Operation, Tensors
-from support.attacks import SCALE, FakeTime, outcome
+from support.attacks import SCALE, FakeTime, audit_on_the_stack, outcome
 from support.replay import Recorder
 from support.small_operations import KICK, case, implementation, kick_rightly, prepared_by, scale_rightly
 
@@ -125,16 +125,13 @@ def test_a_state_in_place(mode: str) -> None:
 
 
 def test_a_slow_first_launch_of_every_block_is_not_taken_for_a_cache() -> None:
-    """New values come up at random places of a block."""
+    """Clock rates drop during a full check. New values come up at random places of a block."""
     for _ in range(20):
-        host, before = FakeTime(), [0.0]
+        host = FakeTime()
 
-        def after_a_pause(inputs: Inputs, outputs: Tensors, host: FakeTime = host, last: list[float] = before) -> None:
-            import time
-
-            paused = time.perf_counter() - last[0] > 1e-3
-            host.spend(2e-3 if paused else 5e-4)
+        def after_a_pause(inputs: Inputs, outputs: Tensors, host: FakeTime = host) -> None:
+            audit = audit_on_the_stack()
+            host.spend(2e-3 if audit and audit._place == 1 else 5e-4)
             scale_rightly(inputs, outputs)
-            last[0] = time.perf_counter()
 
         assert outcome(implementation(after_a_pause), clock=host.clock()).suspicions == ()

@@ -1,7 +1,6 @@
 """Results, or parts of them, that are kept from one launch for the next."""
 
 import gc
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from boltzbench.harness.api.operations import Case, Expected, Inputs, Launch, Op
 from boltzbench.harness.timing.launch_audit import LaunchAudit
 from boltzbench.plugins.support.operations import moved
 from support import operations
-from support.attacks import CHECKED, SCALE, FakeTime, honest_for, outcome, rejected_while_timed
+from support.attacks import CHECKED, SCALE, FakeTime, audit_on_the_stack, honest_for, outcome, rejected_while_timed
 from support.small_operations import CPU, Body, case, implementation, prepared_by, scale_rightly, scale_with
 from torch import Tensor
 
@@ -63,15 +62,6 @@ def test_skipping_while_the_version_of_the_input_is_the_same_gains_nothing(mode:
     assert (found.agreement.passed, found.suspicions) == (True, ())
     timed = versions[10:]
     assert len(set(timed)) == len(timed) > 20
-
-
-def audit_on_the_stack() -> LaunchAudit | None:
-    frame: Any = sys._getframe()
-    while frame:
-        if isinstance(frame.f_locals.get("self"), LaunchAudit):
-            return frame.f_locals["self"]
-        frame = frame.f_back
-    return None
 
 
 def test_the_audits_copy_of_the_right_results_read_from_its_frame() -> None:

@@ -369,21 +369,6 @@ def test_output_cached_by_content_inside_a_graph(mode: str) -> None:
     assert suspicion == "the first launch on new values takes 21.00 times as long: results may be cached by content"
 
 
-def test_a_slow_first_launch_of_every_block_is_not_taken_for_a_cache() -> None:
-    """Clock rates drop during a full check, on new values and on rewritten ones."""
-    host = FakeTime()
-    last_use = 0
-
-    def after_a_pause(inputs: Inputs, outputs: Tensors) -> None:
-        nonlocal last_use
-        host.spend(0.5e-3 if inputs["x"]._version == last_use else 2e-3)
-        last_use = inputs["x"]._version
-        scale_rightly(inputs, outputs)
-
-    found = outcome(implementation(after_a_pause), clock=QuietClock(host.read, host.read))
-    assert found.suspicions == ()
-
-
 @pytest.mark.parametrize("batch", [2, 4, 7])
 def test_batch_and_skip(batch: int) -> None:
     """One launch in ``batch`` does the work of all."""

@@ -1,5 +1,6 @@
 """Judges an attack on the benchmark as `check` does, then as `bench` does, in milliseconds."""
 
+import sys
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -8,7 +9,7 @@ from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.api.operations import Agreement, Case, Implementation, Operation, Status
 from boltzbench.harness.timing.clocks import Clock
 from boltzbench.harness.timing.cpu_clock import CpuClock
-from boltzbench.harness.timing.launch_audit import FailedWhileTimed
+from boltzbench.harness.timing.launch_audit import FailedWhileTimed, LaunchAudit
 from boltzbench.harness.timing.stopwatch import STANDARD
 
 from .small_operations import CPU, Body, case, implementation, measure, scale_rightly, scale_with
@@ -80,3 +81,13 @@ class FakeTime:
 
     def clock(self) -> QuietClock:
         return QuietClock(self.read, self.read)
+
+
+def audit_on_the_stack() -> LaunchAudit | None:
+    """What a launch finds that walks the stack of its callers."""
+    frame = sys._getframe()
+    while frame.f_back:
+        frame = frame.f_back
+        if isinstance(found := frame.f_locals.get("self"), LaunchAudit):
+            return found
+    return None
