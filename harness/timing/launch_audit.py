@@ -135,7 +135,7 @@ class LaunchAudit:
         """Prepare the implementation on one more copy of the inputs."""
         first = self._calls[0].inputs
         self._calls.append(GuardedCall(self._operation, self._implementation, first, self._device))
-        self._dealt.append(self._dealt[0])
+        self._dealt.append(_random.choice(self._held))  # not the same as other sets, which could copy its results
 
     def keep_sets(self, count: int) -> None:
         """Free all but the first ``count`` sets."""
@@ -263,16 +263,13 @@ class LaunchAudit:
 
     def writes_every_output(self, replay: Callable[[], object]) -> bool:
         """Whether ``replay`` of a graph of `launch` writes every output. The graph may have captured nothing."""
-        self.fingerprint()  # so that `restore` also poisons the results of the capture
-        self.discard()
+        self._sums()  # so that `restore` also poisons the results of the capture
         self.restore()
-        self.fingerprint()
+        untouched = self._sums()
         replay()
-        self.fingerprint()
-        found = self._collect()
-        self._on_new.clear()
-        untouched, replayed = found[: self.sets], found[self.sets :]
-        return all(before.sums != after.sums for before, after in zip(untouched, replayed, strict=True))
+        replayed = self._sums()
+        self.discard()
+        return all(before != after for before, after in zip(untouched, replayed, strict=True))
 
     def _without_parameters(self, inputs: Inputs) -> Inputs:
         moving = self._operation.moving
@@ -281,6 +278,13 @@ class LaunchAudit:
             for name, value in inputs.items()
             if (isinstance(value, Tensor) and name not in self._operation.parameters) or name in moving
         }
+
+    def _sums(self) -> list[Fingerprint]:
+        """The sums of the outputs of the last launch as they are now, for each set."""
+        no = torch.tensor(False, device=self._device)
+        pairs = zip(self._calls, self._results, strict=True)
+        seen = [_Seen(self._held[0], call.fingerprint(result), {}, no) for call, result in pairs]
+        return [each.sums for each in _numbers(seen)]
 
     def _write_others(self) -> None:
         self._calls[0].put(self._other_than(self._dealt[0]).inputs)
