@@ -34,6 +34,7 @@ from .guarded_memory import (
     Allocate,
     Guarded,
     Poison,
+    differs,
     element_at,
     fingerprint,
     first_true,
@@ -79,6 +80,10 @@ def _note_origin(what: str) -> Iterator[None]:
         raise
 
 
+Copy = dict[str, tuple[bool, Tensor]]
+"""The outputs of a launch by name: whether each lay in the given memory, and its words or the tensor."""
+
+
 class GuardedCall:
     """One implementation, prepared on guarded copies of ``inputs`` and on guarded outputs.
 
@@ -108,6 +113,7 @@ class GuardedCall:
             name: self._guarded_inputs[name].tensor if isinstance(value, Tensor) else value
             for name, value in inputs.items()
         }
+        self._given = dict(self.inputs)
         self._write_inputs(inputs, NAN_POISON)
         with _note_origin(f"make_outputs of {operation.name}"):
             outputs = operation.make_outputs(self.inputs)
@@ -115,20 +121,38 @@ class GuardedCall:
             self._require_states_like_inputs()
         self.restore()
         with reject_on_error(may_refuse=True):
-            self.launch = implementation.prepare(dict(self.inputs), self._output_tensors())
+            self.launch = implementation.prepare(self._given, self._output_tensors())
             if not callable(self.launch):
                 raise TypeError(f"prepare returned {self.launch!r}, which cannot be called")
 
     def replace_values(self, others: Inputs, poison: Poison) -> bool:
-        """Overwrite the input tensors with the values of ``others``. If these have another layout, rewrite the present
-        values and return False. Numbers stay as ``prepare`` received them.
+        """Overwrite the input tensors with the values of ``others``, and the numbers that move on from launch to launch
+        in the inputs that ``prepare`` was given. If tensors have another layout, rewrite the present values and return
+        False.
         """
-        fits = others.keys() == self.inputs.keys() and all(
+        fits = self.fits(others)
+        if fits:
+            self._write_numbers(others)
+        self._write_inputs(others if fits else {n: t.clone() for n, t in self._input_tensors().items()}, poison)
+        return fits
+
+    def fits(self, others: Inputs) -> bool:
+        """Whether ``others`` have the names and layouts of the inputs."""
+        return others.keys() == self.inputs.keys() and all(
             isinstance(others[name], Tensor) and _layout(others[name]) == _layout(self.inputs[name])
             for name in self._guarded_inputs
         )
-        self._write_inputs(others if fits else {n: t.clone() for n, t in self._input_tensors().items()}, poison)
-        return fits
+
+    def put(self, values: Inputs) -> None:
+        """Overwrite these inputs, which fit, quickly: elements and moving numbers, and no poison around them."""
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        given = [self._guarded_inputs[name] for name in tensors]
+        if given:
+            sources = [each.distinct(value) for each, value in zip(given, tensors.values(), strict=True)]
+            torch._foreach_copy_([each.elements for each in given], sources)
+        for each, value in zip(given, tensors.values(), strict=True):
+            each.wrote(value)
+        self._write_numbers(values)
 
     def restore(self, poison: Poison = HUGE_POISON) -> None:
         """Reset state to its initial values and poison every other output. Call this before each launch.
@@ -155,6 +179,31 @@ class GuardedCall:
             name: ours.fingerprint() if same_place(result[name], ours.tensor) else fingerprint(result[name])
             for name, ours in self._outputs.items()
         }
+
+    def sums_of_states(self) -> dict[str, Tensor]:
+        """Enqueue a checksum of each state after `restore`, to compare with `fingerprint`."""
+        return {name: output.fingerprint() for name, output in self._outputs.items() if name in self._guarded_inputs}
+
+    def copy(self, result: Tensors) -> Copy:
+        """Enqueue a copy of each output, for `differs`. The results must have the right form."""
+        return {
+            name: (True, ours.copy())
+            if same_place(result[name], ours.tensor)
+            else (False, result[name].detach().clone())
+            for name, ours in self._outputs.items()
+        }
+
+    def differs(self, result: Tensors, copy: Copy) -> Tensor:
+        """Enqueue the answer whether any bit of an output differs from the `copy` of another launch's outputs, in this
+        memory or in other. The results must have the right form."""
+        answers = []
+        for name, ours in self._outputs.items():
+            in_ours, words = copy[name]
+            if in_ours != same_place(result[name], ours.tensor):
+                answers.append(torch.ones((), dtype=torch.bool, device=words.device))
+            else:
+                answers.append(ours.differs(words) if in_ours else differs(result[name], words))
+        return torch.stack(answers).any()
 
     @property
     def nbytes(self) -> int:
@@ -199,6 +248,11 @@ class GuardedCall:
             message=f"{name}: element {first} was never written ({int(unwritten.sum())} such of {output.numel()}): "
             "it holds the poison put there before the launch",
         )
+
+    def _write_numbers(self, values: Inputs) -> None:
+        numbers = {name: values[name] for name in self._operation.moving if name in values}
+        self.inputs = {**self.inputs, **numbers}
+        self._given.update(numbers)
 
     def _write_inputs(self, values: Inputs, poison: Poison) -> None:
         for name, given in self._guarded_inputs.items():
@@ -264,6 +318,20 @@ def _caused_by_output(
     return None
 
 
+def require_other_values(operation: Operation, case: Case, inputs: Inputs, others: Inputs) -> None:
+    """ValueError if the inputs of two seeds are equal, so that a result could be kept from launch to launch."""
+    pairs = [(value, others.get(name)) for name, value in inputs.items() if name not in operation.parameters]
+    tensors = [(one, other) for one, other in pairs if isinstance(one, Tensor) and one.numel()]
+    if tensors and not any(
+        not isinstance(other, Tensor) or _layout(one) != _layout(other) or bool(differs(one, other))
+        for one, other in tensors
+    ):
+        raise ValueError(
+            f"make_inputs of {operation.name} gives case {case.label!r} the same tensors for every seed, so "
+            "that results could be kept from launch to launch: derive them from case.seed"
+        )
+
+
 def _require_flat(inputs: Inputs) -> None:
     for name, value in inputs.items():
         parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
@@ -280,17 +348,28 @@ def _layout(tensor: Tensor) -> tuple[object, ...]:
 
 
 def require_form(result: object, outputs: Mapping[str, Tensor]) -> None:
-    """Raise `Rejected` unless the result of a launch has the names and the forms of the outputs."""
-    if not isinstance(result, Mapping):
-        raise Rejected(Status.ERROR, f"the launch returned {type(result).__name__}, not tensors by name")
+    """Raise `Rejected` unless the result of a launch has the names and the forms of the outputs.
+
+    No code of the implementation runs here: whatever could compute when it is read is refused unread.
+    """
+    if type(result) is not dict:
+        raise Rejected(Status.ERROR, f"the launch returned {type(result).__name__}, not a dict of tensors by name")
+    if any(type(name) is not str for name in result):
+        raise Rejected(Status.ERROR, "the launch returned a dict with a name that is not a plain string")
     if result.keys() != outputs.keys():
-        names, wanted = sorted(map(str, result)), sorted(outputs)
+        names, wanted = sorted(result), sorted(outputs)
         raise Rejected(Status.ERROR, f"the launch returned outputs named {names}, not {wanted}")
     for name, wanted_like in outputs.items():
         tensor = result[name]
         # A subclass could postpone its work until it is read, after the clock has stopped.
         if type(tensor) is not Tensor or tensor.layout is not torch.strided:
             raise Rejected(Status.ERROR, f"output {name!r} is not a dense tensor but {type(tensor).__name__}")
+        if tensor.__dict__:
+            own = ", ".join(map(repr, tensor.__dict__))
+            raise Rejected(Status.ERROR, f"output {name!r} is a tensor with attributes of its own: {own}")
+        keys = torch._C._dispatch_keys(tensor)
+        if lazy := [key.name for key in _LAZY if keys.has(key)]:
+            raise Rejected(Status.ERROR, f"output {name!r} is computed when it is read ({', '.join(lazy)})")
         if tensor.shape != wanted_like.shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(wanted_like.shape)}"
             raise Rejected(Status.WRONG_SHAPE, f"output {name!r} has shape {shapes}")
@@ -300,6 +379,22 @@ def require_form(result: object, outputs: Mapping[str, Tensor]) -> None:
         if tensor.device != wanted_like.device:
             devices = f"{tensor.device}, not {wanted_like.device}"
             raise Rejected(Status.ERROR, f"output {name!r} lies on {devices}")
+
+
+_LAZY = [
+    getattr(torch._C.DispatchKey, name)
+    for name in (
+        "Negative",
+        "Conjugate",
+        "ZeroTensor",
+        "Functionalize",
+        "Python",
+        "FuncTorchBatched",
+        "FuncTorchGradWrapper",
+    )
+    if hasattr(torch._C.DispatchKey, name)
+]
+"""The kinds of a tensor whose elements are not simply in its memory."""
 
 
 def compare(name: str, output: Tensor, expected: Expected) -> tuple[Agreement, Tensor]:
@@ -372,8 +467,9 @@ def _check_seed(
 
     The first runs on the values that ``prepare`` saw. The second runs on the values of another seed in the same
     memory, where results computed in ``prepare`` or cached for these pointers are wrong. In the reverse order a kernel
-    that is simply wrong would look like one that caches. Numbers stay as ``prepare`` received them, so the second
-    inputs belong to no seed; a reference must handle any inputs.
+    that is simply wrong would look like one that caches. Numbers stay as ``prepare`` received them, except those that
+    move on from launch to launch, such as a sampler's step. So the second inputs belong to no seed; a reference must
+    handle any inputs.
 
     Inputs and outputs hold different poisons, exchanged between the launches. Poison that a kernel reads outside an
     input and copies to an output therefore differs from the poison of an unwritten element.
@@ -390,6 +486,8 @@ def _check_seed(
         other = replace(case, seed=case.seed + 1)
         with _note_origin(f"make_inputs of {operation.name}, case {other.label!r}, seed {other.seed}"):
             others = operation.make_inputs(other, device)
+            if case.purpose != "check":
+                require_other_values(operation, case, inputs, others)
         replaced = call.replace_values(others, HUGE_POISON)
         moment = "second launch, " + ("new values in the same inputs" if replaced else "same inputs")
         second = call.judge(call.run(NAN_POISON))

@@ -53,6 +53,16 @@ def fingerprint(tensor: Tensor) -> Tensor:
     return words.view(_WORDS[words.itemsize]).sum(dtype=torch.int64)
 
 
+def differs(tensor: Tensor, kept: Tensor) -> Tensor:
+    """Whether any element of ``tensor`` has other bits than that of ``kept``, enqueued without waiting."""
+    words = tensor.detach(), kept.detach()
+    if all(each.is_contiguous() and not (each.nbytes % 8 or each.data_ptr() % 8) for each in words):
+        one, other = (each.view(-1).view(torch.int64) for each in words)
+    else:
+        one, other = (each.view(_WORDS[each.itemsize]) for each in words)
+    return torch.ne(one, other).any()
+
+
 def overwrite(tensor: Tensor, poison: Poison) -> None:
     """Fill a dense tensor with poison."""
     word = _WORDS[tensor.itemsize]
@@ -95,10 +105,8 @@ class Guarded:
         self._begin = GUARD_BYTES + slide
         self._end = self._begin + length
         self._sealed: Tensor | None = None
-        # set_ instead of a view: the implementation receives an ordinary tensor.
-        self.tensor = torch.empty(0, dtype=like.dtype, device=like.device).set_(
-            self._memory.untyped_storage(), self._begin // self._itemsize, like.shape, like.stride()
-        )
+        self._written: Tensor | None = None
+        self.tensor = self._elements_of(self._memory, like)
 
     def fill(self, values: Tensor | None, poison: Poison) -> None:
         """Write ``values`` (poison if None) to the elements, and poison around and between them."""
@@ -109,12 +117,28 @@ class Guarded:
 
     def seal(self) -> None:
         """Save every byte, including the guard bands, for `change`."""
-        self._sealed = self._memory.clone()
+        self._sealed, self._written = self._memory.clone(), None
+
+    @property
+    def elements(self) -> Tensor:
+        """The distinct elements, to be written at once with those of other tensors. Call `wrote` after that."""
+        return _each_once(self.tensor)
+
+    def distinct(self, values: Tensor) -> Tensor:
+        """Of ``values``, of the same layout, what belongs into `elements`."""
+        return _each_once(values.detach(), self.tensor.stride())
+
+    def wrote(self, values: Tensor) -> None:
+        """Say that the elements were overwritten with ``values``, of the same layout, as `change` has to know."""
+        self._written = values
 
     def change(self) -> str | None:
         """Where a byte changed since `seal`, in words; None if nowhere."""
         if self._sealed is None:
             raise RuntimeError("change() compares with the bytes that seal() saved: call seal() first")
+        if self._written is not None:
+            sealed = self._elements_of(self._sealed, self.tensor)
+            _each_once(sealed).copy_(_each_once(self._written, self.tensor.stride()))
         if torch.equal(self._memory, self._sealed):
             return None
         changed = self._memory != self._sealed
@@ -127,6 +151,19 @@ class Guarded:
     def fingerprint(self) -> Tensor:
         """The wrapping sum of all 64-bit words, including the guard bands, enqueued without waiting for the device."""
         return self._memory.view(torch.int64).sum()
+
+    def copy(self) -> Tensor:
+        """The words of the elements and of the gaps between them."""
+        return self._words().clone()
+
+    def differs(self, kept: Tensor) -> Tensor:
+        """Whether any word differs from those of a `copy`, also of another `Guarded` of the same layout. Enqueues this
+        without waiting for the device."""
+        return torch.ne(self._words(), kept).any()
+
+    def _words(self) -> Tensor:
+        span = self._memory[self._begin : self._end]
+        return span.view(torch.int64 if not (self._begin % 8 or len(span) % 8) else _WORDS[self._itemsize])
 
     @property
     def nbytes(self) -> int:
@@ -150,6 +187,12 @@ class Guarded:
         pattern = bytes([self._poison]) * self._itemsize
         word = _WORDS[self._itemsize]
         return self.tensor.view(word) == int.from_bytes(pattern, "little", signed=word.is_signed)
+
+    def _elements_of(self, memory: Tensor, like: Tensor) -> Tensor:
+        """The elements in ``memory``. By set_ and no view: an implementation receives an ordinary tensor."""
+        return torch.empty(0, dtype=like.dtype, device=like.device).set_(
+            memory.untyped_storage(), self._begin // self._itemsize, like.shape, like.stride()
+        )
 
     def _per_element(self, mask: Tensor) -> Tensor:
         """The part of a byte mask between the guard bands, with a row for each element or gap."""

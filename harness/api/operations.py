@@ -32,13 +32,16 @@ INTERPRETED_ON_CPU = frozenset({"triton", "cupy"})
 them."""
 
 Inputs = Mapping[str, Any]
-"""The arguments of an implementation: tensors and plain numbers by name. It must not change the tensors."""
+"""The arguments of an implementation: tensors and plain numbers by name. It must not change the tensors.
+
+The values of tensors change between launches, and so do the numbers that `Operation.moving` names: a launch reads these
+from the mapping that ``prepare`` was given."""
 
 Tensors = Mapping[str, "Tensor"]
 """The results of an implementation: tensors by name."""
 
 Launch = Callable[[], Tensors]
-"""Runs the prepared work once. Every call must do all of the work."""
+"""Runs the prepared work once and returns a dict. Every call must do all of the work."""
 
 Advance = Callable[[Inputs], Tensors]
 """Prepares and runs one implementation on the given inputs. A `Law` tests its results."""
@@ -175,6 +178,11 @@ class Operation:
     - ``reference(inputs, outputs)`` gives the expected value and the bound of each output. It may use ``outputs`` to
       condition a sampler's later draws on the implementation's own earlier ones.
     - ``cost(case)`` is the minimal work of the case.
+    - ``parameters`` names the inputs whose values stay the same for many launches, such as couplings and temperatures.
+      An implementation may prepare tables from them. Timing gives all other tensors new values before each launch.
+    - ``moving`` names the numbers that move on from launch to launch, such as the step of a sampler, so that its random
+      numbers cannot be drawn in advance. ``make_inputs`` derives them from ``case.seed``. An implementation reads them
+      in each launch from the mapping that ``prepare`` was given.
     - ``laws`` are exact statements about the outputs as a whole.
     - ``judge_draws(inputs, outputs)`` tests the outputs of a sampler with its own random stream against the
       distribution of the draws, at a stated significance level. Without it no such implementation can be registered.
@@ -195,6 +203,8 @@ class Operation:
     laws: tuple[Law, ...] = ()
     judge_draws: Callable[[Inputs, Tensors], Agreement] | None = None
     automatic: Callable[[torch.device], str] | None = None
+    parameters: tuple[str, ...] = ()
+    moving: tuple[str, ...] = ()
 
 
 class Unsupported(Exception):
@@ -263,8 +273,8 @@ class Implementation:
       launch writes to ``outputs``, or to tensors of its own, and returns them by name. The harness overwrites tensors
       of its own before the next launch. ``prepare`` raises `Unsupported` for a case that it does not support.
     - ``unavailable(device)`` returns the reason why the implementation cannot run on the device at all, or None.
-    - ``own_stream`` says that a sampler draws from its own random stream instead of the suite's. Then
-      ``Operation.judge_draws`` tests its results, and not the element-wise reference.
+    - ``own_stream`` says that a sampler draws from its own random stream instead of the suite's, other numbers in each
+      launch. Then ``Operation.judge_draws`` tests its results, and not the element-wise reference.
     - ``variants()`` returns the kernels for `inspect`. It is called in a process that compiles Triton kernels
       (``TRITON_INTERPRET=0``) and has no GPU.
     - ``build()`` compiles what the first launch would compile, for `check` and `bench`, which call it for several

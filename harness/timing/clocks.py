@@ -1,14 +1,13 @@
 """What a clock must provide, and the choice of the clock for a device.
 
 The modules of the clocks bind every function that reads the time when they are imported, which is before any plugin
-is imported. A plugin that replaces such a function later does not change the measurement, and `replaced_timers`
-reports it.
+is imported. A plugin that replaces such a function later does not change the measurement, and `tampering` reports
+it.
 """
 
 import functools
-import time
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -16,13 +15,6 @@ from ..api.records import DeviceState
 from .cpu_clock import CpuClock
 from .cuda_clock import CudaClock
 from .work import Work
-
-_TIMERS: list[tuple[Any, str]] = [
-    *((time, name) for name in ("perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "time", "time_ns")),
-    *((torch.cuda, name) for name in ("Event", "CUDAGraph", "Stream", "synchronize", "current_stream", "_sleep")),
-    *((torch.cuda.Event, name) for name in ("record", "elapsed_time", "query", "synchronize")),
-]
-_ORIGINALS = [(owner, name, getattr(owner, name)) for owner, name in _TIMERS]
 
 
 class Clock(Protocol):
@@ -57,8 +49,3 @@ class Clock(Protocol):
 @functools.cache
 def clock_for(device: torch.device) -> Clock:
     return CudaClock(device) if device.type == "cuda" else CpuClock()
-
-
-def replaced_timers() -> list[str]:
-    """Functions that read or influence the time and were replaced since this module was imported."""
-    return [f"{owner.__name__}.{name}" for owner, name, original in _ORIGINALS if getattr(owner, name) is not original]

@@ -103,7 +103,8 @@ class CudaClock:
             work.after()
             overtaken = overtaken + 1 if came_first else 0
             work.waits = work.waits or overtaken == MOST_OVERTAKEN
-            if not came_first or work.waits:
+            work.counted.append(not came_first or work.waits)
+            if work.counted[-1]:
                 pairs.append((begin, end))
         work.watch()
         _synchronize(self._device)

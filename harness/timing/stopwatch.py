@@ -16,12 +16,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..agreement.agreement import Rejected, reject_on_error
+from ..agreement.agreement import GuardedCall, Rejected, reject_on_error
 from ..agreement.device_memory import free_caches, is_out_of_memory
+from ..agreement.guarded_memory import Guarded
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
-from .clocks import Clock, clock_for, replaced_timers
-from .launch_audit import FailedWhileTimed, JudgeElsewhere, LaunchAudit
+from .clocks import Clock, clock_for
+from .cpu_clock import CpuClock
+from .cuda_clock import CudaClock
+from .launch_audit import VALUES, FailedWhileTimed, JudgeElsewhere, LaunchAudit
+from .tampering import replaced_functions, watch
 from .work import Work
 
 _random = SystemRandom()
@@ -33,9 +37,8 @@ class TimingProtocol:
 
     Seconds are the host's and include restoring and flushing. Sampling may stop when `median_noise` is below
     ``noise``. If ``fewest_samples`` would take longer than ``longest_seconds``, ``fewest_samples_if_slow`` suffice. A
-    block has a random length between 0.5 and 1.5 times ``samples_per_block``. Up to ``most_values`` blocks begin with
-    new values, and as many others serve as controls; the implementation is checked in full on new values and at the
-    end.
+    block has a random length between 0.5 and 1.5 times ``samples_per_block``. Up to ``most_values`` sets of input
+    values come up.
     """
 
     warm_up_seconds: float = 0.2
@@ -48,7 +51,7 @@ class TimingProtocol:
     longest_seconds: float = 5.0
     noise: float = 0.005
     samples_per_block: int = 10
-    most_values: int = 4
+    most_values: int = 8
 
 
 STANDARD = TimingProtocol()
@@ -60,11 +63,11 @@ PLATEAU = 0.9
 least `PLATEAU_SAMPLES`, something drifts, and more samples do not make the median more precise."""
 
 CACHED_CHANCE = 1e-4
-CACHED_FROM = 1.25
-SHORTEST_LOOK_UP = 10e-6
-"""The first launch on new values is compared with the first on rewritten values. The difference is
-suspicious if chance is less likely than `CACHED_CHANCE`, the ratio is above `CACHED_FROM`, and the difference is above
-`SHORTEST_LOOK_UP` seconds."""
+CACHED_FROM = 1.2
+SHORTEST_LOOK_UP = 2e-6
+"""Launches on values that come up for the first time are compared with those on values seen before. They are suspicious
+if chance makes them so slow with a probability below `CACHED_CHANCE`, the ratio of the medians is above `CACHED_FROM`,
+and the difference above `SHORTEST_LOOK_UP` seconds."""
 
 
 def median_noise(samples: Sequence[float]) -> float:
@@ -86,6 +89,13 @@ def at_plateau(samples: Sequence[float]) -> bool:
     return whole > PLATEAU * half and half > PLATEAU * quarter
 
 
+def chance_of_slower(new: Sequence[float], seen: Sequence[float]) -> float:
+    """The probability that the ranks of so many samples, chosen at random from all, have so large a sum."""
+    from scipy.stats import mannwhitneyu  # takes half a second
+
+    return float(mannwhitneyu(new, seen, alternative="greater", method="exact" if len(new) <= 8 else "auto").pvalue)
+
+
 class Stopwatch:
     """Times one implementation in one case and mode: `warm_up`, `take_block` until False, `finish`.
 
@@ -96,8 +106,8 @@ class Stopwatch:
     ``cold``: the clock flushes the caches before each sample. ``hot``: it does not, and each block begins with an
     untimed launch. If a kernel is too short for one pair of events, a sample consists of many launches, each on its own
     memory: as a CUDA graph, or queued if it cannot be captured. On the same memory, resetting a state between the
-    launches would be timed. In hot mode all the memory fits in the L2 cache together. A graph is captured again
-    whenever input values are written, because it does not run the Python that prepares weights.
+    launches would be timed. In hot mode all the memory fits in the L2 cache together. Launches that read numbers of
+    the host that move on, such as a sampler's step, are queued: a graph would repeat the numbers of its capture.
     """
 
     def __init__(
@@ -127,8 +137,7 @@ class Stopwatch:
         self._method: Literal["host", "queue", "graph"] = self._clock.method
         self._states: list[DeviceState] = []
         self._spent = self._untimed = self._per_sample = 0.0
-        self._first_samples: dict[str, list[float]] = {"new": [], "same": []}
-        self._old_graphs: list[float] = []
+        self._on_new: list[bool] = []
         self._blocks_to_wait = 0
         self._stopped: Literal["noise", "plateau", "limit"] | None = None
 
@@ -148,21 +157,20 @@ class Stopwatch:
         begin = clock.now()
         with _failed_while_timed():
             if not self._work.cold:
-                self._sample(1)  # before new values are written, so that it cannot cache their results
+                self._sample(1)
                 audit.discard()
-            kind = self._begin_block()
-            in_graph = self._method == "graph"
-            if kind and in_graph:
-                self._capture_again(kind)
+            self._draw_values()
+            length = self._block_length()
+            audit.begin_block(length)
             ready = clock.now()
             self._work.watch = self._read_state
-            taken = self._sample(self._block_length())
+            taken = self._sample(length)
             self._work.watch = lambda: None
             done = clock.now()
-            if kind and not in_graph:
-                self._first_samples[kind].append(taken[0])
-            self.samples += taken
-            audit.compare()
+            on_new = audit.compare()
+        counted = self._work.counted if len(self._work.counted) == len(on_new) else [True] * len(on_new)
+        self._on_new += [new for new, sample in zip(on_new, counted, strict=True) if sample]
+        self.samples += taken
         if clock.persisting_bytes() != self._persisting:
             self._work.remarks.add("the part of the L2 cache that survives a flush was changed")
         self._spent += done - ready
@@ -201,8 +209,16 @@ class Stopwatch:
             self._states.append(state)
 
     def _sample(self, count: int) -> list[float]:
-        with reject_on_error():
-            return [seconds / self._audit.sets for seconds in self._clock.sample(self._work, count)]
+        """Collects no garbage meanwhile: that would be timed, and a plugin's callback could work after the clock."""
+        self._work.counted.clear()
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            with reject_on_error():
+                return [seconds / self._audit.sets for seconds in self._clock.sample(self._work, count)]
+        finally:
+            if collects:
+                gc.enable()
 
     def _run_warm(self, shortest: float, longest: float) -> float:
         """Sample one by one, so that a slow case does not fill the queue. Returns the seconds of a launch."""
@@ -250,46 +266,22 @@ class Stopwatch:
         self._work.launch, self._method = self._audit.launch, self._clock.method
         self._sample(1)
         with reject_on_error():
-            replay = self._clock.capture(self._audit.launch)
+            replay = None if self._audit.host_reads_numbers else self._clock.capture(self._audit.launch)
             if replay and self._audit.writes_every_output(replay):
                 self._work.launch, self._method = replay, "graph"
         self._audit.discard()
 
-    def _capture_again(self, kind: Literal["new", "same"]) -> None:
-        """Capture on the values just written.
-
-        First, one sample of the old graph: it shows whether the graph reads any input, and it is the first to run on
-        these values. Its results may be wrong, so it is not one of `samples`.
-        """
-        self._audit.discard()
-        self._old_graphs += self._sample(1)
-        self._first_samples[kind].append(self._old_graphs[-1])
-        ignores_inputs = self._audit.ignores_inputs()
-        self._capture()
-        if self._method != "graph":
-            self._work.remarks.add("the launch could be captured only at first: later samples were queued")
-        elif ignores_inputs():
-            self._work.remarks.add("the captured work reads no input: results may be cached by content")
-
-    def _begin_block(self) -> Literal["new", "same"] | None:
-        """Write new values; in the next block rewrite the same values; then leave them for some blocks.
-
-        Results cached by address are wrong on new values. Results cached by content make the first launch on new values
-        slower than the first launch on rewritten ones. The first three pairs come soon, so that a short sampling has
-        them; the others come at random times.
-        """
-        new, same = (len(self._first_samples[kind]) for kind in ("new", "same"))
-        if self._audit.is_suspicious or self._untimed > self._protocol.longest_seconds:
-            return None
-        if new > same:
-            self._audit.rewrite_values()
-            return "same"
-        if new == self._protocol.most_values or self._blocks_to_wait:
-            self._blocks_to_wait -= self._blocks_to_wait > 0
-            return None
-        self._blocks_to_wait = _random.randint(0, 1 if new < 2 else 40)
-        self._audit.write_new_values()
-        return "new"
+    def _draw_values(self) -> None:
+        """Draw new values at random times, at first often, so that a short sampling has some."""
+        audit = self._audit
+        if audit.is_suspicious or audit.drawn >= self._protocol.most_values:
+            return
+        if self._untimed > self._protocol.longest_seconds:
+            return
+        if self._blocks_to_wait:
+            self._blocks_to_wait -= 1
+        elif self.samples and audit.draw():
+            self._blocks_to_wait = _random.randint(0, 20) if audit.drawn > VALUES + 2 else 0
 
     def _block_length(self) -> int:
         """Random, so that no launch can predict whether it is checked; limited by the time and samples that remain."""
@@ -321,8 +313,9 @@ class Stopwatch:
         yield from sorted(self._work.remarks)
         if self._audit.suspicion:
             yield self._audit.suspicion
-        if names := replaced_timers():
-            yield f"functions that read the time were replaced: {', '.join(names)}"
+        yield from sorted(self._audit.remarks)
+        if names := replaced_functions():
+            yield f"functions that the harness relies on were replaced: {', '.join(names)}"
         if ratio := self._slower_on_new_values():
             yield f"the first launch on new values takes {ratio:.2f} times as long: results may be cached by content"
         throttled = list(self._throttled())
@@ -332,19 +325,18 @@ class Stopwatch:
             yield f"{count} of {len(self.samples)} samples were taken while throttled: {', '.join(reasons)}"
 
     def _slower_on_new_values(self) -> float | None:
-        """The factor by which first launches on new values are slower, if that is significant.
+        """The factor by which launches on new values are slower, if that is significant.
 
-        Every one must be clearly slower than all first launches on rewritten values, and rank so high among all samples
-        that chance has at most the probability `CACHED_CHANCE`.
+        The places of new values are random, so that without a cache every order of the samples' ranks is as likely.
         """
-        new, same = self._first_samples["new"], self._first_samples["same"]
-        if not same or min(new) <= max(CACHED_FROM * max(same), max(same) + SHORTEST_LOOK_UP):
+        new = [sample for sample, first in zip(self.samples, self._on_new, strict=True) if first]
+        seen = [sample for sample, first in zip(self.samples, self._on_new, strict=True) if not first]
+        if not new or not seen:
             return None
-        samples = self.samples + self._old_graphs
-        slowest = sum(sample >= min(new) for sample in samples)
-        if math.comb(slowest, len(new)) > CACHED_CHANCE * math.comb(len(samples), len(new)):
+        slow, quick = float(np.median(new)), float(np.median(seen))
+        if slow <= max(CACHED_FROM * quick, quick + SHORTEST_LOOK_UP) or chance_of_slower(new, seen) > CACHED_CHANCE:
             return None
-        return float(np.median(new) / np.median(same))
+        return slow / quick if quick else math.inf
 
     def _throttled(self) -> Iterator[tuple[int, tuple[str, ...]]]:
         """For each block with throttling, the number of its samples and the reasons."""
@@ -364,3 +356,6 @@ def _failed_while_timed() -> Iterator[None]:
 
 def _per_second(amount: int, seconds: float) -> float:
     return amount / seconds if seconds else math.inf
+
+
+watch(Stopwatch, LaunchAudit, GuardedCall, Guarded, CpuClock, CudaClock)

@@ -26,6 +26,8 @@ class Work:
     """Seconds by which the host should be ahead of a GPU. The clock adjusts it."""
     waits: bool = False
     """The GPU waited for the host despite the lead, so launch latency is part of the measured time."""
+    counted: list[bool] = field(default_factory=list)
+    """For each launch since the list was emptied, whether its time is a sample."""
     remarks: set[str] = field(default_factory=set)
     """Reasons to distrust the clock's figures, found while sampling."""
 

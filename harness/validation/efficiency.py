@@ -42,6 +42,10 @@ draws in each half, and 320 in the 32 halves of `CHAINS` chains. Vehtari et al. 
 """
 
 
+class SkippedWork(RuntimeError):
+    """A timed call did not make its steps, or left them for later."""
+
+
 class Undefined(ValueError):
     """A chain is stuck, so the draws have no effective sample size. The message names the chain."""
 
@@ -99,9 +103,13 @@ def steps_per_second(
     chains: int = CHAINS,
     clock: Callable[[], float] = perf_counter,
 ) -> float:
-    """Steps per second of ``chains`` chains together, by ``clock``: the fastest of `TIMINGS` calls of ``advance``."""
+    """Steps per second of ``chains`` chains together, by ``clock``: the fastest of `TIMINGS` calls of ``advance``.
+
+    Other calls make the same steps again afterwards. Raises `SkippedWork` if these end in other states.
+    """
     law = target.law(temperature, sampler.dynamics(target))
     state = _begun(sampler, target, law, temperature, device, seed, chains)
+    ends: list[tuple[int, Tensor]] = []
 
     def seconds(steps: int) -> float:
         nonlocal state
@@ -109,12 +117,23 @@ def steps_per_second(
         since = clock()
         state = sampler.advance(state, steps, temperature)
         _wait_for(device)
-        return clock() - since
+        spent = clock() - since
+        if type(state) is not dict or type(state["x"]) is not Tensor:
+            raise SkippedWork('advance must return a plain dict with a plain tensor "x": others may compute later')
+        ends.append((steps, state["x"].detach().clone()))
+        return spent
 
     many, few = TIMED_STEPS
     seconds(1)  # what is prepared once
     steps = many if seconds(few) < SLOW else few
-    return chains * steps / max(min(seconds(steps) for _ in range(TIMINGS)), 1e-9)
+    rate = chains * steps / max(min(seconds(steps) for _ in range(TIMINGS)), 1e-9)
+    again = _begun(sampler, target, law, temperature, device, seed, chains)
+    for made, end in ends:
+        for part in (made // 2, made - made // 2):
+            again = sampler.advance(again, part, temperature) if part else again
+        if not torch.equal(again["x"], end):
+            raise SkippedWork(f"a timed call of {made} steps ended in other states than the same steps in two calls")
+    return rate
 
 
 def at_speed(found: Efficiency, rate: float) -> Efficiency:

@@ -62,10 +62,13 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
     return optimised
 
 
-def _launching(outputs: Tensors, function: Callable[..., None], *arguments: Any) -> Launch:
-    """The launch, after a first call that compiles outside of the timed region."""
+def _launching(
+    outputs: Tensors, function: Callable[..., None], *arguments: Any, first: Callable[[], None] = lambda: None
+) -> Launch:
+    """The launch, after a first call that compiles outside of the timed region. Each calls ``first``."""
 
     def launch() -> Tensors:
+        first()
         function(*arguments)
         return outputs
 
@@ -156,7 +159,11 @@ def prepare_gibbs(inputs: Inputs, outputs: Tensors) -> Launch:
     results = (outputs["visible"], outputs["hidden"], outputs["hidden_probability"])
     place = torch.tensor([int(inputs["first_sweep"]), inputs["first_chain"]], device=inputs["states"].device)
     numbers = (inputs["sweeps"], inputs["beta"], inputs["seed"])
-    return _launching(outputs, compiled(_gibbs), *tensors, *results, place, *numbers)
+
+    def move_on() -> None:
+        place[0] = inputs["first_sweep"]
+
+    return _launching(outputs, compiled(_gibbs), *tensors, *results, place, *numbers, first=move_on)
 
 
 def _gibbs(
@@ -227,6 +234,7 @@ def prepare_langevin(state: str, inputs: Inputs, outputs: Tensors) -> Launch:
 
     def update_all() -> None:
         for arguments in updates:
+            arguments[3][0] = inputs["step"]
             update(*arguments)
 
     return _launching(outputs, update_all)
@@ -260,13 +268,13 @@ def prepare_annealed_langevin(inputs: Inputs, outputs: Tensors) -> Launch:
     step, earlier = compiled(_walk), inputs.get("passages")
     passages = outputs.get("passed")
     level = None if level is None else float(torch.tensor(level, dtype=torch.float32))
-    places = torch.tensor(
-        [(inputs["first_step"] + number, inputs["first_walker"]) for number in range(len(temperatures))],
-        device=x.device,
-    ).unbind()
+    steps = torch.arange(len(temperatures), device=x.device)
+    table = torch.stack((steps, torch.full_like(steps, inputs["first_walker"])), 1)
+    places = table.unbind()
     constants = (-2.0 * inputs["step_size"], level, inputs["seed"])
 
     def walk() -> None:
+        torch.add(steps, inputs["first_step"], out=table[:, 0])
         x.copy_(inputs["x"])
         if passages is not None:
             passages.copy_(torch.tensor(-1) if earlier is None else earlier)

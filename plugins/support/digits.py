@@ -72,6 +72,20 @@ def machine(epochs: int = 20, rate: float = 1.0, seed: int = 0) -> Machine:
     return Machine(weights, visible_bias, hidden_bias)
 
 
+def resampled(each: Tensor, seed: int) -> Tensor:
+    """As many rows of ``each`` as it has, drawn with replacement: real data that depend on the seed, and so do their
+    means."""
+    generator = torch.Generator().manual_seed(seed)
+    return each[torch.randint(len(each), (len(each),), generator=generator).to(each.device)]
+
+
+def jittered(each: Tensor, seed: int, scale: float = 0.1) -> Tensor:
+    """``each`` plus normal numbers times ``scale``, which depend on the seed."""
+    noise = torch.randn(each.shape, generator=torch.Generator().manual_seed(seed), dtype=each.dtype)
+    return each + scale * noise.to(each.device)
+
+
+@functools.cache
 def hidden_free_energies() -> Tensor:
     """Free energies F(h) of all hidden states: float32 (65536,). ``logsumexp(-F)`` is log Z."""
     weights, visible_bias, hidden_bias = machine()
@@ -79,6 +93,7 @@ def hidden_free_energies() -> Tensor:
     return -hidden @ hidden_bias - torch.nn.functional.softplus(visible_bias + hidden @ weights.t()).sum(1)
 
 
+@functools.cache
 def image_free_energies() -> Tensor:
     """Free energies F(v) of all images: float32 (1797,)."""
     weights, visible_bias, hidden_bias = machine()

@@ -75,7 +75,7 @@ def tensors(inputs: Mapping[str, Any], name: str) -> list[Tensor]:
 def numbers_of(scheme: Scheme, chosen: Case) -> dict[str, Any]:
     """All inputs that are not tensors."""
     inputs = {"step_size": 0.01, "temperature": TEMPERATURES.get(chosen.scenario, 0.5), **scheme.numbers}
-    inputs |= {"seed": chosen.seed + (1 << 63), "step": 5}
+    inputs |= {"seed": chosen.seed + (1 << 63), "step": operations.moved(5, chosen)}
     return inputs | ({"rounding": STOCHASTIC} if chosen.scenario == STOCHASTIC else {})
 
 
@@ -181,12 +181,12 @@ def prepare(scheme: Scheme, backend: str, inputs: Inputs, outputs: Tensors) -> L
     states = [tensors(outputs, scheme.state)] if scheme.state else []
     run = partial(
         scheme.update, tensors(outputs, "parameter"), tensors(inputs, "gradient"), *states, inputs["step_size"],
-        inputs["temperature"], seed=inputs["seed"], step=inputs["step"], rounding=inputs.get("rounding", "nearest"),
+        inputs["temperature"], seed=inputs["seed"], rounding=inputs.get("rounding", "nearest"),
         backend=backend, **{name: inputs[name] for name in scheme.numbers},
     )  # fmt: skip
 
     def launch() -> Tensors:
-        run()
+        run(step=inputs["step"])
         return outputs
 
     return launch
@@ -247,6 +247,7 @@ def operation(scheme: Scheme, summary: str, formula: str, source: str, law: Law)
         reference=partial(expected, scheme),
         cost=partial(cost, scheme),
         laws=(law,),
+        moving=("step",),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-from boltzbench.harness import Agreement, Implementation, Inputs, Launch, Operation, Status, Tensors, hookimpl
+from boltzbench.harness import Agreement, Case, Implementation, Inputs, Launch, Operation, Status, Tensors, hookimpl
 from boltzbench.kernels.common.dispatch import automatic, backends_of, build_all, unavailable
 from boltzbench.kernels.common.variants import PackageVariants
 from torch import Tensor
@@ -58,6 +58,12 @@ def implementations(
 def _build(package: str) -> Callable[[], None]:
     """One object for all operations of a package, so that the harness builds it once."""
     return partial(build_all, package)
+
+
+def moved(first: int, case: Case) -> int:
+    """The number of the first step or sweep of a case: ``first``, moved on by the seed, so that each launch of a timing
+    draws other random numbers."""
+    return first + case.seed % (1 << 20)
 
 
 def same_bits(whole: Tensors, split: Mapping[str, Tensors]) -> Agreement:

@@ -35,9 +35,10 @@ def rows_of(case: Case, device: torch.device) -> Tensor:
     generator = torch.Generator(device).manual_seed(case.seed)
     random = partial(torch.randn, generator=generator, device=device)
     if case.scenario == "digits log Z":
-        x = -digits.hidden_free_energies().to(device)[None, :]
+        x = -digits.jittered(digits.hidden_free_energies(), case.seed).to(device)[None, :]
     elif case.scenario == "digits free energies":
-        x = -digits.image_free_energies().to(device)[: rows * columns].view(rows, columns)
+        free_energies = digits.resampled(digits.image_free_energies(), case.seed)
+        x = -free_energies[: rows * columns].to(device).view(rows, columns)
     else:
         x = random(rows, columns)
         x = x.mul_(torch.exp(random(rows, 1))).add_(20.0 * random(rows, 1))

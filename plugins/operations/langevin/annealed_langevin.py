@@ -24,7 +24,7 @@ from boltzbench.kernels import schedules
 from boltzbench.kernels.annealed_langevin import annealed_langevin, noise
 from boltzbench.kernels.common.prepared import prepared
 from boltzbench.plugins.exact import double_well as exact
-from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from boltzbench.plugins.support.operations import moved, operation_hooks, same_bits
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -69,7 +69,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "step_size": STEP_SIZE,
         "threshold": 0.7 if case.scenario in PASSAGES else None,
         "seed": case.seed + (1 << 63),
-        "first_step": 5,
+        "first_step": moved(5, case),
         "first_walker": (1 << 34) + 3,
     }
     if case.scenario == "continued":
@@ -140,11 +140,15 @@ def cost(case: Case) -> Cost:
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
-    run = prepared(
-        annealed_langevin, inputs["x"], inputs["temperatures"], inputs["step_size"], threshold=inputs["threshold"],
-        passages=inputs.get("passages"), seed=inputs["seed"], first_step=inputs["first_step"],
-        first_walker=inputs["first_walker"], out=outputs["moved"], passages_out=outputs.get("passed"), backend=backend,
-    )  # fmt: skip
+    def walk() -> object:
+        return annealed_langevin(
+            inputs["x"], inputs["temperatures"], inputs["step_size"], threshold=inputs["threshold"],
+            passages=inputs.get("passages"), seed=inputs["seed"], first_step=inputs["first_step"],
+            first_walker=inputs["first_walker"], out=outputs["moved"], passages_out=outputs.get("passed"),
+            backend=backend,
+        )  # fmt: skip
+
+    run = prepared(walk)
 
     def launch() -> Tensors:
         run()
@@ -263,6 +267,8 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    parameters=("temperatures",),
+    moving=("first_step",),
     laws=(
         Law("stationary", "walkers keep the invariant distribution of the chain at its step size", leaves_invariant),
         Law("schedule", "the distribution after cooling is that of the transfer operators", follows_a_schedule),

@@ -253,6 +253,7 @@ OPERATION = Operation(
     reference=partial(langevin.expected, LANGEVIN),
     cost=cost,
     judge_draws=judge_draws,
+    moving=("step",),
     laws=(
         Law("quadratic well", "the exact distribution of the discretised chain, and independent noise", quadratic_well),
         Law(

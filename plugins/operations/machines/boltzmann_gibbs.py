@@ -33,7 +33,7 @@ from boltzbench.kernels.ising import lattice_couplings
 from boltzbench.plugins.exact.glass import after_sweep
 from boltzbench.plugins.exact.states import all_units, number_of
 from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
-from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from boltzbench.plugins.support.operations import moved, operation_hooks, same_bits
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -93,7 +93,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "sweeps": case.sizes["sweeps"],
         "beta": BETAS.get(case.scenario, 1.0),
         "seed": case.seed + (1 << 63),
-        "first_sweep": 3,
+        "first_sweep": moved(3, case),
         "first_chain": (1 << 31) + 1,
     }
     if inputs["spins"]:
@@ -324,6 +324,8 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    parameters=("weights", "biases"),
+    moving=("first_sweep",),
     laws=(
         Law(
             "enumeration beta=0.5", f"two sweeps leave the exact law of {UNITS} units on odd cycles invariant",

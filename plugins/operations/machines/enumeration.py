@@ -98,7 +98,9 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         visible, hidden = case.sizes["visible"], case.sizes["hidden"]
         weights = scale * random(visible, hidden)
         if case.scenario == "digits":
-            weights, visible_bias, hidden_bias = (part.double() for part in digits.machine())
+            weights, visible_bias, hidden_bias = (
+                digits.jittered(part.double(), case.seed) for part in digits.machine()
+            )
         else:
             visible_bias, hidden_bias = random(visible), random(hidden)
         if blocks:

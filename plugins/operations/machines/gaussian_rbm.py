@@ -25,7 +25,7 @@ from boltzbench.kernels.rbm_gibbs import GibbsResult, draw_normals, draw_uniform
 from boltzbench.plugins.exact.states import all_units, number_of
 from boltzbench.plugins.support import draws
 from boltzbench.plugins.support.block_gibbs import layers_case, make_outputs, sizes_of
-from boltzbench.plugins.support.operations import operation_hooks
+from boltzbench.plugins.support.operations import moved, operation_hooks
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -69,7 +69,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "sweeps": sweeps,
         "beta": BETAS.get(case.scenario, 1.0),
         "seed": case.seed + (1 << 63),
-        "first_sweep": 3,
+        "first_sweep": moved(3, case),
         "first_chain": 1 << 31,
     }
     if case.scenario == "betas":
@@ -272,6 +272,8 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    parameters=("weights", "visible_bias", "hidden_bias", "sigma"),
+    moving=("first_sweep",),
     laws=(
         Law("mixture of normals", "two sweeps leave the exact law invariant at three temperatures", keeps_the_law),
         Law("ergodicity", "sweeps lead from distant starts to the exact law", forgets_its_start),

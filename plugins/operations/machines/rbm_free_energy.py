@@ -66,7 +66,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     random = partial(torch.randn, generator=generator, device=device)
     if case.scenario == "digits":
         weights, visible_bias, hidden_bias = (part.to(device) for part in digits.machine())
-        states = digits.binary_images().to(device)
+        states = digits.resampled(digits.binary_images(), case.seed).to(device)
     else:
         weights = random_weights(case, random)
         visible_bias, hidden_bias = random(visible), random(hidden)

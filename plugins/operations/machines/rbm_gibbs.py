@@ -38,7 +38,7 @@ from boltzbench.plugins.exact.states import all_units, number_of
 from boltzbench.plugins.support import digits, draws
 from boltzbench.plugins.support.block_gibbs import layers_case, make_outputs, sizes_of
 from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
-from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from boltzbench.plugins.support.operations import moved, operation_hooks, same_bits
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -99,7 +99,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     random = partial(torch.randn, generator=generator, device=device)
     if case.scenario == "digits":
         weights, visible_bias, hidden_bias = (part.to(device) for part in digits.machine())
-        states = digits.binary_images().to(device)
+        states = digits.resampled(digits.binary_images(), case.seed).to(device)
     else:
         weights = 4.0 / math.sqrt(max(visible, hidden, 1)) * random(visible, hidden)
         visible_bias, hidden_bias = random(visible), random(hidden)
@@ -119,7 +119,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "sweeps": sweeps,
         "beta": BETAS.get(case.scenario, 1.0),
         "seed": case.seed + (1 << 63),
-        "first_sweep": 3,
+        "first_sweep": moved(3, case),
         "first_chain": 1 << 31,
         "precision": PRECISIONS.get(case.scenario, "float32"),
         "packed": case.scenario == "packed",
@@ -455,6 +455,8 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    parameters=("weights", "visible_bias", "hidden_bias"),
+    moving=("first_sweep",),
     judge_draws=judge_draws,
     laws=(
         Law(

@@ -85,7 +85,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
     model = (random(model_chains, visible) < -0.3).to(torch.uint8)
     if case.scenario == "digits":
         weights, _, hidden_bias = (part.to(device) for part in digits.machine())
-        data = digits.binary_images().to(device)
+        data = digits.resampled(digits.binary_images(), case.seed).to(device)
     else:
         weights, hidden_bias = random_weights(case, random), random(hidden)
     if case.scenario == "transposed":

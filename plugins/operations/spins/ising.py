@@ -31,7 +31,7 @@ from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
 from boltzbench.plugins.exact.states import all_spins, number_of
 from boltzbench.plugins.support import draws
 from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
-from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from boltzbench.plugins.support.operations import moved, operation_hooks, same_bits
 from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states, judge_updates, up_probability
 from torch import Tensor
 
@@ -104,7 +104,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "field": FIELDS.get(case.scenario, 0.0),
         "rule": "metropolis" if case.scenario.startswith("metropolis") else "heat_bath",
         "seed": case.seed + (1 << 63),
-        "first_sweep": 3,
+        "first_sweep": moved(3, case),
         "first_lattice": 1 << 31,
     }
 
@@ -242,11 +242,14 @@ def cost(case: Case) -> Cost:
 
 
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
-    run = prepared(
-        ising_sweeps, inputs["spins"], inputs["width"], inputs["sweeps"], inputs["beta"], coupling=inputs["coupling"],
-        field=inputs["field"], rule=inputs["rule"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
-        first_lattice=inputs["first_lattice"], out=outputs["advanced"], backend=backend,
-    )  # fmt: skip
+    def sweep() -> Tensor:
+        return ising_sweeps(
+            inputs["spins"], inputs["width"], inputs["sweeps"], inputs["beta"], coupling=inputs["coupling"],
+            field=inputs["field"], rule=inputs["rule"], seed=inputs["seed"], first_sweep=inputs["first_sweep"],
+            first_lattice=inputs["first_lattice"], out=outputs["advanced"], backend=backend,
+        )  # fmt: skip
+
+    run = prepared(sweep)
 
     def launch() -> Tensors:
         run()
@@ -405,6 +408,8 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    parameters=("beta",),
+    moving=("first_sweep",),
     judge_draws=judge_draws,
     laws=(
         *(

@@ -23,7 +23,7 @@ from boltzbench.harness import (
 from boltzbench.kernels.parallel_tempering import SwapResult, swap_replicas
 from boltzbench.kernels.philox import Stream, random_words
 from boltzbench.plugins.support.ergodicity import judge_transitions
-from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from boltzbench.plugins.support.operations import moved, operation_hooks, same_bits
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -58,7 +58,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "energies": (300.0 if case.scenario == "far" else 2.0) * noise,
         "betas": torch.linspace(0, 2, rungs, dtype=torch.float64, device=device),
         "seed": case.seed + (1 << 63),
-        "round_number": 7 if case.scenario == "odd round" else 4,
+        "round_number": moved(0, case) * 2 + (7 if case.scenario == "odd round" else 4),
         "first_ladder": 1 << 31,
     }
 
@@ -98,12 +98,12 @@ def cost(case: Case) -> Cost:
 def prepare(backend: str, inputs: Inputs, outputs: Tensors) -> Launch:
     run = partial(
         swap_replicas, inputs["replica_at"], inputs["energies"], inputs["betas"], seed=inputs["seed"],
-        round_number=inputs["round_number"], first_ladder=inputs["first_ladder"], backend=backend,
+        first_ladder=inputs["first_ladder"], backend=backend,
         out=SwapResult(*(outputs[name] for name in SwapResult._fields)),
     )  # fmt: skip
 
     def launch() -> Tensors:
-        run()
+        run(round_number=inputs["round_number"])
         return outputs
 
     return launch
@@ -179,6 +179,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    moving=("round_number",),
     laws=(
         Law("product law", "two rounds leave the joint distribution of three rungs invariant", leaves_invariant),
         Law("ergodicity", "two rounds lead from every order of the replicas to every other", reaches_every_order),

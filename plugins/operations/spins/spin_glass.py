@@ -41,7 +41,7 @@ from boltzbench.kernels.spin_glass import (
 from boltzbench.plugins.exact import glass as exact
 from boltzbench.plugins.support import draws
 from boltzbench.plugins.support.ergodicity import judge_starts, judge_transitions
-from boltzbench.plugins.support.operations import operation_hooks, same_bits
+from boltzbench.plugins.support.operations import moved, operation_hooks, same_bits
 from boltzbench.plugins.support.spins import DRAWN_BITS, judge_states, judge_updates, up_probability
 from torch import Tensor
 
@@ -118,7 +118,7 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
         "temperatures": temperatures.to(device),
         "rule": "metropolis" if case.scenario.startswith("metropolis") else "heat_bath",
         "seed": case.seed + (1 << 63),
-        "first_sweep": 3,
+        "first_sweep": moved(3, case),
         "first_walker": 1 << 36,
     }
 
@@ -448,6 +448,8 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    parameters=("couplings", "fields", "temperatures"),
+    moving=("first_sweep",),
     judge_draws=judge_draws,
     laws=(
         *(

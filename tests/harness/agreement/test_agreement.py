@@ -249,7 +249,7 @@ def exit_the_process(inputs: Inputs, outputs: Tensors) -> None:
         (give_the_wrong_device, Status.ERROR, "output 'y' lies on meta, not cpu"),
         (give_no_output, Status.ERROR, "outputs named [], not ['y']"),
         (give_one_output_too_many, Status.ERROR, "outputs named ['y', 'z'], not ['y']"),
-        (give_a_bare_tensor, Status.ERROR, "the launch returned Tensor, not tensors by name"),
+        (give_a_bare_tensor, Status.ERROR, "the launch returned Tensor, not a dict of tensors by name"),
         (give_a_list, Status.ERROR, "output 'y' is not a dense tensor but list"),
         (raise_an_exception, Status.ERROR, "RuntimeError: no kernel image (test_agreement.py:"),
         (exit_the_process, Status.ERROR, "SystemExit: 3 (test_agreement.py:"),

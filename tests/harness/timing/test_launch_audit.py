@@ -1,15 +1,16 @@
 """The audit of timed launches: fingerprints of all, and full checks of a few."""
 
 from collections.abc import Iterable
-from itertools import count
+from dataclasses import replace
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
 import torch
-from boltzbench.harness.agreement.agreement import Rejected
-from boltzbench.harness.api.operations import Inputs, Tensors
-from boltzbench.harness.timing.launch_audit import MOST_SINGLE_LAUNCHES, FailedWhileTimed, LaunchAudit
-from support.small_operations import CPU, Body, case, implementation, scale_rightly, scale_with
+from boltzbench.harness.agreement.agreement import Rejected, check_case
+from boltzbench.harness.api.operations import Case, Expected, Inputs, Status, Tensors
+from boltzbench.harness.timing.launch_audit import MOST_SINGLE_LAUNCHES, VALUES, FailedWhileTimed, LaunchAudit
+from support.small_operations import CPU, Body, case, implementation, prepared_by, scale_rightly, scale_with
 
 SLOPPY = scale_with(bound=1e-5)
 """Its bound allows more than one result."""
@@ -29,12 +30,14 @@ def not_at_all(inputs: Inputs, outputs: Tensors) -> None:
     pass
 
 
-def audit_of(*bodies: Body, sets: int = 1) -> LaunchAudit:
-    """The audit of an implementation with launches that run ``bodies`` one after the other."""
+def audit_of(*bodies: Body, sets: int = 1, values: int = 1) -> LaunchAudit:
+    """The audit of an implementation with launches that run ``bodies`` one after the other, on the same values."""
     turns = iter(bodies)
     audit = LaunchAudit(SLOPPY, implementation(lambda inputs, outputs: next(turns)(inputs, outputs)), case(), CPU)
     for _ in range(1, sets):
         audit.add_set()
+    if values == 1:
+        del audit._held[1:], audit._new[:]
     return audit
 
 
@@ -84,7 +87,6 @@ def test_another_result_that_comes_again_and_is_right_too_explains_the_first() -
 
 def test_another_result_that_is_wrong_is_reported_with_the_seed_of_its_values() -> None:
     audit = audit_of(scale_rightly, scale_rightly, wrongly)
-    audit.write_new_values()
     launch(audit, 2)
     audit.compare()
     launch(audit, 1)
@@ -110,7 +112,7 @@ def test_every_set_is_audited() -> None:
     launch(audit, 1)
     audit.compare()
     launch(audit, 1)
-    with pytest.raises(Rejected, match="it skipped its work"):
+    with pytest.raises(FailedWhileTimed, match="was never written"):
         audit.compare()
 
 
@@ -132,23 +134,88 @@ def test_the_last_launch_is_checked_in_full_once() -> None:
     assert next(judged) == 3
 
 
-def test_new_and_rewritten_values_lie_in_the_same_memory() -> None:
-    seen: list[tuple[int, torch.Tensor]] = []
+def test_every_launch_has_other_values_in_the_same_memory_and_new_ones_come_up() -> None:
+    seen: list[tuple[int, float]] = []
 
     def note(inputs: Inputs, outputs: Tensors) -> None:
-        seen.append((inputs["x"].data_ptr(), inputs["x"].clone()))
+        seen.append((inputs["x"].data_ptr(), float(inputs["x"][0, 0])))
         scale_rightly(inputs, outputs)
 
-    audit = audit_of(note, note, note)
-    launch(audit, 1)
-    audit.write_new_values()
-    launch(audit, 1)
-    audit.rewrite_values()
-    launch(audit, 1)
+    audit = audit_of(*[note] * 40, values=VALUES)
+    for _ in range(4):
+        audit.begin_block(10)
+        before = {value for _, value in seen}
+        launch(audit, 10)
+        on_new = audit.compare()
+        firsts = [value for k, (_, value) in enumerate(seen) if k == [v for _, v in seen].index(value)]
+        assert sum(on_new) == len({*firsts} - before) - 2 * (not before)  # two sets of values are there at first
+        audit.draw()
     places, values = zip(*seen, strict=True)
     assert len(set(places)) == 1
-    assert not torch.equal(values[0], values[1])
-    assert torch.equal(values[1], values[2])
+    assert len(set(values)) == VALUES + 3
+    assert all(one != other for one, other in pairwise(values))
+
+
+def test_numbers_that_move_on_are_read_from_the_inputs_of_prepare() -> None:
+    """y = step x; only the mapping that `prepare` was given says which step it is."""
+
+    def make_inputs(case: Case, device: torch.device) -> Inputs:
+        return {"x": torch.arange(1.0, 4.0) + case.seed % 997, "factor": 1.0, "step": case.seed % 1000}
+
+    def stepping(inputs: Inputs, outputs: Tensors) -> None:
+        torch.mul(inputs["x"], float(inputs["step"]), out=outputs["y"])
+
+    def prepare(inputs: Inputs, outputs: Tensors) -> Any:
+        return lambda step=inputs["step"]: {"y": inputs["x"] * float(step)}
+
+    moves = scale_with(
+        make_inputs=make_inputs, moving=("step",), bound=1.0,
+        reference=lambda inputs, outputs: {"y": Expected(inputs["x"].double() * inputs["step"], 1.0)},
+    )  # fmt: skip
+    assert check_case(moves, implementation(stepping), case(), CPU, (3,)).passed
+    assert check_case(moves, prepared_by(prepare), case(), CPU, (3,)).status is Status.WRONG_VALUES
+    audit = LaunchAudit(moves, implementation(stepping), case(), CPU)
+    assert audit.host_reads_numbers
+    for _ in range(3):
+        audit.begin_block(6)
+        launch(audit, 6)
+        audit.compare()
+    audit = LaunchAudit(moves, prepared_by(prepare), replace(case(), seed=3), CPU)
+    launch(audit, 1)  # not on the values that it was prepared on
+    with pytest.raises(FailedWhileTimed, match="3 of 3 elements are off"):
+        audit.compare()
+
+
+def test_parameters_stay_and_other_tensors_change() -> None:
+    def make_inputs(case: Case, device: torch.device) -> Inputs:
+        x, w = torch.randn(2, 3, generator=torch.Generator().manual_seed(case.seed))
+        return {"x": x, "w": w, "factor": 1.0}
+
+    seen: list[tuple[float, float]] = []
+
+    def multiply(inputs: Inputs, outputs: Tensors) -> None:
+        seen.append((float(inputs["x"][0]), float(inputs["w"][0])))
+        torch.mul(inputs["x"], inputs["w"], out=outputs["y"])
+
+    operation = scale_with(
+        make_inputs=make_inputs, parameters=("w",),
+        reference=lambda inputs, outputs: {"y": Expected(inputs["x"].double() * inputs["w"].double(), 1e-6)},
+    )  # fmt: skip
+    audit = LaunchAudit(operation, implementation(multiply), case(), CPU)
+    audit.begin_block(10)
+    launch(audit, 10)
+    audit.compare()
+    assert len({x for x, _ in seen}) > 2
+    assert len({w for _, w in seen}) == 1
+
+
+def test_inputs_that_do_not_depend_on_the_seed_are_refused() -> None:
+    constant = scale_with(make_inputs=lambda case, device: {"x": torch.ones(5, 7), "factor": 3.0})
+    with pytest.raises(ValueError, match="the same tensors for every seed"):
+        LaunchAudit(constant, implementation(scale_rightly), case(), CPU)
+    assert check_case(constant, implementation(scale_rightly), case(), CPU, (0,)).passed
+    with pytest.raises(ValueError, match="the same tensors for every seed"):
+        check_case(constant, implementation(scale_rightly), replace(case(), purpose="real"), CPU, (0,))
 
 
 def test_a_replay_that_writes_nothing_is_detected() -> None:

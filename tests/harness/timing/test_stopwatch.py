@@ -6,12 +6,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, count, cycle, repeat
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from boltzbench.harness.api.operations import Inputs, Operation, Status, Tensors
+from boltzbench.harness.api.operations import Case, Inputs, Operation, Status, Tensors
 from boltzbench.harness.api.records import DeviceState, Measurement
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import FailedWhileTimed
@@ -30,7 +30,6 @@ from support.small_operations import (
     scale_rightly,
     scale_with,
 )
-from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 SCALE = scale_with()
@@ -388,13 +387,6 @@ def test_what_cannot_be_captured_is_queued(graph: Callable[[Callable[[], object]
     assert len(places) == 4
 
 
-def test_a_launch_that_can_be_captured_only_once_is_remarked() -> None:
-    graphs = chain([captured], repeat(lambda launch: None))
-    measurement, _ = time_in_fours(lambda launch: next(graphs)(launch))
-    assert measurement.method == "host"
-    assert measurement.suspicions == ("the launch could be captured only at first: later samples were queued",)
-
-
 def replayed(launch: Callable[[], object]) -> Callable[[], object]:
     """As a GPU captures: what Python computes in the launch stays as it was."""
     with Recorder() as recorder:
@@ -411,49 +403,56 @@ def time_as_graph(
     )
 
 
-def keeping(product: Callable[[Inputs], Tensor], launch_with: Callable[[Inputs, Tensor, Tensor], object]) -> Any:
-    """Prepares ``product`` in Python, again after the input was written to; launches work on it."""
+def test_weights_that_python_prepares_reach_the_graph() -> None:
+    """y = 3 x as x + w x, with w = 2 a parameter from which Python makes 1 + w."""
+
+    def make_inputs(case: Case, device: torch.device) -> Inputs:
+        x = torch.randn(5, 7, generator=torch.Generator().manual_seed(case.seed))
+        return {"x": x, "w": torch.full((7,), 2.0), "factor": 3.0}
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
-        version, kept = inputs["x"]._version, product(inputs)
+        factor = 1 + inputs["w"]
+
+        def launch() -> Tensors:
+            torch.mul(inputs["x"], factor, out=outputs["y"])
+            return outputs
+
+        return launch
+
+    measurement = time_as_graph(prepare, scale_with(make_inputs=make_inputs, parameters=("w",)))
+    assert (measurement.method, measurement.suspicions) == ("graph", ())
+
+
+def test_a_graph_of_results_that_python_computed_is_wrong() -> None:
+    """They are computed again after each write that Python sees, and during the capture."""
+
+    def prepare(inputs: Inputs, outputs: Tensors) -> Callable[[], Tensors]:
+        version, kept = -1, torch.empty(0)
 
         def launch() -> Tensors:
             nonlocal version, kept
             if version != inputs["x"]._version:
                 with _disable_current_modes():
-                    version, kept = inputs["x"]._version, product(inputs)
-            launch_with(inputs, kept, outputs["y"])
+                    version, kept = inputs["x"]._version, inputs["x"] * inputs["factor"]
+            outputs["y"].copy_(kept)
             return outputs
 
         return launch
 
-    return prepare
+    with pytest.raises(FailedWhileTimed, match="are off"):
+        time_as_graph(prepare)
 
 
-def test_weights_that_python_prepares_again_reach_the_graph() -> None:
-    """y = 3 x as x + (2 x), with 2 x prepared."""
+def test_launches_with_numbers_of_the_host_that_move_on_are_queued() -> None:
+    def make_inputs(case: Case, device: torch.device) -> Inputs:
+        x = torch.randn(5, 7, generator=torch.Generator().manual_seed(case.seed))
+        return {"x": x, "factor": float(case.seed % 100)}
+
     measurement = time_as_graph(
-        keeping(lambda inputs: 2 * inputs["x"], lambda inputs, twice, y: torch.add(inputs["x"], twice, out=y)),
-        scale_with(bound=1e-5),
+        lambda inputs, outputs: lambda: {"y": torch.mul(inputs["x"], inputs["factor"], out=outputs["y"])},
+        scale_with(make_inputs=make_inputs, moving=("factor",), bound=1e-4),
     )
-    assert (measurement.method, measurement.suspicions) == ("graph", ())
-
-
-def test_a_graph_of_results_that_python_computed_is_suspicious() -> None:
-    measurement = time_as_graph(
-        keeping(lambda inputs: inputs["x"] * inputs["factor"], lambda inputs, cached, y: y.copy_(cached))
-    )
-    assert measurement.method == "graph"
-    assert measurement.suspicions == ("the captured work reads no input: results may be cached by content",)
-
-
-def test_a_graph_of_a_pure_function_of_new_values_may_repeat_a_result() -> None:
-    """Where new values have the results of the old ones, a graph of the old ones may give them too."""
-    constant = scale_with(make_inputs=lambda case, device: {"x": torch.ones(5, 7), "factor": 3.0})
-    measurement = time_as_graph(
-        keeping(lambda inputs: inputs["x"], lambda inputs, x, y: torch.mul(x, 3, out=y)), constant
-    )
-    assert (measurement.method, measurement.suspicions) == ("graph", ())
+    assert (measurement.method, measurement.launches_per_sample, measurement.suspicions) == ("host", 4, ())
 
 
 @pytest.mark.parametrize(("room", "sets"), [(4, 4), (3, 1), (1, 1), ("a capture of two", 2)])

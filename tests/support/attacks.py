@@ -1,0 +1,93 @@
+"""Judges an attack on the benchmark as `check` does, then as `bench` does, in milliseconds."""
+
+import sys
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+from boltzbench.harness.agreement.agreement import check_case
+from boltzbench.harness.api.operations import Agreement, Case, Implementation, Operation, Status
+from boltzbench.harness.timing.clocks import Clock
+from boltzbench.harness.timing.cpu_clock import CpuClock
+from boltzbench.harness.timing.launch_audit import FailedWhileTimed, LaunchAudit
+from boltzbench.harness.timing.stopwatch import STANDARD
+
+from .small_operations import CPU, Body, case, implementation, measure, scale_rightly, scale_with
+
+SCALE = scale_with()
+QUICK = replace(STANDARD, warm_up_seconds=0.002, shortest_seconds=0.03, longest_seconds=0.1)
+CHECKED = 4
+"""Launches of the agreement check: two for each of two seeds."""
+
+
+@dataclass
+class Outcome:
+    agreement: Agreement
+    suspicions: tuple[str, ...] = ()
+
+
+class QuietClock(CpuClock):
+    """Does not flush: reading 100 MB for each sample would dominate the time of these tests."""
+
+    def _flush(self) -> None:
+        pass
+
+
+def outcome(
+    candidate: Implementation,
+    operation: Operation = SCALE,
+    where: Case | None = None,
+    *,
+    clock: Clock | None = None,
+    timed_only: bool = False,
+    **keywords: Any,
+) -> Outcome:
+    """The result of a check as `check` does it, then of timing."""
+    where = where or case()
+    agreement = check_case(operation, candidate, where, CPU, (0, 1))
+    if not agreement.passed:
+        assert not timed_only, f"rejected by the check already: {agreement.message}"
+        return Outcome(agreement)
+    try:
+        measurement = measure(operation, candidate, where, CPU, protocol=QUICK, clock=clock or QuietClock(), **keywords)
+    except FailedWhileTimed as lost:
+        return Outcome(lost.agreement)
+    return Outcome(agreement, measurement.suspicions)
+
+
+def rejected_while_timed(body: Body, **keywords: Any) -> str:
+    found = outcome(implementation(body), timed_only=True, **keywords)
+    assert not found.agreement.passed
+    assert found.agreement.status is Status.WRONG_VALUES
+    return found.agreement.message
+
+
+def honest_for(calls: int, then: Body, at_first: Body = scale_rightly) -> Body:
+    """Behaves as ``at_first`` for this many launches, later as ``then``."""
+    counter = count()
+    return lambda inputs, outputs: (at_first if next(counter) < calls else then)(inputs, outputs)
+
+
+class FakeTime:
+    """A host's clock that advances only on request."""
+
+    nanoseconds = 0
+
+    def spend(self, seconds: float) -> None:
+        self.nanoseconds += round(seconds * 1e9)
+
+    def read(self) -> int:
+        return self.nanoseconds
+
+    def clock(self) -> QuietClock:
+        return QuietClock(self.read, self.read)
+
+
+def audit_on_the_stack() -> LaunchAudit | None:
+    """What a launch finds that walks the stack of its callers."""
+    frame = sys._getframe()
+    while frame.f_back:
+        frame = frame.f_back
+        if isinstance(found := frame.f_locals.get("self"), LaunchAudit):
+            return found
+    return None
