@@ -8,7 +8,6 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..api.experiments import Experiment
@@ -19,10 +18,11 @@ from ..discovery.registry import LOADING_SECONDS, Plugin, Registry, load_registr
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..results.environment import cuda_unusable
 from ..results.source_hash import Named, functions_behind
-from .child import GRACE_SECONDS, Child, Died, answer_all, plain, start_server
 from .process import prepare_to_load_plugins
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     import torch
 
 
@@ -86,6 +86,8 @@ def read_catalogue(device: str, *, where: bool = False, pairs: bool = False) -> 
     Tables exist for the cost of cases; if ``where``, for `unavailable` and `automatic` by kind of device; if ``pairs``,
     for `unavailable` and `refuses` of samplers. Raises UnknownName as `load_registry` does.
     """
+    from .child import Died, start_server  # here, because `--help` needs no multiprocessing
+
     start_server(__name__ if where else f"{__package__}.worker")  # `list` needs no worker after this
     broken: dict[str, str] = {}
     while True:
@@ -115,6 +117,8 @@ def read_catalogue(device: str, *, where: bool = False, pairs: bool = False) -> 
 
 
 def _ask(device: str, where: bool, pairs: bool, broken: dict[str, str], note: Callable[[Any], None]) -> Catalogue:
+    from .child import GRACE_SECONDS, Child
+
     child = Child(_serve, device, os.environ, note)
     try:
         seconds = LOADING_SECONDS + GRACE_SECONDS  # in the child, Python code is stopped first
@@ -126,8 +130,10 @@ def _ask(device: str, where: bool, pairs: bool, broken: dict[str, str], note: Ca
     return found
 
 
-def _serve(connection: Connection, device: str) -> None:
+def _serve(connection: "Connection", device: str) -> None:
     import torch
+
+    from .child import answer_all
 
     known = "cuda:0" if torch.cuda.is_available() else "cpu"
     place = torch.device(known if device == "auto" else device)
@@ -146,6 +152,12 @@ def _serve(connection: Connection, device: str) -> None:
     answer_all(connection, describe)
 
 
+def described_operation(registry: Registry, name: str, device: "torch.device") -> Operation:
+    """What the catalogue says of an operation, from a registry that has imported its plugin."""
+    (plugin,) = (each.label for each in registry.plugins if name in each.operations)
+    return _Describing(registry, device, lambda plugin, failure: None).operation(registry.operations[name], plugin)
+
+
 class _Describing:
     """Turns a registry into a catalogue, in the process that has imported the plugins."""
 
@@ -159,7 +171,7 @@ class _Describing:
         places = self._places() if where else {}
         definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
         operations = self._plain(
-            (self._operation(each, definers[each.name], where) for each in registry.operations.values()),
+            (self.operation(each, definers[each.name], where) for each in registry.operations.values()),
             lambda each: definers[each.name],
         )
         kept = {each.name for each in operations}
@@ -200,6 +212,8 @@ class _Describing:
 
     def _plain(self, things: Iterable[T], plugin_of: Callable[[T], str]) -> tuple[T, ...]:
         """Those that can be sent to the parent. The others become problems of their plugins."""
+        from .child import plain
+
         found = []
         for each in things:
             try:
@@ -212,7 +226,7 @@ class _Describing:
             found.append(each)
         return tuple(found)
 
-    def _operation(self, operation: Operation, plugin: str, where: bool) -> Operation:
+    def operation(self, operation: Operation, plugin: str, where: bool = False) -> Operation:
         def elsewhere(function: str) -> Any:
             return Elsewhere(what=f"{function} of {operation.name}")
 

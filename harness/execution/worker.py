@@ -55,6 +55,7 @@ class Workers:
         self._shared, self._threads = shared, threads
         self._workers: dict[tuple[str, str], Child] = {}
         self._referees: dict[str, Child] = {}
+        self._confirmed: set[str] = set()  # operations that a referee knows as the catalogue does
 
     def trial(self, step: Step) -> "RemoteTrial":
         """The trial of ``step``. Ends the workers of other operations."""
@@ -194,7 +195,13 @@ class Workers:
             if name not in self._referees:
                 environment = {**os.environ, PLUGINS_VARIABLE: name}
                 self._referees[name] = Child(referee.serve, self._threads, environment, self._announce)
-            found: Agreement = self._referees[name].ask(question, *arguments, seconds=self._time_limit, relay=relay)
+            judge = self._referees[name]
+            if step.operation.name not in self._confirmed:
+                if judge.ask("operation", step.operation.name, seconds=self._time_limit) != step.operation:
+                    words = f"a plugin that was read with {name} has changed its operation {step.operation.name}"
+                    return Agreement(Status.ERROR, words)
+                self._confirmed.add(step.operation.name)
+            found: Agreement = judge.ask(question, *arguments, seconds=self._time_limit, relay=relay)
         except (Died, KeyboardInterrupt):
             if name in self._referees:
                 self._referees.pop(name).end()
@@ -245,7 +252,7 @@ class Workers:
 
     def _new(self, plugins: Sequence[str] | Mapping[str, None]) -> Child:
         environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
-        return Child(serving.serve, self._device, environment, self._announce)
+        return Child(serving.serve, self._device, environment, self._announce, whole=not self._shared)
 
 
 def _key(step: Step) -> serving.Key:
