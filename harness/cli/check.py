@@ -100,6 +100,7 @@ def _check_at_once(
                 keep(left.popleft(), record)
 
             carry_out(chosen, device, trial, display, draws=DRAWS, keep=keep_next)
+            workers.release(step for unit in [*waiting] for _, step in unit)
 
     with ExitStack() as stack:
         threads = 1 if lanes > 1 else 0

@@ -5,7 +5,7 @@ processes, passes on what a referee and a worker want of each other, and compute
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
@@ -35,7 +35,7 @@ class Workers:
     ``time_limit`` is the limit in seconds for one answer: a verdict, a warm-up, a block of samples. The processes load
     only the plugins that they need of those that the ``registry`` could load. Each implementation of the present
     operation has a worker, or, if ``shared``, each plugin: that saves starting many, but a plugin's implementations
-    cannot be timed in turns. A process stays until another operation begins, or, if ``shared``, to the end.
+    cannot be timed in turns. A process stays until another operation begins, or, if ``shared``, until `release`.
 
     ``threads`` is the number of threads of a referee, if not all.
     """
@@ -169,6 +169,16 @@ class Workers:
         """The outcome of an experiment. All experiments share one worker; ends all others. Raises `Died`."""
         found: Outcome = self._only(("experiments", ""), "conduct", experiment.name, seed)
         return found
+
+    def release(self, steps: Iterable[Step]) -> None:
+        """End the processes that none of these steps needs."""
+        chosen = [*steps]
+        workers = {self._names(step) for step in chosen}
+        referees = {self._registry.definer(step.operation.name) for step in chosen}
+        for names in [each for each in self._workers if each not in workers]:
+            self._end(names)
+        for name in [each for each in self._referees if each not in referees]:
+            self._referees.pop(name).end()
 
     def close(self) -> None:
         """End all processes. The next question starts new ones."""
