@@ -80,15 +80,15 @@ class Catalogue:
     experiments: tuple[Experiment, ...]
 
 
-def read_catalogue(device: str, *, where: bool = False, pairs: bool = False) -> Registry:
-    """The registry of the installed plugins, without their functions.
+def read_catalogue(device: str, *, where: bool = False, pairs: bool = False, many: bool = False) -> Registry:
+    """The registry of the installed plugins, without their functions. ``many`` is as in `start_server`.
 
     Tables exist for the cost of cases; if ``where``, for `unavailable` and `automatic` by kind of device; if ``pairs``,
     for `unavailable` and `refuses` of samplers. Raises UnknownName as `load_registry` does.
     """
     from .child import Died, start_server  # here, because `--help` needs no multiprocessing
 
-    start_server(__name__ if where else f"{__package__}.worker")  # `list` needs no worker after this
+    start_server(__name__ if where else f"{__package__}.worker", many=many)  # `list` needs no worker after this
     broken: dict[str, str] = {}
     while True:
         current: list[str] = ["", ""]

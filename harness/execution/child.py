@@ -61,15 +61,24 @@ class Failed(Exception):
         self.agreement = agreement
 
 
-def start_server(module: str) -> None:
-    """Start the server of all children, which imports this module first."""
+def start_server(module: str, *, many: bool = False) -> None:
+    """Start the server of all children, which imports this module first.
+
+    If ``many`` children will work at once, threads of OpenMP that have nothing to do sleep, where they would spin and
+    take the cores from others. A variable of the environment decides that when the library is loaded.
+    """
     _processes.set_forkserver_preload([module])
+    policy = os.environ.get("OMP_WAIT_POLICY")
+    if many and policy is None:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
     try:  # after Ctrl-C the server would print its own traceback
         forkserver.ensure_running()
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)
+        if many and policy is None:
+            del os.environ["OMP_WAIT_POLICY"]
 
 
 def _in_main_thread() -> bool:
