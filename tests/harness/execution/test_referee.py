@@ -135,6 +135,16 @@ ATTACKS = """
     def leave_a_thread():
         threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
 
+    def with_a_table(inputs, outputs):
+        known = {}
+        def launch():
+            x = inputs["x"]
+            if known.get("version") != x._version:
+                known.update(version=x._version, table=2 * x)
+            outputs["y"].copy_(known["table"])
+            return outputs
+        return launch
+
     ACTS = {
         "dtype": lambda: torch.set_default_dtype(torch.float64),
         "device": lambda: torch.set_default_device("meta"),
@@ -148,6 +158,7 @@ ATTACKS = """
         for name, act in ACTS.items():
             add(name, writing(2, act))
         add("fine", writing(2))
+        add("table", with_a_table)
         add("all_passes", writing(2.1, everything_passes))
         add("beyond", beyond_the_end)
         add("input", into_an_input)
@@ -225,6 +236,11 @@ def alive(pid):
 def test_the_verdict_is_not_computed_where_the_plugin_is(trial, name, label, status):
     assert trial(name, label).judge(draws=1).status is status
     assert trial("fine").judge(draws=1).status is Status.PASSED
+
+
+def test_who_keeps_a_table_as_long_as_an_input_has_its_version_passes(trial):
+    record = trial("table").judge(draws=2)
+    assert (record.status, record.message) == (Status.PASSED, "")
 
 
 def test_results_of_timed_launches_are_judged_elsewhere(trial):
