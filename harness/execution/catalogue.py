@@ -14,7 +14,8 @@ from ..api.experiments import Experiment
 from ..api.messages import UnknownName, describe_error
 from ..api.operations import Implementation, Operation
 from ..api.samplers import Sampler, Target, reason_against
-from ..discovery.registry import LOADING_SECONDS, Plugin, Registry, load_registry
+from ..discovery import registry as registry_module
+from ..discovery.registry import Plugin, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..results.environment import cuda_unusable
 from ..results.source_hash import Named, functions_behind
@@ -121,8 +122,9 @@ def _ask(device: str, where: bool, pairs: bool, broken: dict[str, str], note: Ca
 
     child = Child(_serve, device, os.environ, note)
     try:
-        seconds = LOADING_SECONDS + GRACE_SECONDS  # in the child, Python code is stopped first
-        found = child.ask("describe", where, pairs, broken, seconds=seconds, renew=True)
+        limit = registry_module.LOADING_SECONDS
+        seconds = limit + GRACE_SECONDS  # in the child, Python code is stopped first
+        found = child.ask("describe", where, pairs, broken, limit, seconds=seconds, renew=True)
     finally:
         child.end()
     if not isinstance(found, Catalogue):
@@ -142,7 +144,8 @@ def _serve(connection: "Connection", device: str) -> None:
     def announce(plugin: str, failure: str) -> None:
         connection.send(("phase", (plugin, failure)))
 
-    def describe(question: str, where: bool, pairs: bool, broken: Mapping[str, str]) -> Catalogue | str:
+    def describe(question: str, where: bool, pairs: bool, broken: Mapping[str, str], limit: float) -> Catalogue | str:
+        registry_module.LOADING_SECONDS = limit
         try:
             registry = load_registry(broken=broken, announce=announce)
         except UnknownName as error:
@@ -252,7 +255,7 @@ class _Describing:
         self._announce(self._names[plugin], f"cost of {operation.name} failed")
         for case in operation.cases:
             try:
-                with limited_to(LOADING_SECONDS):
+                with limited_to(registry_module.LOADING_SECONDS):
                     costs[case.label] = operation.cost(case)
             except (Exception, SystemExit, TookTooLong) as error:
                 errors[case.label] = describe_error(error)
@@ -277,7 +280,7 @@ class _Describing:
         for name, target in self._registry.targets.items() if pairs else ():
             self._announce(self._names[sampler.plugin], f"refuses() of sampler {sampler.name} failed on {name}")
             try:
-                with limited_to(LOADING_SECONDS):
+                with limited_to(registry_module.LOADING_SECONDS):
                     reason = reason_against(sampler, target, self._device)
                 refusals[name] = reason if isinstance(reason, str) else None
             except (Exception, SystemExit, TookTooLong) as error:
@@ -322,7 +325,7 @@ class _Describing:
     def _words(self, plugin: str, function: str, ask: Callable[[], str | None]) -> str | None:
         self._announce(self._names[plugin], f"{function} failed")
         try:
-            with limited_to(LOADING_SECONDS):
+            with limited_to(registry_module.LOADING_SECONDS):
                 words = ask()
         except (Exception, SystemExit, TookTooLong) as error:
             return f"{function} raised {describe_error(error)}"

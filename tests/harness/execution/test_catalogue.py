@@ -7,8 +7,9 @@ import sys
 import textwrap
 
 import pytest
+from boltzbench.harness.discovery import registry
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, UnknownName, load_registry
-from boltzbench.harness.execution import catalogue, child
+from boltzbench.harness.execution import child
 from boltzbench.harness.execution.catalogue import read_catalogue
 from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.trial import sources_of
@@ -111,7 +112,7 @@ def test_it_says_what_the_registry_says_and_imports_no_plugin(monkeypatch):
 def test_a_plugin_that_ends_its_process_is_a_problem_and_the_others_are_read(monkeypatch, folder, name, words):
     use(monkeypatch, "good", name)
     if name == "hangs":
-        monkeypatch.setattr(catalogue, "LOADING_SECONDS", 1.0)
+        monkeypatch.setattr(registry, "LOADING_SECONDS", 1.0)
         monkeypatch.setattr(child, "GRACE_SECONDS", 0.0)
     found = read_catalogue("cpu")
     assert list(found.operations) == ["double"]
