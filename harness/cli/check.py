@@ -45,7 +45,8 @@ def check(
     """Check every implementation against its operation's reference and exact laws."""
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
-        registry, steps = plan_steps(place, operations, implementations, CHECKED, PRESETS[-1], seed)
+        on_cpu = place.type == "cpu"
+        registry, steps = plan_steps(place, operations, implementations, CHECKED, PRESETS[-1], seed, many=on_cpu)
         run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems)
         records: list[tuple[int, Record]] = []
         complete = False
@@ -100,6 +101,7 @@ def _check_at_once(
                 keep(left.popleft(), record)
 
             carry_out(chosen, device, trial, display, draws=DRAWS, keep=keep_next)
+            workers.release(step for unit in [*waiting] for _, step in unit)
 
     with ExitStack() as stack:
         threads = 1 if lanes > 1 else 0

@@ -51,10 +51,15 @@ def plan_steps(
     purposes: tuple[Purpose, ...],
     preset: str,
     seed: int | None,
+    *,
+    many: bool = False,
 ) -> tuple[Registry, list[Step]]:
-    """Read what the plugins register and plan the steps of the selected operations and implementations."""
+    """Read what the plugins register and plan the steps of the selected operations and implementations.
+
+    ``many`` says that many steps will be carried out at once.
+    """
     prepare_to_load_plugins(device)
-    registry = read_catalogue(str(device))
+    registry = read_catalogue(str(device), many=many)
     selection = registry.select(operations or (), implementations or ())
     return registry, plan(selection, purposes, preset, seed)
 

@@ -8,21 +8,22 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..api.experiments import Experiment
 from ..api.messages import UnknownName, describe_error
 from ..api.operations import Implementation, Operation
 from ..api.samplers import Sampler, Target, reason_against
-from ..discovery.registry import LOADING_SECONDS, Plugin, Registry, load_registry
+from ..discovery import registry as registry_module
+from ..discovery.registry import Plugin, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..results.environment import cuda_unusable
 from ..results.source_hash import Named, functions_behind
-from .child import GRACE_SECONDS, Child, Died, answer_all, plain, start_server
 from .process import prepare_to_load_plugins
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     import torch
 
 
@@ -80,13 +81,15 @@ class Catalogue:
     experiments: tuple[Experiment, ...]
 
 
-def read_catalogue(device: str, *, where: bool = False, pairs: bool = False) -> Registry:
-    """The registry of the installed plugins, without their functions.
+def read_catalogue(device: str, *, where: bool = False, pairs: bool = False, many: bool = False) -> Registry:
+    """The registry of the installed plugins, without their functions. ``many`` is as in `start_server`.
 
     Tables exist for the cost of cases; if ``where``, for `unavailable` and `automatic` by kind of device; if ``pairs``,
     for `unavailable` and `refuses` of samplers. Raises UnknownName as `load_registry` does.
     """
-    start_server(__name__ if where else f"{__package__}.worker")  # `list` needs no worker after this
+    from .child import Died, start_server  # here, because `--help` needs no multiprocessing
+
+    start_server(__name__ if where else f"{__package__}.worker", many=many)  # `list` needs no worker after this
     broken: dict[str, str] = {}
     while True:
         current: list[str] = ["", ""]
@@ -115,10 +118,13 @@ def read_catalogue(device: str, *, where: bool = False, pairs: bool = False) -> 
 
 
 def _ask(device: str, where: bool, pairs: bool, broken: dict[str, str], note: Callable[[Any], None]) -> Catalogue:
+    from .child import GRACE_SECONDS, Child
+
     child = Child(_serve, device, os.environ, note)
     try:
-        seconds = LOADING_SECONDS + GRACE_SECONDS  # in the child, Python code is stopped first
-        found = child.ask("describe", where, pairs, broken, seconds=seconds, renew=True)
+        limit = registry_module.LOADING_SECONDS
+        seconds = limit + GRACE_SECONDS  # in the child, Python code is stopped first
+        found = child.ask("describe", where, pairs, broken, limit, seconds=seconds, renew=True)
     finally:
         child.end()
     if not isinstance(found, Catalogue):
@@ -126,8 +132,10 @@ def _ask(device: str, where: bool, pairs: bool, broken: dict[str, str], note: Ca
     return found
 
 
-def _serve(connection: Connection, device: str) -> None:
+def _serve(connection: "Connection", device: str) -> None:
     import torch
+
+    from .child import answer_all
 
     known = "cuda:0" if torch.cuda.is_available() else "cpu"
     place = torch.device(known if device == "auto" else device)
@@ -136,7 +144,8 @@ def _serve(connection: Connection, device: str) -> None:
     def announce(plugin: str, failure: str) -> None:
         connection.send(("phase", (plugin, failure)))
 
-    def describe(question: str, where: bool, pairs: bool, broken: Mapping[str, str]) -> Catalogue | str:
+    def describe(question: str, where: bool, pairs: bool, broken: Mapping[str, str], limit: float) -> Catalogue | str:
+        registry_module.LOADING_SECONDS = limit
         try:
             registry = load_registry(broken=broken, announce=announce)
         except UnknownName as error:
@@ -144,6 +153,12 @@ def _serve(connection: Connection, device: str) -> None:
         return _Describing(registry, place, announce).catalogue(where, pairs)
 
     answer_all(connection, describe)
+
+
+def described_operation(registry: Registry, name: str, device: "torch.device") -> Operation:
+    """What the catalogue says of an operation, from a registry that has imported its plugin."""
+    (plugin,) = (each.label for each in registry.plugins if name in each.operations)
+    return _Describing(registry, device, lambda plugin, failure: None).operation(registry.operations[name], plugin)
 
 
 class _Describing:
@@ -159,7 +174,7 @@ class _Describing:
         places = self._places() if where else {}
         definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
         operations = self._plain(
-            (self._operation(each, definers[each.name], where) for each in registry.operations.values()),
+            (self.operation(each, definers[each.name], where) for each in registry.operations.values()),
             lambda each: definers[each.name],
         )
         kept = {each.name for each in operations}
@@ -200,6 +215,8 @@ class _Describing:
 
     def _plain(self, things: Iterable[T], plugin_of: Callable[[T], str]) -> tuple[T, ...]:
         """Those that can be sent to the parent. The others become problems of their plugins."""
+        from .child import plain
+
         found = []
         for each in things:
             try:
@@ -212,7 +229,7 @@ class _Describing:
             found.append(each)
         return tuple(found)
 
-    def _operation(self, operation: Operation, plugin: str, where: bool) -> Operation:
+    def operation(self, operation: Operation, plugin: str, where: bool = False) -> Operation:
         def elsewhere(function: str) -> Any:
             return Elsewhere(what=f"{function} of {operation.name}")
 
@@ -238,7 +255,7 @@ class _Describing:
         self._announce(self._names[plugin], f"cost of {operation.name} failed")
         for case in operation.cases:
             try:
-                with limited_to(LOADING_SECONDS):
+                with limited_to(registry_module.LOADING_SECONDS):
                     costs[case.label] = operation.cost(case)
             except (Exception, SystemExit, TookTooLong) as error:
                 errors[case.label] = describe_error(error)
@@ -263,7 +280,7 @@ class _Describing:
         for name, target in self._registry.targets.items() if pairs else ():
             self._announce(self._names[sampler.plugin], f"refuses() of sampler {sampler.name} failed on {name}")
             try:
-                with limited_to(LOADING_SECONDS):
+                with limited_to(registry_module.LOADING_SECONDS):
                     reason = reason_against(sampler, target, self._device)
                 refusals[name] = reason if isinstance(reason, str) else None
             except (Exception, SystemExit, TookTooLong) as error:
@@ -308,7 +325,7 @@ class _Describing:
     def _words(self, plugin: str, function: str, ask: Callable[[], str | None]) -> str | None:
         self._announce(self._names[plugin], f"{function} failed")
         try:
-            with limited_to(LOADING_SECONDS):
+            with limited_to(registry_module.LOADING_SECONDS):
                 words = ask()
         except (Exception, SystemExit, TookTooLong) as error:
             return f"{function} raised {describe_error(error)}"

@@ -66,15 +66,24 @@ class Failed(Exception):
         self.agreement = agreement
 
 
-def start_server(module: str) -> None:
-    """Start the server of all children, which imports this module first."""
+def start_server(module: str, *, many: bool = False) -> None:
+    """Start the server of all children, which imports this module first.
+
+    If ``many`` children will work at once, threads of OpenMP that have nothing to do sleep, where they would spin and
+    take the cores from others. A variable of the environment decides that when the library is loaded.
+    """
     _processes.set_forkserver_preload([module])
+    policy = os.environ.get("OMP_WAIT_POLICY")
+    if many and policy is None:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
     try:  # after Ctrl-C the server would print its own traceback
         forkserver.ensure_running()
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)
+        if many and policy is None:
+            del os.environ["OMP_WAIT_POLICY"]
 
 
 def _in_main_thread() -> bool:
@@ -82,10 +91,15 @@ def _in_main_thread() -> bool:
 
 
 class Child:
-    """One process and the connection to it. ``main(connection, argument)`` runs in the process."""
+    """One process and the connection to it. ``main(connection, argument)`` runs in the process.
 
-    def __init__(self, main: Main, argument: Any, environment: Mapping[str, str], announce: Announce) -> None:
-        self._announce = announce
+    If ``whole``, what the process started and what left its group is stopped with it; that takes milliseconds.
+    """
+
+    def __init__(
+        self, main: Main, argument: Any, environment: Mapping[str, str], announce: Announce, *, whole: bool = False
+    ) -> None:
+        self._announce, self._whole = announce, whole
         self._pid: int | None = None
         self.spoilt = ""
         """What the child says is not as it was: it should be asked nothing more."""
@@ -168,9 +182,13 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         """Send a signal to the process and its group. The keeper reaps it only when all is over: no pid is reused."""
-        if self._pid is not None:
+        if self._pid is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, number)
+        for pid in descendants(self._process.pid or 0) if self._whole else ():
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, number)
+                os.kill(pid, number)
 
     def kill(self) -> None:
         """End the process and all that it started, without waiting; any thread may call this."""
@@ -190,10 +208,23 @@ class Child:
         self._pid = None
 
 
+class _Writer(pickle.Pickler):
+    """Writes NumPy's numbers, which plugins put into results, as Python's."""
+
+    def reducer_override(self, value: Any) -> Any:
+        numpy = sys.modules.get("numpy")  # slow to import
+        if numpy and isinstance(value, numpy.generic):
+            number = value.item()
+            return type(number), (number,)
+        return NotImplemented
+
+
 class _Reader(pickle.Unpickler):
-    """Builds the harness's own plain types, and calls nothing else."""
+    """Builds numbers and the harness's own plain types, and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (("builtins", "float"), ("builtins", "int"), ("builtins", "bool")):
+            return super().find_class(module, name)
         if module.startswith(ALLOWED_MODULES) and "." not in name:
             found = super().find_class(module, name)
             if isinstance(found, type) and found.__module__ == module:
@@ -236,7 +267,9 @@ def answer_all(connection: Connection, answer: Callable[..., Any], after: Callab
         except Failed as failed:
             reply = "failed", failed.agreement
         after()
-        connection.send(reply)
+        message = io.BytesIO()
+        _Writer(message).dump(reply)
+        connection.send_bytes(message.getbuffer())
 
 
 def _keep(main: Main, connection: Connection, argument: Any, environment: Mapping[str, str]) -> NoReturn:

@@ -17,7 +17,8 @@ from torch import Tensor
 from ..agreement.agreement import Rejected, judge_results
 from ..api.messages import describe_error
 from ..api.operations import Agreement, Case, Implementation, Inputs, Launch, Operation, Status, Tensors
-from ..discovery.registry import load_registry
+from ..discovery.registry import Registry, load_registry
+from .catalogue import described_operation
 from .child import answer_all
 from .plan import Step, find_subject
 from .process import prepare_to_load_plugins
@@ -50,15 +51,19 @@ def serve(connection: Connection, threads: int) -> None:
     prepare_to_load_plugins(device)
     if threads:
         torch.set_num_threads(threads)
-    referee = _Referee(connection, load_registry().operations, device)
+    referee = _Referee(connection, load_registry(), device)
     answer_all(connection, lambda question, *arguments: getattr(referee, question)(*arguments))
 
 
 class _Referee:
-    def __init__(self, connection: Connection, operations: Mapping[str, Operation], device: torch.device) -> None:
-        self._connection, self._operations, self._device = connection, operations, device
+    def __init__(self, connection: Connection, registry: Registry, device: torch.device) -> None:
+        self._connection, self._registry, self._device = connection, registry, device
         self._memory = SharedMemory()
         self._timed: tuple[Judged, Inputs] | None = None
+
+    def operation(self, name: str) -> Operation:
+        """What a catalogue would say of an operation: its cases, laws and costs."""
+        return described_operation(self._registry, name, self._device)
 
     def verdict(self, what: Judged, draws: int) -> Agreement:
         """The verdict on an implementation, which a worker runs."""
@@ -95,7 +100,7 @@ class _Referee:
             return Agreement(Status.ERROR, words)
 
     def _find(self, what: Judged) -> tuple[Operation, Any]:
-        operation = self._operations[what.operation]
+        operation = self._registry.operations[what.operation]
         return operation, find_subject(operation, what.label, what.is_law)
 
     def _announce(self, phase: str) -> None:

@@ -96,6 +96,9 @@ class _Worker:
         if others:
             self._inputs.update(pickle.loads(others))
         assert self._launch is not None
+        # The referee has written to them, which torch does not see: who keeps tables compares versions.
+        tensors = [each for each in (*self._inputs.values(), *self._outputs.values()) if isinstance(each, torch.Tensor)]
+        torch.autograd.graph.increment_version(tensors)
         with _failing():
             with reject_on_error():
                 result = self._launch()

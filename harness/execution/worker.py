@@ -5,7 +5,7 @@ processes, passes on what a referee and a worker want of each other, and compute
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
@@ -35,7 +35,7 @@ class Workers:
     ``time_limit`` is the limit in seconds for one answer: a verdict, a warm-up, a block of samples. The processes load
     only the plugins that they need of those that the ``registry`` could load. Each implementation of the present
     operation has a worker, or, if ``shared``, each plugin: that saves starting many, but a plugin's implementations
-    cannot be timed in turns. A process stays until another operation begins, or, if ``shared``, to the end.
+    cannot be timed in turns. A process stays until another operation begins, or, if ``shared``, until `release`.
 
     ``threads`` is the number of torch's threads in a referee, ``worker_threads`` in a worker, 0 for all.
     """
@@ -56,6 +56,7 @@ class Workers:
         self._shared, self._threads, self._worker_threads = shared, threads, worker_threads
         self._workers: dict[tuple[str, str], Child] = {}
         self._referees: dict[str, Child] = {}
+        self._confirmed: set[str] = set()  # operations that a referee knows as the catalogue does
 
     def trial(self, step: Step) -> "RemoteTrial":
         """The trial of ``step``. Ends the workers of other operations."""
@@ -175,6 +176,16 @@ class Workers:
         found: Outcome = self._only(("experiments", ""), "conduct", experiment.name, seed)
         return found
 
+    def release(self, steps: Iterable[Step]) -> None:
+        """End the processes that none of these steps needs."""
+        chosen = [*steps]
+        workers = {self._names(step) for step in chosen}
+        referees = {self._registry.definer(step.operation.name) for step in chosen}
+        for names in [each for each in self._workers if each not in workers]:
+            self._end(names)
+        for name in [each for each in self._referees if each not in referees]:
+            self._referees.pop(name).end()
+
     def close(self) -> None:
         """End all processes. The next question starts new ones."""
         self._end_workers()
@@ -205,7 +216,13 @@ class Workers:
             if name not in self._referees:
                 environment = {**os.environ, PLUGINS_VARIABLE: name}
                 self._referees[name] = Child(referee.serve, self._threads, environment, self._announce)
-            found: Agreement = self._referees[name].ask(question, *arguments, seconds=self._time_limit, relay=relay)
+            judge = self._referees[name]
+            if step.operation.name not in self._confirmed:
+                if judge.ask("operation", step.operation.name, seconds=self._time_limit) != step.operation:
+                    words = f"a plugin that was read with {name} has changed its operation {step.operation.name}"
+                    return Agreement(Status.ERROR, words)
+                self._confirmed.add(step.operation.name)
+            found: Agreement = judge.ask(question, *arguments, seconds=self._time_limit, relay=relay)
         except (Died, KeyboardInterrupt):
             if name in self._referees:
                 self._referees.pop(name).end()
@@ -256,7 +273,8 @@ class Workers:
 
     def _new(self, plugins: Sequence[str] | Mapping[str, None]) -> Child:
         environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
-        return Child(serving.serve, (self._device, self._worker_threads), environment, self._announce)
+        given = self._device, self._worker_threads
+        return Child(serving.serve, given, environment, self._announce, whole=not self._shared)
 
 
 def _key(step: Step) -> serving.Key:

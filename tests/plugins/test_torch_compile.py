@@ -42,10 +42,20 @@ def test_the_functions_agree_uncompiled(operation, case, monkeypatch):
     monkeypatch.setattr(torch_compile, "SMALLEST", 0)
     monkeypatch.setattr(torch_compile, "SMALLEST_MACHINE", 0)
     monkeypatch.setattr(torch_compile, "SMALLEST_BATCH", 0)
+    monkeypatch.setattr(torch_compile, "LONGEST_ROW", 1 << 20)
     agreement = judge(operation, case)
     langevin = operation.name in ("sgld", "psgld", "sghmc")
     unmade = "clamped" in case.label or (langevin and case.scenario in ("expanded", "stochastic"))
     assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
+
+
+def test_long_rows_are_not_compiled_for_a_cpu():
+    (operation,) = (each for each in OPERATIONS if each.name == "logsumexp")
+    agreement = judge(
+        operation, next(each for each in operation.cases if each.label == "split rows=3 columns=70001 float32")
+    )
+    assert agreement.status is Status.UNAVAILABLE
+    assert "too inexactly for more than 65536 elements" in agreement.message
 
 
 def test_a_compiled_case_agrees():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -209,6 +209,9 @@ class Here:
         self.plugins = load_registry()
 
     def build(self, steps: Sequence[Step]) -> None:
+        pass
+
+    def release(self, steps: Iterable[Step]) -> None:
         pass
 
     def limits(self) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from boltzbench.harness.cli import app as cli
-from boltzbench.harness.cli import progress
+from boltzbench.harness.cli import progress, run_trials
 from boltzbench.harness.cli.progress import Display
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, Registry
 from boltzbench.harness.execution import process, serving, session, trial, worker
+from boltzbench.harness.execution.catalogue import read_catalogue
 from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.trial import Block
 from boltzbench.harness.results.file import SCHEMA, read_run
@@ -581,6 +582,11 @@ def test_a_command_leaves_the_gpu_to_its_workers(run, monkeypatch, command):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(worker, "Workers", OnCpu)
+    for module in (
+        run_trials,
+        sys.modules["boltzbench.harness.cli.validate"],
+    ):  # the process that reads the plugins has no such GPU
+        monkeypatch.setattr(module, "read_catalogue", lambda device, **named: read_catalogue("cpu", **named))
     status, out, err = run(*command)
     assert "the command holds the GPU" not in out + err
     if command[0] == "validate":

@@ -118,16 +118,32 @@ ATTACKS = """
         while not (os.path.exists("daemon") and open("daemon").read()):
             time.sleep(0.01)
 
-    def count_for_ever():
-        def count():
-            while True:
-                with open("ticks", "a") as file:
-                    file.write(".")
-                time.sleep(0.001)
-        threading.Thread(target=count, daemon=True).start()
+    def count(name):
+        while True:
+            with open(name, "a") as file:
+                file.write(".")
+            time.sleep(0.001)
+
+    def count_in_a_thread():
+        threading.Thread(target=count, args=("in_a_thread",), daemon=True).start()
+
+    def count_in_a_session():
+        if os.fork() == 0:
+            os.setsid()
+            count("in_a_session")
 
     def leave_a_thread():
         threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+
+    def with_a_table(inputs, outputs):
+        known = {}
+        def launch():
+            x = inputs["x"]
+            if known.get("version") != x._version:
+                known.update(version=x._version, table=2 * x)
+            outputs["y"].copy_(known["table"])
+            return outputs
+        return launch
 
     ACTS = {
         "dtype": lambda: torch.set_default_dtype(torch.float64),
@@ -142,6 +158,7 @@ ATTACKS = """
         for name, act in ACTS.items():
             add(name, writing(2, act))
         add("fine", writing(2))
+        add("table", with_a_table)
         add("all_passes", writing(2.1, everything_passes))
         add("beyond", beyond_the_end)
         add("input", into_an_input)
@@ -152,7 +169,8 @@ ATTACKS = """
         add("early", writing(2, stopped_early))
         add("code", writing(2, send_code))
         add("daemon", writing(2, daemon))
-        add("counting", writing(2, timed=count_for_ever))
+        add("in_a_thread", writing(2, timed=count_in_a_thread))
+        add("in_a_session", writing(2, timed=count_in_a_session))
         add("thread", writing(2, leave_a_thread))
     """
 
@@ -220,6 +238,11 @@ def test_the_verdict_is_not_computed_where_the_plugin_is(trial, name, label, sta
     assert trial("fine").judge(draws=1).status is Status.PASSED
 
 
+def test_who_keeps_a_table_as_long_as_an_input_has_its_version_passes(trial):
+    record = trial("table").judge(draws=2)
+    assert (record.status, record.message) == (Status.PASSED, "")
+
+
 def test_results_of_timed_launches_are_judged_elsewhere(trial):
     late = trial("late")
     assert late.judge(draws=1).status is Status.PASSED
@@ -254,6 +277,33 @@ def test_a_measurement_without_evidence_is_none(trial, name, words):
 def test_a_sampling_that_ends_early_is_suspicious(trial):
     (suspicion,) = timed(trial("early")).suspicions
     assert suspicion.startswith("the sampling ended early, after ")
+
+
+COSTS = """
+    from boltzbench.harness import Cost
+    from dataclasses import replace
+    made = fakes.operation
+    fakes.operation = lambda *given, **named: replace(made(*given, **named), cost=lambda case: Cost(10**12, "elements"))
+
+    @hookimpl
+    def register_implementations(register):
+        register(fakes.implementation("dear"))
+    """
+
+
+def test_what_a_plugin_says_of_the_operation_of_another_is_noticed(folder, monkeypatch):
+    install(folder, {"costs": COSTS}, "fake-costs")
+    monkeypatch.setenv(PLUGINS_VARIABLE, "defines,costs")
+    registry = read_catalogue("cpu")
+    ((operation, (implementation,)),) = registry.select(["double"], ["dear"])
+    assert operation.cost(operation.cases[0]).items == 10**12
+    workers = Workers(CPU, lambda phase: None, 20, registry)
+    try:
+        record = workers.trial(Step(operation, implementation, operation.cases[0], 0)).judge(draws=1)
+    finally:
+        workers.close()
+    assert record.status is Status.ERROR
+    assert record.message == "a plugin that was read with defines has changed its operation double"
 
 
 def test_what_a_plugin_sends_is_not_executed(trial, folder):
@@ -295,16 +345,16 @@ def test_daemons_end_with_the_worker(trial, workers, folder):
     assert not alive(daemon)
 
 
-def test_a_worker_that_is_not_asked_stands_still(trial, folder):
-    one = trial("counting")
+@pytest.mark.parametrize("name", ["in_a_thread", "in_a_session"])
+def test_a_worker_that_is_not_asked_stands_still(trial, workers, folder, name):
+    one, ticks = trial(name), folder / name
     assert one.judge(draws=1).status is Status.PASSED
     one.start("hot")
     one.take_block()
-    size = (folder / "ticks").stat().st_size
-    assert size > 0
+    time.sleep(0.05)  # until the signal has arrived
+    before = ticks.stat().st_size
     time.sleep(0.2)
-    after = (folder / "ticks").stat().st_size
-    time.sleep(0.2)
-    assert (folder / "ticks").stat().st_size == after <= size + 1
-    while (folder / "ticks").stat().st_size == after:
-        assert one.take_block().more, "the thread goes on with its process"
+    assert 0 < ticks.stat().st_size == before
+    while ticks.stat().st_size == before:
+        assert one.take_block().more, "it goes on with its process"
+    workers.close()

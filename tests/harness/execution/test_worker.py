@@ -278,6 +278,10 @@ def test_a_shared_worker_judges_all_and_is_replaced_when_it_dies():
         assert list(workers._workers.values()) == [first]
         assert workers.trial(step("crash")).judge(draws=1).status is Status.ERROR
         assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
-        assert len(workers._workers) == 1
+        assert len(workers._workers) == len(workers._referees) == 1
+        workers.release([step("sound", of="other")])
+        assert len(workers._workers) == len(workers._referees) == 1, "the same plugin"
+        workers.release([])
+        assert workers._workers == workers._referees == {}
     finally:
         workers.close()
