@@ -119,7 +119,7 @@ def test_a_run(run):
     for words in (
         "not timed: triton",
         "memcheck and racecheck (2 steps): a sanitizer needs a GPU",
-        "All agree: 7 checks",
+        "All agree: 6 checks",
     ):
         assert words in out
     assert lines[-1] == f"Results file: {path}"

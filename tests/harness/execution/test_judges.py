@@ -27,8 +27,8 @@ class FakeWorkers:
 
     made: list["FakeWorkers"]
 
-    def __init__(self, device, announce, time_limit, registry, threads):
-        self.announce, self.threads, self.asked, self.closed = announce, threads, [], False
+    def __init__(self, device, announce, time_limit, registry, worker_threads):
+        self.announce, self.threads, self.asked, self.closed = announce, worker_threads, [], False
         self.made.append(self)
 
     def standings(self, sampler, target, seed):

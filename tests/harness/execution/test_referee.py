@@ -92,7 +92,11 @@ ATTACKS = """
     def unjudged():
         from boltzbench.harness.timing import launch_audit
         launch_audit.LaunchAudit._judge = lambda self, k: None
-        launch_audit.LaunchAudit.compare = launch_audit.LaunchAudit.judge_last = lambda self, *given: None
+        def compare(self):
+            places = [False] * len(self._on_new)
+            self.discard()
+            return places
+        launch_audit.LaunchAudit.compare, launch_audit.LaunchAudit.judge_last = compare, lambda self: None
 
     def stopped_early():
         from boltzbench.harness.timing import stopwatch
@@ -275,8 +279,8 @@ def test_a_measurement_without_evidence_is_none(trial, name, words):
 
 
 def test_a_sampling_that_ends_early_is_suspicious(trial):
-    (suspicion,) = timed(trial("early")).suspicions
-    assert suspicion.startswith("the sampling ended early, after ")
+    suspicions = timed(trial("early")).suspicions
+    assert any(each.startswith("the sampling ended early, after ") for each in suspicions)
 
 
 COSTS = """
