@@ -19,6 +19,7 @@ from ..api.samplers import Sampler, Target
 from ..discovery.registry import PLUGINS_VARIABLE, Registry
 from ..results.environment import is_exclusive
 from ..timing.figures import figures, median_noise, unfinished
+from ..timing.stopwatch import TimingProtocol, protocol_for
 from . import referee, serving
 from .child import Announce, Child, Died, Failed, start_server
 from .plan import Mode, Step
@@ -71,6 +72,10 @@ class Workers:
     def has_referees(self) -> bool:
         """Whether referees judge. They share memory of the host with workers, and none of a GPU."""
         return self._device.type == "cpu"
+
+    @property
+    def protocol(self) -> TimingProtocol:
+        return protocol_for(self._device)
 
     def verdict(self, step: Step, draws: int) -> Agreement:
         """The verdict on a step."""
@@ -321,7 +326,7 @@ class RemoteTrial:
         if self._workers.has_referees and not self._judged:
             raise self._failure(Agreement(Status.ERROR, "no result of a timed launch was judged"))
         cost = self.step.operation.cost(self.step.subject)  # type: ignore[arg-type]  # a law is not timed
-        stopped, early = unfinished(self._samples, self._seconds)
+        stopped, early = unfinished(self._samples, self._seconds, self._workers.protocol)
         return replace(
             found,
             **figures(self._samples, cost),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..api.operations import Cost
-from .stopwatch import STANDARD, TimingProtocol, at_plateau, median_noise
+from .stopwatch import TimingProtocol, at_plateau, median_noise
 
 __all__ = ["figures", "median_noise", "unfinished"]
 
@@ -30,7 +30,7 @@ def figures(samples: Sequence[float], cost: Cost) -> dict[str, Any]:
 
 
 def unfinished(
-    samples: Sequence[float], seconds: float, protocol: TimingProtocol = STANDARD
+    samples: Sequence[float], seconds: float, protocol: TimingProtocol
 ) -> tuple[Stopped | None, tuple[str, ...]]:
     """What ended the sampling of blocks that took so many ``seconds`` altogether, or a suspicion if nothing should."""
     if len(samples) >= protocol.fewest_samples:
