@@ -64,8 +64,8 @@ CASES = (
     _case(4, 0),
     _case(0, 7),
     *(_case(3, columns) for columns in (31, 33, 255, 257, 4095, 4097)),
-    _case(512, 32768, purpose="bench"),
-    _case(512, 32768, "float32", "backward", purpose="bench"),
+    _case(1024, 1024, purpose="bench"),
+    _case(1024, 1024, "float32", "backward", purpose="bench"),
     *(
         _case(rows, columns, dtype, scenario, purpose="bench", preset=preset)  # at least 256 MB each
         for dtype, scenario, preset in (
