@@ -38,8 +38,15 @@ def _contents(owner: Any) -> dict[str, tuple[Any, Any]]:
 
 _ORIGINALS = [(owner, name, getattr(owner, name)) for owner, names in _FUNCTIONS for name in names]
 _TENSOR = _contents(Tensor)
-_MADE_LATER = ("__abstractmethods__", "_abc_impl", "__weakref__")
-_OPERATORS = {name for name in torch.library._impls if name.startswith("aten/")}
+_MADE_LATER = ("__abstractmethods__", "_abc_impl", "__slotnames__", "__weakref__")
+
+
+def _operators() -> set[str]:
+    """The operators that Python code stands behind. Those of transforms are torch's own, made on their first use."""
+    return {name for name in torch.library._impls if name.startswith("aten/") and "/FuncTorch" not in name}
+
+
+_OPERATORS = _operators()
 
 _get_profile, _get_trace, _collects = sys.getprofile, sys.gettrace, gc.isenabled
 _PROFILE, _TRACE = _get_profile(), _get_trace()
@@ -67,7 +74,7 @@ def replaced_functions() -> list[str]:
         nothing = (None, None)
         changed = [name for name in {**before, **now} if not _same(before.get(name, nothing), now.get(name, nothing))]
         found += [f"{owner.__name__}.{name}" for name in changed if name not in _MADE_LATER]
-    return found + sorted({n for n in torch.library._impls if n.startswith("aten/")} - _OPERATORS)
+    return found + sorted(_operators() - _OPERATORS)
 
 
 def _same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:

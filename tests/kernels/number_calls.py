@@ -1,13 +1,17 @@
 """Example calls of annealed importance sampling, training, schedules and the random stream."""
 
 import torch
-from boltzbench.kernels import ais, philox, rbm_training, schedules
+from boltzbench.kernels import ais, draws, philox, rbm_training, schedules
 from support.number_calls import NumberCall, units, weights
 
 MACHINE = rbm_training.Machine(weights(5, 3), weights(5), weights(3))
 STATE = rbm_training.TrainingState(MACHINE, units(4, 5), 0, 0)
 DATA = units(6, 5)
 RATES = {"sweeps": 2, "rate": 0.25, "weight_decay": 0.5, "beta": 0.5, "seed": 7}
+PLACE = {
+    "first": 3, "count": 6, "seed": 7, "step": 2, "stream": philox.Stream.NOISE, "tensor": 1,
+    "device": torch.device("cpu"),
+}  # fmt: skip
 
 CALLS = (
     NumberCall(
@@ -22,6 +26,8 @@ CALLS = (
             "sweeps": 2, "seed": 7, "first_lattice": 3,
         },
     ),
+    NumberCall(draws.normal_draws, PLACE | {"dtype": torch.float64}),
+    NumberCall(draws.uniform_draws, PLACE),
     NumberCall(philox.check_counter, {"seed": 7, "step": 3, "tensor": 2, "steps": 4}),
     NumberCall(philox.signed_seed, {"seed": 7}),
     NumberCall(philox.round_keys, {"seed": 7}),

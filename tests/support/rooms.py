@@ -7,7 +7,9 @@ from pathlib import Path
 from support import ROOT
 
 SECTION = "A new operation"
-NOT_OPERATIONS = ("ais", "ceilings", "common", "emulator", "machines", "native", "rbm_training", "rows")
+NOT_OPERATIONS = (
+    "ais", "builds", "ceilings", "common", "draws", "emulator", "machines", "native", "rbm_training", "rows",
+)  # fmt: skip
 """Folders of kernels/ that hold no operation: shared code, compositions of operations, measured ceilings, compilers."""
 
 
