@@ -70,7 +70,7 @@ CASES = (
     _case(70, 100, 17, sweeps=2, scenario="clamped bf16"),
     _case(60, 140, 150, sweeps=2, scenario="bf16"),
     _case(3, 70, 560, sweeps=2, scenario="int8x3"),
-    _case(256, 64, 64),
+    _case(256, 48, 48),
     _case(512, 784, 500, 5, purpose="bench"),
     *(
         _case(8192, n, n, sweeps, dtype, purpose="bench", preset="quick")

@@ -9,7 +9,7 @@ OPERATION = "rbm_gibbs"
 
 ENUMERATION = "enumeration beta=2"
 GIBBS = "chains=70 visible=100 hidden=17 sweeps=1 float32"
-SQUARE = "chains=256 visible=64 hidden=64 sweeps=1 float32"
+SQUARE = "chains=256 visible=48 hidden=48 sweeps=1 float32"
 BF16, BF16X3, INT8X3 = (f"{precision} {GIBBS}" for precision in ("bf16", "bf16x3", "int8x3"))
 PACKED = "packed chains=70 visible=100 hidden=17 sweeps=2 float32"
 CLUSTER = "int8x3 chains=3 visible=70 hidden=560 sweeps=2 float32"
