@@ -55,10 +55,11 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
     """A compiled copy of ``function``.
 
     Dynamo compiles a code object eight times at most, and runs it uncompiled from then on. So each call here copies the
-    code object, and ``fullgraph`` raises an error if something cannot be compiled.
+    code object, and ``fullgraph`` raises an error if something cannot be compiled. Numbers such as the seed stay
+    constants, since code for a seed of any value does not compile on a CPU.
     """
     copy = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
-    optimised: Callable[..., None] = torch.compile(copy, fullgraph=True)
+    optimised: Callable[..., None] = torch.compile(copy, fullgraph=True, dynamic=False)
     return optimised
 
 
