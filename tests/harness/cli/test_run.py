@@ -164,7 +164,7 @@ def test_a_hanging_kernel_is_stopped_when_the_budget_is_spent(run, monkeypatch):
     start_server("boltzbench.harness.execution.worker")  # which imports torch
     begin = time.monotonic()
     status, out, _ = run("--budget", "3s", plugins="kernels,hanging")
-    assert time.monotonic() - begin < 15, "loading plugins takes a while on a busy machine"
+    assert time.monotonic() - begin < 10, "loading plugins takes a while on a busy machine"
     found = read_run(*files())
     assert found.status == "complete"
     late = {
