@@ -59,7 +59,7 @@ struct Draws {
         const Words a = random_words(even + u64(quad), settings.keys, step, STREAM_BOLTZMANN_UNITS);
         const Words b = random_words(odd + u64(quad), settings.keys, step, STREAM_BOLTZMANN_UNITS);
         for (int i = 0; i < 4; ++i)
-            u[i] = __builtin_convertvector(as<I32>(paired(a.word[i], b.word[i]) >> 8), F32) * 5.9604644775390625e-08f;
+            u[i] = uniform_of(paired(a.word[i], b.word[i]));
     }
     // The new states of a unit from the sums over its links.
     INLINE F32 draw(i64 unit, const F32& sum, const F32& u, const F32& old) const {

@@ -47,7 +47,6 @@ KERNEL void uniform(float* to, i64 first, i64 count, const Settings* settings, i
     draw(to, first, count, *settings, threads, [](const Words& words, float* part) {
         U32 word[2];
         in_order(words, word[0], word[1]);
-        for (int i = 0; i < 2; ++i)
-            store(part + i * LANES<float>, __builtin_convertvector(as<I32>(word[i] >> 8), F32) * 5.9604644775390625e-8f);
+        for (int i = 0; i < 2; ++i) store(part + i * LANES<float>, uniform_of(word[i]));
     });
 }

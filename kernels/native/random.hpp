@@ -47,6 +47,9 @@ INLINE void in_order(const Words& words, U32& low, U32& high) {
 #endif
 }
 
+// The numbers in [0, 1) for the test `u < p`: the upper 24 bits.
+INLINE F32 uniform_of(U32 word) { return __builtin_convertvector(as<I32>(word >> 8), F32) * 5.9604644775390625e-08f; }
+
 // sqrt(-2 log f) for the uniform number f = (word + 1/2) / 2^32. `log2` is exact to a few units of 2^-24 of its result near
 // 1 as well, since f - 1 is exact there.
 INLINE F32 radius_of(U32 word) {

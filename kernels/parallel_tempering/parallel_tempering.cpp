@@ -22,7 +22,7 @@ KERNEL void swap(const i32* replica_at, const double* energies, const double* be
             in_order(random_words(all(u64(group)) + places<u64>(), *keys, u32(step), STREAM_SWAP), words[0], words[1]);
             float u[PLACES];
             for (int i = 0; i < 2; ++i)
-                store(u + i * LANES<u32>, __builtin_convertvector(as<I32>(words[i] >> 8), F32) * 5.9604644775390625e-08f);
+                store(u + i * LANES<u32>, uniform_of(words[i]));
             double probability[PLACES] = {};
             const auto word_of = [&](i64 place) { return first_number + place - 4 * group; };
             const auto is_lower = [&](i64 rung) { return (rung ^ step) % 2 == 0 && rung + 1 < rungs; };

@@ -54,8 +54,7 @@ INLINE void uniforms(const Half& half, i64 chain, i64 first_unit, float* u) {
     for (int k = 0; k < UNITS; k += AT_ONCE) {
         U32 words[2];
         in_order(half.words(chain, first_unit + k), words[0], words[1]);
-        for (int i = 0; i < 2; ++i)
-            store(u + k + i * LANES<float>, __builtin_convertvector(as<I32>(words[i] >> 8), F32) * 5.9604644775390625e-08f);
+        for (int i = 0; i < 2; ++i) store(u + k + i * LANES<float>, uniform_of(words[i]));
     }
 }
 
