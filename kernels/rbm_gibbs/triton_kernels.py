@@ -37,19 +37,18 @@ from .tensor_cores.triton_tile import (
     are_drawn,
     as_words,
     betas_of,
-    chains_interpreted,
     exponential,
     inverse_temperature,
     logit_of,
     numbers_of,
     packed,
+    tile_interpreted,
     unpacked,
 )
 
 __all__ = ["half_sweep", "resident_fits", "resident_sweeps", "resident_units", "variants"]
 
-BLOCK_CHAINS = 1024 if INTERPRETS else 64
-"""In the interpreter a program costs the same few milliseconds for any tile."""
+BLOCK_CHAINS = 64
 BLOCK_UNITS = 64
 BLOCK_GIVEN = 32
 
@@ -262,12 +261,15 @@ def half_sweep(half: LaunchRequest) -> None:
     draw = half.out.dtype.itemsize == 1 or half.draws_reals
     sigma = half.bias if half.sigma is None else half.sigma
     clamped, previous = _clamped(half)
-    grid = (triton.cdiv(chains, BLOCK_CHAINS), triton.cdiv(units, BLOCK_UNITS))
+    block_chains, block_units = BLOCK_CHAINS, BLOCK_UNITS
+    if INTERPRETS:
+        block_chains, block_units = tile_interpreted(chains, units, 16, BLOCK_UNITS)
+    grid = (triton.cdiv(chains, block_chains), triton.cdiv(units, block_units))
     half_sweep_kernel[grid](
         half.given, half.weights, half.bias, half.out, clamped, previous, sigma, betas_of(half), chains,
         half.given.shape[1], units, *half.weights.stride(), *clamped.stride(), *numbers_of(half),
         STREAM=int(half.stream), DRAW=draw, REALS=half.draws_reals, CLAMPED=half.clamped is not None,
-        BETAS=half.betas is not None, BLOCK_CHAINS=BLOCK_CHAINS, BLOCK_UNITS=BLOCK_UNITS, BLOCK_GIVEN=BLOCK_GIVEN,
+        BETAS=half.betas is not None, BLOCK_CHAINS=block_chains, BLOCK_UNITS=block_units, BLOCK_GIVEN=BLOCK_GIVEN,
         num_warps=4,
     )  # fmt: skip
 
@@ -279,9 +281,8 @@ def _matrix_half_sweep(half: LaunchRequest) -> None:
     clamped, previous = _clamped(half)
     previous = as_words(previous)
     block_chains, block_units = MATRIX_CHAINS, MATRIX_UNITS[operand.precision]
-    if INTERPRETS:  # one program for all chains costs least, as long as it does not compute much padding
-        block_chains = chains_interpreted(chains)
-        block_units = min(max(triton.next_power_of_2(units), 64 if half.packed else 16), block_units)
+    if INTERPRETS:
+        block_chains, block_units = tile_interpreted(chains, units, 64 if half.packed else 16, block_units)
     grid = (triton.cdiv(chains, block_chains), triton.cdiv(units, block_units))
     matrix_half_sweep_kernel[grid](
         given, operand.parts, half.bias if operand.scale is None else operand.scale, half.bias, out, clamped, previous,
@@ -354,7 +355,7 @@ def _variant(
             **dict.fromkeys(("weights", "bias", "sigma"), f"*{dtype}:16"),
             "weight_stride_unit": 1,
             "REALS": False,
-            "BLOCK_CHAINS": 64,
+            "BLOCK_CHAINS": BLOCK_CHAINS,
             "BLOCK_UNITS": BLOCK_UNITS,
             "BLOCK_GIVEN": BLOCK_GIVEN,
             **special,

@@ -37,7 +37,7 @@ from ...common.variants import KernelVariant, TritonVariant
 from ...philox import Stream
 from ..prepared import PRODUCTS, PreparedWeights
 from ..request import LaunchRequest
-from .triton_tile import are_drawn, as_words, betas_of, chains_interpreted, inverse_temperature, numbers_of, packed
+from .triton_tile import are_drawn, as_words, betas_of, inverse_temperature, numbers_of, packed, tile_interpreted
 
 CHAINS = 64
 MOST_UNITS = {"bf16": 256, "bf16x3": 128, "int8x3": 128}
@@ -309,7 +309,7 @@ def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps:
     clamped = visible if to_visible.clamped is None else to_visible.clamped
     units, block_chains = _block_units((to_hidden.units, to_visible.units)), CHAINS
     if INTERPRETS:
-        block_chains = chains_interpreted(chains)
+        block_chains, _ = tile_interpreted(chains, units, units, units)
     hidden_bias, visible_bias = (
         keep((half.stream, units), partial(pad, half.bias, (0, units - half.units)), half.bias)
         for half in (to_hidden, to_visible)

@@ -10,7 +10,8 @@ from ...common.triton_runtime import helper
 from ...philox import signed_seed
 from ..request import LaunchRequest
 
-MOST_CHAINS_INTERPRETED = 1024
+MOST_INTERPRETED = 1 << 16
+"""The most elements of a tile in the interpreter, where a program costs some milliseconds whatever their number."""
 
 
 @helper
@@ -95,6 +96,7 @@ def numbers_of(half: LaunchRequest) -> tuple[int | Tensor | None, ...]:
     return bits_of(half.common_beta), signed_seed(half.seed), half.step, half.first_step, half.first_chain
 
 
-def chains_interpreted(chains: int) -> int:
-    """Chains of a program in the interpreter, where a program costs the same few milliseconds for any tile."""
-    return min(max(int(triton.next_power_of_2(chains)), 16), MOST_CHAINS_INTERPRETED)
+def tile_interpreted(chains: int, units: int, least_units: int, most_units: int) -> tuple[int, int]:
+    """Chains and units of a program in the interpreter: little padding, and few programs."""
+    width = min(max(int(triton.next_power_of_2(units)), least_units), most_units)
+    return min(max(int(triton.next_power_of_2(chains)), 16), MOST_INTERPRETED // width), width
