@@ -31,21 +31,23 @@ LARGEST_BUILD = 8 << 20
 """Bytes of the largest shared object that is expected: so much must be free where one is built."""
 
 
-def shared_object(
+def compiled(
     kind: str,
     stem: str,
     identity: Sequence[str],
     command: Sequence[str],
     unit: Path | str,
     failed: Callable[[str], Exception],
+    suffix: str = ".so",
 ) -> Path:
     """What ``command`` compiles ``unit`` (a C++ file, or its text) to: from the cache, or built now.
 
-    ``identity`` is all that the result depends on, ``failed`` makes the error from the compiler's messages. Several
-    processes may build at once. Raises that error, and OSError if no folder can be written.
+    ``suffix`` is that of the result, ".o" if the command does not link. ``identity`` is all that the result depends on,
+    ``failed`` makes the error from the compiler's messages. Several processes may build at once. Raises that error, and
+    OSError if no folder can be written.
     """
     name = f"{stem}-{hashlib.sha256(json.dumps(list(identity)).encode()).hexdigest()[:24]}"
-    found = find(kind, name, ".so")
+    found = find(kind, name, suffix)
     if found is not None:
         return found
     problems: list[OSError] = []
@@ -56,11 +58,11 @@ def shared_object(
                 source = unit if isinstance(unit, Path) else scratch / "unit.cpp"
                 if isinstance(unit, str):
                     source.write_text(unit)
-                built = scratch / "unit.so"
+                built = scratch / f"unit{suffix}"
                 run = run_compiler([*command, str(source), "-o", str(built)], scratch)
                 if run.returncode != 0:
                     raise failed(run.stdout + run.stderr)
-                return _keep(folder, name, ".so", built.read_bytes())
+                return _keep(folder, name, suffix, built.read_bytes())
         except OSError as error:
             problems.append(error)
     raise _unwritable(problems)

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 
-from ..builds.cache import shared_object
+from ..builds.cache import compiled
 from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version, run_compiler
 
 _HEADERS = Path(__file__).resolve().parent
@@ -26,7 +26,6 @@ _FLAGS = (
     "-std=c++17",
     "-O1",
     "-fPIC",
-    "-shared",
     "-ffp-contract=off",  # a * b + c rounds twice, as written; fmaf rounds once
     "-fno-strict-aliasing",  # kernels read floats through float4 pointers
     "-fvisibility=hidden",  # two modules may hold a template of the same name
@@ -177,12 +176,19 @@ class EmulatedModule:
 
 def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str], source_hash: str) -> Path:
     sanitizers = _SANITIZER_FLAGS if is_sanitizing() else ()
-    command = [compiler(), *_FLAGS, *sanitizers, f"-I{_HEADERS}", *options]
-    headers = [path.read_text() for path in sorted(_HEADERS.glob("*.hpp"))]
-    identity = [source_hash, str(source), *kernels, *command, compiler_version(command[0]), *headers]
-    unit = _translation_unit(source, kernels)
-    return shared_object(
-        "emulator", source.stem, identity, command, unit, partial(CudaCompileError, source, "emulator")
+    command = [compiler(), *_FLAGS, *sanitizers, f"-I{_HEADERS}"]
+    runtime = _HEADERS / "emulator.cpp"
+    own = [path.read_text() for path in (*sorted(_HEADERS.glob("*.hpp")), runtime)]
+    identity = [*command, compiler_version(command[0]), *own]
+    error = partial(CudaCompileError, source, "emulator")
+    linked = compiled("emulator", "runtime", identity, [*command, "-c"], runtime, error, ".o")
+    return compiled(
+        "emulator",
+        source.stem,
+        [source_hash, str(source), *kernels, *options, *identity],
+        [*command, *options, "-shared", str(linked)],
+        _translation_unit(source, kernels),
+        error,
     )
 
 
@@ -194,5 +200,4 @@ def _translation_unit(source: Path, kernels: Sequence[str]) -> str:
         f"#include {json.dumps(str(source))}\n"
         f"const std::vector<emulator::Kernel> kernels = {{\n{table}}};\n"
         "}\n"
-        "BOLTZBENCH_EMULATOR_ENTRY\n"
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ..builds.cache import shared_object
+from ..builds.cache import compiled
 from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version
 from ..cuda_module import STREAMS, with_includes
 from ..philox import round_keys
@@ -195,7 +195,7 @@ def _shared_object(source: Path) -> Path:
     contents = [path.read_text() for path in with_includes(source, folders)]
     identity = [*contents, *command, compiler_version(command[0]), *_cpu()]
     command += [f"-I{folder}" for folder in folders]
-    return shared_object("native", source.stem, identity, command, source, partial(NativeCompileError, source))
+    return compiled("native", source.stem, identity, command, source, partial(NativeCompileError, source))
 
 
 @functools.cache

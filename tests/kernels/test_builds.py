@@ -40,7 +40,7 @@ def builds(monkeypatch):
 
 
 def build():
-    return cache.shared_object("native", "unit", [UNIT], [compiler(), "-shared", "-fPIC"], UNIT, RuntimeError)
+    return cache.compiled("native", "unit", [UNIT], [compiler(), "-shared", "-fPIC"], UNIT, RuntimeError)
 
 
 def files(folder):
@@ -159,7 +159,7 @@ def test_a_killed_build_leaves_nothing_once_the_next_process_looks(places):
     script.chmod(0o755)
     program = (
         "from boltzbench.kernels.builds import cache\n"
-        f"cache.shared_object('native', 'other', [], [{str(script)!r}], '', RuntimeError)\n"
+        f"cache.compiled('native', 'other', [], [{str(script)!r}], '', RuntimeError)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program])
     folder = places / "cache" / "boltzbench" / "native"
