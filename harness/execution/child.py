@@ -16,6 +16,7 @@ import pickle
 import resource
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic, sleep
+from types import TracebackType
 from typing import Any, NoReturn
 
 from ..api.messages import describe_error
@@ -35,6 +37,8 @@ GRACE_SECONDS = 10.0
 """A child that asked for something has so much more time to tell what came of it."""
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+DESCRIPTORS = "/proc/self/fd/"
 
 Announce = Callable[[Any], None]
 Relay = Callable[[str, tuple[Any, ...], float], Any]
@@ -78,12 +82,33 @@ def start_server(module: str, *, many: bool = False) -> None:
         os.environ["OMP_WAIT_POLICY"] = "passive"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
     try:  # after Ctrl-C the server would print its own traceback
-        forkserver.ensure_running()
+        _ensure_running()
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)
         if many and policy is None:
             del os.environ["OMP_WAIT_POLICY"]
+
+
+def _ensure_running() -> None:
+    """Start the server unless it runs.
+
+    A killed command would leave the server's socket in the folder for temporary files. So this process removes the
+    socket's name at once and connects through a descriptor. Such a path is also short, as the address of a socket must
+    be, whatever the name of that folder.
+    """
+    server: Any = forkserver._forkserver
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory(prefix="boltzbench-") as folder:
+        place = os.open(folder, os.O_PATH)
+        config["tempdir"] = f"{DESCRIPTORS}{place}"
+        try:
+            forkserver.ensure_running()
+            if server._forkserver_address.startswith(f"{DESCRIPTORS}{place}/"):  # it has just started
+                server._forkserver_address = f"{DESCRIPTORS}{os.open(server._forkserver_address, os.O_PATH)}"
+        finally:
+            config["tempdir"] = None
+            os.close(place)
 
 
 def _in_main_thread() -> bool:
@@ -272,17 +297,27 @@ def answer_all(connection: Connection, answer: Callable[..., Any], after: Callab
         connection.send_bytes(message.getbuffer())
 
 
+def _quiet_without_command(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print no traceback of an error that says that the command was killed."""
+    if not issubclass(kind, (EOFError, ConnectionError)):
+        sys.__excepthook__(kind, error, traceback)
+
+
+if getattr(sys.modules["__main__"], "main", None) is forkserver.main:  # this is the server, or a child that starts
+    sys.excepthook = _quiet_without_command
+
+
 def _keep(main: Main, connection: Connection, argument: Any, environment: Mapping[str, str]) -> NoReturn:
     """Run ``main`` in a child of this process; when that ends, end what it left and end as it did."""
     os.setsid()  # the parent handles Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: _end_all())
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes a child of this process
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a hanging kernel must not outlive the run
     # The server ends when all processes have closed this descriptor. Every child inherits it, so a child that hangs
     # would keep the server, and thus itself, alive after the parent's death.
     with suppress(AttributeError, OSError):
         os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
         forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
-    signal.signal(signal.SIGTERM, lambda *_: _end_all())
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what loses its parent becomes a child of this process
-    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a hanging kernel must not outlive the run
     ready, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
