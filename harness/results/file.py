@@ -1,6 +1,8 @@
-"""The results file: one strict JSON file for each run. It is valid at every moment, and an interrupted run can resume.
+"""The results file: one strict JSON file for each run, readable at every moment. An interrupted run can resume.
 
 NaN and infinities are written as strings and read back as floats. An interrupted run has the status ``incomplete``.
+Records come last, so that a run in progress adds one at the end of its file. If its process is killed meanwhile, part
+of that record stays there, and readers leave it out.
 """
 
 import dataclasses
@@ -8,11 +10,13 @@ import errno
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -30,8 +34,8 @@ SCHEMA = 2
 RETRIED = (Status.ERROR, Status.TIMEOUT, Status.OUT_OF_MEMORY)
 """The statuses that a resumed run tries again, since the machine may have caused them. All others are results."""
 
-RECORDS = b'"records": [\n'
-"""The line before the records of a file."""
+RECORDS, END = b'"records": [\n', b"]\n}\n"
+"""The line before the records of a file, and the lines after them."""
 
 Taken = TypeVar("Taken")
 
@@ -53,11 +57,9 @@ def _line(record: Record) -> str:
 
 
 def _joined(run: Run, lines: Sequence[str]) -> str:
-    parts = []
-    for name, value in json.loads(_RUN.dump_json(dataclasses.replace(run, records=()))).items():
-        text = "[\n" + ",\n".join(lines) + "\n]" if name == "records" and lines else json.dumps(value)
-        parts.append(f"{json.dumps(name)}: {text}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+    fields = json.loads(_RUN.dump_json(dataclasses.replace(run, records=())))
+    head = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n" for name, value in fields.items() if name != "records")
+    return "{\n" + head + RECORDS.decode() + ",\n".join(lines) + "\n" * bool(lines) + END.decode()
 
 
 def read_run(path: Path) -> Run:
@@ -96,9 +98,13 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[tuple[Path, Run]], list[Resul
 def _parsed(path: Path, file: IO[bytes], take: Callable[[Record], Taken]) -> tuple[Run, list[Taken]]:
     try:
         content, taken = _content_by_line(file, take)
-    except ValueError:  # damaged, or laid out by another program, or a record is invalid
+    except ValueError:  # cut, damaged, or laid out by another program, or a record is invalid
         file.seek(0)
-        content, taken = _whole_content(path, file.read()), None
+        try:
+            content, taken = _content_until_cut(file, take)
+        except ValueError:
+            file.seek(0)
+            content, taken = _whole_content(path, file.read()), None
     schema = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is not int or schema < 1:
         raise ResultsError(f'{path} is not a results file: it states no "schema" version')
@@ -140,6 +146,27 @@ def _content_by_line(file: IO[bytes], take: Callable[[Record], Taken]) -> tuple[
     content = from_json(b"".join(rest), allow_inf_nan=False)
     if isinstance(content, dict) and content.get("records", []) != [0] * len(taken):
         raise ValueError("records do not have their own lines")
+    return content, taken
+
+
+def _content_until_cut(file: IO[bytes], take: Callable[[Record], Taken]) -> tuple[Any, list[Taken]]:
+    """The same of a run in progress, without the record at the end of the file that is not whole.
+
+    Raises ValueError if the file is not like that.
+    """
+    head = b"".join(itertools.takewhile(lambda line: line != RECORDS, file))
+    content = from_json(head.rstrip(b",\n") + b"}", allow_inf_nan=False)
+    if not isinstance(content, dict) or content.get("status") != "incomplete":
+        raise ValueError("no run in progress")
+    taken: list[Taken] = []
+    for line in file:
+        try:
+            record, _ = json.JSONDecoder().raw_decode(line.decode())  # what is left of `END` may follow
+            taken.append(take(_RECORD.validate_python(record)))
+        except ValueError:
+            break
+    if any(line.strip(b"]}\n") for line in file):
+        raise ValueError("the damage is not at the end")
     return content, taken
 
 
@@ -230,7 +257,7 @@ def record_key(record: Record) -> str:
 
 
 class ResultsFile:
-    """The results file of a run in progress: complete and valid on disk after each record.
+    """The results file of a run in progress: complete and valid on disk after each record, which adds only itself.
 
     The file gets a unique name in ``folder``, which is created if missing. Raises ResultsError at once if it cannot be
     written there. No other process can resume the run until `finish` or `close`.
@@ -301,16 +328,34 @@ class ResultsFile:
         return resumed
 
     def _begin(self, path: Path, file: IO[Any], run: Run, dropped: Counter[str]) -> None:
-        self.path, self.run, self.dropped = path, run, dropped
+        self.path, self.dropped = path, dropped
         self.kept = frozenset(map(record_key, run.records))
-        self._file = file
+        self._file, self._run, self._size = file, run, 0
+        self._records = list(run.records)
         self._lines = [_line(record) for record in run.records]
         self._save()
 
+    @property
+    def run(self) -> Run:
+        """The run so far."""
+        return dataclasses.replace(self._run, records=tuple(self._records))
+
     def add(self, record: Record) -> None:
-        """Append ``record`` and rewrite the file."""
-        self._lines.append(_line(record))
-        self._change(records=(*self.run.records, record))
+        """Append ``record`` to the file."""
+        line = _line(record)
+        before = b"\n" if self._lines else b""
+        added = before.replace(b"\n", b",\n") + line.encode() + b"\n"
+        place = self._size - len(END) - len(before)
+        try:
+            _write_at(self._file.fileno(), place, added + END)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), self._size)
+                _write_at(self._file.fileno(), place, before + END)
+            raise ResultsError(f"cannot write {self.path}: {error.strerror}") from error
+        self._size = place + len(added) + len(END)
+        self._records.append(record)
+        self._lines.append(line)
 
     def update(
         self,
@@ -324,12 +369,12 @@ class ResultsFile:
     ) -> None:
         """Merge the mappings into those of the run; replace the rest. None changes nothing."""
         self._change(
-            ceilings={**self.run.ceilings, **(ceilings or {})},
-            overheads={**self.run.overheads, **(overheads or {})},
-            seconds={**self.run.seconds, **(seconds or {})},
-            command=command or self.run.command,
-            problems=self.run.problems if problems is None else problems,
-            left_out=self.run.left_out if left_out is None else left_out,
+            ceilings={**self._run.ceilings, **(ceilings or {})},
+            overheads={**self._run.overheads, **(overheads or {})},
+            seconds={**self._run.seconds, **(seconds or {})},
+            command=command or self._run.command,
+            problems=self._run.problems if problems is None else problems,
+            left_out=self._run.left_out if left_out is None else left_out,
         )
 
     def finish(self) -> None:
@@ -342,16 +387,25 @@ class ResultsFile:
         self._file.close()
 
     def _change(self, **fields: Any) -> None:
-        self.run = dataclasses.replace(self.run, **fields)
+        self._run = dataclasses.replace(self._run, **fields)
         self._save()
 
     def _save(self) -> None:
+        text = _joined(self._run, self._lines)
         try:
-            file = _replace(self.path.resolve(), _joined(self.run, self._lines))
+            file = _replace(self.path.resolve(), text)
         except OSError as error:
             raise ResultsError(f"cannot write {self.path}: {error.strerror}") from error
         self._file.close()
-        self._file = file
+        self._file, self._size = file, len(text.encode())
+
+
+def _write_at(descriptor: int, place: int, data: bytes) -> None:
+    """Write to an open file, and have the disk keep it."""
+    while data:
+        written = os.pwrite(descriptor, data, place)
+        place, data = place + written, data[written:]
+    os.fsync(descriptor)
 
 
 def _open_alone(path: Path) -> IO[bytes]:

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,8 @@ def strict(text):
 def test_json_is_strict_and_writes_non_finite_numbers_as_strings():
     content = strict(run_to_json(RUN))
     assert list(content) == [
-        *("schema", "status", "environment", "records", "problems", "ceilings", "overheads", "seconds", "command"),
-        *("standings", "outcomes", "left_out"),
+        *("schema", "status", "environment", "problems", "ceilings", "overheads", "seconds", "command"),
+        *("standings", "outcomes", "left_out", "records"),
     ]
     assert content["schema"] == 2
     assert content["records"][0]["measurements"][0]["samples"] == [1.0, "Infinity"]
@@ -140,6 +141,37 @@ def test_a_folder_without_permission_is_refused(tmp_path):
         require_writable(tmp_path / "out.json")
 
 
+def test_a_record_written_in_part_is_left_out_and_repeated(tmp_path):
+    """A process is killed in the middle of the one write that adds a record, after any number of its bytes."""
+    file = ResultsFile(tmp_path, HERE)
+    texts = [file.path.read_bytes()]
+    for record in (TIMED, TIMED):
+        file.add(record)
+        texts.append(file.path.read_bytes())
+    file.close()
+    for count, (old, new) in enumerate(pairwise(texts)):
+        place = next(k for k, (one, other) in enumerate(zip(old, new, strict=False)) if one != other)
+        for written in (0, 1, 2, 3, 4, 5, 100, len(new) - place - 5, len(new) - place - 1):
+            file.path.write_bytes(new[: place + written] + old[place + written :])
+            found = read_run(file.path)
+            assert found.status == "incomplete"
+            whole = place + written >= len(new) - len(results.END) - 1
+            assert found.records == (TIMED,) * (count + whole), written
+    resumed = ResultsFile.resume(file.path, HERE, SOURCES)
+    resumed.add(TIMED)
+    assert json.loads(file.path.read_bytes())["records"] == [json.loads(results._line(TIMED))] * 3
+
+
+def test_damage_before_the_last_record_of_a_run_in_progress_is_not_overlooked(tmp_path):
+    path = interrupted(tmp_path, TIMED, TIMED, TIMED)
+    lines = path.read_text().splitlines(keepends=True)
+    (second,) = [place for place, line in enumerate(lines) if line.startswith('{"operation"')][1:2]
+    lines[second] = lines[second][:100] + "\n"
+    path.write_text("".join(lines))
+    with pytest.raises(ResultsError, match=r"is damaged .* it holds 2 whole records"):
+        read_run(path)
+
+
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     file = ResultsFile(tmp_path, {"device": "cpu"})
     file.add(PASSED)
@@ -159,8 +191,8 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     [
         ("", "is damaged or not a results file: EOF while parsing"),
         ("", "; it holds no whole record"),
-        (TEXT[: TEXT.index('"problems"')], "is damaged or not a results file: EOF while parsing"),
-        (TEXT[: TEXT.index('"problems"')], "; it holds 2 whole records"),
+        (TEXT[:-4], "is damaged or not a results file: EOF while parsing"),
+        (TEXT[:-4], "; it holds 2 whole records"),
         (TEXT[: TEXT.index('"off"')], "; it holds 1 whole record"),
         (TEXT.replace('"seed": 4', '"seed": 4\x00'), "; it holds 1 whole record"),
         ("\udcff", "is damaged or not a results file"),
@@ -346,7 +378,7 @@ def test_a_file_that_cannot_be_resumed_is_named(tmp_path):
         ResultsFile.resume(file.path, HERE, SOURCES)
     with pytest.raises(ResultsError, match=r"cannot resume .*none\.json: No such file"):
         ResultsFile.resume(tmp_path / "none.json", HERE, SOURCES)
-    file.path.write_text(TEXT[:-40])
+    file.path.write_text(TEXT[:-4])
     with pytest.raises(ResultsError, match=r"is damaged .* it holds 2 whole records"):
         ResultsFile.resume(file.path, HERE, SOURCES)
 
@@ -372,7 +404,7 @@ def test_a_lock_on_a_replaced_file_is_ignored(tmp_path, monkeypatch):
     def late(opened):
         calls.append(opened)
         if len(calls) == 1:
-            file.add(TIMED)  # itself locks: calls 2
+            file.update(problems=("new",))  # a new file, which is locked: calls 2
         lock(opened)
 
     monkeypatch.setattr(results, "_lock", late)
