@@ -2,18 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from ..api.messages import describe_error
-from ..api.operations import Implementation
-from ..discovery.registry import Registry, load_registry
+from ..api.operations import Implementation, Variant
+from ..discovery.registry import PLUGINS_VARIABLE, Registry, load_registry
 from ..execution.catalogue import read_catalogue
 from ..inspection.architectures import Architecture, architecture, measured
 from ..inspection.inspect import KernelReport, inspect_variants
@@ -23,6 +23,11 @@ from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, ResultsError, read_run
 from .options import INTERRUPTED, Implementations, Json, Operations
+
+if TYPE_CHECKING:  # slow to import
+    from multiprocessing.connection import Connection
+
+    from ..execution.child import Child
 
 Arch = Annotated[
     list[str] | None, typer.Option("--arch", metavar="NAME", help="sm_80, sm_90 (the default), sm_100; repeatable.")
@@ -34,6 +39,9 @@ Limits = Annotated[
 
 NAME = 34
 """Columns for the name of a variant."""
+
+VARIANT_SECONDS = 600.0
+"""Time limit for compiling one variant."""
 
 
 @dataclass(frozen=True)
@@ -63,34 +71,90 @@ def inspect(
         for name in ("nvdisasm", "cuobjdump"):
             tool(name)
         os.environ["TRITON_INTERPRET"] = "0"  # before a plugin imports Triton, which cannot compile interpreted kernels
-        registry = _load_registry()
+        registry = read_catalogue("cpu")
         chosen = [each for _, found in registry.select(operations or (), implementations or ()) for each in found]
         rows: list[Inspected] = []
         complete = False
+        compiler = _Compiler(registry.loaded, console)
         try:
             for target in targets:
                 for each in chosen:
-                    found = _inspected(each, target, console)
+                    found = compiler.reports(each, target)
                     if found:
                         console.print(_kernel_table(each, target, found))
                     rows += [Inspected(each, one) for one in found]
             complete = True
         except KeyboardInterrupt:
             console.print("Interrupted. The results above are kept.")
+        finally:
+            compiler.close()
         status = _conclude(console, rows, chosen, targets, registry)
         write_json(_json(rows, targets, registry.problems, complete))
     raise typer.Exit(status if complete else INTERRUPTED)
 
 
-def _load_registry() -> Registry:
-    """The plugins, in this process: those that a child process could load before."""
-    read = read_catalogue("cpu")
-    broken = {
-        each.name: "; ".join(problem.removeprefix(f"{each.label}: ") for problem in each.problems)
-        for each in read.plugins
-        if not each.loaded
-    }
-    return load_registry(broken=broken)
+class _Compiler:
+    """A child process that compiles variants. If a plugin ends it, that costs one report, and the next one starts."""
+
+    def __init__(self, plugins: Sequence[str], console: Console) -> None:
+        self._plugins, self._console = plugins, console
+        self._child: Child | None = None
+        self._note: Callable[[Any], None] = lambda phase: None
+
+    def reports(self, implementation: Implementation, target: Architecture) -> list[KernelReport]:
+        """The reports on all variants."""
+        from ..execution.child import Child, Died  # here, because `--help` needs no multiprocessing
+
+        name, variant = f"{implementation.operation} {implementation.name}, {target.name}", "variants()"
+        with self._console.status(name) as status:  # shown on a terminal only
+
+            def note(phase: Any) -> None:
+                nonlocal variant
+                if isinstance(phase, tuple):
+                    (variant,) = phase
+                    status.update(f"{name}: {variant}")
+
+            self._note = note
+            try:
+                if self._child is None:
+                    environment = {**os.environ, PLUGINS_VARIABLE: ",".join(self._plugins)}
+                    self._child = Child(_compile_in_child, None, environment, lambda phase: self._note(phase))
+                of = implementation.operation, implementation.name, target
+                found: list[KernelReport] = self._child.ask("reports", *of, seconds=VARIANT_SECONDS, renew=True)
+            except Died as death:
+                self.close()
+                return [KernelReport(variant, target.name, "error", str(death))]
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+
+def _compile_in_child(connection: "Connection", argument: None) -> None:
+    from ..execution.child import answer_all
+
+    registry = load_registry()
+
+    def reports(question: str, operation: str, name: str, target: Architecture) -> list[KernelReport]:
+        (one,) = (each for each in registry.implementations_of(operation) if each.name == name)
+        return reports_on(one, target, lambda variant: connection.send(("phase", (str(variant.name),))))
+
+    answer_all(connection, reports)
+
+
+def reports_on(
+    implementation: Implementation, target: Architecture, announce: Callable[[Variant], None] = lambda variant: None
+) -> list[KernelReport]:
+    """The reports on all variants, or one on the error of ``variants()``. Compiles in this process."""
+    try:
+        return inspect_variants(list(implementation.variants()), target, announce)
+    except ToolMissing:
+        raise
+    except (Exception, SystemExit) as error:
+        return [KernelReport("variants()", target.name, "error", describe_error(error))]
 
 
 def _with_limits(target: Architecture, path: Path) -> Architecture:
@@ -99,18 +163,6 @@ def _with_limits(target: Architecture, path: Path) -> Architecture:
     if not run.ceilings or not gpu:
         raise ResultsError(f"--limits {path}: this run has no limits measured on a GPU; give a run of bench on one")
     return measured(target, run.ceilings, gpu, path.name)
-
-
-def _inspected(implementation: Implementation, target: Architecture, console: Console) -> list[KernelReport]:
-    name = f"{implementation.operation} {implementation.name}, {target.name}"
-    try:
-        variants = list(implementation.variants())
-        with console.status(name) as status:  # shown on a terminal only
-            return inspect_variants(variants, target, lambda each: status.update(f"{name}: {each.name}"))
-    except ToolMissing:
-        raise
-    except (Exception, SystemExit) as error:
-        return [KernelReport("variants()", target.name, "error", describe_error(error))]
 
 
 def _kernel_table(

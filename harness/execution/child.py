@@ -260,7 +260,10 @@ class _Reader(pickle.Unpickler):
 _HARNESS = __package__.rpartition(".")[0]
 ALLOWED_MODULES = tuple(
     f"{_HARNESS}.{room}"
-    for room in ("api.", "discovery.registry", "execution.catalogue", "execution.shared_memory", "validation.progress")
+    for room in (
+        *("api.", "discovery.registry", "execution.catalogue", "execution.shared_memory", "inspection.inspect"),
+        "validation.progress",
+    )
 )
 
 

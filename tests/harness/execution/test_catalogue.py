@@ -45,6 +45,15 @@ BAD = {
         def register_implementations(register):
             os._exit(0)
         """,
+    "compiles": """
+        import os, types
+
+        @hookimpl
+        def register_implementations(register):
+            compiling = types.SimpleNamespace(name="small", archs=(), compile=lambda arch: os._exit(0))
+            register(fakes.implementation("ending", variants=lambda: os._exit(0)))
+            register(fakes.implementation("ending_later", variants=lambda: [compiling]))
+        """,
     "costs": """
         import os
 
@@ -138,7 +147,8 @@ def test_no_command_ends_well_without_a_verdict(folder, command):
         """)
     (folder / "command.py").write_text(code)
     paths = os.pathsep.join([str(folder), str(TESTS)])
-    environment = {**os.environ, "PYTHONPATH": paths, PLUGINS_VARIABLE: "good,leaves"}
+    plugins = "good,leaves,compiles" if command == "inspect" else "good,leaves"
+    environment = {**os.environ, "PYTHONPATH": paths, PLUGINS_VARIABLE: plugins}
     arguments = ["-i", "torch"] if command == "check" else []
     done = subprocess.run(
         [sys.executable, "command.py", command, *arguments, "--json", "out.json"],
@@ -146,5 +156,11 @@ def test_no_command_ends_well_without_a_verdict(folder, command):
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "its process exited with status 0" in " ".join(done.stdout.split())
-    (problem,) = json.loads((folder / "out.json").read_text())["problems"]
+    written = json.loads((folder / "out.json").read_text())
+    (problem,) = written["problems"]
     assert problem.startswith("leaves (fake-samplers 1.2): cannot be imported")
+    if command == "inspect":
+        assert [(each["implementation"], each["case"], each["message"]) for each in written["records"]] == [
+            ("ending", "variants()", "its process exited with status 0"),
+            ("ending_later", "small", "its process exited with status 0"),
+        ]

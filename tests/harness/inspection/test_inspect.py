@@ -14,7 +14,6 @@ from boltzbench.harness.inspection import tools as sass_tools
 from boltzbench.harness.inspection.architectures import ARCHITECTURES, architecture, measured, warps_resident
 from boltzbench.harness.inspection.inspect import inspect_variants
 from boltzbench.harness.inspection.tools import ToolMissing, tool
-from boltzbench.harness.report.terminal import plain_console
 from boltzbench.harness.results.file import SCHEMA, run_to_json
 from boltzbench.kernels.common.variants import CudaVariant, KernelVariant, TritonVariant
 from boltzbench.kernels.cuda_module import CudaModule
@@ -209,7 +208,7 @@ def command(monkeypatch, capfd):
     """Run `inspect` on implementations of the kernels above; return exit status, output and JSON."""
 
     class Registry:
-        problems = ()
+        problems = loaded = ()
 
         def __init__(self, implementations):
             self.implementations = implementations
@@ -223,7 +222,8 @@ def command(monkeypatch, capfd):
             implementation("ours", backend="cupy", variants=lambda: [variant(each, **fields) for each in kernels]),
             implementation("torch"),
         ]
-        monkeypatch.setattr(cli_inspect, "_load_registry", lambda: Registry(given))
+        monkeypatch.setattr(cli_inspect, "read_catalogue", lambda device: Registry(given))
+        monkeypatch.setattr(cli_inspect._Compiler, "reports", lambda self, *of: cli_inspect.reports_on(*of))
         monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that pytest restores it afterwards
         monkeypatch.setenv("COLUMNS", "80")
         with pytest.raises(SystemExit) as exit_:
@@ -281,7 +281,7 @@ def test_an_error_in_variants_is_reported(command):
 
 def test_a_wrong_type_of_variant_is_reported():
     one = implementation("ours", variants=lambda: ["a word"])
-    (finding,) = cli_inspect._inspected(one, architecture("sm_90"), plain_console())
+    (finding,) = cli_inspect.reports_on(one, architecture("sm_90"))
     assert finding.status == "error"
     assert "AttributeError" in finding.message
 
