@@ -111,7 +111,7 @@ class _Compiler:
             def note(phase: Any) -> None:
                 nonlocal variant
                 if isinstance(phase, tuple):
-                    (variant,) = phase
+                    variant = " ".join(map(str, phase))
                     status.update(f"{name}: {variant}")
 
             self._note = note

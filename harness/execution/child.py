@@ -71,12 +71,12 @@ class Failed(Exception):
 
 
 def start_server(module: str, *, many: bool = False) -> None:
-    """Start the server of all children, which imports this module first.
+    """Start the server of all children, which imports this ``module`` first. The server ends with the calling thread.
 
     If ``many`` children will work at once, threads of OpenMP that have nothing to do sleep, where they would spin and
     take the cores from others. A variable of the environment decides that when the library is loaded.
     """
-    _processes.set_forkserver_preload([module])
+    _processes.set_forkserver_preload([__name__, module])
     policy = os.environ.get("OMP_WAIT_POLICY")
     if many and policy is None:
         os.environ["OMP_WAIT_POLICY"] = "passive"
@@ -300,16 +300,6 @@ def answer_all(connection: Connection, answer: Callable[..., Any], after: Callab
         connection.send_bytes(message.getbuffer())
 
 
-def _quiet_without_command(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Print no traceback of an error that says that the command was killed."""
-    if not issubclass(kind, (EOFError, ConnectionError)):
-        sys.__excepthook__(kind, error, traceback)
-
-
-if getattr(sys.modules["__main__"], "main", None) is forkserver.main:  # this is the server, or a child that starts
-    sys.excepthook = _quiet_without_command
-
-
 def _keep(main: Main, connection: Connection, argument: Any, environment: Mapping[str, str]) -> NoReturn:
     """Run ``main`` in a child of this process; when that ends, end what it left and end as it did."""
     os.setsid()  # the parent handles Ctrl-C
@@ -365,6 +355,17 @@ def _run(main: Main, connection: Connection, argument: Any, environment: Mapping
 def _prctl(option: int, value: int) -> None:
     with suppress(AttributeError, OSError):  # not all systems have this call
         ctypes.CDLL(None).prctl(option, value)
+
+
+def _quiet_without_command(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print no traceback of an error that says that the command was killed."""
+    if not issubclass(kind, (EOFError, ConnectionError)):
+        sys.__excepthook__(kind, error, traceback)
+
+
+if getattr(sys.modules["__main__"], "main", None) is forkserver.main:  # this is the server
+    sys.excepthook = _quiet_without_command  # also of children until they have started
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # also while it imports the rest
 
 
 def _end_all() -> NoReturn:

@@ -24,8 +24,9 @@ def main(connection, argument):
 
 if __name__ == "__main__":
     point = sys.argv[1]
-    start_server("boltzbench.harness.execution.child")
-    if point == "the server starts":
+    start_server("slow" if point == "the server imports" else "json")
+    if point in ("the server starts", "the server imports"):
+        time.sleep(0.3 * (point == "the server imports"))
         die()
     if point == "a child starts":
         connect = forkserver.connect_to_new_process
@@ -38,7 +39,10 @@ if __name__ == "__main__":
     signal.signal(signal.SIGALRM, die)
     child.ask("for ever", seconds=1000)
 """
-POINTS = ("the server starts", "a child starts", "a child begins", "a child is stopped", "a child is asked")
+POINTS = (
+    *("the server starts", "the server imports"),
+    *("a child starts", "a child begins", "a child is stopped", "a child is asked"),
+)
 
 
 def alive(folder):
@@ -55,9 +59,10 @@ def alive(folder):
 def test_a_killed_command_leaves_nothing(tmp_path, point):
     program, temporary, output = (tmp_path / name for name in ("program.py", "temporary", "output"))
     program.write_text(PROGRAM)
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1000)\n")
     temporary.mkdir()
     with output.open("w") as file:
-        environment = {**os.environ, "TMPDIR": str(temporary)}
+        environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(tmp_path)}
         killed = subprocess.run([sys.executable, program, point], env=environment, stdout=file, stderr=file)
     deadline = time.monotonic() + 10
     while (left := alive(temporary)) and time.monotonic() < deadline:
