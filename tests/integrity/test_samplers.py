@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_claim_fails(name: str) -> None:
 @pytest.mark.parametrize("advance", [without_steps_of_many, when_looked_at])
 def test_work_skipped_or_left_for_later_where_it_is_timed(advance: Advance) -> None:
     with pytest.raises(SkippedWork):
-        steps_per_second(replace(langevin(), advance=advance), gaussian(), 0.5, CPU, 3)
+        steps_per_second(replace(langevin(), advance=advance), gaussian(), 0.5, CPU, 3, clock=count(0, 1e-3).__next__)
 
 
 def test_an_honest_sampler_is_measured() -> None:
