@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 import torch
 from boltzbench.harness import Dynamics
+from boltzbench.harness.agreement.agreement import GuardedCall
 from boltzbench.harness.api.operations import Agreement, Expected, Inputs, Launch, Status, Tensors
 from boltzbench.harness.api.samplers import temperature_at
+from boltzbench.harness.execution.plan import Step
+from boltzbench.harness.execution.trial import Trial
+from boltzbench.harness.execution.worker import Workers
 from boltzbench.harness.timing import stopwatch
 from boltzbench.harness.timing.launch_audit import LaunchAudit
+from boltzbench.harness.validation.claims import Claims
 from boltzbench.harness.validation.judge import validate
 from support.attacks import QUICK, SCALE, FakeTime, QuietClock, outcome
 from support.small_operations import CPU, case, implementation, measure, prepared_by, scale_rightly, scale_with
@@ -119,7 +124,36 @@ def test_a_forger_who_also_replaces_the_alarm_gets_through(monkeypatch: pytest.M
     assert measure(SCALE, prepared_by(prepare), case(), CPU, protocol=QUICK, clock=Clock()).suspicions == ()
 
 
+def test_a_forger_who_replaces_the_verdict_gets_through_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No referee shares the memory of a GPU: a worker there runs `Trial.verdict` on itself, as this process does."""
+
+    def prepare(inputs: Inputs, outputs: Tensors) -> Launch:
+        monkeypatch.setattr(GuardedCall, "judge", lambda self, result: Agreement(Status.PASSED, error=0.0, bound=1.0))
+        return lambda: {"y": outputs["y"].zero_()}
+
+    assert Trial(Step(SCALE, prepared_by(prepare), case(), 0), CPU).verdict(draws=1).passed
+    for device, referees in (("cpu", True), ("cuda:0", False)):
+        workers = Workers.__new__(Workers)
+        workers._device = torch.device(device)
+        assert workers.has_referees is referees
+
+
 # Samplers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sampler_that_replaces_its_judge_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`validate` judges in the process that holds the sampler."""
+
+    def init(target: Any, x: Tensor, seed: int, first_chain: int) -> Any:
+        honest = Claims.judged
+        monkeypatch.setattr(
+            Claims, "judged", lambda self: [replace(each, status=Status.PASSED) for each in honest(self)]
+        )
+        return {"x": x}
+
+    idle = replace(langevin(), init=init, advance=lambda state, steps, temperature: state)
+    claims = validate(idle, gaussian(), CPU, 3, chains=400)
+    assert {each.status for each in claims} == {Status.PASSED}
 
 
 def test_exact_draws_by_the_targets_own_law_get_through() -> None:
