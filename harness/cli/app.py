@@ -41,6 +41,7 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Never returns: exits with the status of the command."""
     status: str | int | None = 0
+    lost: str | None = None
     try:
         app(args=arguments, prog_name="boltzbench")
     except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:
@@ -51,10 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        _complain(f"cannot write the output: {error.strerror}")
-        status = USAGE
-    if problem := lost_output():  # what the last write left in the buffer
-        _complain(problem)
+        lost = f"cannot write the output: {error.strerror}"
+    if lost := lost_output() or lost:  # what the last write left in the buffer
+        _complain(lost)
         status = status or USAGE
     sys.exit(status)
 

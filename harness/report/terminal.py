@@ -63,7 +63,7 @@ def lost_output() -> str | None:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, descriptor)
             os.close(null)
-            return f"cannot write to {name}: {error.strerror}"
+            return f"cannot write the output: {error.strerror}"
     return None
 
 

@@ -1,5 +1,6 @@
 """Output that cannot be written, and a second Ctrl-C: a sentence at most, never a traceback."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from boltzbench.harness.results.file import SCHEMA, run_to_json
 
 FULL = Path("/dev/full")
 BOLTZBENCH = (sys.executable, "-m", "boltzbench.harness")
+BUFFERED = {**os.environ, "PYTHONUNBUFFERED": ""}
+UNBUFFERED = {**os.environ, "PYTHONUNBUFFERED": "1"}
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 
 
@@ -25,12 +28,19 @@ def run_file(tmp_path_factory):
 
 @needs_full
 @pytest.mark.parametrize(
-    "command", ["--version", "--help", "compare RUN RUN", "report RUN --markdown -", "report RUN --csv -"]
+    ("command", "environment"),
+    [
+        *(("--version", each) for each in (BUFFERED, UNBUFFERED)),
+        *((each, BUFFERED) for each in ("--help", "compare RUN RUN", "report RUN --markdown -", "report RUN --csv -")),
+    ],
+    ids=["--version", "--version, unbuffered", "--help", "compare", "markdown", "csv"],
 )
-def test_a_full_disk_is_a_sentence(run_file, command):
+def test_a_full_disk_is_a_sentence(run_file, command, environment):
     arguments = command.replace("RUN", str(run_file)).split()
     with FULL.open("w") as full:
-        ended = subprocess.run([*BOLTZBENCH, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+        ended = subprocess.run(
+            [*BOLTZBENCH, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, env=environment
+        )
     assert ended.returncode == 2
     assert ended.stderr == "boltzbench: cannot write the output: No space left on device\n"
 
@@ -54,7 +64,9 @@ def test_json_on_a_full_disk_is_a_sentence():
 @needs_full
 def test_a_message_that_cannot_be_written_keeps_the_status():
     with FULL.open("w") as full:
-        ended = subprocess.run([*BOLTZBENCH, "report", "missing.json"], stdout=subprocess.PIPE, stderr=full)
+        ended = subprocess.run(
+            [*BOLTZBENCH, "report", "missing.json"], stdout=subprocess.PIPE, stderr=full, env=BUFFERED
+        )
     assert (ended.returncode, ended.stdout) == (2, b"")
 
 
