@@ -13,6 +13,7 @@ import pytest
 PROGRAM = """
 import os, signal, sys, time
 from multiprocessing import forkserver
+from pathlib import Path
 from boltzbench.harness.execution.child import Child, answer_all, start_server
 
 def die(*arguments):
@@ -25,8 +26,9 @@ def main(connection, argument):
 if __name__ == "__main__":
     point = sys.argv[1]
     start_server("slow" if point == "the server imports" else "json")
+    while point == "the server imports" and not Path(__file__).with_name("begun").exists():
+        time.sleep(0.01)
     if point in ("the server starts", "the server imports"):
-        time.sleep(0.3 * (point == "the server imports"))
         die()
     if point == "a child starts":
         connect = forkserver.connect_to_new_process
@@ -38,6 +40,12 @@ if __name__ == "__main__":
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     signal.signal(signal.SIGALRM, die)
     child.ask("for ever", seconds=1000)
+"""
+SLOW = """
+import time
+from pathlib import Path
+Path(__file__).with_name("begun").touch()
+time.sleep(1000)
 """
 POINTS = (
     *("the server starts", "the server imports"),
@@ -59,7 +67,7 @@ def alive(folder):
 def test_a_killed_command_leaves_nothing(tmp_path, point):
     program, temporary, output = (tmp_path / name for name in ("program.py", "temporary", "output"))
     program.write_text(PROGRAM)
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1000)\n")
+    (tmp_path / "slow.py").write_text(SLOW)
     temporary.mkdir()
     with output.open("w") as file:
         environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(tmp_path)}
