@@ -201,14 +201,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """The options of `bench`: names (empty: all), preset, mode (``cold``, ``hot`` or ``both``), and seed (None: each
-    case's own)."""
+    """The options of `bench`: names (empty: all), preset, mode (``cold``, ``hot`` or ``both``), seed (None: each
+    case's own), the words of ``--sizes``, and the dtypes, scenarios and cases chosen (empty: all)."""
 
     operations: tuple[str, ...]
     implementations: tuple[str, ...]
     preset: str
     mode: str
     seed: int | None
+    sizes: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    scenarios: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ..api.messages import UnknownName, printable
+from ..api.messages import UsageError, printable
 from ..inspection.tools import ToolMissing
 from ..report.terminal import lost_output
 from ..results.file import ResultsError
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     status: str | int | None = 0
     try:
         app(args=arguments, prog_name="boltzbench")
-    except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:
+    except (NewPackageError, UsageError, ResultsError, ToolMissing) as error:
         _complain(str(error))
         status = USAGE
     except SystemExit as exit_:

@@ -16,9 +16,9 @@ from ..report.tables import bench_tables, counted, limits
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import ResultsError, ResultsFile, read_run, record_key, run_to_json
-from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
+from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
 from .progress import Display
-from .run_trials import TIMED, carry_out, conclude, default_preset, plan_steps, roofline_share, workers_for
+from .run_trials import TIMED, Which, carry_out, conclude, default_preset, plan_steps, roofline_share, workers_for
 
 MODES: dict[str, tuple[Mode, ...]] = {"cold": ("cold",), "hot": ("hot",), "both": ("cold", "hot")}
 
@@ -27,9 +27,17 @@ def bench(
     context: typer.Context,
     operations: Operations = None,
     implementations: Implementations = None,
+    cases: Cases = None,
+    sizes: Sizes = None,
+    dtypes: Dtypes = None,
+    scenarios: Scenarios = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", metavar="NAME", help="smoke, quick or full; by default smoke on cpu, quick on cuda."),
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="smoke, quick or full; by default smoke on cpu, quick on cuda, and full with --case.",
+        ),
     ] = None,
     mode: Annotated[
         str, typer.Option("--mode", metavar="NAME", help="cold (inputs not in cache), hot, or both.")
@@ -50,9 +58,13 @@ def bench(
         chosen = BenchOptions(
             operations=tuple(operations or ()),
             implementations=tuple(implementations or ()),
-            preset=preset or default_preset(place),
+            preset=preset or (PRESETS[-1] if cases else default_preset(place)),
             mode=mode,
             seed=seed,
+            sizes=tuple(sizes or ()),
+            dtypes=tuple(dtypes or ()),
+            scenarios=tuple(scenarios or ()),
+            cases=tuple(cases or ()),
         )
         if resume:
             chosen = _options_of_run(context, resume)
@@ -60,9 +72,9 @@ def bench(
             if name not in valid:
                 raise unknown(kind, name, valid)
         modes = MODES[chosen.mode]
-        registry, steps = plan_steps(
-            place, chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed
-        )
+        which = Which(chosen.sizes, chosen.dtypes, chosen.scenarios, chosen.cases)
+        of = chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed, which
+        registry, steps = plan_steps(place, *of)
         environment = describe(place)
         if resume:
             file, left = _resumed(resume, steps, environment, modes, registry.problems, console)
@@ -100,9 +112,10 @@ def bench(
 
 def _options_of_run(context: typer.Context, path: Path) -> BenchOptions:
     """The options of the interrupted run. Raise if other options accompany --resume."""
-    for name in ("operations", "implementations", "preset", "mode", "seed", "out"):
+    whole = "preset", "mode", "seed", "out", "sizes"
+    for name in ("operations", "implementations", "cases", "dtypes", "scenarios", *whole):
         if _given(context, name):
-            option = name.removesuffix("s") if name in ("operations", "implementations") else name
+            option = name if name in whole else name.removesuffix("s")
             raise ResultsError(f"--{option} cannot be combined with --resume: the run keeps its own options")
     command = read_run(path).command
     if command is None:

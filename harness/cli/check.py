@@ -21,9 +21,9 @@ from ..report.tables import check_summary
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
-from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
+from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
 from .progress import Display
-from .run_trials import DRAWS, carry_out, conclude, plan_steps, workers_for
+from .run_trials import DRAWS, Which, carry_out, conclude, plan_steps, workers_for
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,10 @@ CHECKED: tuple[Purpose, ...] = ("check", "real", "law")
 def check(
     operations: Operations = None,
     implementations: Implementations = None,
+    cases: Cases = None,
+    sizes: Sizes = None,
+    dtypes: Dtypes = None,
+    scenarios: Scenarios = None,
     device: Device = "auto",
     seed: Seed = None,
     time_limit: TimeLimit = 600.0,
@@ -46,7 +50,9 @@ def check(
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
         on_cpu = place.type == "cpu"
-        registry, steps = plan_steps(place, operations, implementations, CHECKED, PRESETS[-1], seed, many=on_cpu)
+        which = Which(*(tuple(each or ()) for each in (sizes, dtypes, scenarios, cases)))
+        of = operations, implementations, CHECKED, PRESETS[-1], seed, which
+        registry, steps = plan_steps(place, *of, many=on_cpu)
         run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems)
         records: list[tuple[int, Record]] = []
         complete = False

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +12,10 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from ..api.messages import describe_error
-from ..api.operations import Implementation
+from ..api.operations import Implementation, Variant
 from ..discovery.registry import Registry, load_registry
 from ..execution.catalogue import read_catalogue
+from ..execution.plan import matching
 from ..inspection.architectures import Architecture, architecture, measured
 from ..inspection.inspect import KernelReport, inspect_variants
 from ..inspection.tools import ToolMissing, tool
@@ -26,6 +27,12 @@ from .options import INTERRUPTED, Implementations, Json, Operations
 
 Arch = Annotated[
     list[str] | None, typer.Option("--arch", metavar="NAME", help="sm_80, sm_90 (the default), sm_100; repeatable.")
+]
+Kernels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--case", metavar="KERNEL", help="Only this kernel, or those that match, such as 'row *'; repeatable."
+    ),
 ]
 Limits = Annotated[
     Path | None,
@@ -51,6 +58,7 @@ class Inspected:
 def inspect(
     operations: Operations = None,
     implementations: Implementations = None,
+    kernels: Kernels = None,
     archs: Arch = None,
     limits: Limits = None,
     json_file: Json = None,
@@ -65,12 +73,13 @@ def inspect(
         os.environ["TRITON_INTERPRET"] = "0"  # before a plugin imports Triton, which cannot compile interpreted kernels
         registry = _load_registry()
         chosen = [each for _, found in registry.select(operations or (), implementations or ()) for each in found]
+        only = _named(chosen, kernels)
         rows: list[Inspected] = []
         complete = False
         try:
             for target in targets:
                 for each in chosen:
-                    found = _inspected(each, target, console)
+                    found = _inspected(each, target, console, only)
                     if found:
                         console.print(_kernel_table(each, target, found))
                     rows += [Inspected(each, one) for one in found]
@@ -101,10 +110,28 @@ def _with_limits(target: Architecture, path: Path) -> Architecture:
     return measured(target, run.ceilings, gpu, path.name)
 
 
-def _inspected(implementation: Implementation, target: Architecture, console: Console) -> list[KernelReport]:
+def _named(chosen: Sequence[Implementation], kernels: Sequence[str] | None) -> set[str] | None:
+    """The names of the kernels that ``--case`` names; None for all."""
+    if not kernels:
+        return None
+    names = [variant.name for each in chosen for variant in _variants_of(each)]
+    return {names[place] for place in matching("kernel", names, kernels)}
+
+
+def _variants_of(implementation: Implementation) -> list[Variant]:
+    """The kernels of an implementation, none if naming them fails: `_inspected` reports it."""
+    try:
+        return list(implementation.variants())
+    except (Exception, SystemExit):
+        return []
+
+
+def _inspected(
+    implementation: Implementation, target: Architecture, console: Console, only: Container[str] | None = None
+) -> list[KernelReport]:
     name = f"{implementation.operation} {implementation.name}, {target.name}"
     try:
-        variants = list(implementation.variants())
+        variants = [each for each in implementation.variants() if only is None or each.name in only]
         with console.status(name) as status:  # shown on a terminal only
             return inspect_variants(variants, target, lambda each: status.update(f"{name}: {each.name}"))
     except ToolMissing:

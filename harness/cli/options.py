@@ -16,6 +16,29 @@ Implementations = Annotated[
     list[str] | None,
     typer.Option("-i", "--implementation", metavar="NAME", help="Only implementations of this name; repeatable."),
 ]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sizes",
+        metavar="AXES",
+        help="Cases of these sizes instead of the operation's own: n=64 or n=1,2,4 or n=1:1024:x4 or n=100:500:+100, "
+        "more axes after a comma; repeatable.",
+    ),
+]
+Dtypes = Annotated[
+    list[str] | None,
+    typer.Option("--dtype", metavar="NAME", help="Only cases of this dtype, or that of --sizes; repeatable."),
+]
+Scenarios = Annotated[
+    list[str] | None,
+    typer.Option("--scenario", metavar="NAME", help="Only cases of this scenario, or that of --sizes; repeatable."),
+]
+Cases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--case", metavar="LABEL", help="Only this case, or those that match, such as '*bfloat16'; repeatable."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of the data; by default each case has its own.")

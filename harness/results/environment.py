@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,19 @@ def _why_unused() -> str | None:
         version, index = torch.__version__.split("+")[0], f"https://download.pytorch.org/whl/{folder}"
         command = f"{sys.executable} -m pip install --force-reinstall torch=={version} --index-url {index}"
     return f"the driver supports CUDA {driver}, but torch {torch.__version__} {needs}. What helps: {command}"
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The memory of a GPU; or that of this machine, or of the control group that this process is limited to."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # absent, or "max"
+            whole = min(whole, int(Path(file).read_text()))
+    return whole
 
 
 def describe(device: torch.device) -> dict[str, Any]:
