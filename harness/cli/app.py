@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -22,7 +23,7 @@ from .check import check
 from .inspect import inspect
 from .list import list_
 from .new import NewPackageError, new
-from .options import USAGE
+from .options import USAGE, configure
 from .results import compare, report
 from .run import run
 from .validate import validate
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script. Never returns: exits with the status of the command."""
     status: str | int | None = 0
     try:
-        app(args=arguments, prog_name="boltzbench")
+        app(args=_config_first(sys.argv[1:] if arguments is None else arguments), prog_name="boltzbench")
     except (NewPackageError, UsageError, ResultsError, ToolMissing) as error:
         _complain(str(error))
         status = USAGE
@@ -59,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``--config FILE``, which belongs to all commands, in front of the command."""
+    for place, each in enumerate(arguments):
+        if each == "--config" or each.startswith("--config="):
+            end = place + 1 + (each == "--config")
+            return [*arguments[place:end], *arguments[:place], *arguments[end:]]
+    return [*arguments]
+
+
 def _complain(message: str) -> None:
     with suppress(OSError):
         print(printable(f"boltzbench: {message}"), file=sys.stderr, flush=True)
@@ -72,11 +82,21 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="TOML file whose table tool.boltzbench.COMMAND gives options; by default pyproject.toml.",
+        ),
+    ] = None,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Checks and times kernels for statistical-mechanics machine learning."""
+    configure(context, config)
 
 
 app.command()(check)
