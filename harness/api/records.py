@@ -219,7 +219,8 @@ class BenchOptions:
 class LeftOut:
     """A step that `run` left out, and ``message`` in words why.
 
-    ``kind`` is ``check``, ``limits``, ``bench``, ``memcheck`` or ``racecheck``. ``reason`` is ``time`` (the budget),
+    ``kind`` is ``check``, ``limits``, ``bench``, ``memcheck``, ``racecheck`` or ``validate``, which has a sampler
+    instead of the operation and a target instead of the case. ``reason`` is ``time`` (the budget),
     ``unchanged`` (an earlier run timed the same source on this device) or ``impossible`` (here).
     """
 

@@ -16,6 +16,7 @@ import typer
 from ..api.operations import PRESETS
 from ..api.records import Record, Run
 from ..discovery.registry import Registry
+from ..discovery.time_limit import clean_up_in_peace
 from ..execution.plan import Purpose, Step
 from ..report.tables import check_summary
 from ..report.terminal import outputs
@@ -57,7 +58,7 @@ def check(
         records: list[tuple[int, Record]] = []
         complete = False
         with Display(console, steps) as display, suppress(KeyboardInterrupt):
-            _check_at_once(steps, place, time_limit, registry, display, lambda *found: records.append(found))
+            check_at_once(steps, place, time_limit, registry, display, lambda *found: records.append(found))
             complete = True
         found = tuple(record for _, record in sorted(records, key=lambda each: each[0]))
         run = replace(run, status="complete" if complete else "incomplete", records=found)
@@ -67,7 +68,7 @@ def check(
     raise typer.Exit(status)
 
 
-def _check_at_once(
+def check_at_once(
     steps: Sequence[Step],
     device: torch.device,
     time_limit: float,
@@ -125,6 +126,7 @@ def _check_at_once(
                 for done in [pool.submit(check_next, workers) for workers in places]:
                     done.result()
             except BaseException:
+                clean_up_in_peace()
                 interrupted.set()
                 waiting.clear()
                 for workers in places:

@@ -70,17 +70,18 @@ def plan_steps(
     which: Which = ALL,
     *,
     many: bool = False,
+    pairs: bool = False,
 ) -> tuple[Registry, list[Step]]:
     """Read what the plugins register and plan the steps of the selected operations and implementations.
 
-    ``many`` says that many steps will be carried out at once. Raises UsageError if there are no such cases.
+    ``many`` and ``pairs`` are as in `read_catalogue`. Raises UsageError if there are no such cases.
     """
     prepare_to_load_plugins(device)
     other_sizes = None
     if which.sizes:
         of = which.dtypes, which.scenarios, tuple(operations or ())
         other_sizes = OtherSizes(parse_sizes(which.sizes), *of, "bench" if "bench" in purposes else "check")
-    registry = read_catalogue(str(device), many=many, other_sizes=other_sizes)
+    registry = read_catalogue(str(device), many=many, pairs=pairs, other_sizes=other_sizes)
     selection = registry.select(operations or (), implementations or ())
     steps = plan(selection, purposes, preset, seed)
     if other_sizes:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from ..api.operations import Status
-from ..api.records import BenchOptions, LeftOut, Record, Run
+from ..api.records import BenchOptions, LeftOut, Record, Run, Standing
 from .environment import identity
 
 SCHEMA = 2
@@ -321,6 +321,7 @@ class ResultsFile:
         command: BenchOptions | None = None,
         problems: tuple[str, ...] | None = None,
         left_out: tuple[LeftOut, ...] | None = None,
+        standings: tuple[Standing, ...] | None = None,
     ) -> None:
         """Merge the mappings into those of the run; replace the rest. None changes nothing."""
         self._change(
@@ -330,6 +331,7 @@ class ResultsFile:
             command=command or self.run.command,
             problems=self.run.problems if problems is None else problems,
             left_out=self.run.left_out if left_out is None else left_out,
+            standings=self.run.standings if standings is None else standings,
         )
 
     def finish(self) -> None:
