@@ -20,6 +20,7 @@ from ..report.terminal import lost_output
 from ..results.file import ResultsError
 from .bench import bench
 from .check import check
+from .doctor import doctor
 from .inspect import inspect
 from .list import list_
 from .new import NewPackageError, new
@@ -108,3 +109,4 @@ app.command()(report)
 app.command()(compare)
 app.command()(validate)
 app.command()(inspect)
+app.command()(doctor)

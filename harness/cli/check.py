@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from threading import Event
@@ -122,13 +122,15 @@ def check_at_once(
             with display.building():
                 places[0].build(steps)
         with ThreadPoolExecutor(max(1, lanes)) as pool:
+            running = [pool.submit(check_next, workers) for workers in places]
             try:
-                for done in [pool.submit(check_next, workers) for workers in places]:
-                    done.result()
+                for each in running:
+                    each.result()
             except BaseException:
                 clean_up_in_peace()
                 interrupted.set()
                 waiting.clear()
-                for workers in places:
-                    workers.close()
+                while wait(running, 0.05).not_done:
+                    for workers in places:
+                        workers.kill()
                 raise

@@ -35,6 +35,6 @@ def limited_to(seconds: float) -> Iterator[None]:
 
 
 def clean_up_in_peace() -> None:
-    """Raise `TookTooLong` no more in the body of `limited_to`: it has ended, and would be disturbed while it cleans up."""
+    """Raise `TookTooLong` no more in the body of `limited_to`, which has noticed its end and cleans up."""
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)

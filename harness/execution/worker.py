@@ -199,8 +199,8 @@ class Workers:
         self._referees.clear()
 
     def kill(self) -> None:
-        """Kill the workers, from any thread: a question under way raises `Died`."""
-        for child in list(self._workers.values()):
+        """Kill all processes, from any thread: a question under way raises `Died`."""
+        for child in [*self._workers.values(), *self._referees.values()]:
             child.kill()
 
     def _end_workers(self) -> None:

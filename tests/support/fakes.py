@@ -229,3 +229,5 @@ class Here:
 
     def close(self) -> None:
         pass
+
+    kill = close
