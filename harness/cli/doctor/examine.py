@@ -152,9 +152,9 @@ def compilers() -> Iterator[Finding]:
             source.write_text(PROGRAM)
             done = output_of(found, "-std=c++17", "-O1", "-fopenmp", str(source), "-o", str(program))
             works = done is not None and program.exists() and output_of(str(program)) is not None
-        version = (output_of(found, "--version") or "").splitlines()
+        lines = (output_of(found, "--version") or "").splitlines()
         if works:
-            yield Finding("c++", "ok", f"{version[0] if version else found}: compiles with OpenMP")
+            yield Finding("c++", "ok", f"{lines[0] if lines else found}: compiles with OpenMP")
         else:
             mend = f"unset CXX, or {install}" if wanted else install
             words = f"{found} cannot compile a small C++17 program with OpenMP"

@@ -1,5 +1,6 @@
 """The options that choose cases: --case, --dtype, --scenario, and --sizes for cases of other sizes."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from boltzbench.harness.cli import app as cli
 from boltzbench.harness.cli import run_trials
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
 from boltzbench.harness.execution import trial, worker
+from boltzbench.harness.profiling import prediction as module
+from boltzbench.harness.profiling import tools
+from boltzbench.harness.profiling.counters import Kernel, Unreadable
 from boltzbench.harness.results.file import read_run
 from support.fakes import Here, Stopwatch, install
 
@@ -21,6 +25,7 @@ SOUND = """
     def register_implementations(register):
         register(fakes.implementation("torch"))
         register(fakes.implementation("wrong", factor=2.1))
+        register(fakes.implementation("tiles", backend="triton"))
     """
 
 
@@ -60,10 +65,10 @@ def test_bench_of_other_sizes_checks_before_it_times(run):
     assert [each.case for each in found.records if each.implementation == "torch"] == labels
     assert {each.purpose for each in found.records} == {"bench"}
     assert {(each.implementation, each.status.value, bool(each.measurements)) for each in found.records} == {
-        ("torch", "passed", True), ("wrong", "wrong_values", False)
+        ("torch", "passed", True), ("wrong", "wrong_values", False), ("tiles", "unavailable", False)
     }  # fmt: skip
     assert (found.command.sizes, found.command.dtypes) == (("n=2:8:x2", "n=3"), ("float32",))
-    assert max(map(len, out.splitlines()[:-1])) <= 80
+    assert max(map(len, out.splitlines()[:-2])) <= 80
 
 
 def test_referees_and_workers_make_the_same_cases(run):
@@ -101,3 +106,26 @@ def test_what_cannot_be_chosen_is_one_sentence(run, monkeypatch, arguments, word
     assert (status, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_a_profile_shows_what_agrees_beside_the_prediction_and_times_nothing(run, monkeypatch):
+    def profile(profiler, step, device, registry, time_limit):
+        if step.label.startswith("digits"):
+            raise Unreadable("ncu reported no kernel")
+        return [Kernel("rows", 1, 1.5e-5, registers=40)]
+
+    report = {"symbol": "rows", "registers": 40, "limit": "memory", "memory_share": 0.5}
+    monkeypatch.setattr(tools, "require_profiler", lambda profiler, device: None)
+    monkeypatch.setattr(tools, "profile", profile)
+    monkeypatch.setattr(module, "predictions", lambda chosen, arch: {("double", "tiles"): [report]})
+    status, out, err = run("bench", "-o", "double", "--profile", "ncu", "--json", "-")
+    assert status == 1, "one is wrong, and of one there is no kernel"
+    records = {(each["implementation"], each["case"]): each for each in json.loads(out)["records"]}
+    assert records["wrong", "n=64 float32"]["kernels"] == []
+    assert records["wrong", "n=64 float32"]["status"] == "wrong_values"
+    (kernel,) = records["tiles", "n=64 float32"]["kernels"]
+    assert (kernel["seconds"], kernel["predicted"]) == (1.5e-5, "memory, 50%")
+    assert records["torch", "digits n=32 float32"]["message"] == "ncu reported no kernel"
+    assert "15 µs" in err
+    assert max(map(len, err.splitlines())) <= 80
+    assert not Path("runs").exists()
