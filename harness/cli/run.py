@@ -43,8 +43,8 @@ if TYPE_CHECKING:  # slow to import
 CHECKED: tuple[Purpose, ...] = ("check", "law")
 
 SHORTEST_BUDGET = 10.0
-CLOSING_SECONDS = 5.0
-"""At most this much of the budget is kept for the tables, the file and the end of the processes."""
+CLOSING_SECONDS = 8.0
+"""At most this much of the budget is kept for the tables, the page, the file and the end of the processes."""
 
 LONGEST_ANSWER, SHORTEST_LIMIT = 1 / 6, 30.0
 """A kernel that hangs may cost this share of the budget, but is given this many seconds."""
@@ -124,8 +124,8 @@ def run(
         if file.run.standings:
             console.print(closing_line(file.run.standings, (), (), ()))
         status = conclude(console, file.run, len(steps))
-        console.print(f"Results file: {file.path}", soft_wrap=True)
         _write_page(console, file)
+        console.print(f"Results file: {file.path}", soft_wrap=True)
         write_json(run_to_json(file.run))
     raise typer.Exit(1 if failed and not status else status)
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import RenderableType
@@ -32,10 +32,17 @@ def doctor(json_file: Json = None) -> None:
         found = [each for part in parts for each in _examined(part)]
         console.print(_table(found))
         console.print(_closing_line(found))
-        environment = describe(resolve_device("cpu"))
-        whole = {"schema": SCHEMA, "status": "complete", "environment": environment}
+        whole = {"schema": SCHEMA, "status": "complete", "environment": _environment()}
         write_json(json.dumps({**whole, "findings": [asdict(each) for each in found]}, indent=1) + "\n")
     raise typer.Exit(1 if any(each.status == "broken" for each in found) else 0)
+
+
+def _environment() -> dict[str, Any]:
+    """As in other results; empty if torch cannot be imported, which is a finding."""
+    try:
+        return describe(resolve_device("cpu"))
+    except Exception:
+        return {}
 
 
 def _examined(part: Callable[[], Iterator["Finding"]]) -> list["Finding"]:

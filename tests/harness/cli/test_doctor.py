@@ -186,6 +186,17 @@ def test_the_command(monkeypatch, capfd, status, code):
     assert ("Nothing is broken." in err) == (code == 0)
 
 
+def test_a_torch_that_cannot_be_imported_is_a_finding(monkeypatch, capfd):
+    for name in ("gpu", "toolkit", "compilers", "host", "plugins"):
+        monkeypatch.setattr(examine, name, lambda: iter(()))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["doctor", "--json", "-"])
+    (finding,) = json.loads(capfd.readouterr().out)["findings"]
+    assert (caught.value.code, finding["status"]) == (1, "broken")
+    assert "import of torch" in finding["text"]
+
+
 def test_a_part_that_raises_is_a_finding(monkeypatch, capfd):
     def host():
         yield Finding("load", "ok", "0.0")
