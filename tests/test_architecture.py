@@ -36,6 +36,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "harness/validation",
     ),
     "harness/report": ("harness/api", "harness/results"),
+    "harness/profiling": (
+        *("harness/api", "harness/discovery", "harness/inspection", "harness/results", "harness/execution"),
+    ),
     "kernels/builds": (),
     "kernels/emulator": ("kernels/builds",),
     "kernels": ("kernels/builds", "kernels/emulator"),

@@ -1,7 +1,6 @@
 """What `make bench` and `make gpu-evidence` run, and the installation without a network."""
 
 import itertools
-import os
 import shlex
 import shutil
 import subprocess
@@ -14,33 +13,6 @@ from support import ROOT, operations
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
-@pytest.mark.parametrize(
-    ("checked", "timed", "status", "ran"),
-    [
-        (0, 0, 0, ["check", "bench"]),
-        (1, 0, 1, ["check", "bench"]),
-        (0, 1, 1, ["check", "bench"]),
-        (1, 1, 1, ["check", "bench"]),
-        (130, 0, 130, ["check"]),
-    ],
-)
-def test_bench_times_after_a_failed_check(
-    tmp_path: Path, checked: int, timed: int, status: int, ran: list[str]
-) -> None:
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copyfile(ROOT / name, tmp_path / name)
-        os.utime(tmp_path / name, (0, 0))
-    program = tmp_path / ".venv" / "bin" / "boltzbench"
-    program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\necho "$1" >> ran\ncase "$1" in check) exit {checked};; *) exit {timed};; esac\n')
-    program.chmod(0o755)
-    (tmp_path / ".venv" / ".installed").touch()
-    made = subprocess.run(["make", "bench"], cwd=tmp_path, capture_output=True, text=True)
-    assert (tmp_path / "ran").read_text().split() == ran
-    assert (made.returncode == 0) == (status == 0)
-    assert status == 0 or f"Error {status}" in made.stderr
-
-
 def recipe(tmp_path: Path, *arguments: str) -> list[str]:
     """The commands that make would run in a fresh copy."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
@@ -50,6 +22,12 @@ def recipe(tmp_path: Path, *arguments: str) -> list[str]:
     return made.stdout.replace("\\\n", "").splitlines()
 
 
+@pytest.mark.parametrize(("given", "budget"), [((), "3m"), (("BUDGET=20m",), "20m")])
+def test_bench_is_a_run_within_a_budget(tmp_path: Path, given: tuple[str, ...], budget: str) -> None:
+    *_, line = recipe(tmp_path, "bench", *given, "ARGS=--first ising")
+    assert shlex.split(line) == [".venv/bin/boltzbench", "run", "--budget", budget, "--first", "ising"]
+
+
 def test_gpu_evidence_begins_with_cases_that_exist(tmp_path: Path) -> None:
     *_, line = recipe(tmp_path, "gpu-evidence", "BUDGET=90s", "ARGS=--device cpu")
     program, *words = shlex.split(line)
@@ -57,6 +35,7 @@ def test_gpu_evidence_begins_with_cases_that_exist(tmp_path: Path) -> None:
     assert [each.partition(" ")[0] for each in first] == ["logsumexp", "sgld", "rbm_gibbs"]
     require_known(first, operations.registry().operations)
     assert (program, words[:5]) == (".venv/bin/boltzbench", ["run", "--budget", "90s", "--out", "results"])
+    assert words[5:8] == ["--new-only", "--device", "cuda"], "without a GPU it says so, and writes nothing"
     assert words[-2:] == ["--device", "cpu"]
 
 

@@ -10,6 +10,10 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u20
 """Control characters but tab and newline, those that change the direction of text, and halves of characters."""
 
 
+MOST_NAMES, FEW_NAMES = 32, 3
+"""A message lists this many names, and of more only a few."""
+
+
 def printable(text: str) -> str:
     """``text`` with a visible symbol in place of each control character.
 
@@ -18,7 +22,11 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
 
 
-class UnknownName(ValueError):
+class UsageError(ValueError):
+    """A command cannot run as given. The message says why."""
+
+
+class UnknownName(UsageError):
     """A name that does not exist. The message suggests similar names."""
 
 
@@ -28,6 +36,8 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UnknownName:
     near = get_close_matches(name, names)
     if near:
         hint = f"did you mean {' or '.join(near)}?"
+    elif len(names) > MOST_NAMES:
+        hint = f"there are {len(names)}, such as {', '.join(names[:FEW_NAMES])}"
     elif names:
         hint = f"choose from {', '.join(names)}"
     else:

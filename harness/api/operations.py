@@ -188,6 +188,10 @@ class Operation:
       distribution of the draws, at a stated significance level. Without it no such implementation can be registered.
     - ``automatic(device)`` is a line for `list`: the backend that the operation's public function takes if the user
       names none, and why.
+    - ``case`` makes a case of any sizes, for the option ``--sizes``: `case(rows=8, columns=64, dtype="float16")`. Its
+      parameters are the axes, those without a default are required; `dtype` and `scenario` are no axes. It raises
+      ValueError for sizes that do not exist; the message says which do. Its dtypes and scenarios are those of
+      ``cases``.
     """
 
     name: str
@@ -205,6 +209,7 @@ class Operation:
     automatic: Callable[[torch.device], str] | None = None
     parameters: tuple[str, ...] = ()
     moving: tuple[str, ...] = ()
+    case: Callable[..., Case] | None = None
 
 
 class Unsupported(Exception):

@@ -201,21 +201,26 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """The options of `bench`: names (empty: all), preset, mode (``cold``, ``hot`` or ``both``), and seed (None: each
-    case's own)."""
+    """The options of `bench`: names (empty: all), preset, mode (``cold``, ``hot`` or ``both``), seed (None: each
+    case's own), the words of ``--sizes``, and the dtypes, scenarios and cases chosen (empty: all)."""
 
     operations: tuple[str, ...]
     implementations: tuple[str, ...]
     preset: str
     mode: str
     seed: int | None
+    sizes: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    scenarios: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LeftOut:
     """A step that `run` left out, and ``message`` in words why.
 
-    ``kind`` is ``check``, ``limits``, ``bench``, ``memcheck`` or ``racecheck``. ``reason`` is ``time`` (the budget),
+    ``kind`` is ``check``, ``limits``, ``bench``, ``memcheck``, ``racecheck`` or ``validate``, which has a sampler
+    instead of the operation and a target instead of the case. ``reason`` is ``time`` (the budget),
     ``unchanged`` (an earlier run timed the same source on this device) or ``impossible`` (here).
     """
 

@@ -9,20 +9,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from ..api.messages import UnknownName, printable
+from ..api.messages import UsageError, printable
 from ..inspection.tools import ToolMissing
 from ..report.terminal import lost_output
 from ..results.file import ResultsError
 from .bench import bench
 from .check import check
+from .doctor import doctor
 from .inspect import inspect
 from .list import list_
 from .new import NewPackageError, new
-from .options import USAGE
+from .options import USAGE, configure
 from .results import compare, report
 from .run import run
 from .validate import validate
@@ -43,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     status: str | int | None = 0
     lost: str | None = None
     try:
-        app(args=arguments, prog_name="boltzbench")
-    except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:
+        app(args=_config_first(sys.argv[1:] if arguments is None else arguments), prog_name="boltzbench")
+    except (NewPackageError, UsageError, ResultsError, ToolMissing) as error:
         _complain(str(error))
         status = USAGE
     except SystemExit as exit_:
@@ -57,6 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _complain(lost)
         status = status or USAGE
     sys.exit(status)
+
+
+def _config_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``--config FILE``, which belongs to all commands, in front of the command."""
+    for place, each in enumerate(arguments):
+        if each == "--config" or each.startswith("--config="):
+            end = place + 1 + (each == "--config")
+            return [*arguments[place:end], *arguments[:place], *arguments[end:]]
+    return [*arguments]
 
 
 def _complain(message: str) -> None:
@@ -72,11 +83,21 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="TOML file whose table tool.boltzbench.COMMAND gives options; by default pyproject.toml.",
+        ),
+    ] = None,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Checks and times kernels for statistical-mechanics machine learning."""
+    configure(context, config)
 
 
 app.command()(check)
@@ -88,3 +109,4 @@ app.command()(report)
 app.command()(compare)
 app.command()(validate)
 app.command()(inspect)
+app.command()(doctor)

@@ -1,24 +1,31 @@
 """The command `bench`: check the benchmark cases and real data, then time the implementations that agree."""
 
+from __future__ import annotations
+
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from ..api.messages import unknown
-from ..api.operations import PRESETS, Agreement, Status
-from ..api.records import BenchOptions
+from ..api.operations import INTERPRETED_ON_CPU, PRESETS, Agreement, Status
+from ..api.records import BenchOptions, Run
+from ..discovery.registry import Registry
 from ..execution.plan import Mode, Step
 from ..report.tables import bench_tables, counted, limits
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
-from ..results.file import ResultsError, ResultsFile, read_run, record_key, run_to_json
-from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
+from ..results.file import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
+from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
 from .progress import Display
-from .run_trials import TIMED, carry_out, conclude, default_preset, plan_steps, roofline_share, workers_for
+from .run_trials import TIMED, Which, carry_out, conclude, default_preset, plan_steps, roofline_share, workers_for
+
+if TYPE_CHECKING:  # slow to import
+    import torch
 
 MODES: dict[str, tuple[Mode, ...]] = {"cold": ("cold",), "hot": ("hot",), "both": ("cold", "hot")}
 
@@ -27,9 +34,17 @@ def bench(
     context: typer.Context,
     operations: Operations = None,
     implementations: Implementations = None,
+    cases: Cases = None,
+    sizes: Sizes = None,
+    dtypes: Dtypes = None,
+    scenarios: Scenarios = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", metavar="NAME", help="smoke, quick or full; by default smoke on cpu, quick on cuda."),
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="smoke, quick or full; by default smoke on cpu, quick on cuda, and full with --case.",
+        ),
     ] = None,
     mode: Annotated[
         str, typer.Option("--mode", metavar="NAME", help="cold (inputs not in cache), hot, or both.")
@@ -42,6 +57,12 @@ def bench(
         Path | None,
         typer.Option("--resume", metavar="RUN", help="Continue this interrupted run with its own options."),
     ] = None,
+    profiler: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", metavar="TOOL", help="Run what agrees under ncu, nsys or proton instead of timing it."
+        ),
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Check benchmark cases and real data, then time what agrees; each implementation has its own process."""
@@ -50,20 +71,30 @@ def bench(
         chosen = BenchOptions(
             operations=tuple(operations or ()),
             implementations=tuple(implementations or ()),
-            preset=preset or default_preset(place),
+            preset=preset or (PRESETS[-1] if cases else default_preset(place)),
             mode=mode,
             seed=seed,
+            sizes=tuple(sizes or ()),
+            dtypes=tuple(dtypes or ()),
+            scenarios=tuple(scenarios or ()),
+            cases=tuple(cases or ()),
         )
         if resume:
             chosen = _options_of_run(context, resume)
+        if profiler:
+            _require_profiler(profiler, place)
         for kind, name, valid in (("preset", chosen.preset, PRESETS), ("mode", chosen.mode, tuple(MODES))):
             if name not in valid:
                 raise unknown(kind, name, valid)
         modes = MODES[chosen.mode]
-        registry, steps = plan_steps(
-            place, chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed
-        )
+        which = Which(chosen.sizes, chosen.dtypes, chosen.scenarios, chosen.cases)
+        of = chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed, which
+        registry, steps = plan_steps(place, *of)
         environment = describe(place)
+        if profiler:
+            profiled, text = _profiled(console, place, registry, steps, profiler, time_limit)
+            write_json(text)
+            raise typer.Exit(profiled)
         if resume:
             file, left = _resumed(resume, steps, environment, modes, registry.problems, console)
         else:
@@ -98,11 +129,47 @@ def bench(
     raise typer.Exit(status)
 
 
+def _require_profiler(profiler: str, device: torch.device) -> None:
+    from ..profiling.tools import PROFILERS, require_profiler  # imported late: `--help` does not need it
+
+    if profiler not in PROFILERS:
+        raise unknown("profiler", profiler, PROFILERS)
+    require_profiler(profiler, device)
+
+
+def _profiled(
+    console: Console, device: torch.device, registry: Registry, steps: Sequence[Step], profiler: str, time_limit: float
+) -> tuple[int, str]:
+    """Check the steps and run those that agree under the profiler. Print the table; return exit status and JSON."""
+    from ..profiling.prediction import predictions
+    from ..profiling.table import as_json, table
+    from ..profiling.tools import profile_all
+
+    environment = describe(device)
+    with (
+        Display(console, steps) as display,
+        workers_for(device, display.phase, time_limit, registry) as workers,
+    ):
+        found, complete = profile_all(profiler, steps, device, registry, workers, display, time_limit)
+    capability = str((environment.get("gpu") or {}).get("compute_capability", "")).replace(".", "")
+    ran = [each.implementation for each in steps if each.implementation.backend in INTERPRETED_ON_CPU]
+    reports = predictions(ran, f"sm_{capability}") if found and ran else {}
+    console.print(table(found, reports))
+    records = [each.record for each in found]
+    run = Run(SCHEMA, "complete" if complete else "incomplete", environment, tuple(records), registry.problems)
+    status = conclude(console, run, len(steps))
+    lost = [each for each in found if each.record.status is Status.PASSED and not each.kernels]
+    whole = {"schema": SCHEMA, "status": run.status, "environment": environment, "profiler": profiler}
+    text = json.dumps({**whole, "records": as_json(found, reports), "problems": registry.problems}, indent=1) + "\n"
+    return status or (1 if lost else 0), text
+
+
 def _options_of_run(context: typer.Context, path: Path) -> BenchOptions:
     """The options of the interrupted run. Raise if other options accompany --resume."""
-    for name in ("operations", "implementations", "preset", "mode", "seed", "out"):
-        if _given(context, name):
-            option = name.removesuffix("s") if name in ("operations", "implementations") else name
+    whole = "preset", "mode", "seed", "out", "sizes", "profile"
+    for name in ("operations", "implementations", "cases", "dtypes", "scenarios", *whole):
+        if _given(context, "profiler" if name == "profile" else name):
+            option = name if name in whole else name.removesuffix("s")
             raise ResultsError(f"--{option} cannot be combined with --resume: the run keeps its own options")
     command = read_run(path).command
     if command is None:

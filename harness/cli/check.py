@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from threading import Event
@@ -16,14 +16,15 @@ import typer
 from ..api.operations import PRESETS
 from ..api.records import Record, Run
 from ..discovery.registry import Registry
+from ..discovery.time_limit import clean_up_in_peace
 from ..execution.plan import Purpose, Step
 from ..report.tables import check_summary
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
-from .options import Device, Implementations, Json, Operations, Seed, TimeLimit
+from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
 from .progress import Display
-from .run_trials import DRAWS, carry_out, conclude, plan_steps, workers_for
+from .run_trials import DRAWS, Which, carry_out, conclude, plan_steps, workers_for
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,10 @@ CHECKED: tuple[Purpose, ...] = ("check", "real", "law")
 def check(
     operations: Operations = None,
     implementations: Implementations = None,
+    cases: Cases = None,
+    sizes: Sizes = None,
+    dtypes: Dtypes = None,
+    scenarios: Scenarios = None,
     device: Device = "auto",
     seed: Seed = None,
     time_limit: TimeLimit = 600.0,
@@ -46,12 +51,14 @@ def check(
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
         on_cpu = place.type == "cpu"
-        registry, steps = plan_steps(place, operations, implementations, CHECKED, PRESETS[-1], seed, many=on_cpu)
+        which = Which(*(tuple(each or ()) for each in (sizes, dtypes, scenarios, cases)))
+        of = operations, implementations, CHECKED, PRESETS[-1], seed, which
+        registry, steps = plan_steps(place, *of, many=on_cpu)
         run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems)
         records: list[tuple[int, Record]] = []
         complete = False
         with Display(console, steps) as display, suppress(KeyboardInterrupt):
-            _check_at_once(steps, place, time_limit, registry, display, lambda *found: records.append(found))
+            check_at_once(steps, place, time_limit, registry, display, lambda *found: records.append(found))
             complete = True
         found = tuple(record for _, record in sorted(records, key=lambda each: each[0]))
         run = replace(run, status="complete" if complete else "incomplete", records=found)
@@ -61,7 +68,7 @@ def check(
     raise typer.Exit(status)
 
 
-def _check_at_once(
+def check_at_once(
     steps: Sequence[Step],
     device: torch.device,
     time_limit: float,
@@ -115,12 +122,15 @@ def _check_at_once(
             with display.building():
                 places[0].build(steps)
         with ThreadPoolExecutor(max(1, lanes)) as pool:
+            running = [pool.submit(check_next, workers) for workers in places]
             try:
-                for done in [pool.submit(check_next, workers) for workers in places]:
-                    done.result()
+                for each in running:
+                    each.result()
             except BaseException:
+                clean_up_in_peace()
                 interrupted.set()
                 waiting.clear()
-                for workers in places:
-                    workers.close()
+                while wait(running, 0.05).not_done:
+                    for workers in places:
+                        workers.kill()
                 raise

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from ..api.messages import describe_error
 from ..api.operations import Implementation, Variant
 from ..discovery.registry import PLUGINS_VARIABLE, Registry, load_registry
 from ..execution.catalogue import read_catalogue
+from ..execution.plan import matching
 from ..inspection.architectures import Architecture, architecture, measured
 from ..inspection.inspect import KernelReport, inspect_variants
 from ..inspection.tools import ToolMissing, tool
@@ -31,6 +32,12 @@ if TYPE_CHECKING:  # slow to import
 
 Arch = Annotated[
     list[str] | None, typer.Option("--arch", metavar="NAME", help="sm_80, sm_90 (the default), sm_100; repeatable.")
+]
+Kernels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--case", metavar="KERNEL", help="Only this kernel, or those that match, such as 'row *'; repeatable."
+    ),
 ]
 Limits = Annotated[
     Path | None,
@@ -59,6 +66,7 @@ class Inspected:
 def inspect(
     operations: Operations = None,
     implementations: Implementations = None,
+    kernels: Kernels = None,
     archs: Arch = None,
     limits: Limits = None,
     json_file: Json = None,
@@ -77,9 +85,10 @@ def inspect(
         complete = False
         compiler = _Compiler(registry.loaded, console)
         try:
+            only = _named(compiler, chosen, kernels)
             for target in targets:
                 for each in chosen:
-                    found = compiler.reports(each, target)
+                    found = compiler.reports(each, target, only)
                     if found:
                         console.print(_kernel_table(each, target, found))
                     rows += [Inspected(each, one) for one in found]
@@ -100,11 +109,17 @@ class _Compiler:
         self._plugins, self._console = plugins, console
         self._child: Child | None = None
         self._note: Callable[[Any], None] = lambda phase: None
+        self._death = ""
 
-    def reports(self, implementation: Implementation, target: Architecture) -> list[KernelReport]:
-        """The reports on all variants."""
-        from ..execution.child import Child, Died  # here, because `--help` needs no multiprocessing
+    def names(self, implementation: Implementation) -> list[str]:
+        """The names of all variants; none if naming them fails, which `reports` says."""
+        found = self._ask("names", implementation)
+        return [] if found is None else found
 
+    def reports(
+        self, implementation: Implementation, target: Architecture, only: Container[str] | None = None
+    ) -> list[KernelReport]:
+        """The reports on all variants, or on those whose names are in ``only``."""
         name, variant = f"{implementation.operation} {implementation.name}, {target.name}", "variants()"
         with self._console.status(name) as status:  # shown on a terminal only
 
@@ -115,16 +130,25 @@ class _Compiler:
                     status.update(f"{name}: {variant}")
 
             self._note = note
-            try:
-                if self._child is None:
-                    environment = {**os.environ, PLUGINS_VARIABLE: ",".join(self._plugins)}
-                    self._child = Child(_compile_in_child, None, environment, lambda phase: self._note(phase))
-                of = implementation.operation, implementation.name, target
-                found: list[KernelReport] = self._child.ask("reports", *of, seconds=VARIANT_SECONDS, renew=True)
-            except Died as death:
-                self.close()
-                return [KernelReport(variant, target.name, "error", str(death))]
-        return found
+            found: list[KernelReport] | None = self._ask("reports", implementation, target, only)
+            if found is None:
+                return [KernelReport(variant, target.name, "error", self._death)]
+            return found
+
+    def _ask(self, question: str, implementation: Implementation, *more: Any) -> Any:
+        """The child's answer; None if it died, and then ``_death`` says how."""
+        from ..execution.child import Child, Died  # here, because `--help` needs no multiprocessing
+
+        try:
+            if self._child is None:
+                environment = {**os.environ, PLUGINS_VARIABLE: ",".join(self._plugins)}
+                self._child = Child(_compile_in_child, None, environment, lambda phase: self._note(phase))
+            of = implementation.operation, implementation.name
+            return self._child.ask(question, *of, *more, seconds=VARIANT_SECONDS, renew=True)
+        except Died as death:
+            self.close()
+            self._death = str(death)
+            return None
 
     def close(self) -> None:
         """End the process."""
@@ -138,19 +162,36 @@ def _compile_in_child(connection: "Connection", argument: None) -> None:
 
     registry = load_registry()
 
-    def reports(question: str, operation: str, name: str, target: Architecture) -> list[KernelReport]:
+    def answer(question: str, operation: str, name: str, *more: Any) -> list[str] | list[KernelReport]:
         (one,) = (each for each in registry.implementations_of(operation) if each.name == name)
-        return reports_on(one, target, lambda variant: connection.send(("phase", (str(variant.name),))))
+        if question == "names":
+            return _names_of(one)
+        target, only = more
+        return reports_on(one, target, only, lambda variant: connection.send(("phase", (str(variant.name),))))
 
-    answer_all(connection, reports)
+    answer_all(connection, answer)
+
+
+def _names_of(implementation: Implementation) -> list[str]:
+    try:
+        return [each.name for each in implementation.variants()]
+    except (Exception, SystemExit):
+        return []
 
 
 def reports_on(
-    implementation: Implementation, target: Architecture, announce: Callable[[Variant], None] = lambda variant: None
+    implementation: Implementation,
+    target: Architecture,
+    only: Container[str] | None = None,
+    announce: Callable[[Variant], None] = lambda variant: None,
 ) -> list[KernelReport]:
-    """The reports on all variants, or one on the error of ``variants()``. Compiles in this process."""
+    """The reports on all variants (or those named in ``only``), or one on the error of ``variants()``.
+
+    Compiles in this process.
+    """
     try:
-        return inspect_variants(list(implementation.variants()), target, announce)
+        variants = [each for each in implementation.variants() if only is None or each.name in only]
+        return inspect_variants(variants, target, announce)
     except ToolMissing:
         raise
     except (Exception, SystemExit) as error:
@@ -163,6 +204,14 @@ def _with_limits(target: Architecture, path: Path) -> Architecture:
     if not run.ceilings or not gpu:
         raise ResultsError(f"--limits {path}: this run has no limits measured on a GPU; give a run of bench on one")
     return measured(target, run.ceilings, gpu, path.name)
+
+
+def _named(compiler: "_Compiler", chosen: Sequence[Implementation], kernels: Sequence[str] | None) -> set[str] | None:
+    """The names of the kernels that ``--case`` names; None for all."""
+    if not kernels:
+        return None
+    names = [name for each in chosen for name in compiler.names(each)]
+    return {names[place] for place in matching("kernel", names, kernels)}
 
 
 def _kernel_table(

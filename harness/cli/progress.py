@@ -36,7 +36,9 @@ class Display:
     ``seconds`` is the time spent in each phase, over all steps.
     """
 
-    def __init__(self, console: Console, steps: Sequence[Step], *, name_operations: bool = True) -> None:
+    def __init__(
+        self, console: Console, steps: Sequence[Step], *, name_operations: bool = True, pairs: int = 0
+    ) -> None:
         self.seconds: dict[str, float] = {}
         self._console, self._steps, self._name_operations = console, steps, name_operations
         self._printed: set[str] = set()
@@ -51,7 +53,7 @@ class Display:
             count = MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(len(steps))) + 1))
             columns = (label, TextColumn("{task.fields[phase]}", markup=False), count, TimeLeft())
             self._bar = Progress(*columns, console=console, transient=True, expand=True, speed_estimate_period=600)
-            self._task = self._bar.add_task("", total=len(steps), phase="")
+            self._task = self._bar.add_task("", total=len(steps) + pairs, phase="")
 
     def __enter__(self) -> "Display":
         if self._bar:
@@ -85,6 +87,10 @@ class Display:
             self._printed.add(name)
             count = sum(each.operation.name == name for each in self._steps)
             self._console.print(f"{name}: {counted(count, 'check')}")
+
+    def pair(self, sampler: Sampler, target: Target) -> None:
+        """The judgement of a sampler on a target begins; ``pairs`` of them count as steps."""
+        self._show(description=f"{sampler.name} on {target.name}", phase="validate")
 
     @contextmanager
     def building(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The command `run`: check, measure, time and sanitize the kernels on a GPU, within a budget of time."""
+"""The command `run`: check and time the kernels, judge samplers and write the page, within a budget of time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -16,29 +17,34 @@ from rich.console import Console
 
 from ..api.operations import PRESETS, Agreement, Status
 from ..api.records import LeftOut, Record
-from ..execution.budget import Unit, by_value, require_known, run_within
+from ..api.samplers import Sampler, Target
+from ..discovery.registry import Registry
+from ..execution.budget import Pair, Unit, by_value, require_known, run_within
 from ..execution.plan import Mode, Purpose, Step, plan
 from ..execution.process import seconds_since_start
 from ..report.tables import bench_tables, check_summary, failed_records, left_out, limits
 from ..report.terminal import outputs
 from ..results.earlier import timed_before
-from ..results.environment import UnknownDevice, describe, resolve_device, unused_gpu
-from ..results.file import ResultsFile, record_key, run_to_json
+from ..results.environment import describe, resolve_device
+from ..results.file import ResultsFile, record_key, run_to_json, write_text
+from .check import check_at_once
 from .options import Device, Json
 from .progress import Display
 from .run_trials import DRAWS, TIMED, conclude, default_preset, plan_steps, roofline_share, workers_for
+from .validate import chosen_pairs, closing_line, show_standings
 
 if TYPE_CHECKING:  # slow to import
     import torch
 
+    from ..execution.judges import Job, Judge
     from ..execution.sanitizer import Tool
     from ..execution.worker import Workers
 
 CHECKED: tuple[Purpose, ...] = ("check", "law")
 
 SHORTEST_BUDGET = 10.0
-CLOSING_SECONDS = 5.0
-"""At most this much of the budget is kept for the tables, the file and the end of the processes."""
+CLOSING_SECONDS = 8.0
+"""At most this much of the budget is kept for the tables, the page, the file and the end of the processes."""
 
 LONGEST_ANSWER, SHORTEST_LIMIT = 1 / 6, 30.0
 """A kernel that hangs may cost this share of the budget, but is given this many seconds."""
@@ -64,33 +70,44 @@ def run(
     device: Device = "auto",
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", help="Folder of results. What a run in it has timed is not timed again."),
+        typer.Option("--out", metavar="DIR", help="Folder of results; those of a device have a folder in it."),
     ] = Path("runs"),
+    new_only: Annotated[
+        bool, typer.Option("--new-only", help="Do not time again what a run in --out has timed with the same source.")
+    ] = False,
     json_file: Json = None,
 ) -> None:
-    """Check, time and sanitize the kernels on a GPU within a budget, the most valuable steps first."""
+    """Check and time all kernels, judge samplers and write a page, within a budget: the most valuable steps first.
+
+    On a GPU it also launches kernels under compute-sanitizer.
+    """
     seconds = _seconds(budget)
     end = monotonic() + seconds - min(CLOSING_SECONDS, seconds / 5) - seconds_since_start()
+    from ..execution.judges import judges_at_once  # imported late: `--help` needs no torch
+
     with outputs(json_file) as (console, write_json):
-        place = _gpu_or_chosen(device)
-        registry, checks = plan_steps(place, None, None, CHECKED, PRESETS[-1], None)
+        place = resolve_device(device)
+        at_once = judges_at_once(place)
+        registry, checks = plan_steps(place, None, None, CHECKED, PRESETS[-1], None, many=at_once > 1, pairs=True)
         benches = plan(registry.select(), TIMED, default_preset(place))
         require_known(first or (), registry.operations)
         environment = describe(place)
         folder = out / _folder_of(environment) / f"{datetime.now(UTC):%Y-%m-%d}"
-        units = by_value(checks, benches, first or ())
+        pairs, _ = chosen_pairs(registry, (), (), place)
+        units = by_value(checks, benches, first or (), pairs, at_once)
         sanitizer, no_sanitizer = _sanitizer(place)
-        units, needless = _without_needless(units, timed_before(out, environment), no_sanitizer)
+        units, needless = _without_needless(units, timed_before(out, environment) if new_only else {}, no_sanitizer)
         steps = [step for unit in units for step in unit.steps]
         file = ResultsFile(folder, environment, registry.problems)
         file.update(left_out=needless)
+        limit = max(SHORTEST_LIMIT, seconds * LONGEST_ANSWER)
         complete = False
         with (
-            Display(console, steps, name_operations=False) as display,
-            workers_for(place, display.phase, max(SHORTEST_LIMIT, seconds * LONGEST_ANSWER), registry) as workers,
+            Display(console, steps, name_operations=False, pairs=len(pairs)) as display,
+            workers_for(place, display.phase, limit, registry) as workers,
             suppress(KeyboardInterrupt),
         ):
-            work = _Work(place, console, display, workers, file, sanitizer, units)
+            work = _Work(place, console, display, workers, file, sanitizer, units, registry, limit)
             run_within(units, end - monotonic(), work.carry_out, work.keep, work.leave_out)
             complete = True
         file.update(seconds=display.seconds, left_out=(*needless, *work.left_out))
@@ -102,11 +119,28 @@ def run(
         console.print(check_summary([each for each in records if each.purpose not in TIMED]))
         console.print(bench_tables([each for each in records if each.purpose in TIMED]))
         console.print(limits(file.run))
+        failed = show_standings(console, file.run.standings)
         console.print(left_out(file.run.left_out))
+        if file.run.standings:
+            console.print(closing_line(file.run.standings, (), (), ()))
         status = conclude(console, file.run, len(steps))
+        _write_page(console, file)
         console.print(f"Results file: {file.path}", soft_wrap=True)
         write_json(run_to_json(file.run))
-    raise typer.Exit(status)
+    raise typer.Exit(1 if failed and not status else status)
+
+
+def _write_page(console: Console, file: ResultsFile) -> None:
+    """Write the page beside the results file, and say where; or why there is none."""
+    from ..report.page import ReportUnavailable, html
+
+    page = file.path.with_suffix(".html")
+    try:
+        write_text(page, html([(str(file.path), file.run)]))
+    except ReportUnavailable as error:
+        console.print(f"No page: {error}", soft_wrap=True)
+    else:
+        console.print(f"Page: {page}", soft_wrap=True)
 
 
 class _Work:
@@ -121,8 +155,11 @@ class _Work:
         file: ResultsFile,
         sanitizer: Path | None,
         units: Sequence[Unit],
+        registry: Registry,
+        limit: float,
     ) -> None:
         self.left_out: list[LeftOut] = []
+        self._registry, self._limit = registry, limit
         self._device, self._console, self._display = device, console, display
         self._workers, self._file, self._sanitizer = workers, file, sanitizer
         self._count = Counter((unit.round, unit.kind) for unit in units)
@@ -134,6 +171,11 @@ class _Work:
             self._measure_limits()
         elif unit.kind == "memcheck" or unit.kind == "racecheck":
             self._sanitize(unit.kind, unit.steps[0], keep)
+        elif unit.kind == "validate":
+            self._judge(unit.pairs)
+        elif len(unit.steps) > 1 and unit.kind == "check":
+            of = self._device, self._limit, self._registry, self._display
+            check_at_once(unit.steps, *of, lambda _, record: keep(record))
         else:
             from ..execution import session  # imported late: scipy is slow to load
 
@@ -156,8 +198,11 @@ class _Work:
             self._console.print(f"{failed.status}: {failed.operation} {failed.implementation}, {failed.case}")
 
     def leave_out(self, unit: Unit, message: str) -> None:
-        self.left_out += _left_out(unit, "time", message)
-        for _ in unit.steps:
+        judged = {(each.sampler, each.target) for each in self._file.run.standings}
+        pairs = tuple(each for each in unit.pairs if (each[0].name, each[1].name) not in judged)
+        if pairs or not unit.pairs:
+            self.left_out += _left_out(replace(unit, pairs=pairs), "time", message)
+        for _ in (*unit.steps, *pairs):
             self._display.done()
 
     def _announce(self, unit: Unit) -> None:
@@ -165,9 +210,31 @@ class _Work:
         if self._current != (unit.round, unit.kind):
             self._current = unit.round, unit.kind
             age = timedelta(seconds=round(seconds_since_start()))
-            count = self._count[self._current]
+            count = self._count[self._current] * max(1, len(unit.pairs))
             what = "limits of the device" if unit.kind == "limits" else f"{unit.kind} ({count})"
             self._console.print(f"{age} round {unit.round + 1}: {what}")
+
+    def _judge(self, pairs: Sequence[Pair]) -> None:
+        """Judge samplers on targets, all at once."""
+        from ..execution.judges import Judge, ask_all
+
+        def judging(sampler: Sampler, target: Target) -> Job:
+            def job(judge: Judge) -> Callable[[], None]:
+                self._display.pair(sampler, target)
+                rows = judge.standings(sampler, target, 0)
+
+                def keep() -> None:
+                    self._file.update(standings=(*self._file.run.standings, *rows))
+                    self._display.done()
+
+                return keep
+
+            return job
+
+        self._workers.close()
+        threads = 1 if len(pairs) > 1 else 0
+        judges = [Judge(self._device, lambda claim: None, self._limit, self._registry, threads) for _ in pairs]
+        ask_all(judges, [[judging(*pair)] for pair in pairs])
 
     def _measure_limits(self) -> None:
         overheads, ceilings, problems = self._workers.limits()
@@ -225,6 +292,8 @@ def _without_needless(
 
 
 def _left_out(unit: Unit, reason: Literal["time", "unchanged", "impossible"], message: str) -> list[LeftOut]:
+    if unit.pairs:
+        return [LeftOut(unit.kind, each.name, "", target.name, reason, message) for each, target in unit.pairs]
     if not unit.steps:
         return [LeftOut(unit.kind, "", "", "", reason, message)]
     return [
@@ -242,18 +311,6 @@ def _sanitizer(device: torch.device) -> tuple[Path | None, str]:
     if found := compute_sanitizer():
         return found, ""
     return None, "compute-sanitizer is not installed; it comes with the CUDA toolkit (set CUDA_HOME or PATH)"
-
-
-def _gpu_or_chosen(device: str) -> torch.device:
-    """The device of this name. Unless the CPU is named, it must be a GPU."""
-    try:
-        return resolve_device("cuda" if device == "auto" else device)
-    except UnknownDevice as error:
-        if device != "auto":
-            raise
-        _, _, reason = (unused_gpu() or "").partition(": ")
-        words = f"no GPU can be used: {reason}" if reason else str(error)
-        raise UnknownDevice(f"{words}. To run on the CPU, add --device cpu") from error
 
 
 def _seconds(text: str) -> float:

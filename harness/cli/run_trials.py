@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ..api.operations import Cost, Status
+from ..api.messages import UsageError
+from ..api.operations import Case, Cost, Status
 from ..api.records import Measurement, Record, Run
-from ..discovery.registry import Registry
+from ..discovery.axes import parse_sizes
+from ..discovery.registry import OtherSizes, Registry
 from ..execution.catalogue import read_catalogue
-from ..execution.plan import Mode, Purpose, Step, plan
+from ..execution.plan import Mode, Purpose, Step, narrowed, plan
 from ..execution.process import prepare_to_load_plugins
 from ..report import tables
+from ..results.environment import memory_bytes
 from .options import INTERRUPTED
 from .progress import Display
 
@@ -25,6 +29,18 @@ if TYPE_CHECKING:  # slow to import, and `list` and `--help` do not need them
     from ..execution.trial import TrialProtocol
     from ..execution.worker import Workers
 
+
+@dataclass(frozen=True)
+class Which:
+    """The cases that a command is about: the words of its options, all empty for all."""
+
+    sizes: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    scenarios: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+
+
+ALL = Which()
 TIMED: tuple[Purpose, ...] = ("bench", "real")
 DRAWS = 2
 """Number of seeds that `check` draws each case from. `bench`, with its larger cases, uses one."""
@@ -51,17 +67,47 @@ def plan_steps(
     purposes: tuple[Purpose, ...],
     preset: str,
     seed: int | None,
+    which: Which = ALL,
     *,
     many: bool = False,
+    pairs: bool = False,
 ) -> tuple[Registry, list[Step]]:
     """Read what the plugins register and plan the steps of the selected operations and implementations.
 
-    ``many`` says that many steps will be carried out at once.
+    ``many`` and ``pairs`` are as in `read_catalogue`. Raises UsageError if there are no such cases.
     """
     prepare_to_load_plugins(device)
-    registry = read_catalogue(str(device), many=many)
+    other_sizes = None
+    if which.sizes:
+        of = which.dtypes, which.scenarios, tuple(operations or ())
+        other_sizes = OtherSizes(parse_sizes(which.sizes), *of, "bench" if "bench" in purposes else "check")
+    registry = read_catalogue(str(device), many=many, pairs=pairs, other_sizes=other_sizes)
     selection = registry.select(operations or (), implementations or ())
-    return registry, plan(selection, purposes, preset, seed)
+    steps = plan(selection, purposes, preset, seed)
+    if other_sizes:
+        _require_possible(steps, device)
+        return registry, narrowed(steps, which.cases)
+    return registry, narrowed(steps, which.cases, which.dtypes, which.scenarios)
+
+
+def _require_possible(steps: Sequence[Step], device: torch.device) -> None:
+    """Raise UsageError for a case that is larger than the memory, or has nothing to time."""
+    memory = memory_bytes(device)
+    for step in steps:
+        assert isinstance(step.subject, Case)
+        try:
+            cost = step.operation.cost(step.subject)
+        except RuntimeError:  # its check says so
+            continue
+        place = f"--sizes: {step.operation.name}, {step.label}"
+        needed = cost.bytes_read + cost.bytes_written
+        if needed > memory:
+            raise UsageError(
+                f"{place} has {needed / 1e9:,.3g} GB of inputs and outputs, and {device} has {memory / 1e9:,.3g} GB "
+                "of memory; choose smaller sizes"
+            )
+        if not cost.items and step.purpose == "bench":
+            raise UsageError(f"{place} has no {cost.unit}, so nothing to time; choose sizes of at least 1")
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def validate(
         registry = read_catalogue(str(place), pairs=True)
         named = bool(samplers or targets)
         pairs, refused = (
-            _chosen(registry, samplers or (), targets or (), place) if named or not experiments else ([], [])
+            chosen_pairs(registry, samplers or (), targets or (), place) if named or not experiments else ([], [])
         )
         questions = _chosen_experiments(registry, experiments or (), named)
         found: dict[tuple[str, str], list[Standing]] = {}
@@ -146,7 +146,7 @@ def _judge(
     ask_all([judge()], [[timing(*pair) for pair in measured]])
 
 
-def _chosen(
+def chosen_pairs(
     registry: Registry, samplers: Sequence[str], targets: Sequence[str], device: torch.device
 ) -> tuple[list[tuple[Sampler, Target]], list[Standing]]:
     """The pairs to judge, and for each refused pair a standing with the reason."""
@@ -193,20 +193,8 @@ def _conclude(
     Chains that did not mix leave the status at 0: the laws hold, and a slow sampler is not a wrong one. The closing
     line begins with them.
     """
-    if found:
-        console.print(standings_summary(found))
     claims = [each for row in found for each in row.claims]
-    failed = [each for row in found for each in row.failed]
-    untested = [each for each in claims if each.status is Status.UNAVAILABLE]
-    for words, own in grouped(untested, lambda each: each.message).items():
-        names = ", ".join(dict.fromkeys(f"{each.sampler} on {each.target}" for each in own))
-        console.print(Text(f"not tested: {words}: {names}", style="yellow"))
-    for row in found:
-        if row.unmixed and row.efficiency is None:
-            place = f"{row.sampler} on {row.target}, T = {row.temperature:g}"
-            console.print(Text(f"{row.unmeasured}: {place}", style="yellow"))
-    for line in failures_in_words(failed):
-        console.print(Text(line, style="bold red"))
+    failed = show_standings(console, found)
     if outcomes:
         console.print(experiments_summary(outcomes))
     lost = [each for each in outcomes if each.findings is None]
@@ -221,6 +209,24 @@ def _conclude(
     console.print(closing_line(found, refused, outcomes, problems))
     passed = Status.PASSED in {*(each.status for each in claims), *(each.status for each in outcomes)}
     return 1 if failed or lost or wrong or problems or not passed else 0
+
+
+def show_standings(console: Console, found: Sequence[Standing]) -> list[Claim]:
+    """Print the table, what was not tested and what failed; return the failed claims."""
+    if found:
+        console.print(standings_summary(found))
+    failed = [each for row in found for each in row.failed]
+    untested = [each for row in found for each in row.claims if each.status is Status.UNAVAILABLE]
+    for words, own in grouped(untested, lambda each: each.message).items():
+        names = ", ".join(dict.fromkeys(f"{each.sampler} on {each.target}" for each in own))
+        console.print(Text(f"not tested: {words}: {names}", style="yellow"))
+    for row in found:
+        if row.unmixed and row.efficiency is None:
+            place = f"{row.sampler} on {row.target}, T = {row.temperature:g}"
+            console.print(Text(f"{row.unmeasured}: {place}", style="yellow"))
+    for line in failures_in_words(failed):
+        console.print(Text(line, style="bold red"))
+    return failed
 
 
 def closing_line(

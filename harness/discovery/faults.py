@@ -5,6 +5,7 @@ import math
 import reprlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -107,7 +108,8 @@ def findings_faults(findings: object) -> Iterator[str]:
             yield f"{of}: its rows should be of one length"
 
 
-def _operation_faults(operation: Operation, registered: Registrations) -> Iterator[str]:
+def operation_faults(operation: Operation, registered: Registrations = MappingProxyType({})) -> Iterator[str]:
+    """A sentence for each fault of the operation's cases and laws."""
     wrong = [f"law {reprlib.repr(law.name)}: {fault}" for law in operation.laws for fault in _type_faults(law, Law)]
     if wrong:
         yield from wrong
@@ -194,7 +196,7 @@ class _Kind:
 
 
 _KINDS: dict[type[object], _Kind] = {
-    Operation: _Kind("operation", _name_is_taken("operation"), _operation_faults),
+    Operation: _Kind("operation", _name_is_taken("operation"), operation_faults),
     Implementation: _Kind(
         "implementation",
         lambda one: f"operation {one.operation!r} has an implementation of that name already",

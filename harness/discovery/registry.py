@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import pluggy
 
@@ -73,11 +73,26 @@ class Plugin:
 
 
 @dataclass(frozen=True)
+class OtherSizes:
+    """The cases that take the place of an operation's own: each of the ``sizes`` in each dtype and scenario.
+
+    Without dtypes and scenarios they are those that the operation chooses. Without ``operations``, all are meant.
+    """
+
+    sizes: tuple[Mapping[str, int], ...]
+    dtypes: tuple[str, ...] = ()
+    scenarios: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    purpose: Literal["check", "bench"] = "check"
+
+
+@dataclass(frozen=True)
 class Registry:
     """Everything that the plugins registered.
 
     Operations, targets, samplers and experiments are in the order of the plugins. Implementations are in the order of
-    the operations, torch first, then by name; ceilings in the order of `RESOURCES`, then by name.
+    the operations, torch first, then by name; ceilings in the order of `RESOURCES`, then by name. ``other_sizes`` are
+    those that `axes.with_other_sizes` gave to the operations.
     """
 
     operations: Mapping[str, Operation]
@@ -87,6 +102,7 @@ class Registry:
     targets: Mapping[str, Target] = field(default_factory=dict)
     samplers: Mapping[str, Sampler] = field(default_factory=dict)
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    other_sizes: OtherSizes | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:

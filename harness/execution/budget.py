@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from time import monotonic
 from typing import Literal, get_args
@@ -11,10 +11,12 @@ from typing import Literal, get_args
 from ..api.messages import unknown
 from ..api.operations import INTERPRETED_ON_CPU, Case, Operation
 from ..api.records import Record
+from ..api.samplers import Sampler, Target
 from ..discovery.time_limit import TookTooLong, limited_to
 from .plan import Step
 
-Kind = Literal["check", "limits", "bench", "memcheck", "racecheck"]
+Kind = Literal["check", "limits", "bench", "memcheck", "racecheck", "validate"]
+Pair = tuple[Sampler, Target]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """The order of kinds within a round."""
 
@@ -22,25 +24,30 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 @dataclass(frozen=True)
 class Unit:
     """What is done as a whole or left out: the check of one case or law, all implementations of a bench case, a case
-    under a sanitizer, or the limits of the device, which have no steps."""
+    under a sanitizer, samplers on targets, or the limits of the device, which have neither steps nor pairs."""
 
     kind: Kind
     steps: tuple[Step, ...] = ()
     round: int = 0
+    pairs: tuple[Pair, ...] = ()
 
 
-def by_value(checks: Sequence[Step], benches: Sequence[Step], first: Sequence[str]) -> list[Unit]:
+def by_value(
+    checks: Sequence[Step], benches: Sequence[Step], first: Sequence[str], pairs: Sequence[Pair] = (), at_once: int = 1
+) -> list[Unit]:
     """The units of these steps, the most valuable first.
 
-    A round has checks, then the limits of the device (in the first round only), bench cases and sanitizers. The first
-    round has one case of each kernel and of each operation, the second two more, the third four more, and so on: few
+    A round has checks, then the limits of the device (in the first round only), bench cases, sanitizers and samplers.
+    The first round has one case of each kernel and operation, the second two more, the third four more, and so on: few
     changes of the operation, since each starts new worker processes. Only kernels are checked, since bench checks
     the rest. Checks begin with the smallest case, go on with the laws, and end with the largest case. Bench cases of
     the preset ``smoke``, which are too small to tell much, follow the others.
 
     ``first`` names operations that come first in every round, each as ``operation`` or as ``operation case``: then the
     cases whose label begins so come first too. Each kernel has one case under the sanitizers, that of middle size.
-    Those of operations in ``first`` come a round earlier.
+    Those of operations in ``first`` come a round earlier. Each sampler has one target in the first round, and so on.
+
+    If ``at_once`` is more than 1, so many samplers are a unit, and the checks of an operation in a round are one.
     """
     names = [each.partition(" ")[0] for each in first]
     units = [Unit("limits")]
@@ -60,10 +67,42 @@ def by_value(checks: Sequence[Step], benches: Sequence[Step], first: Sequence[st
         units += [Unit("bench", tuple(case), _round(place)) for place, case in enumerate(cases_of_it)]
 
     def rank(unit: Unit) -> int:
-        name = unit.steps[0].operation.name if unit.steps else ""
+        name = _operation(unit)
         return names.index(name) if name in names else len(names)
 
-    return sorted(units, key=lambda unit: (unit.round, KINDS.index(unit.kind), rank(unit)))
+    units += _of_samplers(pairs, at_once)
+    units.sort(key=lambda unit: (unit.round, KINDS.index(unit.kind), rank(unit)))
+    return _joined(units) if at_once > 1 else units
+
+
+def _of_samplers(pairs: Sequence[Pair], at_once: int) -> list[Unit]:
+    rounds: dict[int, list[Pair]] = defaultdict(list)
+    places: dict[str, int] = defaultdict(int)
+    for sampler, target in pairs:
+        rounds[_round(places[sampler.name])].append((sampler, target))
+        places[sampler.name] += 1
+    return [
+        Unit("validate", (), number, tuple(own[first : first + at_once]))
+        for number, own in rounds.items()
+        for first in range(0, len(own), at_once)
+    ]
+
+
+def _joined(units: Sequence[Unit]) -> list[Unit]:
+    """The units, the checks of an operation in a round as one."""
+    joined: list[Unit] = []
+    for unit in units:
+        last = joined[-1] if joined else None
+        same = last and (last.kind, last.round, _operation(last)) == ("check", unit.round, _operation(unit))
+        if last and same and unit.kind == "check":
+            joined[-1] = replace(last, steps=(*last.steps, *unit.steps))
+        else:
+            joined.append(unit)
+    return joined
+
+
+def _operation(unit: Unit) -> str:
+    return unit.steps[0].operation.name if unit.steps else ""
 
 
 def require_known(first: Sequence[str], operations: Mapping[str, Operation]) -> None:
@@ -90,7 +129,8 @@ def run_within(
 
     A unit that would take longer than the time left is left out, and the next one gets its chance. One that takes
     longer than expected is stopped when the time is over. ``leave_out`` is called with both, and with the reason in
-    words. ``carry_out`` passes its records to a function, and ``keep`` gets them after the unit, also if it is stopped.
+    words; a stopped unit has lost the steps that it has records of. ``carry_out`` passes its records to a function, and
+    ``keep`` gets them after the unit, also if it is stopped.
     """
     end = now() + seconds
     estimates = Estimates()
@@ -106,11 +146,20 @@ def run_within(
             with limited_to(left):
                 carry_out(unit, records.append)
         except TookTooLong:
-            leave_out(unit, f"was stopped after {now() - begin:.3g} s, when the budget was spent")
+            lost = _without(unit, records) if len(unit.steps) > 1 else unit
+            if lost.steps or not unit.steps:
+                leave_out(lost, f"was stopped after {now() - begin:.3g} s, when the budget was spent")
         finally:
             for record in records:
                 keep(record)
         estimates.add(unit, now() - begin)
+
+
+def _without(unit: Unit, records: Sequence[Record]) -> Unit:
+    """The unit without the steps that it has records of."""
+    done = {(each.operation, each.implementation, each.case) for each in records}
+    left = [step for step in unit.steps if (step.operation.name, step.implementation.name, step.label) not in done]
+    return replace(unit, steps=tuple(left))
 
 
 class Estimates:
@@ -133,8 +182,7 @@ class Estimates:
 def _keys(unit: Unit) -> tuple[tuple[str, ...], ...]:
     """From the most specific to the most general."""
     names = tuple(step.implementation.name for step in unit.steps)
-    operation = unit.steps[0].operation.name if unit.steps else ""
-    return (unit.kind, operation, *names), (unit.kind, *names), (unit.kind,)
+    return (unit.kind, _operation(unit), *names), (unit.kind, *names), (unit.kind,)
 
 
 def _grouped(steps: Sequence[Step], key: Callable[[Step], tuple[str, ...]]) -> list[list[Step]]:

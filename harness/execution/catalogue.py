@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..api.experiments import Experiment
-from ..api.messages import UnknownName, describe_error
+from ..api.messages import UsageError, describe_error
 from ..api.operations import Implementation, Operation
 from ..api.samplers import Sampler, Target, reason_against
 from ..discovery import registry as registry_module
-from ..discovery.registry import Plugin, Registry, load_registry
+from ..discovery.axes import with_other_sizes
+from ..discovery.registry import OtherSizes, Plugin, Registry, load_registry
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..results.environment import cuda_unusable
 from ..results.source_hash import Named, functions_behind
@@ -81,11 +82,20 @@ class Catalogue:
     experiments: tuple[Experiment, ...]
 
 
-def read_catalogue(device: str, *, where: bool = False, pairs: bool = False, many: bool = False) -> Registry:
+def read_catalogue(
+    device: str,
+    *,
+    where: bool = False,
+    pairs: bool = False,
+    many: bool = False,
+    other_sizes: OtherSizes | None = None,
+) -> Registry:
     """The registry of the installed plugins, without their functions. ``many`` is as in `start_server`.
 
+    Its operations have the cases of ``other_sizes``, if given, instead of their own.
+
     Tables exist for the cost of cases; if ``where``, for `unavailable` and `automatic` by kind of device; if ``pairs``,
-    for `unavailable` and `refuses` of samplers. Raises UnknownName as `load_registry` does.
+    for `unavailable` and `refuses` of samplers. Raises UsageError as `load_registry` and `with_other_sizes` do.
     """
     from .child import Died, start_server  # here, because `--help` needs no multiprocessing
 
@@ -99,7 +109,7 @@ def read_catalogue(device: str, *, where: bool = False, pairs: bool = False, man
                 current[:] = [str(each) for each in phase]
 
         try:
-            found = _ask(device, where, pairs, broken, note)
+            found = _ask(device, (where, pairs, broken, other_sizes), note)
         except Died as death:
             plugin, failure = current
             if not plugin or plugin in broken:
@@ -114,21 +124,22 @@ def read_catalogue(device: str, *, where: bool = False, pairs: bool = False, man
             {each.name: each for each in found.targets},
             {each.name: each for each in found.samplers},
             {each.name: each for each in found.experiments},
+            other_sizes,
         )
 
 
-def _ask(device: str, where: bool, pairs: bool, broken: dict[str, str], note: Callable[[Any], None]) -> Catalogue:
+def _ask(device: str, wanted: tuple[Any, ...], note: Callable[[Any], None]) -> Catalogue:
     from .child import GRACE_SECONDS, Child
 
     child = Child(_serve, device, os.environ, note)
     try:
         limit = registry_module.LOADING_SECONDS
         seconds = limit + GRACE_SECONDS  # in the child, Python code is stopped first
-        found = child.ask("describe", where, pairs, broken, limit, seconds=seconds, renew=True)
+        found = child.ask("describe", *wanted, limit, seconds=seconds, renew=True)
     finally:
         child.end()
     if not isinstance(found, Catalogue):
-        raise UnknownName(str(found))
+        raise UsageError(str(found))
     return found
 
 
@@ -144,11 +155,18 @@ def _serve(connection: "Connection", device: str) -> None:
     def announce(plugin: str, failure: str) -> None:
         connection.send(("phase", (plugin, failure)))
 
-    def describe(question: str, where: bool, pairs: bool, broken: Mapping[str, str], limit: float) -> Catalogue | str:
+    def describe(
+        question: str,
+        where: bool,
+        pairs: bool,
+        broken: Mapping[str, str],
+        other_sizes: OtherSizes | None,
+        limit: float,
+    ) -> Catalogue | str:
         registry_module.LOADING_SECONDS = limit
         try:
-            registry = load_registry(broken=broken, announce=announce)
-        except UnknownName as error:
+            registry = with_other_sizes(load_registry(broken=broken, announce=announce), other_sizes)
+        except UsageError as error:
             return str(error)
         return _Describing(registry, place, announce).catalogue(where, pairs)
 
@@ -248,6 +266,7 @@ class _Describing:
             laws=tuple(replace(law, test=cast(Any, elsewhere(f"the law {law.name!r}"))) for law in operation.laws),
             judge_draws=None if operation.judge_draws is None else elsewhere("judge_draws"),
             automatic=automatic,
+            case=None if operation.case is None else elsewhere("case"),
         )
 
     def _cost(self, operation: Operation, plugin: str) -> Any:

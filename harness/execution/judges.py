@@ -14,6 +14,7 @@ from ..api.experiments import Experiment
 from ..api.records import Claim, Outcome, Standing
 from ..api.samplers import Sampler, Target
 from ..discovery.registry import Registry
+from ..discovery.time_limit import clean_up_in_peace
 from ..validation.progress import AnnounceClaim, CurrentClaim
 from ..validation.standing import make_standing
 from .child import Died
@@ -120,6 +121,7 @@ def ask_all(judges: Sequence[Judge], groups: Sequence[Sequence[Job]]) -> None:
         while any(thread.is_alive() for thread in threads) and not ended.wait(0.05):
             pass
     finally:
+        clean_up_in_peace()
         with lock:
             ended.set()
         while any(thread.is_alive() for thread in threads):

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
+from ..api.messages import UsageError, unknown
 from ..api.operations import PRESETS, Case, Implementation, Law, Operation
 
 Purpose = Literal["check", "bench", "real", "law"]
@@ -49,6 +51,42 @@ def plan(
             first = own if seed is None else seed
             steps += [Step(operation, each, subject, first) for each in implementations]
     return steps
+
+
+def narrowed(
+    steps: Sequence[Step], labels: Sequence[str] = (), dtypes: Sequence[str] = (), scenarios: Sequence[str] = ()
+) -> list[Step]:
+    """The steps whose label is one of ``labels`` or matches it as a pattern, of these dtypes and scenarios.
+
+    An empty sequence selects all. Raises UnknownName for what none of the steps has.
+    """
+    own = {
+        "case": [step.label for step in steps],
+        "dtype": [step.subject.dtype if isinstance(step.subject, Case) else "" for step in steps],
+        "scenario": [step.subject.scenario if isinstance(step.subject, Case) else "" for step in steps],
+    }
+    kept = set(range(len(steps)))
+    for (kind, found), patterns in zip(own.items(), (labels, dtypes, scenarios), strict=True):
+        if patterns:
+            kept &= matching(kind, found, patterns)
+    if steps and not kept:
+        raise UsageError("no case has all that --case, --dtype and --scenario name")
+    return [step for place, step in enumerate(steps) if place in kept]
+
+
+def matching(kind: str, names: Sequence[str], patterns: Sequence[str]) -> set[int]:
+    """The places of the names that equal one of the patterns or match it, as a file's name does in a shell.
+
+    Raises UnknownName, with ``kind`` in it, for a pattern without any.
+    """
+    found: set[int] = set()
+    for pattern in patterns:
+        own = {place for place, name in enumerate(names) if name == pattern}
+        own = own or {place for place, name in enumerate(names) if fnmatchcase(name, pattern)}
+        if not own:
+            raise unknown(kind, pattern, filter(None, names))
+        found |= own
+    return found
 
 
 def find_subject(operation: Operation, label: str, is_law: bool) -> Case | Law:

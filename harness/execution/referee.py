@@ -17,7 +17,8 @@ from torch import Tensor
 from ..agreement.agreement import Rejected, judge_results
 from ..api.messages import describe_error
 from ..api.operations import Agreement, Case, Implementation, Inputs, Launch, Operation, Status, Tensors
-from ..discovery.registry import Registry, load_registry
+from ..discovery.axes import with_other_sizes
+from ..discovery.registry import OtherSizes, Registry, load_registry
 from .catalogue import described_operation
 from .child import answer_all
 from .plan import Step, find_subject
@@ -45,13 +46,17 @@ class Judged:
         return cls(*names, step.label, step.purpose == "law", step.seed)
 
 
-def serve(connection: Connection, threads: int) -> None:
-    """Answer the parent's questions, in a process that has imported nothing but the plugin of an operation."""
+def serve(connection: Connection, given: tuple[int, OtherSizes | None]) -> None:
+    """Answer the parent's questions, in a process that has imported nothing but the plugin of an operation.
+
+    ``given``: the number of torch's threads, 0 for all, and the cases that take the place of the operation's own.
+    """
+    threads, other_sizes = given
     device = torch.device("cpu")
     prepare_to_load_plugins(device)
     if threads:
         torch.set_num_threads(threads)
-    referee = _Referee(connection, load_registry(), device)
+    referee = _Referee(connection, with_other_sizes(load_registry(), other_sizes), device)
     answer_all(connection, lambda question, *arguments: getattr(referee, question)(*arguments))
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 
-from ..api.operations import Agreement, Case, Status, Unsupported
+from ..api.operations import Agreement, Case, Implementation, Launch, Operation, Status, Unsupported
 from ..api.records import Record
 from ..discovery.registry import load_registry
 from .plan import Step
@@ -120,12 +120,8 @@ def main(operation: str, implementation: str, label: str, device_name: str) -> i
     chosen = registry.operations[operation]
     kernel = next(each for each in registry.implementations_of(operation) if each.name == implementation)
     case: Case = next(each for each in chosen.cases if each.label == label)
-    inputs = chosen.make_inputs(case, device)
-    outputs = chosen.make_outputs(inputs)
-    for name in outputs.keys() & inputs.keys():
-        outputs[name].copy_(inputs[name])
     try:
-        launch = kernel.prepare(inputs, outputs)
+        launch = launch_of(chosen, kernel, case, device)
     except Unsupported as refusal:
         print(" ".join(str(refusal).split()))
         return UNSUPPORTED
@@ -134,6 +130,15 @@ def main(operation: str, implementation: str, label: str, device_name: str) -> i
         torch.cuda.synchronize(device)
     print(LAUNCHED)
     return 0
+
+
+def launch_of(operation: Operation, kernel: Implementation, case: Case, device: torch.device) -> Launch:
+    """The prepared launch of a case. Raises Unsupported if the implementation refuses it."""
+    inputs = operation.make_inputs(case, device)
+    outputs = operation.make_outputs(inputs)
+    for name in outputs.keys() & inputs.keys():
+        outputs[name].copy_(inputs[name])
+    return kernel.prepare(inputs, outputs)
 
 
 if __name__ == "__main__":

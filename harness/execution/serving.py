@@ -15,7 +15,8 @@ from ..agreement.device_memory import free_caches
 from ..api.messages import describe_error
 from ..api.operations import Agreement, Implementation, Launch, Status, Tensors
 from ..api.records import Standing
-from ..discovery.registry import load_registry
+from ..discovery.axes import with_other_sizes
+from ..discovery.registry import OtherSizes, load_registry
 from ..results.environment import describe
 from ..timing.clocks import clock_for
 from ..timing.roofline import ceilings_of
@@ -30,16 +31,17 @@ Key = tuple[str, str, str, bool, int]
 """Identifies a step in another process: operation, implementation, label, whether it is a law, seed."""
 
 
-def serve(connection: Connection, given: tuple[torch.device, int]) -> None:
+def serve(connection: Connection, given: tuple[torch.device, int, OtherSizes | None]) -> None:
     """Answer the parent's questions, in a process that has imported the plugins of an implementation.
 
-    ``given``: the device, and the number of torch's threads, 0 for all.
+    ``given``: the device, the number of torch's threads, 0 for all, and the cases that take the place of the
+    operations' own.
     """
-    device, threads = given
+    device, threads, other_sizes = given
     prepare_to_run_kernels(device)
     if threads:
         torch.set_num_threads(threads)
-    worker = _Worker(connection, device)
+    worker = _Worker(connection, device, other_sizes)
 
     def answer(question: str, *arguments: Any) -> Any:
         found: Any = getattr(worker, question)(*arguments)
@@ -53,9 +55,9 @@ def serve(connection: Connection, given: tuple[torch.device, int]) -> None:
 
 
 class _Worker:
-    def __init__(self, connection: Connection, device: torch.device) -> None:
+    def __init__(self, connection: Connection, device: torch.device, other_sizes: OtherSizes | None = None) -> None:
         self._connection, self._device = connection, device
-        self._registry = load_registry()
+        self._registry = with_other_sizes(load_registry(), other_sizes)
         self._defaults = Defaults.of_process()
         self._memory = SharedMemory()  # of the last answer
         self._trial: Trial | None = None

@@ -199,8 +199,8 @@ class Workers:
         self._referees.clear()
 
     def kill(self) -> None:
-        """Kill the workers, from any thread: a question under way raises `Died`."""
-        for child in list(self._workers.values()):
+        """Kill all processes, from any thread: a question under way raises `Died`."""
+        for child in [*self._workers.values(), *self._referees.values()]:
             child.kill()
 
     def _end_workers(self) -> None:
@@ -220,7 +220,8 @@ class Workers:
         try:
             if name not in self._referees:
                 environment = {**os.environ, PLUGINS_VARIABLE: name}
-                self._referees[name] = Child(referee.serve, self._threads, environment, self._announce)
+                given = self._threads, self._registry.other_sizes
+                self._referees[name] = Child(referee.serve, given, environment, self._announce)
             judge = self._referees[name]
             if step.operation.name not in self._confirmed:
                 if judge.ask("operation", step.operation.name, seconds=self._time_limit) != step.operation:
@@ -278,7 +279,7 @@ class Workers:
 
     def _new(self, plugins: Sequence[str] | Mapping[str, None]) -> Child:
         environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}
-        given = self._device, self._worker_threads
+        given = self._device, self._worker_threads, self._registry.other_sizes
         return Child(serving.serve, given, environment, self._announce, whole=not self._shared)
 
 

@@ -25,7 +25,7 @@ class KernelReport:
     """The machine code of one variant for one architecture.
 
     - ``status``: ``passed``, ``spills`` (uses local memory), ``narrow`` (accesses narrower than promised) or ``error``
-      (does not compile); ``message`` gives details.
+      (does not compile); ``message`` gives details. ``symbol``: the kernel's name in the machine code.
     - ``stack_bytes``: local memory of a thread; ``local_accesses``: instructions that use it.
     - ``static_shared_bytes``, ``dynamic_shared_bytes``: shared memory of a block; ``warps``: resident on a
       multiprocessor; ``occupancy``: their share of the maximum.
@@ -63,6 +63,7 @@ class KernelReport:
     clocks_per_item: Mapping[str, float] = field(default_factory=dict)
     limit: str = ""
     memory_share: float | None = None
+    symbol: str = ""
 
 
 def inspect_variants(
@@ -139,6 +140,7 @@ def _report_of(
         clocks_per_item=per_item,
         limit="matrix" if unknown else limit,
         memory_share=None if unknown else per_item["memory"] / per_item[limit],
+        symbol=compiled.symbol,
     )
 
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def _why_unused() -> str | None:
     import torch
 
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if hidden or torch.cuda.is_available() or "GPU " not in (_output_of("nvidia-smi", "-L") or ""):
+    if hidden or torch.cuda.is_available() or "GPU " not in (output_of("nvidia-smi", "-L") or ""):
         return None
     driver, built = _driver_cuda(), torch.version.cuda
     if driver is None or (built is not None and float(driver) >= int(float(built))):
@@ -107,6 +108,19 @@ def _why_unused() -> str | None:
         version, index = torch.__version__.split("+")[0], f"https://download.pytorch.org/whl/{folder}"
         command = f"{sys.executable} -m pip install --force-reinstall torch=={version} --index-url {index}"
     return f"the driver supports CUDA {driver}, but torch {torch.__version__} {needs}. What helps: {command}"
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The memory of a GPU; or that of this machine, or of the control group that this process is limited to."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # absent, or "max"
+            whole = min(whole, int(Path(file).read_text()))
+    return whole
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -213,7 +227,7 @@ def _driver_says(names: tuple[str, ...]) -> dict[str, Any]:
     """The driver's version, the newest CUDA that it supports, the compute mode and the limits of the card with the
     first of these names that nvidia-smi knows; None for an unknown value."""
     query = "--query-gpu=driver_version,compute_mode,clocks.max.sm,clocks.max.memory,power.limit"
-    lines = (_output_of("nvidia-smi", f"--id={name}", query, "--format=csv,noheader,nounits") or "" for name in names)
+    lines = (output_of("nvidia-smi", f"--id={name}", query, "--format=csv,noheader,nounits") or "" for name in names)
     known = next((line for line in lines if line.count(",") == 4), ",,,,")
     driver, mode, sm, memory, power = (part.strip() for part in known.split(","))
     return {
@@ -228,7 +242,7 @@ def _driver_says(names: tuple[str, ...]) -> dict[str, Any]:
 
 def _driver_cuda() -> str | None:
     """The newest CUDA that the driver supports."""
-    found = re.search(r"CUDA Version\s*:\s*([\d.]+)", _output_of("nvidia-smi", "--version") or "")
+    found = re.search(r"CUDA Version\s*:\s*([\d.]+)", output_of("nvidia-smi", "--version") or "")
     return found[1] if found else None
 
 
@@ -262,13 +276,13 @@ def _source_state(root: Path) -> tuple[str | None, bool | None]:
     """The commit of the source tree at ``root`` and whether it has local changes; (None, None) if not a checkout."""
     if not (root / ".git").exists():
         return None, None
-    commit = _output_of("git", "-C", str(root), "rev-parse", "HEAD")
+    commit = output_of("git", "-C", str(root), "rev-parse", "HEAD")
     # Without optional locks, which could disturb a git command of the user.
-    status = _output_of("git", "-C", str(root), "--no-optional-locks", "status", "--porcelain")
+    status = output_of("git", "-C", str(root), "--no-optional-locks", "status", "--porcelain")
     return commit, None if commit is None or status is None else bool(status)
 
 
-def _output_of(*command: str) -> str | None:
+def output_of(*command: str) -> str | None:
     """The output of a command, or None if it is missing, fails, or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

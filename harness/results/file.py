@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from ..api.operations import Status
-from ..api.records import BenchOptions, LeftOut, Record, Run
+from ..api.records import BenchOptions, LeftOut, Record, Run, Standing
 from .environment import identity
 
 SCHEMA = 2
@@ -366,6 +366,7 @@ class ResultsFile:
         command: BenchOptions | None = None,
         problems: tuple[str, ...] | None = None,
         left_out: tuple[LeftOut, ...] | None = None,
+        standings: tuple[Standing, ...] | None = None,
     ) -> None:
         """Merge the mappings into those of the run; replace the rest. None changes nothing."""
         self._change(
@@ -375,6 +376,7 @@ class ResultsFile:
             command=command or self._run.command,
             problems=self._run.problems if problems is None else problems,
             left_out=self._run.left_out if left_out is None else left_out,
+            standings=self._run.standings if standings is None else standings,
         )
 
     def finish(self) -> None:

@@ -16,6 +16,8 @@ def layers_case(
     scenario: str = "",
     **more: Unpack[CaseOptions],
 ) -> Case:
+    if sweeps < 1:
+        raise ValueError("sweeps must be at least 1")
     sizes = {"chains": chains, "visible": visible, "hidden": hidden, "sweeps": sweeps}
     return Case(operation, sizes, dtype, scenario, **more)
 

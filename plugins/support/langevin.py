@@ -246,6 +246,7 @@ def operation(scheme: Scheme, summary: str, formula: str, source: str, law: Law)
         make_outputs=partial(make_outputs, scheme),
         reference=partial(expected, scheme),
         cost=partial(cost, scheme),
+        case=partial(case, scheme.operation),
         laws=(law,),
         moving=("step",),
     )

@@ -65,6 +65,7 @@ def operation(name: str = "double", *, cases: Sequence[Case] | None = None, **fi
         make_outputs=lambda inputs: {"y": torch.empty_like(inputs["x"])},
         reference=lambda inputs, outputs: {"y": Expected(2 * inputs["x"].double(), 1e-6)},
         cost=lambda case: Cost(case.sizes["n"], "elements", 4 * case.sizes["n"], 4 * case.sizes["n"], case.sizes["n"]),
+        case=lambda n, dtype="float32", scenario="": case(n, name, dtype, scenario=scenario),
     )
     return replace(whole, **fields)
 
@@ -203,10 +204,11 @@ class Here:
         shared: bool = False,
         threads: int = 0,
     ) -> None:
+        from boltzbench.harness.discovery.axes import with_other_sizes
         from boltzbench.harness.discovery.registry import load_registry
 
         self.device, self.announce = device, announce
-        self.plugins = load_registry()
+        self.plugins = with_other_sizes(load_registry(), registry.other_sizes)
 
     def build(self, steps: Sequence[Step]) -> None:
         pass
@@ -227,3 +229,5 @@ class Here:
 
     def close(self) -> None:
         pass
+
+    kill = close

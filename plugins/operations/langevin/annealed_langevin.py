@@ -34,6 +34,8 @@ PASSAGES = ("passages", "continued")
 
 
 def _case(walkers: int, steps: int, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
+    if steps < 1 or (scenario == "cyclic" and (steps < 8 or steps % 4)):
+        raise ValueError("steps must be at least 1, and in the scenario 'cyclic' a multiple of 4 from 8 on")
     return Case("annealed_langevin", {"walkers": walkers, "steps": steps}, "float32", scenario, **more)
 
 
@@ -267,6 +269,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     parameters=("temperatures",),
     moving=("first_step",),
     laws=(

@@ -252,6 +252,7 @@ OPERATION = Operation(
     make_outputs=partial(langevin.make_outputs, LANGEVIN),
     reference=partial(langevin.expected, LANGEVIN),
     cost=cost,
+    case=_case,
     judge_draws=judge_draws,
     moving=("step",),
     laws=(

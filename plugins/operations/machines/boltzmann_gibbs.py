@@ -46,6 +46,10 @@ BENCH_SIZES = ((1024, 10), (4096, 2))
 
 
 def _case(chains: int, units: int, sweeps: int = 1, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
+    if units < 1 or sweeps < 1:
+        raise ValueError("units and sweeps must be at least 1")
+    if scenario == "lattice" and units % math.isqrt(units):
+        raise ValueError("units must be the product of two sides of a lattice, such as a square number")
     sizes = {"chains": chains, "units": units, "sweeps": sweeps}
     return Case("boltzmann_gibbs", sizes, "float32", scenario, **more)
 
@@ -324,6 +328,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     parameters=("weights", "biases"),
     moving=("first_sweep",),
     laws=(

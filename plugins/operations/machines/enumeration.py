@@ -50,6 +50,40 @@ def _machine(units: int, dtype: str = "float32", scenario: str = "machine", **mo
     return Case("enumeration", {"units": units}, dtype, scenario, **more)
 
 
+MOST_TOGETHER = 22
+"""The most units of which the reference stores all states; of more it needs independent blocks."""
+
+
+def _case(
+    visible: int | None = None,
+    hidden: int | None = None,
+    units: int | None = None,
+    dtype: str = "float32",
+    scenario: str | None = None,
+) -> Case:
+    """A restricted machine, or a general one of ``units``."""
+    if visible is not None and hidden is not None and units is None:
+        case, together = _rbm(visible, hidden, dtype, scenario or ""), min(visible, hidden)
+        other = "blocks"
+    elif units is not None and visible is None and hidden is None:
+        case, together = _machine(units, dtype, "machine" if scenario is None else scenario), units
+        other = "blocks machine"
+        if case.scenario == "lattice":
+            if units != math.isqrt(units) ** 2:
+                raise ValueError("units must be a square number, those of a torus")
+            return case
+    else:
+        raise ValueError("give visible and hidden for a restricted machine, or units for a general one")
+    words = case.scenario.split()
+    if ("machine" in words) != (units is not None):
+        raise ValueError("scenarios with 'machine' have units, the others visible and hidden")
+    if together > MOST_TOGETHER and "blocks" not in words:
+        raise ValueError(
+            f"the reference sums over at most 2**{MOST_TOGETHER} states; of more units take the scenario {other!r}"
+        )
+    return case
+
+
 CASES = (
     _rbm(10, 8),
     _rbm(13, 30, "float64"),
@@ -232,6 +266,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     laws=(
         Law("fixture", "log Z of a small machine is the one enumerated in extended precision", is_the_fixtures),
         Law("Kaufman", "log Z of Ising models on a torus is Kaufman's", is_kaufmans),

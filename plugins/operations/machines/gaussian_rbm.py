@@ -272,6 +272,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     parameters=("weights", "visible_bias", "hidden_bias", "sigma"),
     moving=("first_sweep",),
     laws=(

@@ -166,6 +166,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     laws=(Law("partition function", "exp(-F) over all states adds up to Z", sums_to_the_partition_function),),
 )
 

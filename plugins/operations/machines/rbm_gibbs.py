@@ -456,6 +456,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     parameters=("weights", "visible_bias", "hidden_bias"),
     moving=("first_sweep",),
     judge_draws=judge_draws,

@@ -220,6 +220,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     laws=(
         Law("equal phases", "where data and model are the same states, the gradient is exactly 0", equal_phases_cancel),
     ),

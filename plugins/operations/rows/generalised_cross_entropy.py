@@ -218,6 +218,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
 )
 
 

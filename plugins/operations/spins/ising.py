@@ -50,6 +50,10 @@ BETAS = {
 def _case(
     lattices: int, height: int, width: int, sweeps: int = 1, scenario: str = "", **more: Unpack[CaseOptions]
 ) -> Case:
+    if min(height, width) < 2 or height % 2 or width % 2:
+        raise ValueError("height and width must be even and at least 2, or the checkerboard does not close")
+    if sweeps < 1:
+        raise ValueError("sweeps must be at least 1")
     sizes = {"lattices": lattices, "height": height, "width": width, "sweeps": sweeps}
     return Case("ising", sizes, "int32", scenario, **more)
 
@@ -408,6 +412,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     parameters=("beta",),
     moving=("first_sweep",),
     judge_draws=judge_draws,

@@ -31,6 +31,8 @@ BOLTZBENCH_API = 1
 
 def _case(ladders: int, rungs: int, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
     sizes = {"ladders": ladders, "rungs": rungs}
+    if rungs < 1:
+        raise ValueError("rungs must be at least 1")
     return Case("parallel_tempering", sizes, "float64", scenario, **more)
 
 
@@ -179,6 +181,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     moving=("round_number",),
     laws=(
         Law("product law", "two rounds leave the joint distribution of three rungs invariant", leaves_invariant),

@@ -48,7 +48,18 @@ from torch import Tensor
 BOLTZBENCH_API = 1
 
 
+def _kind(scenario: str) -> str:
+    """The kind of couplings: see `glass_of`."""
+    return scenario.removeprefix("metropolis").removeprefix("-").split("-")[0]
+
+
 def _case(spins: int, walkers: int, sweeps: int, scenario: str = "", **more: Unpack[CaseOptions]) -> Case:
+    if _kind(scenario) in ("", "fields") and spins != math.isqrt(spins) ** 2:
+        raise ValueError("spins must be a square number, those of a torus; the scenario 'dense' takes any number")
+    if walkers % 32:
+        raise ValueError("walkers must be a multiple of 32")
+    if sweeps < 1:
+        raise ValueError("sweeps must be at least 1")
     return Case("spin_glass", {"spins": spins, "walkers": walkers, "sweeps": sweeps}, "int32", scenario, **more)
 
 
@@ -85,7 +96,7 @@ def glass_of(case: Case) -> tuple[Tensor, Tensor | None]:
     """
     n = case.sizes["spins"]
     generator = torch.Generator().manual_seed(n)
-    kind = case.scenario.removeprefix("metropolis").removeprefix("-").split("-")[0]
+    kind = _kind(case.scenario)
     if kind in ("", "fields"):
         couplings = lattice_glass(math.isqrt(n), math.isqrt(n), generator)
         return couplings, torch.randint(-2, 3, (n,), generator=generator) if kind else None
@@ -448,6 +459,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=expected,
     cost=cost,
+    case=_case,
     parameters=("couplings", "fields", "temperatures"),
     moving=("first_sweep",),
     judge_draws=judge_draws,

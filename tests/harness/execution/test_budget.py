@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from boltzbench.harness import Sampler, Target
 from boltzbench.harness.api.messages import UnknownName
 from boltzbench.harness.api.operations import Agreement, Status
 from boltzbench.harness.discovery.time_limit import TookTooLong
@@ -20,6 +21,14 @@ def machine(name):
     own = operation(name, cases=[*sizes, *benches], laws=(law(),))
     backends = {"torch": "torch", "cupy": "cupy", "triton": "triton"}
     return own, [implementation(each, backend=backend, of=name) for each, backend in backends.items()]
+
+
+def sampler(name):
+    return Sampler(name, "", "", "torch", lambda *given: {}, lambda *given: {})
+
+
+def target(name):
+    return Target(name, "", "", "", "continuous", (1,), "float32", {}, lambda x: x, lambda *given: None, (1.0,))
 
 
 def planned(names, first=()):
@@ -174,3 +183,34 @@ def test_the_age_of_a_process_grows_with_time():
     passed = time.monotonic() - begin
     assert seconds_since_start() - before == pytest.approx(passed, abs=0.05)
     assert before > 0.5, "the imports took longer"
+
+
+def test_of_a_stopped_unit_the_steps_without_a_record_are_left_out():
+    own, implementations = machine("a")
+    steps = tuple(plan([(own, implementations)], ("check",)))
+    left_out = []
+
+    def carry_out(unit, keep):
+        keep(record_of(unit.steps[1], Agreement(Status.PASSED)))
+        raise TookTooLong
+
+    run_within([Unit("check", steps)], 5.0, carry_out, lambda record: None, lambda unit, why: left_out.append(unit))
+    (found,) = left_out
+    assert found.steps == (steps[0], *steps[2:])
+
+
+def test_on_a_cpu_the_checks_of_an_operation_and_several_samplers_are_done_at_once():
+    selection = [machine(name) for name in ("a", "b")]
+    pairs = [(sampler(name), target(of)) for name in ("x", "y", "z") for of in ("p", "q")]
+    checks = plan(selection, ("check", "law"))
+    units = by_value(checks, plan(selection, ("bench",), "smoke"), [], pairs, at_once=2)
+    first = [unit for unit in units if unit.round == 0]
+    assert [(unit.kind, len(unit.steps)) for unit in first if unit.kind in ("check", "limits", "bench")] == [
+        ("check", 2), ("check", 2), ("limits", 0), ("bench", 3), ("bench", 3)
+    ]  # fmt: skip
+    judged = [[(one.name, of.name) for one, of in unit.pairs] for unit in units if unit.kind == "validate"]
+    assert judged == [[("x", "p"), ("y", "p")], [("z", "p")], [("x", "q"), ("y", "q")], [("z", "q")]]
+    assert sum(len(unit.steps) for unit in units if unit.kind == "check") == 2 * 2 * 5
+    alone = by_value(checks, [], [], pairs)
+    assert {len(unit.steps) for unit in alone if unit.kind == "check"} == {1}
+    assert {len(unit.pairs) for unit in alone if unit.kind == "validate"} == {1}

@@ -7,8 +7,9 @@ import sys
 import textwrap
 
 import pytest
+from boltzbench.harness.api.messages import UsageError
 from boltzbench.harness.discovery import registry
-from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, UnknownName, load_registry
+from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, load_registry
 from boltzbench.harness.execution import child
 from boltzbench.harness.execution.catalogue import read_catalogue
 from boltzbench.harness.execution.plan import plan
@@ -133,7 +134,7 @@ def test_a_plugin_that_ends_its_process_is_a_problem_and_the_others_are_read(mon
 
 def test_an_unknown_plugin_is_named(monkeypatch):
     use(monkeypatch, "god")
-    with pytest.raises(UnknownName, match="did you mean good"):
+    with pytest.raises(UsageError, match="did you mean good"):
         read_catalogue("cpu")
 
 

@@ -71,6 +71,7 @@ OPERATION = Operation(
     make_outputs=make_outputs,
     reference=reference,
     cost=cost,
+    case=_case,
 )
 
 register_operations, register_implementations = operation_hooks(OPERATION, prepare, "boltzbench.kernels.fermi_dirac")

@@ -1,0 +1,1 @@
+"""Runs cases under a profiler, and joins its counters with what the machine code predicts."""
