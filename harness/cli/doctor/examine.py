@@ -1,5 +1,6 @@
 """What `doctor` examines: each function yields findings on one part of this machine."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -111,12 +112,7 @@ def toolkit() -> Iterator[Finding]:
     else:
         words = "no kernel of the suite needs it" if not release else f"{release[1]} ({nvcc})"
         yield Finding("nvcc", "ok" if release else "absent", words, "" if release else toolkit)
-    nvrtc = [name for name in ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12") if _has(name)]
-    if nvrtc:
-        yield Finding("nvrtc", "ok", importlib.metadata.version(nvrtc[0]))
-    else:
-        mend = f"{sys.executable} -m pip install nvidia-cuda-nvrtc"
-        yield Finding("nvrtc", "absent", "CUDA C kernels cannot be compiled for a GPU, nor inspected", mend)
+    yield _nvrtc()
     for name in ("nvdisasm", "cuobjdump"):
         try:
             yield Finding(name, "ok", str(tool(name)))
@@ -126,6 +122,26 @@ def toolkit() -> Iterator[Finding]:
     yield _optional("compute-sanitizer", str(sanitizer) if sanitizer else None, "`run` launches no kernel under it")
     for profiler in ("ncu", "nsys"):
         yield _optional(profiler, shutil.which(profiler, path=path), f"`bench --profile {profiler}` cannot run")
+
+
+def _nvrtc() -> Finding:
+    """NVRTC, found as CuPy finds it."""
+    pip = f"{sys.executable} -m pip install"
+    installed = [name for name in ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12") if _has(name)]
+    try:
+        path = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("nvrtc").abs_path
+        if not installed:
+            return Finding("nvrtc", "ok", path)
+    except ImportError:
+        path = ""
+    except Exception as error:
+        if installed:
+            words = f"{installed[0]} is installed, but does not load: {' '.join(str(error).split())}"
+            return Finding("nvrtc", "broken", words, f"{pip} --force-reinstall {installed[0]}")
+    if installed:
+        return Finding("nvrtc", "ok", " ".join([importlib.metadata.version(installed[0]), path]).strip())
+    words = "CUDA C kernels cannot be compiled for a GPU, nor inspected"
+    return Finding("nvrtc", "absent", words, f"{pip} nvidia-cuda-nvrtc")
 
 
 def _optional(name: str, found: str | None, without: str) -> Finding:

@@ -147,6 +147,33 @@ def test_the_toolkit(on_path):
     assert found(examine.toolkit)["nvcc"].status == "broken"
 
 
+@pytest.mark.parametrize(
+    ("installed", "error", "status", "words"),
+    [
+        (True, None, "ok", "13.0.88 /lib/libnvrtc.so.13"),
+        (False, None, "ok", "/lib/libnvrtc.so.13"),
+        (
+            True,
+            RuntimeError("no such\nfile"),
+            "broken",
+            "nvidia-cuda-nvrtc is installed, but does not load: no such file",
+        ),
+        (False, RuntimeError("no such file"), "absent", "CUDA C kernels cannot be compiled for a GPU, nor inspected"),
+    ],
+)
+def test_nvrtc_is_loaded(monkeypatch, installed, error, status, words):
+    def load(name):
+        if error:
+            raise error
+        return SimpleNamespace(abs_path="/lib/libnvrtc.so.13")
+
+    monkeypatch.setattr(examine, "_has", lambda name: installed and name == "nvidia-cuda-nvrtc")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "13.0.88")
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", SimpleNamespace(load_nvidia_dynamic_lib=load))
+    nvrtc = examine._nvrtc()
+    assert (nvrtc.status, nvrtc.text) == (status, words)
+
+
 def test_the_cache_of_kernels(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
