@@ -7,6 +7,23 @@ IMA J. Numer. Anal. 41 (2021).
 import torch
 from torch import Tensor
 
+BLOCK = 1024
+
+
+def added(x: Tensor, dim: int) -> Tensor:
+    """The sum over ``dim``, in blocks of `BLOCK` elements and then of their sums.
+
+    torch itself adds in pairs. The code that torch.compile makes for a CPU adds up to 4096 vectors in sequence, and the
+    rounding errors of that exceed the bounds of the rows.
+    """
+    dim %= x.dim()
+    size = x.shape[dim]
+    if size <= BLOCK:
+        return x.sum(dim)
+    whole = size // BLOCK * BLOCK
+    total = added(torch.unflatten(x.narrow(dim, 0, whole), dim, (-1, BLOCK)).sum(dim + 1), dim)
+    return total if whole == size else total + x.narrow(dim, whole, size - whole).sum(dim)
+
 
 def sums(x: Tensor, dim: int, beta: float) -> tuple[Tensor, Tensor]:
     """``log_total = log sum_i exp(beta (x_i - peak))`` and ``peak`` over ``dim``, in ``x``'s own dtype.
@@ -18,7 +35,7 @@ def sums(x: Tensor, dim: int, beta: float) -> tuple[Tensor, Tensor]:
         return empty - torch.inf, empty
     peak = x.amin(dim) if beta < 0 else x.amax(dim)
     peak = torch.where(peak.isinf(), 0.0, peak)
-    return torch.log(torch.exp((x - peak.unsqueeze(dim)) * beta).sum(dim)), peak
+    return torch.log(added(torch.exp((x - peak.unsqueeze(dim)) * beta), dim)), peak
 
 
 def probabilities(x: Tensor, log_total: Tensor, peak: Tensor, dim: int, beta: float) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..rows.checks import accumulation_dtype
+from ..rows.softmax import added, sums
 
 
 def thermodynamics(x: Tensor, dim: int, beta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -11,13 +12,14 @@ def thermodynamics(x: Tensor, dim: int, beta: float) -> tuple[Tensor, Tensor, Te
 
     Energies are measured from the one of largest weight, so that a common offset costs no accuracy.
     """
-    log_z = torch.logsumexp(x * beta if beta != 1.0 else x, dim)
+    log_total, peak = sums(x, dim, beta)
+    log_z = peak * beta + log_total
     best = (x.amin(dim, keepdim=True) if beta < 0 else x.amax(dim, keepdim=True)).nan_to_num()
     weights = torch.exp((x - best) * beta)
-    p = weights / weights.sum(dim, keepdim=True)
+    p = weights / added(weights, dim).unsqueeze(dim)
     distance = torch.where(p > 0, x - best, 0.0)
-    mean = (p * distance).sum(dim, keepdim=True)
-    variance = (p * (distance - mean) ** 2).sum(dim)
+    mean = added(p * distance, dim).unsqueeze(dim)
+    variance = added(p * (distance - mean) ** 2, dim)
     energy = -(best + mean).squeeze(dim)
     known = log_z.isfinite()
     return log_z, torch.where(known, energy, torch.nan), torch.where(known, variance, torch.nan)

@@ -32,9 +32,6 @@ BOLTZBENCH_API = 1
 
 SMALLEST = 1 << 17
 """Fewest elements of a compiled log-sum-exp, loss or Langevin update, or walkers."""
-LONGEST_ROW = 1 << 16
-"""Most elements that compiled code sums on a CPU. It adds them in sequence, 16 sums at once, and the rounding errors of
-longer rows exceed the bounds, which are those of sums in pairs or blocks."""
 SMALLEST_MACHINE = 1 << 12
 """Fewest weights of a compiled machine."""
 SMALLEST_BATCH = 64
@@ -82,13 +79,6 @@ def _require_size(size: int, smallest: int, what: str) -> None:
         raise Unsupported(f"too small to compile: at least {smallest} {what} are needed")
 
 
-def _require_short_rows(x: Tensor) -> None:
-    if x.device.type == "cpu" and x.shape[-1] > LONGEST_ROW:
-        raise Unsupported(
-            f"compiled code for a CPU adds up a row in sequence, too inexactly for more than {LONGEST_ROW} elements"
-        )
-
-
 def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
     x, dim, beta = inputs["x"], inputs["dim"], inputs["beta"]
     _require_size(x.numel(), SMALLEST, "elements")
@@ -97,13 +87,11 @@ def prepare_logsumexp(inputs: Inputs, outputs: Tensors) -> Launch:
         return _launching(
             outputs, backward, inputs["grad"], x, inputs["log_total"], inputs["peak"], dim, beta, outputs["dx"]
         )
-    _require_short_rows(x)
     return _launching(outputs, compiled(logsumexp_reference.forward), x, dim, beta, outputs["y"], None, None)
 
 
 def prepare_thermodynamics(inputs: Inputs, outputs: Tensors) -> Launch:
     _require_size(inputs["x"].numel(), SMALLEST, "elements")
-    _require_short_rows(inputs["x"])
     arguments = (inputs["x"], inputs["dim"], inputs["beta"], outputs["log_z"], outputs["energy"], outputs["variance"])
     return _launching(outputs, compiled(thermodynamics_reference.forward), *arguments)
 
