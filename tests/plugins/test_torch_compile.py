@@ -50,11 +50,11 @@ def test_the_functions_agree_uncompiled(operation, case, monkeypatch):
     assert agreement.status is (Status.UNAVAILABLE if unmade else Status.PASSED), agreement.message
 
 
-def test_a_compiled_case_agrees(monkeypatch):
+@inductor_config.patch({"cpp.threads": 1})
+def test_a_compiled_case_agrees():
     """One thread adds all of a long row, in which a plain sum is off by 80 unit roundoffs."""
     if reason := torch_compile.unavailable(CPU):
         pytest.skip(reason)
-    monkeypatch.setattr(inductor_config.cpp, "threads", 1)
     agreement = judge(logsumexp.OPERATION, Case("logsumexp", {"rows": 8, "columns": 65535}, "float32", seed=2))
     assert agreement.status is Status.PASSED, agreement.message
 
