@@ -36,6 +36,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "harness/validation",
     ),
     "harness/report": ("harness/api", "harness/results"),
+    "harness/callables": (
+        *("harness/api", "harness/discovery", "harness/agreement", "harness/timing", "harness/results"),
+        *("harness/execution", "harness/report"),
+    ),
     "kernels/builds": (),
     "kernels/emulator": ("kernels/builds",),
     "kernels": ("kernels/builds", "kernels/emulator"),
