@@ -1,4 +1,5 @@
-"""Checks and times kernels. Plugins import only the names of this package; the rest serves the command line."""
+"""Checks and times kernels, and any callable. Plugins import only the names of this package; the rest serves the
+command line."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -29,16 +30,24 @@ if TYPE_CHECKING:
     from .api.records import Claim
     from .api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, Temperature, temperature_at
     from .api.statistics import all_of, chi_square, within
+    from .callables.bounds import Bound, bound
+    from .callables.compare import Compared, compare
+    from .callables.measure import measure
+    from .callables.measured import Measured, NotMeasured
+    from .callables.save import save
+    from .callables.sweep import Sweep, sweep
 
 __all__ = [
     "API_VERSION",
     "RESOURCES",
     "Advance",
     "Agreement",
+    "Bound",
     "Case",
     "CaseOptions",
     "Ceiling",
     "Claim",
+    "Compared",
     "Compiled",
     "Cost",
     "Curve",
@@ -52,20 +61,28 @@ __all__ = [
     "Inputs",
     "Launch",
     "Law",
+    "Measured",
+    "NotMeasured",
     "Operation",
     "Picture",
     "Plot",
     "Projection",
     "Sampler",
     "Status",
+    "Sweep",
     "Target",
     "Temperature",
     "Tensors",
     "Unsupported",
     "Variant",
     "all_of",
+    "bound",
     "chi_square",
+    "compare",
     "hookimpl",
+    "measure",
+    "save",
+    "sweep",
     "temperature_at",
     "within",
 ]
@@ -74,16 +91,22 @@ __all__ = [
 _MODULES = {
     name: module
     for module, names in {
-        "ceilings": ("RESOURCES", "Ceiling"),
-        "experiments": ("Curve", "Estimate", "Experiment", "Findings", "Picture", "Plot"),
-        "hookspecs": ("hookimpl",),
-        "records": ("Claim",),
-        "samplers": ("Dynamics", "ExactLaw", "Projection", "Sampler", "Target", "Temperature", "temperature_at"),
-        "statistics": ("all_of", "chi_square", "within"),
+        "api.ceilings": ("RESOURCES", "Ceiling"),
+        "api.experiments": ("Curve", "Estimate", "Experiment", "Findings", "Picture", "Plot"),
+        "api.hookspecs": ("hookimpl",),
+        "api.records": ("Claim",),
+        "api.samplers": ("Dynamics", "ExactLaw", "Projection", "Sampler", "Target", "Temperature", "temperature_at"),
+        "api.statistics": ("all_of", "chi_square", "within"),
+        "callables.bounds": ("Bound", "bound"),
+        "callables.compare": ("Compared", "compare"),
+        "callables.measure": ("measure",),
+        "callables.measured": ("Measured", "NotMeasured"),
+        "callables.save": ("save",),
+        "callables.sweep": ("Sweep", "sweep"),
     }.items()
     for name in names
 }
-"""The module of `api` that defines each name of ``__all__``; names not listed are in `api.operations`."""
+"""The module that defines each name of ``__all__``; names not listed are in `api.operations`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -91,4 +114,4 @@ def __getattr__(name: str) -> Any:
     scipy."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".api.{_MODULES.get(name, 'operations')}", __name__), name)
+    return getattr(importlib.import_module(f".{_MODULES.get(name, 'api.operations')}", __name__), name)

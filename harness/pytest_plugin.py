@@ -1,4 +1,5 @@
-"""The fixture ``time_case``: times kernels under pytest-benchmark with the clock and the protocol of `bench`.
+"""The fixtures ``time_case`` and ``measure``: time registered kernels and any callable under pytest-benchmark, with the
+clock and the protocol of `bench`.
 
 pytest-benchmark provides tables, groups, `--benchmark-json`, `--benchmark-compare` and
 `--benchmark-compare-fail=median:5%`. One of its rounds is one sample of the protocol. Its own calibration is not used:
@@ -12,9 +13,11 @@ import pytest
 
 if TYPE_CHECKING:
     from .api.records import Measurement
+    from .callables.measured import Measured
     from .execution.plan import Mode
 
 TimeCase = Callable[..., "Measurement | None"]
+Measure = Callable[..., "Measured"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,9 +51,7 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
     under xdist): then only agreement is checked. Rates, limits and the verdict go into ``extra_info`` of the JSON. The
     implementation runs in the process of the test.
     """
-    timer = _SampledTime()
-    request.applymarker(pytest.mark.benchmark(timer=timer))
-    benchmark = request.getfixturevalue("benchmark")
+    benchmark, keep = _benchmark(request)
 
     def time_case(operation: str, implementation: str, case: str, mode: "Mode" = "cold") -> "Measurement | None":
         from .api.messages import unknown
@@ -85,13 +86,70 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
         environment = describe(device)
         rates, _ = ceilings_of(registry.ceilings, device, environment)
         measurement = with_share(measurement, step.operation.cost(step.subject), rates, cache_bytes(environment))
-        samples: Iterator[float] = iter(measurement.samples)
-        benchmark.group = f"{operation} {case} {mode}"
-        benchmark.extra_info |= _extra_info(record, measurement)
-        benchmark.pedantic(lambda: timer.add(next(samples)), setup=timer.reset, rounds=len(measurement.samples))
+        verdict = {
+            "operation": record.operation,
+            "implementation": record.implementation,
+            "backend": record.backend,
+            "plugin": record.plugin,
+            "case": record.case,
+            "agreement": str(record.status),
+            "error": record.error,
+            "bound": record.bound,
+        }
+        keep(f"{operation} {case} {mode}", verdict, measurement)
         return measurement
 
     return time_case
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest) -> Measure:
+    """``measure(fn, *args, reference=..., ...)`` checks and times any callable, as `boltzbench.harness.measure` does.
+
+    Call it once in a test. The test fails if the callable does not agree; without a reference it is timed unchecked.
+    Returns the `Measured`, which has no time if pytest-benchmark is disabled (as under xdist) or a kernel was
+    interpreted. Verdict, rates and flags go into ``extra_info`` of the JSON.
+    """
+    benchmark, keep = _benchmark(request)
+
+    def measure(fn: Callable[..., Any], /, *args: Any, **options: Any) -> "Measured":
+        from .callables.measure import measure as measure_here
+
+        found = measure_here(fn, *args, **{"timed": not benchmark.disabled, **options})
+        if not found.agreement.passed:
+            pytest.fail(str(found), pytrace=False)
+        if found.measurement is not None:
+            verdict = {
+                "callable": found.name,
+                "case": found.case,
+                "agreement": found.verdict,
+                "error": found.agreement.error,
+                "bound": found.agreement.bound,
+                "notes": list(found.notes),
+            }
+            keep(f"{found.name} {found.case} {found.measurement.mode}", verdict, found.measurement)
+        return found
+
+    return measure
+
+
+Keep = Callable[[str, dict[str, Any], "Measurement"], None]
+"""Hands a measurement to pytest-benchmark, with its group and the facts for ``extra_info``."""
+
+
+def _benchmark(request: pytest.FixtureRequest) -> tuple[Any, Keep]:
+    """The fixture of pytest-benchmark, with a timer that shows the samples of the harness, and what gives it those."""
+    timer = _SampledTime()
+    request.applymarker(pytest.mark.benchmark(timer=timer))
+    benchmark = request.getfixturevalue("benchmark")
+
+    def keep(group: str, verdict: dict[str, Any], measurement: "Measurement") -> None:
+        samples: Iterator[float] = iter(measurement.samples)
+        benchmark.group = group
+        benchmark.extra_info |= verdict | _extra_info(measurement)
+        benchmark.pedantic(lambda: timer.add(next(samples)), setup=timer.reset, rounds=len(measurement.samples))
+
+    return benchmark, keep
 
 
 _KEY = pytest.StashKey[tuple[Any, Any]]()
@@ -121,17 +179,9 @@ def _step(registry: Any, operation: str, implementation: str, label: str) -> Any
     raise unknown(f"case of {operation}", label, [case.label for case in found.cases])
 
 
-def _extra_info(record: Any, measurement: "Measurement") -> dict[str, Any]:
+def _extra_info(measurement: "Measurement") -> dict[str, Any]:
     """Plain values for ``extra_info`` in pytest-benchmark's JSON."""
     return {
-        "operation": record.operation,
-        "implementation": record.implementation,
-        "backend": record.backend,
-        "plugin": record.plugin,
-        "case": record.case,
-        "agreement": str(record.status),
-        "error": record.error,
-        "bound": record.bound,
         "device": measurement.device,
         "mode": measurement.mode,
         "noise": measurement.noise,

@@ -39,6 +39,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "harness/profiling": (
         *("harness/api", "harness/discovery", "harness/inspection", "harness/results", "harness/execution"),
     ),
+    "harness/callables": (
+        *("harness/api", "harness/discovery", "harness/agreement", "harness/timing", "harness/results"),
+        *("harness/execution", "harness/report"),
+    ),
     "kernels/builds": (),
     "kernels/emulator": ("kernels/builds",),
     "kernels": ("kernels/builds", "kernels/emulator"),

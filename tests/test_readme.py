@@ -1,9 +1,11 @@
 """What README.md and kernels/README.md show works as written, and their tables are those of the registry."""
 
+import builtins
 import importlib.util
 import io
 import re
 
+import boltzbench.harness.callables.measure
 import pytest
 import torch
 from boltzbench.harness import Status
@@ -11,9 +13,11 @@ from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.discovery.registry import load_registry
 from boltzbench.harness.report.tables import bench_tables
 from boltzbench.harness.results import read_run
+from boltzbench.harness.timing import stopwatch
 from boltzbench.kernels.common import dispatch
 from rich.console import Console
 from support import ROOT, golden, readme
+from support.attacks import QUICK, QuietClock
 
 README = (ROOT / "README.md").read_text()
 KERNELS = (ROOT / "kernels" / "README.md").read_text()
@@ -59,6 +63,38 @@ def test_the_kernel_in_twenty_lines_passes_and_fails_where_readme_says(tmp_path)
         assert verdicts[f"{lacking} float32"] is Status.ERROR
 
 
+def quick_and_loud(monkeypatch) -> list[object]:
+    """What an example prints. Its measurements are short, flush no caches and know no limits."""
+    printed: list[object] = []
+    monkeypatch.setattr(stopwatch, "clock_for", lambda device: QuietClock())
+    monkeypatch.setattr(boltzbench.harness.callables.measure, "limits_of", lambda device: {})
+    monkeypatch.setattr(stopwatch, "ON_CPU", QUICK)
+    monkeypatch.setattr(builtins, "print", lambda *what, **how: printed.extend(what))
+    return printed
+
+
+def test_a_function_of_ones_own_is_timed_as_shown(monkeypatch) -> None:
+    printed = quick_and_loud(monkeypatch)
+    exec(example(README, "bb.measure"), {})
+    assert [type(each).__name__ for each in printed] == ["Measured", "Compared", "Sweep"]
+    first, compared, sweep = printed
+    results = (first, *compared.results.values(), *sweep.results)  # type: ignore[attr-defined]
+    assert [str(each) for each in results if not each.passed] == []
+    assert set(compared.ratios) == {"torch", "mine"}  # type: ignore[attr-defined]
+
+
+def test_the_guide_to_callables_shows_what_works(monkeypatch, tmp_path) -> None:
+    printed = quick_and_loud(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "harness" / "callables" / "README.md").read_text()
+    names: dict[str, object] = {"measure": boltzbench.harness.measure}
+    for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL):
+        exec(block, names)
+    names["test_softmax"](boltzbench.harness.measure)  # type: ignore[operator]
+    assert {each.verdict for each in (printed[0], printed[3], *printed[2].results)} == {"passed"}  # type: ignore[attr-defined]
+    assert len(read_run(tmp_path / "mine.json").records) == 4
+
+
 def registered(module) -> list:
     found: list = []
     module.register_implementations(found.append)
@@ -73,7 +109,7 @@ def test_the_table_of_times_is_that_of_the_committed_run() -> None:
         console.print(bench_tables(own))
     lines = [line.rstrip() for line in printed.get().splitlines()]
     ends = [number for number, line in enumerate(lines) if line and line[0] != " "]  # title, cases, remarks
-    shown = "\n".join(f"    {line}" for line in lines[: ends[3]])
+    shown = "\n".join(f"    {line}" for line in lines[: ends[2]])
     assert f"\n\n{shown}\n\n" in README, shown
 
 

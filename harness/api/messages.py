@@ -55,7 +55,7 @@ def unknown_beside(problems: Iterable[str], kind: str, name: str, valid: Iterabl
 
 def describe_error(error: BaseException) -> str:
     """``Type: message; notes (file:line)`` on one line, with the place where the error was raised."""
-    message = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
+    message = " ".join("; ".join(filter(None, [str(error), *getattr(error, "__notes__", [])])).split())
     words = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     if not frames or isinstance(error, ImportError):  # an import error's frame is in the importer

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,8 +16,8 @@ class TookTooLong(BaseException):
 def limited_to(seconds: float) -> Iterator[None]:
     """Raise `TookTooLong` in the body after this time, and again every second in case the body catches it.
 
-    Uses SIGALRM. There is no limit outside the main thread, on systems without that signal, or for a call that never
-    returns from machine code.
+    Uses SIGALRM, and sets an alarm that was set before again afterwards. There is no limit outside the main thread, on
+    systems without that signal, or for a call that never returns from machine code.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
@@ -26,12 +27,15 @@ def limited_to(seconds: float) -> Iterator[None]:
         raise TookTooLong(f"stopped after {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    begin = time.monotonic()
+    alarm, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if alarm:
+            signal.setitimer(signal.ITIMER_REAL, max(alarm - (time.monotonic() - begin), 1e-3), interval)
 
 
 def clean_up_in_peace() -> None:

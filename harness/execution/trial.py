@@ -20,7 +20,7 @@ from ..api.operations import Agreement, Case, Implementation, Inputs, Launch, La
 from ..api.records import Measurement, Record
 from ..results.source_hash import source_hash
 from ..timing.launch_audit import FailedWhileTimed, JudgeElsewhere
-from ..timing.stopwatch import Stopwatch
+from ..timing.stopwatch import Stopwatch, TimingProtocol
 from .plan import Mode, Step
 
 AnnouncePhase = Callable[[str], None]
@@ -71,12 +71,14 @@ class Trial:
         announce: AnnouncePhase = lambda phase: None,
         allocate: Allocate = private_memory,
         judge_elsewhere: JudgeElsewhere | None = None,
+        protocol: TimingProtocol | None = None,
     ) -> None:
         self.step = step
         self._device = device
         self._announce = announce
         self._allocate = allocate
         self._judge_elsewhere = judge_elsewhere
+        self._protocol = protocol
         self._stopwatch: Stopwatch | None = None
 
     def be_alone(self) -> None:
@@ -124,9 +126,8 @@ class Trial:
         with self._failing():
             self._announce("compile")
             case = replace(step.subject, seed=step.seed)
-            self._stopwatch = Stopwatch(
-                step.operation, step.implementation, case, self._device, mode=mode, judge=self._judge_elsewhere
-            )
+            given = step.operation, step.implementation, case, self._device
+            self._stopwatch = Stopwatch(*given, mode=mode, protocol=self._protocol, judge=self._judge_elsewhere)
             self._announce("warm-up")
             self._stopwatch.warm_up()
 
@@ -144,6 +145,17 @@ class Trial:
             measurement = self._stopwatch.finish()
         self._stopwatch = None  # frees the memory of the case
         return measurement
+
+    def break_off(self, reason: str) -> Measurement:
+        """The measurement from the samples so far, after an interruption for this reason."""
+        assert self._stopwatch is not None, "not started"
+        measurement, self._stopwatch = self._stopwatch.break_off(reason), None
+        return measurement
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the time or the number of samples allows no further block."""
+        return self._stopwatch is not None and self._stopwatch.is_exhausted
 
     @property
     def samples(self) -> Sequence[float]:

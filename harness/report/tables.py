@@ -273,15 +273,15 @@ def _timing_cells(measurement: Measurement | None) -> list[Text]:
     share = measurement.roofline_share
     cells = [
         si(measurement.median, "s"),
-        _range(measurement.p10, measurement.p90),
+        time_range(measurement.p10, measurement.p90),
         si(measurement.items_per_second),
-        _gigabytes(measurement.bytes_per_second),
+        gigabytes(measurement.bytes_per_second),
         "" if share is None else f"{share:.0%} {measurement.limit}",
     ]
     return [Text(cell, style="yellow" if measurement.suspicions else "") for cell in cells]
 
 
-def _range(low: float, high: float) -> str:
+def time_range(low: float, high: float) -> str:
     """``841..1020 µs``: both in the unit of the larger one."""
     if not math.isfinite(high):
         return f"{si(low, 's')}..{si(high, 's')}"
@@ -291,7 +291,7 @@ def _range(low: float, high: float) -> str:
     return f"{low / scale:.{digits}f}..{number} {unit}"
 
 
-def _gigabytes(bytes_per_second: float) -> str:
+def gigabytes(bytes_per_second: float) -> str:
     value = bytes_per_second / 1e9
     if value < 0.001:
         return "<0.001"

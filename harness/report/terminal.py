@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -48,6 +49,15 @@ class _PlainConsole(Console):
 def plain_console(stderr: bool = False) -> Console:
     """A console without markup: labels and messages of plugins may contain brackets, colons and control characters."""
     return _PlainConsole(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def text_of(what: RenderableType, width: int = 80) -> str:
+    """What a console of this width would print, without colours."""
+    with (
+        console := _PlainConsole(markup=False, highlight=False, emoji=False, width=width, file=io.StringIO())
+    ).capture() as printed:
+        console.print(what)
+    return "\n".join(line.rstrip() for line in printed.get().rstrip().splitlines())
 
 
 def lost_output() -> str | None:

@@ -39,9 +39,12 @@ class WorkNotDone(Exception):
 
 
 def ceilings_of(
-    ceilings: Sequence[Ceiling], device: torch.device, environment: Mapping[str, Any]
+    ceilings: Sequence[Ceiling],
+    device: torch.device,
+    environment: Mapping[str, Any],
+    announce: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """``(rates, problems)`` of `measure_ceilings`, or from the cache.
+    """``(rates, problems)`` of `measure_ceilings`, which takes a while and is announced, or from the cache.
 
     ``environment`` is the result of `describe` for the device. The cache, in ``$XDG_CACHE_HOME`` or ``~/.cache``, has
     one file for each combination of device, driver, software, source of the ceilings and set of available ones. A file
@@ -52,6 +55,7 @@ def ceilings_of(
     path = _cache_file(key)
     if path and (cached := _read_cache(path, key)) is not None:
         return cached, ()
+    announce()
     rates, problems = measure_ceilings(ceilings, device)
     if path and rates and not problems:
         content = {"key": key, "rates": rates, "sha256": _digest(rates)}

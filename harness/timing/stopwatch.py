@@ -38,7 +38,7 @@ class TimingProtocol:
     Seconds are the host's and include restoring and flushing. Sampling may stop when `median_noise` is below
     ``noise``. If ``fewest_samples`` would take longer than ``longest_seconds``, ``fewest_samples_if_slow`` suffice. A
     block has a random length between 0.5 and 1.5 times ``samples_per_block``. Up to ``most_values`` sets of input
-    values come up.
+    values come up. A sample consists of at most ``most_launches`` launches.
     """
 
     warm_up_seconds: float = 0.2
@@ -52,6 +52,7 @@ class TimingProtocol:
     noise: float = 0.005
     samples_per_block: int = 10
     most_values: int = 8
+    most_launches: int = 64
 
 
 STANDARD = TimingProtocol()
@@ -185,10 +186,22 @@ class Stopwatch:
         self._stopped = self._stop_reason()
         return self._stopped is None
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the time or the number of samples allows no further block."""
+        return self._block_length() <= 0
+
     def finish(self) -> Measurement:
         """Check the last launch in full and return the measurement."""
         with _failed_while_timed():
             self._audit.judge_last()
+        return self._measurement()
+
+    def break_off(self, reason: str) -> Measurement:
+        """The measurement after an interrupted block, whose launches are lost: the ``reason`` makes it suspicious."""
+        return self._measurement(reason)
+
+    def _measurement(self, *suspicions: str) -> Measurement:
         p10, median, p90 = (float(p) for p in np.percentile(self.samples, (10, 50, 90)))
         cost = self._cost
         return Measurement(
@@ -207,7 +220,7 @@ class Stopwatch:
             method=self._method,
             launches_per_sample=self._audit.sets,
             states=tuple(self._states),
-            suspicions=tuple(self._suspicions()),
+            suspicions=(*suspicions, *self._suspicions()),
         )
 
     def _read_state(self) -> None:
@@ -244,7 +257,7 @@ class Stopwatch:
         """Prepare as many sets of memory as a sample needs, within the time of a warm-up. Half of them are freed when
         the device runs out of memory."""
         clock, audit = self._clock, self._audit
-        wanted = clock.sets(seconds, audit.nbytes, cold=self._work.cold)
+        wanted = min(clock.sets(seconds, audit.nbytes, cold=self._work.cold), self._protocol.most_launches)
         begin = clock.now()
         while wanted > 1 and not self._work.waits:  # a launch that waits for the device cannot be captured or queued
             try:

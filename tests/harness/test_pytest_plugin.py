@@ -1,4 +1,4 @@
-"""The fixture time_case, in separate pytest runs."""
+"""The fixtures time_case and measure, in separate pytest runs."""
 
 import json
 import os
@@ -46,12 +46,25 @@ SOURCE = """
         assert measurement is None or measurement.mode == "hot"
     """
 
+OWN = """
+    import pytest, torch
+
+    def triple(x):
+        return 3 * x
+
+    @pytest.mark.parametrize("factor", [3, 4])
+    def test_own(measure, factor):
+        found = measure(triple, torch.randn(64), reference=lambda x: factor * x, seconds=0.1)
+        assert found.measurement is None or found.median > 0
+    """
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lasting")
     install(folder, {"lasting": PLUGIN})
-    (folder / "test_double.py").write_text("\n".join(line[4:] for line in SOURCE.splitlines()))
+    for name, source in (("double", SOURCE), ("own", OWN)):
+        (folder / f"test_{name}.py").write_text("\n".join(line[4:] for line in source.splitlines()))
     return folder
 
 
@@ -76,15 +89,15 @@ def pytest_run(folder, *arguments, **environment):
 
 @pytest.fixture(scope="module")
 def first(folder):
-    """The output of a first pytest run and its JSON, which is also saved as the base of comparisons."""
+    """The output of a first pytest run and its JSON by group, which is also saved as the base of comparisons."""
     done = pytest_run(folder, "--benchmark-json=out.json", "--benchmark-save=base", "--benchmark-storage=saved")
-    (benchmark,) = json.loads((folder / "out.json").read_text())["benchmarks"]
-    return done.stdout, benchmark
+    return done.stdout, {each["group"]: each for each in json.loads((folder / "out.json").read_text())["benchmarks"]}
 
 
 def test_verdicts_times_and_rates_in_the_json(first):
-    out, benchmark = first
-    assert "2 failed, 1 passed, 2 skipped" in out
+    out, benchmarks = first
+    assert "3 failed, 2 passed, 2 skipped" in out
+    benchmark = benchmarks["double n=64 float32 hot"]
     assert "wrong_values: double wrong, n=64 float32: y: 64 of 64 elements are off" in out
     assert "gone: needs a wand" in out
     assert "triton: agrees; interpreted on the CPU: correctness only" in out
@@ -96,7 +109,17 @@ def test_verdicts_times_and_rates_in_the_json(first):
     assert info["error"] <= info["bound"]
     assert info["items_per_second"] == pytest.approx(64 / stats["median"], rel=1e-6)
     assert info["bytes_per_second"] == pytest.approx(512 / stats["median"], rel=1e-6)
-    assert benchmark["group"] == "double n=64 float32 hot"
+
+
+def test_any_callable_is_checked_and_timed(first):
+    out, benchmarks = first
+    assert "triple: wrong values: result: 64 of 64 elements are off" in out
+    benchmark = benchmarks["triple x 64 float32 cold"]
+    stats, info = benchmark["stats"], benchmark["extra_info"]
+    assert stats["rounds"] >= 3
+    assert (info["callable"], info["agreement"], info["notes"]) == ("triple", "passed", [])
+    assert info["error"] <= info["bound"]
+    assert info["bytes_per_second"] == pytest.approx(512 / stats["median"], rel=1e-6)
 
 
 @pytest.mark.usefixtures("first")
@@ -118,10 +141,13 @@ def test_it_agrees_with_bench(folder, first):
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (folder / "runs").glob("*.json")
     (record,) = read_run(path).records
-    assert record.measurements[0].median == pytest.approx(first[1]["stats"]["median"], rel=0.1)
+    assert record.measurements[0].median == pytest.approx(
+        first[1]["double n=64 float32 hot"]["stats"]["median"], rel=0.1
+    )
 
 
 def test_under_xdist_agreement_alone_is_checked(folder):
-    done = pytest_run(folder, "-n1", "-k", "torch or wrong")
-    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    done = pytest_run(folder, "-n1", "-k", "torch or wrong or own")
+    assert "2 failed, 2 passed" in done.stdout, done.stdout
     assert "wrong_values: double wrong" in done.stdout
+    assert "triple: wrong values" in done.stdout

@@ -179,7 +179,7 @@ class Stopwatch:
 
     samples, noise = (1.0,), 0.0
 
-    def __init__(self, *what: object, mode: Literal["cold", "hot"], judge: object = None) -> None:
+    def __init__(self, *what: object, mode: Literal["cold", "hot"], **how: object) -> None:
         self.mode = mode
 
     def warm_up(self) -> None:

@@ -142,7 +142,11 @@ measurements: list = []
 def ceilings_of(*arguments):
     """Rates and problems, and whether this call measured them."""
     before = len(measurements)
-    return *ceilings.ceilings_of(*arguments), len(measurements) > before
+    announced: list[bool] = []
+    found = ceilings.ceilings_of(*arguments, lambda: announced.append(len(measurements) == before))
+    measured_now = len(measurements) > before
+    assert announced == [True] * (measured_now or bool(announced))
+    return *found, measured_now
 
 
 def test_rates_are_cached_by_device_and_driver(cache, monkeypatch):
