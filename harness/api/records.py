@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
+from math import inf
 from operator import lt
 from typing import Any, Literal
 
@@ -11,13 +12,18 @@ from pydantic import ConfigDict
 from .experiments import Estimate, Findings
 from .operations import Status
 
+QUIET = 0.1
+"""The largest fraction of a device that other processes may use while it counts as quiet."""
+
 
 @dataclass(frozen=True)
 class DeviceState:
     """What the device reported at the end of a block of samples, before the last of them was done. ``first_sample`` is
     the index of the block's first.
 
-    ``throttled`` holds the driver's reasons for a clock below the requested one, in words.
+    ``throttled`` holds the driver's reasons for a clock below the requested one, in words. ``others`` is the fraction
+    of the device that other processes used during the block: of the time of all CPUs that this process may use, or of
+    the time of a GPU's multiprocessors; None if that is unknown.
     """
 
     first_sample: int
@@ -26,6 +32,12 @@ class DeviceState:
     temperature_c: float | None = None
     power_w: float | None = None
     throttled: tuple[str, ...] = ()
+    others: float | None = None
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the device throttled, or other processes used more than `QUIET` of it."""
+        return bool(self.throttled) or (self.others or 0.0) > QUIET
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,32 @@ class Record:
     def __post_init__(self) -> None:
         if self.measurements and self.status is not Status.PASSED:
             raise ValueError(f"a measurement of {self.implementation} exists although its status is {self.status}")
+
+
+@dataclass(frozen=True)
+class Control:
+    """The A/A control: an implementation timed a second time in the same case and mode, in turn with the first.
+
+    ``samples`` are those of the second timing. ``ratio`` is its median divided by that of the first, ``stderr`` the
+    standard error of the ratio's logarithm. If the second timing failed, ``message`` says why, and there are none.
+    """
+
+    operation: str
+    implementation: str
+    case: str
+    mode: Literal["cold", "hot"]
+    samples: tuple[float, ...] = ()
+    ratio: float = 1.0
+    stderr: float = 0.0
+    message: str = ""
+
+    @property
+    def timed(self) -> bool:
+        return bool(self.samples)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.ratio < inf and 0 <= self.stderr < inf):
+            raise ValueError("the ratio of a control and its standard error must be positive numbers")
 
 
 @dataclass(frozen=True)
@@ -235,7 +273,8 @@ class Run:
     the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are the seconds that
     measuring itself costs. ``seconds`` is the time spent in each phase of the run. ``standings`` are the results of
     samplers and ``outcomes`` those of experiments, both from `validate`. ``left_out`` holds the steps that `run` left
-    out.
+    out. ``controls`` are timings of the same code twice, whose differences are the noise floor. ``started`` is the date
+    and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -252,6 +291,8 @@ class Run:
     standings: tuple[Standing, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    controls: tuple[Control, ...] = ()
+    started: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.environment.get("gpu"), Mapping | None):

@@ -19,6 +19,7 @@ import torch
 from ..agreement.agreement import GuardedCall, Rejected, reject_on_error
 from ..agreement.device_memory import free_caches, is_out_of_memory
 from ..agreement.guarded_memory import Guarded
+from ..api.noise import median_noise, noise_if_independent
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
 from .clocks import Clock, clock_for
@@ -48,6 +49,7 @@ class TimingProtocol:
     fewest_samples_if_slow: int = 3
     most_samples: int = 1000
     shortest_seconds: float = 0.5
+    shortest_until_plateau: float = 1.5
     longest_seconds: float = 5.0
     noise: float = 0.005
     samples_per_block: int = 10
@@ -55,7 +57,7 @@ class TimingProtocol:
 
 
 STANDARD = TimingProtocol()
-ON_CPU = TimingProtocol(longest_warm_up_seconds=0.5, longest_seconds=2.0, noise=0.01)
+ON_CPU = TimingProtocol(longest_warm_up_seconds=0.5, shortest_until_plateau=0.6, longest_seconds=2.0, noise=0.01)
 """The protocols of every published figure, on a GPU and on a CPU, whose times vary more from one to the next."""
 
 
@@ -66,7 +68,8 @@ def protocol_for(device: torch.device) -> TimingProtocol:
 PLATEAU_SAMPLES = 64
 PLATEAU = 0.9
 """Twice as many independent samples have 0.71 times the noise. If it stays above 0.9 times for two doublings, with at
-least `PLATEAU_SAMPLES`, something drifts, and more samples do not make the median more precise."""
+least `PLATEAU_SAMPLES`, something drifts, and more samples do not make the median more precise, unless the drift comes
+back: sampling goes on for ``shortest_until_plateau`` seconds."""
 
 CACHED_CHANCE = 1e-4
 CACHED_FROM = 1.2
@@ -76,22 +79,12 @@ if chance makes them so slow with a probability below `CACHED_CHANCE`, the ratio
 and the difference above `SHORTEST_LOOK_UP` seconds."""
 
 
-def median_noise(samples: Sequence[float]) -> float:
-    """The standard error of the median divided by the median, from the interquartile range.
-
-    For normal samples the standard deviation is IQR / 1.349, and the standard error of the median is 1.2533 times that
-    over sqrt(n). The IQR is robust to the outliers of timings.
-    """
-    low, median, high = np.percentile(samples, (25, 50, 75))
-    error = 1.2533 / 1.349 * (high - low) / math.sqrt(len(samples))
-    return float(error / median) if median else math.inf if error else 0.0
-
-
 def at_plateau(samples: Sequence[float]) -> bool:
-    """Whether the noise hardly falls from the first quarter of the samples to the first half to all."""
+    """Whether the noise, as if all samples were independent, hardly falls from the first quarter of the samples to the
+    first half to all."""
     if len(samples) < PLATEAU_SAMPLES:
         return False
-    quarter, half, whole = (median_noise(samples[: len(samples) // parts]) for parts in (4, 2, 1))
+    quarter, half, whole = (noise_if_independent(samples[: len(samples) // parts]) for parts in (4, 2, 1))
     return whole > PLATEAU * half and half > PLATEAU * quarter
 
 
@@ -311,7 +304,7 @@ class Stopwatch:
         if many or (len(self.samples) >= protocol.fewest_samples and self._spent >= protocol.shortest_seconds):
             if self.noise < protocol.noise:
                 return "noise"
-            if at_plateau(self.samples):
+            if self._spent >= protocol.shortest_until_plateau and at_plateau(self.samples):
                 return "plateau"
         return "limit" if self._block_length() <= 0 else None
 

@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from boltzbench.harness.api.noise import correlation_time, median_noise
 from boltzbench.harness.api.operations import Case, Inputs, Operation, Status, Tensors
 from boltzbench.harness.api.records import DeviceState, Measurement
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import FailedWhileTimed
-from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch, TimingProtocol, at_plateau, median_noise
+from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch, TimingProtocol, at_plateau
 from boltzbench.harness.timing.work import Work
 from support.replay import Recorder
 from support.small_operations import (
@@ -332,6 +333,28 @@ def test_median_noise_is_the_standard_error_of_the_median() -> None:
     assert median_noise([1.0] * 9) == 0.0
     assert median_noise([0.0] * 9) == 0.0
     assert median_noise([0.0] * 6 + [1.0] * 3) == math.inf
+
+
+@pytest.mark.parametrize("alike", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("n", [200, 1000])
+def test_the_correlation_time_of_samples_whose_neighbours_are_alike(alike: float, n: int) -> None:
+    generator = np.random.default_rng(8)
+    runs = generator.standard_normal((n, 100))
+    for place in range(1, n):
+        runs[place] = alike * runs[place - 1] + math.sqrt(1 - alike**2) * runs[place]
+    runs[n // 2] += 100.0  # an outlier hides nothing
+    found = np.median([correlation_time(run) for run in runs.T])
+    assert found == pytest.approx((1 + alike) / (1 - alike), rel=0.2)
+
+
+def test_samples_that_drift_and_come_back_are_taken_for_longer() -> None:
+    """The median of a few seconds knows both; that of the first half a second does not."""
+    slow = (0.01 * (1 + 0.03 * math.sin(n / 15)) for n in count())
+    measurement, _ = time_launches_of(slow)
+    assert sum(measurement.samples) > 1.5
+    assert measurement.median == pytest.approx(0.01, rel=0.01)
+    independent = np.random.default_rng(9).permutation(measurement.samples)
+    assert measurement.noise > 2 * median_noise(independent)
 
 
 # Many launches in a sample ----------------------------------------------------------------------------------
