@@ -22,8 +22,8 @@ class DeviceState:
     the index of the block's first.
 
     ``throttled`` holds the driver's reasons for a clock below the requested one, in words. ``others`` is the fraction
-    of the device that other processes used during the block: of the time of all CPUs that this process may use, or of
-    the time of a GPU's multiprocessors; None if that is unknown.
+    of the device that other processes used during the block and earlier ones that were too short to tell: of the time
+    of all CPUs that this process may use, or of a GPU's multiprocessors; None if that is unknown.
     """
 
     first_sample: int

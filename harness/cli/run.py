@@ -26,7 +26,17 @@ from ..results.environment import UnknownDevice, describe, resolve_device, unuse
 from ..results.file import ResultsFile, record_key, run_to_json
 from .options import Device, Json
 from .progress import Display
-from .run_trials import DRAWS, TIMED, conclude, default_preset, plan_steps, roofline_share, workers_for
+from .run_trials import (
+    DRAWS,
+    TIMED,
+    carry_out,
+    conclude,
+    default_preset,
+    plan_steps,
+    roofline_share,
+    turn_on,
+    workers_for,
+)
 
 if TYPE_CHECKING:  # slow to import
     import torch
@@ -86,6 +96,7 @@ def run(
         file.update(left_out=needless)
         complete = False
         with (
+            turn_on(environment, console, end - monotonic()),
             Display(console, steps, name_operations=False) as display,
             workers_for(place, display.phase, max(SHORTEST_LIMIT, seconds * LONGEST_ANSWER), registry) as workers,
             suppress(KeyboardInterrupt),
@@ -135,19 +146,19 @@ class _Work:
         elif unit.kind == "memcheck" or unit.kind == "racecheck":
             self._sanitize(unit.kind, unit.steps[0], keep)
         else:
-            from ..execution import session  # imported late: scipy is slow to load
-
             timed = unit.kind == "bench"
             modes: tuple[Mode, ...] = ("cold",) if timed else ()
-            session.carry_out(
+            carry_out(
                 unit.steps,
                 self._device,
                 self._workers.trial,
+                self._display,
                 draws=1 if timed else DRAWS,
                 modes=modes,
                 share=roofline_share(self._file.run.ceilings, self._file.run.environment),
                 keep=keep,
-                display=self._display,
+                keep_control=self._file.add_control,
+                controls=self._file.run.controls,
             )
 
     def keep(self, record: Record) -> None:

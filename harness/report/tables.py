@@ -4,6 +4,8 @@ columns on: long texts fold and are never cut."""
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import pairwise
+from statistics import median
 from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,10 +16,17 @@ from rich.text import Text
 
 from ..api.ceilings import RESOURCES
 from ..api.operations import Status
-from ..api.records import LeftOut, Measurement, Record, Run
+from ..api.records import QUIET, LeftOut, Measurement, Record, Run
+from ..results.precision import noise_floor
 
 NARROW = 72
 """Columns of a terminal; on fewer, tables become paragraphs."""
+
+WIDE = 1.5
+"""A row whose 90th percentile is more than this many times its 10th is marked as noisy."""
+
+DISTURBED = 0.25
+"""So is one if more than this fraction of its samples was taken on a disturbed device."""
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -121,12 +130,68 @@ def bench_tables(records: Sequence[Record]) -> RenderableType:
             torch_first = sorted(tried, key=lambda r: (r.backend != "torch", r.implementation))
             parts += [Text(case), indented(_bench_rows(torch_first, name_modes=len(modes) > 1))]
         parts += [*_untimed(own), *_unavailable(own), *_suspicions(own), Text()]
-    return Group(*parts)
+    measurements = [each for record in records for each in record.measurements]
+    return Group(*parts, *(Text(line, style="yellow") for line in noise_legend(measurements)))
+
+
+def noise_words(measurement: Measurement) -> list[str]:
+    """Why a row is marked as noisy: its spread, and what disturbed the device while it was timed."""
+    words = []
+    if measurement.p90 > WIDE * measurement.p10:
+        words.append(f"p10 to p90 spans a factor of {_ratio(measurement.p90, measurement.p10)}")
+    share = _disturbed_share(measurement)
+    if share > DISTURBED:
+        words.append(f"the device was disturbed during {share:.0%} of the samples{_by_others([measurement])}")
+    return words
+
+
+def noise_legend(measurements: Sequence[Measurement]) -> list[str]:
+    """What the mark of noisy rows means, and how busy the device was; nothing if no row has it."""
+    noisy = [each for each in measurements if noise_words(each)]
+    if not noisy:
+        return []
+    count = f"{len(noisy)} of {counted(len(measurements), 'timing')}"
+    lines = [f"~ noisy ({count}): p90 is above {WIDE:g} times p10, or the device was disturbed."]
+    if busy := [each for each in noisy if _disturbed_share(each) > DISTURBED]:
+        lines.append(
+            f"Busy host or device during {counted(len(busy), 'timing')}{_by_others(busy)}. Disturbed blocks were "
+            "measured a second time; for figures to keep, repeat the run on a quiet machine."
+        )
+    return lines
+
+
+def _disturbed_share(measurement: Measurement) -> float:
+    """The fraction of the samples of which the device's state says that it was disturbed."""
+    firsts = [*(state.first_sample for state in measurement.states), len(measurement.samples)]
+    lengths = [end - first for first, end in pairwise(firsts)]
+    disturbed = [n for n, state in zip(lengths, measurement.states, strict=True) if state.is_disturbed]
+    return sum(disturbed) / len(measurement.samples) if disturbed else 0.0
+
+
+def _by_others(measurements: Iterable[Measurement]) -> str:
+    """How much of the device other processes used, in words."""
+    found = [each for one in measurements for state in one.states if (each := state.others or 0.0) > QUIET]
+    return f": other processes used {median(found):.0%} of it, at most {max(found):.0%}" if found else ""
+
+
+def _ratio(high: float, low: float) -> str:
+    return f"{high / low:.2g}" if low else "infinity"
+
+
+def noise_floor_line(run: Run) -> str:
+    """The noise floor in a sentence, or why it is unknown; empty if the run timed nothing."""
+    failed = [each for each in run.controls if not each.timed]
+    words = [f"the control of {each.operation} {each.implementation} failed: {each.message}" for each in failed]
+    if (floor := noise_floor(run.controls)) is not None:
+        timed = len(run.controls) - len(failed)
+        again = f"the same code timed twice in {counted(timed, 'case')} differed by less in 19 of 20"
+        words.insert(0, f"noise floor: {100 * floor:.2g} % ({again})")
+    return "; ".join(words)
 
 
 def limits(run: Run) -> RenderableType:
-    """The overhead of measuring, the measured limits of the device, and the time spent in each phase."""
-    lines = []
+    """The noise floor, the overhead of measuring, the limits of the device, and the time spent in each phase."""
+    lines = [Text(line) for line in [noise_floor_line(run)] if line]
     if run.overheads:
         costs = ", ".join(f"{name} {si(value, 's')}" for name, value in run.overheads.items())
         lines.append(Text(f"measurement overhead: {costs}"))
@@ -273,7 +338,7 @@ def _timing_cells(measurement: Measurement | None) -> list[Text]:
     share = measurement.roofline_share
     cells = [
         si(measurement.median, "s"),
-        _range(measurement.p10, measurement.p90),
+        f"{'~' if noise_words(measurement) else ''}{_range(measurement.p10, measurement.p90)}",
         si(measurement.items_per_second),
         _gigabytes(measurement.bytes_per_second),
         "" if share is None else f"{share:.0%} {measurement.limit}",

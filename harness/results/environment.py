@@ -164,6 +164,14 @@ def device_name(environment: Mapping[str, Any]) -> str:
     return f"the CPU {cpu} (cores: {cores}, threads: {threads})"
 
 
+def cache_folder() -> Path | None:
+    """The user's folder for caches of boltzbench. None without an absolute path: a relative one would depend on the
+    working directory."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")) / "boltzbench"
+    return folder if folder.is_absolute() else None
+
+
 def commit_of(environment: Mapping[str, Any]) -> str:
     """The commit of a run's environment, ten digits of it, and whether there were local changes; or the version."""
     commit = environment.get("commit")

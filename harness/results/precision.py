@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from ..api.noise import correlation_time
 from ..api.records import Control, Measurement, Record
@@ -38,6 +37,8 @@ def log_median(samples: Sequence[float] | Floats, noise: float = 0.0) -> tuple[f
 def _chances_of_median(n: int) -> Floats:
     """The probability of each of n samples, in their order, to be the median of n draws with replacement. For an even n
     of n + 1 draws, whose median is as precise within some percent."""
+    from scipy import special  # slow to import, and the noise floor alone needs none of it
+
     middle = n // 2 + 1
     among_smallest: Floats = special.betainc(middle, middle, np.arange(n + 1) / n)
     return np.diff(among_smallest)

@@ -38,8 +38,8 @@ class TimingProtocol:
 
     Seconds are the host's and include restoring and flushing. Sampling may stop when `median_noise` is below
     ``noise``. If ``fewest_samples`` would take longer than ``longest_seconds``, ``fewest_samples_if_slow`` suffice. A
-    block has a random length between 0.5 and 1.5 times ``samples_per_block``. Up to ``most_values`` sets of input
-    values come up.
+    block has a random length between 0.5 and 1.5 times ``samples_per_block``. Up to ``most_repeated`` blocks are taken
+    again because other processes, or throttling, disturbed them. Up to ``most_values`` sets of input values come up.
     """
 
     warm_up_seconds: float = 0.2
@@ -53,6 +53,7 @@ class TimingProtocol:
     longest_seconds: float = 5.0
     noise: float = 0.005
     samples_per_block: int = 10
+    most_repeated: int = 3
     most_values: int = 8
 
 
@@ -137,7 +138,7 @@ class Stopwatch:
         self._states: list[DeviceState] = []
         self._spent = self._untimed = self._per_sample = 0.0
         self._on_new: list[bool] = []
-        self._blocks_to_wait = 0
+        self._blocks_to_wait = self._repeated = 0
         self._stopped: Literal["noise", "plateau", "limit"] | None = None
 
     @property
@@ -151,7 +152,22 @@ class Stopwatch:
         self._prepare_sets(seconds)
 
     def take_block(self) -> bool:
-        """Take one block of samples and audit its launches. Returns whether more blocks are needed."""
+        """Take one block of samples and audit its launches. Returns whether more blocks are needed.
+
+        A block that something disturbed is taken a second time, at most `TimingProtocol.most_repeated` times, and the
+        second one is kept: its state says whether it was disturbed too.
+        """
+        samples, states = len(self.samples), len(self._states)
+        self._take_block()
+        disturbed = any(state.is_disturbed for state in self._states[states:])
+        if disturbed and self._repeated < self._protocol.most_repeated and self._block_length() > 0:
+            self._repeated += 1
+            del self.samples[samples:], self._states[states:], self._on_new[samples:]
+            self._take_block()
+        self._stopped = self._stop_reason()
+        return self._stopped is None
+
+    def _take_block(self) -> None:
         clock, audit = self._clock, self._audit
         begin = clock.now()
         with _failed_while_timed():
@@ -175,8 +191,6 @@ class Stopwatch:
         self._spent += done - ready
         self._per_sample = (done - ready) / len(taken)
         self._untimed += ready - begin + clock.now() - done
-        self._stopped = self._stop_reason()
-        return self._stopped is None
 
     def finish(self) -> Measurement:
         """Check the last launch in full and return the measurement."""

@@ -173,7 +173,8 @@ def test_a_throttled_stretch_neither_moves_the_median_nor_goes_unmentioned() -> 
         reasons = ("power cap", "thermal slowdown by software") if launches in slow else ()
         return DeviceState(first_sample, sm_clock_mhz=1320 if reasons else 1980, throttled=reasons)
 
-    measurement, _ = time_launches_of(costs(), states=state)
+    once = replace(STANDARD, most_repeated=0)
+    measurement, _ = time_launches_of(costs(), states=state, protocol=once)
     assert measurement.median == pytest.approx(0.001, rel=0.02)
     assert [state.first_sample for state in measurement.states] == sorted({s.first_sample for s in measurement.states})
     assert measurement.states[0].first_sample == 0
@@ -249,6 +250,28 @@ def test_after_a_launch_with_another_result_each_launch_is_checked_alone() -> No
     assert stopwatch.take_block()
     assert len(stopwatch.samples) == before + 1
     assert any("gave other results" in suspicion for suspicion in stopwatch.finish().suspicions)
+
+
+def busy_for(blocks: int) -> Callable[[int], DeviceState]:
+    """The state of a device that others use for so many blocks."""
+    left = chain(repeat(0.6, blocks), repeat(0.0))
+    return lambda first_sample: DeviceState(first_sample, others=next(left))
+
+
+def test_a_disturbed_block_is_taken_again() -> None:
+    disturbed = [0.03] * 4  # warm-up takes 7
+    measurement, launches = time_launches_of(chain([0.03] * 7, disturbed, repeat(0.01)), states=busy_for(1))
+    assert not any(state.is_disturbed for state in measurement.states)
+    assert measurement.states[0].first_sample == 0
+    assert not set(measurement.samples) & set(disturbed)
+    assert 5 <= launches - 7 - len(measurement.samples) <= 15, "one block"
+
+
+def test_only_some_blocks_are_taken_again_and_the_others_are_marked() -> None:
+    measurement, launches = time_launches_of(repeat(0.01), states=busy_for(1000))
+    assert all(state.others == 0.6 for state in measurement.states)
+    assert 3 * 5 <= launches - 20 - len(measurement.samples) <= 3 * 15
+    assert len(measurement.samples) >= 20, "in half a second"
 
 
 # When warm-up and sampling stop -----------------------------------------------------------------------------
