@@ -102,6 +102,49 @@ def compare(
     raise typer.Exit(comparison_of_runs.exit_status(comparison))
 
 
+def history(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results files, and of folders of them.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="A page with a trend for each case, or - (stdout).")
+    ] = None,
+    json_file: Json = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="A table of steps, or to - (stdout).")
+    ] = None,
+    fail_over: Annotated[str, typer.Option("--fail-over", metavar="PERCENT", help="Allowed slowdown.")] = "5%",
+) -> None:
+    """Show how times changed over many runs. Exit with 1 if the newest are slower by more than noise and the bound, if
+    a case fails that passed before, or if a file could not be used."""
+    from ..report import history_page as writer
+    from ..report.page import ReportUnavailable
+    from ..results import history as histories
+    from ..results.compare import parse_bound
+
+    outputs = _require_outputs({"html": html, "json": json_file, "markdown": markdown}, ())
+    try:
+        bound = parse_bound(fail_over)
+    except ValueError as error:
+        raise ResultsError(str(error)) from error
+    found = histories.read_history(folder, bound=bound)
+    inputs = [run.path.resolve() for machine in found.machines for run in machine.runs]
+    for output in outputs.values():
+        if output.resolve() in inputs:
+            raise ResultsError(f"{output} is an input and would be overwritten: give the output another name")
+    if json_file and json_file != "-" and folder.resolve() in Path(json_file).resolve().parents:
+        raise ResultsError(f"{json_file} would be taken for a run the next time: write it outside of {folder}")
+    plain_console(stderr=STDOUT in outputs.values()).print(writer.history_text(found))
+    try:
+        if path := outputs.get("html"):
+            _write(path, writer.history_html(found))
+    except ReportUnavailable as error:
+        raise ResultsError(str(error)) from error
+    if path := outputs.get("json"):
+        _write(path, _as_text(histories.as_json(found)))
+    if path := outputs.get("markdown"):
+        _write(path, writer.history_markdown(found))
+    raise typer.Exit(1 if found.failed or found.problems else 0)
+
+
 def _require_outputs(wanted: Mapping[str, str | Path | None], inputs: Sequence[Path]) -> dict[str, Path]:
     """The chosen outputs. Raises ResultsError if one cannot be written, is an input, or has the name of another."""
     outputs = {kind: Path(path) for kind, path in wanted.items() if path}
