@@ -13,7 +13,7 @@ from .markdown import _table, _text
 from .page import ReportUnavailable, _Drawings, _template_environment
 from .plot_parts import Figure, Style, escaped, log_axis, look, one_legend_entry_each, styles
 from .rows import BASELINE
-from .tables import counted, grouped, indented, si
+from .tables import PREFIXES, counted, grouped, indented, si
 
 SLOWER, FASTER = "#D55E00", "#009E73"
 MOST_TICKS = 6
@@ -57,8 +57,8 @@ def history_markdown(history: History) -> str:
         parts += [f"**{_text(machine.device)}**", _text(_summary(machine))]
         parts += [f"- failing now: {_text(name)}: {_text(words)}" for name, words in _failures(machine)]
         if rows := _steps(history, machine):
-            header = ("change", "95 % interval", "since", "commit", "before", "runs since", "case")
-            cells = [(e.change, e.interval, e.since, e.commit, e.before, str(e.length), e.name) for e in rows]
+            header = ("change", "case", "since", "commit", "before", "runs since", "95 % interval")
+            cells = [(e.change, e.name, e.since, e.commit, e.before, str(e.length), e.interval) for e in rows]
             parts.append(_table(header, cells))
     parts += [f"**Left out:** {_text(problem)}" for problem in history.problems]
     return "\n\n".join([*parts, *map(_text, _notes(history))]) + "\n"
@@ -117,8 +117,8 @@ def _notes(history: History) -> list[str]:
 def _summary(machine: Machine) -> str:
     first, last = (f"{run.started:%Y-%m-%d}" for run in (machine.runs[0], machine.runs[-1]))
     steps = sum(len(series.steps) for series in machine.series)
-    floors = [run.floor for run in machine.runs if run.floor is not None]
-    floor = f"; noise floor {100 * min(floors):.2g} to {100 * max(floors):.2g} %" if floors else ""
+    floors = sorted(run.floor for run in machine.runs if run.floor is not None)
+    floor = f"; noise floor {' to '.join(dict.fromkeys(map(_floor, floors[:1] + floors[-1:])))}" if floors else ""
     return (
         f"{counted(len(machine.runs), 'run')}, {first} to {last}, of {counted(len(machine.series), 'timing')}: "
         f"{counted(steps, 'step')}{floor}"
@@ -188,17 +188,21 @@ def _floor(floor: float | None) -> str:
 def trend(machine: Machine, series: Iterable[Series], looks: Mapping[str, Style]) -> Figure:
     """The medians of one case against the runs, with 95 % intervals; a line at each step."""
     traces, lines = [], []
-    for each in series:
+    own = [*series]
+    slowest = max(point.timing.median for each in own for point in each.points)
+    unit = si(slowest, "s").split()[1]
+    scale = 10.0 ** -next(power for power, prefix in PREFIXES.items() if f"{prefix}s" == unit)
+    for each in own:
         ends = [(point, *_interval(point)) for point in each.points]
         traces.append(
             {
                 "x": [point.run + 1 for point in each.points],
-                "y": [point.timing.median for point in each.points],
+                "y": [scale * point.timing.median for point in each.points],
                 "error_y": {
                     "type": "data",
                     "symmetric": False,
-                    "array": [high - point.timing.median for point, _, high in ends],
-                    "arrayminus": [point.timing.median - low for point, low, _ in ends],
+                    "array": [scale * (high - point.timing.median) for point, _, high in ends],
+                    "arrayminus": [scale * (point.timing.median - low) for point, low, _ in ends],
                     "thickness": 1,
                     "width": 2,
                 },
@@ -215,7 +219,7 @@ def trend(machine: Machine, series: Iterable[Series], looks: Mapping[str, Style]
     ticks = sorted({round(1 + place * (count - 1) / (MOST_TICKS - 1)) for place in range(MOST_TICKS)})
     dates = [f"{machine.runs[tick - 1].started:%b %d}" for tick in ticks]
     axis = {"title": {"text": "run"}, "tickvals": ticks, "ticktext": dates, "range": [0.5, count + 0.5]}
-    layout = {"xaxis": axis, "yaxis": {**log_axis("median of a launch"), "ticksuffix": "s"}, "shapes": lines}
+    layout = {"xaxis": axis, "yaxis": log_axis(f"median of a launch, {unit}"), "shapes": lines}
     return {"data": one_legend_entry_each(traces), "layout": layout}
 
 

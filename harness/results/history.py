@@ -324,7 +324,7 @@ def _split(logs: Floats, weights: Floats, freedom: float, alpha: float, first: i
 
 
 def _step(logs: Floats, variance: Floats, before: int, at: int, after: int, place: int) -> Step:
-    """The step from the level of ``before`` to ``at`` to that of ``at`` to ``after``, which begins at point ``place``."""
+    """The step between the levels of ``before`` to ``at`` and ``at`` to ``after``, which begins at point ``place``."""
     weights = 1 / variance
     levels = [
         float(np.average(logs[one:other], weights=weights[one:other])) for one, other in ((before, at), (at, after))
