@@ -11,7 +11,7 @@ from rich.text import Text
 from ..api.messages import printable
 from ..results.compare import REGRESSIONS, Bounds, Comparison, Pair, Timing, Verdict
 from .markdown import _table, _text
-from .tables import NARROW, counted, indented, si
+from .tables import NARROW, counted, floor_words, indented, si
 
 STYLES = {
     Verdict.FAILED: "bold red",
@@ -103,7 +103,7 @@ def _trust(comparison: Comparison) -> str:
     if all(pair.ratio is None for pair in comparison.pairs):
         return ""
     floors = [
-        f"{name} {'unknown (no A/A control)' if floor is None else f'{100 * floor:.2g} %'}"
+        f"{name} {'unknown (no A/A control)' if floor is None else floor_words(floor)}"
         for name, floor in zip(("base", "new"), comparison.floors, strict=True)
     ]
     return (

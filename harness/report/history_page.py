@@ -13,7 +13,7 @@ from .markdown import _table, _text
 from .page import ReportUnavailable, _Drawings, _template_environment
 from .plot_parts import Figure, Style, escaped, log_axis, look, one_legend_entry_each, styles
 from .rows import BASELINE
-from .tables import PREFIXES, counted, grouped, indented, si
+from .tables import PREFIXES, counted, floor_words, grouped, indented, si
 
 SLOWER, FASTER = "#D55E00", "#009E73"
 MOST_TICKS = 6
@@ -118,7 +118,7 @@ def _summary(machine: Machine) -> str:
     first, last = (f"{run.started:%Y-%m-%d}" for run in (machine.runs[0], machine.runs[-1]))
     steps = sum(len(series.steps) for series in machine.series)
     floors = sorted(run.floor for run in machine.runs if run.floor is not None)
-    floor = f"; noise floor {' to '.join(dict.fromkeys(map(_floor, floors[:1] + floors[-1:])))}" if floors else ""
+    floor = f"; noise floor {' to '.join(dict.fromkeys(map(floor_words, floors[:1] + floors[-1:])))}" if floors else ""
     return (
         f"{counted(len(machine.runs), 'run')}, {first} to {last}, of {counted(len(machine.series), 'timing')}: "
         f"{counted(steps, 'step')}{floor}"
@@ -176,13 +176,10 @@ def _section(history: History, machine: Machine, drawings: _Drawings) -> dict[st
         "changed": changed,
         "steady": steady,
         "runs": [
-            (f"{run.started:%Y-%m-%d %H:%M:%S}", run.commit, _floor(run.floor), str(run.path)) for run in machine.runs
+            (f"{run.started:%Y-%m-%d %H:%M:%S}", run.commit, floor_words(run.floor), str(run.path))
+            for run in machine.runs
         ],
     }
-
-
-def _floor(floor: float | None) -> str:
-    return "unknown" if floor is None else f"{100 * floor:.2g} %"
 
 
 def trend(machine: Machine, series: Iterable[Series], looks: Mapping[str, Style]) -> Figure:

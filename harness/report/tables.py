@@ -178,6 +178,13 @@ def _ratio(high: float, low: float) -> str:
     return f"{high / low:.2g}" if low else "infinity"
 
 
+def floor_words(floor: float | None) -> str:
+    """A noise floor with two digits."""
+    if floor is None:
+        return "unknown"
+    return f"{100 * floor:.2g} %" if floor < 0.995 else f"{100 * floor:.0f} %"
+
+
 def noise_floor_line(run: Run) -> str:
     """The noise floor in a sentence, or why it is unknown; empty if the run timed nothing."""
     failed = [each for each in run.controls if not each.timed]
@@ -185,7 +192,7 @@ def noise_floor_line(run: Run) -> str:
     if (floor := noise_floor(run.controls)) is not None:
         timed = len(run.controls) - len(failed)
         again = f"the same code timed twice in {counted(timed, 'case')} differed by less in 19 of 20"
-        words.insert(0, f"noise floor: {100 * floor:.2g} % ({again})")
+        words.insert(0, f"noise floor: {floor_words(floor)} ({again})")
     return "; ".join(words)
 
 
