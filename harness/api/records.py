@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import pairwise, repeat
 from math import inf
 from operator import lt
 from typing import Any, Literal
@@ -14,6 +14,9 @@ from .operations import Status
 
 QUIET = 0.1
 """The largest fraction of a device that other processes may use while it counts as quiet."""
+
+MOST_DISTURBED = 0.25
+"""The largest fraction of disturbed samples with which a median counts as undisturbed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class Measurement:
     - ``method`` is what the clock surrounds: ``host``, a launch on the host; ``queue``, queued launches between device
       events; ``graph``, the replay of a graph of launches between device events. A sample is the mean of
       ``launches_per_sample`` launches.
-    - ``noise`` is the standard error of the median divided by the median; ``stopped`` says what ended the sampling.
+    - ``noise`` is the standard error of the median divided by the median (`median_noise`); ``stopped`` says what ended
+      the sampling.
     - ``limit`` is the resource (one of `RESOURCES`) that bounds the speed, and ``roofline_share`` the fraction of its
       measured ceiling that was reached; None if that ceiling was not measured.
     - ``suspicions`` are reasons to distrust the figure, in words.
@@ -78,6 +82,14 @@ class Measurement:
     def __post_init__(self) -> None:
         if any(map(lt, (self.median, self.p10, self.p90, *self.samples), repeat(0))):
             raise ValueError("a time is negative")
+
+    @property
+    def disturbed(self) -> float:
+        """The fraction of the samples that were taken while the device was disturbed."""
+        firsts = [*(state.first_sample for state in self.states), len(self.samples)]
+        lengths = [end - first for first, end in pairwise(firsts)]
+        found = [n for n, state in zip(lengths, self.states, strict=True) if state.is_disturbed]
+        return sum(found) / len(self.samples) if found and self.samples else 0.0
 
 
 @dataclass(frozen=True)

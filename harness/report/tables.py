@@ -4,7 +4,6 @@ columns on: long texts fold and are never cut."""
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import pairwise
 from statistics import median
 from typing import Any, TypeVar
 
@@ -16,17 +15,15 @@ from rich.text import Text
 
 from ..api.ceilings import RESOURCES
 from ..api.operations import Status
-from ..api.records import QUIET, LeftOut, Measurement, Record, Run
+from ..api.records import MOST_DISTURBED, QUIET, LeftOut, Measurement, Record, Run
 from ..results.precision import noise_floor
 
 NARROW = 72
 """Columns of a terminal; on fewer, tables become paragraphs."""
 
-WIDE = 1.5
-"""A row whose 90th percentile is more than this many times its 10th is marked as noisy."""
-
-DISTURBED = 0.25
-"""So is one if more than this fraction of its samples was taken on a disturbed device."""
+WIDE, IMPRECISE = 2.0, 0.02
+"""A row is marked as noisy if its 90th percentile is more than so many times its 10th, if the noise of its median is more
+than this, or if more than `MOST_DISTURBED` of its samples were taken on a disturbed device."""
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -135,37 +132,38 @@ def bench_tables(records: Sequence[Record]) -> RenderableType:
 
 
 def noise_words(measurement: Measurement) -> list[str]:
-    """Why a row is marked as noisy: its spread, and what disturbed the device while it was timed."""
+    """Reasons to mark a row as noisy: its spread, and what disturbed the device while it was timed."""
     words = []
     if measurement.p90 > WIDE * measurement.p10:
         words.append(f"p10 to p90 spans a factor of {_ratio(measurement.p90, measurement.p10)}")
-    share = _disturbed_share(measurement)
-    if share > DISTURBED:
-        words.append(f"the device was disturbed during {share:.0%} of the samples{_by_others([measurement])}")
+    if measurement.disturbed > MOST_DISTURBED:
+        words.append(
+            f"the device was disturbed during {measurement.disturbed:.0%} of the samples{_by_others([measurement])}"
+        )
     return words
+
+
+def is_noisy(measurement: Measurement) -> bool:
+    """Whether a row is marked as noisy."""
+    return bool(noise_words(measurement)) or measurement.noise > IMPRECISE
 
 
 def noise_legend(measurements: Sequence[Measurement]) -> list[str]:
     """What the mark of noisy rows means, and how busy the device was; nothing if no row has it."""
-    noisy = [each for each in measurements if noise_words(each)]
+    noisy = [each for each in measurements if is_noisy(each)]
     if not noisy:
         return []
     count = f"{len(noisy)} of {counted(len(measurements), 'timing')}"
-    lines = [f"~ noisy ({count}): p90 is above {WIDE:g} times p10, or the device was disturbed."]
-    if busy := [each for each in noisy if _disturbed_share(each) > DISTURBED]:
+    lines = [
+        f"~ noisy ({count}): p90 is above {WIDE:g} times p10, the median is known to less than {IMPRECISE:.0%}, or the "
+        "device was disturbed."
+    ]
+    if busy := [each for each in noisy if each.disturbed > MOST_DISTURBED]:
         lines.append(
             f"Busy host or device during {counted(len(busy), 'timing')}{_by_others(busy)}. Disturbed blocks were "
             "measured a second time; for figures to keep, repeat the run on a quiet machine."
         )
     return lines
-
-
-def _disturbed_share(measurement: Measurement) -> float:
-    """The fraction of the samples of which the device's state says that it was disturbed."""
-    firsts = [*(state.first_sample for state in measurement.states), len(measurement.samples)]
-    lengths = [end - first for first, end in pairwise(firsts)]
-    disturbed = [n for n, state in zip(lengths, measurement.states, strict=True) if state.is_disturbed]
-    return sum(disturbed) / len(measurement.samples) if disturbed else 0.0
 
 
 def _by_others(measurements: Iterable[Measurement]) -> str:
@@ -345,7 +343,7 @@ def _timing_cells(measurement: Measurement | None) -> list[Text]:
     share = measurement.roofline_share
     cells = [
         si(measurement.median, "s"),
-        f"{'~' if noise_words(measurement) else ''}{_range(measurement.p10, measurement.p90)}",
+        f"{'~' if is_noisy(measurement) else ''}{_range(measurement.p10, measurement.p90)}",
         si(measurement.items_per_second),
         _gigabytes(measurement.bytes_per_second),
         "" if share is None else f"{share:.0%} {measurement.limit}",

@@ -28,7 +28,7 @@ import numpy as np
 from scipy import special
 
 from ..api.operations import Status
-from ..api.records import Measurement, Record, Run
+from ..api.records import MOST_DISTURBED, Measurement, Record, Run
 from .environment import commit_of, device_name, identity
 from .file import ResultsError, read_records
 from .precision import Floats, log_median, noise_floor
@@ -413,6 +413,7 @@ def _timing(measurement: Measurement) -> Timing:
     throttled = dict.fromkeys(reason for state in measurement.states for reason in state.throttled)
     doubts = (
         *([f"throttled: {', '.join(throttled)}"] if throttled else []),
+        *(["was disturbed by other processes"] if measurement.disturbed > MOST_DISTURBED and not throttled else []),
         *(f"suspect: {suspicion}" for suspicion in measurement.suspicions),
     )
     samples = np.asarray(measurement.samples)

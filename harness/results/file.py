@@ -360,7 +360,7 @@ class ResultsFile:
 
     def add_control(self, control: Control) -> None:
         """Append a control."""
-        self._change(controls=(*self.run.controls, control))
+        self._change(controls=(*self._run.controls, control))
 
     def update(
         self,

@@ -180,7 +180,7 @@ class Stopwatch:
             ready = clock.now()
             self._work.watch = self._read_state
             taken = self._sample(length)
-            self._work.watch = lambda: None
+            self._work.watch = None
             done = clock.now()
             on_new = audit.compare()
         counted = self._work.counted if len(self._work.counted) == len(on_new) else [True] * len(on_new)

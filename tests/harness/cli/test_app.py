@@ -21,6 +21,7 @@ from boltzbench.harness.execution.catalogue import read_catalogue
 from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.trial import Block
 from boltzbench.harness.results.file import SCHEMA, read_run
+from boltzbench.harness.timing import quiet
 from rich.console import Console
 from support import ROOT, TESTS
 from support.fakes import Here, Stopwatch, case, implementation, install, operation
@@ -97,6 +98,7 @@ def folder(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quiet, "cache_folder", lambda: tmp_path)  # no test waits for another
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that pytest undoes what main does to it
     use(monkeypatch, "sound")

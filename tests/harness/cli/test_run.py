@@ -14,6 +14,7 @@ from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
 from boltzbench.harness.execution import trial, worker
 from boltzbench.harness.execution.child import start_server
 from boltzbench.harness.results.file import read_run
+from boltzbench.harness.timing import quiet
 from support.fakes import Here, Stopwatch, install
 
 KERNELS = """
@@ -58,6 +59,7 @@ def folder(tmp_path, monkeypatch):
         "kernels": KERNELS, "wrong": WRONG, "interrupting": INTERRUPTING, "hanging": HANGING, "gone": GONE,
     }  # fmt: skip
     install(tmp_path, plugins)
+    monkeypatch.setattr(quiet, "cache_folder", lambda: tmp_path)  # no test waits for another
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")

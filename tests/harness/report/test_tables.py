@@ -118,15 +118,16 @@ def test_noisy_rows_are_marked_and_the_mark_is_explained(width):
         "wide": spread(16e-3, 55.7e-3, 160e-3),
         "widest": spread(1.64e-3, 4.17e-3, 5.31e-3),
         "disturbed": spread(4.0e-3, 4.1e-3, 4.2e-3, (0.57, 0.02, 0.31)),
+        "imprecise": replace(spread(3.9e-3, 4.1e-3, 4.3e-3), noise=0.03),
         "for_a_moment": spread(4.0e-3, 4.1e-3, 4.2e-3, (0.57, 0.02, 0.03, 0.04)),
     }
     records = [record(name, purpose="bench", measurements=(each,)) for name, each in rows.items()]
     shown = text(tables.bench_tables(records), width)
     words = " ".join(shown.split())
-    for marked in ("~16..160 ms", "~1.64..5.31 ms", "~4.00..4.20 ms"):
+    for marked in ("~16..160 ms", "~1.64..5.31 ms", "~4.00..4.20 ms", "~3.90..4.30 ms"):
         assert marked in words
-    assert words.count("~") == 3 + 1, "and the legend"
-    assert "~ noisy (3 of 5 timings): p90 is above 1.5 times p10, or the device was disturbed." in words
+    assert words.count("~") == 4 + 1, "and the legend"
+    assert "~ noisy (4 of 6 timings): p90 is above 2 times p10, the median is known to less than 2%, or the" in words
     assert "Busy host or device during 1 timing: other processes used 44% of it, at most 57%." in words
     quiet = text(tables.bench_tables(records[:1]), width)
     assert "~" not in quiet

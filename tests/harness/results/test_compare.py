@@ -199,6 +199,11 @@ def test_doubtful_measurements_are_marked():
     odd = measurement(suspicions=("above the limit",))
     found = compare(run(record(hot)), run(record(odd)), bound=0.05)
     assert only(found).notes == ("base throttled: too hot, power", "new suspect: above the limit")
+    busy = measurement(states=(DeviceState(0, others=0.5), DeviceState(6, others=0.05)))
+    found = compare(run(record(measurement())), run(record(busy)), bound=0.05)
+    assert only(found).notes == ("new was disturbed by other processes",)
+    busy = measurement(states=(DeviceState(0, others=0.5), DeviceState(5, others=0.05)))
+    assert only(compare(run(record(measurement())), run(record(busy)), bound=0.05)).notes == (), "a quarter"
 
 
 @pytest.mark.parametrize("samples", [None, (), (1.0,), (1.0, math.inf), (1.0, 0.0), (1.0, math.nan)], ids=str)
