@@ -22,8 +22,8 @@ NARROW = 72
 """Columns of a terminal; on fewer, tables become paragraphs."""
 
 WIDE, IMPRECISE = 2.0, 0.02
-"""A row is marked as noisy if its 90th percentile is more than so many times its 10th, if the noise of its median is more
-than this, or if more than `MOST_DISTURBED` of its samples were taken on a disturbed device."""
+"""A row is marked as noisy if its 90th percentile is more than so many times its 10th, if the noise of its median is
+above the second, or if more than `MOST_DISTURBED` of its samples were taken on a disturbed device."""
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
