@@ -3,7 +3,7 @@
   const data = await unpackedPage();
   const drawIn = (part) => {
     for (const place of part.querySelectorAll("[data-figure]")) {
-      if (place.clientWidth && !place.figure) draw(place, data.figures[place.dataset.figure]);
+      if (!place.figure && !place.closest("details:not([open])")) draw(place, data.figures[place.dataset.figure]);
     }
   };
   drawIn(document);
