@@ -111,6 +111,7 @@ def test_a_run(run):
         ("real", "torch", "digits n=32 float32"),
     ], "torch has the last record of a case, since its times are taken when all are checked"
     assert {each.implementation for each in found.records if each.measurements} == {"torch"}
+    assert [(each.implementation, each.case) for each in found.controls] == [("torch", "n=64 float32")], "one of each"
     assert {(each.kind, each.reason) for each in found.left_out} == {
         ("memcheck", "impossible"),
         ("racecheck", "impossible"),
