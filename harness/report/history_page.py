@@ -115,12 +115,12 @@ def _notes(history: History) -> list[str]:
 
 
 def _summary(machine: Machine) -> str:
-    first, last = (f"{run.started:%Y-%m-%d}" for run in (machine.runs[0], machine.runs[-1]))
+    days = " to ".join(dict.fromkeys(f"{run.started:%Y-%m-%d}" for run in (machine.runs[0], machine.runs[-1])))
     steps = sum(len(series.steps) for series in machine.series)
     floors = sorted(run.floor for run in machine.runs if run.floor is not None)
     floor = f"; noise floor {' to '.join(dict.fromkeys(map(floor_words, floors[:1] + floors[-1:])))}" if floors else ""
     return (
-        f"{counted(len(machine.runs), 'run')}, {first} to {last}, of {counted(len(machine.series), 'timing')}: "
+        f"{counted(len(machine.runs), 'run')}, {days}, of {counted(len(machine.series), 'timing')}: "
         f"{counted(steps, 'step')}{floor}"
     )
 
