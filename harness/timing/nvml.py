@@ -31,7 +31,7 @@ THROTTLING = {
 (0x02, 0x100), and a synchronised group of GPUs (0x10)."""
 
 
-NOT_FOUND = 6  # nvmlReturn_t: no process has used the GPU
+NO_SAMPLES = (0, 6)  # nvmlReturn_t: success with nothing, and not found: no process has used the GPU
 RECENT_SECONDS = 1.0
 """NVML samples the use of the multiprocessors a few times a second."""
 
@@ -85,11 +85,12 @@ def _used_by_others(nvml: Any, handle: Any) -> float | None:
         since = int((time.time() - RECENT_SECONDS) * 1e6)
         used: dict[int, int] = {}
         for sample in nvml.nvmlDeviceGetProcessUtilization(handle, since):
-            used[sample.pid] = max(used.get(sample.pid, 0), sample.smUtil)
+            if sample.smUtil <= 100:  # larger: the driver does not know
+                used[sample.pid] = max(used.get(sample.pid, 0), sample.smUtil)
     except AttributeError:
         return None
     except nvml.NVMLError as error:
-        return 0.0 if getattr(error, "value", None) == NOT_FOUND else None
+        return 0.0 if getattr(error, "value", None) in NO_SAMPLES else None
     return min(sum(percent for pid, percent in used.items() if not _is_ours(pid)) / 100, 1.0)
 
 

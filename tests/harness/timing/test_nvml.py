@@ -127,6 +127,7 @@ NOT_FOUND.value, NOT_SUPPORTED.value = 6, 3  # type: ignore[attr-defined]
         ([ME], {ME: 90}, 0.0),
         ([ME, STRANGER], {ME: 60, STRANGER: 34}, 0.34),
         ([ME, STRANGER], {ME: 60}, 0.0),
+        ([ME, STRANGER], {ME: 60, STRANGER: 2**32 - 1}, 0.0),
         ([ME, STRANGER], NOT_FOUND, 0.0),
         ([ME, STRANGER], NOT_SUPPORTED, None),
         ([STRANGER], {STRANGER: 34}, None),  # in a container this process has another number
