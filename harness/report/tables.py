@@ -155,7 +155,7 @@ def noise_legend(measurements: Sequence[Measurement]) -> list[str]:
         return []
     count = f"{len(noisy)} of {counted(len(measurements), 'timing')}"
     lines = [
-        f"~ noisy ({count}): p90 is above {WIDE:g} times p10, the median is known to less than {IMPRECISE:.0%}, or the "
+        f"~ noisy ({count}): p90 is above {WIDE:g} times p10, the median is uncertain by over {IMPRECISE:.0%}, or the "
         "device was disturbed."
     ]
     if busy := [each for each in noisy if each.disturbed > MOST_DISTURBED]:

@@ -127,7 +127,7 @@ def test_noisy_rows_are_marked_and_the_mark_is_explained(width):
     for marked in ("~16..160 ms", "~1.64..5.31 ms", "~4.00..4.20 ms", "~3.90..4.30 ms"):
         assert marked in words
     assert words.count("~") == 4 + 1, "and the legend"
-    assert "~ noisy (4 of 6 timings): p90 is above 2 times p10, the median is known to less than 2%, or the" in words
+    assert "~ noisy (4 of 6 timings): p90 is above 2 times p10, the median is uncertain by over 2%, or the" in words
     assert "Busy host or device during 1 timing: other processes used 44% of it, at most 57%." in words
     quiet = text(tables.bench_tables(records[:1]), width)
     assert "~" not in quiet
