@@ -10,8 +10,9 @@ from rich.text import Text
 
 from ..api.messages import printable
 from ..results.compare import REGRESSIONS, Bounds, Comparison, Pair, Timing, Verdict
+from ..results.precision import floor_words
 from .markdown import _table, _text
-from .tables import NARROW, counted, floor_words, indented, si
+from .tables import NARROW, counted, indented, si
 
 STYLES = {
     Verdict.FAILED: "bold red",

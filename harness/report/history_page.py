@@ -9,11 +9,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ..results.history import NEWEST, History, Machine, Point, Series, Step
+from ..results.precision import floor_words
 from .markdown import _table, _text
 from .page import ReportUnavailable, _Drawings, _template_environment
 from .plot_parts import Figure, Style, escaped, log_axis, look, one_legend_entry_each, styles
 from .rows import BASELINE
-from .tables import PREFIXES, counted, floor_words, grouped, indented, si
+from .tables import PREFIXES, counted, grouped, indented, si
 
 SLOWER, FASTER = "#D55E00", "#009E73"
 MOST_TICKS = 6

@@ -16,7 +16,7 @@ from rich.text import Text
 from ..api.ceilings import RESOURCES
 from ..api.operations import Status
 from ..api.records import MOST_DISTURBED, QUIET, LeftOut, Measurement, Record, Run
-from ..results.precision import noise_floor
+from ..results.precision import floor_words, noise_floor
 
 NARROW = 72
 """Columns of a terminal; on fewer, tables become paragraphs."""
@@ -174,13 +174,6 @@ def _by_others(measurements: Iterable[Measurement]) -> str:
 
 def _ratio(high: float, low: float) -> str:
     return f"{high / low:.2g}" if low else "infinity"
-
-
-def floor_words(floor: float | None) -> str:
-    """A noise floor with two digits."""
-    if floor is None:
-        return "unknown"
-    return f"{100 * floor:.2g} %" if floor < 0.995 else f"{100 * floor:.0f} %"
 
 
 def noise_floor_line(run: Run) -> str:

@@ -31,7 +31,7 @@ from ..api.operations import Status
 from ..api.records import MOST_DISTURBED, Measurement, Record, Run
 from .environment import commit_of, device_name, identity
 from .file import ResultsError, read_records
-from .precision import Floats, log_median, noise_floor
+from .precision import Floats, floor_words, log_median, noise_floor
 
 BETWEEN_RUNS = 0.005
 """Relative error added to each median: the noise at which sampling stops."""
@@ -402,7 +402,7 @@ def _judged(pairs: Sequence[Pair], floor: float, alpha: float) -> list[Pair]:
         verdict = significant if outside[i] else Verdict.SAME
         notes = pair.notes
         if verdict is not significant:
-            notes = (*notes, f"{significant}, but within the noise floor of {100 * floor:.2g} %")
+            notes = (*notes, f"{significant}, but within the noise floor of {floor_words(floor)}")
         elif verdict in (Verdict.SAME, Verdict.SLIGHTLY_SLOWER) and high[i] > 1 + pair.bound:
             notes = (*notes, f"may be slower by more than {100 * pair.bound:g} %")
         judged[place] = replace(pair, verdict=verdict, ratio=ratio[i], low=low[i], high=high[i], notes=notes)

@@ -64,3 +64,10 @@ def noise_floor(controls: Iterable[Control]) -> float | None:
     if not squares:
         return None
     return math.expm1(TWO_SIDED_95 * math.sqrt(math.fsum(squares) / len(squares)))
+
+
+def floor_words(floor: float | None) -> str:
+    """A noise floor with two digits."""
+    if floor is None:
+        return "unknown"
+    return f"{100 * floor:.2g} %" if floor < 0.995 else f"{100 * floor:.0f} %"
