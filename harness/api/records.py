@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import pairwise, repeat
+from math import inf
 from operator import lt
 from typing import Any, Literal
 
@@ -11,13 +12,21 @@ from pydantic import ConfigDict
 from .experiments import Estimate, Findings
 from .operations import Status
 
+QUIET = 0.1
+"""The largest fraction of a device that other processes may use while it counts as quiet."""
+
+MOST_DISTURBED = 0.25
+"""The largest fraction of disturbed samples with which a median counts as undisturbed."""
+
 
 @dataclass(frozen=True)
 class DeviceState:
     """What the device reported at the end of a block of samples, before the last of them was done. ``first_sample`` is
     the index of the block's first.
 
-    ``throttled`` holds the driver's reasons for a clock below the requested one, in words.
+    ``throttled`` holds the driver's reasons for a clock below the requested one, in words. ``others`` is the fraction
+    of the device that other processes used during the block and earlier ones that were too short to tell: of the time
+    of all CPUs that this process may use, or of a GPU's multiprocessors; None if that is unknown.
     """
 
     first_sample: int
@@ -26,6 +35,12 @@ class DeviceState:
     temperature_c: float | None = None
     power_w: float | None = None
     throttled: tuple[str, ...] = ()
+    others: float | None = None
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the device throttled, or other processes used more than `QUIET` of it."""
+        return bool(self.throttled) or (self.others or 0.0) > QUIET
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,8 @@ class Measurement:
     - ``method`` is what the clock surrounds: ``host``, a launch on the host; ``queue``, queued launches between device
       events; ``graph``, the replay of a graph of launches between device events. A sample is the mean of
       ``launches_per_sample`` launches.
-    - ``noise`` is the standard error of the median divided by the median; ``stopped`` says what ended the sampling.
+    - ``noise`` is the standard error of the median divided by the median (`median_noise`); ``stopped`` says what ended
+      the sampling.
     - ``limit`` is the resource (one of `RESOURCES`) that bounds the speed, and ``roofline_share`` the fraction of its
       measured ceiling that was reached; None if that ceiling was not measured.
     - ``suspicions`` are reasons to distrust the figure, in words.
@@ -66,6 +82,14 @@ class Measurement:
     def __post_init__(self) -> None:
         if any(map(lt, (self.median, self.p10, self.p90, *self.samples), repeat(0))):
             raise ValueError("a time is negative")
+
+    @property
+    def disturbed(self) -> float:
+        """The fraction of the samples that were taken while the device was disturbed."""
+        firsts = [*(state.first_sample for state in self.states), len(self.samples)]
+        lengths = [end - first for first, end in pairwise(firsts)]
+        found = [n for n, state in zip(lengths, self.states, strict=True) if state.is_disturbed]
+        return sum(found) / len(self.samples) if found and self.samples else 0.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +123,32 @@ class Record:
     def __post_init__(self) -> None:
         if self.measurements and self.status is not Status.PASSED:
             raise ValueError(f"a measurement of {self.implementation} exists although its status is {self.status}")
+
+
+@dataclass(frozen=True)
+class Control:
+    """The A/A control: an implementation timed a second time in the same case and mode, in turn with the first.
+
+    ``samples`` are those of the second timing. ``ratio`` is its median divided by that of the first, ``stderr`` the
+    standard error of the ratio's logarithm. If the second timing failed, ``message`` says why, and there are none.
+    """
+
+    operation: str
+    implementation: str
+    case: str
+    mode: Literal["cold", "hot"]
+    samples: tuple[float, ...] = ()
+    ratio: float = 1.0
+    stderr: float = 0.0
+    message: str = ""
+
+    @property
+    def timed(self) -> bool:
+        return bool(self.samples)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.ratio < inf and 0 <= self.stderr < inf):
+            raise ValueError("the ratio of a control and its standard error must be positive numbers")
 
 
 @dataclass(frozen=True)
@@ -240,7 +290,8 @@ class Run:
     the measured limits of the device by resource, in the units of `RESOURCES`. ``overheads`` are the seconds that
     measuring itself costs. ``seconds`` is the time spent in each phase of the run. ``standings`` are the results of
     samplers and ``outcomes`` those of experiments, both from `validate`. ``left_out`` holds the steps that `run` left
-    out.
+    out. ``controls`` are timings of the same code twice, whose differences are the noise floor. ``started`` is the date
+    and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -257,6 +308,8 @@ class Run:
     standings: tuple[Standing, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    controls: tuple[Control, ...] = ()
+    started: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.environment.get("gpu"), Mapping | None):

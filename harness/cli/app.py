@@ -25,7 +25,7 @@ from .inspect import inspect
 from .list import list_
 from .new import NewPackageError, new
 from .options import USAGE, configure
-from .results import compare, report
+from .results import compare, history, report
 from .run import run
 from .validate import validate
 
@@ -107,6 +107,7 @@ app.command()(new)
 app.command("list")(list_)
 app.command()(report)
 app.command()(compare)
+app.command()(history)
 app.command()(validate)
 app.command()(inspect)
 app.command()(doctor)

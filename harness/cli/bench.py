@@ -22,7 +22,17 @@ from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
 from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
 from .progress import Display
-from .run_trials import TIMED, Which, carry_out, conclude, default_preset, plan_steps, roofline_share, workers_for
+from .run_trials import (
+    TIMED,
+    Which,
+    carry_out,
+    conclude,
+    default_preset,
+    plan_steps,
+    roofline_share,
+    turn_on,
+    workers_for,
+)
 
 if TYPE_CHECKING:  # slow to import
     import torch
@@ -102,6 +112,7 @@ def bench(
         file.update(command=chosen)
         complete = False
         with (
+            turn_on(environment, console),
             Display(console, left) as display,
             workers_for(place, display.phase, time_limit, registry) as workers,
             suppress(KeyboardInterrupt),
@@ -111,7 +122,18 @@ def bench(
             overheads, ceilings, problems = workers.limits()
             file.update(overheads=overheads, ceilings=ceilings, problems=(*registry.problems, *problems))
             share = roofline_share(ceilings, environment)
-            carry_out(left, place, workers.trial, display, draws=1, modes=modes, share=share, keep=file.add)
+            carry_out(
+                left,
+                place,
+                workers.trial,
+                display,
+                draws=1,
+                modes=modes,
+                share=share,
+                keep=file.add,
+                keep_control=file.add_control,
+                controls=file.run.controls,
+            )
             complete = True
         before = file.run.seconds  # of the part before the interruption
         file.update(seconds={phase: before.get(phase, 0.0) + more for phase, more in display.seconds.items()})

@@ -1,6 +1,8 @@
-"""The commands `report` and `compare`, which read results files and run nothing."""
+"""The commands `report`, `compare` and `history`, which read results files and run nothing."""
 
+import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +10,7 @@ import typer
 
 from ..report.terminal import plain_console
 from ..results.file import ResultsError, read_run, read_runs, require_writable, write_text
+from .options import Json
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results files of bench, check or validate.")]
 STDOUT = Path("-")
@@ -41,16 +44,8 @@ def report(
 
     if not (html or markdown or csv):
         html = Path("report.html")
-    wanted = [(html, writer.html), (markdown, writer.markdown), (csv, writer.csv_text)]
-    outputs = [path for path, _ in wanted if path]
-    inputs = [each.resolve() for each in (*runs, *([against] if against else []))]
-    for output in outputs:
-        if output != STDOUT:
-            require_writable(output)
-        if output.resolve() in inputs:
-            raise ResultsError(f"{output} is an input and would be overwritten: give the report another name")
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise ResultsError("two outputs have the same name: give each its own")
+    inputs = [*runs, *([against] if against else [])]
+    outputs = _require_outputs({"html": html, "markdown": markdown, "csv": csv}, inputs)
     found, errors = read_runs(runs)
     problems = [str(error) for error in errors]
     console = plain_console(stderr=True)
@@ -60,35 +55,116 @@ def report(
         raise ResultsError("no results file could be read, so there is nothing to report")
     earlier = (str(against), read_run(against)) if against else None
     labelled = [(str(file), run) for file, run in found]
-    for path, write in wanted:
-        if path:
-            try:
-                text = write(labelled, against=earlier, problems=problems)
-            except writer.ReportUnavailable as error:
-                raise ResultsError(str(error)) from error
-            if path == STDOUT:
-                sys.stdout.write(text)
-            else:
-                write_text(path, text)
-                console.print(f"Written: {path}", soft_wrap=True)
+    writers = {"html": writer.html, "markdown": writer.markdown, "csv": writer.csv_text}
+    for kind, path in outputs.items():
+        try:
+            text = writers[kind](labelled, against=earlier, problems=problems)
+        except writer.ReportUnavailable as error:
+            raise ResultsError(str(error)) from error
+        _write(path, text)
     raise typer.Exit(1 if problems else 0)
 
 
 def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="Results file of the earlier run.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="Results file of the later run.")],
-    fail_over: Annotated[str, typer.Option("--fail-over", metavar="PERCENT", help="Allowed slowdown.")] = "5%",
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-over",
+            metavar="[CASES=]PERCENT",
+            help="Allowed slowdown, 5% by default; of some cases: 'sgld * cold=3%'. Repeatable, the last match counts.",
+        ),
+    ] = None,
     any_device: Annotated[bool, typer.Option("--any-device", help="Also compare runs on different devices.")] = False,
+    json_file: Json = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="A comment for a pull request, or to - (stdout)."),
+    ] = None,
 ) -> None:
     """Compare two runs case by case. Exit with 1 if a case fails now, or is slower by more than noise and the bound."""
-    from ..report.compare_tables import comparison_tables
+    from ..report.compare_tables import comparison_markdown, comparison_tables
     from ..results import compare as comparison_of_runs
 
+    outputs = _require_outputs({"json": json_file, "markdown": markdown}, (base, new))
     try:
-        bound = comparison_of_runs.parse_bound(fail_over)
+        bounds = comparison_of_runs.parse_bounds(fail_over or ())
     except ValueError as error:
         raise ResultsError(str(error)) from error
     runs = [comparison_of_runs.read_summary(path) for path in (base, new)]
-    comparison = comparison_of_runs.compare(*runs, bound=bound, any_device=any_device)
-    plain_console().print(comparison_tables(comparison))
+    comparison = comparison_of_runs.compare(*runs, bound=bounds, any_device=any_device)
+    plain_console(stderr=STDOUT in outputs.values()).print(comparison_tables(comparison))
+    if path := outputs.get("json"):
+        _write(path, _as_text(comparison_of_runs.as_json(comparison)))
+    if path := outputs.get("markdown"):
+        _write(path, comparison_markdown(comparison))
     raise typer.Exit(comparison_of_runs.exit_status(comparison))
+
+
+def history(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results files, and of folders of them.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="A page with a trend for each case, or - (stdout).")
+    ] = None,
+    json_file: Json = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="A table of steps, or to - (stdout).")
+    ] = None,
+    fail_over: Annotated[str, typer.Option("--fail-over", metavar="PERCENT", help="Allowed slowdown.")] = "5%",
+) -> None:
+    """Show how times changed over many runs. Exit with 1 if the newest are slower by more than noise and the bound, if
+    a case fails that passed before, or if a file could not be used."""
+    from ..report import history_page as writer
+    from ..report.page import ReportUnavailable
+    from ..results import history as histories
+    from ..results.compare import parse_bound
+
+    outputs = _require_outputs({"html": html, "json": json_file, "markdown": markdown}, ())
+    try:
+        bound = parse_bound(fail_over)
+    except ValueError as error:
+        raise ResultsError(str(error)) from error
+    found = histories.read_history(folder, bound=bound)
+    inputs = [run.path.resolve() for machine in found.machines for run in machine.runs]
+    for output in outputs.values():
+        if output.resolve() in inputs:
+            raise ResultsError(f"{output} is an input and would be overwritten: give the output another name")
+    if json_file and json_file != "-" and folder.resolve() in Path(json_file).resolve().parents:
+        raise ResultsError(f"{json_file} would be taken for a run the next time: write it outside of {folder}")
+    plain_console(stderr=STDOUT in outputs.values()).print(writer.history_text(found))
+    try:
+        if path := outputs.get("html"):
+            _write(path, writer.history_html(found))
+    except ReportUnavailable as error:
+        raise ResultsError(str(error)) from error
+    if path := outputs.get("json"):
+        _write(path, _as_text(histories.as_json(found)))
+    if path := outputs.get("markdown"):
+        _write(path, writer.history_markdown(found))
+    raise typer.Exit(1 if found.failed or found.problems else 0)
+
+
+def _require_outputs(wanted: Mapping[str, str | Path | None], inputs: Sequence[Path]) -> dict[str, Path]:
+    """The chosen outputs. Raises ResultsError if one cannot be written, is an input, or has the name of another."""
+    outputs = {kind: Path(path) for kind, path in wanted.items() if path}
+    for output in outputs.values():
+        if output != STDOUT:
+            require_writable(output)
+        if output.resolve() in [each.resolve() for each in inputs]:
+            raise ResultsError(f"{output} is an input and would be overwritten: give the output another name")
+    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+        raise ResultsError("two outputs have the same name: give each its own")
+    return outputs
+
+
+def _write(path: Path, text: str) -> None:
+    if path == STDOUT:
+        sys.stdout.write(text)
+    else:
+        write_text(path, text)
+        plain_console(stderr=True).print(f"Written: {path}", soft_wrap=True)
+
+
+def _as_text(values: object) -> str:
+    return json.dumps(values, allow_nan=False, indent=1) + "\n"

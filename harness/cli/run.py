@@ -30,7 +30,17 @@ from ..results.file import ResultsFile, record_key, run_to_json, write_text
 from .check import check_at_once
 from .options import Device, Json
 from .progress import Display
-from .run_trials import DRAWS, TIMED, conclude, default_preset, plan_steps, roofline_share, workers_for
+from .run_trials import (
+    DRAWS,
+    TIMED,
+    carry_out,
+    conclude,
+    default_preset,
+    plan_steps,
+    roofline_share,
+    turn_on,
+    workers_for,
+)
 from .validate import chosen_pairs, closing_line, show_standings
 
 if TYPE_CHECKING:  # slow to import
@@ -103,6 +113,7 @@ def run(
         limit = max(SHORTEST_LIMIT, seconds * LONGEST_ANSWER)
         complete = False
         with (
+            turn_on(environment, console, end - monotonic()),
             Display(console, steps, name_operations=False, pairs=len(pairs)) as display,
             workers_for(place, display.phase, limit, registry) as workers,
             suppress(KeyboardInterrupt),
@@ -177,19 +188,19 @@ class _Work:
             of = self._device, self._limit, self._registry, self._display
             check_at_once(unit.steps, *of, lambda _, record: keep(record))
         else:
-            from ..execution import session  # imported late: scipy is slow to load
-
             timed = unit.kind == "bench"
             modes: tuple[Mode, ...] = ("cold",) if timed else ()
-            session.carry_out(
+            carry_out(
                 unit.steps,
                 self._device,
                 self._workers.trial,
+                self._display,
                 draws=1 if timed else DRAWS,
                 modes=modes,
                 share=roofline_share(self._file.run.ceilings, self._file.run.environment),
                 keep=keep,
-                display=self._display,
+                keep_control=self._file.add_control,
+                controls=self._file.run.controls,
             )
 
     def keep(self, record: Record) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ..api.messages import UsageError
 from ..api.operations import Case, Cost, Status
-from ..api.records import Measurement, Record, Run
+from ..api.records import Control, Measurement, Record, Run
 from ..discovery.axes import parse_sizes
 from ..discovery.registry import OtherSizes, Registry
 from ..execution.catalogue import read_catalogue
@@ -110,6 +110,16 @@ def _require_possible(steps: Sequence[Step], device: torch.device) -> None:
             raise UsageError(f"{place} has no {cost.unit}, so nothing to time; choose sizes of at least 1")
 
 
+def turn_on(
+    environment: Mapping[str, Any], console: Console, seconds: float | None = None
+) -> AbstractContextManager[None]:
+    """The device for this run alone, after those that have it now; see `taking_turns`."""
+    from ..timing.quiet import taking_turns
+
+    device = (environment.get("gpu") or {}).get("uuid") or "cpu"
+    return taking_turns(device, lambda words: console.print(words, soft_wrap=True), seconds)
+
+
 @contextmanager
 def workers_for(
     device: torch.device,
@@ -140,11 +150,24 @@ def carry_out(
     keep: Callable[[Record], None],
     modes: Sequence[Mode] = (),
     share: Callable[[Measurement, Cost], Measurement] = lambda measurement, cost: measurement,
+    keep_control: Callable[[Control], None] | None = None,
+    controls: Sequence[Control] = (),
 ) -> None:
-    """Run the session, and show its progress."""
+    """Run the session, and show its progress. ``controls`` are those that the run has already."""
     from ..execution import session  # imported late: scipy is slow to load
 
-    session.carry_out(steps, device, trial_of, draws=draws, modes=modes, share=share, keep=keep, display=display)
+    session.carry_out(
+        steps,
+        device,
+        trial_of,
+        draws=draws,
+        modes=modes,
+        share=share,
+        keep=keep,
+        display=display,
+        keep_control=keep_control,
+        controlled={each.operation for each in controls},
+    )
 
 
 def conclude(console: Console, run: Run, planned: int) -> int:

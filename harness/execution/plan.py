@@ -14,12 +14,16 @@ Mode = Literal["cold", "hot"]
 
 @dataclass(frozen=True)
 class Step:
-    """One implementation, one case or law, and the seed of the (first) data."""
+    """One implementation, one case or law, and the seed of the (first) data.
+
+    ``again`` marks the second timing of an A/A control, which has a process of its own.
+    """
 
     operation: Operation
     implementation: Implementation
     subject: Case | Law
     seed: int
+    again: bool = False
 
     @property
     def label(self) -> str:

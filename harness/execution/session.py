@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 
 from ..api.operations import Agreement, Case, Cost, Status
-from ..api.records import Measurement, Record
+from ..api.records import Control, Measurement, Record
 from ..results.environment import is_exclusive
+from ..results.precision import make_control
 from .plan import Mode, Step
 from .trial import Block, TrialFailed, TrialProtocol, record_of
 
@@ -46,6 +47,8 @@ def carry_out(
     share: Callable[[Measurement, Cost], Measurement],
     keep: Callable[[Record], None],
     display: Display,
+    keep_control: Callable[[Control], None] | None = None,
+    controlled: Collection[str] = (),
 ) -> None:
     """Check each step, then time in these ``modes`` those that agree in a bench or real case. Kernels that would be
     interpreted are left out of bench cases that are to be timed.
@@ -54,7 +57,12 @@ def carry_out(
     a case are sampled in turn, block by block, so that drift of clocks and temperature affects all alike. Only on a
     device in compute mode Exclusive_Process, which admits one process at a time, are they timed one after another. A
     trial that runs out of device memory is repeated once, with no other trial on the device.
+
+    If ``keep_control`` is given, the first implementation in the first case of each operation that is timed is timed
+    twice in the first mode, in turn with itself and the others. Operations in ``controlled`` have such a control
+    already.
     """
+    lacking = {step.operation.name for step in steps}.difference(controlled) if keep_control else set()
     for _, group in groupby(steps, key=lambda step: (step.operation.name, step.purpose, step.label)):
         timed: dict[TrialProtocol, Record] = {}
         for step in group:
@@ -77,10 +85,27 @@ def carry_out(
             else:
                 timed[trial] = record
         for mode in modes:
-            timed = _time(timed, mode, not is_exclusive(device), share, display)
+            of = next(iter(timed), None)
+            if of and keep_control and of.step.operation.name in lacking:
+                lacking.remove(of.step.operation.name)
+                again = trial_of(replace(of.step, again=True))
+                timed = _time({**timed, again: timed[of]}, mode, not is_exclusive(device), share, display)
+                keep_control(_control(timed[of], timed.pop(again), mode))
+            else:
+                timed = _time(timed, mode, not is_exclusive(device), share, display)
         for record in timed.values():
             keep(record)
             display.done()
+
+
+def _control(first: Record, again: Record, mode: Mode) -> Control:
+    """The control of two timings of the same code in one mode."""
+    for record in (first, again):
+        if record.status is not Status.PASSED:
+            of = record.operation, record.implementation, record.case, mode
+            return Control(*of, message=f"{record.status}: {record.message}")
+    (one,), (other,) = ([each for each in record.measurements if each.mode == mode] for record in (first, again))
+    return make_control(first, one, other)
 
 
 def _tried_alone(record: Record) -> Record:

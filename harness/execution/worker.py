@@ -210,7 +210,9 @@ class Workers:
 
     def _names(self, step: Step) -> tuple[str, str]:
         one = step.implementation
-        return ("plugin", one.plugin) if self._shared else (step.operation.name, one.name)
+        if self._shared:
+            return "plugin", one.plugin
+        return step.operation.name, f"{one.name}, again" if step.again else one.name
 
     def _needed(self, step: Step) -> Sequence[str]:
         return self._registry.needed_by(step.implementation)

@@ -1,4 +1,4 @@
-"""Terminal output of a comparison of two runs: the regressions first, and one closing line."""
+"""A comparison of two runs for the terminal and as Markdown: the regressions first, and one closing line."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,9 @@ from rich.style import Style
 from rich.text import Text
 
 from ..api.messages import printable
-from ..results.compare import REGRESSIONS, Comparison, Pair, Timing, Verdict
+from ..results.compare import REGRESSIONS, Bounds, Comparison, Pair, Timing, Verdict
+from ..results.precision import floor_words
+from .markdown import _table, _text
 from .tables import NARROW, counted, indented, si
 
 STYLES = {
@@ -17,12 +19,14 @@ STYLES = {
     Verdict.SLOWER: "bold red",
     Verdict.FASTER: "bold green",
     Verdict.PASSES: "bold green",
+    Verdict.SLIGHTLY_SLOWER: "yellow",
+    Verdict.SLIGHTLY_FASTER: "green",
     Verdict.UNCLEAR: "bold yellow",
 }
 
 
 def comparison_tables(comparison: Comparison) -> RenderableType:
-    """The pairs by verdict, worst first; then other differences of the runs, and the result."""
+    """The pairs by verdict, worst first; then other differences of the runs, the noise floors, and the result."""
     parts: list[RenderableType] = []
     for verdict in Verdict:
         pairs = comparison.having(verdict)
@@ -37,16 +41,76 @@ def comparison_tables(comparison: Comparison) -> RenderableType:
             parts.append(_Rows(timed, comparison.alpha))
         parts += [indented(_untimed(pair)) for pair in pairs if pair.ratio is None]
     parts += [Text(note, style="yellow") for note in comparison.notes]
+    if trust := _trust(comparison):
+        parts.append(Text(trust, style="dim"))
     failed = comparison.having(*REGRESSIONS)
     return Group(*parts, Text(_closing(comparison), style="bold red" if failed else "green"))
 
 
+FOLDED = (Verdict.SAME, Verdict.ONLY_NEW, Verdict.ONLY_BASE)
+"""What the Markdown folds away."""
+
+MOST_ROWS = 80
+"""Of a table in Markdown: a comment on GitHub has at most 65,536 characters."""
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """The comparison for a pull request: the verdict in one line, a table of what changed, and the rest folded."""
+    sign = "❌" if comparison.having(*REGRESSIONS) else "✅"
+    parts = [f"### {sign} boltzbench: {_text(_closing(comparison))}"]
+    changed = [pair for pair in comparison.pairs if pair.verdict not in FOLDED]
+    if changed:
+        parts.append(_changes(comparison, changed))
+    for verdict in FOLDED:
+        if pairs := comparison.having(verdict):
+            parts.append(_folded_away(f"{verdict}: {len(pairs)}", _changes(comparison, pairs)))
+    base, new = comparison.commits
+    facts = [f"base: {base}; new: {new}", *comparison.notes, _trust(comparison)]
+    parts.append(_folded_away("The two runs", "\n".join(f"- {_text(fact)}" for fact in facts if fact)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _folded_away(title: str, content: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{content}\n\n</details>"
+
+
+def _changes(comparison: Comparison, pairs: Sequence[Pair]) -> str:
+    header = ("verdict", "change", f"{_percent(1 - comparison.alpha)} interval", "base", "new", "case", "notes")
+    rows = []
+    for pair in pairs[:MOST_ROWS]:
+        figures = ["", ""]
+        if pair.ratio is not None:
+            figures = [f"{_change(pair.ratio)} %", f"{_change(pair.low)} to {_change(pair.high)} %"]
+        medians = [_median(pair.base), _median(pair.new)]
+        rows.append([str(pair.verdict), *figures, *medians, pair.name, "; ".join(pair.notes)])
+    more = len(pairs) - len(rows)
+    return _table(header, rows) + (f"\n\nand {more} more; `boltzbench compare` shows all" if more else "")
+
+
 def _heading(verdict: Verdict, comparison: Comparison) -> str:
     if verdict in (Verdict.SLOWER, Verdict.FASTER):
-        return f"{verdict}, beyond noise and {_percent(comparison.bound)}"
+        return f"{verdict}, beyond noise and {_allowed(comparison.bounds)}"
     if verdict is Verdict.SAME:
-        return f"{verdict} beyond noise and {_percent(comparison.bound)}"
+        return f"{verdict} beyond noise"
     return str(verdict)
+
+
+def _allowed(bounds: Bounds) -> str:
+    return f"{_percent(bounds.usual)}{', or the bound of the case' if bounds.special else ''}"
+
+
+def _trust(comparison: Comparison) -> str:
+    """The noise floors, and the probability of a false alarm; empty if no timings are compared."""
+    if all(pair.ratio is None for pair in comparison.pairs):
+        return ""
+    floors = [
+        f"{name} {'unknown (no A/A control)' if floor is None else floor_words(floor)}"
+        for name, floor in zip(("base", "new"), comparison.floors, strict=True)
+    ]
+    return (
+        f"Noise floor: {', '.join(floors)}. Of comparisons of the same code, "
+        f"{_percent(comparison.alpha)} at most call a case slower."
+    )
 
 
 class _Rows:
@@ -127,6 +191,8 @@ def _closing(comparison: Comparison) -> str:
     parts = []
     if compared:
         words = [f"{counts[Verdict.SLOWER]} slower", f"{counts[Verdict.FASTER]} faster"]
+        if within := counts[Verdict.SLIGHTLY_SLOWER] + counts[Verdict.SLIGHTLY_FASTER]:
+            words.append(f"{within} changed within the bound")
         parts.append(
             f"{counted(compared, 'timing')} compared: {', '.join(words)}, {counts[Verdict.SAME]} without a difference"
         )
@@ -135,4 +201,4 @@ def _closing(comparison: Comparison) -> str:
         parts.append(f"{', '.join(words)}, untimed and passing in both runs: {comparison.agreeing}")
     ended = "Regression" if comparison.having(*REGRESSIONS) else "No regression"
     rest = "; ".join(parts)
-    return f"{ended} beyond noise and {_percent(comparison.bound)}. {rest[0].upper()}{rest[1:]}."
+    return f"{ended} beyond noise and {_allowed(comparison.bounds)}. {rest[0].upper()}{rest[1:]}."

@@ -8,7 +8,7 @@ from typing import Any
 from ..api.operations import Status
 from ..api.records import Measurement, Record, Run, Standing
 from .standing_tables import refused
-from .tables import si
+from .tables import noise_floor_line, noise_words, si
 
 BASELINE = "torch"
 """The implementation that the others are compared with, in the same case and mode."""
@@ -66,7 +66,7 @@ class Row:
             found.append(f"throttled: {', '.join(self.throttled)}")
         if self.measurement.stopped == "limit" and self.measurement.noise > NOISY:
             found.append(f"still noisy at the time limit: ±{percent(self.measurement.noise)}")
-        return found
+        return found + [f"noisy: {words}" for words in noise_words(self.measurement)]
 
     @property
     def remark(self) -> str:
@@ -151,6 +151,8 @@ def environment(run: Run) -> dict[str, str]:
     options = asdict(run.command) if run.command else {}
     options = {name: "all" if value == () else "default" if value is None else value for name, value in options.items()}
     facts.update(_flat(options, "option "))
+    if floor := noise_floor_line(run):
+        facts["noise floor"] = floor.removeprefix("noise floor: ")
     facts.update({f"overhead {name}": si(seconds, "s") for name, seconds in run.overheads.items()})
     facts.update({f"time in {name}": si(seconds, "s") for name, seconds in run.seconds.items()})
     return facts

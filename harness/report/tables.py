@@ -4,6 +4,7 @@ columns on: long texts fold and are never cut."""
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from statistics import median
 from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,10 +15,15 @@ from rich.text import Text
 
 from ..api.ceilings import RESOURCES
 from ..api.operations import Status
-from ..api.records import LeftOut, Measurement, Record, Run
+from ..api.records import MOST_DISTURBED, QUIET, LeftOut, Measurement, Record, Run
+from ..results.precision import floor_words, noise_floor
 
 NARROW = 72
 """Columns of a terminal; on fewer, tables become paragraphs."""
+
+WIDE, IMPRECISE = 2.0, 0.02
+"""A row is marked as noisy if its 90th percentile is more than so many times its 10th, if the noise of its median is
+above the second, or if more than `MOST_DISTURBED` of its samples were taken on a disturbed device."""
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -121,12 +127,69 @@ def bench_tables(records: Sequence[Record]) -> RenderableType:
             torch_first = sorted(tried, key=lambda r: (r.backend != "torch", r.implementation))
             parts += [Text(case), indented(_bench_rows(torch_first, name_modes=len(modes) > 1))]
         parts += [*_untimed(own), *_unavailable(own), *_suspicions(own), Text()]
-    return Group(*parts)
+    measurements = [each for record in records for each in record.measurements]
+    return Group(*parts, *(Text(line, style="yellow") for line in noise_legend(measurements)))
+
+
+def noise_words(measurement: Measurement) -> list[str]:
+    """Reasons to mark a row as noisy: its spread, and what disturbed the device while it was timed."""
+    words = []
+    if measurement.p90 > WIDE * measurement.p10:
+        words.append(f"p10 to p90 spans a factor of {_ratio(measurement.p90, measurement.p10)}")
+    if measurement.disturbed > MOST_DISTURBED:
+        words.append(
+            f"the device was disturbed during {measurement.disturbed:.0%} of the samples{_by_others([measurement])}"
+        )
+    return words
+
+
+def is_noisy(measurement: Measurement) -> bool:
+    """Whether a row is marked as noisy."""
+    return bool(noise_words(measurement)) or measurement.noise > IMPRECISE
+
+
+def noise_legend(measurements: Sequence[Measurement]) -> list[str]:
+    """What the mark of noisy rows means, and how busy the device was; nothing if no row has it."""
+    noisy = [each for each in measurements if is_noisy(each)]
+    if not noisy:
+        return []
+    count = f"{len(noisy)} of {counted(len(measurements), 'timing')}"
+    lines = [
+        f"~ noisy ({count}): p90 is above {WIDE:g} times p10, the median is uncertain by over {IMPRECISE:.0%}, or the "
+        "device was disturbed."
+    ]
+    if busy := [each for each in noisy if each.disturbed > MOST_DISTURBED]:
+        lines.append(
+            f"Busy host or device during {counted(len(busy), 'timing')}{_by_others(busy)}. Disturbed blocks were "
+            "measured a second time; for figures to keep, repeat the run on a quiet machine."
+        )
+    return lines
+
+
+def _by_others(measurements: Iterable[Measurement]) -> str:
+    """How much of the device other processes used, in words."""
+    found = [each for one in measurements for state in one.states if (each := state.others or 0.0) > QUIET]
+    return f": other processes used {median(found):.0%} of it, at most {max(found):.0%}" if found else ""
+
+
+def _ratio(high: float, low: float) -> str:
+    return f"{high / low:.2g}" if low else "infinity"
+
+
+def noise_floor_line(run: Run) -> str:
+    """The noise floor in a sentence, or why it is unknown; empty if the run timed nothing."""
+    failed = [each for each in run.controls if not each.timed]
+    words = [f"the control of {each.operation} {each.implementation} failed: {each.message}" for each in failed]
+    if (floor := noise_floor(run.controls)) is not None:
+        timed = len(run.controls) - len(failed)
+        again = f"the same code timed twice in {counted(timed, 'case')} differed by less in 19 of 20"
+        words.insert(0, f"noise floor: {floor_words(floor)} ({again})")
+    return "; ".join(words)
 
 
 def limits(run: Run) -> RenderableType:
-    """The overhead of measuring, the measured limits of the device, and the time spent in each phase."""
-    lines = []
+    """The noise floor, the overhead of measuring, the limits of the device, and the time spent in each phase."""
+    lines = [Text(line) for line in [noise_floor_line(run)] if line]
     if run.overheads:
         costs = ", ".join(f"{name} {si(value, 's')}" for name, value in run.overheads.items())
         lines.append(Text(f"measurement overhead: {costs}"))
@@ -273,7 +336,7 @@ def _timing_cells(measurement: Measurement | None) -> list[Text]:
     share = measurement.roofline_share
     cells = [
         si(measurement.median, "s"),
-        time_range(measurement.p10, measurement.p90),
+        f"{'~' if is_noisy(measurement) else ''}{time_range(measurement.p10, measurement.p90)}",
         si(measurement.items_per_second),
         gigabytes(measurement.bytes_per_second),
         "" if share is None else f"{share:.0%} {measurement.limit}",

@@ -2,39 +2,39 @@
 
 The test compares the ratio of the medians with the bound and not with 1, because two runs of the same code differ in
 clocks and memory placement. The bound is the difference that is tolerated. A regression is a ratio that is
-significantly *beyond* it.
+significantly *beyond* it, and a difference that is larger than the noise floors of both runs: what the runs' A/A
+controls show for the same code is no change of it (see `precision`).
 
-The standard error of a median is that of the bootstrap of the raw samples, in closed form (Maritz and Jarrett 1978).
-Successive samples are correlated (clocks, temperature), so the effective number of samples is reduced by the
-correlation of neighbours. `BETWEEN_RUNS` is added
-for the variation between runs, which a single run cannot estimate. Drifts over more than some tens of samples are not
-modelled; the bound must cover them.
+The variance of a median is that of the bootstrap of the raw samples, in closed form (Maritz and Jarrett 1978), times
+the correlation time of the samples. `BETWEEN_RUNS` is added for the variation between runs, which a single run cannot
+estimate.
 
-All measurements share one exit status, so a single false alarm is enough to fail. Holm's correction bounds the
-probability of any false alarm by ``alpha``. Control of the false discovery rate would admit some false alarms.
+**Error rate.** All measurements share one exit status, so a single false alarm is enough to fail. Holm's correction
+bounds the probability of any false alarm: a comparison of two runs of the same code calls a case slower with
+probability at most ``alpha`` (5 %). That holds if clocks vary faster than the samples of a case last, however they do
+so: drift, several levels, spikes. What varies more slowly moves a whole run; the bound must cover it. Control of the
+false discovery rate would admit some false alarms.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 
 from ..api.operations import Status
-from ..api.records import Measurement, Record, Run
-from .environment import device_name, identity
+from ..api.records import MOST_DISTURBED, Measurement, Record, Run
+from .environment import commit_of, device_name, identity
 from .file import ResultsError, read_records
+from .precision import Floats, floor_words, log_median, noise_floor
 
 BETWEEN_RUNS = 0.005
 """Relative error added to each median: the noise at which sampling stops."""
-
-Floats = npt.NDArray[np.float64]
 
 
 class NothingInCommon(ResultsError):
@@ -52,6 +52,8 @@ class Verdict(StrEnum):
     SLOWER = "slower"
     FASTER = "faster"
     PASSES = "passes now"
+    SLIGHTLY_SLOWER = "slower within the bound"
+    SLIGHTLY_FASTER = "faster within the bound"
     SAME = "no difference"
     UNCLEAR = "not comparable"
     ONLY_NEW = "only in new"
@@ -93,22 +95,27 @@ Key = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a comparison keeps of a run."""
+    """What a comparison keeps of a run. ``floor`` is its `noise_floor`, ``started`` that of `Run`."""
 
     status: str
     environment: Mapping[str, Any]
     cases: Mapping[Key, Case]
+    floor: float | None = None
+    started: str = ""
 
 
 def summary(run: Run) -> Summary:
     """The summary of a run."""
-    return Summary(run.status, run.environment, dict(map(_case, run.records)))
+    return _summary(run, map(_case, run.records))
 
 
 def read_summary(path: Path) -> Summary:
     """The summary of the run in a results file; its samples are not kept. Raises ResultsError."""
-    run, cases = read_records(path, _case)
-    return Summary(run.status, run.environment, dict(cases))
+    return _summary(*read_records(path, _case))
+
+
+def _summary(run: Run, cases: Iterable[tuple[Key, Case]]) -> Summary:
+    return Summary(run.status, run.environment, dict(cases), noise_floor(run.controls), run.started)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class Pair:
 
     ``ratio`` is the new median divided by the base median; its confidence interval ``low`` to ``high`` has level
     ``1 - alpha`` for this pair alone. The verdict is corrected for all pairs, so it can be milder than the interval.
-    ``notes`` are reasons to distrust the verdict, or the failure.
+    ``bound`` is the fraction by which it may be slower. ``notes`` are reasons to distrust the verdict, or the failure.
     """
 
     operation: str
@@ -130,35 +137,71 @@ class Pair:
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
+    bound: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What a pattern of `Bounds` must match: operation, implementation, mode if it was timed, and case."""
+        return " ".join(filter(None, (self.operation, self.implementation, self.mode, self.case)))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The tolerated slowdown, as a fraction: ``usual``, and that of each pattern in ``special``, of which the last one
+    that matches counts.
+
+    A pattern has the wildcards of a shell. It matches the whole of `Pair.name` or words at its beginning:
+    ``logsumexp``, ``* native``, ``sgld torch cold *float32``.
+    """
+
+    usual: float
+    special: tuple[tuple[str, float], ...] = ()
+
+    def of(self, name: str) -> float:
+        found = [bound for pattern, bound in self.special if _matches(name, pattern)]
+        return found[-1] if found else self.usual
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern} *")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All pairs, regressions first. ``agreeing`` counts the untimed cases that passed in both runs; ``notes`` list
-    other differences of the runs."""
+    """All pairs, regressions first. ``agreeing`` counts the untimed cases that passed in both runs; ``floors`` are the
+    noise floors of base and new, None without a control; ``commits`` are theirs in words; ``notes`` list other
+    differences of the runs."""
 
     pairs: tuple[Pair, ...]
-    bound: float
+    bounds: Bounds
     alpha: float
     agreeing: int = 0
+    floors: tuple[float | None, float | None] = (None, None)
+    commits: tuple[str, str] = ("", "")
     notes: tuple[str, ...] = ()
 
     def having(self, *verdicts: Verdict) -> list[Pair]:
         return [pair for pair in self.pairs if pair.verdict in verdicts]
 
 
-def compare(base: Summary, new: Summary, *, bound: float, any_device: bool = False, alpha: float = 0.05) -> Comparison:
+def compare(
+    base: Summary, new: Summary, *, bound: float | Bounds, any_device: bool = False, alpha: float = 0.05
+) -> Comparison:
     """Compare each case of ``base`` and ``new``. ``bound`` is a fraction: 0.05 allows a median 5 % longer.
 
     A case is slower if the ratio of the medians is significantly above ``1 + bound``, and faster if it is significantly
-    below the inverse. The probability that any pair is wrongly called slower is at most ``alpha``; likewise for faster.
+    below the inverse; within the bound, if it differs significantly from 1. In either case the difference must be
+    larger than the noise floors of both runs. The probability that any pair is wrongly called slower is at most
+    ``alpha``; likewise for faster.
     Missing samples, and samples that are not positive times, count as a failure: a run cannot hide a case by losing
     its times.
     Two GPUs with the same name count as the same device, and two CPUs with the same model, cores and threads.
 
-    Raises DifferentDevices unless ``any_device``, and NothingInCommon.
+    Raises DifferentDevices unless ``any_device``, NothingInCommon, and ResultsError for a pattern of `Bounds` that
+    matches nothing.
     """
+    bounds = bound if isinstance(bound, Bounds) else Bounds(bound)
     devices = [device_name(run.environment) for run in (base, new)]
     if devices[0] != devices[1] and not any_device:
         raise DifferentDevices(
@@ -171,16 +214,72 @@ def compare(base: Summary, new: Summary, *, bound: float, any_device: bool = Fal
     if not both and not (agreeing and not timed):
         what = "measurement" if agreeing else "case"
         raise NothingInCommon(f"the two runs have no {what} in common: nothing can be compared")
-    pairs = _judged(pairs, bound, alpha)
+    for pattern, _ in bounds.special:
+        if not any(_matches(pair.name, pattern) for pair in pairs):
+            example = min((pair.name for pair in pairs), default="none")
+            raise ResultsError(f"no case matches the pattern {pattern!r} of --fail-over; a case is {example!r}")
+    pairs = [replace(pair, bound=bounds.of(pair.name)) for pair in pairs]
+    floors = base.floor, new.floor
+    pairs = _judged(pairs, max(floor or 0.0 for floor in floors), alpha)
     notes = _differences(base, new)
     if failing:
         notes.append(f"cases that pass in neither run, not compared: {failing}")
-    return Comparison(tuple(sorted(pairs, key=_rank)), bound, alpha, agreeing, tuple(notes))
+    commits = commit_of(base.environment), commit_of(new.environment)
+    return Comparison(tuple(sorted(pairs, key=_rank)), bounds, alpha, agreeing, floors, commits, tuple(notes))
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as plain values for strict JSON. Times are in seconds; what is not a number is None."""
+    return {
+        "regression": bool(exit_status(comparison)),
+        "bound": comparison.bounds.usual,
+        "alpha": comparison.alpha,
+        "noise_floor": dict(zip(("base", "new"), comparison.floors, strict=True)),
+        "commit": dict(zip(("base", "new"), comparison.commits, strict=True)),
+        "agreeing": comparison.agreeing,
+        "notes": list(comparison.notes),
+        "pairs": [
+            {
+                "operation": pair.operation,
+                "implementation": pair.implementation,
+                "case": pair.case,
+                "mode": pair.mode,
+                "verdict": str(pair.verdict),
+                "bound": pair.bound,
+                "base": _finite(pair.base.median if pair.base else None),
+                "new": _finite(pair.new.median if pair.new else None),
+                "ratio": _finite(pair.ratio),
+                "low": _finite(pair.low),
+                "high": _finite(pair.high),
+                "notes": list(pair.notes),
+            }
+            for pair in comparison.pairs
+        ],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def exit_status(comparison: Comparison) -> int:
     """1 if a case is slower beyond noise and bound, or passed in the base and does not now; else 0."""
     return 1 if comparison.having(*REGRESSIONS) else 0
+
+
+def parse_bounds(texts: Sequence[str]) -> Bounds:
+    """``["5%", "sgld * cold=3%"]`` as `Bounds`: a percentage for all, and for the cases that match a pattern. Without
+    one for all it is 5 %. Raises ValueError."""
+    bounds = Bounds(0.05)
+    for text in texts:
+        pattern, separator, percentage = text.rpartition("=")
+        if separator and not pattern.strip():
+            raise ValueError(f"--fail-over has no pattern before the = in {text!r}")
+        if separator:
+            bounds = replace(bounds, special=(*bounds.special, (pattern.strip(), parse_bound(percentage))))
+        else:
+            bounds = replace(bounds, usual=parse_bound(text))
+    return bounds
 
 
 def parse_bound(text: str) -> float:
@@ -261,8 +360,8 @@ def _in_mode(pair: Pair, mode: str, was: Timing | None, is_now: Timing | None, m
     return replace(pair, notes=tuple(f"{name} {doubt}" for name, timing in doubts for doubt in timing.doubts))
 
 
-def _judged(pairs: Sequence[Pair], bound: float, alpha: float) -> list[Pair]:
-    """The pairs, with a verdict for each that was timed in both runs.
+def _judged(pairs: Sequence[Pair], floor: float, alpha: float) -> list[Pair]:
+    """The pairs, with a verdict for each that was timed in both runs. ``floor`` is the larger noise floor of the two.
 
     Welch's approximation gives the degrees of freedom. `BETWEEN_RUNS` is a constant, so it does not enter them.
     """
@@ -282,18 +381,31 @@ def _judged(pairs: Sequence[Pair], bound: float, alpha: float) -> list[Pair]:
     variance = variances.sum(axis=1) + 2 * BETWEEN_RUNS**2
     error = np.sqrt(variance)
     freedom = variance**2 / np.maximum((variances**2 / degrees).sum(axis=1), 1e-300)
-    margin = math.log1p(bound)
-    # The p-values of the hypotheses that the true log ratio is at most the margin, and at least its negative.
-    slower = _holm(special.stdtr(freedom, -(value - margin) / error)) < alpha
-    faster = _holm(special.stdtr(freedom, (value + margin) / error)) < alpha
+    margin = np.log1p([pairs[place].bound for place in places])
+
+    def above(amount: Floats, least: Floats | float) -> Any:
+        """Whether ``amount`` is significantly above ``least``, for each pair."""
+        return _holm(special.stdtr(freedom, -(amount - least) / error)) < alpha
+
+    verdicts = (
+        (Verdict.SLOWER, above(value, margin)),
+        (Verdict.FASTER, above(-value, margin)),
+        (Verdict.SLIGHTLY_SLOWER, above(value, 0.0)),
+        (Verdict.SLIGHTLY_FASTER, above(-value, 0.0)),
+    )
+    outside = np.abs(value) > math.log1p(floor)
     reach = special.stdtrit(freedom, 1 - alpha / 2) * error
     ratio, low, high = (np.exp(np.minimum(each, 700.0)).tolist() for each in (value, value - reach, value + reach))
     for i, place in enumerate(places):
-        verdict = Verdict.SLOWER if slower[i] else Verdict.FASTER if faster[i] else Verdict.SAME
-        notes = pairs[place].notes
-        if verdict is Verdict.SAME and high[i] > 1 + bound:
-            notes = (*notes, f"may be slower by more than {100 * bound:g} %")
-        judged[place] = replace(pairs[place], verdict=verdict, ratio=ratio[i], low=low[i], high=high[i], notes=notes)
+        pair = pairs[place]
+        significant = next((verdict for verdict, holds in verdicts if holds[i]), Verdict.SAME)
+        verdict = significant if outside[i] else Verdict.SAME
+        notes = pair.notes
+        if verdict is not significant:
+            notes = (*notes, f"{significant}, but within the noise floor of {floor_words(floor)}")
+        elif verdict in (Verdict.SAME, Verdict.SLIGHTLY_SLOWER) and high[i] > 1 + pair.bound:
+            notes = (*notes, f"may be slower by more than {100 * pair.bound:g} %")
+        judged[place] = replace(pair, verdict=verdict, ratio=ratio[i], low=low[i], high=high[i], notes=notes)
     return judged
 
 
@@ -301,6 +413,7 @@ def _timing(measurement: Measurement) -> Timing:
     throttled = dict.fromkeys(reason for state in measurement.states for reason in state.throttled)
     doubts = (
         *([f"throttled: {', '.join(throttled)}"] if throttled else []),
+        *(["was disturbed by other processes"] if measurement.disturbed > MOST_DISTURBED and not throttled else []),
         *(f"suspect: {suspicion}" for suspicion in measurement.suspicions),
     )
     samples = np.asarray(measurement.samples)
@@ -312,37 +425,7 @@ def _timing(measurement: Measurement) -> Timing:
         fault = f"too few samples to judge: {times}"
     if fault:
         return Timing(measurement.median, doubts, fault)
-    return Timing(measurement.median, doubts, "", *_log_median(samples, measurement.noise))
-
-
-def _log_median(samples: Floats, noise: float) -> tuple[float, float, float]:
-    """The logarithm of the median, its variance, and the degrees of freedom of the variance.
-
-    The variance is the bootstrap variance of the median, or the recorded noise if it is larger, times
-    ``(1 + r) / (1 - r)`` for a correlation r of neighbouring samples. The correlation of ranks gives r, so that an
-    outlier cannot hide it; its bias of about ``-(1 + 3 r) / n`` (Kendall) is corrected.
-    """
-    n = len(samples)
-    ordered = np.sort(samples)
-    ranks = (ordered.searchsorted(samples, "left") + ordered.searchsorted(samples, "right") - n) / 2  # 0 in the middle
-    r = float(ranks[1:] @ ranks[:-1]) / max(float(ranks @ ranks), 1.0)  # 0 where all samples are equal
-    r = min(max(r + (1 + 3 * r) / n, 0.0), 0.99)
-    inflation = (1 + r) / (1 - r)
-    logs = np.log(ordered)
-    chances = _chances_of_median(n)
-    spread = float(chances @ (logs - chances @ logs) ** 2)
-    noise = noise if math.isfinite(noise) else 0.0
-    median = float(ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    return math.log(median), max(spread, noise**2) * inflation, max(n / inflation - 1, 0.5)
-
-
-@cache
-def _chances_of_median(n: int) -> Floats:
-    """The probability of each of n samples, in their order, to be the median of n draws with replacement. For an even n
-    of n + 1 draws, whose median is as precise within some percent."""
-    middle = n // 2 + 1
-    among_smallest: Floats = special.betainc(middle, middle, np.arange(n + 1) / n)
-    return np.diff(among_smallest)
+    return Timing(measurement.median, doubts, "", *log_median(samples, measurement.noise))
 
 
 def _holm(p_values: Floats) -> Floats:
@@ -355,4 +438,7 @@ def _holm(p_values: Floats) -> Floats:
 
 def _rank(pair: Pair) -> tuple[int, float]:
     change = math.log(pair.ratio) if pair.ratio else 0.0
-    return list(Verdict).index(pair.verdict), change if pair.verdict is Verdict.FASTER else -change
+    return list(Verdict).index(pair.verdict), change if pair.verdict in (
+        Verdict.FASTER,
+        Verdict.SLIGHTLY_FASTER,
+    ) else -change

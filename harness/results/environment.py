@@ -178,6 +178,22 @@ def device_name(environment: Mapping[str, Any]) -> str:
     return f"the CPU {cpu} (cores: {cores}, threads: {threads})"
 
 
+def cache_folder() -> Path | None:
+    """The user's folder for caches of boltzbench. None without an absolute path: a relative one would depend on the
+    working directory."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")) / "boltzbench"
+    return folder if folder.is_absolute() else None
+
+
+def commit_of(environment: Mapping[str, Any]) -> str:
+    """The commit of a run's environment, ten digits of it, and whether there were local changes; or the version."""
+    commit = environment.get("commit")
+    if not commit:
+        return f"boltzbench {environment.get('boltzbench', 'of an unknown version')}"
+    return f"{str(commit)[:10]}{' with local changes' if environment.get('dirty') else ''}"
+
+
 def card_names(properties: Any) -> tuple[str, ...]:
     """The names by which NVML and nvidia-smi find the card of a CUDA device with these properties: its UUID, then its
     PCI address. A slice of a card (MIG) has a UUID of its own, which is not a card's, and the address of its card."""

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from ..api.operations import Status
-from ..api.records import BenchOptions, LeftOut, Record, Run, Standing
+from ..api.records import BenchOptions, Control, LeftOut, Record, Run, Standing
 from .environment import identity
 
 SCHEMA = 2
@@ -268,14 +268,15 @@ class ResultsFile:
 
     def __init__(self, folder: Path, environment: Mapping[str, Any], problems: tuple[str, ...] = ()) -> None:
         device = str(environment.get("device", "")).replace(":", "")
-        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = folder / f"{started}-{device}-{secrets.token_hex(4)}.json"
+        now = datetime.now(UTC)
+        path = folder / f"{now:%Y%m%dT%H%M%SZ}-{device}-{secrets.token_hex(4)}.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = path.open("x")  # exclusive: of two runs with the same name, one fails here
         except OSError as error:
             raise ResultsError(f"cannot write results to the folder {folder}: {error.strerror}") from error
-        self._begin(path, file, Run(SCHEMA, "incomplete", environment, (), problems), Counter())
+        run = Run(SCHEMA, "incomplete", environment, (), problems, started=f"{now:%Y-%m-%dT%H:%M:%SZ}")
+        self._begin(path, file, run, Counter())
 
     @classmethod
     def resume(
@@ -356,6 +357,10 @@ class ResultsFile:
         self._size = place + len(added) + len(END)
         self._records.append(record)
         self._lines.append(line)
+
+    def add_control(self, control: Control) -> None:
+        """Append a control."""
+        self._change(controls=(*self._run.controls, control))
 
     def update(
         self,

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from ..api.records import DeviceState
+from .quiet import HostLoad
 from .work import CACHE_MULTIPLE, Work, compare_clocks, read_both
 
 UNKNOWN_CACHE = 64 << 20
@@ -20,16 +21,21 @@ class CpuClock:
     """The host's monotonic clock, read before and after each launch.
 
     Cold: the clock reads a buffer of three times the last-level cache before each launch. It reads a second clock
-    around each block; if the two disagree, a plugin may have tampered with one.
+    around each block; if the two disagree, a plugin may have tampered with one. The state of a block is the load of
+    other processes during it.
     """
 
     device_name = platform.processor() or platform.machine()
     method: Literal["host", "queue"] = "host"
 
     def __init__(
-        self, nanoseconds: Callable[[], int] = perf_counter_ns, second: Callable[[], int] = monotonic_ns
+        self,
+        nanoseconds: Callable[[], int] = perf_counter_ns,
+        second: Callable[[], int] = monotonic_ns,
+        load: HostLoad | None = None,
     ) -> None:
         self._nanoseconds, self._second = nanoseconds, second
+        self._load = load or HostLoad()
         self._buffer: torch.Tensor | None = None
 
     def now(self) -> float:
@@ -37,6 +43,8 @@ class CpuClock:
 
     def sample(self, work: Work, count: int) -> list[float]:
         seconds = []
+        if work.watch:
+            self._load.begin()
         begins = read_both(self._nanoseconds, self._second)
         for _ in range(count):
             work.restore()
@@ -47,12 +55,16 @@ class CpuClock:
             seconds.append((self._nanoseconds() - begin) * 1e-9)
             work.counted.append(True)
             work.after()
-        work.watch()
-        compare_clocks(work, begins, read_both(self._nanoseconds, self._second))
+        ends = read_both(self._nanoseconds, self._second)
+        if work.watch:
+            self._load.end()
+            work.watch()
+        compare_clocks(work, begins, ends)
         return seconds
 
     def state(self, first_sample: int) -> DeviceState | None:
-        return None
+        others = self._load.others()
+        return None if others is None else DeviceState(first_sample, others=others)
 
     def sets(self, seconds: float, nbytes: int, *, cold: bool) -> int:
         return 1

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..api.noise import median_noise
 from ..api.operations import Cost
-from .stopwatch import TimingProtocol, at_plateau, median_noise
+from .stopwatch import TimingProtocol, at_plateau
 
 __all__ = ["figures", "median_noise", "unfinished"]
 
@@ -36,7 +37,7 @@ def unfinished(
     if len(samples) >= protocol.fewest_samples:
         if median_noise(samples) < protocol.noise:
             return "noise", ()
-        if at_plateau(samples):
+        if seconds >= protocol.shortest_until_plateau and at_plateau(samples):
             return "plateau", ()
     if len(samples) >= protocol.most_samples or seconds * (1 + 1 / len(samples)) > 0.9 * protocol.longest_seconds:
         return "limit", ()

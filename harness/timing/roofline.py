@@ -18,7 +18,7 @@ from ..api.ceilings import RESOURCES, Ceiling
 from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Cost
 from ..api.records import Measurement
-from ..results.environment import identity
+from ..results.environment import cache_folder, identity
 from ..results.file import ResultsError, write_text
 from ..results.source_hash import source_hash
 from .clocks import Clock, clock_for
@@ -206,10 +206,7 @@ def _digest(rates: object) -> str:
 
 
 def _cache_file(key: Mapping[str, Any]) -> Path | None:
-    """None without an absolute path: a relative one would depend on the working directory."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")) / "boltzbench"
-    if not folder.is_absolute():
+    if (folder := cache_folder()) is None:
         return None
     device, driver = (key.get(name) for name in ("gpu uuid", "gpu driver"))
     readable = f"{device}-{driver}" if device else key.get("cpu") or "cpu"

@@ -19,6 +19,7 @@ import torch
 from ..agreement.agreement import GuardedCall, Rejected, reject_on_error
 from ..agreement.device_memory import free_caches, is_out_of_memory
 from ..agreement.guarded_memory import Guarded
+from ..api.noise import median_noise, noise_if_independent
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
 from .clocks import Clock, clock_for
@@ -37,8 +38,9 @@ class TimingProtocol:
 
     Seconds are the host's and include restoring and flushing. Sampling may stop when `median_noise` is below
     ``noise``. If ``fewest_samples`` would take longer than ``longest_seconds``, ``fewest_samples_if_slow`` suffice. A
-    block has a random length between 0.5 and 1.5 times ``samples_per_block``. Up to ``most_values`` sets of input
-    values come up. A sample consists of at most ``most_launches`` launches.
+    block has a random length between 0.5 and 1.5 times ``samples_per_block``. Up to ``most_repeated`` blocks are taken
+    again because other processes, or throttling, disturbed them. Up to ``most_values`` sets of input values come up.
+    A sample consists of at most ``most_launches`` launches.
     """
 
     warm_up_seconds: float = 0.2
@@ -48,15 +50,17 @@ class TimingProtocol:
     fewest_samples_if_slow: int = 3
     most_samples: int = 1000
     shortest_seconds: float = 0.5
+    shortest_until_plateau: float = 1.5
     longest_seconds: float = 5.0
     noise: float = 0.005
     samples_per_block: int = 10
+    most_repeated: int = 3
     most_values: int = 8
     most_launches: int = 64
 
 
 STANDARD = TimingProtocol()
-ON_CPU = TimingProtocol(longest_warm_up_seconds=0.5, longest_seconds=2.0, noise=0.01)
+ON_CPU = TimingProtocol(longest_warm_up_seconds=0.5, shortest_until_plateau=0.6, longest_seconds=2.0, noise=0.01)
 """The protocols of every published figure, on a GPU and on a CPU, whose times vary more from one to the next."""
 
 
@@ -67,7 +71,8 @@ def protocol_for(device: torch.device) -> TimingProtocol:
 PLATEAU_SAMPLES = 64
 PLATEAU = 0.9
 """Twice as many independent samples have 0.71 times the noise. If it stays above 0.9 times for two doublings, with at
-least `PLATEAU_SAMPLES`, something drifts, and more samples do not make the median more precise."""
+least `PLATEAU_SAMPLES`, something drifts, and more samples do not make the median more precise, unless the drift comes
+back: sampling goes on for ``shortest_until_plateau`` seconds."""
 
 CACHED_CHANCE = 1e-4
 CACHED_FROM = 1.2
@@ -77,22 +82,12 @@ if chance makes them so slow with a probability below `CACHED_CHANCE`, the ratio
 and the difference above `SHORTEST_LOOK_UP` seconds."""
 
 
-def median_noise(samples: Sequence[float]) -> float:
-    """The standard error of the median divided by the median, from the interquartile range.
-
-    For normal samples the standard deviation is IQR / 1.349, and the standard error of the median is 1.2533 times that
-    over sqrt(n). The IQR is robust to the outliers of timings.
-    """
-    low, median, high = np.percentile(samples, (25, 50, 75))
-    error = 1.2533 / 1.349 * (high - low) / math.sqrt(len(samples))
-    return float(error / median) if median else math.inf if error else 0.0
-
-
 def at_plateau(samples: Sequence[float]) -> bool:
-    """Whether the noise hardly falls from the first quarter of the samples to the first half to all."""
+    """Whether the noise, as if all samples were independent, hardly falls from the first quarter of the samples to the
+    first half to all."""
     if len(samples) < PLATEAU_SAMPLES:
         return False
-    quarter, half, whole = (median_noise(samples[: len(samples) // parts]) for parts in (4, 2, 1))
+    quarter, half, whole = (noise_if_independent(samples[: len(samples) // parts]) for parts in (4, 2, 1))
     return whole > PLATEAU * half and half > PLATEAU * quarter
 
 
@@ -145,7 +140,7 @@ class Stopwatch:
         self._states: list[DeviceState] = []
         self._spent = self._untimed = self._per_sample = 0.0
         self._on_new: list[bool] = []
-        self._blocks_to_wait = 0
+        self._blocks_to_wait = self._repeated = 0
         self._stopped: Literal["noise", "plateau", "limit"] | None = None
 
     @property
@@ -159,7 +154,22 @@ class Stopwatch:
         self._prepare_sets(seconds)
 
     def take_block(self) -> bool:
-        """Take one block of samples and audit its launches. Returns whether more blocks are needed."""
+        """Take one block of samples and audit its launches. Returns whether more blocks are needed.
+
+        A block that something disturbed is taken a second time, at most `TimingProtocol.most_repeated` times, and the
+        second one is kept: its state says whether it was disturbed too.
+        """
+        samples, states = len(self.samples), len(self._states)
+        self._take_block()
+        disturbed = any(state.is_disturbed for state in self._states[states:])
+        if disturbed and self._repeated < self._protocol.most_repeated and self._block_length() > 0:
+            self._repeated += 1
+            del self.samples[samples:], self._states[states:], self._on_new[samples:]
+            self._take_block()
+        self._stopped = self._stop_reason()
+        return self._stopped is None
+
+    def _take_block(self) -> None:
         clock, audit = self._clock, self._audit
         begin = clock.now()
         with _failed_while_timed():
@@ -172,7 +182,7 @@ class Stopwatch:
             ready = clock.now()
             self._work.watch = self._read_state
             taken = self._sample(length)
-            self._work.watch = lambda: None
+            self._work.watch = None
             done = clock.now()
             on_new = audit.compare()
         counted = self._work.counted if len(self._work.counted) == len(on_new) else [True] * len(on_new)
@@ -183,8 +193,6 @@ class Stopwatch:
         self._spent += done - ready
         self._per_sample = (done - ready) / len(taken)
         self._untimed += ready - begin + clock.now() - done
-        self._stopped = self._stop_reason()
-        return self._stopped is None
 
     @property
     def is_exhausted(self) -> bool:
@@ -324,7 +332,7 @@ class Stopwatch:
         if many or (len(self.samples) >= protocol.fewest_samples and self._spent >= protocol.shortest_seconds):
             if self.noise < protocol.noise:
                 return "noise"
-            if at_plateau(self.samples):
+            if self._spent >= protocol.shortest_until_plateau and at_plateau(self.samples):
                 return "plateau"
         return "limit" if self._block_length() <= 0 else None
 

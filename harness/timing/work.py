@@ -14,13 +14,13 @@ class Work:
 
     The clock times ``launch`` alone. It calls ``restore`` before each launch and ``after`` behind it. On a GPU all
     three only enqueue. If ``cold``, the clock flushes the caches between ``restore`` and ``launch``. It calls
-    ``watch`` once for each block, when everything is enqueued and before it waits for the device.
+    ``watch``, if there is one, once for each block, when everything is enqueued and before it waits for the device.
     """
 
     launch: Callable[[], object]
     restore: Callable[[], object] = lambda: None
     after: Callable[[], object] = lambda: None
-    watch: Callable[[], object] = lambda: None
+    watch: Callable[[], object] | None = None
     cold: bool = True
     lead: float = 0.0
     """Seconds by which the host should be ahead of a GPU. The clock adjusts it."""

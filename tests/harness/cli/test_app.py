@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +23,8 @@ from boltzbench.harness.execution.catalogue import read_catalogue
 from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.trial import Block
 from boltzbench.harness.results.file import SCHEMA, read_run
+from boltzbench.harness.timing import quiet
+from boltzbench.harness.timing.quiet import taking_turns
 from rich.console import Console
 from support import ROOT, TESTS
 from support.fakes import Here, Stopwatch, case, implementation, install, operation
@@ -97,6 +101,7 @@ def folder(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quiet, "cache_folder", lambda: tmp_path)  # no test waits for another
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # so that pytest undoes what main does to it
     use(monkeypatch, "sound")
@@ -329,6 +334,19 @@ def test_bench(run):
     assert {record.case for record in found.records} == {"n=64 float32", "digits n=32 float32"}, "smoke, on a CPU"
     timed = {record.implementation for record in found.records if record.measurements}
     assert timed == {"torch"}
+    (control,) = found.controls
+    assert (control.operation, control.implementation, control.case) == ("double", "torch", "n=64 float32")
+    assert "noise floor: 0 % (the same code timed twice in 1 case differed by less in 19 of" in out
+
+
+def test_bench_waits_for_another_run_on_the_device(run, monkeypatch):
+    with ExitStack() as other:
+        other.enter_context(taking_turns("cpu", pytest.fail))
+        waits = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: other.close())
+        monkeypatch.setattr(quiet, "time", waits)
+        status, _, err = run("bench", "--device", "cpu", "--json", "-")
+    assert status == 0
+    assert f"another run (process {os.getpid()}) is using cpu: waiting until it ends" in err
 
 
 def test_bench_modes(run):
@@ -624,6 +642,7 @@ RUN = str(next((ROOT / "results" / "cpu").glob("*/*.json")))
         ("new --help", []),
         (f"report {RUN} --markdown - --csv page.csv --html page.html", []),
         (f"compare {RUN} {RUN}", ["scipy"]),
+        (f"history {Path(RUN).parent} --markdown - --html page.html", ["scipy"]),
         ("list", ["torch"]),
     ],
 )

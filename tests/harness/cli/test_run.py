@@ -17,6 +17,7 @@ from boltzbench.harness.execution import judges, trial, worker
 from boltzbench.harness.execution.budget import run_within
 from boltzbench.harness.execution.child import Died, start_server
 from boltzbench.harness.results.file import read_run
+from boltzbench.harness.timing import quiet
 from boltzbench.harness.validation.standing import make_standing
 from support.fakes import Here, Stopwatch, install
 
@@ -77,6 +78,7 @@ def folder(tmp_path, monkeypatch):
         "judged": SAMPLERS,
     }  # fmt: skip
     install(tmp_path, plugins)
+    monkeypatch.setattr(quiet, "cache_folder", lambda: tmp_path)  # no test waits for another
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
@@ -128,6 +130,7 @@ def test_a_run(run):
         ("real", "torch", "digits n=32 float32"),
     ], "torch has the last record of a case, since its times are taken when all are checked"
     assert {each.implementation for each in found.records if each.measurements} == {"torch"}
+    assert [(each.implementation, each.case) for each in found.controls] == [("torch", "n=64 float32")], "one of each"
     assert {(each.kind, each.reason) for each in found.left_out} == {
         ("memcheck", "impossible"),
         ("racecheck", "impossible"),

@@ -31,7 +31,7 @@ class Scripted:
         self.verdict, self.failing, self.short, self.fits_alone = verdict, failing, short, fits_alone
 
     def note(self, what):
-        self.log.append(f"{self.step.implementation.name} {what}")
+        self.log.append(f"{self.step.implementation.name}{' again' * self.step.again} {what}")
         if what.split()[0] == self.failing:
             raise TrialFailed(record_of(self.step, Agreement(Status.TIMEOUT, f"slow in {what}")))
         if what.split()[0] == self.short:
@@ -77,23 +77,28 @@ class Display:
         self.count += 1
 
 
-def bench(scripts, *, modes=("cold",), cases=None, share=unshared, backends=()):
-    """The log, the records and the display of a session with one scripted trial for each implementation."""
+def bench(scripts, *, modes=("cold",), cases=None, share=unshared, backends=(), **options):
+    """The log, the records and the display of a session with one scripted trial for each implementation.
+
+    The second trial of an A/A control has the script of ``NAME again``.
+    """
     log, records, display = [], [], Display()
     backends = dict(backends)
     one = operation(cases=cases or [case(64, purpose="bench")])
+    names = [name for name in scripts if not name.endswith(" again")]
     steps = plan(
-        [(one, [implementation(name, backend=backends.get(name, "torch")) for name in scripts])], ("check", "bench")
+        [(one, [implementation(name, backend=backends.get(name, "torch")) for name in names])], ("check", "bench")
     )
     carry_out(
         steps,
         CPU,
-        lambda step: Scripted(step, log, **scripts[step.implementation.name]),
+        lambda step: Scripted(step, log, **scripts[step.implementation.name + " again" * step.again]),
         draws=1,
         modes=modes,
         share=share,
         keep=records.append,
         display=display,
+        **options,
     )
     return log, records, display
 
@@ -109,6 +114,40 @@ def test_implementations_of_a_case_take_turns_block_by_block():
     assert [len(record.measurements) for record in records] == [1, 1, 1]
     assert display.blocks == [10, 10, 10, 20, 20, 30]
     assert display.count == 3
+
+
+def test_one_implementation_of_an_operation_is_timed_twice_in_turn():
+    scripts = {"a": {"verdict": Status.ERROR}, "b": {"blocks": 2}, "b again": {"seconds": 1.1}, "c": {}}
+    cases, controls = [case(64, purpose="bench"), case(128, purpose="bench")], []
+    log, records, display = bench(scripts, modes=("cold", "hot"), cases=cases, keep_control=controls.append)
+    assert log[:11] == [
+        *("a judge", "b judge", "c judge", "b start cold", "c start cold", "b again start cold"),
+        *("b block", "c block", "b again block", "b block", "b finish"),
+    ]
+    assert [each for each in log if "again" in each] == [
+        f"b again {what}" for what in ("start cold", "block", "finish")
+    ]
+    (control,) = controls
+    assert (control.operation, control.implementation, control.case, control.mode) == (
+        *("double", "b", "n=64 float32", "cold"),
+    )
+    assert [(record.implementation, len(record.measurements)) for record in records] == [
+        ("a", 0),
+        ("b", 2),
+        ("c", 2),
+    ] * 2
+    assert display.count == 6
+    assert (control.samples, control.ratio) == ((1.0,), 1.0), "of the samples"
+    log, _, _ = bench(scripts, keep_control=controls.append, controlled=("double",))
+    assert not any("again" in each for each in log)
+
+
+@pytest.mark.parametrize("failing", ["start", "block", "finish"])
+def test_a_control_that_fails_says_so_and_leaves_the_record_alone(failing):
+    controls = []
+    _, (record,), _ = bench({"a": {}, "a again": {"failing": failing}}, keep_control=controls.append)
+    assert (record.status, len(record.measurements)) == (Status.PASSED, 1)
+    assert (controls[0].timed, controls[0].message[:19]) == (False, "timeout: slow in " + failing[:2])
 
 
 MUCH = "the device has too little memory even for this trial alone: tried to allocate 2 GiB"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,9 @@ def test_a_sound_implementation_is_judged_and_timed(workers):
     trial.start("hot")
     block = trial.take_block()
     assert block.samples > 0
+    again = workers.trial(replace(trial.step, again=True))  # of an A/A control
+    again.start("hot")
+    assert again.take_block().samples > 0
     while block.more:
         block = trial.take_block()
     measurement = trial.finish()

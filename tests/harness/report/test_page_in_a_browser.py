@@ -6,10 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from boltzbench.harness import Status
 from boltzbench.harness.api.records import Measurement, Record, Run
 from boltzbench.harness.report import page as report
+from boltzbench.harness.report.history_page import history_html
+from boltzbench.harness.results.history import read_history
+from support.timed_runs import timed_run, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -300,3 +304,27 @@ def test_print_is_light_complete_and_without_controls(browse):
     pdf = page.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
     assert base64.b64decode(pdf).startswith(b"%PDF")
     assert page.driver.get_log("browser") == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1400, "light")])
+def test_a_history_draws_changed_cases_at_once_and_others_when_they_are_opened(browse, tmp_path, width, scheme):
+    generator = np.random.default_rng(1)
+    for day in range(12):
+        slow = 1.5 if day > 9 else 1.0
+        times = {
+            "softmax torch n=3": 1e-3,
+            "softmax a_rather_long_implementation n=3": 2e-3 * slow,
+            "sgld torch n=4": 1.0,
+        }
+        write(tmp_path / "runs", timed_run(times, day, generator))
+    path = tmp_path / "history.html"
+    path.write_text(history_html(read_history(tmp_path / "runs")))
+    page = browse(width, scheme, path)
+    drawn = "return [...document.querySelectorAll('.plot')].map((e) => e.querySelectorAll('.point').length)"
+    assert page.js(drawn) == [24, 0]
+    page.js("document.querySelector('details').open = true")
+    page.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    assert page.js(drawn) == [24, 12]
+    assert page.js("return document.documentElement.scrollWidth") <= width
+    assert page.driver.get_log("browser") == []
+    assert page.requested() == [path.as_uri()]

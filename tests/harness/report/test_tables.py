@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 from boltzbench.harness import Status
-from boltzbench.harness.api.records import Measurement, Record, Run
+from boltzbench.harness.api.records import Control, DeviceState, Measurement, Record, Run
 from boltzbench.harness.cli import list_tables
 from boltzbench.harness.discovery.registry import Plugin, Registry
 from boltzbench.harness.report import tables
+from boltzbench.harness.report.rows import Row, environment
 from rich.console import Console
 from support.fakes import implementation, operation
 from support.wrong_samplers import gaussian, langevin
@@ -101,6 +102,60 @@ def test_check_summary_counts_and_names_the_worst_case():
     assert rows["gone"] == ["-"]
     assert rows["exact"] == ["1/1", "0", "every", "case", "exact"]
     assert "unavailable: gone (1 check): no [GPU] here" in shown
+
+
+def spread(p10, median, p90, others=()):
+    """A measurement with this spread, whose blocks of ten samples were taken while others used so much."""
+    states = tuple(DeviceState(10 * place, others=share) for place, share in enumerate(others))
+    samples = (median,) * max(10 * len(others), 1)
+    return replace(measurement(median), p10=p10, p90=p90, samples=samples, states=states)
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_noisy_rows_are_marked_and_the_mark_is_explained(width):
+    rows = {
+        "quiet": spread(4.0e-3, 4.1e-3, 4.2e-3, (0.05, 0.02)),
+        "wide": spread(16e-3, 55.7e-3, 160e-3),
+        "widest": spread(1.64e-3, 4.17e-3, 5.31e-3),
+        "disturbed": spread(4.0e-3, 4.1e-3, 4.2e-3, (0.57, 0.02, 0.31)),
+        "imprecise": replace(spread(3.9e-3, 4.1e-3, 4.3e-3), noise=0.03),
+        "for_a_moment": spread(4.0e-3, 4.1e-3, 4.2e-3, (0.57, 0.02, 0.03, 0.04)),
+    }
+    records = [record(name, purpose="bench", measurements=(each,)) for name, each in rows.items()]
+    shown = text(tables.bench_tables(records), width)
+    words = " ".join(shown.split())
+    for marked in ("~16..160 ms", "~1.64..5.31 ms", "~4.00..4.20 ms", "~3.90..4.30 ms"):
+        assert marked in words
+    assert words.count("~") == 4 + 1, "and the legend"
+    assert "~ noisy (4 of 6 timings): p90 is above 2 times p10, the median is uncertain by over 2%, or the" in words
+    assert "Busy host or device during 1 timing: other processes used 44% of it, at most 57%." in words
+    quiet = text(tables.bench_tables(records[:1]), width)
+    assert "~" not in quiet
+
+
+def test_a_page_names_the_noise_of_a_measurement():
+    row = Row(0, "a", record(), spread(16e-3, 55.7e-3, 160e-3, (0.57, 0.02)))
+    assert row.warnings == [
+        "noisy: p10 to p90 spans a factor of 10",
+        "noisy: the device was disturbed during 50% of the samples: other processes used 57% of it, at most 57%",
+    ]
+    throttled = replace(spread(1.0, 1.0, 1.0), samples=(1.0,) * 4, states=(DeviceState(0, throttled=("power cap",)),))
+    assert tables.noise_words(throttled) == ["the device was disturbed during 100% of the samples"]
+
+
+def test_the_noise_floor_in_a_line():
+    run = Run(2, "complete", {}, (), controls=(Control("double", "torch", "n=3", "cold", (1.0,), 1.02, 0.001),))
+    assert "noise floor: 4 % (the same code timed twice in 1 case differed by less in 19 of 20)" in " ".join(
+        text(tables.limits(run)).split()
+    )
+    assert environment(run)["noise floor"].startswith("4 % (the same code")
+    failed = Control("double", "torch", "n=3", "cold", message="error: it hung")
+    assert tables.noise_floor_line(replace(run, controls=(failed,))) == (
+        "the control of double torch failed: error: it hung"
+    )
+    wild = Control("double", "torch", "n=3", "cold", (1.0,), 3.0, 0.001)
+    assert tables.noise_floor_line(replace(run, controls=(wild,))).startswith("noise floor: 761 %")
+    assert tables.noise_floor_line(replace(run, controls=())) == ""
 
 
 def test_bench_tables_show_times_rates_or_why_not():

@@ -1,21 +1,29 @@
 import dataclasses
 import io
+import json
 import math
+import re
 
 import numpy as np
 import pytest
 from boltzbench.harness.api.operations import Status
-from boltzbench.harness.api.records import DeviceState, Measurement, Record, Run
-from boltzbench.harness.report.compare_tables import comparison_tables
+from boltzbench.harness.api.records import Control, DeviceState, Measurement, Record, Run
+from boltzbench.harness.report.compare_tables import comparison_markdown, comparison_tables
 from boltzbench.harness.results import compare as module
+from boltzbench.harness.results import precision
 from boltzbench.harness.results.compare import (
     DifferentDevices,
     NothingInCommon,
     Verdict,
+    as_json,
     exit_status,
     parse_bound,
+    parse_bounds,
 )
 from boltzbench.harness.results.file import SCHEMA, ResultsError
+from boltzbench.harness.results.precision import make_control, noise_floor
+from boltzbench.harness.timing.figures import unfinished
+from boltzbench.harness.timing.stopwatch import STANDARD
 from rich.console import Console
 
 CPU = {"device": "cpu", "cpu": "EPYC", "cores": 4, "threads": 4}
@@ -65,9 +73,10 @@ def only(comparison):
     ("factor", "verdict", "status"),
     [
         (1.10, Verdict.SLOWER, 1),
-        (1.03, Verdict.SAME, 0),
+        (1.03, Verdict.SLIGHTLY_SLOWER, 0),
+        (1.005, Verdict.SAME, 0),
         (1.0, Verdict.SAME, 0),
-        (0.97, Verdict.SAME, 0),
+        (0.97, Verdict.SLIGHTLY_FASTER, 0),
         (0.90, Verdict.FASTER, 0),
         (0.01, Verdict.FASTER, 0),
     ],
@@ -190,6 +199,11 @@ def test_doubtful_measurements_are_marked():
     odd = measurement(suspicions=("above the limit",))
     found = compare(run(record(hot)), run(record(odd)), bound=0.05)
     assert only(found).notes == ("base throttled: too hot, power", "new suspect: above the limit")
+    busy = measurement(states=(DeviceState(0, others=0.5), DeviceState(6, others=0.05)))
+    found = compare(run(record(measurement())), run(record(busy)), bound=0.05)
+    assert only(found).notes == ("new was disturbed by other processes",)
+    busy = measurement(states=(DeviceState(0, others=0.5), DeviceState(5, others=0.05)))
+    assert only(compare(run(record(measurement())), run(record(busy)), bound=0.05)).notes == (), "a quarter"
 
 
 @pytest.mark.parametrize("samples", [None, (), (1.0,), (1.0, math.inf), (1.0, 0.0), (1.0, math.nan)], ids=str)
@@ -217,10 +231,10 @@ def test_the_variance_of_a_median_is_that_of_the_bootstrap(n):
     samples = np.exp(0.1 * generator.standard_normal(n))
     samples[::3] = samples[0]  # ties
     medians = np.median(samples[generator.integers(n, size=(20000, n))], axis=1)
-    chances, logs = module._chances_of_median(n), np.log(np.sort(samples))
+    chances, logs = precision._chances_of_median(n), np.log(np.sort(samples))
     found = chances @ (logs - chances @ logs) ** 2
     assert found == pytest.approx(np.log(medians).var(), rel=0.05)
-    _, variance, degrees = module._log_median(samples, 0.0)
+    _, variance, degrees = precision.log_median(samples)
     assert variance / found == pytest.approx((n / (degrees + 1)), rel=1e-9)
 
 
@@ -267,6 +281,120 @@ def test_a_slowdown_of_ten_percent_is_detected():
     assert all(each.pairs[0].case == "n=0" for each in found if exit_status(each))
 
 
+def levels(generator, count, mean, share):
+    """Which of ``count`` samples a clock of two speeds takes at the slow one: ``mean`` at a time, ``share`` of all."""
+    slow, found = generator.uniform() < share, []
+    while len(found) < count:
+        length = generator.geometric(1 / mean if slow else share / (1 - share) / mean)
+        found += [slow] * length
+        slow = not slow
+    return np.array(found[:count])
+
+
+def of_a_noisy_clock(generator):
+    """Samples of 5 ms, until they are precise enough, on a clock that drifts by 4 % to and fro, is now and then 5 %
+    slower for a dozen samples, and is interrupted in one of 30."""
+    most = STANDARD.most_samples
+    logs = 0.01 * generator.standard_normal(most)
+    logs += 0.02 * np.sin(2 * np.pi * (np.arange(most) / generator.uniform(60, 100) + generator.uniform()))
+    logs += 0.05 * levels(generator, most, 12, 0.3)
+    interrupted = generator.uniform(size=most) < 1 / 30
+    samples = 5e-3 * np.exp(logs) * (1 + interrupted * generator.exponential(1.0, most))
+    for count in (100, 300, most):
+        if unfinished(samples[:count], 5e-3 * count, STANDARD)[0]:
+            break
+    return measurement(samples[:count], mode="cold")
+
+
+def noisy_run(generator):
+    """Two cases, and an A/A control of the first."""
+    first, second, again = (of_a_noisy_clock(generator) for _ in range(3))
+    control = make_control(record(first), first, again)
+    return dataclasses.replace(run(record(first), record(second, case="n=4")), controls=(control,))
+
+
+@pytest.fixture(scope="module")
+def noisy_pairs():
+    generator = np.random.default_rng(8)
+    return [(noisy_run(generator), noisy_run(generator)) for _ in range(200)]
+
+
+def test_false_alarms_of_200_comparisons_on_a_noisy_clock(noisy_pairs):
+    """At most the stated 5 % exit with 1, though no slowdown is allowed."""
+    found = [compare(*pair, bound=0.0) for pair in noisy_pairs]
+    assert sum(map(exit_status, found)) <= 10
+    assert sum(bool(each.having(Verdict.FASTER)) for each in found) <= 10
+
+
+def test_a_slowdown_of_five_percent_is_detected_on_a_noisy_clock(noisy_pairs):
+    """In 95 of 100, as a regression if 1 % is allowed, and as a change within the bound if 5 % is."""
+    found = [[], []]
+    for base, new in noisy_pairs[:100]:
+        (timing,) = new.records[1].measurements
+        slower = record(measurement([1.05 * each for each in timing.samples], mode="cold"), case="n=4")
+        for place, bound in enumerate((0.01, 0.05)):
+            changed = dataclasses.replace(new, records=(new.records[0], slower))
+            (pair,) = (each for each in compare(base, changed, bound=bound).pairs if each.case == "n=4")
+            found[place].append(pair.verdict)
+    assert found[0].count(Verdict.SLOWER) >= 95
+    assert sum(verdict in (Verdict.SLOWER, Verdict.SLIGHTLY_SLOWER) for verdict in found[1]) >= 95
+
+
+def control(ratio, stderr=0.001):
+    return Control("double", "torch", "n=3", "hot", TIGHT, ratio, stderr)
+
+
+def test_a_change_within_the_noise_floor_of_either_run_is_none():
+    quiet, noisy = (control(1.001),), (control(1 / 1.06), control(1.02))
+    base, slower, faster = (run(record(times(factor))) for factor in (1.0, 1.08, 1 / 1.08))
+    for floors in ((quiet, noisy), (noisy, quiet)):
+        before, after = (dataclasses.replace(base, controls=each) for each in floors)
+        for new, word in ((slower, "slower"), (faster, "faster")):
+            found = compare(before, dataclasses.replace(new, controls=after.controls), bound=0.05)
+            assert (only(found).verdict, exit_status(found)) == (Verdict.SAME, 0)
+            assert only(found).notes == (f"{word}, but within the noise floor of 8.9 %",)
+            assert sorted(found.floors) == pytest.approx([0.00196, 0.0890], rel=0.01)
+    before, after = (dataclasses.replace(each, controls=quiet) for each in (base, slower))
+    assert exit_status(compare(before, after, bound=0.05)) == 1
+
+
+def test_the_noise_floor_is_where_19_of_20_pairs_of_timings_are():
+    generator = np.random.default_rng(12)
+    errors = 0.01 * generator.standard_normal((2000, 17))
+    floors = [noise_floor([control(math.exp(each), 0.01) for each in row[:16]]) for row in errors]
+    inside = np.abs(errors[:, 16]) < np.log1p(floors)
+    assert 0.95 <= inside.mean() <= 0.99
+    assert noise_floor([control(1.0, 0.02)]) == pytest.approx(math.expm1(1.96 * 0.02)), "chance made it 1"
+    assert noise_floor([]) is noise_floor([Control("double", "torch", "n=3", "hot", message="it hung")]) is None
+
+
+def test_the_ratio_of_a_control_is_that_of_the_medians():
+    found = make_control(record(), times(1.0), times(1.02))
+    assert (found.operation, found.implementation, found.case, found.mode) == ("double", "torch", "n=3", "hot")
+    assert (found.ratio, found.samples) == (pytest.approx(1.02), times(1.02).samples)
+    assert 0 < found.stderr < 0.002
+    assert make_control(record(), times(1.0), measurement([0.0, 1.0])).message == "a sample is not a positive time"
+
+
+def test_a_case_has_the_bound_of_the_last_pattern_that_matches():
+    base = run(*(record(times(1.0), implementation=name, case="n=3 float32") for name in ("torch", "triton", "cupy")))
+    new = run(*(record(times(1.04), implementation=name, case="n=3 float32") for name in ("torch", "triton", "cupy")))
+    bounds = parse_bounds(["10%", "double *=2%", "* triton hot *n=3*=3 %", "double cupy=50%"])
+    assert bounds.usual == 0.1
+    found = compare(base, new, bound=bounds)
+    assert {pair.implementation: (pair.bound, str(pair.verdict)) for pair in found.pairs} == {
+        "torch": (0.02, "slower"),
+        "triton": (0.03, "slower within the bound"),
+        "cupy": (0.5, "slower within the bound"),
+    }
+    assert exit_status(found) == 1
+    assert parse_bounds([]).of("anything") == 0.05
+    with pytest.raises(ResultsError, match="no case matches the pattern 'doubel' of --fail-over; a case is 'double c"):
+        compare(base, new, bound=parse_bounds(["doubel=3%"]))
+    with pytest.raises(ValueError, match="no pattern before the ="):
+        parse_bounds(["=3%"])
+
+
 def test_an_improvement_is_never_a_regression():
     generator = np.random.default_rng(7)
     for factor in (0.9, 0.5, 0.99):
@@ -311,8 +439,9 @@ def test_the_table_fits_and_begins_with_the_regressions():
         text.index(words)
         for words in (
             *("failed now\n", "wrong_values: y[3] is off", "slower, beyond noise and 5 %", "+25.0 %"),
-            *("faster, beyond noise and 5 %", "-50.0 %", "no difference beyond noise and 5 %", "+0.0 %"),
+            *("faster, beyond noise and 5 %", "-50.0 %", "no difference beyond noise\n", "+0.0 %"),
             *("only in new: double torch (1)", "only in base: double torch (1)", "torch: None in base, 3 in new"),
+            "Noise floor: base unknown (no A/A control), new unknown",
         )
     ]
     assert places == sorted(places)
@@ -331,6 +460,54 @@ def test_the_closing_line_without_a_regression():
     assert " ".join(printed(compare(checked, checked, bound=0.05)).split()) == (
         "No regression beyond noise and 5 %. Newly failing: 0, newly passing: 0, untimed and passing in both runs: 1."
     )
+
+
+@pytest.fixture
+def changed():
+    """A comparison with a case of each verdict."""
+    label = "digits log Z rows=1048576 columns=134217728 bfloat16"
+    verdicts = {"same": 1.0, "slow": 1.25, "quick": 0.5, "slightly": 1.03}
+    base = run(*(record(times(1.0), case=f"{label} {name}") for name in verdicts), record(times(1.0), case="gone"))
+    new = run(
+        *(record(times(factor), case=f"{label} {name}") for name, factor in verdicts.items()),
+        record(times(1.0), case="a|b <script>"),
+        commit="0123456789abcdef",
+        dirty=True,
+    )
+    return compare(base, dataclasses.replace(new, controls=(control(1.01),)), bound=0.05)
+
+
+def test_markdown_for_a_pull_request(changed):
+    text = comparison_markdown(changed)
+    first, table, *folded = text.strip().split("\n\n")
+    assert first.startswith(
+        "### ❌ boltzbench: Regression beyond noise and 5 %. 4 timings compared: 1 slower, 1 faster, 1"
+    )
+    assert [line.split(" | ")[0] for line in table.splitlines()] == [
+        *("| verdict", "| ---", "| slower", "| faster", "| slower within the bound"),
+    ]
+    assert "| +25.0 % |" in table
+    whole = "\n\n".join(folded)
+    assert re.findall("<summary>(.*)</summary>", whole) == [
+        "no difference: 1", "only in new: 1", "only in base: 1", "The two runs"
+    ]  # fmt: skip
+    assert whole.count("<details>") == whole.count("</details>") == 4
+    assert "a\\|b &lt;script>" in whole
+    assert "new: 0123456789 with local changes" in whole
+    assert "Noise floor: base unknown (no A/A control), new 2 %" in whole
+    many = run(*(record(times(1.0), case=f"rows={i} columns=134217728 bfloat16") for i in range(2000)))
+    assert len(comparison_markdown(compare(many, many, bound=0.05))) < 65536, "the most that GitHub takes"
+
+
+def test_json(changed):
+    found = json.loads(json.dumps(as_json(changed), allow_nan=False))
+    assert (found["regression"], found["bound"], found["alpha"]) == (True, 0.05, 0.05)
+    assert found["noise_floor"] == {"base": None, "new": pytest.approx(0.0197, rel=0.01)}
+    slow = found["pairs"][0]
+    assert (slow["operation"], slow["verdict"], slow["bound"]) == ("double", "slower", 0.05)
+    assert (slow["base"], slow["new"], slow["ratio"]) == (1.0, 1.25, pytest.approx(1.25))
+    lost = run(record(times(1.0)), record(measurement([1.0, math.inf]), case="lost"))
+    json.dumps(as_json(compare(lost, lost, bound=0.05)), allow_nan=False)
 
 
 def test_a_ratio_of_any_size_fits():

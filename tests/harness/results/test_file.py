@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from boltzbench.harness.api.operations import Status
 from boltzbench.harness.api.records import (
     BenchOptions,
     Claim,
+    Control,
     DeviceState,
     Efficiency,
     Measurement,
@@ -62,7 +64,7 @@ def test_json_is_strict_and_writes_non_finite_numbers_as_strings():
     content = strict(run_to_json(RUN))
     assert list(content) == [
         *("schema", "status", "environment", "problems", "ceilings", "overheads", "seconds", "command"),
-        *("standings", "outcomes", "left_out", "records"),
+        *("standings", "outcomes", "left_out", "controls", "started", "records"),
     ]
     assert content["schema"] == 2
     assert content["records"][0]["measurements"][0]["samples"] == [1.0, "Infinity"]
@@ -92,15 +94,17 @@ def test_a_written_run_is_read_back(tmp_path):
 
 def test_the_file_is_whole_after_each_record(tmp_path):
     file = ResultsFile(tmp_path, {"device": "cuda:0"}, ("a problem",))
-    assert read_run(file.path) == Run(SCHEMA, "incomplete", {"device": "cuda:0"}, (), ("a problem",))
+    assert read_run(file.path) == Run(
+        SCHEMA, "incomplete", {"device": "cuda:0"}, (), ("a problem",), started=file.run.started
+    )
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(file.run.started)) < timedelta(minutes=1)
     file.add(PASSED)
     assert read_run(file.path).records == (PASSED,)
     file.add(PASSED)
     assert read_run(file.path).status == "incomplete"
     file.finish()
-    assert (
-        read_run(file.path) == file.run == Run(SCHEMA, "complete", {"device": "cuda:0"}, (PASSED,) * 2, ("a problem",))
-    )
+    whole = Run(SCHEMA, "complete", {"device": "cuda:0"}, (PASSED,) * 2, ("a problem",), started=file.run.started)
+    assert read_run(file.path) == file.run == whole
     assert [path.name for path in tmp_path.iterdir()] == [file.path.name], "no temporary file is left"
 
 
@@ -281,6 +285,22 @@ def test_every_field_is_explained():
     assert f"now {SCHEMA};" in text
 
 
+def test_controls_are_kept_and_read_back(tmp_path):
+    file = ResultsFile(tmp_path, HERE)
+    controls = (
+        Control("double", "sum", "n=3", "cold", (1.0, 2.0), 1.02, 0.01),
+        Control("other", "sum", "n", "hot", message="hung"),
+    )
+    for each in controls:
+        file.add_control(each)
+    file.finish()
+    assert read_run(file.path).controls == controls
+    for damage in ('"ratio": -1.02', '"ratio": 0', '"ratio": "x"'):
+        file.path.write_text(run_to_json(file.run).replace('"ratio": 1.02', damage))
+        with pytest.raises(ResultsError, match=r"not a valid results file: controls\.0"):
+            read_run(file.path)
+
+
 def test_bad_files_do_not_hide_good_ones(tmp_path):
     good, bad, newer = (tmp_path / name for name in ("good.json", "bad.json", "newer.json"))
     good.write_text(TEXT)
@@ -313,7 +333,8 @@ def test_a_resumed_run_keeps_valid_records_in_the_same_file(tmp_path):
     path = interrupted(tmp_path, TIMED, changed, gone, wrong, *tried)
     now = {**HERE, "commit": "2", "dirty": False}
     file = ResultsFile.resume(path, now, SOURCES)
-    assert file.run == Run(SCHEMA, "incomplete", now, (TIMED, gone, wrong))
+    assert file.run == Run(SCHEMA, "incomplete", now, (TIMED, gone, wrong), started=file.run.started)
+    assert file.run.started, "that of the interrupted run"
     assert file.kept == {record_key(TIMED), record_key(gone), record_key(wrong)}
     assert file.dropped == {"the source has changed": 1, "ended in error or timeout": 2}
     file.add(dataclasses.replace(changed, source_hash="s2"))

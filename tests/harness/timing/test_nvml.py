@@ -1,6 +1,9 @@
 """The state of a GPU, read from a fake NVML, since most machines have none."""
 
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +99,63 @@ def test_a_reading_that_the_device_refuses_is_none_and_others_remain(monkeypatch
 )
 def test_without_nvml_all_readings_are_none(monkeypatch: pytest.MonkeyPatch, nvml: Any) -> None:
     assert read(monkeypatch, nvml) == DeviceState(30)
+
+
+def processes(present: list[int], used: dict[int, int] | NVMLError) -> Nvml:
+    """An NVML that sees these processes on the GPU, with these percentages of the multiprocessors' time."""
+
+    def utilization(handle: int, since: int) -> list[SimpleNamespace]:
+        if isinstance(used, NVMLError):
+            raise used
+        assert 0.5e6 < time.time() * 1e6 - since < 2e6, "microseconds, a second ago"
+        return [SimpleNamespace(pid=pid, smUtil=percent) for pid, percent in used.items()]
+
+    return Nvml(
+        nvmlDeviceGetComputeRunningProcesses=lambda handle: [SimpleNamespace(pid=pid) for pid in present],
+        nvmlDeviceGetProcessUtilization=utilization,
+    )
+
+
+ME, STRANGER = os.getpid(), 1
+NOT_FOUND, NOT_SUPPORTED = NVMLError("not found"), NVMLError("not supported")
+NOT_FOUND.value, NOT_SUPPORTED.value = 6, 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("present", "used", "others"),
+    [
+        ([ME], {ME: 90}, 0.0),
+        ([ME, STRANGER], {ME: 60, STRANGER: 34}, 0.34),
+        ([ME, STRANGER], {ME: 60}, 0.0),
+        ([ME, STRANGER], {ME: 60, STRANGER: 2**32 - 1}, 0.0),
+        ([ME, STRANGER], NOT_FOUND, 0.0),
+        ([ME, STRANGER], NOT_SUPPORTED, None),
+        ([STRANGER], {STRANGER: 34}, None),  # in a container this process has another number
+    ],
+)
+def test_what_other_processes_use_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, present: list[int], used: dict[int, int] | NVMLError, others: float | None
+) -> None:
+    state = read(monkeypatch, processes(present, used))
+    assert state.others == others
+    assert state.is_disturbed is True, "the hot GPU throttles"
+    assert read(monkeypatch, processes(present, used), "cool").is_disturbed is (others == 0.34)
+
+
+def test_a_process_that_the_same_command_started_is_no_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    sibling = subprocess.Popen(["sleep", "60"])
+    try:
+        seen = processes([ME, sibling.pid], {ME: 50, sibling.pid: 50})
+        assert read(monkeypatch, seen).others == 0.0
+        parent = SimpleNamespace(pid=sibling.pid)  # as if another command had started this process
+        monkeypatch.setattr(device_state.multiprocessing, "parent_process", lambda: parent)
+        assert read(monkeypatch, seen).others == 0.0
+        monkeypatch.setattr(device_state.os, "getpid", lambda: sibling.pid)
+        monkeypatch.setattr(device_state.multiprocessing, "parent_process", lambda: None)
+        assert read(monkeypatch, seen).others == 0.5
+    finally:
+        sibling.kill()
+        sibling.wait()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from boltzbench.harness.api.noise import correlation_time, median_noise
 from boltzbench.harness.api.operations import Case, Inputs, Operation, Status, Tensors
 from boltzbench.harness.api.records import DeviceState, Measurement
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import FailedWhileTimed
-from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch, TimingProtocol, at_plateau, median_noise
+from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch, TimingProtocol, at_plateau
 from boltzbench.harness.timing.work import Work
 from support.replay import Recorder
 from support.small_operations import (
@@ -172,7 +173,8 @@ def test_a_throttled_stretch_neither_moves_the_median_nor_goes_unmentioned() -> 
         reasons = ("power cap", "thermal slowdown by software") if launches in slow else ()
         return DeviceState(first_sample, sm_clock_mhz=1320 if reasons else 1980, throttled=reasons)
 
-    measurement, _ = time_launches_of(costs(), states=state)
+    once = replace(STANDARD, most_repeated=0)
+    measurement, _ = time_launches_of(costs(), states=state, protocol=once)
     assert measurement.median == pytest.approx(0.001, rel=0.02)
     assert [state.first_sample for state in measurement.states] == sorted({s.first_sample for s in measurement.states})
     assert measurement.states[0].first_sample == 0
@@ -248,6 +250,28 @@ def test_after_a_launch_with_another_result_each_launch_is_checked_alone() -> No
     assert stopwatch.take_block()
     assert len(stopwatch.samples) == before + 1
     assert any("gave other results" in suspicion for suspicion in stopwatch.finish().suspicions)
+
+
+def busy_for(blocks: int) -> Callable[[int], DeviceState]:
+    """The state of a device that others use for so many blocks."""
+    left = chain(repeat(0.6, blocks), repeat(0.0))
+    return lambda first_sample: DeviceState(first_sample, others=next(left))
+
+
+def test_a_disturbed_block_is_taken_again() -> None:
+    disturbed = [0.03] * 4  # warm-up takes 7
+    measurement, launches = time_launches_of(chain([0.03] * 7, disturbed, repeat(0.01)), states=busy_for(1))
+    assert not any(state.is_disturbed for state in measurement.states)
+    assert measurement.states[0].first_sample == 0
+    assert not set(measurement.samples) & set(disturbed)
+    assert 5 <= launches - 7 - len(measurement.samples) <= 15, "one block"
+
+
+def test_only_some_blocks_are_taken_again_and_the_others_are_marked() -> None:
+    measurement, launches = time_launches_of(repeat(0.01), states=busy_for(1000))
+    assert all(state.others == 0.6 for state in measurement.states)
+    assert 3 * 5 <= launches - 20 - len(measurement.samples) <= 3 * 15
+    assert len(measurement.samples) >= 20, "in half a second"
 
 
 # When warm-up and sampling stop -----------------------------------------------------------------------------
@@ -332,6 +356,28 @@ def test_median_noise_is_the_standard_error_of_the_median() -> None:
     assert median_noise([1.0] * 9) == 0.0
     assert median_noise([0.0] * 9) == 0.0
     assert median_noise([0.0] * 6 + [1.0] * 3) == math.inf
+
+
+@pytest.mark.parametrize("alike", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("n", [200, 1000])
+def test_the_correlation_time_of_samples_whose_neighbours_are_alike(alike: float, n: int) -> None:
+    generator = np.random.default_rng(8)
+    runs = generator.standard_normal((n, 100))
+    for place in range(1, n):
+        runs[place] = alike * runs[place - 1] + math.sqrt(1 - alike**2) * runs[place]
+    runs[n // 2] += 100.0  # an outlier hides nothing
+    found = np.median([correlation_time(run) for run in runs.T])
+    assert found == pytest.approx((1 + alike) / (1 - alike), rel=0.2)
+
+
+def test_samples_that_drift_and_come_back_are_taken_for_longer() -> None:
+    """The median of a few seconds knows both; that of the first half a second does not."""
+    slow = (0.01 * (1 + 0.03 * math.sin(n / 15)) for n in count())
+    measurement, _ = time_launches_of(slow)
+    assert sum(measurement.samples) > 1.5
+    assert measurement.median == pytest.approx(0.01, rel=0.01)
+    independent = np.random.default_rng(9).permutation(measurement.samples)
+    assert measurement.noise > 2 * median_noise(independent)
 
 
 # Many launches in a sample ----------------------------------------------------------------------------------
