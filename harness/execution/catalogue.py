@@ -6,7 +6,7 @@ The result is a registry in which functions are replaced: by `Elsewhere`, which 
 
 import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,6 +16,7 @@ from ..api.operations import Implementation, Operation
 from ..api.samplers import Sampler, Target, reason_against
 from ..discovery import registry as registry_module
 from ..discovery.registry import Plugin, Registry, load_registry
+from ..discovery.signature import Signature, signature
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..results.environment import cuda_unusable
 from ..results.source_hash import Named, functions_behind
@@ -79,6 +80,7 @@ class Catalogue:
     targets: tuple[Target, ...]
     samplers: tuple[Sampler, ...]
     experiments: tuple[Experiment, ...]
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
 
 
 def read_catalogue(device: str, *, where: bool = False, pairs: bool = False, many: bool = False) -> Registry:
@@ -87,6 +89,30 @@ def read_catalogue(device: str, *, where: bool = False, pairs: bool = False, man
     Tables exist for the cost of cases; if ``where``, for `unavailable` and `automatic` by kind of device; if ``pairs``,
     for `unavailable` and `refuses` of samplers. Raises UnknownName as `load_registry` does.
     """
+    return _registry(_read(device, where, pairs, many, ()))
+
+
+def read_described(
+    device: str, operations: Sequence[str], *, pairs: bool = False
+) -> tuple[Registry, Mapping[str, Signature]]:
+    """As `read_catalogue` with ``where``, and the signatures of those of ``operations`` that exist."""
+    found = _read(device, True, pairs, False, operations)
+    return _registry(found), found.signatures
+
+
+def _registry(found: Catalogue) -> Registry:
+    return Registry(
+        {each.name: each for each in found.operations},
+        found.implementations,
+        found.plugins,
+        (),
+        {each.name: each for each in found.targets},
+        {each.name: each for each in found.samplers},
+        {each.name: each for each in found.experiments},
+    )
+
+
+def _read(device: str, where: bool, pairs: bool, many: bool, described: Sequence[str]) -> Catalogue:
     from .child import Died, start_server  # here, because `--help` needs no multiprocessing
 
     start_server(__name__ if where else f"{__package__}.worker", many=many)  # `list` needs no worker after this
@@ -99,32 +125,29 @@ def read_catalogue(device: str, *, where: bool = False, pairs: bool = False, man
                 current[:] = [str(each) for each in phase]
 
         try:
-            found = _ask(device, where, pairs, broken, note)
+            return _ask(device, where, pairs, described, broken, note)
         except Died as death:
             plugin, failure = current
             if not plugin or plugin in broken:
                 raise RuntimeError(f"the plugins cannot be read: {death}") from death
             broken[plugin] = f"{failure}: {death}"
-            continue
-        return Registry(
-            {each.name: each for each in found.operations},
-            found.implementations,
-            found.plugins,
-            (),
-            {each.name: each for each in found.targets},
-            {each.name: each for each in found.samplers},
-            {each.name: each for each in found.experiments},
-        )
 
 
-def _ask(device: str, where: bool, pairs: bool, broken: dict[str, str], note: Callable[[Any], None]) -> Catalogue:
+def _ask(
+    device: str,
+    where: bool,
+    pairs: bool,
+    described: Sequence[str],
+    broken: dict[str, str],
+    note: Callable[[Any], None],
+) -> Catalogue:
     from .child import GRACE_SECONDS, Child
 
     child = Child(_serve, device, os.environ, note)
     try:
         limit = registry_module.LOADING_SECONDS
         seconds = limit + GRACE_SECONDS  # in the child, Python code is stopped first
-        found = child.ask("describe", where, pairs, broken, limit, seconds=seconds, renew=True)
+        found = child.ask("describe", where, pairs, [*described], broken, limit, seconds=seconds, renew=True)
     finally:
         child.end()
     if not isinstance(found, Catalogue):
@@ -144,13 +167,17 @@ def _serve(connection: "Connection", device: str) -> None:
     def announce(plugin: str, failure: str) -> None:
         connection.send(("phase", (plugin, failure)))
 
-    def describe(question: str, where: bool, pairs: bool, broken: Mapping[str, str], limit: float) -> Catalogue | str:
+    def describe(
+        question: str, where: bool, pairs: bool, described: Sequence[str], broken: Mapping[str, str], limit: float
+    ) -> Catalogue | str:
         registry_module.LOADING_SECONDS = limit
         try:
             registry = load_registry(broken=broken, announce=announce)
         except UnknownName as error:
             return str(error)
-        return _Describing(registry, place, announce).catalogue(where, pairs)
+        describing = _Describing(registry, place, announce)
+        signatures = {name: describing.signature(name) for name in described if name in registry.operations}
+        return replace(describing.catalogue(where, pairs), signatures=signatures)
 
     answer_all(connection, describe)
 
@@ -249,6 +276,16 @@ class _Describing:
             judge_draws=None if operation.judge_draws is None else elsewhere("judge_draws"),
             automatic=automatic,
         )
+
+    def signature(self, name: str) -> Signature:
+        import torch
+
+        self._announce(self._registry.definer(name), f"make_inputs or make_outputs of {name} failed")
+        try:
+            with limited_to(registry_module.LOADING_SECONDS):
+                return signature(self._registry.operations[name], torch.device("cpu"))
+        except (Exception, SystemExit, TookTooLong) as error:
+            return Signature(problem=f"its inputs and outputs cannot be made: {describe_error(error)}")
 
     def _cost(self, operation: Operation, plugin: str) -> Any:
         costs, errors = {}, {}
