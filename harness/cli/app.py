@@ -17,11 +17,12 @@ from ..api.messages import UnknownName, printable
 from ..inspection.tools import ToolMissing
 from ..report.terminal import lost_output
 from ..results.file import ResultsError
+from ..scaffold.package import NewPackageError
 from .bench import bench
 from .check import check
 from .inspect import inspect
 from .list import list_
-from .new import NewPackageError, new
+from .new import new
 from .options import USAGE
 from .results import compare, report
 from .run import run
