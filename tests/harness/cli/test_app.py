@@ -326,7 +326,10 @@ def test_a_run_without_checks_fails(run, selection):
         (("new", "x", "--operation", "--implementation", "double"), "--operation and --implementation exclude each ot"),
         (("new", "x", "--operation", "--backend", "cute"), "--operation writes torch alone: got --backend cute; add a"),
         (("new", "x", "--implementation", "duble"), "unknown operation 'duble': did you mean double?"),
-        (("new", "x", "--implementation", "double", "--backend", "jax"), "--backend must be one of torch, triton, cupy"),
+        (
+            ("new", "x", "--implementation", "double", "--backend", "jax"),
+            "--backend must be one of torch, triton, cupy",
+        ),
         (("new", "gone", "--implementation", "double"), "double has an implementation named 'gone' already"),
         (("check", "-i", "trito"), "unknown implementation 'trito': did you mean triton?"),
         (("bench", "-o", "lonely", "-i", "torch"), "unknown implementation of lonely 'torch'"),
