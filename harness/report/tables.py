@@ -28,9 +28,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def si(value: float, unit: str = "") -> str:
-    """Three significant digits with an SI prefix: ``12.3 µs``."""
+    """Three significant digits with an SI prefix: ``12.3 µs``. Without a unit, where 657 m would look like metres, a
+    number below 1 has none: ``0.657``."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g} {unit}".rstrip()
+    if not unit and abs(value) < 0.9995:
+        return f"{value:.3g}"
     rounded = float(f"{value:.2e}")  # rounded first, so that 999.9 becomes 1.00 k and not 1000
     exponent = math.floor(math.log10(abs(rounded)) / 3 + 1e-9) * 3
     exponent = min(max(exponent, min(PREFIXES)), max(PREFIXES))

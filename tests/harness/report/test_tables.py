@@ -65,6 +65,8 @@ def test_si(value, words):
 
 def test_si_of_a_plain_number():
     assert tables.si(12345) == "12.3 k"
+    small = {0.657: "0.657", 0.0123: "0.0123", 0.9994: "0.999", 0.9996: "1.00", 1e-6: "1e-06"}
+    assert {each: tables.si(each) for each in small} == small
     assert tables.si(12) == "12.0"
 
 
