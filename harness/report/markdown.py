@@ -54,7 +54,7 @@ def markdown(runs: Sequence[Labelled], *, against: Labelled | None = None, probl
 def _about(label: str, run: Run) -> list[str]:
     own = [row for row in rows([(label, run)]) if row.measurement]
     found = verdict(run, sum(bool(row.warnings) for row in own), len(own))
-    said = [f"{'✓' if found.good else '✗'} **{_text(found.words)}**", _text(device_name(run)), *found.facts]
+    said = [f"{found.mark} **{_text(found.words)}**", _text(device_name(run)), *found.facts]
     parts = [f"## {_text(label)}", " · ".join(said)]
     if run.status != "complete":
         parts.append("**Incomplete:** this run was interrupted; this report shows its results until then.")

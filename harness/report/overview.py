@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..api.operations import Status
 from ..api.records import Run
@@ -23,11 +24,16 @@ OWN = ("time in ", "overhead ")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A sentence on a run, and whether it is good news. ``facts`` follow it."""
+    """A sentence on a run. ``kind`` is ``bad`` if something failed, ``idle`` if nothing agrees or chains did not mix,
+    else ``good``. ``facts`` follow it."""
 
-    good: bool
+    kind: Literal["good", "idle", "bad"]
     words: str
     facts: tuple[str, ...]
+
+    @property
+    def mark(self) -> str:
+        return {"good": "✓", "idle": "!", "bad": "✗"}[self.kind]
 
 
 def verdict(run: Run, doubtful: int, figures: int) -> Verdict:
@@ -44,11 +50,11 @@ def verdict(run: Run, doubtful: int, figures: int) -> Verdict:
         *([f"{wrong} of {counted(len(run.outcomes), 'experiment')} disagree with exact values"] if wrong else []),
     ]
     fine = [
-        *([f"all {counted(passed, 'check')} agree"] if passed and not failed else []),
+        *([f"all {passed} checks agree" if passed > 1 else "one check agrees"] if passed and not failed else []),
         *([f"all {counted(claims, 'claim')} about samplers hold"] if claims and not broken else []),
-        *([f"{counted(len(run.outcomes), 'experiment')} without a wrong value"] if run.outcomes and not wrong else []),
+        *([f"all estimates of {counted(len(run.outcomes), 'experiment')} agree"] if run.outcomes and not wrong else []),
     ]
-    mixing = [f"{counted(unmixed, 'chain')} did not mix"] if unmixed else []
+    mixing = [f"{counted(unmixed, 'pair')} of sampler and target did not mix"] if unmixed else []
     said = [*bad, *mixing, *fine] or ["nothing was checked"]
     facts = [counted(figures, "figure")] if figures else []
     if figures:
@@ -56,7 +62,8 @@ def verdict(run: Run, doubtful: int, figures: int) -> Verdict:
     if unavailable := sum(each.unavailable for each in score):
         facts.append(f"{counted(unavailable, 'check')} unavailable here")
     words = "; ".join(said)
-    return Verdict(not bad and not mixing and bool(fine), words[0].upper() + words[1:], tuple(facts))
+    kind: Literal["good", "idle", "bad"] = "bad" if bad else "good" if fine and not mixing else "idle"
+    return Verdict(kind, words[0].upper() + words[1:], tuple(facts))
 
 
 @dataclass(frozen=True)

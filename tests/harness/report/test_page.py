@@ -12,7 +12,7 @@ from dataclasses import replace
 import plotly.graph_objects
 import pytest
 from boltzbench.harness import Status
-from boltzbench.harness.api.records import DeviceState, Measurement, Record, Run
+from boltzbench.harness.api.records import Claim, DeviceState, Measurement, Record, Run, Standing
 from boltzbench.harness.report import overview, plot_parts, roofline_plot, timing_plots
 from boltzbench.harness.report import page as report
 from boltzbench.harness.report import rows as report_rows
@@ -233,7 +233,24 @@ def test_the_page_begins_with_the_verdict(words):
     begin = found.text.index(words)
     assert begin < found.text.index("Agreement Checks passed")
     (card,) = (each["class"] for each in found.of("div") if "verdict-card" in each.get("class", ""))
-    assert card.endswith("good") is (words == "All 2 checks agree")
+    kinds = {"Nothing was checked": "idle", "All 2 checks agree": "good", "1 of 2 checks failed": "bad"}
+    assert card.split()[1] == kinds[words]
+
+
+def test_the_verdict_of_samplers_begins_with_those_that_did_not_mix():
+    claim = Claim("walk", "well", 1.0, "form", Status.PASSED)
+    sound = Standing("walk", "well", 1.0, "torch", "p", (claim, claim))
+    stuck = replace(sound, unmixed="R-hat is 99, above 1.05")
+    wrong = replace(sound, claims=(claim, replace(claim, status=Status.WRONG_LAW)))
+    found = {
+        (each.kind, each.words)
+        for each in (overview.verdict(run(standings=own), 0, 0) for own in ((sound,), (sound, stuck), (wrong,)))
+    }
+    assert found == {
+        ("good", "All 2 claims about samplers hold"),
+        ("idle", "1 pair of sampler and target did not mix; all 4 claims about samplers hold"),
+        ("bad", "1 of 2 claims about samplers failed"),
+    }
 
 
 def test_the_verdict_counts_figures_and_those_to_distrust():
