@@ -92,8 +92,12 @@ def _only(registry: Registry, chosen: Mapping[str, Sequence[str] | None]) -> Reg
         targets={name: each for name, each in registry.targets.items() if name in targets or samplers},
         experiments={name: each for name, each in registry.experiments.items() if name in experiments},
     )
-    parts = [*found.implementations, *found.samplers.values(), *found.targets.values(), *found.experiments.values()]
-    labels = {each.plugin for each in parts}
+    labels = {
+        *(each.plugin for each in found.implementations),
+        *(each.plugin for each in found.samplers.values()),
+        *(each.plugin for each in found.targets.values()),
+        *(each.plugin for each in found.experiments.values()),
+    }
     kept = tuple(each for each in registry.plugins if each.label in labels or operations & {*each.operations})
     return replace(found, plugins=kept)
 
