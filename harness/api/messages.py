@@ -50,8 +50,9 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UnknownName:
 
 
 def unknown_beside(problems: Iterable[str], kind: str, name: str, valid: Iterable[str]) -> UnknownName:
-    """`unknown`, followed by the ``problems`` of plugins: one of them may be why the name is missing."""
-    lines = [*problems]
+    """`unknown`, followed by the ``problems`` of plugins, of which one may be why the name is missing; first those with
+    the name in them."""
+    lines = sorted(problems, key=lambda problem: name not in problem)
     if lines:
         lines.insert(0, f"A plugin that failed may be why this {kind.split()[0]} is missing:")
     return UnknownName("\n".join([str(unknown(kind, name, valid)), *lines]))
@@ -65,7 +66,7 @@ def describe_error(error: BaseException) -> str:
     message = " ".join("; ".join([str(error), *getattr(error, "__notes__", [])]).split())
     words = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    if not frames or isinstance(error, ImportError):  # an import error's frame is in the importer
+    if not frames or isinstance(error, ImportError | SyntaxError):  # their frame is in the importer
         return words
     way = [f for f in frames[:-1] if not f.filename.startswith(_NOT_THE_PLUGINS)] + frames[-1:]
     places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in way]

@@ -95,7 +95,7 @@ def test_a_plugin_may_implement_the_operation_of_another(folder):
         ("import no_such_module", "cannot be imported from fake_samplers_1_2_bad: ModuleNotFoundError: No module"),
         ("1 / 0", "ZeroDivisionError: division by zero (fake_samplers_1_2_bad.py:5)"),
         ("raise SystemExit('needs a licence')", "SystemExit: needs a licence"),
-        ("def broken(:", "SyntaxError: "),
+        ("def broken(:", "SyntaxError: invalid syntax (fake_samplers_1_2_bad.py, line 5)"),
         ("#BOLTZBENCH_API", "must state BOLTZBENCH_API = 1"),
         ("BOLTZBENCH_API = 0", "written for BOLTZBENCH_API = 0, while this boltzbench has 1; install a version of"),
         ("BOLTZBENCH_API = 2", "written for BOLTZBENCH_API = 2, while this boltzbench has 1"),
@@ -686,6 +686,13 @@ def test_an_unknown_name_is_followed_by_the_problems_of_plugins(folder):
         assert problem.startswith(
             "sgld (fake-samplers 1.2): cannot be imported from fake_samplers_1_2_sgld: ModuleNotFou"
         )
+
+
+def test_the_problem_with_the_unknown_name_in_it_comes_first(folder):
+    registry = load_registry(install(folder, {"a": "1 / 0", "good": GOOD, "levels": "import no_such_module"}))
+    with pytest.raises(UnknownName) as caught:
+        registry.select(["levels"])
+    assert [line.split(" ")[0] for line in str(caught.value).splitlines()[2:]] == ["levels", "a"]
 
 
 def test_nothing_installed_leaves_nothing_to_choose_from():

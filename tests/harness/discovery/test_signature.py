@@ -18,12 +18,14 @@ def described(make_inputs, *given, **fields):
 def test_sizes_are_named_where_all_cases_fit_and_others_are_a_number_or_a_range():
     def make_inputs(case, device):
         rows, columns = case.sizes.values()
-        return {"x": torch.zeros(rows, columns, 2, -(-columns // 4), dtype=case.torch_dtype), "beta": 0.5, "mask": None}
+        x = torch.zeros(rows, columns, 2, -(-columns // 4), dtype=case.torch_dtype)
+        return {"x": x, "bias": torch.zeros(columns), "beta": 0.5, "mask": None}
 
     sizes = {"rows": 3, "columns": 3}, {"rows": 5, "columns": 9}
     inputs, outputs = described(make_inputs, (sizes[0], "float32", ""), (sizes[1], "float16", ""), moving=("beta",))
     form = Form("tensor", ("float32", "float16"), ("rows", "columns", "2", "1..3"), ("",))
     assert inputs["x"].forms == outputs["y"].forms == (form,)
+    assert inputs["bias"].forms[0].shape == ("columns",)  # as many as rows in one case
     assert inputs["beta"].forms == (Form("float", scenarios=("",), value="0.5"),)
     assert inputs["beta"].role == "moves on in each launch"
     assert inputs["mask"].forms == (Form("None", scenarios=("",)),)
