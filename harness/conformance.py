@@ -19,7 +19,8 @@ def require_agreement(
     """Check an implementation against the operation's reference in all check cases, and unless ``laws`` is False under
     its laws. ``implementation`` is a registered one, by name, or one that need not be registered.
 
-    Raises AssertionError with the first failures, and if every case is unavailable; UnknownName for an unknown name.
+    Raises AssertionError with the first failures, and if it cannot run on the device or supports no case; UnknownName
+    for an unknown name.
     """
     place = resolve_device(device)
     prepare_to_run_kernels(place)
@@ -29,6 +30,8 @@ def require_agreement(
     names = [implementation] if isinstance(implementation, str) else []
     ((judge, found),) = registry.select([operation], names)
     tried = found[0] if isinstance(implementation, str) else implementation
+    absent = tried.unavailable(place)
+    assert absent is None, f"{operation} {tried.name}: it cannot run on {place}: {absent}"
     cases = [case for case in judge.cases if case.purpose == "check"]
     verdicts = [(case.label, check_case(judge, tried, case, place, [case.seed])) for case in cases]
     if laws:
