@@ -38,6 +38,7 @@ def test_the_tests_of_boltzbench_load_no_plugin_of_another_distribution(tmp_path
     assert registry.problems == ()
     monkeypatch.delenv("BOLTZBENCH_PLUGINS")
     assert "ZeroDivisionError" in " ".join(load_registry().problems)
+    del sys.modules["fake_samplers_1_2_foreign"]
 
 
 def boltzbench(site, folder, *arguments):
