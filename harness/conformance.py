@@ -1,13 +1,47 @@
-"""The checks of `boltzbench validate` as an assertion, for the tests of a plugin."""
+"""The checks of `boltzbench check` and `boltzbench validate` as assertions, for the tests of a plugin."""
 
 from collections.abc import Sequence
 
 from .api.messages import unknown_beside
-from .api.operations import Status
+from .api.operations import Implementation, Status
 from .discovery.registry import load_registry
 from .execution.process import prepare_to_run_kernels
 from .results.environment import resolve_device
 from .validation.failures import failures_in_words
+
+SHOWN = 3
+"""Failures that the message of `require_agreement` shows."""
+
+
+def require_agreement(
+    operation: str, implementation: str | Implementation, *, device: str = "cpu", laws: bool = True
+) -> None:
+    """Check an implementation against the operation's reference in all check cases, and unless ``laws`` is False under
+    its laws. ``implementation`` is a registered one, by name, or one that need not be registered.
+
+    Raises AssertionError with the first failures, and if it cannot run on the device or supports no case; UnknownName
+    for an unknown name.
+    """
+    place = resolve_device(device)
+    prepare_to_run_kernels(place)
+    from .agreement.agreement import check_case, check_law
+
+    registry = load_registry()
+    names = [implementation] if isinstance(implementation, str) else []
+    ((judge, found),) = registry.select([operation], names)
+    tried = found[0] if isinstance(implementation, str) else implementation
+    absent = tried.unavailable(place)
+    assert absent is None, f"{operation} {tried.name}: it cannot run on {place}: {absent}"
+    cases = [case for case in judge.cases if case.purpose == "check"]
+    verdicts = [(case.label, check_case(judge, tried, case, place, [case.seed])) for case in cases]
+    if laws:
+        verdicts += [(f"law {law.name}", check_law(tried, judge, law, place, 0)) for law in judge.laws]
+    wrong = [each for each in verdicts if each[1].status not in (Status.PASSED, Status.UNAVAILABLE)]
+    lines = [f"{verdict.status} in {label}: {verdict.message}" for label, verdict in wrong[:SHOWN]]
+    more = [f"+{len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+    assert not wrong, "\n".join([f"{operation} {tried.name}: {len(wrong)} of {len(verdicts)} failed:", *lines, *more])
+    reasons = "; ".join(dict.fromkeys(verdict.message for _, verdict in verdicts))
+    assert any(verdict.passed for _, verdict in verdicts), f"{operation} {tried.name}: nothing was checked: {reasons}"
 
 
 def require_sound(

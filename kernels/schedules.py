@@ -98,7 +98,10 @@ def _require_positive(name: str, temperature: float) -> float:
 
 
 def _require_cooling(start: float, end: float) -> tuple[float, float]:
-    start, end = _require_positive("start", start), _require_positive("end", end)
+    start, end = real("start", start, infinite=True), real("end", end, infinite=True)
     if end > start:
-        raise ValueError(f"end must not exceed start, since a schedule cools; got start={start}, end={end}")
-    return start, end
+        raise ValueError(
+            f"end must not exceed start, since temperatures cool; got start={start}, end={end}; inverse temperatures, "
+            "as kernels.ais takes them, are no schedule of temperatures: torch.linspace makes them"
+        )
+    return _require_positive("start", start), _require_positive("end", end)

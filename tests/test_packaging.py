@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, load_registry
 from support import wheel_contents
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,11 +31,12 @@ def test_console_scripts_resolve(name):
 
 
 @pytest.mark.parametrize("name", PROJECT["project"]["entry-points"]["boltzbench"])
-def test_entry_points_resolve(name):
+def test_entry_points_resolve(name, monkeypatch):
     (plugin,) = (
         each for each in metadata.entry_points(group="boltzbench", name=name) if each.dist.name == "boltzbench"
     )
     assert plugin.value == PROJECT["project"]["entry-points"]["boltzbench"][name]
+    monkeypatch.setenv(PLUGINS_VARIABLE, name)
     assert load_registry([plugin]).loaded
 
 

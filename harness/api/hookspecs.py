@@ -28,7 +28,7 @@ def register_operations(register: Callable[[Operation], None]) -> None:
     """Call ``register(operation)`` once for every operation that the plugin defines.
 
     The harness calls this hook of all plugins before any `register_implementations`. Operation names are unique over
-    all plugins. As with every hook, one faulty registration drops all of the same call.
+    all plugins. As with every hook, a faulty registration becomes a problem and leaves its neighbours alone.
     """
 
 

@@ -1,10 +1,14 @@
 """Messages that several rooms share: for a name that does not exist, and for an error in a plugin's code."""
 
+import importlib
+import os
 import re
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+
+import pluggy
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and newline, those that change the direction of text, and halves of characters."""
@@ -20,6 +24,16 @@ def printable(text: str) -> str:
     Names and messages come from plugins and files. On a terminal, control characters in them could hide or forge lines.
     """
     return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
+
+
+FRAMES = 4
+"""Frames of a traceback that `describe_error` shows."""
+
+_NOT_THE_PLUGINS = tuple(
+    f"{folder}{os.sep}"
+    for folder in (Path(__file__).parents[1], Path(pluggy.__file__).parent, Path(importlib.__file__).parent)
+)
+"""Where the frames before those of a plugin are: the harness, pluggy and importlib."""
 
 
 class UsageError(ValueError):
@@ -46,18 +60,26 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UnknownName:
 
 
 def unknown_beside(problems: Iterable[str], kind: str, name: str, valid: Iterable[str]) -> UnknownName:
-    """`unknown`, followed by the ``problems`` of plugins: one of them may be why the name is missing."""
-    lines = [*problems]
+    """`unknown`, followed by the ``problems`` of plugins, of which one may be why the name is missing; first those with
+    the name in them."""
+    lines = sorted(problems, key=lambda problem: name not in problem)
     if lines:
         lines.insert(0, f"A plugin that failed may be why this {kind.split()[0]} is missing:")
     return UnknownName("\n".join([str(unknown(kind, name, valid)), *lines]))
 
 
 def describe_error(error: BaseException) -> str:
-    """``Type: message; notes (file:line)`` on one line, with the place where the error was raised."""
+    """``Type: message; notes (file:line > file:line)`` on one line, with the way from the plugin to the error.
+
+    The harness's frames are left out, and of many frames those in the middle.
+    """
     message = " ".join("; ".join(filter(None, [str(error), *getattr(error, "__notes__", [])])).split())
     words = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    if not frames or isinstance(error, ImportError):  # an import error's frame is in the importer
+    if not frames or isinstance(error, ImportError | SyntaxError):  # their frame is in the importer
         return words
-    return f"{words} ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
+    way = [f for f in frames[:-1] if not f.filename.startswith(_NOT_THE_PLUGINS)] + frames[-1:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in way]
+    if len(places) > FRAMES:
+        places[FRAMES // 2 : -(FRAMES // 2)] = ["..."]
+    return f"{words} ({' > '.join(places)})"

@@ -18,12 +18,13 @@ from ..api.messages import UsageError, printable
 from ..inspection.tools import ToolMissing
 from ..report.terminal import lost_output
 from ..results.file import ResultsError
+from ..scaffold.package import NewPackageError
 from .bench import bench
 from .check import check
 from .doctor import doctor
 from .inspect import inspect
 from .list import list_
-from .new import NewPackageError, new
+from .new import new
 from .options import USAGE, configure
 from .results import compare, history, report
 from .run import run

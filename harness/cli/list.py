@@ -1,42 +1,105 @@
-"""The command `list`: everything the plugins provide, and where it can run."""
+"""The command `list`: everything the plugins provide, a line each; and all about one thing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Annotated, Any
 
 import typer
+from rich.console import Group
 
+from ..api.messages import unknown_beside
 from ..api.operations import Implementation
 from ..api.samplers import Sampler
 from ..discovery.registry import Registry
-from ..execution.catalogue import read_catalogue
+from ..discovery.signature import Signature
+from ..execution.catalogue import read_described
 from ..report.tables import problem_lines
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA
-from .list_tables import SAMPLER, Reasons, list_tables
+from .listing.details import about_experiment, about_operation, about_sampler, about_target
+from .listing.tables import SAMPLER, Reasons, list_tables
 from .options import Json
 
 
-def list_(json_file: Json = None) -> None:
-    """List operations, implementations, targets, samplers and experiments, with their plugins and devices."""
+def _names(short: str, kind: str) -> Any:
+    return typer.Option(short, f"--{kind}", metavar="NAME", help=f"All about this {kind}; repeatable.")
+
+
+def list_(
+    operations: Annotated[list[str] | None, _names("-o", "operation")] = None,
+    samplers: Annotated[list[str] | None, _names("-s", "sampler")] = None,
+    targets: Annotated[list[str] | None, _names("-t", "target")] = None,
+    experiments: Annotated[list[str] | None, _names("-e", "experiment")] = None,
+    json_file: Json = None,
+) -> None:
+    """List operations, samplers, targets and experiments, a line each; with a name, all about it."""
+    chosen = {"operation": operations, "sampler": samplers, "target": targets, "experiment": experiments}
     with outputs(json_file) as (console, write_json):
         with ThreadPoolExecutor(1) as pool:  # this process and the one that reads the plugins both import torch
-            read = pool.submit(read_catalogue, "auto", where=True)
+            read = pool.submit(read_described, "auto", operations or (), pairs=bool(samplers or targets))
             device = resolve_device("auto")
-            registry = read.result()
+            registry, signatures = read.result()
+        _require_known(registry, chosen)
+        some = any(chosen.values())
+        if some:
+            registry = _only(registry, chosen)
         reasons = _reasons_by_device(registry)
         automatic = {
             name: each.automatic(device) if each.automatic else "" for name, each in registry.operations.items()
         }
-        console.print(list_tables(registry, reasons, automatic, device.type))
+        if some:
+            parts = [
+                *(
+                    about_operation(each, registry, signatures[name], reasons, automatic[name], device.type)
+                    for name, each in registry.operations.items()
+                    if name in (operations or ())
+                ),
+                *(about_sampler(registry.samplers[name], registry, reasons) for name in samplers or ()),
+                *(about_target(registry.targets[name], registry) for name in targets or ()),
+                *(about_experiment(registry.experiments[name]) for name in experiments or ()),
+            ]
+            console.print(Group(*parts))
+        else:
+            console.print(list_tables(registry, reasons, device.type))
         console.print(problem_lines(registry.problems))
-        write_json(json.dumps(_listing(registry, reasons, automatic), indent=1) + "\n")
-    raise typer.Exit(1 if registry.problems else 0)
+        write_json(json.dumps(_listing(registry, reasons, automatic, signatures), indent=1) + "\n")
+    raise typer.Exit(1 if registry.problems and not some else 0)
+
+
+def _require_known(registry: Registry, chosen: Mapping[str, Sequence[str] | None]) -> None:
+    """Raise UnknownName for a name that no plugin has registered, beside the problems of plugins."""
+    for kind, names in chosen.items():
+        known = getattr(registry, f"{kind}s")
+        for name in names or ():
+            if name not in known:
+                raise unknown_beside(registry.problems, kind, name, known)
+
+
+def _only(registry: Registry, chosen: Mapping[str, Sequence[str] | None]) -> Registry:
+    """What is chosen, what belongs to it (implementations; all targets of a sampler, all samplers of a target), and the
+    problems of those plugins alone that it comes from."""
+    operations, samplers, targets, experiments = (set(chosen[kind] or ()) for kind in chosen)
+    found = replace(
+        registry,
+        operations={name: each for name, each in registry.operations.items() if name in operations},
+        implementations=tuple(each for each in registry.implementations if each.operation in operations),
+        samplers={name: each for name, each in registry.samplers.items() if name in samplers or targets},
+        targets={name: each for name, each in registry.targets.items() if name in targets or samplers},
+        experiments={name: each for name, each in registry.experiments.items() if name in experiments},
+    )
+    labels = {
+        *(each.plugin for each in found.implementations),
+        *(each.plugin for each in found.samplers.values()),
+        *(each.plugin for each in found.targets.values()),
+        *(each.plugin for each in found.experiments.values()),
+    }
+    kept = tuple(each for each in registry.plugins if each.label in labels or operations & {*each.operations})
+    return replace(found, plugins=kept)
 
 
 def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, str | None]]:
@@ -51,8 +114,10 @@ def _reasons_by_device(registry: Registry) -> dict[tuple[str, str], dict[str, st
     return {key: {device.type: each.unavailable(device) for device in devices} for key, each in things}
 
 
-def _listing(registry: Registry, reasons: Reasons, automatic: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON of `list`."""
+def _listing(
+    registry: Registry, reasons: Reasons, automatic: Mapping[str, str], signatures: Mapping[str, Signature]
+) -> dict[str, Any]:
+    """The JSON of `list`. Operations that were asked for have a ``signature``."""
     device = resolve_device("auto")
     definers = {name: plugin.label for plugin in registry.plugins for name in plugin.operations}
     operations = [
@@ -67,6 +132,7 @@ def _listing(registry: Registry, reasons: Reasons, automatic: Mapping[str, str])
             "cases": [{"label": case.label, "purpose": case.purpose} for case in each.cases],
             "laws": [{"name": law.name, "statement": law.statement} for law in each.laws],
         }
+        | ({"signature": asdict(signatures[each.name])} if each.name in signatures else {})
         for each in registry.operations.values()
     ]
     records = []

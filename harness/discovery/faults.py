@@ -50,11 +50,11 @@ def key_of(registration: Any) -> Hashable:
     return name
 
 
-def registration_faults(of_type: type[T], given: Sequence[T], registered: Registrations) -> Iterator[tuple[T, str]]:
-    """Each registration of one hook call that must be refused, with a sentence for every reason."""
+def registration_faults(of_type: type[T], given: Sequence[T], registered: Registrations) -> Iterator[tuple[int, str]]:
+    """The place in ``given`` of each registration that must be refused, with a sentence for every reason."""
     kind = _KINDS[of_type]
     keys = set(registered.get(of_type, ()))
-    for each in given:
+    for place, each in enumerate(given):
         wrong = [f"{kind.of(each)}: {fault}" for fault in _type_faults(each, of_type)]
         if not wrong:
             if not each.name:
@@ -63,7 +63,7 @@ def registration_faults(of_type: type[T], given: Sequence[T], registered: Regist
                 wrong.append(f"{kind.of(each)}: {kind.duplicate(each)}")
             wrong += [f"{kind.of(each)}: {fault}" for fault in kind.own_faults(each, registered)]
             keys.add(key_of(each))
-        yield from ((each, sentence) for sentence in wrong)
+        yield from ((place, sentence) for sentence in wrong)
 
 
 def findings_faults(findings: object) -> Iterator[str]:

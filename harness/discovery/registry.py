@@ -3,7 +3,7 @@
 pluggy alone does not suffice. One entry point that fails to import ends the loading of all others. A duplicate name is
 skipped silently, a misspelt hook is never noticed, and a hook that raises discards what every other plugin returned.
 Here each plugin has its own plugin manager, and each of its hooks is called separately. A failure becomes a problem of
-that plugin, and everything that the failing hook call registered is dropped.
+that plugin. A faulty registration is dropped alone, and a hook that raises keeps what it has registered until then.
 """
 
 import dataclasses
@@ -114,8 +114,8 @@ class Registry:
         return tuple(plugin.name for plugin in self.plugins if plugin.loaded)
 
     def needed_by(self, implementation: Implementation) -> tuple[str, ...]:
-        """The names of the plugins to load for an implementation: its own, and the definers of all operations that it
-        names, since a hook that names an unknown operation registers nothing."""
+        """The names of the plugins to load for an implementation: its own, and the definers of all operations that its
+        plugin names, since one process may run all implementations of a plugin."""
         own = [plugin for plugin in self.plugins if plugin.label == implementation.plugin]
         operations = {each.operation for each in self.implementations if each.plugin == implementation.plugin}
         return tuple(each.name for each in self.plugins if each in own or operations & {*each.operations})
@@ -180,8 +180,7 @@ def load_registry(
             if plugin.loaded:
                 announce(plugin.name, f"{hook} failed")
             given = plugin.call(hook, kind)
-            if plugin.refuses(hook, given, registration_faults(kind, given, registered)):
-                continue
+            given = plugin.without_faulty(given, registration_faults(kind, given, registered))
             if kind is Operation:  # it has no field for the plugin's name
                 plugin.operations = tuple(operation.name for operation in given)
             else:
@@ -285,15 +284,13 @@ class _Loading:
     def problem(self, words: str) -> None:
         self.problems.append(f"{self.label}: {words}")
 
-    def refuses(self, hook: str, given: Sequence[T], faults: Iterable[tuple[T, str]]) -> bool:
-        """Whether there are ``faults``; each becomes a problem. The last one names the sound registrations dropped
-        with the faulty ones."""
+    def without_faulty(self, given: Sequence[T], faults: Iterable[tuple[int, str]]) -> list[T]:
+        """The sound registrations of ``given``; each of the ``faults``, of the one at a place, becomes a problem."""
         found = [*faults]
-        faulty = [id(each) for each, _ in found]
-        sound = [each.name for each in given if id(each) not in faulty]
-        for position, (_, sentence) in enumerate(found, 1):
-            self.problem(sentence + (_dropped(hook, sound) if position == len(found) else ""))
-        return bool(found)
+        for _, sentence in found:
+            self.problem(sentence)
+        faulty = {place for place, _ in found}
+        return [each for place, each in enumerate(given) if place not in faulty]
 
     def load(self) -> list["_Loading"]:
         """Import the plugin and find its hooks. If it is a package of plugins, return its modules instead."""
@@ -360,7 +357,7 @@ class _Loading:
             self.problem(f"brings nothing: no function of {self.module} is marked with @hookimpl")
 
     def call(self, hook: str, expected: type[T]) -> list[T]:
-        """What the plugin registers in this hook. If the call fails: an empty list, and a problem."""
+        """What the plugin registers in this hook; if the call fails, until then, and the failure becomes a problem."""
         if self.manager is None:
             return []
         given: list[T] = []
@@ -384,6 +381,7 @@ class _Loading:
         except TookTooLong as error:
             fault = describe_error(error)
             self.manager = None  # no other hook is called, and no worker loads it
+            given.clear()
         if refused:
             fault = f"TypeError: {refused[0]}"
         if fault:
@@ -391,13 +389,9 @@ class _Loading:
         elif returned:
             fault = f"{hook} must call register and return None: {_what_was_returned(returned)}"
         if fault:
-            self.problem(fault + _dropped(hook, [each.name for each in given]))
-            return []
+            kept = ", ".join(str(each.name) for each in given)
+            self.problem(fault + (f"; it had registered {kept}, and nothing after" if kept and not returned else ""))
         return given
-
-
-def _dropped(hook: str, names: Sequence[str]) -> str:
-    return f"; {hook} registers all or nothing, which also drops {', '.join(map(str, names))}" if names else ""
 
 
 def _what_was_returned(returned: Any) -> str:

@@ -6,7 +6,7 @@ The result is a registry in which functions are replaced: by `Elsewhere`, which 
 
 import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,6 +17,7 @@ from ..api.samplers import Sampler, Target, reason_against
 from ..discovery import registry as registry_module
 from ..discovery.axes import with_other_sizes
 from ..discovery.registry import OtherSizes, Plugin, Registry, load_registry
+from ..discovery.signature import Signature, signature
 from ..discovery.time_limit import TookTooLong, limited_to
 from ..results.environment import cuda_unusable
 from ..results.source_hash import Named, functions_behind
@@ -80,6 +81,7 @@ class Catalogue:
     targets: tuple[Target, ...]
     samplers: tuple[Sampler, ...]
     experiments: tuple[Experiment, ...]
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
 
 
 def read_catalogue(
@@ -97,6 +99,38 @@ def read_catalogue(
     Tables exist for the cost of cases; if ``where``, for `unavailable` and `automatic` by kind of device; if ``pairs``,
     for `unavailable` and `refuses` of samplers. Raises UsageError as `load_registry` and `with_other_sizes` do.
     """
+    return _registry(_read(device, where, pairs, many, (), other_sizes), other_sizes)
+
+
+def read_described(
+    device: str, operations: Sequence[str], *, pairs: bool = False
+) -> tuple[Registry, Mapping[str, Signature]]:
+    """As `read_catalogue` with ``where``, and the signatures of those of ``operations`` that exist."""
+    found = _read(device, True, pairs, False, operations, None)
+    return _registry(found, None), found.signatures
+
+
+def _registry(found: Catalogue, other_sizes: OtherSizes | None) -> Registry:
+    return Registry(
+        {each.name: each for each in found.operations},
+        found.implementations,
+        found.plugins,
+        (),
+        {each.name: each for each in found.targets},
+        {each.name: each for each in found.samplers},
+        {each.name: each for each in found.experiments},
+        other_sizes,
+    )
+
+
+def _read(
+    device: str,
+    where: bool,
+    pairs: bool,
+    many: bool,
+    described: Sequence[str],
+    other_sizes: OtherSizes | None,
+) -> Catalogue:
     from .child import Died, start_server  # here, because `--help` needs no multiprocessing
 
     start_server(__name__ if where else f"{__package__}.worker", many=many)  # `list` needs no worker after this
@@ -109,23 +143,12 @@ def read_catalogue(
                 current[:] = [str(each) for each in phase]
 
         try:
-            found = _ask(device, (where, pairs, broken, other_sizes), note)
+            return _ask(device, (where, pairs, [*described], broken, other_sizes), note)
         except Died as death:
             plugin, failure = current
             if not plugin or plugin in broken:
                 raise RuntimeError(f"the plugins cannot be read: {death}") from death
             broken[plugin] = f"{failure}: {death}"
-            continue
-        return Registry(
-            {each.name: each for each in found.operations},
-            found.implementations,
-            found.plugins,
-            (),
-            {each.name: each for each in found.targets},
-            {each.name: each for each in found.samplers},
-            {each.name: each for each in found.experiments},
-            other_sizes,
-        )
 
 
 def _ask(device: str, wanted: tuple[Any, ...], note: Callable[[Any], None]) -> Catalogue:
@@ -159,6 +182,7 @@ def _serve(connection: "Connection", device: str) -> None:
         question: str,
         where: bool,
         pairs: bool,
+        described: Sequence[str],
         broken: Mapping[str, str],
         other_sizes: OtherSizes | None,
         limit: float,
@@ -168,7 +192,9 @@ def _serve(connection: "Connection", device: str) -> None:
             registry = with_other_sizes(load_registry(broken=broken, announce=announce), other_sizes)
         except UsageError as error:
             return str(error)
-        return _Describing(registry, place, announce).catalogue(where, pairs)
+        describing = _Describing(registry, place, announce)
+        signatures = {name: describing.signature(name) for name in described if name in registry.operations}
+        return replace(describing.catalogue(where, pairs), signatures=signatures)
 
     answer_all(connection, describe)
 
@@ -268,6 +294,16 @@ class _Describing:
             automatic=automatic,
             case=None if operation.case is None else elsewhere("case"),
         )
+
+    def signature(self, name: str) -> Signature:
+        import torch
+
+        self._announce(self._registry.definer(name), f"make_inputs or make_outputs of {name} failed")
+        try:
+            with limited_to(registry_module.LOADING_SECONDS):
+                return signature(self._registry.operations[name], torch.device("cpu"))
+        except (Exception, SystemExit, TookTooLong) as error:
+            return Signature(problem=f"its inputs and outputs cannot be made: {describe_error(error)}")
 
     def _cost(self, operation: Operation, plugin: str) -> Any:
         costs, errors = {}, {}

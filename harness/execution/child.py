@@ -261,7 +261,8 @@ _HARNESS = __package__.rpartition(".")[0]
 ALLOWED_MODULES = tuple(
     f"{_HARNESS}.{room}"
     for room in (
-        *("api.", "discovery.registry", "execution.catalogue", "execution.shared_memory", "inspection.inspect"),
+        *("api.", "discovery.registry", "discovery.signature", "execution.catalogue", "execution.shared_memory"),
+        "inspection.inspect",
         "validation.progress",
     )
 )

@@ -1,4 +1,4 @@
-"""A report as Markdown: environment, agreement, failures, measurements, and ratios to an earlier run."""
+"""A report as Markdown: verdict, agreement, failures, environment, measurements, and ratios to an earlier run."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
+from .overview import verdict
 from .rows import (
     CPU_RUN,
     SPEEDUP,
@@ -51,7 +52,10 @@ def markdown(runs: Sequence[Labelled], *, against: Labelled | None = None, probl
 
 
 def _about(label: str, run: Run) -> list[str]:
-    parts = [f"## {_text(label)}", _text(device_name(run))]
+    own = [row for row in rows([(label, run)]) if row.measurement]
+    found = verdict(run, sum(bool(row.warnings) for row in own), len(own))
+    said = [f"{found.mark} **{_text(found.words)}**", _text(device_name(run)), *found.facts]
+    parts = [f"## {_text(label)}", " · ".join(said)]
     if run.status != "complete":
         parts.append("**Incomplete:** this run was interrupted; this report shows its results until then.")
     if is_cpu(run):
@@ -59,10 +63,6 @@ def _about(label: str, run: Run) -> list[str]:
     if run.environment.get("dirty"):
         parts.append("**Uncommitted changes:** the measured source may differ from the commit.")
     parts += [f"**Plugin problem:** {_text(problem)}" for problem in run.problems]
-    parts.append(_table(["fact", "value"], environment(run).items()))
-    if run.ceilings:
-        ceilings = [(name, ceiling_rate(name, value)) for name, value in run.ceilings.items()]
-        parts += ["### Ceilings measured on this device", _table(["resource", "ceiling"], ceilings)]
     if run.records or not (run.standings or run.outcomes):
         parts += ["### Agreement", *_agreement(run)]
     if standings := tested(run):
@@ -84,7 +84,15 @@ def _about(label: str, run: Run) -> list[str]:
         else:
             lines = [claim_cells(each) for each in outcome.findings.estimates]
             parts.append(_table(["claim", "exact", "measured", "z", "p", "status"], lines))
-    return parts
+    if run.ceilings:
+        ceilings = [(name, ceiling_rate(name, value)) for name, value in run.ceilings.items()]
+        parts += _folded("Limits measured on this device", _table(["resource", "limit"], ceilings))
+    return [*parts, *_folded("Environment", _table(["fact", "value"], environment(run).items()))]
+
+
+def _folded(title: str, table: str) -> list[str]:
+    """A table that GitHub folds under its title."""
+    return [f"<details><summary>{title}</summary>", table, "</details>"]
 
 
 def _agreement(run: Run) -> list[str]:

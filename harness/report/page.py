@@ -18,6 +18,7 @@ from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
 from .markdown import Labelled, markdown
+from .overview import FIRST, doubtful, facts, speed_map, verdict
 from .plot_parts import Figure, Style, finite, styles
 from .roofline_plot import intensity_span, roofline
 from .rows import (
@@ -26,8 +27,8 @@ from .rows import (
     SPEEDUP,
     TIME_RATIO,
     Row,
+    Score,
     device_name,
-    environment,
     geometric_mean,
     is_cpu,
     items_rate,
@@ -103,6 +104,7 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
     drawings = _Drawings()
     compared = [row for row in found if row.time_ratio is not None]
     samples = [row for row in found if row.measurement]
+    warned = doubtful(found)
     places = iter(range(len(samples)))
     operations = [_operation(name, own, looks, several, drawings) for name, own in _by_operation(found).items()]
     rooflines = _rooflines(runs, found, looks, drawings)
@@ -110,7 +112,14 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
     experiments = _experiments(runs, drawings)
     compared_figure = drawings.add(time_ratios(compared, looks)) if compared else None
     return template.render(
-        runs=[(label, run, scores(run.records), environment(run)) for label, run in runs],
+        runs=[(label, run, scores(run.records)) for label, run in runs],
+        verdicts=[
+            verdict(run, sum(row.number == place for row in warned), sum(row.number == place for row in samples))
+            for place, (_, run) in enumerate(runs)
+        ],
+        map=speed_map(runs, found),
+        facts=facts(runs),
+        resources=list(dict.fromkeys(name for _, run in runs for name in run.ceilings)),
         several=several,
         against=against,
         problems=problems,
@@ -124,11 +133,30 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
         compared=sorted(compared, key=lambda row: row.time_ratio or 0.0, reverse=True),
         compared_figure=compared_figure,
         styles=looks,
-        failures=[row for row in found if failed_records([row.record])],
-        warned=[row for row in found if row.warnings],
+        failures=_failures(found),
+        warned=warned,
+        first=FIRST,
         data={"figures": drawings.figures, "samples": _all_samples(samples)},
         plotlyjs=get_plotlyjs(),
     )
+
+
+def _absences(table: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, list[str]]]:
+    """Each reason why something is unavailable, with the operations and their implementations."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for operation, of in table.items():
+        for name, score in of.items():
+            for reason in score.reasons:
+                found.setdefault(reason, {}).setdefault(operation, []).append(name)
+    return found
+
+
+def _failures(found: Sequence[Row]) -> list[list[Row]]:
+    """The failures of all runs; those of an implementation with the same message together."""
+    failed = [row for row in found if failed_records([row.record])]
+    key = ("operation", "implementation", "status", "message")
+    groups = grouped(failed, lambda row: (row.number, *(getattr(row.record, name) for name in key)))
+    return [*groups.values()]
 
 
 def _operation(
@@ -261,6 +289,7 @@ def _template_environment(jinja2: Any) -> "Environment":
         ceiling_rate=ceiling_rate,
         counted=counted,
         status_words=status_words,
+        absences=_absences,
         is_cpu=is_cpu,
         device_name=device_name,
         geometric_mean=geometric_mean,

@@ -18,6 +18,8 @@ from ..api.operations import Status
 from ..api.records import MOST_DISTURBED, QUIET, LeftOut, Measurement, Record, Run
 from ..results.precision import floor_words, noise_floor
 
+NAMED = 3
+"""Cases that a line names."""
 NARROW = 72
 """Columns of a terminal; on fewer, tables become paragraphs."""
 
@@ -32,9 +34,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def si(value: float, unit: str = "") -> str:
-    """Three significant digits with an SI prefix: ``12.3 µs``."""
+    """Three significant digits with an SI prefix: ``12.3 µs``. Without a unit, where 657 m would look like metres, a
+    number below 1 has none: ``0.657``."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g} {unit}".rstrip()
+    if not unit and abs(value) < 0.9995:
+        return f"{value:.3g}"
     rounded = float(f"{value:.2e}")  # rounded first, so that 999.9 becomes 1.00 k and not 1000
     exponent = math.floor(math.log10(abs(rounded)) / 3 + 1e-9) * 3
     exponent = min(max(exponent, min(PREFIXES)), max(PREFIXES))
@@ -202,16 +207,37 @@ def limits(run: Run) -> RenderableType:
     return Group(*lines)
 
 
+FAILURES = 5
+"""Different failures of an implementation that `failure_details` shows."""
+
+
 def failure_details(records: Iterable[Record]) -> RenderableType:
-    """Every failure in full."""
+    """The failures of each implementation: those of one message once, and of different ones the first `FAILURES`."""
     parts: list[RenderableType] = []
-    for record in failed_records(records):
-        where = f"{record.operation} {record.implementation}, {record.case}"
-        parts += [Text(f"{record.status}: {where}", style="bold red"), indented(Text(record.message))]
-        if record.error is not None and record.bound is not None:
-            p_value = "" if record.p_value is None else f", p = {record.p_value:.3g}"
-            parts.append(indented(Text(f"error {record.error:.6g}, bound {record.bound:.6g}{p_value}")))
+    for (operation, implementation), own in grouped(
+        failed_records(records), lambda record: (record.operation, record.implementation)
+    ).items():
+        different = grouped(own, lambda record: (record.status, record.message))
+        for same in [*different.values()][:FAILURES]:
+            record = same[0]
+            where = record.case if len(same) == 1 else f"{len(same)} times"
+            title = Text(f"{record.status}: {operation} {implementation}, {where}", style="bold red")
+            parts += [title, indented(Text(record.message))]
+            if len(same) > 1:
+                parts.append(indented(Text(_some([each.case for each in same]))))
+            elif record.error is not None and record.bound is not None:
+                p_value = "" if record.p_value is None else f", p = {record.p_value:.3g}"
+                parts.append(indented(Text(f"error {record.error:.6g}, bound {record.bound:.6g}{p_value}")))
+        if left := sum(len(same) for same in [*different.values()][FAILURES:]):
+            words = f"and {left} other failures of {operation} {implementation}; JSON (--json FILE) has them all"
+            parts.append(Text(words, style="bold red"))
     return Group(*parts)
+
+
+def _some(cases: Sequence[str]) -> str:
+    """The first `NAMED` cases by name, the rest by number."""
+    names = [*dict.fromkeys(cases)]
+    return ", ".join(names[:NAMED]) + (f", and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def problem_lines(problems: Sequence[str]) -> RenderableType:
@@ -234,10 +260,6 @@ def closing_line(records: Sequence[Record], problems: Sequence[str]) -> str:
     return f"{troubled}All agree: {counted(passed, 'check')} passed{aside}."
 
 
-NAMED = 3
-"""The cases of an operation that `left_out` names."""
-
-
 def left_out(steps: Sequence[LeftOut]) -> RenderableType:
     """What `run` left out, by reason: cases that are timed already by name, the rest by number."""
     by_reason = grouped(steps, lambda step: step.reason)
@@ -245,9 +267,7 @@ def left_out(steps: Sequence[LeftOut]) -> RenderableType:
     if unchanged := by_reason.get("unchanged"):
         parts.append(Text("Not timed again: source and device are those of an earlier run", style="yellow"))
         for (operation, path), own in grouped(unchanged, lambda step: (step.operation, step.message)).items():
-            cases = list(dict.fromkeys(step.case for step in own))
-            more = f", and {len(cases) - NAMED} more" if len(cases) > NAMED else ""
-            parts.append(indented(Text(f"{operation}: {', '.join(cases[:NAMED])}{more} ({path})")))
+            parts.append(indented(Text(f"{operation}: {_some([step.case for step in own])} ({path})")))
     if impossible := by_reason.get("impossible"):
         parts.append(Text("Not possible here", style="yellow"))
         for message, own in grouped(impossible, lambda step: step.message).items():

@@ -1,21 +1,42 @@
 """Plots of measured times: throughput against size, and ratios to an earlier run."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from .plot_parts import GREY, Figure, Style, by_trace, drawable, escaped, hover, log_axis, look, one_legend_entry_each
+from .plot_parts import (
+    GREY,
+    Figure,
+    Style,
+    by_trace,
+    drawable,
+    escaped,
+    finite,
+    hover,
+    log_axis,
+    look,
+    one_legend_entry_each,
+)
 from .rows import Row
-from .tables import grouped
+from .tables import grouped, si
 
 QUANTITIES = ("items", "bytes", "flops")
 """Units of throughput that the reader of the page can choose."""
+UNITS = {"bytes": "B/s", "flops": "flop/s"}
+LABEL = 22
+"""Characters in a line of a case's label beside its bars."""
+BAR = 20
+"""Height of a bar in pixels."""
+PATTERNS = ("", "/", "x", "-", "+", ".")
+"""The hatches of bars, by run."""
 
 
 def throughput(rows: Sequence[Row], styles: Mapping[str, Style], several: bool) -> list[Figure]:
-    """Items/s against size for one operation: a figure for each dtype and scenario with several sizes.
+    """Items/s for one operation: against size, a figure for each dtype and scenario with several sizes.
 
-    The remaining cases share the last figure, as points. If there are ``several`` runs, the traces name theirs.
+    The remaining cases share the last figure, with a bar for each implementation. If there are ``several`` runs, the
+    traces name theirs.
     """
     drawn = [
         row
@@ -25,9 +46,8 @@ def throughput(rows: Sequence[Row], styles: Mapping[str, Style], several: bool) 
     series = grouped(drawn, _kind)
     groups = {kind: own for kind, own in series.items() if len({row.record.case for row in own}) > 1}
     alone = [row for kind, own in series.items() if kind not in groups for row in own]
-    if alone:
-        groups["single sizes" if groups else ""] = alone
-    return [_against_size(kind, own, styles, several, joined=own is not alone) for kind, own in groups.items()]
+    figures = [_against_size(kind, own, styles, several) for kind, own in groups.items()]
+    return figures + ([_bars("single sizes" if groups else "", alone, styles, several)] if alone else [])
 
 
 def time_ratios(rows: Sequence[Row], styles: Mapping[str, Style]) -> Figure:
@@ -63,7 +83,68 @@ def time_ratios(rows: Sequence[Row], styles: Mapping[str, Style]) -> Figure:
     }
 
 
-def _against_size(kind: str, rows: Sequence[Row], styles: Mapping[str, Style], several: bool, joined: bool) -> Figure:
+def _bars(kind: str, rows: Sequence[Row], styles: Mapping[str, Style], several: bool) -> Figure:
+    """A bar for each implementation and case: its speed as a fraction of the fastest in that case.
+
+    The least work of a case is the same for all, so the bars are the same in every unit; their texts give the rate.
+    """
+    fastest: dict[str, float] = {}
+    for row in rows:
+        fastest[row.record.case] = max(fastest.get(row.record.case, 0.0), row.measurement.items_per_second)  # type: ignore[union-attr]
+    labels = {case: escaped("\n".join(textwrap.wrap(case, LABEL))) for case in fastest}
+    traces = []
+    for (run, name, mode), own in by_trace(rows).items():
+        rates = {
+            quantity: [si(getattr(row.measurement, f"{quantity}_per_second")) for row in own] for quantity in QUANTITIES
+        }
+        marker: Figure = {"color": styles[name]["colour"], "opacity": 1 if mode == "cold" else 0.5}
+        if several:
+            marker["pattern"] = {"shape": PATTERNS[run % len(PATTERNS)], "fgcolor": "#ffffff"}
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": escaped(name if not several else f"{name}, run {run + 1}"),
+                "x": [finite(row.measurement.items_per_second / fastest[row.record.case]) for row in own],  # type: ignore[union-attr]
+                "y": [labels[row.record.case] for row in own],
+                "text": rates["items"],
+                "meta": rates,
+                "textposition": "outside",
+                "cliponaxis": False,
+                "hoverinfo": "text",
+                "hovertext": [hover(row) for row in own],
+                "marker": marker,
+            }
+        )
+    units = sorted({row.measurement.unit for row in rows if row.measurement})
+    titles = {"items": f"{escaped(' or '.join(units))}/s", **UNITS}
+    lines = sum(max(BAR * len(traces), 15 * (label.count("<br>") + 1)) + 12 for label in labels.values())
+    return {
+        "title": kind,
+        "data": one_legend_entry_each(traces),
+        "layout": {
+            "barmode": "group",
+            "bargap": 0.2,
+            "meta": titles,
+            "xaxis": {
+                "title": {"text": titles["items"]},
+                "range": [0, 1.3],
+                "tickvals": [0, 0.5, 1],
+                "ticktext": ["0", "half as fast", "fastest"],
+            },
+            "yaxis": {
+                "type": "category",
+                "categoryarray": [*labels.values()],
+                "autorange": "reversed",
+                "automargin": False,
+            },
+            "margin": {"l": 7 * LABEL, "r": 14, "t": 26, "b": 10},
+            "height": 90 + lines,
+        },
+    }
+
+
+def _against_size(kind: str, rows: Sequence[Row], styles: Mapping[str, Style], several: bool) -> Figure:
     axis, title = _size_axis([row.record.sizes for row in rows])
     # Rows/s must fall as rows grow longer, so bytes/s are the better default there.
     default = "items" if axis is None else "bytes"
@@ -77,12 +158,12 @@ def _against_size(kind: str, rows: Sequence[Row], styles: Mapping[str, Style], s
                 "y": rates[default],
                 "meta": rates,
                 "hovertext": [hover(row) for row in points],
-                "mode": "lines+markers" if joined else "markers",
+                "mode": "lines+markers",
                 **look(name, mode, styles[name], run if several else None),
             }
         )
     units = sorted({row.measurement.unit for row in rows if row.measurement})
-    titles = {"items": f"{escaped(' or '.join(units))}/s", "bytes": "B/s", "flops": "flop/s"}
+    titles = {"items": f"{escaped(' or '.join(units))}/s", **UNITS}
     return {
         "title": kind,
         "data": one_legend_entry_each(traces),

@@ -1,11 +1,13 @@
-"""`require_sound` tests a sampler on the targets that it is given, and fails if one of them was not tested."""
+"""`require_agreement` checks an implementation. `require_sound` tests a sampler on the targets that it is given, and
+fails if one of them was not tested."""
 
 import pytest
-from boltzbench.harness import conformance
+from boltzbench.harness import Unsupported, conformance
 from boltzbench.harness.api.messages import UnknownName
-from boltzbench.harness.conformance import require_sound
+from boltzbench.harness.conformance import require_agreement, require_sound
 from boltzbench.harness.discovery.registry import Registry
 from boltzbench.harness.validation import judge
+from support import fakes
 from support.wrong_samplers import four_states, gaussian, gibbs, langevin, metropolis, rbm
 
 
@@ -78,3 +80,33 @@ def test_without_a_law_it_fails_unless_told_so(monkeypatch):
     require_sound("m", laws=False)
     with pytest.raises(AssertionError, match="no claim tests sampler 'm' against an exact law"):
         require_sound("m")
+
+
+def test_an_implementation_that_agrees_and_others(monkeypatch):
+    operation = fakes.operation(laws=(fakes.law(),), cases=[fakes.case(n) for n in (3, 4, 5, 6)])
+    gone = fakes.implementation("gone", unavailable=lambda device: "no wand")
+    refusing = fakes.implementation("refusing", prepare=refuse)
+    known = Registry({"double": operation}, (fakes.implementation(), gone, refusing), ())
+    monkeypatch.setattr(conformance, "load_registry", lambda: known)
+    require_agreement("double", "torch")
+    require_agreement("double", fakes.implementation("unregistered"))
+    with pytest.raises(AssertionError) as caught:
+        require_agreement("double", fakes.implementation("wrong", factor=2.5))
+    first, *lines, last = str(caught.value).splitlines()[:5]
+    assert first == "double wrong: 5 of 5 failed:"
+    assert lines[0].startswith("wrong_values in n=3 float32: ")
+    assert (len(lines), last) == (3, "+2 more")
+    with pytest.raises(AssertionError, match="double wrong: 4 of 4 failed:"):
+        require_agreement("double", fakes.implementation("wrong", factor=2.5), laws=False)
+    with pytest.raises(AssertionError, match="double refusing: nothing was checked: only odd sizes"):
+        require_agreement("double", "refusing")
+    with pytest.raises(AssertionError, match="double gone: it cannot run on cpu: no wand"):
+        require_agreement("double", "gone")
+    with pytest.raises(UnknownName, match="unknown operation 'duble': did you mean double"):
+        require_agreement("duble", "torch")
+    with pytest.raises(UnknownName, match="unknown implementation of double 'trch': did you mean torch"):
+        require_agreement("double", "trch")
+
+
+def refuse(inputs, outputs):
+    raise Unsupported("only odd sizes")

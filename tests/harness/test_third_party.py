@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from boltzbench.harness.discovery.registry import load_registry
 from support import TESTS
+from support.fakes import install
 
 OPERATION = "ising_chain_energy"
 LABEL = "ising_chain (boltzbench-ising-chain 0.3.1)"
@@ -25,6 +27,18 @@ def site(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return site
+
+
+def test_the_tests_of_boltzbench_load_no_plugin_of_another_distribution(tmp_path, monkeypatch):
+    """Neither a sound one, which may refuse cases or be slow, nor a broken one. `tests/conftest.py` sees to it."""
+    install(tmp_path, {"foreign": "", "broken": "1 / 0"})
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = load_registry()
+    assert {plugin.distribution for plugin in registry.plugins} == {"boltzbench"}
+    assert registry.problems == ()
+    monkeypatch.delenv("BOLTZBENCH_PLUGINS")
+    assert "ZeroDivisionError" in " ".join(load_registry().problems)
+    del sys.modules["fake_samplers_1_2_foreign"]
 
 
 def boltzbench(site, folder, *arguments):

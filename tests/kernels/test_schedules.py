@@ -27,6 +27,7 @@ def test_each_schedule_has_its_first_and_last_temperature():
         (lambda: schedules.constant(2, 0.0), "temperature must be finite and positive"),
         (lambda: schedules.linear(2, 1.0, 2.0), "end must not exceed start"),
         (lambda: schedules.geometric(2, 1.0, 2.0), "end must not exceed start"),
+        (lambda: schedules.linear(500, 0, 1), "inverse temperatures, as kernels.ais takes them, .* torch.linspace"),
         (lambda: schedules.geometric(2, math.inf, 2.0), "start must be finite and positive"),
         (lambda: schedules.linear(2, 1.0, -1.0), "end must be finite and positive"),
         (lambda: schedules.cyclic_cosine(8, 0.1, 0.9, 2), "cold must not exceed hot"),

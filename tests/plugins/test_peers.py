@@ -3,7 +3,6 @@
 import importlib.util
 import sys
 from dataclasses import replace
-from importlib import metadata
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 from boltzbench.harness import Status, Unsupported
 from boltzbench.harness.agreement.agreement import check_case, check_law
-from boltzbench.harness.discovery.registry import load_registry
 from boltzbench.kernels.spin_glass import energies
 from boltzbench.plugins.baselines import cross_entropy as peers_cross_entropy
 from boltzbench.plugins.baselines import logsumexp as peers_logsumexp
@@ -24,10 +22,10 @@ from boltzbench.plugins.operations.rows import logsumexp
 from boltzbench.plugins.operations.spins import ising, spin_glass
 from boltzbench.plugins.support import libraries
 from boltzbench.plugins.support.libraries import LONGEST_QUACK_ROW
+from support.operations import registry
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-ROOMS = ("operations", "baselines")
-REGISTRY = load_registry([metadata.EntryPoint(room, f"boltzbench.plugins.{room}", "boltzbench") for room in ROOMS])
+REGISTRY = registry()
 BASELINES = [each for each in REGISTRY.implementations if each.plugin.startswith("baselines.")]
 ALL_PEERS = [each for each in BASELINES if each.name != "torch_compile"]
 PEERS = {each.name: each for each in ALL_PEERS if each.operation not in ("generalised_cross_entropy", "ising")}

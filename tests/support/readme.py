@@ -1,8 +1,7 @@
 """The table of operations in README.md, made from the registry: ``python -m support.readme``, in tests/, writes it."""
 
-from boltzbench.harness.discovery.registry import load_registry
-
 from support import ROOT
+from support.operations import operations
 
 BEGIN, END = "| operation | computes |\n|---|---|\n", "\n\n[kernels/]"
 README = ROOT / "README.md"
@@ -17,8 +16,8 @@ def parts() -> tuple[str, str, str]:
 
 def rows() -> str:
     """The rows that the table should have."""
-    operations = sorted(load_registry().operations.values(), key=lambda each: each.name)
-    return "\n".join(f"| `{each.name}` | {each.summary.removesuffix('.')} |" for each in operations)
+    ordered = sorted(operations(), key=lambda each: each.name)
+    return "\n".join(f"| `{each.name}` | {each.summary.removesuffix('.')} |" for each in ordered)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@
         const usual = data.figures[place.dataset.figure];
         const { data: traces, layout: of } = usual;
         const chosen = select.value;
+        const axis = traces[0].type === "bar" ? "xaxis" : "yaxis";
+        const other = (trace) => ({ ...trace, [trace.type === "bar" ? "text" : "y"]: trace.meta[chosen] });
         draw(place, !chosen ? usual : {
-          data: traces.map((trace) => ({ ...trace, y: trace.meta[chosen] })),
-          layout: { ...of, yaxis: { ...of.yaxis, title: { text: of.meta[chosen] } } },
+          data: traces.map(other),
+          layout: { ...of, [axis]: { ...of[axis], title: { text: of.meta[chosen] } } },
         });
       }
     });

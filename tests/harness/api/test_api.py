@@ -1,7 +1,9 @@
 import dataclasses
+import re
 
 import pytest
 import torch
+from boltzbench.harness.api.messages import describe_error
 from boltzbench.harness.api.operations import PRESETS, Agreement, Case, Status, always_available
 from boltzbench.harness.api.records import Measurement, Record
 from support.fakes import CPU, case, implementation
@@ -54,6 +56,20 @@ def test_a_measurement_with_agreement():
 )
 def test_gpu_kernels_are_interpreted_on_the_cpu(backend, device, interpreted):
     assert implementation(backend=backend).is_interpreted_on(torch.device(device)) is interpreted
+
+
+def test_an_error_is_described_with_the_way_from_the_plugins_code():
+    def inner(depth):
+        return inner(depth - 1) if depth else torch.zeros(3).view(2)
+
+    def words(depth):
+        with pytest.raises(RuntimeError) as caught:
+            inner(depth)
+        return describe_error(caught.value)
+
+    assert re.fullmatch(r"RuntimeError: shape .* \(test_api.py:\d+ > test_api.py:\d+ > test_api.py:\d+\)", words(0 + 1))
+    assert words(20).count("test_api.py") == 4
+    assert " > ... > " in words(20)
 
 
 def test_an_implementation_is_available_by_default():

@@ -95,7 +95,7 @@ def test_a_plugin_may_implement_the_operation_of_another(folder):
         ("import no_such_module", "cannot be imported from fake_samplers_1_2_bad: ModuleNotFoundError: No module"),
         ("1 / 0", "ZeroDivisionError: division by zero (fake_samplers_1_2_bad.py:5)"),
         ("raise SystemExit('needs a licence')", "SystemExit: needs a licence"),
-        ("def broken(:", "SyntaxError: "),
+        ("def broken(:", "SyntaxError: invalid syntax (fake_samplers_1_2_bad.py, line 5)"),
         ("#BOLTZBENCH_API", "must state BOLTZBENCH_API = 1"),
         ("BOLTZBENCH_API = 0", "written for BOLTZBENCH_API = 0, while this boltzbench has 1; install a version of"),
         ("BOLTZBENCH_API = 2", "written for BOLTZBENCH_API = 2, while this boltzbench has 1"),
@@ -169,11 +169,12 @@ def test_a_plugin_that_cannot_be_used(folder, source, words):
         ("register(fakes.operation('b', laws=(fakes.law(7),)))", "operation 'b': law 7: name should be a valid string"),
     ],
 )
-def test_register_operations_gone_wrong_is_dropped_as_a_whole(folder, body, words):
+def test_a_bad_operation_leaves_its_neighbours_alone(folder, body, words):
     source = hook(f"register(fakes.operation('before')); {body}")
     registry, (problem,) = load_beside_good(folder, source)
     assert words in problem
-    assert list(registry.operations) == ["good"]
+    kept = [] if "yield" in body else ["before", "b"] if "'b')); register" in body else ["before"]
+    assert list(registry.operations) == ["good", *kept]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,10 @@ def test_register_operations_gone_wrong_is_dropped_as_a_whole(folder, body, word
             "register(fakes.implementation('mine', of='good'))",
             "operation 'good' has an implementation of that name already",
         ),
+        (
+            "register(fakes.implementation('x', of='good', varients=()))",
+            "failed: TypeError: Implementation.__init__() got an unexpected keyword argument 'varients'",
+        ),
         ("register(fakes.implementation('x', of='good', prepare=None))", "'x': prepare should be callable, got None"),
         ("register(fakes.implementation('x', of='good', variants=()))", "'x': variants should be callable, got ()"),
         ("register(fakes.implementation('', of='good'))", "an implementation has an empty name"),
@@ -203,13 +208,13 @@ def test_register_operations_gone_wrong_is_dropped_as_a_whole(folder, body, word
         ),
     ],
 )
-def test_register_implementations_gone_wrong_is_dropped_as_a_whole(folder, body, words):
+def test_a_bad_implementation_leaves_its_neighbours_alone(folder, body, words):
     source = hook(f"register(fakes.implementation('mine', of='good')); {body}", "register_implementations")
     source += hook("register(fakes.operation('other'))")
     registry, (problem,) = load_beside_good(folder, source, "zz_bad")
     assert words in problem
-    assert [each.name for each in registry.implementations_of("good")] == ["reference", "cupy", "triton"]
-    assert "other" in registry.operations, "what another hook call of the plugin registered stays"
+    assert [each.name for each in registry.implementations_of("good")] == ["mine", "reference", "cupy", "triton"]
+    assert "other" in registry.operations
 
 
 def test_an_implementation_with_a_stream_of_its_own_and_an_operation_that_judges_it(folder):
@@ -254,11 +259,11 @@ def test_a_plugin_may_bring_nothing_but_ceilings(folder):
         ("register(ceiling())", "ceiling 'mine': resource 'copy' has a ceiling of that name already"),
     ],
 )
-def test_register_ceilings_gone_wrong_is_dropped_as_a_whole(folder, body, words):
+def test_a_bad_ceiling_leaves_its_neighbours_alone(folder, body, words):
     source = ceilings(f"register(ceiling()); {body}") + hook("register(fakes.operation('other'))")
     registry, (problem,) = load_beside_good(folder, source)
     assert words in problem
-    assert registry.ceilings == ()
+    assert [(each.resource, each.name) for each in registry.ceilings] == [("copy", "mine")]
     assert "other" in registry.operations
 
 
@@ -267,7 +272,8 @@ def test_a_name_is_free_again_for_another_resource_but_not_for_another_plugin(fo
     first = install(folder / "3", {"a": ceilings("register(ceiling()); register(ceiling('read'))")}, "third")
     sys.path[:0] = [str(folder / "2"), str(folder / "3")]
     registry = load_registry([*first, *second])
-    assert [(each.resource, each.plugin) for each in registry.ceilings] == [("copy", "b (second 1.2)")]
+    found = [(each.resource, each.plugin) for each in registry.ceilings]
+    assert found == [("read", "a (third 1.2)"), ("copy", "b (second 1.2)")]
     (problem,) = registry.problems
     assert problem.startswith("a (third 1.2): ceiling 'mine': resource 'copy' has a ceiling")
 
@@ -320,12 +326,12 @@ def test_targets_and_samplers_know_their_plugin(folder):
         ("register(target('x', temperatures=(1.0, 0.0)))", "'x': temperatures should be finite and greater than 0, go"),
     ],
 )
-def test_register_targets_gone_wrong_is_dropped_as_a_whole(folder, body, words):
+def test_a_bad_target_leaves_its_neighbours_alone(folder, body, words):
     source = laws(f"register(target()); {body}", "register_targets")
     source += hook("register(sampler('stays'))", "register_samplers")
     registry, (problem,) = load_beside_good(folder, source)
     assert words in problem
-    assert registry.targets == {}
+    assert list(registry.targets) == ["mine"]
     assert list(registry.samplers) == ["stays"]
 
 
@@ -342,11 +348,11 @@ def test_register_targets_gone_wrong_is_dropped_as_a_whole(folder, body, words):
         ("register(sampler('x', accepted=0.5))", "sampler 'x': accepted should be callable, got 0.5"),
     ],
 )
-def test_register_samplers_gone_wrong_is_dropped_as_a_whole(folder, body, words):
+def test_a_bad_sampler_leaves_its_neighbours_alone(folder, body, words):
     source = laws(f"register(sampler()); {body}", "register_samplers")
     registry, (problem,) = load_beside_good(folder, source)
     assert words in problem
-    assert registry.samplers == {}
+    assert list(registry.samplers) == ["mine"]
 
 
 @pytest.mark.parametrize("kind", ["target", "sampler"])
@@ -361,22 +367,29 @@ def test_the_name_of_a_target_or_sampler_is_taken_by_the_first_plugin(folder, ki
     assert problem.startswith(f"b (second 1.2): {kind} 'mine': that name is taken")
 
 
-def test_the_problem_of_a_bad_registration_names_the_sound_ones_dropped_with_it(folder):
+def test_of_several_registrations_only_the_bad_ones_are_dropped(folder):
     source = laws("for name in ('a', '', 'b', 'a'): register(sampler(name))", "register_samplers")
     registry, problems = load_beside_good(folder, source)
-    assert registry.samplers == {}
+    assert list(registry.samplers) == ["a", "b"]
     assert problems == (
         "bad (fake-samplers 1.2): a sampler has an empty name",
-        "bad (fake-samplers 1.2): sampler 'a': that name is taken; sampler names are unique over all plugins; "
-        "register_samplers registers all or nothing, which also drops a, b",
+        "bad (fake-samplers 1.2): sampler 'a': that name is taken; sampler names are unique over all plugins",
     )
+
+
+def test_one_object_registered_twice_is_registered_once(folder):
+    registry, (problem,) = load_beside_good(
+        folder, laws("one = sampler(); register(one); register(one)", "register_samplers")
+    )
+    assert list(registry.samplers) == ["mine"]
+    assert "that name is taken" in problem
 
 
 def test_the_problem_of_a_failing_hook_names_what_it_had_registered(folder):
     source = laws("register(sampler()); raise RuntimeError('no luck')", "register_samplers")
     _, (problem,) = load_beside_good(folder, source)
     assert "register_samplers failed: RuntimeError: no luck" in problem
-    assert problem.endswith("; register_samplers registers all or nothing, which also drops mine")
+    assert problem.endswith("; it had registered mine, and nothing after")
 
 
 def test_a_coroutine_hook_is_not_run_and_not_warned_about(folder):
@@ -673,6 +686,13 @@ def test_an_unknown_name_is_followed_by_the_problems_of_plugins(folder):
         assert problem.startswith(
             "sgld (fake-samplers 1.2): cannot be imported from fake_samplers_1_2_sgld: ModuleNotFou"
         )
+
+
+def test_the_problem_with_the_unknown_name_in_it_comes_first(folder):
+    registry = load_registry(install(folder, {"a": "1 / 0", "good": GOOD, "levels": "import no_such_module"}))
+    with pytest.raises(UnknownName) as caught:
+        registry.select(["levels"])
+    assert [line.split(" ")[0] for line in str(caught.value).splitlines()[2:]] == ["levels", "a"]
 
 
 def test_nothing_installed_leaves_nothing_to_choose_from():

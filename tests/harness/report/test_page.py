@@ -12,9 +12,9 @@ from dataclasses import replace
 import plotly.graph_objects
 import pytest
 from boltzbench.harness import Status
-from boltzbench.harness.api.records import DeviceState, Measurement, Record, Run
+from boltzbench.harness.api.records import Claim, DeviceState, Measurement, Record, Run, Standing
+from boltzbench.harness.report import overview, plot_parts, roofline_plot, timing_plots
 from boltzbench.harness.report import page as report
-from boltzbench.harness.report import plot_parts, roofline_plot, timing_plots
 from boltzbench.harness.report import rows as report_rows
 
 HOSTILE = "<script>alert(1)</script> \"quotes\" 'and' & </script><!-- `|` *x*"
@@ -205,9 +205,103 @@ def test_the_matrix_of_agreement_counts_and_failures_are_in_full():
     assert matrix == [["operation", "torch", "triton", "cupy"], ["double", "✓ 1/1", "✗ 1/2", "unavailable"]]
     assert "y[3] is 7" in found.text
     assert "error 2.5, bound 1e-06" in found.text
-    assert "double cupy unavailable: no cupy here" in found.text
+    assert "Unavailable: cupy (double): no cupy here" in found.text
     assert "No case of this operation was timed" in found.text
     assert found.data == {"figures": [], "samples": []}
+
+
+def test_failures_of_one_message_are_shown_together():
+    failed = [
+        record("triton", status=Status.ERROR, message="no such thing", n=n, case=f"n={n} float32") for n in range(12)
+    ]
+    found = page(run(*failed))
+    assert "double triton, 12 times error" in found.text
+    assert found.text.count("no such thing") == 1 + 12  # once, and in the table of records
+    assert "n=9 float32, and 2 more" in found.text
+
+
+VERDICTS = {
+    "Nothing was checked": run(record(status=Status.UNAVAILABLE, message="no GPU")),
+    "All 2 checks agree": run(record(), record("triton")),
+    "1 of 2 checks failed": run(record(), record("triton", status=Status.WRONG_VALUES)),
+}
+
+
+@pytest.mark.parametrize("words", VERDICTS)
+def test_the_page_begins_with_the_verdict(words):
+    found = page(VERDICTS[words])
+    begin = found.text.index(words)
+    assert begin < found.text.index("Agreement Checks passed")
+    (card,) = (each["class"] for each in found.of("div") if "verdict-card" in each.get("class", ""))
+    kinds = {"Nothing was checked": "idle", "All 2 checks agree": "good", "1 of 2 checks failed": "bad"}
+    assert card.split()[1] == kinds[words]
+
+
+def test_the_verdict_of_samplers_begins_with_those_that_did_not_mix():
+    claim = Claim("walk", "well", 1.0, "form", Status.PASSED)
+    sound = Standing("walk", "well", 1.0, "torch", "p", (claim, claim))
+    stuck = replace(sound, unmixed="R-hat is 99, above 1.05")
+    wrong = replace(sound, claims=(claim, replace(claim, status=Status.WRONG_LAW)))
+    found = {
+        (each.kind, each.words)
+        for each in (overview.verdict(run(standings=own), 0, 0) for own in ((sound,), (sound, stuck), (wrong,)))
+    }
+    assert found == {
+        ("good", "All 2 claims about samplers hold"),
+        ("idle", "1 pair of sampler and target did not mix; all 4 claims about samplers hold"),
+        ("bad", "1 of 2 claims about samplers failed"),
+    }
+
+
+def test_the_verdict_counts_figures_and_those_to_distrust():
+    noisy = measurement(stopped="limit", noise=0.02)
+    found = page(
+        run(record("torch", noisy), record("triton", measurement(suspicions=("too fast",)), measurement(mode="hot")))
+    )
+    assert "Synthetic GPU (cuda:0) · 3 figures · 2 to distrust" in found.text
+    assert found.text.index("double triton , n=1000 float32, cold: suspect: too fast") < found.text.index("still noisy")
+    assert "none to distrust" in page(TIMED).text
+
+
+def test_the_map_has_speeds_and_shares_for_each_run():
+    slow = replace(TIMED.records[1], measurements=(measurement(8e-3), measurement(1e-3, "hot")))
+    failed = record("cupy", status=Status.ERROR, message="boom")
+    absent = record("quack", status=Status.UNAVAILABLE, message="not installed")
+    untimed = record("native")
+    lone = record("torch", operation="other")
+    found = overview.speed_map(
+        labelled := [("a", TIMED), ("b", run(TIMED.records[0], slow, failed, absent, untimed, lone))],
+        report_rows.rows(labelled),
+    )
+    assert found.implementations == ("torch", "triton", "cupy", "native")
+    assert found.absent == ("quack",)
+    first, second = found.cells["double"]["triton"]
+    assert first.speed == pytest.approx(20**0.5)  # of 4 and 5, cold
+    assert (first.share, first.kind, second.share) == (0.875, "timed", None)
+    assert "2 cases: 4.00 to 5.00 times as fast as torch" in first.words
+    assert "at most 87.5 % of read, in n=1000 float32" in first.words
+    assert (second.speed, second.depth) == (0.5, -0.25)  # cold: hot it is faster than torch
+    kinds = {name: [cell.kind for cell in own] for name, own in found.cells["double"].items()}
+    assert kinds == {
+        "torch": ["timed", "timed"], "triton": ["timed", "timed"], "cupy": ["failed"], "quack": ["unavailable"],
+        "native": ["agrees"],
+    }  # fmt: skip
+    assert [cell.run for cell in found.cells["other"]["torch"]] == [1]
+    assert overview.Cell(0, report_rows.Score(), 1e9, None, "").depth == 1.0
+    words = page(*[each for _, each in labelled]).text
+    assert "1 4.47\u00d7 87.5 % 2 0.500\u00d7" in words
+
+
+def test_facts_that_differ_between_runs_stand_side_by_side_and_the_rest_is_folded():
+    other = replace(TIMED, environment={**TIMED.environment, "torch": "2.11"}, seconds={"compile": 1.0})
+    apart, alike = overview.facts([("a", TIMED), ("b", other)])
+    assert apart == [("torch", ["2.13", "2.11"])]
+    assert ("commit", ["abc123", "abc123"]) in alike
+    assert ("time in compile", ["12.5 s", "1.00 s"]) in alike
+    assert overview.facts([("a", TIMED)])[0] == []
+    assert "Where the runs differ" in page(TIMED, other).text
+    assert "Where the runs differ" not in page(TIMED).text
+    assert all("open" not in each for each in page(TIMED, other).of("details"))
 
 
 def test_suspicions_throttling_and_noise_are_shown():
@@ -263,6 +357,8 @@ def test_every_figure_is_valid_for_plotly():
     earlier = run(record("triton", measurement(0.9e-3)))
     figures = page(TIMED, replace(TIMED, ceilings={}), against=("then", earlier)).data["figures"]
     assert len(figures) == 4
+    figures += page(run(*TIMED.records[:2])).data["figures"]
+    assert figures[4]["data"][0]["type"] == "bar"
     for each in figures:
         plotly.graph_objects.Figure({"data": each["data"], "layout": each["layout"]})
 
@@ -289,7 +385,10 @@ def test_throughput_against_size_has_a_line_for_each_implementation():
 
 def test_sizes_of_a_constant_product_are_shown_by_one_size_in_bytes():
     shapes = [{"rows": 1024 // columns, "columns": columns} for columns in (1, 32, 1024)]
-    (figure,) = throughput(*(record("torch", measurement(), case=str(sizes), sizes=sizes) for sizes in shapes))
+    labels = [f"rows={sizes['rows']} columns={sizes['columns']} float32" for sizes in shapes]
+    (figure,) = throughput(
+        *(record("torch", measurement(), case=label, sizes=sizes) for label, sizes in zip(labels, shapes, strict=True))
+    )
     assert figure["data"][0]["x"] == [1, 32, 1024]
     assert figure["layout"]["xaxis"]["title"]["text"] == "columns"
     assert figure["layout"]["yaxis"]["title"]["text"] == "B/s"
@@ -305,7 +404,25 @@ def test_variants_and_dtypes_have_figures_of_their_own_and_single_sizes_share_on
         record("torch", measurement(), n=30, case="digits n=30 float32"),
     )
     assert [each["title"] for each in figures] == ["float32", "backward float32", "float16", "single sizes"]
-    assert figures[-1]["data"][0]["mode"] == "markers"
+    assert figures[-1]["data"][0]["type"] == "bar"
+
+
+def test_a_case_of_one_size_has_bars_relative_to_its_fastest():
+    (figure,) = throughput(
+        *(record(name, measurement(median, mode), case="digits n=30 float32", n=30)
+          for name, median, mode in (("torch", 4e-3, "cold"), ("torch", 3e-3, "hot"), ("triton", 1e-3, "cold"))),
+        record("triton", measurement(8e-3), case="a_case_of_a_long_name n=7 float32", n=7),
+        several=True,
+    )  # fmt: skip
+    torch, hot, triton = figure["data"]
+    assert (torch["x"], hot["x"], triton["x"]) == ([0.25], [pytest.approx(1 / 3, abs=1e-6)], [1.0, 1.0])
+    assert triton["y"] == ["digits n=30 float32", "a_case_of_a_long_name<br>n=7 float32"]
+    assert triton["text"] == triton["meta"]["items"] == ["1.00 M", "125 k"]
+    assert triton["meta"]["bytes"] == ["8.00 G", "1.00 G"]
+    assert figure["layout"]["xaxis"]["title"]["text"] == figure["layout"]["meta"]["items"] == "rows/s"
+    assert torch["name"] == "torch, run 1"
+    assert torch["marker"]["color"] == hot["marker"]["color"] != triton["marker"]["color"]
+    assert hot["marker"]["opacity"] < torch["marker"]["opacity"]
 
 
 def test_no_two_implementations_differ_by_colour_alone():

@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -273,9 +274,28 @@ def test_the_unit_of_throughput_can_be_chosen(browse):
     assert page.js(read) == items
 
 
+def test_bars_take_the_chosen_unit(browse, tmp_path):
+    one = synthetic()
+    page = tmp_path / "bars.html"
+    page.write_text(report.html([("now", replace(one, records=one.records[:2]))]), encoding="utf-8")
+    page = browse(page=page)
+    assert page.all(".throughput [data-figure] .barlayer .point")
+    read = "const f = document.querySelector('.throughput [data-figure]'); return [f.data[0].text[0], f.data[0].x[0]]"
+    items, length = page.js(read)
+    page.choose("select.quantity", "bytes")
+    assert page.one(".throughput .xtitle").get_attribute("textContent") == "B/s"
+    assert page.js(read)[1] == length
+    assert page.js(read)[0] != items
+    assert page.driver.get_log("browser") == []
+
+
 def luminance(colour):
-    red, green, blue = (int(part) for part in colour.split("(")[1].rstrip(")").split(",")[:3])
-    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+    """Of ``rgb(...)`` or ``color(srgb ...)``, as a browser gives them."""
+    if colour.startswith("color(srgb"):
+        red, green, blue = (float(part) for part in colour.rstrip(")").split()[1:4])
+    else:
+        red, green, blue = (int(part) / 255 for part in colour.split("(")[1].rstrip(")").split(",")[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
@@ -286,6 +306,10 @@ def test_page_and_plots_follow_the_colour_scheme(browse, scheme, dark):
     for selector in (".xtick text", ".ytick text", ".legendtext", ".xtitle"):
         ink = page.js(f"return getComputedStyle(document.querySelector('.plot {selector}')).fill")
         assert abs(luminance(ink) - luminance(ground)) > 0.6, selector
+    cells = "[...document.querySelectorAll('.cell.timed')].map((each) => getComputedStyle(each))"
+    tints = page.js(f"return {cells}.map((look) => [look.backgroundColor, look.color])")
+    assert len(tints) == 2
+    assert all(abs(luminance(tint) - luminance(ink)) > 0.4 for tint, ink in tints)
     grid = page.js("return getComputedStyle(document.querySelector('.plot .gridlayer path')).stroke")
     assert 0.05 < abs(luminance(grid) - luminance(ground)) < 0.3
 

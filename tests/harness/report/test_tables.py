@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 from boltzbench.harness import Status
 from boltzbench.harness.api.records import Control, DeviceState, Measurement, Record, Run
-from boltzbench.harness.cli import list_tables
+from boltzbench.harness.cli.listing import details
+from boltzbench.harness.cli.listing import tables as list_tables
 from boltzbench.harness.discovery.registry import Plugin, Registry
+from boltzbench.harness.discovery.signature import Signature, signature
 from boltzbench.harness.report import tables
 from boltzbench.harness.report.rows import Row, environment
 from rich.console import Console
-from support.fakes import implementation, operation
+from support.fakes import CPU, implementation, operation
 from support.wrong_samplers import gaussian, langevin
 
 LONG = "outliers_transposed_noncontiguous batch=1024 rows=100003 columns=65537 bfloat16"
@@ -64,6 +66,8 @@ def test_si(value, words):
 
 def test_si_of_a_plain_number():
     assert tables.si(12345) == "12.3 k"
+    small = {0.657: "0.657", 0.0123: "0.0123", 0.9994: "0.999", 0.9996: "1.00", 1e-6: "1e-06"}
+    assert {each: tables.si(each) for each in small} == small
     assert tables.si(12) == "12.0"
 
 
@@ -215,7 +219,7 @@ def test_long_names_fold_at_80_columns(unit):
     assert "why" in text(tables.check_summary(records))
     assert "990000" in text(tables.bench_tables(records))
     shown = text(tables.failure_details(records))
-    assert shown.count("why") == 50 * (len(Status) - 2)
+    assert shown.count("why") == 50 * tables.FAILURES
 
 
 def test_failures_are_shown_in_full():
@@ -239,6 +243,18 @@ def test_failures_are_shown_in_full():
         "  error 2, bound 1, p = 1e-09",
         "error: double bad, n=3 float32",
         "  [red]no markup[/red] :smile:",
+    ]
+
+
+def test_failures_of_one_message_are_one_and_of_many_messages_the_first_are_shown():
+    same = [record("bad", Status.ERROR, f"n={n} float32", message="no such thing") for n in range(42)]
+    others = [record("odd", Status.WRONG_VALUES, f"n={n} float32", message=f"y[{n}] is off") for n in range(9)]
+    assert text(tables.failure_details([*same, *others])).splitlines() == [
+        "error: double bad, 42 times",
+        "  no such thing",
+        "  n=0 float32, n=1 float32, n=2 float32, and 39 more",
+        *(line for n in range(5) for line in (f"wrong_values: double odd, n={n} float32", f"  y[{n}] is off")),
+        "and 4 other failures of double odd; JSON (--json FILE) has them all",
     ]
 
 
@@ -279,36 +295,51 @@ def test_the_list_of_operations():
         implementation("cupy", backend="cupy", plugin="fake (d 1)", note="slower where strides are odd"),
     )
     plugin = Plugin("fake", "fake_module", "distribution", "1.2", ("oh",), ("double", "lonely"))
+    target, sampler = replace(gaussian(), plugin="fake (d 1)"), replace(langevin("mine"), plugin="fake (d 1)")
+    wordy = operation("lonely", summary="of a law whose words are " * 6)
     registry = Registry(
-        {"double": operation(), "lonely": operation("lonely")}, implementations, (plugin,),
-        targets={"gaussian": replace(gaussian(), plugin="fake (d 1)")},
-        samplers={"mine": replace(langevin("mine"), plugin="fake (d 1)")},
+        {"double": operation(), "lonely": wordy}, implementations, (plugin,),
+        targets={"gaussian": target}, samplers={"mine": sampler},
     )  # fmt: skip
     reasons = {
         (list_tables.SAMPLER, "mine"): {"cpu": None, "cuda": "no GPU"},
         ("double", "torch"): {"cpu": None, "cuda": "no GPU"},
         ("double", "cupy"): {"cpu": "no compiler", "cuda": "no GPU"},
     }
-    automatic = {"double": "native, compiled by g++ 12", "lonely": ""}
-    shown = text(list_tables.list_tables(registry, reasons, automatic, "cpu"))
-    assert "auto on cpu: native, compiled by g++ 12" in shown
+    lines = text(list_tables.list_tables(registry, reasons, "cpu")).splitlines()
+    assert max(map(len, lines)) <= 80
+    words = [line.split() for line in lines]
+    assert ["double", "1/2", "Twice", "the", "input."] in words
+    (long,) = (line for line in words if line[:2] == ["lonely", "0/0"])
+    assert long[-1] == "..."
+    assert ["mine", "yes"] in [line[:2] for line in words]
+    assert ["gaussian", target.kind] in [line[:2] for line in words]
+    assert "Nothing runs on cuda here: no GPU" in lines
+    assert "1 plugin of distribution 1.2: fake" in lines
+
+    found = signature(operation(), CPU)
+    shown = text(details.about_operation(operation(), registry, found, reasons, "native, by g++ 12", "cpu"))
     for line in (
         "y = 2 x",
-        "map defined by fake (distribution 1.2); source: arithmetic",
-        "cases: 2 check, 2 bench, 1 real",
+        "source: arithmetic",
+        "plugin: fake (distribution 1.2)",
+        "auto on cpu: native, by g++ 12",
         "not on cpu: cupy: no compiler",
         "not on cuda: torch, cupy: no GPU",
         "cupy: slower where strides are odd",
-        "not on cuda: mine: no GPU",
-        "no implementation is installed",
+        "check one: boltzbench check -o double -i torch",
     ):
         assert line in shown
     words = [line.split() for line in shown.splitlines()]
-    assert ["torch", "torch", "fake", "(d", "1)", "yes", "no"] in words
-    assert ["cupy", "cupy", "fake", "(d", "1)", "no", "no"] in words
-    assert ["gaussian", "gaussian", "2", "0.5,", "2", "fake", "(d", "1)"] in words
-    assert ["mine", "torch", "fake", "(d", "1)", "yes", "no"] in words
-    assert ["fake", "distribution", "1.2"] in words
+    assert ["x", "float32", "(n)"] in words
+    assert ["torch", "torch", "yes", "no", "fake", "(d", "1)"] in words
+    assert ["cupy", "cupy", "no", "no", "fake", "(d", "1)"] in words
+    failed = Signature(problem="its inputs and outputs cannot be made: boom")
+    assert "made: boom" in text(details.about_operation(wordy, registry, failed, reasons, "", "cpu"))
+    words = [line.split() for line in text(details.about_sampler(sampler, registry, reasons)).splitlines()]
+    assert ["gaussian", "yes"] in words
+    words = [line.split() for line in text(details.about_target(target, registry)).splitlines()]
+    assert ["mine", "yes"] in words
 
 
 def test_limits_overheads_and_phases():

@@ -1,0 +1,1 @@
+"""What `list` shows: a line for each thing, and all about one."""
