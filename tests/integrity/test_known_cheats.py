@@ -514,7 +514,8 @@ def test_full_checks_are_few_and_spread_over_the_sampling() -> None:
 
 
 def block_lengths() -> Iterator[int]:
-    stopwatch = Stopwatch(SCALE, implementation(scale_rightly), case(), CPU, protocol=QUICK, clock=QuietClock())
+    protocol = replace(QUICK, longest_seconds=60.0)
+    stopwatch = Stopwatch(SCALE, implementation(scale_rightly), case(), CPU, protocol=protocol, clock=QuietClock())
     stopwatch.warm_up()
     before = 0
     for _ in range(10):

@@ -1,5 +1,6 @@
 """The check accepts correct implementations and rejects every kind of wrong one with the right message."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -251,8 +252,8 @@ def exit_the_process(inputs: Inputs, outputs: Tensors) -> None:
         (give_one_output_too_many, Status.ERROR, "outputs named ['y', 'z'], not ['y']"),
         (give_a_bare_tensor, Status.ERROR, "the launch returned Tensor, not a dict of tensors by name"),
         (give_a_list, Status.ERROR, "output 'y' is not a dense tensor but list"),
-        (raise_an_exception, Status.ERROR, "RuntimeError: no kernel image (test_agreement.py:"),
-        (exit_the_process, Status.ERROR, "SystemExit: 3 (test_agreement.py:"),
+        (raise_an_exception, Status.ERROR, "RuntimeError: no kernel image (small_operations.py:"),
+        (exit_the_process, Status.ERROR, "SystemExit: 3 (small_operations.py:"),
     ],
 )
 def test_wrong_launches_are_rejected(body: Body, status: Status, message: str) -> None:
@@ -260,6 +261,8 @@ def test_wrong_launches_are_rejected(body: Body, status: Status, message: str) -
     assert agreement.status is status
     assert message in agreement.message
     assert agreement.message.endswith("(seed 3, first launch)")
+    if "small_operations.py" in message:  # the way from the plugin's `prepare` to the body
+        assert re.search(r" > test_agreement\.py:\d+\)", agreement.message)
 
 
 def test_a_write_into_a_gap_of_a_strided_output_is_rejected() -> None:

@@ -77,10 +77,15 @@ BAD = {
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
+    forget_plugins()
     install(tmp_path, {"good": GOOD, **BAD})
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+    forget_plugins()
+
+
+def forget_plugins():
     for name in [name for name in sys.modules if name.startswith("fake_samplers_")]:
         del sys.modules[name]
 

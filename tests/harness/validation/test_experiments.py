@@ -136,7 +136,7 @@ def test_the_command_and_its_reports(monkeypatch, tmp_path):
         "<h2>Experiments</h2>",
         "Do dice show",
         "A three",
-        "Experiments that agree with all exact values: 2 of 2",
+        "All estimates of 2 experiments agree",
         "frequency, exact",
     ):
         assert words in page
