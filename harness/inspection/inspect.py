@@ -1,20 +1,22 @@
 """Analyse the machine code of a kernel: predict its speed, and check the memory accesses that its variant promises.
 
 Nothing is run. The counts are exact. The share of the memory bandwidth is a prediction of the best case: all pipes
-overlap perfectly and never wait.
+overlap perfectly and never wait. `prediction` says what to expect.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..api.messages import describe_error
 from ..api.operations import Compiled, Variant
-from .architectures import RESERVED_SHARED_BYTES, THREADS, WARP, Architecture, warps_resident
-from .pipes import clocks, mix
+from .architectures import RESERVED_SHARED_BYTES, WARP, Architecture, warps_resident
+from .pipes import clocks, matrix_products, mix, operand_clocks
+from .prediction import Demand, Prediction, advise, predict
 from .sass import GLOBAL_LOADS, GLOBAL_STORES, Function, Instruction, Path
 from .tools import ToolMissing, Usage, disassemble
+from .waits import rounds
 
 COMPLETE = 0.99
 """Share of the promised bytes that must move in wide accesses: below 1, because bytes per item are rounded."""
@@ -38,7 +40,9 @@ class KernelReport:
     - ``bytes_in_flight``: loads of all resident threads from global memory in one pass.
     - ``clocks_per_item``: clocks of a multiprocessor by pipe; ``memory`` is the time of the memory traffic.
     - ``limit``: the pipe that takes longest; ``memory_share``: the predicted share of the memory bandwidth at best, or
-      None with matrix products, because their rates are not known here.
+      None with matrix products whose rate is not known.
+    - ``rounds``: waits for loads from global memory in one pass, one after the other.
+    - ``prediction``: rates in items per second of the device; None where ``memory_share`` is, or if no block fits.
     """
 
     variant: str
@@ -63,6 +67,12 @@ class KernelReport:
     clocks_per_item: Mapping[str, float] = field(default_factory=dict)
     limit: str = ""
     memory_share: float | None = None
+    rounds: float = 0.0
+    prediction: Prediction | None = None
+
+    @property
+    def instructions_per_item(self) -> float:
+        return sum(self.mix.values()) / self.items if self.items else 0.0
 
 
 def inspect_variants(
@@ -107,14 +117,20 @@ def _report_of(
     passes = _passes(variant, path)
     items = variant.items * passes
     shared = usage.shared
-    if shared >= RESERVED_SHARED_BYTES and arch.generation > 0:  # from Hopper on the reported size includes it
+    if shared >= RESERVED_SHARED_BYTES and arch.reports_reserved_bytes:
         shared -= RESERVED_SHARED_BYTES
-    warps = warps_resident(arch, variant.threads, usage.registers, shared + compiled.dynamic_shared_bytes)
-    per_item = {"memory": variant.bytes_per_item / arch.bytes_per_clock}
-    pipes = clocks(path.instructions, arch.rates, arch.wide_products)
-    per_item |= {pipe: each / items for pipe, each in pipes.items()}
+    block = (variant.threads, usage.registers, shared + compiled.dynamic_shared_bytes)
+    warps = warps_resident(arch, *block)
+    loaded = sum(each.access_bytes for each in path.accesses if each.opcode in GLOBAL_LOADS)
+    per_item, unknown = _clocks_per_item(path, items, variant.bytes_per_item, arch)
     limit = max(per_item, key=per_item.__getitem__)
-    unknown = any(each.is_matrix_product for each in path.instructions)
+    waits = rounds(path.instructions, path.in_loop)
+    prediction = None
+    if warps and not unknown:
+        demand = Demand(
+            per_item, len(path.instructions), items, waits, loaded, variant.bytes_per_item, warps, "matrix" not in per_item
+        )
+        prediction = replace(predict(demand, arch), helps=advise(demand, arch, *block))
     status, message = _verdict(variant, path, passes, function, usage, warps)
     return KernelReport(
         variant=variant.name,
@@ -128,18 +144,37 @@ def _report_of(
         static_shared_bytes=shared,
         dynamic_shared_bytes=compiled.dynamic_shared_bytes,
         warps=warps,
-        occupancy=warps * WARP / THREADS,
+        occupancy=warps * WARP / arch.threads,
         in_loop=path.in_loop,
         passes=passes,
         items=items,
         loads=_widths(path.accesses, GLOBAL_LOADS),
         stores=_widths(path.accesses, GLOBAL_STORES),
-        bytes_in_flight=warps * WARP * sum(each.access_bytes for each in path.accesses if each.opcode in GLOBAL_LOADS),
+        bytes_in_flight=warps * WARP * loaded,
         mix=mix(path.instructions),
         clocks_per_item=per_item,
         limit="matrix" if unknown else limit,
         memory_share=None if unknown else per_item["memory"] / per_item[limit],
+        rounds=waits,
+        prediction=prediction,
     )
+
+
+def _clocks_per_item(
+    path: Path, items: float, bytes_per_item: float, arch: Architecture
+) -> tuple[dict[str, float], bool]:
+    """Clocks of a multiprocessor per item by pipe, and whether there are matrix products of unknown rate."""
+    found = {"memory": bytes_per_item / arch.bytes_per_clock}
+    found |= {pipe: each / items for pipe, each in clocks(path.instructions, arch.rates, arch.wide_products).items()}
+    found["operands"] = operand_clocks(path.instructions) / items
+    matrix = 0.0
+    for each in path.instructions:
+        if each.is_matrix_product:
+            kind, products = matrix_products(each) or ("", 0.0)
+            if kind not in arch.matrix:
+                return found, True
+            matrix += products / arch.matrix[kind]
+    return (found | {"matrix": matrix / items} if matrix else found), False
 
 
 def _passes(variant: Variant, path: Path) -> int:
