@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..api.messages import UnknownName, printable
+from ..inspection.inputs import KernelInputError
 from ..inspection.tools import ToolMissing
 from ..report.terminal import lost_output
 from ..results.file import ResultsError
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     lost: str | None = None
     try:
         app(args=arguments, prog_name="boltzbench")
-    except (NewPackageError, UnknownName, ResultsError, ToolMissing) as error:
+    except (NewPackageError, UnknownName, ResultsError, ToolMissing, KernelInputError) as error:
         _complain(str(error))
         status = USAGE
     except SystemExit as exit_:

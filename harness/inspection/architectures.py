@@ -11,8 +11,8 @@ H100 and Ada, the datasheets of L4 and HGX B200 (float64). On Hopper ``mma.sync`
 ``copy_share`` is what copies reach of the datasheet's bandwidth: gpu-benches and ising-gpu for A100, Liger's and
 QuACK's plots for H100, gpu-benches (stream, roofline) for H200, FlagGems for H20, and 0.90 where nothing was used.
 
-``latency`` follows from gpu-benches' stream kernel that reads, in two blocks of 32 threads on a multiprocessor: the time
-in which one set of threads succeeds another, without that of its instructions. A100 580 ns, H200 475 ns, H100 PCIe
+``latency`` follows from gpu-benches' stream kernel that reads, in two blocks of 32 threads on a multiprocessor: the
+time in which one set of threads succeeds another, without that of its instructions. A100 580 ns, H200 475 ns, H100 PCIe
 525 ns, L40 405 ns; H100 SXM, H20 and B200 take the mean of the two of Hopper, and Ada's others that of L40.
 """
 
@@ -70,7 +70,7 @@ class Architecture:
 
 
 _AMPERE = {"fp16": 1024, "tf32": 512, "int8": 2048, "fp64": 64}
-_HOPPER = {"wgmma fp16": 2048, "wgmma tf32": 1024, "wgmma int8": 4096, "wgmma fp8": 4096, "fp64": 128}
+_HOPPER: dict[str, float] = {"wgmma fp16": 2048, "wgmma tf32": 1024, "wgmma int8": 4096, "wgmma fp8": 4096, "fp64": 128}
 _HOPPER |= {kind.removeprefix("wgmma "): 0.63 * rate for kind, rate in _HOPPER.items() if kind != "fp64"}
 _L4 = {"fp16": 512, "tf32": 256, "int8": 1024, "fp8": 1024}
 _RTX_4090 = {"fp16": 256, "tf32": 128, "int8": 1024, "fp8": 512}
@@ -78,7 +78,14 @@ _RTX_4090 = {"fp16": 256, "tf32": 128, "int8": 1024, "fp8": 512}
 
 
 def _device(
-    name: str, device: str, sms: int, clock: float, bandwidth: float, share: float, ns: float, matrix: Mapping[str, float]
+    name: str,
+    device: str,
+    sms: int,
+    clock: float,
+    bandwidth: float,
+    share: float,
+    ns: float,
+    matrix: Mapping[str, float],
 ) -> Architecture:
     generation = {"sm_80": 0, "sm_90": 1, "sm_100": 2, "sm_89": 3}[name]
     rates = {pipe: rate[generation] for pipe, rate in RATES.items()}

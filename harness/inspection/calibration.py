@@ -3,8 +3,9 @@
 `published.json` holds a record for each measurement. Another one is another record:
 
 - ``name``, ``group`` (kernels of one kind), ``source``, ``device`` (a key of `DEVICES`);
-- ``seconds`` as published, for ``total`` items in ``launches`` launches from a ``stream``, a ``graph`` or ``eager torch``;
-  ``synchronisations``: how often the host waits for the device meanwhile; ``helper_bytes``: moved by other kernels;
+- ``seconds`` as published, for ``total`` items in ``launches`` launches from a ``stream``, a ``graph`` or
+  ``eager torch``; ``synchronisations``: how often the host waits for the device meanwhile; ``helper_bytes``: moved by
+  other kernels;
 - ``clocks`` of a multiprocessor per item by pipe, without "memory"; ``bytes_per_item``; ``warps`` resident;
 - ``instructions``, ``items``, ``rounds``, ``loaded_bytes``: of one thread in one pass of the hot path, counted in the
   machine code that its source compiles to;

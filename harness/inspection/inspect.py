@@ -41,7 +41,8 @@ class KernelReport:
     - ``clocks_per_item``: clocks of a multiprocessor by pipe; ``memory`` is the time of the memory traffic.
     - ``limit``: the pipe that takes longest; ``memory_share``: the predicted share of the memory bandwidth at best, or
       None with matrix products whose rate is not known.
-    - ``rounds``: waits for loads from global memory in one pass, one after the other.
+    - ``rounds``: waits for loads from global memory in one pass, one after the other; ``inner_instructions``: those of
+      the path that stand in loops inside it, which count once unless the variant gives its ``inner_passes``.
     - ``prediction``: rates in items per second of the device; None where ``memory_share`` is, or if no block fits.
     """
 
@@ -68,11 +69,8 @@ class KernelReport:
     limit: str = ""
     memory_share: float | None = None
     rounds: float = 0.0
+    inner_instructions: int = 0
     prediction: Prediction | None = None
-
-    @property
-    def instructions_per_item(self) -> float:
-        return sum(self.mix.values()) / self.items if self.items else 0.0
 
 
 def inspect_variants(
@@ -115,21 +113,19 @@ def _report_of(
 ) -> KernelReport:
     path = function.hot_path()
     passes = _passes(variant, path)
-    items = variant.items * passes
+    items = variant.items * passes or 1  # where the caller gives no number, one item is a pass of the path
+    moved = sum(each.access_bytes for each in path.accesses)
+    bytes_per_item = variant.bytes_per_item if variant.items else moved
     shared = usage.shared
     if shared >= RESERVED_SHARED_BYTES and arch.reports_reserved_bytes:
         shared -= RESERVED_SHARED_BYTES
     block = (variant.threads, usage.registers, shared + compiled.dynamic_shared_bytes)
-    warps = warps_resident(arch, *block)
-    loaded = sum(each.access_bytes for each in path.accesses if each.opcode in GLOBAL_LOADS)
-    per_item, unknown = _clocks_per_item(path, items, variant.bytes_per_item, arch)
+    warps = warps_resident(arch, *block) if variant.threads else 0
+    per_item, unknown = _clocks_per_item(path, items, bytes_per_item, _inner_passes(variant), arch)
     limit = max(per_item, key=per_item.__getitem__)
-    waits = rounds(path.instructions, path.in_loop)
+    demand = _demand(path, _inner_passes(variant), items, bytes_per_item, warps, per_item)
     prediction = None
     if warps and not unknown:
-        demand = Demand(
-            per_item, len(path.instructions), items, waits, loaded, variant.bytes_per_item, warps, "matrix" not in per_item
-        )
         prediction = replace(predict(demand, arch), helps=advise(demand, arch, *block))
     status, message = _verdict(variant, path, passes, function, usage, warps)
     return KernelReport(
@@ -150,31 +146,57 @@ def _report_of(
         items=items,
         loads=_widths(path.accesses, GLOBAL_LOADS),
         stores=_widths(path.accesses, GLOBAL_STORES),
-        bytes_in_flight=warps * WARP * loaded,
+        bytes_in_flight=int(warps * WARP * demand.loaded_bytes),
         mix=mix(path.instructions),
         clocks_per_item=per_item,
         limit="matrix" if unknown else limit,
         memory_share=None if unknown else per_item["memory"] / per_item[limit],
-        rounds=waits,
+        rounds=demand.rounds,
+        inner_instructions=len(path.inner),
         prediction=prediction,
     )
 
 
+def _inner_passes(variant: Variant) -> float:
+    """Passes of loops inside the path for each of its own: a variant may say so, or else they count once."""
+    return float(getattr(variant, "inner_passes", 1))
+
+
+def _demand(
+    path: Path, inner_passes: float, items: int, bytes_per_item: float, warps: int, per_item: Mapping[str, float]
+) -> Demand:
+    more = inner_passes - 1
+    return Demand(
+        clocks=per_item,
+        instructions=len(path.instructions) + more * len(path.inner),
+        items=items,
+        rounds=rounds(path.instructions, path.in_loop) + (more * rounds(path.inner, True) if more else 0),
+        loaded_bytes=sum(each.access_bytes for each in path.accesses if each.opcode in GLOBAL_LOADS),
+        bytes_per_item=bytes_per_item,
+        warps=warps,
+        certain=not any(each.is_matrix_product for each in path.instructions),
+    )
+
+
 def _clocks_per_item(
-    path: Path, items: float, bytes_per_item: float, arch: Architecture
+    path: Path, items: int, bytes_per_item: float, inner_passes: float, arch: Architecture
 ) -> tuple[dict[str, float], bool]:
     """Clocks of a multiprocessor per item by pipe, and whether there are matrix products of unknown rate."""
     found = {"memory": bytes_per_item / arch.bytes_per_clock}
-    found |= {pipe: each / items for pipe, each in clocks(path.instructions, arch.rates, arch.wide_products).items()}
-    found["operands"] = operand_clocks(path.instructions) / items
-    matrix = 0.0
-    for each in path.instructions:
-        if each.is_matrix_product:
+    unknown = False
+    for instructions, weight in ((path.instructions, 1.0), (path.inner, inner_passes - 1)):
+        if not weight:
+            continue
+        parts = clocks(instructions, arch.rates, arch.wide_products) | {"operands": operand_clocks(instructions)}
+        for each in filter(lambda one: one.is_matrix_product, instructions):
             kind, products = matrix_products(each) or ("", 0.0)
-            if kind not in arch.matrix:
-                return found, True
-            matrix += products / arch.matrix[kind]
-    return (found | {"matrix": matrix / items} if matrix else found), False
+            unknown |= kind not in arch.matrix
+            parts["matrix"] = parts.get("matrix", 0.0) + products / arch.matrix.get(kind, 1.0)
+        for pipe, each_ in parts.items():
+            found[pipe] = found.get(pipe, 0.0) + weight * each_ / items
+    if unknown:
+        del found["matrix"]
+    return found, unknown
 
 
 def _passes(variant: Variant, path: Path) -> int:
@@ -204,7 +226,7 @@ def _verdict(
             f"only {wide} of the {expected:g} bytes of a pass move in accesses of the promised {variant.access_bytes} "
             f"bytes (narrower: {listed})"
         )
-    if warps == 0:
+    if variant.threads and warps == 0:
         return "error", "no block fits on a multiprocessor"
     return "passed", ""
 

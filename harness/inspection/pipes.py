@@ -58,10 +58,24 @@ _OTHER = frozenset(
     }
 )
 _OF_FOUR_WARPS = frozenset({"HGMMA", "IGMMA", "QGMMA", "BGMMA"})
-_KINDS = {"HMMA": "fp16", "HGMMA": "fp16", "IMMA": "int8", "IGMMA": "int8", "QMMA": "fp8", "QGMMA": "fp8", "DMMA": "fp64"}
+_KINDS = {
+    "HMMA": "fp16",
+    "HGMMA": "fp16",
+    "IMMA": "int8",
+    "IGMMA": "int8",
+    "QMMA": "fp8",
+    "QGMMA": "fp8",
+    "DMMA": "fp64",
+}
 _SHAPES = {
-    **{"884": [8, 8, 4], "1684": [16, 8, 4], "1688": [16, 8, 8], "16816": [16, 8, 16], "16832": [16, 8, 32]},
-    **{"16864": [16, 8, 64], "8816": [8, 8, 16], "8832": [8, 8, 32]},
+    "884": [8, 8, 4],
+    "1684": [16, 8, 4],
+    "1688": [16, 8, 8],
+    "16816": [16, 8, 16],
+    "16832": [16, 8, 32],
+    "16864": [16, 8, 64],
+    "8816": [8, 8, 16],
+    "8832": [8, 8, 32],
 }
 _MOVED_BY_MULTIPLIER = frozenset({"MOV", "SHL", "IADD", "X", "U32"})
 """First modifiers of an IMAD that only moves, shifts or adds, such as ``IMAD.U32``."""

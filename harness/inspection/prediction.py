@@ -8,9 +8,9 @@ The expected rate adds what real kernels lose. In clocks of a multiprocessor per
     clocks  = hypot(busy, waiting)
     seconds = items * clocks / (multiprocessors * clock) + launches * overhead
 
-Memory is a pipe at the share of the datasheet's bandwidth that copies reach. ``waiting`` is Little's law: a pass of a warp
-takes its dependent rounds of loads and the time between dependent instructions, and the resident warps share it. Where
-loads outnumber the bytes of the kernel's traffic, the rest of them hit a cache, with a shorter latency.
+Memory is a pipe at the share of the datasheet's bandwidth that copies reach. ``waiting`` is Little's law: a pass of a
+warp takes its dependent rounds of loads and the time between dependent instructions, and the resident warps share it.
+Where loads outnumber the bytes of the kernel's traffic, the rest of them hit a cache, with a shorter latency.
 
 `calibration` fits the constants to published measurements and says how far the model is off.
 """
@@ -34,8 +34,9 @@ class Constants:
     """What the published measurements determine. ``eager`` and ``synchronisation`` are in seconds.
 
     ``latency`` is a factor on the device's latency, and ``issue_interval`` the clocks from an instruction of a warp to
-    its next; ``overlap`` is the power of the sum over pipes: 1 for none, infinity for a perfect overlap. ``eager`` is the launch of a kernel from eager torch, ``synchronisation`` a wait of the host for the device between
-    two kernels; both only matter for measurements from torch.
+    its next; ``overlap`` is the power of the sum over pipes: 1 for none, infinity for a perfect overlap. ``eager`` is
+    the launch of a kernel from eager torch, ``synchronisation`` a wait of the host for the device between two kernels;
+    both only matter for measurements from torch.
     """
 
     latency: float = 1.08
@@ -64,7 +65,7 @@ class Demand:
     """
 
     clocks: Mapping[str, float]
-    instructions: int
+    instructions: float
     items: float
     rounds: float
     loaded_bytes: float
@@ -132,26 +133,23 @@ def predict(demand: Demand, arch: Architecture) -> Prediction:
     )
 
 
-def advise(
-    demand: Demand, arch: Architecture, threads: int, registers: int, shared_bytes: int, constants: Constants = CONSTANTS
-) -> str:
-    """What would help most: a tenth less of a term, one more block on a multiprocessor, or twice the items on their way."""
+def advise(demand: Demand, arch: Architecture, threads: int, registers: int, shared_bytes: int) -> str:
+    """What would help most: a tenth less of a term, one more resident block, or twice the loads in flight."""
     found = terms(demand, arch)
-    now = expected_clocks(found, constants)
+    now = expected_clocks(found)
     changes: dict[str, float] = {}
     for name, each in found.items():
         if name == "latency":
             continue
         words = "bytes of memory traffic" if name == "memory" else f"clocks of the {name} pipe"
-        changes[f"a tenth fewer {words}"] = expected_clocks({**found, name: 0.9 * each}, constants)
+        changes[f"a tenth fewer {words}"] = expected_clocks({**found, name: 0.9 * each})
     fewer = _for_one_more_block(arch, threads, registers, shared_bytes)
     if fewer:
         words, warps = fewer
-        changes[words] = expected_clocks(terms(replace(demand, warps=warps), arch), constants)
+        changes[words] = expected_clocks(terms(replace(demand, warps=warps), arch))
     if demand.rounds:
-        waits = demand.rounds * constants.latency * arch.latency * arch.clock / (demand.items * WARP * demand.warps)
-        half = max(found["latency"] - waits / 2, 0.0)
-        changes["twice the loads on their way at once"] = expected_clocks({**found, "latency": half}, constants)
+        halved = terms(replace(demand, rounds=demand.rounds / 2), arch)
+        changes["twice the loads in flight"] = expected_clocks(halved)
     best = min(changes, key=changes.__getitem__)
     gain = now / changes[best] - 1
     return f"{best}: +{gain:.0%}" if gain >= 0.01 else "nothing that is modelled gains 1 %"

@@ -83,11 +83,12 @@ class Block:
 @dataclass(frozen=True)
 class Path:
     """A path through the code without repetition. ``in_loop``: it is one pass of a loop. ``nested``: it passes through
-    other loops, once each."""
+    other loops, once each; ``inner`` are its instructions in these."""
 
     instructions: tuple[Instruction, ...]
     in_loop: bool
     nested: bool
+    inner: tuple[Instruction, ...] = ()
 
     @property
     def accesses(self) -> list[Instruction]:
@@ -199,8 +200,14 @@ class Function:
             rank = (int(multiplies), *vectors, len(here))
             best = max(best or (rank, way), (rank, way))
         way = best[1] if best else whole
-        started = self.loops.keys() & set(way)
-        return Path(tuple(self._of(way)), in_loop=best is not None, nested=len(started) > (best is not None))
+        started = self.loops.keys() & set(way[1:] if best else way)
+        inner = set[int]().union(*(self.loops[header] for header in started))
+        return Path(
+            tuple(self._of(way)),
+            in_loop=best is not None,
+            nested=bool(started),
+            inner=tuple(self._of(number for number in way if number in inner)),
+        )
 
     def _of(self, blocks: Iterable[int]) -> list[Instruction]:
         return [each for number in blocks for each in self.blocks[number].instructions]

@@ -1,7 +1,7 @@
 """How often a warp waits for memory: the dependent rounds of loads in one pass of the hot path.
 
 A warp issues its instructions in order. It waits at the first instruction that reads the result of a load, and by then
-all loads issued before have been on their way together: they are one round. The next load after the wait begins another.
+all loads issued before have been on their way together: they are one round. The next load begins another.
 """
 
 import re
