@@ -88,7 +88,7 @@ def from_ptx(path: Path, said: Said, arch: str = "") -> GivenKernel:
         cubin = Path(folder) / "kernel.cubin"
         refusals = []
         for program in tools("ptxas"):  # an older one may not know the version of the PTX
-            command = [program, f"-arch={arch}", path, "-o", cubin]
+            command = [str(program), f"-arch={arch}", str(path), "-o", str(cubin)]
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if not run.returncode:
                 break
