@@ -25,7 +25,6 @@ from ..inspection.tables import calibration_table, kernel_table, note, side_by_s
 from ..inspection.tools import ToolMissing, tool
 from ..report.tables import counted, problem_lines
 from ..report.terminal import outputs
-from ..results.compare import parse_bound
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, ResultsError, read_run
 from .options import INTERRUPTED, Implementations, Json, Operations
@@ -73,19 +72,39 @@ KernelName = Annotated[
     ),
 ]
 Threads = Annotated[
-    int, typer.Option("--threads", min=0, max=1024, metavar="N", help="Threads of a block.", rich_help_panel=_GIVEN)
+    int,
+    typer.Option(
+        "--threads",
+        min=0,
+        max=1024,
+        metavar="N",
+        help="Threads of a block.",
+        show_default=False,
+        rich_help_panel=_GIVEN,
+    ),
 ]
 Items = Annotated[
     int,
     typer.Option(
-        "--items", min=0, metavar="N", help="Items of a thread in a pass of its loop.", rich_help_panel=_GIVEN
+        "--items",
+        min=0,
+        metavar="N",
+        help="Items of a thread in a pass of its loop.",
+        show_default=False,
+        rich_help_panel=_GIVEN,
     ),
 ]
 BytesPerItem = Annotated[
-    float, typer.Option("--bytes-per-item", min=0, metavar="N", help="Read and written.", rich_help_panel=_GIVEN)
+    float,
+    typer.Option(
+        "--bytes-per-item", min=0, metavar="N", help="Read and written.", show_default=False, rich_help_panel=_GIVEN
+    ),
 ]
 SharedBytes = Annotated[
-    int, typer.Option("--shared-bytes", min=0, metavar="N", help="Dynamic shared memory.", rich_help_panel=_GIVEN)
+    int,
+    typer.Option(
+        "--shared-bytes", min=0, metavar="N", help="Dynamic shared memory.", show_default=False, rich_help_panel=_GIVEN
+    ),
 ]
 Against = Annotated[
     str | None,
@@ -158,16 +177,17 @@ def inspect(
             write_json(_show_calibration(console))
             raise typer.Exit
         targets = [device(device_name)] if device_name else [architecture(name) for name in dict.fromkeys(archs or [])]
+        with_limits = _limits_of(limits) if limits else lambda target: target
         for name in ("nvdisasm", "cuobjdump"):
             tool(name)
         os.environ["TRITON_INTERPRET"] = "0"  # before a plugin imports Triton, which cannot compile interpreted kernels
         base = _read_records(Path(against)) if against and against.endswith(".json") else None
         if given:
-            session = _Session(console, limits)
+            session = _Session(console, with_limits)
             [(kind, path)] = given.items()
             session.add_given(_load(kind, str(path), said, signature, targets), targets)
         else:
-            session = _Session(console, limits, read_catalogue("cpu"))
+            session = _Session(console, with_limits, read_catalogue("cpu"))
             session.add_registered(targets or [architecture("sm_90")], operations or (), implementations or ())
         status = session.conclude()
         write_json(session.json())
@@ -212,6 +232,8 @@ def _refuse_contradictions(
 
 
 def _bound(fail_over: str) -> float:
+    from ..results.compare import parse_bound  # with scipy, which is slow to import
+
     try:
         return parse_bound(fail_over)
     except ValueError as error:
@@ -242,7 +264,7 @@ def _inspect_base(against: str, said: Said, signature: str, session: "_Session")
     """The record of another kernel, compiled for the same architecture."""
     where, _, name = against.partition("::")
     target = session.targets[0]
-    base = _Session(session.console, session.limits)
+    base = _Session(session.console, session.with_limits)
     kind = _SUFFIXES.get(Path(where).suffix, "triton")
     try:
         base.add_given(_load(kind, where, replace(said, kernel=name or said.kernel), signature, [target]), [target])
@@ -300,9 +322,14 @@ def _compare(console: Console, base: Sequence[Mapping[str, Any]], rows: Sequence
 class _Session:
     """What one call inspects, and its output."""
 
-    def __init__(self, console: Console, limits: Path | None, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        with_limits: Callable[[Architecture], Architecture],
+        registry: Registry | None = None,
+    ) -> None:
         self.console = console
-        self.limits = limits
+        self.with_limits = with_limits
         self.problems: Sequence[str] = registry.problems if registry else ()
         self.registry = registry
         self.rows: list[Inspected] = []
@@ -317,7 +344,7 @@ class _Session:
         """Inspect what the plugins registered; Ctrl-C ends it and keeps what there is."""
         assert self.registry is not None
         self.chosen = [each for _, found in self.registry.select(operations, implementations) for each in found]
-        self.targets = [self._with_limits(each) for each in targets]
+        self.targets = [self.with_limits(each) for each in targets]
         compiler = _Compiler(self.registry.loaded, self.console)
         try:
             for target in self.targets:
@@ -333,7 +360,7 @@ class _Session:
         """Inspect one kernel of the caller."""
         self.given = True
         target = targets[0] if targets else ARCHITECTURES.get(kernel.arch) or architecture(kernel.arch)
-        self.targets = [self._with_limits(target)]
+        self.targets = [self.with_limits(target)]
         implementation = Implementation("given", kernel.name, "given", lambda inputs, outputs: dict)
         found = inspect_variants([kernel], self.targets[0])
         self._show(implementation, self.targets[0], found)
@@ -346,9 +373,6 @@ class _Session:
             )
             self.console.print(Text(f"not given: {', '.join(missing)}; {words}", style="yellow"))
         self.complete = True
-
-    def _with_limits(self, target: Architecture) -> Architecture:
-        return _with_limits(target, self.limits) if self.limits else target
 
     def _show(self, implementation: Implementation, target: Architecture, found: Sequence[KernelReport]) -> None:
         if found:
@@ -449,12 +473,13 @@ def reports_on(
         return [KernelReport("variants()", target.name, "error", describe_error(error))]
 
 
-def _with_limits(target: Architecture, path: Path) -> Architecture:
+def _limits_of(path: Path) -> Callable[[Architecture], Architecture]:
+    """What replaces an architecture's documented rates by those that a run measured. Raises ResultsError."""
     run = read_run(path)
     gpu = run.environment.get("gpu")
     if not run.ceilings or not gpu:
         raise ResultsError(f"--limits {path}: this run has no limits measured on a GPU; give a run of bench on one")
-    return measured(target, run.ceilings, gpu, path.name)
+    return lambda target: measured(target, run.ceilings, gpu, path.name)
 
 
 def closing_line(rows: Sequence[Inspected]) -> str:

@@ -262,7 +262,7 @@ ALLOWED_MODULES = tuple(
     f"{_HARNESS}.{room}"
     for room in (
         *("api.", "discovery.registry", "execution.catalogue", "execution.shared_memory", "inspection.inspect"),
-        "validation.progress",
+        *("inspection.prediction", "validation.progress"),
     )
 )
 

@@ -157,8 +157,10 @@ def from_triton(where: str, signature: str, said: Said, arch: str) -> GivenKerne
         kind, _, divisible = given[parameter.name].partition(":")
         if re.fullmatch(r"\*?(?:[iu]\d+|fp\d+\w*|bf16)", kind) and not parameter.is_constexpr:
             types[parameter.name] = kind
+            if divisible not in ("", "16"):
+                raise KernelInputError(f"{place}: --signature: {parameter.name} cannot be {given[parameter.name]!r}")
             if divisible:
-                attributes[(parameter.num,)] = [["tt.divisibility", int(divisible)]]
+                attributes[(parameter.num,)] = [["tt.divisibility", 16]]
         else:
             types[parameter.name], constants[parameter.name] = "constexpr", _constant(given[parameter.name])
     target = GPUTarget("cuda", int(_base(arch).removeprefix("sm_")), 32)

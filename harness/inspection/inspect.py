@@ -121,9 +121,13 @@ def _report_of(
         shared -= RESERVED_SHARED_BYTES
     block = (variant.threads, usage.registers, shared + compiled.dynamic_shared_bytes)
     warps = warps_resident(arch, *block) if variant.threads else 0
-    per_item, unknown = _clocks_per_item(path, items, bytes_per_item, _inner_passes(variant), arch)
+    inner_passes = _inner_passes(variant)
+    rated, rated_items = path, items
+    if inner_passes != 1 and not path.nested:  # the hot path is the loop that these passes belong to
+        rated, rated_items = function.whole_path(), variant.items
+    per_item, unknown = _clocks_per_item(rated, rated_items, bytes_per_item, inner_passes, arch)
     limit = max(per_item, key=per_item.__getitem__)
-    demand = _demand(path, _inner_passes(variant), items, bytes_per_item, warps, per_item)
+    demand = _demand(rated, inner_passes, rated_items, bytes_per_item, warps, per_item)
     prediction = None
     if warps and not unknown:
         prediction = replace(predict(demand, arch), helps=advise(demand, arch, *block))
@@ -146,7 +150,7 @@ def _report_of(
         items=items,
         loads=_widths(path.accesses, GLOBAL_LOADS),
         stores=_widths(path.accesses, GLOBAL_STORES),
-        bytes_in_flight=int(warps * WARP * demand.loaded_bytes),
+        bytes_in_flight=warps * WARP * sum(each.access_bytes for each in path.accesses if each.opcode in GLOBAL_LOADS),
         mix=mix(path.instructions),
         clocks_per_item=per_item,
         limit="matrix" if unknown else limit,

@@ -141,7 +141,9 @@ def advise(demand: Demand, arch: Architecture, threads: int, registers: int, sha
     for name, each in found.items():
         if name == "latency":
             continue
-        words = "bytes of memory traffic" if name == "memory" else f"clocks of the {name} pipe"
+        words = {"memory": "bytes of memory traffic", "operands": "operands from registers"}.get(
+            name, f"clocks of the {name} pipe"
+        )
         changes[f"a tenth fewer {words}"] = expected_clocks({**found, name: 0.9 * each})
     fewer = _for_one_more_block(arch, threads, registers, shared_bytes)
     if fewer:

@@ -47,13 +47,14 @@ def kernel_table(title: str, found: Sequence[KernelReport]) -> RenderableType:
 
 
 def expected(prediction: Prediction, unit: str) -> str:
-    """``expected 892 G walker-steps/s (757 to 1051), 87% of the best case; issue decides. Helps most: ...``"""
+    """``expected 892 G walker-steps/s (757 to 1051), 87% of the best case, limited by issue. Helps most: ...``"""
     scale, letter = next((each for each in _SCALES if prediction.rate >= each[0]), (1.0, ""))
-    low, rate, high = (f"{each / scale:.3g}" for each in (prediction.low, prediction.rate, prediction.high))
+    rates = [each / scale for each in (prediction.low, prediction.rate, prediction.high)]
+    low, rate, high = (f"{each:.0f}" if each >= 100 else f"{each:.3g}" for each in rates)
     share = prediction.rate / prediction.best
     return (
-        f"expected {rate}{letter} {unit}/s ({low} to {high}), {share:.0%} of the best case; {prediction.decides} "
-        f"decides. Helps most: {prediction.helps}"
+        f"expected {rate}{letter} {unit}/s ({low} to {high}), {share:.0%} of the best case, limited by "
+        f"{prediction.decides}. Helps most: {prediction.helps}"
     )
 
 

@@ -1,17 +1,21 @@
 """The model of speed: its error on published measurements, its terms, and what it reads from machine code."""
 
+import pickle
 from dataclasses import replace
 from math import exp
 
 import pytest
 from boltzbench.harness.api.messages import UnknownName
+from boltzbench.harness.execution.child import plain
 from boltzbench.harness.inspection import calibration
-from boltzbench.harness.inspection.architectures import DEVICES, architecture, device
+from boltzbench.harness.inspection.architectures import DEVICES, architecture, device, measured
 from boltzbench.harness.inspection.calibration import CONSTANTS, calibrate, error, fit, published, rms
+from boltzbench.harness.inspection.inspect import KernelReport, _clocks_per_item
 from boltzbench.harness.inspection.pipes import matrix_products, operand_clocks
 from boltzbench.harness.inspection.prediction import SPREAD, WITHIN, Demand, advise, predict, terms
-from boltzbench.harness.inspection.sass import Instruction
+from boltzbench.harness.inspection.sass import Instruction, Path
 from boltzbench.harness.inspection.waits import rounds
+from support import ROOT
 
 POINTS = [each for each in published() if not each.spills]
 FITTED = [each for each in POINTS if each.fitted]
@@ -40,6 +44,12 @@ def test_the_error_on_published_measurements(rows):
     assert rows["never fitted"].model <= 0.10
     assert {name: each.left_out for name, each in rows.items() if each.left_out > 0.15} == {}
     assert rows["all of these"].best_case > 5 * rows["all of these"].model
+
+
+def test_the_room_s_table_of_errors_is_that_of_the_calibration(rows):
+    text = (ROOT / "harness" / "inspection" / "README.md").read_text()
+    for each in rows.values():
+        assert f"| {each.points} | {each.best_case:.2f} | {each.model:.2f} | {each.left_out:.2f} |" in text, each.group
 
 
 def test_the_constants_are_those_of_the_fit():
@@ -82,6 +92,21 @@ def test_the_expected_rate_is_below_the_best_case_and_in_its_interval():
     assert found.best == pytest.approx(132 * 1.98e9 / 0.05)
     assert found.decides == "memory"
     assert found.terms["memory"] == pytest.approx(0.05 / 0.81)
+
+
+def test_a_report_with_its_prediction_comes_back_from_a_child():
+    report = KernelReport("one", "sm_90", "passed", prediction=predict(DEMAND, H200))
+    assert plain(pickle.dumps(report)) == report
+
+
+def test_loops_inside_count_as_often_as_the_variant_says():
+    inner = tuple(code("LOP3.LUT R1, R3, R5, R7, 0x96, !PT", "BRA `(.L_x_1)"))
+    path = Path((*code("MUFU.EX2 R1, R2"), *inner), in_loop=True, nested=True, inner=inner)
+    once, _ = _clocks_per_item(path, 4, 1.0, 1.0, H200)
+    often, _ = _clocks_per_item(path, 4, 1.0, 3.5, H200)
+    assert often["issue"] - once["issue"] == pytest.approx(2.5 * 2 / 128 / 4)
+    assert often["alu"] == pytest.approx(3.5 * once["alu"])
+    assert often["mufu"] == once["mufu"]
 
 
 def test_half_of_the_warps_wait_twice_as_long():
@@ -136,6 +161,16 @@ def test_an_unknown_device_is_refused():
         device("H2000")
 
 
+def test_measured_limits_replace_shares_and_matrix_rates():
+    gpu = {"compute_capability": "9.0", "multiprocessors": 132, "name": "H200"}
+    ceilings = {"copy": 4.0e12, "bfloat16 matrix": 132 * 1.98e9 * 2 * 1500}
+    arch = measured(H200, ceilings, gpu, "run.json")
+    assert (arch.bandwidth, arch.copy_share, arch.latency) == (4.0e12, 1.0, H200.latency)
+    assert arch.matrix["wgmma fp16"] == pytest.approx(1500)
+    assert arch.matrix["fp16"] == pytest.approx(0.63 * 1500)
+    assert arch.matrix["int8"] == H200.matrix["int8"]
+
+
 # ---- what is read from machine code
 
 
@@ -151,6 +186,7 @@ def code(*lines: str) -> list[Instruction]:
 def test_independent_loads_are_one_round_and_dependent_ones_two():
     first, second = "LDG.E R4, desc[UR4][R2.64]", "LDG.E R5, desc[UR4][R8.64]"
     assert rounds(code(first, second, "FADD R6, R4, R5", "STG.E desc[UR4][R2.64], R6"), False) == 1
+    assert rounds(code(first, second, "FADD R6, R4, R4", "FADD R7, R5, R5"), False) == 1  # both have come by then
     assert rounds(code(first, "FADD R9, R4, R4", second, "FADD R6, R4, R5"), False) == 2
     assert rounds(code("LDG.E.64 R8, desc[UR4][R2.64]", second, "FADD R6, R5, R5"), False) == 2  # a pointer
     assert rounds(code(first, "MOV R4, R7", "FADD R6, R4, R4"), False) == 0  # overwritten, not read
