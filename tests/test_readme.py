@@ -3,6 +3,7 @@
 import builtins
 import importlib.util
 import io
+import json
 import re
 
 import boltzbench.harness.callables.measure
@@ -16,7 +17,7 @@ from boltzbench.harness.results import read_run
 from boltzbench.harness.timing import stopwatch
 from boltzbench.kernels.common import dispatch
 from rich.console import Console
-from support import ROOT, golden, readme
+from support import ROOT, golden, peers, readme
 from support.attacks import QUICK, QuietClock
 
 README = (ROOT / "README.md").read_text()
@@ -99,6 +100,13 @@ def registered(module) -> list:
     found: list = []
     module.register_implementations(found.append)
     return found
+
+
+def test_the_table_of_predictions_is_that_of_its_records() -> None:
+    folder = ROOT / "results" / "predictions"
+    records = json.loads((folder / "sm_90.json").read_text())["kernels"]
+    assert "\n".join(peers.table(records)) in (folder / "README.md").read_text()
+    assert {each["kernel"] for each in records} == {"cupy", "triton", "torch.compile"}
 
 
 def test_the_table_of_times_is_that_of_the_committed_run() -> None:

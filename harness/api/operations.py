@@ -245,6 +245,9 @@ class Variant(Protocol):
     - ``access_bytes`` is the narrowest bulk load or store that the inner loop should contain; 0 for no requirement.
     - ``archs`` are the only architectures to compile for and launch on; empty for all.
     - ``compile(arch)`` compiles for an architecture such as "sm_90", and raises what the compiler raises.
+
+    A variant may also have ``inner_passes``: the mean passes of loops inside the inner loop, where the data decide
+    them. Without it they count once in predictions.
     """
 
     @property

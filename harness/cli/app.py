@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..api.messages import UsageError, printable
+from ..inspection.inputs import KernelInputError
 from ..inspection.tools import ToolMissing
 from ..report.terminal import lost_output
 from ..results.file import ResultsError
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     lost: str | None = None
     try:
         app(args=_config_first(sys.argv[1:] if arguments is None else arguments), prog_name="boltzbench")
-    except (NewPackageError, UsageError, ResultsError, ToolMissing) as error:
+    except (NewPackageError, UsageError, ResultsError, ToolMissing, KernelInputError) as error:
         _complain(str(error))
         status = USAGE
     except SystemExit as exit_:

@@ -263,6 +263,7 @@ ALLOWED_MODULES = tuple(
     for room in (
         *("api.", "discovery.registry", "discovery.signature", "execution.catalogue", "execution.shared_memory"),
         "inspection.inspect",
+        "inspection.prediction",
         "validation.progress",
     )
 )

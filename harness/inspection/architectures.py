@@ -3,20 +3,29 @@
 Sources: "Compute Capabilities" of the CUDA Programming Guide (threads, blocks, registers, shared memory and the 1 KB of
 it that the system reserves per block); the toolkit's ``cuda_occupancy.h`` (allocation granularity); NVIDIA's
 datasheets of the named devices (multiprocessors, boost clock, memory bandwidth).
+
+Sources of the rates of dense matrix products, in multiply-adds per clock and multiprocessor: the whitepapers of A100,
+H100 and Ada, the datasheets of L4 and HGX B200 (float64). On Hopper ``mma.sync`` reaches 63 % of the rate of ``wgmma``
+(arXiv 2402.13499). Blackwell's ``tcgen05`` does not show its shape in machine code.
+
+``copy_share`` is what copies reach of the datasheet's bandwidth: gpu-benches and ising-gpu for A100, Liger's and
+QuACK's plots for H100, gpu-benches (stream, roofline) for H200, FlagGems for H20, and 0.90 where nothing was used.
+
+``latency`` follows from gpu-benches' stream kernel that reads, in two blocks of 32 threads on a multiprocessor: the
+time in which one set of threads succeeds another, without that of its instructions. A100 580 ns, H200 475 ns, H100 PCIe
+525 ns, L40 405 ns; H100 SXM, H20 and B200 take the mean of the two of Hopper, and Ada's others that of L40.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..api.messages import UnknownName, unknown
 from .pipes import RATES
 
-THREADS = 2048
-BLOCKS = 32
 REGISTERS = 65536
-"""Limits of a multiprocessor, equal on all architectures below."""
+"""Registers of a multiprocessor, equal on all architectures below."""
 WARP = 32
 RESERVED_SHARED_BYTES = 1024
 """Shared memory that the system reserves for each block."""
@@ -24,10 +33,13 @@ RESERVED_SHARED_BYTES = 1024
 
 @dataclass(frozen=True)
 class Architecture:
-    """An architecture and its reference device.
+    """An architecture and a device of it.
 
-    ``generation`` is the column in `RATES`. ``clock`` is in Hz, ``bandwidth`` in bytes per second; ``shared_bytes`` and
-    ``rates`` (results per clock, by pipe) are those of a multiprocessor. ``source`` is the origin of the rates.
+    ``generation`` is the column in `RATES`. ``clock`` is in Hz, ``bandwidth`` in bytes per second; ``shared_bytes``,
+    ``threads``, ``blocks`` and ``rates`` (results per clock, by pipe) are those of a multiprocessor, and so is
+    ``matrix``, the multiply-adds of matrix products per clock by kind. ``copy_share`` is the share of ``bandwidth``
+    that copies reach, ``latency`` the seconds that a load takes while the device is idle. ``source`` is the origin of
+    the rates.
     """
 
     name: str
@@ -39,7 +51,17 @@ class Architecture:
     shared_bytes: int
     rates: Mapping[str, float]
     wide_products: float | None = None
+    threads: int = 2048
+    blocks: int = 32
+    copy_share: float = 0.9
+    latency: float = 5e-7
+    matrix: Mapping[str, float] = field(default_factory=dict)
     source: str = "documented rates"
+
+    @property
+    def reports_reserved_bytes(self) -> bool:
+        """Whether the declared shared memory of a kernel includes what the system reserves, as from Hopper on."""
+        return int(_base(self.name).removeprefix("sm_")) >= 90
 
     @property
     def bytes_per_clock(self) -> float:
@@ -47,19 +69,56 @@ class Architecture:
         return self.bandwidth / (self.multiprocessors * self.clock)
 
 
-def _known(name: str, generation: int, device: str, sms: int, clock: float, bandwidth: float, kb: int) -> Architecture:
+_AMPERE = {"fp16": 1024, "tf32": 512, "int8": 2048, "fp64": 64}
+_HOPPER: dict[str, float] = {"wgmma fp16": 2048, "wgmma tf32": 1024, "wgmma int8": 4096, "wgmma fp8": 4096, "fp64": 128}
+_HOPPER |= {kind.removeprefix("wgmma "): 0.63 * rate for kind, rate in _HOPPER.items() if kind != "fp64"}
+_L4 = {"fp16": 512, "tf32": 256, "int8": 1024, "fp8": 1024}
+_RTX_4090 = {"fp16": 256, "tf32": 128, "int8": 1024, "fp8": 512}
+"""With sums in float32, which GeForce adds at half the rate."""
+
+
+def _device(
+    name: str,
+    device: str,
+    sms: int,
+    clock: float,
+    bandwidth: float,
+    share: float,
+    ns: float,
+    matrix: Mapping[str, float],
+) -> Architecture:
+    generation = {"sm_80": 0, "sm_90": 1, "sm_100": 2, "sm_89": 3}[name]
     rates = {pipe: rate[generation] for pipe, rate in RATES.items()}
-    return Architecture(name, generation, device, sms, clock, bandwidth, kb * 1024, rates)
+    kb, threads, blocks = {"sm_80": (164, 2048, 32), "sm_89": (100, 1536, 24)}.get(name, (228, 2048, 32))
+    return Architecture(
+        *(name, generation, device, sms, clock, bandwidth, kb * 1024, rates),
+        threads=threads,
+        blocks=blocks,
+        copy_share=share,
+        latency=ns * 1e-9,
+        matrix=matrix,
+    )
 
 
-ARCHITECTURES = {
-    each.name: each
+DEVICES = {
+    each.device: each
     for each in (
-        _known("sm_80", 0, "A100 SXM 80 GB", 108, 1.41e9, 2.039e12, 164),
-        _known("sm_90", 1, "H200 SXM", 132, 1.98e9, 4.8e12, 228),
-        _known("sm_100", 2, "B200", 148, 1.965e9, 8.0e12, 228),
+        _device("sm_80", "A100 SXM 80 GB", 108, 1.41e9, 2.039e12, 0.92, 580, _AMPERE),
+        _device("sm_80", "A100 SXM 40 GB", 108, 1.41e9, 1.555e12, 0.92, 580, _AMPERE),
+        _device("sm_90", "H200 SXM", 132, 1.98e9, 4.8e12, 0.81, 475, _HOPPER),
+        _device("sm_90", "H100 SXM", 132, 1.98e9, 3.35e12, 0.90, 500, _HOPPER),
+        _device("sm_90", "H100 PCIe", 114, 1.755e9, 2.039e12, 0.90, 525, _HOPPER),
+        _device("sm_90", "H20 141 GB", 78, 1.98e9, 4.8e12, 0.92, 500, {}),
+        _device("sm_100", "B200", 148, 1.965e9, 8.0e12, 0.90, 500, {"fp64": 64}),
+        _device("sm_89", "L4", 58, 2.04e9, 0.3e12, 0.90, 405, _L4),
+        _device("sm_89", "L40", 142, 2.49e9, 0.864e12, 0.90, 405, _L4),
+        _device("sm_89", "RTX 4090", 128, 2.52e9, 1.008e12, 0.90, 405, _RTX_4090),
     )
 }
+ARCHITECTURES: dict[str, Architecture] = {}
+"""By name, each with its reference device: the first of `DEVICES`."""
+for _each in DEVICES.values():
+    ARCHITECTURES.setdefault(_each.name, _each)
 
 
 def architecture(name: str) -> Architecture:
@@ -68,6 +127,15 @@ def architecture(name: str) -> Architecture:
     if known is None:
         raise unknown("arch", name, ARCHITECTURES)
     return replace(known, name=name)
+
+
+def device(name: str) -> Architecture:
+    """The architecture with the first device whose name contains ``name``: "H100 SXM", "h100". Raises UnknownName."""
+    wanted = name.casefold().removeprefix("nvidia ").strip()
+    for each in DEVICES.values():
+        if wanted and wanted in each.device.casefold():
+            return each
+    raise unknown("device", name, DEVICES)
 
 
 def _base(name: str) -> str:
@@ -90,14 +158,21 @@ def measured(arch: Architecture, ceilings: Mapping[str, float], gpu: Mapping[str
         rates["mufu"] = ceilings["exp2"] * per_clock
     if "fma" in ceilings:
         rates["fma"] = ceilings["fma"] / 2 * per_clock
+    matrix = dict(arch.matrix)
+    if "bfloat16 matrix" in ceilings and "fp16" in matrix:
+        share = ceilings["bfloat16 matrix"] / 2 * per_clock / matrix.get("wgmma fp16", matrix["fp16"])
+        matrix |= {kind: share * rate for kind, rate in matrix.items() if kind.endswith("fp16")}
     wide = ceilings.get("wide multiply")
+    bandwidth = ceilings.get("copy", ceilings.get("read"))
     return replace(
         arch,
         device=str(gpu.get("name", arch.device)),
         multiprocessors=multiprocessors,
-        bandwidth=ceilings.get("copy", ceilings.get("read", arch.bandwidth)),
+        bandwidth=bandwidth or arch.bandwidth,
+        copy_share=1.0 if bandwidth else arch.copy_share,
         rates=rates,
         wide_products=wide * per_clock if wide else None,
+        matrix=matrix,
         source=f"rates measured in {source}",
     )
 
@@ -108,5 +183,5 @@ def warps_resident(arch: Architecture, threads: int, registers: int, shared_byte
     registers_of_warp = -(-max(registers, 1) * WARP // 256) * 256
     by_registers = REGISTERS // 4 // registers_of_warp * 4 // warps  # in each of four partitions
     shared = -(-(shared_bytes + RESERVED_SHARED_BYTES) // 128) * 128
-    blocks = min(THREADS // (warps * WARP), BLOCKS, by_registers, arch.shared_bytes // shared)
+    blocks = min(arch.threads // (warps * WARP), arch.blocks, by_registers, arch.shared_bytes // shared)
     return blocks * warps

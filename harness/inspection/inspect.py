@@ -1,20 +1,22 @@
 """Analyse the machine code of a kernel: predict its speed, and check the memory accesses that its variant promises.
 
 Nothing is run. The counts are exact. The share of the memory bandwidth is a prediction of the best case: all pipes
-overlap perfectly and never wait.
+overlap perfectly and never wait. `prediction` says what to expect.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..api.messages import describe_error
 from ..api.operations import Compiled, Variant
-from .architectures import RESERVED_SHARED_BYTES, THREADS, WARP, Architecture, warps_resident
-from .pipes import clocks, mix
+from .architectures import RESERVED_SHARED_BYTES, WARP, Architecture, warps_resident
+from .pipes import clocks, matrix_products, mix, operand_clocks
+from .prediction import Demand, Prediction, advise, predict
 from .sass import GLOBAL_LOADS, GLOBAL_STORES, Function, Instruction, Path
 from .tools import ToolMissing, Usage, disassemble
+from .waits import rounds
 
 COMPLETE = 0.99
 """Share of the promised bytes that must move in wide accesses: below 1, because bytes per item are rounded."""
@@ -38,7 +40,10 @@ class KernelReport:
     - ``bytes_in_flight``: loads of all resident threads from global memory in one pass.
     - ``clocks_per_item``: clocks of a multiprocessor by pipe; ``memory`` is the time of the memory traffic.
     - ``limit``: the pipe that takes longest; ``memory_share``: the predicted share of the memory bandwidth at best, or
-      None with matrix products, because their rates are not known here.
+      None with matrix products whose rate is not known.
+    - ``rounds``: waits for loads from global memory in one pass, one after the other; ``inner_instructions``: those of
+      the path that stand in loops inside it, which count once unless the variant gives its ``inner_passes``.
+    - ``prediction``: rates in items per second of the device; None where ``memory_share`` is, or if no block fits.
     """
 
     variant: str
@@ -64,6 +69,9 @@ class KernelReport:
     limit: str = ""
     memory_share: float | None = None
     symbol: str = ""
+    rounds: float = 0.0
+    inner_instructions: int = 0
+    prediction: Prediction | None = None
 
 
 def inspect_variants(
@@ -106,16 +114,24 @@ def _report_of(
 ) -> KernelReport:
     path = function.hot_path()
     passes = _passes(variant, path)
-    items = variant.items * passes
+    items = variant.items * passes or 1  # where the caller gives no number, one item is a pass of the path
+    moved = sum(each.access_bytes for each in path.accesses)
+    bytes_per_item = variant.bytes_per_item if variant.items else moved
     shared = usage.shared
-    if shared >= RESERVED_SHARED_BYTES and arch.generation > 0:  # from Hopper on the reported size includes it
+    if shared >= RESERVED_SHARED_BYTES and arch.reports_reserved_bytes:
         shared -= RESERVED_SHARED_BYTES
-    warps = warps_resident(arch, variant.threads, usage.registers, shared + compiled.dynamic_shared_bytes)
-    per_item = {"memory": variant.bytes_per_item / arch.bytes_per_clock}
-    pipes = clocks(path.instructions, arch.rates, arch.wide_products)
-    per_item |= {pipe: each / items for pipe, each in pipes.items()}
+    block = (variant.threads, usage.registers, shared + compiled.dynamic_shared_bytes)
+    warps = warps_resident(arch, *block) if variant.threads else 0
+    inner_passes = _inner_passes(variant)
+    rated, rated_items = path, items
+    if inner_passes != 1 and not path.nested:  # the hot path is the loop that these passes belong to
+        rated, rated_items = function.whole_path(), variant.items
+    per_item, unknown = _clocks_per_item(rated, rated_items, bytes_per_item, inner_passes, arch)
     limit = max(per_item, key=per_item.__getitem__)
-    unknown = any(each.is_matrix_product for each in path.instructions)
+    demand = _demand(rated, inner_passes, rated_items, bytes_per_item, warps, per_item)
+    prediction = None
+    if warps and not unknown:
+        prediction = replace(predict(demand, arch), helps=advise(demand, arch, *block))
     status, message = _verdict(variant, path, passes, function, usage, warps)
     return KernelReport(
         variant=variant.name,
@@ -129,7 +145,7 @@ def _report_of(
         static_shared_bytes=shared,
         dynamic_shared_bytes=compiled.dynamic_shared_bytes,
         warps=warps,
-        occupancy=warps * WARP / THREADS,
+        occupancy=warps * WARP / arch.threads,
         in_loop=path.in_loop,
         passes=passes,
         items=items,
@@ -141,7 +157,52 @@ def _report_of(
         limit="matrix" if unknown else limit,
         memory_share=None if unknown else per_item["memory"] / per_item[limit],
         symbol=compiled.symbol,
+        rounds=demand.rounds,
+        inner_instructions=len(path.inner),
+        prediction=prediction,
     )
+
+
+def _inner_passes(variant: Variant) -> float:
+    """Passes of loops inside the path for each of its own: a variant may say so, or else they count once."""
+    return float(getattr(variant, "inner_passes", 1))
+
+
+def _demand(
+    path: Path, inner_passes: float, items: int, bytes_per_item: float, warps: int, per_item: Mapping[str, float]
+) -> Demand:
+    more = inner_passes - 1
+    return Demand(
+        clocks=per_item,
+        instructions=len(path.instructions) + more * len(path.inner),
+        items=items,
+        rounds=rounds(path.instructions, path.in_loop) + (more * rounds(path.inner, True) if more else 0),
+        loaded_bytes=sum(each.access_bytes for each in path.accesses if each.opcode in GLOBAL_LOADS),
+        bytes_per_item=bytes_per_item,
+        warps=warps,
+        certain=not any(each.is_matrix_product for each in path.instructions),
+    )
+
+
+def _clocks_per_item(
+    path: Path, items: int, bytes_per_item: float, inner_passes: float, arch: Architecture
+) -> tuple[dict[str, float], bool]:
+    """Clocks of a multiprocessor per item by pipe, and whether there are matrix products of unknown rate."""
+    found = {"memory": bytes_per_item / arch.bytes_per_clock}
+    unknown = False
+    for instructions, weight in ((path.instructions, 1.0), (path.inner, inner_passes - 1)):
+        if not weight:
+            continue
+        parts = clocks(instructions, arch.rates, arch.wide_products) | {"operands": operand_clocks(instructions)}
+        for each in filter(lambda one: one.is_matrix_product, instructions):
+            kind, products = matrix_products(each) or ("", 0.0)
+            unknown |= kind not in arch.matrix
+            parts["matrix"] = parts.get("matrix", 0.0) + products / arch.matrix.get(kind, 1.0)
+        for pipe, each_ in parts.items():
+            found[pipe] = found.get(pipe, 0.0) + weight * each_ / items
+    if unknown:
+        del found["matrix"]
+    return found, unknown
 
 
 def _passes(variant: Variant, path: Path) -> int:
@@ -171,7 +232,7 @@ def _verdict(
             f"only {wide} of the {expected:g} bytes of a pass move in accesses of the promised {variant.access_bytes} "
             f"bytes (narrower: {listed})"
         )
-    if warps == 0:
+    if variant.threads and warps == 0:
         return "error", "no block fits on a multiprocessor"
     return "passed", ""
 

@@ -83,11 +83,12 @@ class Block:
 @dataclass(frozen=True)
 class Path:
     """A path through the code without repetition. ``in_loop``: it is one pass of a loop. ``nested``: it passes through
-    other loops, once each."""
+    other loops, once each; ``inner`` are its instructions in these."""
 
     instructions: tuple[Instruction, ...]
     in_loop: bool
     nested: bool
+    inner: tuple[Instruction, ...] = ()
 
     @property
     def accesses(self) -> list[Instruction]:
@@ -198,9 +199,17 @@ class Function:
             vectors = (width, _moved(here, width)) if width >= VECTOR_BYTES else (0, 0)
             rank = (int(multiplies), *vectors, len(here))
             best = max(best or (rank, way), (rank, way))
-        way = best[1] if best else whole
-        started = self.loops.keys() & set(way)
-        return Path(tuple(self._of(way)), in_loop=best is not None, nested=len(started) > (best is not None))
+        return self._path(best[1], in_loop=True) if best else self._path(whole, in_loop=False)
+
+    def whole_path(self) -> Path:
+        """The path through the kernel that moves the most bytes in the widest accesses, with each loop once."""
+        return self._path(self._longest(0, frozenset(self._order), _widest(self.instructions)), in_loop=False)
+
+    def _path(self, way: Sequence[int], in_loop: bool) -> Path:
+        started = self.loops.keys() & set(way[in_loop:])
+        inner = set[int]().union(*(self.loops[header] for header in started))
+        within = tuple(self._of(number for number in way if number in inner))
+        return Path(tuple(self._of(way)), in_loop, nested=bool(started), inner=within)
 
     def _of(self, blocks: Iterable[int]) -> list[Instruction]:
         return [each for number in blocks for each in self.blocks[number].instructions]

@@ -1,4 +1,4 @@
-"""Find and run NVIDIA's `nvdisasm` and `cuobjdump`, which read a cubin and need no GPU."""
+"""Find NVIDIA's `ptxas`, and find and run `nvdisasm` and `cuobjdump`, which read a cubin and need no GPU."""
 
 import importlib.util
 import os
@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from .sass import Function, parse
@@ -29,22 +30,31 @@ class Usage:
 
 
 def tool(name: str) -> Path:
-    """The path of ``nvdisasm`` or ``cuobjdump``, from Triton's wheel or else the toolkit. Raises ToolMissing."""
+    """The path of ``nvdisasm``, ``cuobjdump`` or ``ptxas``, from Triton's wheel or else the toolkit.
+
+    Raises ToolMissing.
+    """
+    return tools(name)[0]
+
+
+def tools(name: str) -> list[Path]:
+    """All that are installed, that of Triton's wheel first: they differ in version. Raises ToolMissing."""
     triton = importlib.util.find_spec("triton")
     packages = (triton.submodule_search_locations or ()) if triton else ()
     folders = [Path(package) / "backends" / "nvidia" / "bin" for package in packages]
     folders += [Path(os.environ[home]) / "bin" for home in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(home)]
-    for folder in folders:
-        if os.access(folder / name, os.X_OK):
-            return folder / name
-    if found := shutil.which(name):
-        return Path(found)
+    found = [folder / name for folder in folders if os.access(folder / name, os.X_OK)]
+    if on_path := shutil.which(name):
+        found.append(Path(on_path))
+    if found:
+        return found
     raise ToolMissing(
         f"{name} was not found: it comes with Triton (pip install triton) and with the CUDA toolkit "
         "(set CUDA_HOME, or put its bin folder on PATH)"
     )
 
 
+@lru_cache(maxsize=4)
 def disassemble(elf: bytes) -> tuple[Mapping[str, Function], Mapping[str, Usage]]:
     """The code and the resource usage of each kernel of a cubin, by symbol.
 

@@ -4,8 +4,8 @@
 //   noise    Philox, 5 wide products and 5 LOP3, and the Box-Muller transform, some 17: see philox.cuh
 //   drift    x - 2 eps x (x^2 - 1): a product and two fused multiply-adds; and a sum for the noise
 // On sm_90 the loop has 130 instructions for four walkers, 142 with passages. Predicted, not measured, for an H200 that
-// issues 128 of them per clock on each of 132 multiprocessors at 1.98 GHz: 1.03e12 walker-steps/s, 0.94e12 with
-// passages.
+// issues 128 of them per clock on each of 132 multiprocessors at 1.98 GHz: at best 1.03e12 walker-steps/s, expected
+// 0.89e12 (0.76e12 to 1.05e12); with passages 0.94e12 and 0.83e12 (0.70e12 to 0.97e12).
 //
 // Design: a thread keeps the four walkers of a group in registers, and one Philox call gives their noise of a step. The
 // scale of the noise, sqrt(eps T), is the same for all threads: the L1 cache serves one load for four walkers.

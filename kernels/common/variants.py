@@ -44,6 +44,7 @@ class KernelVariant:
     - ``bytes_per_item``: memory traffic, reads and writes.
     - ``access_bytes``: the narrowest bulk load or store promised in the inner loop; 0 promises nothing.
     - ``archs``: the architectures ("sm_90") that launch it; empty means all.
+    - ``inner_passes``: mean passes of the loops inside the inner loop of the machine code, where the data decide them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class KernelVariant:
     access_bytes: int = 0
     unit: str = "items"
     archs: Sequence[str] = ()
+    inner_passes: float = 1.0
 
     def compile(self, arch: str) -> MachineCode:
         """The kernel for an architecture such as "sm_90". Raises what the compiler raises."""

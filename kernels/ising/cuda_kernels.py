@@ -10,6 +10,7 @@ from torch import Tensor
 from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
+from ..machines.packed_spins import WORD, mean_groups
 from ..philox import round_keys
 from .acceptance import CLASSES
 from .request import LaunchRequest
@@ -132,6 +133,7 @@ def variants() -> Sequence[KernelVariant]:
                     module=module(),
                     kernel=f"{kernel}<{classes}>",
                     shared_bytes=shared_bytes,
+                    inner_passes=mean_groups(32 * WORD),
                 )
             )
     return found

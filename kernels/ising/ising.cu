@@ -6,9 +6,10 @@
 //   comparison   of each random number with the threshold of its spin's class, from the most significant bit on. The
 //                first bit that differs decides. After t bits a spin is undecided with probability 2^-t, so that 32
 //                spins take 6 bits, and the slowest of a warp's 32 words takes 11: three groups of the eight.
-// On sm_90 and by the heat bath a group of four bits of 32 spins takes 76 instructions, and the rest of a word 102. Where
-// three groups are drawn, 205 instructions use the alu pipe. Predicted, not measured, for an H200 with 64 lanes of that
-// pipe on each of 132 multiprocessors at 1.98 GHz: 2600 flips/ns. Metropolis: 72, 102, 194, and 2760 flips/ns.
+// On sm_90 and by the heat bath a group of four bits of 32 spins takes 76 instructions, and the rest of a word 102. The
+// mean over warps is 3.22 groups, of which 215 instructions use the alu pipe. Predicted, not measured, for an H200: at
+// best 2480 flips/ns by that pipe; expected 2090 (1770 to 2460), and 2280 (1930 to 2680) with lattices resident.
+// Metropolis: 72, 102, 204; 2630, 2190 and 2390. To beat: 900 flips/ns on an H100 (github.com/NVIDIA/ising-gpu).
 //
 // By the heat bath without a field a spin ends along its neighbours, unless its number is less than the threshold of
 // |dE|: one threshold serves a flip and its reverse, so that there are three instead of five.

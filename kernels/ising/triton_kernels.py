@@ -13,6 +13,7 @@ from ..common.philox_triton import random_words
 from ..common.triton_blocks import block_for
 from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
+from ..machines.packed_spins import WORD, mean_groups
 from ..machines.triton_spins import PARTS, any_bit, bit_mask, compare_bit, inverted
 from ..philox import Stream, signed_seed
 from .acceptance import CLASSES
@@ -143,6 +144,7 @@ def variants() -> Sequence[KernelVariant]:
             unit="spins",
             bytes_per_item=0.375,
             kernel=half_sweep_kernel,
+            inner_passes=mean_groups(BLOCK * WORD),
             signature={
                 **dict.fromkeys(("own_spins", "around", "spins"), "*i32:16"),
                 "thresholds": "*i64:16",

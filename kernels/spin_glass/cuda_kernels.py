@@ -8,7 +8,7 @@ from pathlib import Path
 from ..common.shared_memory import most_shared_bytes
 from ..common.variants import CudaVariant, KernelVariant
 from ..cuda_module import CudaModule
-from ..machines.packed_spins import WORD
+from ..machines.packed_spins import WORD, mean_groups
 from ..philox import round_keys
 from .bonds import BONDS, CLASSES, RULES, Bonds
 from .request import LaunchRequest
@@ -152,6 +152,7 @@ def variants() -> Sequence[KernelVariant]:
             bytes_per_item=0.0,
             module=bonds_module(),
             kernel=bonds_kernel(classes, rule, shared),
+            inner_passes=mean_groups(32 * WORD),
             shared_bytes=(
                 shared_bytes(32 if bonds == 31 else 64, (bonds + 1) // 2, classes, MOST_THREADS)
                 if shared

@@ -6,9 +6,10 @@
 //   comparison   of each random number with the threshold of its cost, from the most significant bit on, until all
 //                numbers are decided, as in ising.cu. The planes select the bit of the threshold.
 // On sm_90 and by the heat bath a group of four bits of 32 walkers takes 71 instructions, and the rest of a spin of 4
-// bonds 78. Where three groups are drawn, some 166 of the 291 instructions use the alu pipe. Predicted, not measured,
-// for an H200 with 64 lanes of that pipe on each of 132 multiprocessors at 1.98 GHz: 3200 flips/ns, with 3.2 million
-// walkers, enough for 24 warps on each. Metropolis: 65, 76, 151 of 271, and 3500 flips/ns.
+// bonds 78. The mean over warps is 3.22 groups; some 174 of the 307 instructions use the alu pipe. Predicted, not
+// measured, for an H200 with 3.2 million walkers, enough for 24 warps on each multiprocessor: at best 3070 flips/ns by
+// that pipe; expected 2360 (2010 to 2790). Metropolis: 65, 76, 165 of 283; 3230 and 2550 (2170 to 3010). To beat: 250
+// flips/ns on an A100 (arXiv 2402.03920).
 //
 // By the heat bath a spin ends along its field, unless its number is less than the threshold of |dE|: one threshold
 // serves a flip and its reverse, so that there are as many as for Metropolis, and one more for dE = 0.

@@ -14,7 +14,7 @@ from ..common.philox_triton import random_words
 from ..common.triton_blocks import block_for
 from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
-from ..machines.packed_spins import WORD
+from ..machines.packed_spins import WORD, mean_groups
 from ..machines.triton_spins import PARTS, any_bit, bit_mask, compare_bit, inverted
 from ..philox import Stream, signed_seed
 from . import triton_links
@@ -213,6 +213,7 @@ def variants() -> Sequence[KernelVariant]:
             unit="flips",
             bytes_per_item=0.0,
             kernel=bonds_kernel,
+            inner_passes=mean_groups(BLOCK * WORD),
             signature={
                 **dict.fromkeys(("spins", "out"), "*i32:16"),
                 "energies": "*fp64:16",

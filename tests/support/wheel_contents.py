@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 FOLDERS = ("harness", "kernels", "plugins")
-SUFFIXES = {".py", ".cu", ".cuh", ".cpp", ".hpp", ".j2", ".css", ".js", ".tmpl"}
+SUFFIXES = {".py", ".cu", ".cuh", ".cpp", ".hpp", ".j2", ".css", ".js", ".json", ".tmpl"}
 NAMES = {"py.typed", "README.md"}
 
 

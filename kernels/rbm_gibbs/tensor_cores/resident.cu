@@ -22,11 +22,12 @@
 //   mma.sync (see tensor_cores.cu), in 4 steps of a slab of 107 instructions;
 // - draws 64 units for each lane, with 19.4 instructions for each unit, the store included; 10 are Philox's rounds;
 // - executes 200 other instructions: addresses, numbers of chains, sums set to zero.
-// For both warps that is 3740 clocks of issue beside 3250 of tensor cores, for 64 x 256 units: 1140 updates/ns, if no
-// scheduler ever waits; the target of 1000 allows waits of an eighth of the time. At 128 units the three products of
-// bf16x3 need 2440 clocks of tensor cores beside 2330 of issue (870 updates/ns), and the float32 arithmetic of int8x3
-// 2780 of issue (770). In bf16 a warp has 64 units, so that half of the warps or more wait where a layer has 128 units
-// or fewer.
+// For both warps that is 3740 clocks of issue beside 3250 of tensor cores, for 64 x 256 units: at best 1140 updates/ns,
+// if no scheduler ever waits. With 3.6 clocks from an instruction of a warp to its next (harness/inspection) each warp
+// takes 6730 clocks for its 1870 instructions, and 540 updates/ns are expected (390 to 750): two warps are few. At 128
+// units the three products of bf16x3 need 2440 clocks of tensor cores beside 2330 of issue (at best 870 updates/ns), and
+// the float32 arithmetic of int8x3 2780 of issue (770). In bf16 a warp has 64 units, so that half of the warps or more
+// wait where a layer has 128 units or fewer.
 #include "tensor_cores.cuh"
 
 constexpr int GROUPS = 2, UNIT_WARPS = 4, GROUP_THREADS = 32 * UNIT_WARPS, THREADS = GROUPS * GROUP_THREADS;

@@ -83,6 +83,15 @@ def test_the_inner_loop_is_the_one_with_the_widest_accesses_and_its_longer_branc
     assert not path.nested
 
 
+def test_the_path_through_the_kernel_has_each_loop_once():
+    path = code(VECTORS_AND_REST).whole_path()
+    assert not path.in_loop
+    assert path.nested
+    assert names(path.instructions).startswith("LDC S2R LDG.E BRA LDG.E.128.CONSTANT BRA FFMA")
+    assert names(path.instructions).endswith("STG.E BRA EXIT")
+    assert len(path.inner) == len(path.instructions) - 3  # all but the first two and EXIT
+
+
 def test_a_branch_for_single_elements_does_not_count():
     path = code("""
 .L_x_0:
@@ -149,6 +158,7 @@ def test_the_inner_loop_is_the_product_and_not_the_copy_in_it():
     assert names(path.instructions).count("FFMA") == 3
     assert path.in_loop
     assert path.nested
+    assert names(path.inner) == "LDG.E STS BRA"
 
 
 def test_a_loop_with_matrix_products_is_the_inner_loop_however_short():

@@ -15,6 +15,7 @@ from boltzbench.kernels.ising import (
     unpack_spins,
 )
 from boltzbench.kernels.ising.acceptance import CERTAIN, thresholds
+from boltzbench.kernels.machines import packed_spins
 from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
 from boltzbench.plugins.operations.spins import ising as plugin
 from support.devices import BACKENDS, DEVICE
@@ -268,3 +269,10 @@ def test_the_energy_of_spins_of_every_signed_dtype():
         assert torch.equal(energy(spins.to(dtype)), energy(spins))
     assert energy(spins[:0]).shape == (0,)
     assert energy(torch.ones(1, 3, 4, dtype=torch.int8, device=DEVICE)).item() == -24
+
+
+def test_a_warp_draws_three_groups_of_bits_and_some_more():
+    """A number of which u is the part still to come is decided by the bit in which it first differs: after -log2 u."""
+    u = torch.rand(4000, 32 * packed_spins.WORD, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    groups = (-u.log2() / 4).ceil().amax(1).clamp(max=packed_spins.PARTS)
+    assert pytest.approx(groups.mean().item(), abs=0.03) == packed_spins.mean_groups(32 * packed_spins.WORD)

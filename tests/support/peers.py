@@ -1,0 +1,298 @@
+"""Predictions for the suite's kernels beside those that torch.compile writes for the same work, without a GPU.
+
+Inductor lowers the code of the baseline ``torch_compile`` for tensors of a GPU that does not exist, and writes Triton
+source. Each of the configurations that it would try on the GPU is compiled and read like any kernel, and the one that
+the model expects to be fastest stands in the table:
+
+    python -m support.peers      # from tests/; writes ../results/predictions/
+
+Inductor has no public interface for that, so this works with the pinned version of torch and may not with another.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import re
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+if __name__ == "__main__":
+    os.environ["TRITON_INTERPRET"] = "0"  # before Triton is imported
+
+import torch
+from boltzbench.harness.inspection.architectures import architecture
+from boltzbench.harness.inspection.inputs import GivenKernel
+from boltzbench.harness.inspection.inspect import KernelReport, inspect_variants
+from boltzbench.harness.inspection.pipes import CATEGORIES
+from boltzbench.harness.inspection.prediction import SPREAD
+from boltzbench.kernels.logsumexp import reference as logsumexp_reference
+from boltzbench.kernels.sgld import Numbers, updated
+from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
+from boltzbench.plugins.baselines import torch_compile
+
+from support import ROOT, operations
+
+README = """# Predictions beside peers
+
+Nothing here was measured on a GPU. For the same work, the machine code of the suite's kernels (`cupy`, `triton`) and of
+the kernel that torch.compile writes, all for sm_90, with the rate that the model expects on one {device}. The model
+missed published measurements by {spread:.0%} (`boltzbench inspect --calibration`); nine of ten lie in its interval.
+
+{table}
+
+The columns count instructions per item by kind on the inner loop's path, where loops inside it count once. B is the
+widest load and store in bytes. Of the configurations that Inductor would time on the GPU, the one with the highest
+expected rate stands here. torch.compile takes one step of `annealed_langevin` in a launch, the suite all of them.
+The path of its Langevin kernels includes what sine and cosine do for huge angles, with local memory, and which these
+angles never need: their counts are too high by that, and their rates too low.
+Liger, QuACK, FlagGems and cuRAND were not installed.
+
+Made with {versions}. `sm_90.json` holds the records. To write both again, run `python -m support.peers` in `tests/`.
+"""
+ARCH = architecture("sm_90")
+FOLDER = ROOT / "results" / "predictions"
+ROWS, COLUMNS = 65536, 1024
+ELEMENTS = 1 << 24
+DEVICE = types.SimpleNamespace(
+    name="NVIDIA H200", major=9, minor=0, multi_processor_count=ARCH.multiprocessors, warp_size=32,
+    regs_per_multiprocessor=65536, max_threads_per_multi_processor=2048, max_threads_per_block=1024,
+    total_memory=141 << 30, L2_cache_size=50 << 20, gcnArchName="", shared_memory_per_block=48 << 10,
+    shared_memory_per_block_optin=227 << 10, shared_memory_per_multiprocessor=228 << 10,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Work:
+    """A row of the table: an operation, the kernels of the suite by a part of their name, and torch code for Inductor.
+
+    ``bytes_per_item`` is what the code of torch.compile reads and writes: it takes one step in a launch where the
+    suite's kernels keep the state in registers.
+    """
+
+    operation: str
+    title: str
+    names: tuple[str, str]
+    bytes_per_item: float
+    function: Callable[..., Any]
+    arguments: Callable[[], Sequence[Any]]
+
+
+def _gpu(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="cuda:0")
+
+
+def _noise(x: torch.Tensor, step: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
+    """A normal number for each element, as the baseline draws them."""
+    index = torch.arange(x.numel(), device=x.device)
+    return torch_compile._normal_numbers(index, step, stream, 7, torch.float32)
+
+
+WORK = (
+    Work(
+        "logsumexp", f"forward float32, rows of {COLUMNS}", ("forward float, 32 lanes", "forward fp32, 32 lanes"), 4,
+        lambda x: logsumexp_reference.logsumexp(x, -1, 1.0),
+        lambda: (_gpu(ROWS, COLUMNS),),
+    ),
+    Work(
+        "logsumexp", f"backward float32, rows of {COLUMNS}", ("backward float, 32 lanes", "backward fp32, 32 lanes"), 8,
+        lambda grad, x, total, peak: logsumexp_reference.gradient(grad, x, total, peak, -1, 1.0),
+        lambda: (_gpu(ROWS), _gpu(ROWS, COLUMNS), _gpu(ROWS), _gpu(ROWS)),
+    ),
+    Work(
+        "thermodynamics", f"float32, rows of {COLUMNS}", ("forward float, 32 lanes", "forward fp32, 32 lanes"), 4,
+        lambda x: thermodynamics_reference.thermodynamics(x, -1, 1.0),
+        lambda: (_gpu(ROWS, COLUMNS),),
+    ),
+    Work(
+        "sgld", "float32, with noise", ("langevin float32, with noise", "langevin float32, with noise"), 12,
+        lambda x, g, step, stream: updated(x, g, x, _noise(x, step, stream), Numbers("langevin", 0.5, 0.1))[0],
+        lambda: (_gpu(ELEMENTS), _gpu(ELEMENTS), _gpu(dtype=torch.int64), _gpu(dtype=torch.int64)),
+    ),
+    Work(
+        "annealed_langevin", "positions, a step", ("positions", "positions"), 8,
+        lambda x, step, stream: x + (-0.1 * x) * (x * x - 1.0) + 0.3 * _noise(x, step, stream),
+        lambda: (_gpu(ELEMENTS), _gpu(dtype=torch.int64), _gpu(dtype=torch.int64)),
+    ),
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def pretended_gpu() -> Iterator[None]:
+    """torch takes `DEVICE` for a GPU that is there, as far as Inductor asks."""
+    import torch._dynamo.device_interface as interface
+    import torch.utils._triton
+
+    cuda, worker = interface.CudaInterface, interface.CudaInterface.Worker
+    answers: list[tuple[Any, dict[str, Any]]] = [
+        (torch.cuda, {"is_available": True, "current_device": 0, "device_count": 1, "get_device_properties": DEVICE}),
+        (torch.cuda, {"get_device_capability": (9, 0), "_lazy_init": None}),
+        (cuda, {"is_available": True, "current_device": 0, "get_device_properties": DEVICE}),
+        (cuda, {"get_compute_capability": 90, "is_triton_capable": True, "raise_if_triton_unavailable": None}),
+        (worker, {"current_device": 0, "get_device_properties": DEVICE}),
+        (torch.utils._triton, {"triton_hash_with_backend": "none"}),
+    ]
+    with contextlib.ExitStack() as stack:
+        for owner, named in answers:
+            for name, answer in named.items():
+                fake = lambda *_, answer=answer, **__: answer  # noqa: E731
+                stack.enter_context(
+                    mock.patch.object(owner, name, staticmethod(fake) if owner in (cuda, worker) else fake)
+                )
+        yield
+
+
+def triton_source(function: Callable[..., Any], arguments: Callable[[], Sequence[Any]]) -> str:
+    """The module that Inductor writes for the function."""
+    from torch._inductor.debug import DebugContext
+    from torch._inductor.decomposition import select_decomp_table
+    from torch._inductor.graph import GraphLowering
+    from torch._inductor.virtualized import V
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with pretended_gpu(), mode:
+        given = arguments()
+        # Traced on the CPU, because torch without CUDA cannot trace operations in place on a GPU's tensors.
+        pure = torch.func.functionalize(function, remove="mutations_and_views")
+        on_cpu = [torch.empty_like(each, device="cpu") for each in given]
+        traced = make_fx(pure, decomposition_table=select_decomp_table())(*on_cpu)
+        for node in traced.graph.nodes:
+            if "device" in node.kwargs:
+                node.update_kwarg("device", torch.device("cuda:0"))
+        FakeTensorProp(traced, mode).propagate_dont_convert_inputs(*given)
+        with V.set_fake_mode(mode):
+            graph = GraphLowering(traced, example_inputs=list(given))
+            with V.set_graph_handler(graph), V.set_debug_handler(DebugContext()):
+                graph.run(*given)
+                return str(graph.codegen()[0].value)
+
+
+class _Heuristics:
+    """Stands for ``triton_heuristics`` in the source: keeps what a kernel is decorated with."""
+
+    def __getattr__(self, name: str) -> Callable[..., Callable[[Any], Any]]:
+        from torch._inductor.runtime import triton_heuristics
+
+        def decorate(*arguments: Any, **named: Any) -> Callable[[Any], Any]:
+            with pretended_gpu():
+                configurations = getattr(triton_heuristics, name)(*arguments, **named, return_configs=True)
+            return lambda kernel: (kernel, named["triton_meta"], configurations)
+
+        return decorate
+
+
+def inductor_kernels(work: Work) -> list[list[KernelReport]]:
+    """For each kernel that Inductor writes, the reports on its configurations."""
+    found = []
+    source = triton_source(work.function, work.arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in re.findall(r"async_compile\.triton\('(\w+)', '''(.*?)'''", source, re.S):
+            lines = [line for line in text.splitlines() if "set_driver_to_gpu" not in line]
+            path = Path(folder) / f"{name}.py"  # Triton reads the source of a kernel from its file
+            path.write_text("\n".join(lines).replace("triton_helpers, triton_heuristics", "triton_helpers"))
+            namespace: dict[str, Any] = {"triton_heuristics": _Heuristics(), "__name__": name, "__file__": str(path)}
+            exec(compile(path.read_text(), str(path), "exec"), namespace)
+            kernel, meta, configurations = namespace[name]
+            found.append([_report(work, kernel, meta, each) for each in configurations])
+    return found
+
+
+def _report(work: Work, kernel: Any, meta: Any, chosen: Any) -> KernelReport:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    constants = {**meta["constants"], **chosen.kwargs}
+    types_ = {name: "constexpr" if name in constants else each for name, each in meta["signature"].items()}
+    options = {"num_warps": chosen.num_warps, "num_stages": chosen.num_stages}
+    attributes = meta["configs"][0]
+    compiled = triton.compile(ASTSource(kernel, types_, constants, attributes), GPUTarget("cuda", 90, 32), options)
+    block = chosen.kwargs.get("XBLOCK", 1) * chosen.kwargs.get("R0_BLOCK", 1)
+    if "r0_numel" in meta["signature"] and "R0_BLOCK" not in chosen.kwargs:  # a whole row at once
+        block *= COLUMNS
+    given = GivenKernel(
+        name=f"{kernel.__name__} {chosen}", arch="sm_90", elf=compiled.asm["cubin"], symbol=compiled.metadata.name,
+        threads=32 * chosen.num_warps, items=max(1, block // (32 * chosen.num_warps)),
+        bytes_per_item=work.bytes_per_item, dynamic_shared_bytes=compiled.metadata.shared,
+    )  # fmt: skip
+    (found,) = inspect_variants([given], ARCH)
+    return found
+
+
+def ours(work: Work, implementation: str, name: str) -> KernelReport:
+    """The suite's kernel of this name."""
+    variants = [
+        each
+        for each in operations.implementation(work.operation, implementation).variants()
+        if each.name.startswith(name) and "any strides" not in each.name and "closer" not in each.name
+    ]
+    (found,) = inspect_variants(variants[:1], ARCH)
+    return found
+
+
+def _row(work: Work, who: str, found: KernelReport, kernels: int = 1) -> dict[str, Any]:
+    fields = asdict(found)
+    return {"operation": work.operation, "work": work.title, "kernel": who, "kernels": kernels, **fields}
+
+
+def rows() -> list[dict[str, Any]]:
+    """Ours and Inductor's, for each of `WORK`."""
+    found = []
+    for work in WORK:
+        for implementation, name in zip(("cupy", "triton"), work.names, strict=True):
+            found.append(_row(work, implementation, ours(work, implementation, name)))
+        kernels = inductor_kernels(work)
+        (configurations,) = kernels if len(kernels) == 1 else [max(kernels, key=lambda k: sum(k[0].mix.values()))]
+        best = max(configurations, key=lambda each: each.prediction.rate if each.prediction else 0.0)
+        found.append(_row(work, "torch.compile", best, len(kernels)))
+    return found
+
+
+def table(found: Sequence[dict[str, Any]]) -> list[str]:
+    """The rows as Markdown."""
+    kinds = [kind for kind in CATEGORIES if any(each["mix"].get(kind) for each in found)]
+    lines = [
+        f"| work | kernel | per item | {' | '.join(kinds)} | B | registers | spills | expected, G items/s | decides |"
+    ]
+    lines.append("|---" * (8 + len(kinds)) + "|")
+    for each in found:
+        shares = [f"{each['mix'].get(kind, 0) / each['items']:.2g}" for kind in kinds]
+        widths = "/".join(str(max(map(int, each[what]), default="-")) for what in ("loads", "stores"))
+        guess = each["prediction"]
+        rate = (
+            "{:.0f} ({:.0f} to {:.0f})".format(*(guess[name] / 1e9 for name in ("rate", "low", "high")))
+            if guess
+            else "-"
+        )
+        decides = guess["decides"] if guess else "-"
+        total = f"{sum(each['mix'].values()) / each['items']:.3g}"
+        lines.append(
+            f"| `{each['operation']}` {each['work']} | {each['kernel']} | {total} | {' | '.join(shares)} | {widths} | "
+            f"{each['registers']} | {each['stack_bytes'] or each['local_accesses']} | {rate} | {decides} |"
+        )
+    return lines
+
+
+def write() -> None:
+    """`results/predictions/`: the records, and the table."""
+    found = rows()
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "triton", "nvidia-cuda-nvrtc")}
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    whole = {"device": ARCH.device, "versions": versions, "spread": SPREAD, "kernels": found}
+    (FOLDER / "sm_90.json").write_text(json.dumps(whole, indent=1) + "\n")
+    made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
+    text = README.format(device=ARCH.device, spread=SPREAD, versions=made_with, table="\n".join(table(found)))
+    (FOLDER / "README.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    write()
