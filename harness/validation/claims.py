@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..api.operations import Agreement, Status
 from ..api.records import Claim
-from ..api.statistics import chi_square
+from ..api.statistics import FEWEST_POOLED, chi_square
 
 FALSE_ALARM = 1e-6
 """The probability that any test of a correct sampler fails on one target."""
@@ -50,7 +50,7 @@ class Claims:
         return Claim(self._sampler, self._target, temperature, claim, status, message, steps=steps, **numbers)
 
     def judge_counts(self, temperature: float, claim: str, values: Tensor, probabilities: Tensor) -> None:
-        """Pearson's chi-square test of the cells ``values`` against ``probabilities``."""
+        """The chi-square test of the cells ``values`` against ``probabilities``."""
         chances = probabilities.double().cpu().numpy()
         cells = values.long()
         if int(cells.min()) < 0 or int(cells.max()) >= len(chances):
@@ -58,7 +58,7 @@ class Claims:
             self.say(temperature, claim, Status.WRONG_LAW, words)
             return
         counts = torch.bincount(cells, minlength=len(chances)).numpy()
-        if (counts.sum() * chances < 5).all():
+        if (counts.sum() * chances < FEWEST_POOLED).all():
             words = f"{len(values)} chains are too few for {len(chances)} cells"
             self.say(temperature, claim, Status.UNAVAILABLE, words)
             return

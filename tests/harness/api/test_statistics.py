@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from boltzbench.harness.api.operations import Agreement, Status
 from boltzbench.harness.api.statistics import all_of, chi_square, within
+from scipy.special import chdtri, gammaln
+from scipy.stats import binom
 
 BOLTZMANN = np.exp(-np.linspace(0.0, 3.0, 16))
 BOLTZMANN /= BOLTZMANN.sum()
@@ -19,12 +21,12 @@ def alarms_are_about(alarms: int, draws: int, rate: float) -> bool:
 
 
 def test_chi_square_agrees_with_the_textbook() -> None:
-    """Mendel's peas: 315, 101, 108, 32 against 9:3:3:1 give 0.470 over 3 degrees of freedom, p = 0.925."""
+    """Mendel's peas, 315, 101, 108, 32 against 9:3:3:1: G = 0.4754 over 3 degrees of freedom, Williams' q = 1.0027."""
     agreement = chi_square([315, 101, 108, 32], np.array([9, 3, 3, 1]) / 16, false_alarm=0.05)
     assert agreement.status is Status.PASSED
-    assert agreement.error == pytest.approx(0.470, abs=5e-4)
+    assert agreement.error == pytest.approx(0.4754 / 1.0027, abs=2e-4)
     assert agreement.bound == pytest.approx(7.815, abs=5e-4)
-    assert agreement.p_value == pytest.approx(0.925, abs=5e-4)
+    assert agreement.p_value == pytest.approx(0.9244, abs=5e-4)
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.02])
@@ -39,6 +41,39 @@ def test_chi_square_keeps_its_rate_where_it_pools() -> None:
     draws = np.random.default_rng(2).multinomial(500, rare, size=2_000)
     alarms = sum(not chi_square(counts, rare, false_alarm=0.1).passed for counts in draws)
     assert alarms_are_about(alarms, len(draws), 0.1)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-6, 1e-8])
+@pytest.mark.parametrize("expected", [5, 10, 100])
+def test_the_rate_of_two_cells_is_exact_to_a_factor_of_two(expected: float, rate: float) -> None:
+    """Summed over all counts of the rarer cell. Pearson's statistic misses the rate 250 times at 1e-8 and 10 draws."""
+    draws = 100_000
+    possible = range(20 * expected)
+    law = [expected / draws, 1 - expected / draws]
+    rejected = [n for n in possible if not chi_square([n, draws - n], law, false_alarm=rate).passed]
+    assert 0.1 * rate < binom.pmf(rejected, draws, law[0]).sum() < 2 * rate
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-6, 1e-8])
+@pytest.mark.parametrize(
+    "law", [np.full(16, 1 / 16), np.full(256, 1 / 256), np.r_[np.full(15, 1e-3), 0.985]], ids=["16", "256", "15 rare"]
+)
+def test_the_rate_of_many_rare_cells_is_exact_to_a_factor_of_two(law: np.ndarray, rate: float) -> None:
+    """By importance sampling from Dirichlet-multinomial counts, about as far off as the critical value; 10 to a cell."""
+    rng, draws, samples = np.random.default_rng(7), round(10 / law.min()), 2000
+    freedom = len(law) - 1
+    spread = chdtri(freedom, rate) / freedom
+    alpha = (draws - spread) / (spread - 1) * law
+    weights = rng.gamma(alpha, size=(samples, len(law)))
+    counts = rng.multinomial(draws, weights / weights.sum(1, keepdims=True)).astype(float)
+    own = (counts * np.log(law)).sum(1)
+    proposal = gammaln(alpha.sum()) - gammaln(draws + alpha.sum()) + (gammaln(counts + alpha) - gammaln(alpha)).sum(1)
+    rejected = np.array([not chi_square(each, law, false_alarm=rate).passed for each in counts])
+    measured = np.exp(own - proposal) * rejected
+    error = measured.std() / samples**0.5
+    assert measured.mean() - 4 * error < 2 * rate
+    assert measured.mean() + 4 * error > rate / 2
+    assert error < 0.25 * rate
 
 
 def test_chi_square_rejects_a_law_of_another_temperature() -> None:
