@@ -4,24 +4,25 @@
 sampler keeps this distribution after any number of steps, so no burn-in is needed. The final states of different chains
 are independent, so every p-value is exact. Each projection of the law is tested after `STEPS` steps:
 
-- ``probabilities``: Pearson's chi-square;
+- ``probabilities``: the likelihood-ratio test of counts;
 - ``cdf``: the Kolmogorov-Smirnov test, and the second moment of ``cdf(x)``. This moment is 1/3 for a uniform number and
   much more sensitive to a wrong spread;
-- ``mean``: Student's t-test with the standard error over the chains, and again over a long run of `LONG_CHAINS` chains
-  with the standard error from the effective sample size (ArviZ). If most chains are stuck, no effective sample size
-  exists: then the means of the chains are tested, which are independent.
+- ``mean``: the distance from the exact mean in standard errors, corrected for skewness. Both come from independent exact
+  draws, never from the sampler's own. If they show too heavy a tail, the two-sample Kolmogorov-Smirnov test replaces it.
+
+A part of the chains goes on to the steps in `LATER`, with the same tests: errors that build up slowly appear there.
 
 **Impossible states.** A state that is not finite, or not one of a discrete element's values, fails one claim, and the
 judgement of the pair ends there: every other test would repeat it.
 
 **False alarms.** A correct sampler fails on a target with probability at most `claims.FALSE_ALARM`. This level is
-divided by the number of tests on the target (Bonferroni); each claim records its share. Student's and Pearson's
-distributions are asymptotic, so a test of a skewed quantity or of rare cells may fail a few times as often as stated.
+divided by the number of tests on the target (Bonferroni); each claim records its share. The tests hold their level
+within a factor of two; `statistics.chi_square` and `means` say how they do with rare cells and skewed quantities.
 
 **Power.** `CHAINS` chains detect, at significance level 1e-6, a law of 16 cells at chi-distance 0.03 (that is,
 sqrt(sum (q - p)^2 / p)) with probability 0.999, a mean that is off by 0.027 standard deviations with probability 0.999,
 and a variance that is off by 4 % with probability 0.99. With n chains (see `ELEMENTS`) these distances grow by the
-factor sqrt(CHAINS / n). Only the long run can detect errors that need many steps to appear.
+factor sqrt(CHAINS / n), as they do after 64 and 256 steps.
 
 **log Z.** If the law gives log Z, the mean of ``exp(-(1 / T' - 1 / T) energy)``, which is ``Z(T') / Z(T)``, is tested
 like any other mean, with T' = `NEARBY` T.
@@ -52,8 +53,8 @@ from ..api.records import Claim
 from ..api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, reason_against
 from .chains import Advances, Chains, Fault, ImpossibleState, start_of
 from .claims import Claims
-from .efficiency import arviz_sample_size, mostly_stuck
 from .independence import above_the_median, dependence, differs, same_paths, stuck
+from .means import ExactDraws
 from .progress import AnnounceClaim, CurrentClaim, silent
 
 CHAINS = 107_000
@@ -61,6 +62,12 @@ ELEMENTS = {"cpu": 2**18}
 """Most elements advanced at once, by kind of device. A larger target gets fewer chains."""
 MOST_ELEMENTS = 2**24
 STEPS = (1, 4, 15)
+"""Steps after which the law is tested with all chains."""
+LATER = {64: 8, 256: 64}
+"""Later steps, and by which number the chains are divided there: the same work again as for `STEPS`."""
+FEWEST_LATER = 512
+EXACT_DRAWS = 1 << 15
+"""Fewest exact draws from which the standard errors come."""
 LONG_CHAINS = 64
 LONG_STEPS = 256
 NEARBY = 1.1
@@ -112,7 +119,6 @@ class _Judgement:
         self._most = ELEMENTS.get(device.type, MOST_ELEMENTS) // max(elements, 1)
         self._chains = chains or max(min(CHAINS, self._most) // self._fewer, 64)
         self._claims = Claims(sampler.name, target.name)
-        self._own: dict[tuple[float, str], Array] = {}
 
     def claims(self) -> list[Claim]:
         with suppress(ImpossibleState):
@@ -292,42 +298,57 @@ class _Judgement:
     # Laws.
 
     def _exact_start(self, temperature: float, law: ExactLaw) -> None:
+        """Test the law after each of `STEPS` with all chains, and after each of `LATER` with a part of them."""
+        draws = start_of(self._target, law, max(self._chains, EXACT_DRAWS), self._seed, f"exact draws {temperature}")
+        tests = [(each, *_exact_draws(each, draws)) for each in law.projections]
         start = self._start(law, self._chains, f"exact {temperature}")
         calls = [(after - before, temperature) for before, after in zip((0, *STEPS), STEPS, strict=False)]
         positions = zip((0, *STEPS), (start, *self._run.path(start, self._seed, calls)), strict=True)
         for steps, x in positions:
-            for projection in law.projections:
-                self._judge_projection(temperature, projection, x.cpu(), steps)
+            for test in tests:
+                self._judge_projection(temperature, *test, x.cpu(), steps)
         self._judge_idle(temperature, start, x)
+        for steps, part in LATER.items():
+            some = start[: max(self._chains // part, FEWEST_LATER)]
+            x = self._run.last(some, self._seed, [(steps, temperature)])
+            for test in tests:
+                self._judge_projection(temperature, *test, x.cpu(), steps)
+        for projection in law.projections:  # after the most steps
+            self._judge_progress(temperature, projection, some.cpu(), x.cpu())
 
-    def _judge_projection(self, temperature: float, projection: Projection, x: Tensor, steps: int) -> None:
+    def _judge_projection(
+        self,
+        temperature: float,
+        projection: Projection,
+        own: ExactDraws | None,
+        own_square: ExactDraws | None,
+        x: Tensor,
+        steps: int,
+    ) -> None:
+        """Test the law of ``projection`` at ``x``, given what `_exact_draws` returns for it."""
         values = projection.of(x)
         after = f"{steps} step{'s' * (steps != 1)}"
         name = f"{projection.name} after {after}" if steps else f"{projection.name} of the target's own draws"
-        own = None if steps == 0 else self._own.get((temperature, projection.name))
         law, spread, mean = (
             self._claims.law(temperature, f"{kind} of {name}", steps) for kind in ("law", "spread", "mean")
         )
         if projection.probabilities is not None:
             self._claims.judge_counts(temperature, law, values, projection.probabilities)
         numbers = values.double().numpy()
-        if steps == 0:
-            self._own[temperature, projection.name] = numbers
-        elif steps == max(STEPS) and own is not None:
-            self._judge_progress(temperature, projection, own, numbers)
-        if projection.cdf is not None:
+        if projection.cdf is not None and own_square is not None:
             p_value = float(kstest(numbers, projection.cdf, method="asymp").pvalue)
             self._claims.judge(temperature, law, p_value, f"Kolmogorov-Smirnov, {len(numbers)} chains")
-            square = np.square(projection.cdf(numbers))
-            own_square = None if own is None else np.square(projection.cdf(own))
-            self._claims.judge_mean(temperature, spread, square, 1 / 3, len(numbers), own_square)
-        if projection.mean is not None:
-            self._claims.judge_mean(temperature, mean, numbers, projection.mean, len(numbers), own)
+            self._claims.judge_mean(temperature, spread, np.square(projection.cdf(numbers)), 1 / 3, own_square)
+        if projection.mean is not None and own is not None:
+            self._claims.judge_mean(temperature, mean, numbers, projection.mean, own)
 
-    def _judge_progress(self, temperature: float, projection: Projection, start: Array, end: Array) -> None:
+    def _judge_progress(self, temperature: float, projection: Projection, start: Tensor, end: Tensor) -> None:
         """Record that the law has little power if the chains are still close to their start."""
-        if start.std() and end.std() and np.corrcoef(start, end)[0, 1] > MOST_CORRELATION:
-            words = f"the chains hardly moved in {max(STEPS)} steps, so a small error of the law would not show"
+        before, after = (projection.of(x).double().numpy() for x in (start, end))
+        with np.errstate(invalid="ignore"):  # a wrong sampler's squares may overflow
+            near = before.std() and after.std() and np.corrcoef(before, after)[0, 1] > MOST_CORRELATION
+        if near:
+            words = f"the chains hardly moved in {max(LATER)} steps, so a small error of the law would not show"
             self._claims.say(temperature, f"progress of {projection.name}", Status.UNAVAILABLE, words)
 
     def _judge_idle(self, temperature: float, start: Tensor, x: Tensor) -> None:
@@ -340,7 +361,7 @@ class _Judgement:
             )
 
     def _long_run(self, temperature: float, law: ExactLaw | None) -> None:
-        """Every chain and element moves, and the means over time and chains are exact."""
+        """Every chain and element moves, and no step repeats the random numbers of the first."""
         steps, chains = LONG_STEPS // self._fewer, LONG_CHAINS
         if law is None:  # only movement is tested
             steps, chains = min(steps, LONG_STEPS // 4), max(chains // self._fewer, 16)
@@ -350,14 +371,6 @@ class _Judgement:
         self._holds(
             temperature, "fresh noise in every step", lambda: self._repeated(path, temperature), Status.WRONG_LAW
         )
-        for projection in law.projections if law else ():
-            if projection.mean is None:
-                continue
-            values = projection.of(path.flatten(0, 1)).double().numpy().reshape(path.shape[:2])[1:]
-            if values.std():
-                claim = self._claims.law(temperature, f"mean of {projection.name} over {steps} steps", steps)
-                draws, worth = _independent(values.T)
-                self._claims.judge_mean(temperature, claim, draws, projection.mean, worth)
 
     def _repeated(self, path: Tensor, temperature: float) -> str | None:
         """The first step of ``path`` that repeats the random numbers of step 1: a new run from there moves alike.
@@ -378,11 +391,11 @@ class _Judgement:
         return self._target.energy(self._start(None, 8, "energy")).clone()
 
 
-def _independent(draws: Array) -> tuple[Array, float]:
-    """Numbers with the mean of ``draws`` (chains, steps), and the number of independent draws that they are worth."""
-    if mostly_stuck(draws):
-        return draws.mean(1), float(len(draws))
-    return draws.reshape(-1), arviz_sample_size(draws)
+def _exact_draws(projection: Projection, x: Tensor) -> tuple[ExactDraws | None, ExactDraws | None]:
+    """For exact draws ``x``: the values, if their mean is known, and the squares of ``cdf``, if that is known."""
+    numbers = projection.of(x).double().numpy()
+    squares = None if projection.cdf is None else ExactDraws(np.square(projection.cdf(numbers)))
+    return None if projection.mean is None else ExactDraws(numbers), squares
 
 
 def _law(target: Target, temperature: float, dynamics: Dynamics) -> ExactLaw | None:

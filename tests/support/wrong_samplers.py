@@ -311,6 +311,15 @@ def _far_off(state: State, x: Tensor) -> Tensor:
     return torch.where(u < 1e-4, x + 1e6, x)
 
 
+def _growing_after_step_16(state: State, x: Tensor) -> Tensor:
+    return 1.2 * x if state["step"] >= 16 else x
+
+
+def _sometimes_far_after_step_16(state: State, x: Tensor) -> Tensor:
+    u = uniforms(state["seed"], chains_of(state), -1 - state["step"], 2)
+    return torch.where((u < 2e-3) & torch.tensor(state["step"] >= 16), x + 100, x)
+
+
 def _previous_temperature(state: State, steps: int, temperature: Any) -> Any:
     before = state["temperature"]
     state["temperature"] = temperature
@@ -505,7 +514,21 @@ WRONG = [
         "step 33 draws the same random numbers as step 1",
     ),
     Wrong(langevin("last chains stuck", advance=_each_step(_rest_stuck)), gaussian, "idle chains anywhere", LAW),
-    Wrong(langevin("far off, rarely", advance=_each_step(_far_off)), gaussian, "mean of x_0", LAW, "skewness "),
+    Wrong(langevin("far off, rarely", advance=_each_step(_far_off)), gaussian, "mean of x_0", LAW, "measured "),
+    Wrong(
+        langevin("grows after 16 steps", advance=_each_step(_growing_after_step_16)),
+        gaussian,
+        "mean of x_0^2 after 64 steps",
+        LAW,
+        chains=4000,
+    ),
+    Wrong(
+        langevin("far off after 16 steps", advance=_each_step(_sometimes_far_after_step_16)),
+        gaussian,
+        "mean of x_0 after 64 steps",
+        LAW,
+        chains=4000,
+    ),
     Wrong(metropolis("accepts always", lambda u, r, s: u < 2), four_states, "law of state", LAW),
     Wrong(metropolis("accepts never", lambda u, r, s: u > 2), four_states, "moves", LAW),
     Wrong(metropolis("inverted ratio", lambda u, r, s: u.log() < -r), four_states, "law of state", LAW),
