@@ -7,8 +7,9 @@ are independent, so every p-value is exact. Each projection of the law is tested
 - ``probabilities``: the likelihood-ratio test of counts;
 - ``cdf``: the Kolmogorov-Smirnov test, and the second moment of ``cdf(x)``. This moment is 1/3 for a uniform number and
   much more sensitive to a wrong spread;
-- ``mean``: the distance from the exact mean in standard errors, corrected for skewness. Both come from independent exact
-  draws, never from the sampler's own. If they show too heavy a tail, the two-sample Kolmogorov-Smirnov test replaces it.
+- ``mean``: the distance from the exact mean in standard errors, corrected for skewness. Both come from independent
+  exact draws, never from the sampler's own. If these show too heavy a tail, the two-sample Kolmogorov-Smirnov test
+  replaces it.
 
 A part of the chains goes on to the steps in `LATER`, with the same tests: errors that build up slowly appear there.
 

@@ -89,8 +89,8 @@ def mean_test(measured: float, exact: float, moments: Moments, draws: int) -> tu
     """z, the standard error and the two-sided p-value of the mean of so many independent draws.
 
     The p-value allows for the skewness of the mean as that of a gamma law has it (Wilson and Hilferty, PNAS 17, 1931).
-    Down to a p-value of 1e-9 and up to `MOST_SKEWNESS` it is that of a gamma law within 15 %, where a normal law errs by
-    a factor of 500.
+    Down to a p-value of 1e-9 and up to `MOST_SKEWNESS` it is that of a gamma law within 15 %, where a normal law errs
+    by a factor of 500.
     """
     stderr = moments.deviation / math.sqrt(draws)
     z, skewness = (measured - exact) / stderr, moments.skewness / math.sqrt(draws)
