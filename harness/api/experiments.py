@@ -20,9 +20,9 @@ class Estimate:
 
     If ``bound`` is given, the measured value must lie within ``bound`` of ``exact``. Otherwise the harness makes a
     z-test with the standard error ``stderr``, or judges by the ``p_value`` of your own test: where ``stderr`` comes
-    from few draws, or the quantity is skewed, a normal tail is wrong. If ``exact`` is None, the number is reported without a
-    verdict. The fields after ``bound`` except ``p_value`` are the verdict, which the harness fills in; ``status`` stays
-    None without a verdict.
+    from few draws, or the quantity is skewed, a normal tail is wrong. If ``exact`` is None, the number is reported
+    without a verdict. The fields after ``bound`` except ``p_value`` are the verdict, which the harness fills in;
+    ``status`` stays None without a verdict.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")

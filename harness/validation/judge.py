@@ -28,10 +28,14 @@ factor sqrt(CHAINS / n), as they do after 64 and 256 steps.
 **log Z.** If the law gives log Z, the mean of ``exp(-(1 / T' - 1 / T) energy)``, which is ``Z(T') / Z(T)``, is tested
 like any other mean, with T' = `NEARBY` T.
 
-**Streams.** All chains start from one state. The first moves of adjacent chains and under adjacent seeds are compared
-in pairs, each reduced to "above the median or not". If they are independent, the number of joint successes is
-hypergeometric (Fisher's exact test), whatever the distribution of the moves. No two chains with continuous positions
-may take the same path.
+**Streams.** All chains start from one state. The first moves of adjacent chains, under adjacent seeds, and of chains
+and seeds that are 2^30 apart are compared in pairs, each reduced to "above the median or not". If they are independent,
+the number of joint successes is hypergeometric (Fisher's exact test), whatever the distribution of the moves. Chains at
+no distance take the same path more often than others. The final states of chains with different starts are uncorrelated
+at every distance.
+
+**Verdicts without a law.** "moves", "fresh noise" and the streams have p-values too, which share the level. Only equal
+bits are judged without one: a chain must not depend on the others beside it. `independence` says what rounding may do.
 
 Two properties are not tested: that different projections are independent, and that a chain forgets its start.
 """
@@ -41,6 +45,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +59,19 @@ from ..api.records import Claim
 from ..api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, reason_against
 from .chains import Advances, Chains, Fault, ImpossibleState, start_of
 from .claims import Claims
-from .independence import above_the_median, dependence, differs, same_paths, stuck
+from .independence import (
+    RARELY,
+    above_the_median,
+    correlated_at_a_distance,
+    dependence,
+    differs,
+    differs_after_one_step,
+    idle_chains,
+    never_changed,
+    never_left,
+    repeats,
+    same_paths,
+)
 from .means import ExactDraws
 from .progress import AnnounceClaim, CurrentClaim, silent
 
@@ -66,11 +83,14 @@ STEPS = (1, 4, 15)
 """Steps after which the law is tested with all chains."""
 LATER = {64: 8, 256: 64}
 """Later steps, and by which number the chains are divided there: the same work again as for `STEPS`."""
-FEWEST_LATER = 512
+FEWEST_LATER = 1024
 EXACT_DRAWS = 1 << 15
 """Fewest exact draws from which the standard errors come."""
 LONG_CHAINS = 64
-LONG_STEPS = 256
+LONG_STEPS = 260
+"""More than 256, so that a step counter of 8 bits is noticed."""
+MOST_IDLE, COPIES = 8, 32
+"""Chains that never moved whose starts are tried again, and how often each."""
 NEARBY = 1.1
 """The ratio T' / T of the temperature at which the same draws estimate the partition function."""
 REPEATED_CHAINS = 256
@@ -80,6 +100,8 @@ INTERPRETED = 16
 """The number of chains is divided by this where a kernel is interpreted or emulated."""
 FAR = 1_000_003
 """Number of the first chain in the test of split chains: odd, and beyond 16 bits."""
+APART = 1 << 30
+"""Between the numbers of chains, or seeds, that are compared: numbers modulo any smaller power of 2 agree."""
 MOST_CORRELATION = 0.95
 """Above this correlation of a quantity with its start, its law after the steps has almost no power."""
 Array = np.ndarray[Any, Any]
@@ -237,6 +259,11 @@ class _Judgement:
             return
 
         def split_chains() -> str | None:
+            one_step: Advances = [(1, t)]
+            bounds = [0, *(each for each in (1, 6, 17, 40, 77, 130, 201) if each < chains), chains]
+            parts = [run.last(start[a:b], seed, one_step, FAR + a) for a, b in pairwise(bounds)]
+            if words := differs_after_one_step(torch.cat(parts), run.last(start, seed, one_step, FAR)):
+                return f"after one step, {words}"
             whole = run.last(start, seed, calls, FAR)
             later = run.path(start[part:], seed, calls, FAR + part)
             for x, y in zip(later, run.path(start[:part], seed, calls, FAR), strict=True):  # the parts take turns
@@ -275,26 +302,35 @@ class _Judgement:
     def _streams(self, temperature: float, law: ExactLaw | None) -> None:
         pairs = max(min(PAIRS, self._most // 2) // self._fewer, 64)
 
+        seed, runs = self._seed, {}
+        for number, first in ((seed, 0), (seed + 1, 0), (seed, APART), (seed + APART, 0)):
+            runs[f"seed {number}" + f" from chain {first}" * (first > 0)] = number, first
+
         def work() -> None:
-            start = self._start(law, 1, "streams").expand(2 * pairs, *self._target.shape).contiguous()
+            start = self._movable(law, temperature).expand(2 * pairs, *self._target.shape).contiguous()
             groups: dict[str, Array] = {}
-            paths: dict[int, Tensor] = {}
-            for seed in (self._seed, self._seed + 1):
-                path = torch.stack([start, *self._run.path(start, seed, [(1, temperature)] * 4)])
+            paths: dict[str, Tensor] = {}
+            for name, (number, first) in runs.items():
+                path = torch.stack([start, *self._run.path(start, number, [(1, temperature)] * 4, first)]).cpu()
                 if bool((path[-1] == path[-1][0]).all()):
                     words = f"from one start, all {2 * pairs} chains are in the same state after 4 steps"
-                    self._claims.say(temperature, "independent streams", Status.WRONG_LAW, words)
+                    p_value = float((1 - RARELY) ** (2 * pairs - 1))
+                    self._claims.judge(temperature, "independent streams", p_value, words)
                     return
-                paths[seed] = path[1:].transpose(0, 1).flatten(1)
+                paths[name] = path[1:].transpose(0, 1).flatten(1)
                 above = above_the_median(path)
-                groups[f"seed {seed}, even chains"], groups[f"seed {seed}, odd chains"] = above[:, ::2], above[:, 1::2]
-            if start.dtype.is_floating_point and (same := same_paths(paths)):
-                self._claims.say(temperature, "independent streams", Status.WRONG_LAW, same)
-                return
-            p_value, words = dependence(groups)
-            self._claims.judge(temperature, "independent streams", p_value, words)
+                groups[f"{name}, even chains"], groups[f"{name}, odd chains"] = above[:, ::2], above[:, 1::2]
+            p_value, words = min(same_paths(paths), dependence(groups))
+            self._claims.judge(temperature, "independent streams", min(2 * p_value, 1.0), words)
 
         self._guarded(temperature, "independent streams", work)
+
+    def _movable(self, law: ExactLaw | None, temperature: float) -> Tensor:
+        """One of a few starts, (1, *shape): that which most chains leave in a step."""
+        start = self._start(law, 16, "streams")
+        copies = start.repeat_interleave(8, 0)
+        left = (self._run.last(copies, self._seed, [(1, temperature)]) != copies).flatten(1).any(1)
+        return start[left.view(16, 8).sum(1).argmax()][None]
 
     # Laws.
 
@@ -309,11 +345,13 @@ class _Judgement:
             for test in tests:
                 self._judge_projection(temperature, *test, x.cpu(), steps)
         self._judge_idle(temperature, start, x)
+        self._judge_distances(temperature, x, steps)
         for steps, part in LATER.items():
             some = start[: max(self._chains // part, FEWEST_LATER)]
             x = self._run.last(some, self._seed, [(steps, temperature)])
             for test in tests:
                 self._judge_projection(temperature, *test, x.cpu(), steps)
+            self._judge_distances(temperature, x, steps)
         for projection in law.projections:  # after the most steps
             self._judge_progress(temperature, projection, some.cpu(), x.cpu())
 
@@ -343,6 +381,10 @@ class _Judgement:
         if projection.mean is not None and own is not None:
             self._claims.judge_mean(temperature, mean, numbers, projection.mean, own)
 
+    def _judge_distances(self, temperature: float, x: Tensor, steps: int) -> None:
+        claim = f"independent chains after {steps} steps"
+        self._claims.judge(temperature, claim, *correlated_at_a_distance(x))
+
     def _judge_progress(self, temperature: float, projection: Projection, start: Tensor, end: Tensor) -> None:
         """Record that the law has little power if the chains are still close to their start."""
         before, after = (projection.of(x).double().numpy() for x in (start, end))
@@ -362,30 +404,49 @@ class _Judgement:
             )
 
     def _long_run(self, temperature: float, law: ExactLaw | None) -> None:
-        """Every chain and element moves, and no step repeats the random numbers of the first."""
+        """Every chain and element moves; at the first temperature, no step repeats the random numbers of the first."""
         steps, chains = LONG_STEPS // self._fewer, LONG_CHAINS
-        if law is None:  # only movement is tested
+        if law is None:
             steps, chains = min(steps, LONG_STEPS // 4), max(chains // self._fewer, 16)
         start = self._start(law, chains, f"long {temperature}")
         path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
-        self._holds(temperature, "moves", lambda: stuck(path.flatten(2)), Status.WRONG_LAW)
-        self._holds(
-            temperature, "fresh noise in every step", lambda: self._repeated(path, temperature), Status.WRONG_LAW
-        )
+        self._claims.judge(temperature, "moves", *self._moves(path.flatten(2), start, temperature))
+        if temperature == self._target.temperatures[0]:
+            self._claims.judge(temperature, "fresh noise in every step", *self._repeated(path, temperature))
 
-    def _repeated(self, path: Tensor, temperature: float) -> str | None:
-        """The first step of ``path`` that repeats the random numbers of step 1: a new run from there moves alike.
+    def _moves(self, path: Tensor, start: Tensor, temperature: float) -> tuple[float, str]:
+        """p-value and words: whether some element or chain of ``path`` (steps + 1, chains, elements) never moves.
+
+        Copies of an idle chain, with other numbers, tell whether its start is hard to leave.
+        """
+        p_value, words = never_changed(path)
+        steps, chains = len(path) - 1, path.shape[1]
+        idle = idle_chains(path)[:MOST_IDLE]
+        if p_value < 1 or not idle:
+            return p_value, words
+        copies = start[idle].repeat_interleave(COPIES, 0)
+        calls: Advances = [(1, temperature)] * min(steps, COPIES)
+        run = torch.stack([copies, *self._run.path(copies, self._seed, calls, FAR)]).cpu()
+        found = [never_left(part, steps) for part in run.split(COPIES, 1)]
+        worst = int(np.argmin(found))
+        words = f"chain {idle[worst]} never moved in {steps} steps; copies of it do"
+        return min(found[worst] * chains, 1.0), words
+
+    def _repeated(self, path: Tensor, temperature: float) -> tuple[float, str]:
+        """p-value and words: whether a step of ``path`` repeats the random numbers of step 1, as a new run from there.
 
         A sampler with state beside its positions can pass undetected, because that state changes the move.
         """
-        steps = range(1, len(path) - 1)
-        for step in (*steps[:15], *steps[15::8]):  # finds every period up to 32 and every divisor of a multiple of 8
+        steps = len(path) - 2
+        for step in range(1, steps + 1):
             here = path[step].to(self._device)
             again = self._run.last(here, self._seed, [(1, temperature)]).cpu()
-            moved = (again != path[step]).flatten(1).any(1)
-            if int(moved.sum()) >= 8 and torch.equal(again, path[step + 1]):
-                return f"step {step + 1} draws the same random numbers as step 1"
-        return None
+            if torch.equal(again, path[step + 1]):
+                control = self._run.last(here, self._seed + 1, [(1, temperature)]).cpu()
+                p_value = repeats(again, control, path[step + 1])
+                if p_value * steps < 1:
+                    return p_value * steps, f"step {step + 1} draws the same random numbers as step 1"
+        return 1.0, f"{steps} steps draw other random numbers than step 1"
 
     def _energies(self) -> Tensor:
         """The energy of a few positions: detects changes outside the parameters, which `Chains` compares itself."""

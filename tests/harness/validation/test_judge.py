@@ -22,7 +22,7 @@ from boltzbench.harness.validation.judge import validate
 from boltzbench.harness.validation.progress import CurrentClaim
 from boltzbench.harness.validation.standing import standings, timed
 from support.fakes import CPU
-from support.wrong_samplers import RIGHT, WRONG, ar1, four_states, gaussian, gibbs, langevin, metropolis, rbm
+from support.wrong_samplers import ODD, RIGHT, WRONG, ar1, four_states, gaussian, gibbs, langevin, metropolis, rbm
 from typer.testing import CliRunner
 
 FRESH = range(1000, 1020)
@@ -60,6 +60,12 @@ def test_right_samplers_raise_no_false_alarm_at_twenty_seeds(sampler, target):
         claims = validate(sampler, target(), CPU, seed, chains=6000)
         assert failed(claims) == []
         assert not [each for each in claims if each.status is Status.UNAVAILABLE]
+
+
+@pytest.mark.parametrize(("sampler", "target"), ODD, ids=lambda each: getattr(each, "name", ""))
+def test_right_samplers_that_look_odd_pass(sampler, target):
+    for seed in range(3):
+        assert failed(validate(sampler, target(), CPU, seed, chains=4000)) == []
 
 
 def test_the_numbers_of_a_claim():
