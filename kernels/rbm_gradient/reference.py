@@ -21,7 +21,7 @@ def hidden_probabilities(
 
 
 BLOCK = 1024
-"""Chains of a sum in float32. A sum of n equal numbers in order has an error of up to n/2 roundings, 3 % at a million."""
+"""Chains of a sum in float32. A sum of n equal numbers in order may err by n / 2 roundings: 3 % at a million."""
 
 
 def statistics(visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
