@@ -16,6 +16,9 @@ A part of the chains goes on to the steps in `LATER`, with the same tests: error
 **Impossible states.** A state that is not finite, or not one of a discrete element's values, fails one claim, and the
 judgement of the pair ends there: every other test would repeat it.
 
+**Causes.** Where a law fails, the first claim names the likely cause, if the states have a law that a typical mistake
+would give them: see `causes`.
+
 **False alarms.** A correct sampler fails on a target with probability at most `claims.FALSE_ALARM`. This level is
 divided by the number of tests on the target (Bonferroni); each claim records its share. The tests hold their level
 within a factor of two; `statistics.chi_square` and `means` say how they do with rare cells and skewed quantities.
@@ -29,7 +32,7 @@ factor sqrt(CHAINS / n), as they do after 64 and 256 steps.
 like any other mean, with T' = `NEARBY` T.
 
 **Streams.** All chains start from one state. The first moves of adjacent chains, under adjacent seeds, and of chains
-and seeds that are 2^30 apart are compared in pairs, each reduced to "above the median or not". If they are independent,
+and seeds that are 2^26 apart are compared in pairs, each reduced to "above the median or not". If they are independent,
 the number of joint successes is hypergeometric (Fisher's exact test), whatever the distribution of the moves. Chains at
 no distance take the same path more often than others. The final states of chains with different starts are uncorrelated
 at every distance.
@@ -41,7 +44,7 @@ Two properties are not tested: that different projections are independent, and t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -57,6 +60,7 @@ from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Status, Unsupported
 from ..api.records import Claim
 from ..api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, reason_against
+from .causes import likely_cause
 from .chains import Advances, Chains, Fault, ImpossibleState, start_of
 from .claims import Claims
 from .independence import (
@@ -81,7 +85,7 @@ ELEMENTS = {"cpu": 2**18}
 MOST_ELEMENTS = 2**24
 STEPS = (1, 4, 15)
 """Steps after which the law is tested with all chains."""
-LATER = {64: 8, 256: 64}
+LATER = {64: 16, 256: 64}
 """Later steps, and by which number the chains are divided there: the same work again as for `STEPS`."""
 FEWEST_LATER = 1024
 EXACT_DRAWS = 1 << 15
@@ -94,16 +98,17 @@ MOST_IDLE, COPIES = 8, 32
 NEARBY = 1.1
 """The ratio T' / T of the temperature at which the same draws estimate the partition function."""
 REPEATED_CHAINS = 256
-PAIRS = 1024
+PAIRS = 512
 """Pairs of adjacent chains for the test of independent streams."""
 INTERPRETED = 16
 """The number of chains is divided by this where a kernel is interpreted or emulated."""
 FAR = 1_000_003
 """Number of the first chain in the test of split chains: odd, and beyond 16 bits."""
-APART = 1 << 30
+APART = 1 << 26
 """Between the numbers of chains, or seeds, that are compared: numbers modulo any smaller power of 2 agree."""
 MOST_CORRELATION = 0.95
 """Above this correlation of a quantity with its start, its law after the steps has almost no power."""
+NO_NUMBERS: Any = dict.fromkeys(("exact", "measured", "stderr", "z", "p_value", "false_alarm", "steps"))
 Array = np.ndarray[Any, Any]
 
 
@@ -142,11 +147,24 @@ class _Judgement:
         self._most = ELEMENTS.get(device.type, MOST_ELEMENTS) // max(elements, 1)
         self._chains = chains or max(min(CHAINS, self._most) // self._fewer, 64)
         self._claims = Claims(sampler.name, target.name)
+        self._states: dict[int, dict[float, Tensor]] = {}
 
     def claims(self) -> list[Claim]:
         with suppress(ImpossibleState):
             self._judge()
-        return self._claims.judged()
+        claims = self._claims.judged()
+        laws = [each for each in claims if each.status is Status.WRONG_LAW and each.steps is not None]
+        cause = self._cause(laws) if laws else None
+        return [cause, *claims] if cause else claims
+
+    def _cause(self, failed: list[Claim]) -> Claim | None:
+        """A claim that names the likely cause of ``failed`` tests of laws, if one is found."""
+        words: str | None = "the target's own draws do not have its law"
+        if all(each.steps for each in failed):
+            dynamics = self._sampler.dynamics(self._target)
+            found = (likely_cause(self._target, dynamics, states, self._seed) for states in self._states.values())
+            words = next(filter(None, found), None)  # after more steps there are fewer chains, nearer to their law
+        return replace(failed[0], claim="likely cause", message=words, **NO_NUMBERS) if words else None
 
     def _judge(self) -> None:
         sampler, target = self._sampler, self._target
@@ -177,13 +195,14 @@ class _Judgement:
         self._reproducibility(first, laws[first])
         self._streams(first, laws[first])
         for temperature, law in laws.items():
-            self._guarded(temperature, "long run", partial(self._long_run, temperature, law))
+            self._guarded(temperature, "long run", partial(self._long_run, temperature, law, temperature == first))
             if law is None:
                 self._claims.say(
                     temperature, "exact law", Status.UNAVAILABLE, f"no exact law is known for {dynamics.name}"
                 )
             else:
-                self._guarded(temperature, "exact start", partial(self._exact_start, temperature, law))
+                work = partial(self._exact_start, temperature, law, temperature == first)
+                self._guarded(temperature, "exact start", work)
         self._holds(
             first,
             "target unchanged",
@@ -300,7 +319,7 @@ class _Judgement:
         )
 
     def _streams(self, temperature: float, law: ExactLaw | None) -> None:
-        pairs = max(min(PAIRS, self._most // 2) // self._fewer, 64)
+        pairs = max(min(PAIRS, self._most // 4) // self._fewer, 64)
 
         seed, runs = self._seed, {}
         for number, first in ((seed, 0), (seed + 1, 0), (seed, APART), (seed + APART, 0)):
@@ -334,8 +353,11 @@ class _Judgement:
 
     # Laws.
 
-    def _exact_start(self, temperature: float, law: ExactLaw) -> None:
-        """Test the law after each of `STEPS` with all chains, and after each of `LATER` with a part of them."""
+    def _exact_start(self, temperature: float, law: ExactLaw, first: bool) -> None:
+        """Test the law after each of `STEPS` with all chains, and after each of `LATER` with a part of them.
+
+        The last of these is for the ``first`` temperature alone.
+        """
         draws = start_of(self._target, law, max(self._chains, EXACT_DRAWS), self._seed, f"exact draws {temperature}")
         tests = [(each, *_exact_draws(each, draws)) for each in law.projections]
         start = self._start(law, self._chains, f"exact {temperature}")
@@ -346,14 +368,16 @@ class _Judgement:
                 self._judge_projection(temperature, *test, x.cpu(), steps)
         self._judge_idle(temperature, start, x)
         self._judge_distances(temperature, x, steps)
-        for steps, part in LATER.items():
+        self._states.setdefault(steps, {})[temperature] = x.cpu()
+        for steps, part in [*LATER.items()][: None if first else -1]:
             some = start[: max(self._chains // part, FEWEST_LATER)]
             x = self._run.last(some, self._seed, [(steps, temperature)])
             for test in tests:
                 self._judge_projection(temperature, *test, x.cpu(), steps)
             self._judge_distances(temperature, x, steps)
+            self._states.setdefault(steps, {})[temperature] = x.cpu()
         for projection in law.projections:  # after the most steps
-            self._judge_progress(temperature, projection, some.cpu(), x.cpu())
+            self._judge_progress(temperature, projection, some.cpu(), x.cpu(), steps)
 
     def _judge_projection(
         self,
@@ -385,13 +409,15 @@ class _Judgement:
         claim = f"independent chains after {steps} steps"
         self._claims.judge(temperature, claim, *correlated_at_a_distance(x))
 
-    def _judge_progress(self, temperature: float, projection: Projection, start: Tensor, end: Tensor) -> None:
+    def _judge_progress(
+        self, temperature: float, projection: Projection, start: Tensor, end: Tensor, steps: int
+    ) -> None:
         """Record that the law has little power if the chains are still close to their start."""
         before, after = (projection.of(x).double().numpy() for x in (start, end))
         with np.errstate(invalid="ignore"):  # a wrong sampler's squares may overflow
             near = before.std() and after.std() and np.corrcoef(before, after)[0, 1] > MOST_CORRELATION
         if near:
-            words = f"the chains hardly moved in {max(LATER)} steps, so a small error of the law would not show"
+            words = f"the chains hardly moved in {steps} steps, so a small error of the law would not show"
             self._claims.say(temperature, f"progress of {projection.name}", Status.UNAVAILABLE, words)
 
     def _judge_idle(self, temperature: float, start: Tensor, x: Tensor) -> None:
@@ -403,15 +429,17 @@ class _Judgement:
                 temperature, "idle chains anywhere", p_value, f"{len(idle)} of {len(x)} chains never moved"
             )
 
-    def _long_run(self, temperature: float, law: ExactLaw | None) -> None:
-        """Every chain and element moves; at the first temperature, no step repeats the random numbers of the first."""
+    def _long_run(self, temperature: float, law: ExactLaw | None, first: bool) -> None:
+        """Every chain and element moves; at the ``first`` temperature, no step repeats the random numbers of step 1."""
         steps, chains = LONG_STEPS // self._fewer, LONG_CHAINS
         if law is None:
-            steps, chains = min(steps, LONG_STEPS // 4), max(chains // self._fewer, 16)
+            chains = max(chains // self._fewer, 16)
+        if law is None or not first:
+            steps = min(steps, LONG_STEPS // 4)
         start = self._start(law, chains, f"long {temperature}")
         path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
         self._claims.judge(temperature, "moves", *self._moves(path.flatten(2), start, temperature))
-        if temperature == self._target.temperatures[0]:
+        if first:
             self._claims.judge(temperature, "fresh noise in every step", *self._repeated(path, temperature))
 
     def _moves(self, path: Tensor, start: Tensor, temperature: float) -> tuple[float, str]:
@@ -437,16 +465,18 @@ class _Judgement:
 
         A sampler with state beside its positions can pass undetected, because that state changes the move.
         """
-        steps = len(path) - 2
-        for step in range(1, steps + 1):
+        steps: Sequence[int] = range(1, len(path) - 1)
+        if len(path) <= LONG_STEPS:  # of a shorter run, those that find every period up to 32
+            steps = (*steps[:15], *steps[15::8])
+        for step in steps:
             here = path[step].to(self._device)
             again = self._run.last(here, self._seed, [(1, temperature)]).cpu()
             if torch.equal(again, path[step + 1]):
                 control = self._run.last(here, self._seed + 1, [(1, temperature)]).cpu()
                 p_value = repeats(again, control, path[step + 1])
-                if p_value * steps < 1:
-                    return p_value * steps, f"step {step + 1} draws the same random numbers as step 1"
-        return 1.0, f"{steps} steps draw other random numbers than step 1"
+                if p_value * len(steps) < 1:
+                    return p_value * len(steps), f"step {step + 1} draws the same random numbers as step 1"
+        return 1.0, f"{len(steps)} steps draw other random numbers than step 1"
 
     def _energies(self) -> Tensor:
         """The energy of a few positions: detects changes outside the parameters, which `Chains` compares itself."""

@@ -18,6 +18,7 @@ from boltzbench.harness.results.file import read_run
 from boltzbench.harness.validation import judge as validation
 from boltzbench.harness.validation.claims import FALSE_ALARM
 from boltzbench.harness.validation.efficiency import at_speed, mixing, steps_per_second
+from boltzbench.harness.validation.failures import failures_in_words
 from boltzbench.harness.validation.judge import validate
 from boltzbench.harness.validation.progress import CurrentClaim
 from boltzbench.harness.validation.standing import standings, timed
@@ -48,6 +49,41 @@ def test_a_bug_is_caught_by_the_claim_that_names_it(wrong):
     assert named, f"failed instead: {[(each.claim, each.status, each.message) for each in claims]}"
     assert named[0].message.startswith(wrong.message)
     assert named[0].message
+
+
+CAUSES = {
+    "no temperature": "the law is that of temperature 1 at every temperature: it is ignored",
+    "root of temperature": "the law is that of the temperature to the power 0.5",
+    "eps, not eps / 2": "the law is that of a gradient 2 times as large",
+    "inverted ratio": "the law is that of the energy with the opposite sign",
+    "barker's ratio with metropolis' sign": "the law is that of 0.5 times the temperature",
+}
+
+
+def named(sampler, target, chains=20_000):
+    """The first words that `validate` prints about ``sampler``."""
+    claims = failed(validate(sampler, target(), CPU, 3, chains=chains))
+    return failures_in_words(claims)[0].partition("likely cause: ")[2]
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_the_first_line_names_the_cause(name):
+    wrong = next(each for each in WRONG if each.sampler.name == name)
+    assert named(wrong.sampler, wrong.target) == CAUSES[name]
+
+
+def test_a_step_size_off_by_a_factor_and_a_missing_correction_are_named():
+    right = langevin("half the steps", eps=0.4)
+    wrong = replace(right, dynamics=lambda target: Dynamics("langevin", {"step_size": 0.8}))
+    assert named(wrong, gaussian) == "the law is that of a step size 0.5 times as large (0.4)"
+    wrong = replace(right, dynamics=lambda target: Dynamics("exact", {"step_size": 0.4}))
+    assert named(wrong, gaussian) == "the law is that of Langevin steps without a Metropolis correction"
+    hot = langevin("hot", heat=lambda t: 1.2 * t)
+    assert named(hot, gaussian).startswith("the law is that of 1.")
+
+
+def test_what_no_law_explains_has_no_cause():
+    assert named(gibbs("wrong", sign=-1.0), rbm, 6000) == ""
 
 
 def test_there_are_at_least_twenty_bugs():
@@ -149,6 +185,8 @@ def test_draws_of_another_shape_and_cells_that_do_not_exist():
         return ExactLaw(right.draw, (replace(state, of=lambda x: state.of(x) + 1),))
 
     claims = failed(validate(metropolis(), replace(four_states(), law=shifted), CPU, 0, chains=1000))
+    cause, *claims = claims
+    assert (cause.claim, cause.message) == ("likely cause", "the target's own draws do not have its law")
     assert {each.message for each in claims} == {"cells 1..4 were drawn, but there are 4"}
 
 
