@@ -455,7 +455,7 @@ class _Judgement:
         copies = start[idle].repeat_interleave(COPIES, 0)
         calls: Advances = [(1, temperature)] * min(steps, COPIES)
         run = torch.stack([copies, *self._run.path(copies, self._seed, calls, FAR)]).cpu()
-        found = [never_left(part, steps) for part in run.split(COPIES, 1)]
+        found = [never_left(part, steps) for part in torch.split(run, COPIES, 1)]
         worst = int(np.argmin(found))
         words = f"chain {idle[worst]} never moved in {steps} steps; copies of it do"
         return min(found[worst] * chains, 1.0), words

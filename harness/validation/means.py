@@ -46,7 +46,7 @@ class Moments:
         far = (score - self.threshold) / self.scale
         if abs(self.shape) < 1e-6:
             return self.share * math.exp(-far)
-        return self.share * max(1 + self.shape * far, 0.0) ** (-1 / self.shape)
+        return float(self.share * max(1 + self.shape * far, 0.0) ** (-1 / self.shape))
 
 
 class ExactDraws:

@@ -51,7 +51,7 @@ def _means(phase: Phase, like: Gradient) -> list[Tensor]:
     """The means over the chains of ``phase``, float64, in the shapes of ``like``."""
     total = [torch.zeros_like(each, dtype=torch.float64) for each in like]
     block = [torch.empty_like(each) for each in like]
-    for visible, hidden in zip(phase.visible.split(BLOCK), phase.hidden.split(BLOCK), strict=True):
+    for visible, hidden in zip(torch.split(phase.visible, BLOCK), torch.split(phase.hidden, BLOCK), strict=True):
         _add(visible, hidden, block, 0)
         for sum_of, mean in zip(total, block, strict=True):
             sum_of.add_(mean, alpha=len(visible) / len(phase.visible))

@@ -33,7 +33,7 @@ def statistics(visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]
     if len(visible) <= BLOCK:
         return wide.t() @ hidden / len(visible), wide.mean(0), hidden.mean(0)
     products = torch.zeros(wide.shape[1], hidden.shape[1], dtype=torch.float64, device=hidden.device)
-    for block, beside in zip(wide.split(BLOCK), hidden.split(BLOCK), strict=True):
+    for block, beside in zip(torch.split(wide, BLOCK), torch.split(hidden, BLOCK), strict=True):
         products += block.t() @ beside
     return (products / len(visible)).to(hidden.dtype), wide.mean(0), hidden.mean(0)
 

@@ -72,7 +72,7 @@ def energy_law(height: int, width: int, beta: float) -> tuple[Tensor, Tensor]:
     levels = sites + 1
     s = 2 * math.pi / (4 * levels) * torch.arange(levels, dtype=torch.float64)
     logs = torch.cat([_complex_log_partition(torch.complex(torch.full_like(each, beta), -each), height, width)
-                      for each in s.split(1024)])  # fmt: skip
+                      for each in torch.split(s, 1024)])  # fmt: skip
     characteristic = torch.exp(logs - logs[0]) * torch.exp(2j * s * sites)  # of the level (E + 2 n) / 4
     law = torch.fft.fft(characteristic).real / levels
     law = torch.where(law > 1e-12, law, 0.0)
