@@ -25,7 +25,7 @@ from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
-from ..validation.standing import make_standing
+from ..validation.standing import make_standing, quick_targets
 from .options import INTERRUPTED, Device, Json
 from .progress import ValidationProgress
 
@@ -41,6 +41,9 @@ Targets = Annotated[
 Experiments = Annotated[
     list[str] | None, typer.Option("-e", "--experiment", metavar="NAME", help="Only this experiment; repeatable.")
 ]
+Thorough = Annotated[
+    bool, typer.Option("--thorough", help="With -s alone: also the targets of many elements, which take longer.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")]
 TimeLimit = Annotated[
     float,
@@ -52,6 +55,7 @@ def validate(
     samplers: Samplers = None,
     targets: Targets = None,
     experiments: Experiments = None,
+    thorough: Thorough = False,
     device: Device = "auto",
     seed: Seed = 0,
     time_limit: TimeLimit = 600.0,
@@ -60,7 +64,8 @@ def validate(
     """Test samplers against exact laws and their contract, measure independent draws per second, and compare the
     estimates of experiments with exact values.
 
-    With -s or -t no experiment runs, with -e no sampler, unless both are named.
+    With -s or -t no experiment runs, with -e no sampler, unless both are named. With -s alone, targets of more than 64
+    elements are left out; --thorough includes them.
     """
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
@@ -70,6 +75,9 @@ def validate(
         pairs, refused = (
             chosen_pairs(registry, samplers or (), targets or (), place) if named or not experiments else ([], [])
         )
+        left_out: list[str] = []
+        if samplers and not targets and not thorough:
+            pairs, left_out = _quick(pairs)
         questions = _chosen_experiments(registry, experiments or (), named)
         found: dict[tuple[str, str], list[Standing]] = {}
         outcomes: dict[str, Outcome] = {}
@@ -84,6 +92,8 @@ def validate(
         rows = [row for sampler, target in pairs for row in found.get((sampler.name, target.name), ())]
         answers = [outcomes[each.name] for each in questions if each.name in outcomes]
         status = _conclude(console, rows, refused, answers, registry.problems)
+        if left_out:
+            console.print(f"Left out: {', '.join(left_out)}. --thorough includes what takes longer.")
         run = Run(
             SCHEMA, "incomplete", describe(place), (), registry.problems, standings=(*rows, *refused),
             outcomes=tuple(answers),
@@ -170,6 +180,16 @@ def chosen_pairs(
                 claim = Claim(sampler.name, target.name, first, "made for this target", Status.UNAVAILABLE, reason)
                 refused.append(make_standing(sampler, target, first, (claim,)))
     return pairs, refused
+
+
+def _quick(pairs: Sequence[tuple[Sampler, Target]]) -> tuple[list[tuple[Sampler, Target]], list[str]]:
+    """The pairs with a target on which a sampler is judged quickly, and the names of the other targets."""
+    kept = []
+    for _, own in groupby(pairs, key=lambda pair: pair[0].name):
+        of_sampler = list(own)
+        quick = {each.name for each in quick_targets(target for _, target in of_sampler)}
+        kept += [pair for pair in of_sampler if pair[1].name in quick]
+    return kept, list(dict.fromkeys(pair[1].name for pair in pairs if pair not in kept))
 
 
 def _chosen_experiments(registry: Registry, names: Sequence[str], samplers_named: bool) -> list[Experiment]:

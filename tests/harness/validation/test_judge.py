@@ -360,6 +360,18 @@ def test_the_command_shows_failures_in_full_and_reports_that_nothing_was_tested(
     assert "Nothing was tested, 1 pair of sampler and target refused: made for rbm." in result.output
 
 
+def test_the_command_leaves_out_large_targets_unless_asked(monkeypatch):
+    large = replace(rbm(), name="large", shape=(65,))
+    monkeypatch.setitem(command.__globals__, "gaussian", lambda: large)
+    result = command(monkeypatch, ["-s", "gibbs"], [gibbs()])
+    assert result.exit_code == 0, result.output
+    assert "Left out: large. --thorough includes what takes longer." in result.output
+    result = command(monkeypatch, ["-s", "gibbs", "--thorough"], [gibbs()])
+    assert result.exit_code == 1
+    assert "Left out" not in result.output
+    assert "gibbs on large" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize(("option", "words"), [("-s", "unknown sampler 'gibs'"), ("-t", "unknown target 'gibs'")])
 def test_the_command_refuses_unknown_names(monkeypatch, option, words):
     result = command(monkeypatch, [option, "gibs"], [gibbs()])
