@@ -16,10 +16,10 @@ from ..api.messages import unknown_beside
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Run, Standing
 from ..api.samplers import Sampler, Target, reason_against
-from ..discovery.registry import Registry
+from ..discovery.registry import Registry, load_registry
 from ..execution.catalogue import read_catalogue
-from ..execution.process import prepare_to_load_plugins
-from ..report.standing_tables import experiments_summary, standings_summary
+from ..execution.process import prepare_to_load_plugins, prepare_to_run_kernels
+from ..report.standing_tables import calibration_tables, experiments_summary, standings_summary
 from ..report.tables import counted, grouped, problem_lines
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
@@ -44,6 +44,12 @@ Experiments = Annotated[
 Thorough = Annotated[
     bool, typer.Option("--thorough", help="With -s alone: also the targets of many elements, which take longer.")
 ]
+Calibrate = Annotated[
+    int | None,
+    typer.Option(
+        "--calibrate", min=1, metavar="N", help="Instead: test exact samplers N times, and count false alarms."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")]
 TimeLimit = Annotated[
     float,
@@ -56,6 +62,7 @@ def validate(
     targets: Targets = None,
     experiments: Experiments = None,
     thorough: Thorough = False,
+    calibrate: Calibrate = None,
     device: Device = "auto",
     seed: Seed = 0,
     time_limit: TimeLimit = 600.0,
@@ -67,6 +74,10 @@ def validate(
     With -s or -t no experiment runs, with -e no sampler, unless both are named. With -s alone, targets of more than 64
     elements are left out; --thorough includes them.
     """
+    if calibrate is not None:
+        if samplers or experiments or thorough or json_file:
+            raise typer.BadParameter("--calibrate goes with -t and --seed alone")
+        raise typer.Exit(_calibrate(targets or (), seed, calibrate))
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
         prepare_to_load_plugins(place)
@@ -100,6 +111,28 @@ def validate(
         )  # fmt: skip
         write_json(run_to_json(replace(run, status="complete") if complete else run))
     raise typer.Exit(status if complete else INTERRUPTED)
+
+
+def _calibrate(targets: Sequence[str], seed: int, repetitions: int) -> int:
+    """Print how often tests reject exact samplers of the targets (all); 1 if some do so too often, else 0."""
+    from ..validation.calibration import LEVEL_IN_USE, computed_rates, measured_rates
+
+    with outputs(None) as (console, _):
+        prepare_to_run_kernels(resolve_device("cpu"))
+        registry = load_registry()
+        for name in targets:
+            if name not in registry.targets:
+                raise unknown_beside(registry.problems, "target", name, registry.targets)
+        chosen = [target for name, target in registry.targets.items() if not targets or name in targets]
+        measured, computed = measured_rates(chosen, range(seed, seed + repetitions)), list(computed_rates())
+        rows = [(each.kind, each.tests, each.ratios()) for each in measured]
+        console.print(calibration_tables(rows, computed, LEVEL_IN_USE))
+        wrong = [each.kind for each in measured if each.too_often] + [kind for kind, ratio in computed if ratio > 2]
+        words = (
+            f"Too often: {', '.join(wrong)}." if wrong else "No test rejects right samplers twice as often as stated."
+        )
+        console.print(words)
+    return 1 if wrong else 0
 
 
 def _judge(
