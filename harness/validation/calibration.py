@@ -6,6 +6,7 @@ use are too small to measure; there the tail of each kind of test is computed fr
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -97,10 +98,17 @@ def computed_rates() -> Iterator[tuple[str, float]]:
     for n in (1024, 16_384):
         yield f"mean of the square of a normal number, {n} draws", _rate_of_a_square(n, level, own) / level
     for n, p in ((16_384, 0.01), (1000, 0.3)):
-        found = _rate_of_counts(n, p, level, lambda k, n=n, p=p: mean_of_draws(k / n, (0, 1), (1 - p, p), n).p_value)
-        yield f"share of {p:g} by its exact law, {n} draws", found / level
-        found = _rate_of_counts(n, p, level, lambda k, n=n, p=p: chi_square((n - k, k), (1 - p, p)).p_value)
-        yield f"two cells, one of {p:g}, {n} draws", found / level
+        by_law, by_cells = partial(_share_by_its_law, n, p), partial(_share_by_cells, n, p)
+        yield f"share of {p:g} by its exact law, {n} draws", _rate_of_counts(n, p, level, by_law) / level
+        yield f"two cells, one of {p:g}, {n} draws", _rate_of_counts(n, p, level, by_cells) / level
+
+
+def _share_by_its_law(n: int, p: float, count: int) -> float | None:
+    return mean_of_draws(count / n, (0, 1), (1 - p, p), n).p_value
+
+
+def _share_by_cells(n: int, p: float, count: int) -> float | None:
+    return chi_square((n - count, count), (1 - p, p)).p_value
 
 
 def _rate_of_a_square(n: int, level: float, own: Moments) -> float:
