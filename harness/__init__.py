@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from .api.records import Claim
     from .api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, Temperature, temperature_at
-    from .api.statistics import all_of, chi_square, within
+    from .api.statistics import all_of, chi_square, mean_of_draws, within
     from .callables.bounds import Bound, bound
     from .callables.compare import Compared, compare
     from .callables.measure import measure
@@ -80,6 +80,7 @@ __all__ = [
     "chi_square",
     "compare",
     "hookimpl",
+    "mean_of_draws",
     "measure",
     "save",
     "sweep",
@@ -96,7 +97,7 @@ _MODULES = {
         "api.hookspecs": ("hookimpl",),
         "api.records": ("Claim",),
         "api.samplers": ("Dynamics", "ExactLaw", "Projection", "Sampler", "Target", "Temperature", "temperature_at"),
-        "api.statistics": ("all_of", "chi_square", "within"),
+        "api.statistics": ("all_of", "chi_square", "mean_of_draws", "within"),
         "callables.bounds": ("Bound", "bound"),
         "callables.compare": ("Compared", "compare"),
         "callables.measure": ("measure",),

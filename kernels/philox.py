@@ -41,7 +41,9 @@ TENSOR_LIMIT = 1 << 24
 class Stream(IntEnum):
     """What a draw is for; no two purposes share a number. CUDA C knows the members as ``STREAM_<NAME>``.
 
-    ``ROUNDING`` decides whether a number is rounded up or down; see `halves`.
+    A purpose is shared by the methods for it: all Langevin updates of tensors draw ``NOISE``, and block Gibbs of binary
+    and of Gaussian machines draws ``HIDDEN`` and ``VISIBLE``. ``SAMPLER`` serves the samplers of `boltzbench validate`
+    that are written in torch. ``ROUNDING`` decides whether a number is rounded up or down; see `halves`.
     """
 
     HIDDEN = 1
@@ -55,6 +57,11 @@ class Stream(IntEnum):
     GLASS_SITES = 10
     BOLTZMANN_UNITS = 13
     GLASS_LINKS = 14
+    INITIAL_UNITS = 15
+    INITIAL_SPINS = 16
+    INITIAL_WEIGHTS = 17
+    DATA_ORDER = 18
+    SAMPLER = 19
 
 
 def check_counter(
@@ -120,7 +127,10 @@ def random_words(groups: Tensor, seed: int, step: int | Tensor, stream: Stream, 
 
 
 def uniforms(words: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1) for the test ``u < p``: the top 24 bits, exact in float32 (float32 tensor)."""
+    """Uniform numbers in [0, 1) for the test ``u < p``: the top 24 bits, exact in float32 (float32 tensor).
+
+    An event of probability p in ``(0, 2**-24)`` happens with probability ``2**-24`` (6e-8).
+    """
     return (words >> 8).to(torch.float32) * 2.0**-24
 
 

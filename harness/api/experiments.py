@@ -19,8 +19,10 @@ class Estimate:
     """A number that an experiment measured, with the exact value if one is known.
 
     If ``bound`` is given, the measured value must lie within ``bound`` of ``exact``. Otherwise the harness makes a
-    z-test with the standard error ``stderr``. If ``exact`` is None, the number is reported without a verdict. The
-    fields after ``bound`` are the verdict, which the harness fills in; ``status`` stays None without a verdict.
+    z-test with the standard error ``stderr``, or judges by the ``p_value`` of your own test: where ``stderr`` comes
+    from few draws, or the quantity is skewed, a normal tail is wrong. If ``exact`` is None, the number is reported
+    without a verdict. The fields after ``bound`` except ``p_value`` are the verdict, which the harness fills in;
+    ``status`` stays None without a verdict.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")

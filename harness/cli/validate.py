@@ -16,16 +16,16 @@ from ..api.messages import unknown_beside
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Run, Standing
 from ..api.samplers import Sampler, Target, reason_against
-from ..discovery.registry import Registry
+from ..discovery.registry import Registry, load_registry
 from ..execution.catalogue import read_catalogue
-from ..execution.process import prepare_to_load_plugins
-from ..report.standing_tables import experiments_summary, standings_summary
+from ..execution.process import prepare_to_load_plugins, prepare_to_run_kernels
+from ..report.standing_tables import calibration_tables, experiments_summary, standings_summary
 from ..report.tables import counted, grouped, problem_lines
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
-from ..validation.standing import make_standing
+from ..validation.standing import make_standing, quick_targets
 from .options import INTERRUPTED, Device, Json
 from .progress import ValidationProgress
 
@@ -41,6 +41,15 @@ Targets = Annotated[
 Experiments = Annotated[
     list[str] | None, typer.Option("-e", "--experiment", metavar="NAME", help="Only this experiment; repeatable.")
 ]
+Thorough = Annotated[
+    bool, typer.Option("--thorough", help="With -s alone: also the targets of many elements, which take longer.")
+]
+Calibrate = Annotated[
+    int | None,
+    typer.Option(
+        "--calibrate", min=1, metavar="N", help="Instead: test exact samplers N times, and count false alarms."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")]
 TimeLimit = Annotated[
     float,
@@ -52,6 +61,8 @@ def validate(
     samplers: Samplers = None,
     targets: Targets = None,
     experiments: Experiments = None,
+    thorough: Thorough = False,
+    calibrate: Calibrate = None,
     device: Device = "auto",
     seed: Seed = 0,
     time_limit: TimeLimit = 600.0,
@@ -60,8 +71,13 @@ def validate(
     """Test samplers against exact laws and their contract, measure independent draws per second, and compare the
     estimates of experiments with exact values.
 
-    With -s or -t no experiment runs, with -e no sampler, unless both are named.
+    With -s or -t no experiment runs, with -e no sampler, unless both are named. With -s alone, targets of more than 64
+    elements are left out; --thorough includes them.
     """
+    if calibrate is not None:
+        if samplers or experiments or thorough or json_file:
+            raise typer.BadParameter("--calibrate goes with -t and --seed alone")
+        raise typer.Exit(_calibrate(targets or (), seed, calibrate))
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
         prepare_to_load_plugins(place)
@@ -70,6 +86,9 @@ def validate(
         pairs, refused = (
             chosen_pairs(registry, samplers or (), targets or (), place) if named or not experiments else ([], [])
         )
+        left_out: list[str] = []
+        if samplers and not targets and not thorough:
+            pairs, left_out = _quick(pairs)
         questions = _chosen_experiments(registry, experiments or (), named)
         found: dict[tuple[str, str], list[Standing]] = {}
         outcomes: dict[str, Outcome] = {}
@@ -84,12 +103,36 @@ def validate(
         rows = [row for sampler, target in pairs for row in found.get((sampler.name, target.name), ())]
         answers = [outcomes[each.name] for each in questions if each.name in outcomes]
         status = _conclude(console, rows, refused, answers, registry.problems)
+        if left_out:
+            console.print(f"Left out: {', '.join(left_out)}. --thorough includes what takes longer.")
         run = Run(
             SCHEMA, "incomplete", describe(place), (), registry.problems, standings=(*rows, *refused),
             outcomes=tuple(answers),
         )  # fmt: skip
         write_json(run_to_json(replace(run, status="complete") if complete else run))
     raise typer.Exit(status if complete else INTERRUPTED)
+
+
+def _calibrate(targets: Sequence[str], seed: int, repetitions: int) -> int:
+    """Print how often tests reject exact samplers of the targets (all); 1 if some do so too often, else 0."""
+    from ..validation.calibration import LEVEL_IN_USE, computed_rates, measured_rates
+
+    with outputs(None) as (console, _):
+        prepare_to_run_kernels(resolve_device("cpu"))
+        registry = load_registry()
+        for name in targets:
+            if name not in registry.targets:
+                raise unknown_beside(registry.problems, "target", name, registry.targets)
+        chosen = [target for name, target in registry.targets.items() if not targets or name in targets]
+        measured, computed = measured_rates(chosen, range(seed, seed + repetitions)), list(computed_rates())
+        rows = [(each.kind, each.tests, each.ratios()) for each in measured]
+        console.print(calibration_tables(rows, computed, LEVEL_IN_USE))
+        wrong = [each.kind for each in measured if each.too_often] + [kind for kind, ratio in computed if ratio > 2]
+        words = (
+            f"Too often: {', '.join(wrong)}." if wrong else "No test rejects right samplers twice as often as stated."
+        )
+        console.print(words)
+    return 1 if wrong else 0
 
 
 def _judge(
@@ -170,6 +213,16 @@ def chosen_pairs(
                 claim = Claim(sampler.name, target.name, first, "made for this target", Status.UNAVAILABLE, reason)
                 refused.append(make_standing(sampler, target, first, (claim,)))
     return pairs, refused
+
+
+def _quick(pairs: Sequence[tuple[Sampler, Target]]) -> tuple[list[tuple[Sampler, Target]], list[str]]:
+    """The pairs with a target on which a sampler is judged quickly, and the names of the other targets."""
+    kept = []
+    for _, own in groupby(pairs, key=lambda pair: pair[0].name):
+        of_sampler = list(own)
+        quick = {each.name for each in quick_targets(target for _, target in of_sampler)}
+        kept += [pair for pair in of_sampler if pair[1].name in quick]
+    return kept, list(dict.fromkeys(pair[1].name for pair in pairs if pair not in kept))
 
 
 def _chosen_experiments(registry: Registry, names: Sequence[str], samplers_named: bool) -> list[Experiment]:

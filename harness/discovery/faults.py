@@ -85,6 +85,8 @@ def findings_faults(findings: object) -> Iterator[str]:
             yield f"{of} has an exact value, but neither stderr nor bound to judge it by"
         if each.exact is not None and not math.isfinite(each.exact):
             yield f"{of}: exact should be finite, got {each.exact}"
+        if each.p_value is not None and (each.exact is None or each.bound is not None or not 0 <= each.p_value <= 1):
+            yield f"{of}: p_value should be in [0, 1], beside an exact value and no bound, got {each.p_value}"
         if (each.stderr or 0.0) < 0 or (each.bound or 0.0) < 0:
             yield f"{of}: stderr and bound should not be negative"
     if not findings.estimates:

@@ -5,19 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import stdtr, stdtrit
+from scipy.stats import ks_2samp
 from torch import Tensor
 
 from ..api.operations import Agreement, Status
 from ..api.records import Claim
-from ..api.statistics import chi_square
+from ..api.statistics import FEWEST_POOLED, chi_square
+from .means import ExactDraws, has_a_known_tail, mean_test
 
 FALSE_ALARM = 1e-6
 """The probability that any test of a correct sampler fails on one target."""
-OUTLIERS = 4.0
-"""A skewness of this many times the allowed one shows values that an exact sampler does not produce."""
-SKEWNESS = 0.05
-"""Largest skewness of a mean for which Student's distribution is accurate far in its tails."""
 
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +47,7 @@ class Claims:
         return Claim(self._sampler, self._target, temperature, claim, status, message, steps=steps, **numbers)
 
     def judge_counts(self, temperature: float, claim: str, values: Tensor, probabilities: Tensor) -> None:
-        """Pearson's chi-square test of the cells ``values`` against ``probabilities``."""
+        """The chi-square test of the cells ``values`` against ``probabilities``."""
         chances = probabilities.double().cpu().numpy()
         cells = values.long()
         if int(cells.min()) < 0 or int(cells.max()) >= len(chances):
@@ -58,7 +55,7 @@ class Claims:
             self.say(temperature, claim, Status.WRONG_LAW, words)
             return
         counts = torch.bincount(cells, minlength=len(chances)).numpy()
-        if (counts.sum() * chances < 5).all():
+        if (counts.sum() * chances < FEWEST_POOLED).all():
             words = f"{len(values)} chains are too few for {len(chances)} cells"
             self.say(temperature, claim, Status.UNAVAILABLE, words)
             return
@@ -74,44 +71,30 @@ class Claims:
 
         self._tests.append(test)
 
-    def judge_mean(
-        self,
-        temperature: float,
-        claim: str,
-        numbers: Array,
-        exact: float,
-        independent: float,
-        own: Array | None = None,
-    ) -> None:
-        """Student's t-test of the mean of ``numbers``, which count as ``independent`` independent draws.
+    def judge_mean(self, temperature: float, claim: str, numbers: Array, exact: float, own: ExactDraws) -> None:
+        """Test the mean of independent draws ``numbers``, with the standard error under the exact law.
 
-        ``own`` are the exact draws at the start. They decide whether the quantity is too skewed, or varies too rarely,
-        to be tested. Otherwise the outliers of a wrong sampler would prevent its test.
+        That comes from ``own``. If these draws show that the tail of the mean is unknown, ``numbers`` are compared with
+        them instead, by the two-sample Kolmogorov-Smirnov test.
         """
-        measured, deviation = float(numbers.mean()), float(numbers.std())
-        stderr = deviation / max(independent - 1, 1.0) ** 0.5
-        skewed = abs(skewness_of(numbers))
-        allowed = SKEWNESS * independent**0.5
-        if own is not None and abs(skewness_of(own)) <= allowed < skewed / OUTLIERS:
-            words = f"skewness {skewed:.3g}, but {abs(skewness_of(own)):.3g} for exact draws: some values are far off"
-            self.say(temperature, claim, Status.WRONG_LAW, words)
+        moments = own.moments
+        if moments is None and abs(float(numbers.mean()) - exact) < 1e-9 * max(abs(exact), 1.0):
+            self.judge(temperature, claim, 1.0, "the quantity does not vary and has its exact value")
             return
-        if skewed > allowed and (own is None or abs(skewness_of(own)) > allowed):
-            words = "too few independent draws for a t-test of such a skewed quantity"
-            self.say(temperature, claim, Status.UNAVAILABLE, words)
+        if moments is None or not has_a_known_tail(moments, len(numbers)):
+            p_value = float(ks_2samp(numbers, own.values, method="asymp").pvalue)
+            words = f"two-sample Kolmogorov-Smirnov, {len(numbers)} chains and {len(own.values)} exact draws"
+            self.judge(temperature, claim, p_value, words)
             return
-        if not stderr and (own is None or not own.std()) and abs(measured - exact) >= 1e-9:
-            self.say(temperature, claim, Status.UNAVAILABLE, "too few draws of a quantity that varies this rarely")
-            return
-        z = (measured - exact) / stderr if stderr else 0.0 if abs(measured - exact) < 1e-9 else np.inf
-        p_value = float(2 * stdtr(max(independent - 1, 1.0), -abs(z)))
+        measured = float(numbers.mean())
+        z, stderr, p_value = mean_test(measured, exact, moments, len(numbers))
 
         def test(level: float) -> Claim:
-            critical = float(-stdtrit(max(independent - 1, 1.0), level / 2))
-            words = f"measured {measured:.7g} ± {stderr:.2g}, exact {exact:.7g}, z = {z:+.2f}, critical {critical:.2f}"
+            words = f"measured {measured:.7g} ± {stderr:.2g}, exact {exact:.7g}, z = {z:+.2f}, p = {p_value:.2g}"
             status = Status.PASSED if p_value >= level else Status.WRONG_LAW
-            numbers = {"exact": exact, "measured": measured, "stderr": stderr, "z": float(z)}
-            return self._claim(temperature, claim, status, words, **numbers, p_value=p_value, false_alarm=level)
+            numbers = {"exact": exact, "measured": measured, "stderr": stderr, "z": z}
+            message = f"{words}, critical {level:.2g}"
+            return self._claim(temperature, claim, status, message, **numbers, p_value=p_value, false_alarm=level)
 
         self._tests.append(test)
 
@@ -124,8 +107,3 @@ class Claims:
             return self._claim(temperature, claim, status, message, p_value=p_value, false_alarm=level)
 
         self._tests.append(test)
-
-
-def skewness_of(numbers: Array) -> float:
-    deviation, apart = float(numbers.std()), numbers - numbers.mean()
-    return float((apart * apart * apart).mean()) / deviation**3 if deviation else 0.0

@@ -159,15 +159,10 @@ def effective_sample_size(draws: np.ndarray[Any, Any], quantity: str = "the obse
 
     Raises `Undefined` if a chain is stuck: ArviZ would return a number, often larger than that of all draws.
     """
-    if words := stuck_in_words(draws, quantity):
-        raise Undefined(words)
-    return arviz_sample_size(draws)
-
-
-def arviz_sample_size(draws: np.ndarray[Any, Any]) -> float:
-    """ArviZ's effective sample size of the mean of ``draws`` (chains, steps): meaningless if most chains are stuck."""
     from arviz_stats.base.array import array_stats
 
+    if words := stuck_in_words(draws, quantity):
+        raise Undefined(words)
     stats: Any = array_stats
     return float(stats.ess(draws, chain_axis=0, draw_axis=1, method="mean"))
 
@@ -196,11 +191,6 @@ def changes_of(draws: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     halves = draws[:, :half], draws[:, -half:]
     changes = [(each[:, 1:] != each[:, :-1]).sum(1) for each in halves]
     return np.asarray(np.min(changes, axis=0))
-
-
-def mostly_stuck(draws: np.ndarray[Any, Any]) -> bool:
-    """Whether at least half of the chains of ``draws`` (chains, steps) are stuck: see `FEWEST_CHANGES`."""
-    return bool((changes_of(draws) < FEWEST_CHANGES).mean() >= 0.5)
 
 
 def stuck_in_words(draws: np.ndarray[Any, Any], quantity: str) -> str:

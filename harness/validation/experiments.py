@@ -55,6 +55,9 @@ def _judged(estimate: Estimate, level: float) -> Estimate:
     assert estimate.stderr is not None  # `findings_faults` has checked it
     verdict = within(measured, exact, estimate.stderr, false_alarm=level)
     z = (measured - exact) / estimate.stderr if estimate.stderr else None
-    return replace(
-        estimate, status=verdict.status, message=verdict.message, z=z, p_value=verdict.p_value, false_alarm=level
-    )
+    status, message, p_value = verdict.status, verdict.message, verdict.p_value
+    if estimate.p_value is not None:
+        p_value = estimate.p_value
+        status = Status.PASSED if p_value >= level else Status.WRONG_LAW
+        message = f"measured {measured:.9g} ± {estimate.stderr:.2g}, exact {exact:.9g}, p = {p_value:.2g}"
+    return replace(estimate, status=status, message=message, z=z, p_value=p_value, false_alarm=level)

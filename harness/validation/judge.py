@@ -4,41 +4,51 @@
 sampler keeps this distribution after any number of steps, so no burn-in is needed. The final states of different chains
 are independent, so every p-value is exact. Each projection of the law is tested after `STEPS` steps:
 
-- ``probabilities``: Pearson's chi-square;
+- ``probabilities``: the likelihood-ratio test of counts;
 - ``cdf``: the Kolmogorov-Smirnov test, and the second moment of ``cdf(x)``. This moment is 1/3 for a uniform number and
   much more sensitive to a wrong spread;
-- ``mean``: Student's t-test with the standard error over the chains, and again over a long run of `LONG_CHAINS` chains
-  with the standard error from the effective sample size (ArviZ). If most chains are stuck, no effective sample size
-  exists: then the means of the chains are tested, which are independent.
+- ``mean``: the distance from the exact mean in standard errors, corrected for skewness. Both come from independent
+  exact draws, never from the sampler's own. If these show too heavy a tail, the two-sample Kolmogorov-Smirnov test
+  replaces it.
+
+A part of the chains goes on to the steps in `LATER`, with the same tests: errors that build up slowly appear there.
 
 **Impossible states.** A state that is not finite, or not one of a discrete element's values, fails one claim, and the
 judgement of the pair ends there: every other test would repeat it.
 
+**Causes.** Where a law fails, the first claim names the likely cause, if the states have a law that a typical mistake
+would give them: see `causes`.
+
 **False alarms.** A correct sampler fails on a target with probability at most `claims.FALSE_ALARM`. This level is
-divided by the number of tests on the target (Bonferroni); each claim records its share. Student's and Pearson's
-distributions are asymptotic, so a test of a skewed quantity or of rare cells may fail a few times as often as stated.
+divided by the number of tests on the target (Bonferroni); each claim records its share. The tests hold their level
+within a factor of two; `statistics.chi_square` and `means` say how they do with rare cells and skewed quantities.
 
 **Power.** `CHAINS` chains detect, at significance level 1e-6, a law of 16 cells at chi-distance 0.03 (that is,
 sqrt(sum (q - p)^2 / p)) with probability 0.999, a mean that is off by 0.027 standard deviations with probability 0.999,
 and a variance that is off by 4 % with probability 0.99. With n chains (see `ELEMENTS`) these distances grow by the
-factor sqrt(CHAINS / n). Only the long run can detect errors that need many steps to appear.
+factor sqrt(CHAINS / n), as they do after 64 and 256 steps.
 
 **log Z.** If the law gives log Z, the mean of ``exp(-(1 / T' - 1 / T) energy)``, which is ``Z(T') / Z(T)``, is tested
 like any other mean, with T' = `NEARBY` T.
 
-**Streams.** All chains start from one state. The first moves of adjacent chains and under adjacent seeds are compared
-in pairs, each reduced to "above the median or not". If they are independent, the number of joint successes is
-hypergeometric (Fisher's exact test), whatever the distribution of the moves. No two chains with continuous positions
-may take the same path.
+**Streams.** All chains start from one state. The first moves of adjacent chains, under adjacent seeds, and of chains
+and seeds that are 2^26 apart are compared in pairs, each reduced to "above the median or not". If they are independent,
+the number of joint successes is hypergeometric (Fisher's exact test), whatever the distribution of the moves. Chains at
+no distance take the same path more often than others. The final states of chains with different starts are uncorrelated
+at every distance.
+
+**Verdicts without a law.** "moves", "fresh noise" and the streams have p-values too, which share the level. Only equal
+bits are judged without one: a chain must not depend on the others beside it. `independence` says what rounding may do.
 
 Two properties are not tested: that different projections are independent, and that a chain forgets its start.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,10 +60,23 @@ from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Status, Unsupported
 from ..api.records import Claim
 from ..api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, reason_against
+from .causes import likely_cause
 from .chains import Advances, Chains, Fault, ImpossibleState, start_of
 from .claims import Claims
-from .efficiency import arviz_sample_size, mostly_stuck
-from .independence import above_the_median, dependence, differs, same_paths, stuck
+from .independence import (
+    RARELY,
+    above_the_median,
+    correlated_at_a_distance,
+    dependence,
+    differs,
+    differs_after_one_step,
+    idle_chains,
+    never_changed,
+    never_left,
+    repeats,
+    same_paths,
+)
+from .means import ExactDraws
 from .progress import AnnounceClaim, CurrentClaim, silent
 
 CHAINS = 107_000
@@ -61,19 +84,31 @@ ELEMENTS = {"cpu": 2**18}
 """Most elements advanced at once, by kind of device. A larger target gets fewer chains."""
 MOST_ELEMENTS = 2**24
 STEPS = (1, 4, 15)
+"""Steps after which the law is tested with all chains."""
+LATER = {64: 16, 256: 64}
+"""Later steps, and by which number the chains are divided there: the same work again as for `STEPS`."""
+FEWEST_LATER = 1024
+EXACT_DRAWS = 1 << 15
+"""Fewest exact draws from which the standard errors come."""
 LONG_CHAINS = 64
-LONG_STEPS = 256
+LONG_STEPS = 260
+"""More than 256, so that a step counter of 8 bits is noticed."""
+MOST_IDLE, COPIES = 8, 32
+"""Chains that never moved whose starts are tried again, and how often each."""
 NEARBY = 1.1
 """The ratio T' / T of the temperature at which the same draws estimate the partition function."""
 REPEATED_CHAINS = 256
-PAIRS = 1024
+PAIRS = 512
 """Pairs of adjacent chains for the test of independent streams."""
 INTERPRETED = 16
 """The number of chains is divided by this where a kernel is interpreted or emulated."""
 FAR = 1_000_003
 """Number of the first chain in the test of split chains: odd, and beyond 16 bits."""
+APART = 1 << 26
+"""Between the numbers of chains, or seeds, that are compared: numbers modulo any smaller power of 2 agree."""
 MOST_CORRELATION = 0.95
 """Above this correlation of a quantity with its start, its law after the steps has almost no power."""
+NO_NUMBERS: Any = dict.fromkeys(("exact", "measured", "stderr", "z", "p_value", "false_alarm", "steps"))
 Array = np.ndarray[Any, Any]
 
 
@@ -112,12 +147,24 @@ class _Judgement:
         self._most = ELEMENTS.get(device.type, MOST_ELEMENTS) // max(elements, 1)
         self._chains = chains or max(min(CHAINS, self._most) // self._fewer, 64)
         self._claims = Claims(sampler.name, target.name)
-        self._own: dict[tuple[float, str], Array] = {}
+        self._states: dict[int, dict[float, Tensor]] = {}
 
     def claims(self) -> list[Claim]:
         with suppress(ImpossibleState):
             self._judge()
-        return self._claims.judged()
+        claims = self._claims.judged()
+        laws = [each for each in claims if each.status is Status.WRONG_LAW and each.steps is not None]
+        cause = self._cause(laws) if laws else None
+        return [cause, *claims] if cause else claims
+
+    def _cause(self, failed: list[Claim]) -> Claim | None:
+        """A claim that names the likely cause of ``failed`` tests of laws, if one is found."""
+        words: str | None = "the target's own draws do not have its law"
+        if all(each.steps for each in failed):
+            dynamics = self._sampler.dynamics(self._target)
+            found = (likely_cause(self._target, dynamics, states, self._seed) for states in self._states.values())
+            words = next(filter(None, found), None)  # after more steps there are fewer chains, nearer to their law
+        return replace(failed[0], claim="likely cause", message=words, **NO_NUMBERS) if words else None
 
     def _judge(self) -> None:
         sampler, target = self._sampler, self._target
@@ -148,13 +195,14 @@ class _Judgement:
         self._reproducibility(first, laws[first])
         self._streams(first, laws[first])
         for temperature, law in laws.items():
-            self._guarded(temperature, "long run", partial(self._long_run, temperature, law))
+            self._guarded(temperature, "long run", partial(self._long_run, temperature, law, temperature == first))
             if law is None:
                 self._claims.say(
                     temperature, "exact law", Status.UNAVAILABLE, f"no exact law is known for {dynamics.name}"
                 )
             else:
-                self._guarded(temperature, "exact start", partial(self._exact_start, temperature, law))
+                work = partial(self._exact_start, temperature, law, temperature == first)
+                self._guarded(temperature, "exact start", work)
         self._holds(
             first,
             "target unchanged",
@@ -230,6 +278,11 @@ class _Judgement:
             return
 
         def split_chains() -> str | None:
+            one_step: Advances = [(1, t)]
+            bounds = [0, *(each for each in (1, 6, 17, 40, 77, 130, 201) if each < chains), chains]
+            parts = [run.last(start[a:b], seed, one_step, FAR + a) for a, b in pairwise(bounds)]
+            if words := differs_after_one_step(torch.cat(parts), run.last(start, seed, one_step, FAR)):
+                return f"after one step, {words}"
             whole = run.last(start, seed, calls, FAR)
             later = run.path(start[part:], seed, calls, FAR + part)
             for x, y in zip(later, run.path(start[:part], seed, calls, FAR), strict=True):  # the parts take turns
@@ -266,68 +319,105 @@ class _Judgement:
         )
 
     def _streams(self, temperature: float, law: ExactLaw | None) -> None:
-        pairs = max(min(PAIRS, self._most // 2) // self._fewer, 64)
+        pairs = max(min(PAIRS, self._most // 4) // self._fewer, 64)
+
+        seed, runs = self._seed, {}
+        for number, first in ((seed, 0), (seed + 1, 0), (seed, APART), (seed + APART, 0)):
+            runs[f"seed {number}" + f" from chain {first}" * (first > 0)] = number, first
 
         def work() -> None:
-            start = self._start(law, 1, "streams").expand(2 * pairs, *self._target.shape).contiguous()
+            start = self._movable(law, temperature).expand(2 * pairs, *self._target.shape).contiguous()
             groups: dict[str, Array] = {}
-            paths: dict[int, Tensor] = {}
-            for seed in (self._seed, self._seed + 1):
-                path = torch.stack([start, *self._run.path(start, seed, [(1, temperature)] * 4)])
+            paths: dict[str, Tensor] = {}
+            for name, (number, first) in runs.items():
+                path = torch.stack([start, *self._run.path(start, number, [(1, temperature)] * 4, first)]).cpu()
                 if bool((path[-1] == path[-1][0]).all()):
                     words = f"from one start, all {2 * pairs} chains are in the same state after 4 steps"
-                    self._claims.say(temperature, "independent streams", Status.WRONG_LAW, words)
+                    p_value = float((1 - RARELY) ** (2 * pairs - 1))
+                    self._claims.judge(temperature, "independent streams", p_value, words)
                     return
-                paths[seed] = path[1:].transpose(0, 1).flatten(1)
+                paths[name] = path[1:].transpose(0, 1).flatten(1)
                 above = above_the_median(path)
-                groups[f"seed {seed}, even chains"], groups[f"seed {seed}, odd chains"] = above[:, ::2], above[:, 1::2]
-            if start.dtype.is_floating_point and (same := same_paths(paths)):
-                self._claims.say(temperature, "independent streams", Status.WRONG_LAW, same)
-                return
-            p_value, words = dependence(groups)
-            self._claims.judge(temperature, "independent streams", p_value, words)
+                groups[f"{name}, even chains"], groups[f"{name}, odd chains"] = above[:, ::2], above[:, 1::2]
+            p_value, words = min(same_paths(paths), dependence(groups))
+            self._claims.judge(temperature, "independent streams", min(2 * p_value, 1.0), words)
 
         self._guarded(temperature, "independent streams", work)
 
+    def _movable(self, law: ExactLaw | None, temperature: float) -> Tensor:
+        """One of a few starts, (1, *shape): that which most chains leave in a step."""
+        start = self._start(law, 16, "streams")
+        copies = start.repeat_interleave(8, 0)
+        left = (self._run.last(copies, self._seed, [(1, temperature)]) != copies).flatten(1).any(1)
+        return start[left.view(16, 8).sum(1).argmax()][None]
+
     # Laws.
 
-    def _exact_start(self, temperature: float, law: ExactLaw) -> None:
+    def _exact_start(self, temperature: float, law: ExactLaw, first: bool) -> None:
+        """Test the law after each of `STEPS` with all chains, and after each of `LATER` with a part of them.
+
+        The last of these is for the ``first`` temperature alone.
+        """
+        draws = start_of(self._target, law, max(self._chains, EXACT_DRAWS), self._seed, f"exact draws {temperature}")
+        tests = [(each, *_exact_draws(each, draws)) for each in law.projections]
         start = self._start(law, self._chains, f"exact {temperature}")
         calls = [(after - before, temperature) for before, after in zip((0, *STEPS), STEPS, strict=False)]
         positions = zip((0, *STEPS), (start, *self._run.path(start, self._seed, calls)), strict=True)
         for steps, x in positions:
-            for projection in law.projections:
-                self._judge_projection(temperature, projection, x.cpu(), steps)
+            for test in tests:
+                self._judge_projection(temperature, *test, x.cpu(), steps)
         self._judge_idle(temperature, start, x)
+        self._judge_distances(temperature, x, steps)
+        self._states.setdefault(steps, {})[temperature] = x.cpu()
+        for steps, part in [*LATER.items()][: None if first else -1]:
+            some = start[: max(self._chains // part, FEWEST_LATER)]
+            x = self._run.last(some, self._seed, [(steps, temperature)])
+            for test in tests:
+                self._judge_projection(temperature, *test, x.cpu(), steps)
+            self._judge_distances(temperature, x, steps)
+            self._states.setdefault(steps, {})[temperature] = x.cpu()
+        for projection in law.projections:  # after the most steps
+            self._judge_progress(temperature, projection, some.cpu(), x.cpu(), steps)
 
-    def _judge_projection(self, temperature: float, projection: Projection, x: Tensor, steps: int) -> None:
+    def _judge_projection(
+        self,
+        temperature: float,
+        projection: Projection,
+        own: ExactDraws | None,
+        own_square: ExactDraws | None,
+        x: Tensor,
+        steps: int,
+    ) -> None:
+        """Test the law of ``projection`` at ``x``, given what `_exact_draws` returns for it."""
         values = projection.of(x)
         after = f"{steps} step{'s' * (steps != 1)}"
         name = f"{projection.name} after {after}" if steps else f"{projection.name} of the target's own draws"
-        own = None if steps == 0 else self._own.get((temperature, projection.name))
         law, spread, mean = (
             self._claims.law(temperature, f"{kind} of {name}", steps) for kind in ("law", "spread", "mean")
         )
         if projection.probabilities is not None:
             self._claims.judge_counts(temperature, law, values, projection.probabilities)
         numbers = values.double().numpy()
-        if steps == 0:
-            self._own[temperature, projection.name] = numbers
-        elif steps == max(STEPS) and own is not None:
-            self._judge_progress(temperature, projection, own, numbers)
-        if projection.cdf is not None:
+        if projection.cdf is not None and own_square is not None:
             p_value = float(kstest(numbers, projection.cdf, method="asymp").pvalue)
             self._claims.judge(temperature, law, p_value, f"Kolmogorov-Smirnov, {len(numbers)} chains")
-            square = np.square(projection.cdf(numbers))
-            own_square = None if own is None else np.square(projection.cdf(own))
-            self._claims.judge_mean(temperature, spread, square, 1 / 3, len(numbers), own_square)
-        if projection.mean is not None:
-            self._claims.judge_mean(temperature, mean, numbers, projection.mean, len(numbers), own)
+            self._claims.judge_mean(temperature, spread, np.square(projection.cdf(numbers)), 1 / 3, own_square)
+        if projection.mean is not None and own is not None:
+            self._claims.judge_mean(temperature, mean, numbers, projection.mean, own)
 
-    def _judge_progress(self, temperature: float, projection: Projection, start: Array, end: Array) -> None:
+    def _judge_distances(self, temperature: float, x: Tensor, steps: int) -> None:
+        claim = f"independent chains after {steps} steps"
+        self._claims.judge(temperature, claim, *correlated_at_a_distance(x))
+
+    def _judge_progress(
+        self, temperature: float, projection: Projection, start: Tensor, end: Tensor, steps: int
+    ) -> None:
         """Record that the law has little power if the chains are still close to their start."""
-        if start.std() and end.std() and np.corrcoef(start, end)[0, 1] > MOST_CORRELATION:
-            words = f"the chains hardly moved in {max(STEPS)} steps, so a small error of the law would not show"
+        before, after = (projection.of(x).double().numpy() for x in (start, end))
+        with np.errstate(invalid="ignore"):  # a wrong sampler's squares may overflow
+            near = before.std() and after.std() and np.corrcoef(before, after)[0, 1] > MOST_CORRELATION
+        if near:
+            words = f"the chains hardly moved in {steps} steps, so a small error of the law would not show"
             self._claims.say(temperature, f"progress of {projection.name}", Status.UNAVAILABLE, words)
 
     def _judge_idle(self, temperature: float, start: Tensor, x: Tensor) -> None:
@@ -339,50 +429,65 @@ class _Judgement:
                 temperature, "idle chains anywhere", p_value, f"{len(idle)} of {len(x)} chains never moved"
             )
 
-    def _long_run(self, temperature: float, law: ExactLaw | None) -> None:
-        """Every chain and element moves, and the means over time and chains are exact."""
+    def _long_run(self, temperature: float, law: ExactLaw | None, first: bool) -> None:
+        """Every chain and element moves; at the ``first`` temperature, no step repeats the random numbers of step 1."""
         steps, chains = LONG_STEPS // self._fewer, LONG_CHAINS
-        if law is None:  # only movement is tested
-            steps, chains = min(steps, LONG_STEPS // 4), max(chains // self._fewer, 16)
+        if law is None:
+            chains = max(chains // self._fewer, 16)
+        if law is None or not first:
+            steps = min(steps, LONG_STEPS // 4)
         start = self._start(law, chains, f"long {temperature}")
         path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
-        self._holds(temperature, "moves", lambda: stuck(path.flatten(2)), Status.WRONG_LAW)
-        self._holds(
-            temperature, "fresh noise in every step", lambda: self._repeated(path, temperature), Status.WRONG_LAW
-        )
-        for projection in law.projections if law else ():
-            if projection.mean is None:
-                continue
-            values = projection.of(path.flatten(0, 1)).double().numpy().reshape(path.shape[:2])[1:]
-            if values.std():
-                claim = self._claims.law(temperature, f"mean of {projection.name} over {steps} steps", steps)
-                draws, worth = _independent(values.T)
-                self._claims.judge_mean(temperature, claim, draws, projection.mean, worth)
+        self._claims.judge(temperature, "moves", *self._moves(path.flatten(2), start, temperature))
+        if first:
+            self._claims.judge(temperature, "fresh noise in every step", *self._repeated(path, temperature))
 
-    def _repeated(self, path: Tensor, temperature: float) -> str | None:
-        """The first step of ``path`` that repeats the random numbers of step 1: a new run from there moves alike.
+    def _moves(self, path: Tensor, start: Tensor, temperature: float) -> tuple[float, str]:
+        """p-value and words: whether some element or chain of ``path`` (steps + 1, chains, elements) never moves.
+
+        Copies of an idle chain, with other numbers, tell whether its start is hard to leave.
+        """
+        p_value, words = never_changed(path)
+        steps, chains = len(path) - 1, path.shape[1]
+        idle = idle_chains(path)[:MOST_IDLE]
+        if p_value < 1 or not idle:
+            return p_value, words
+        copies = start[idle].repeat_interleave(COPIES, 0)
+        calls: Advances = [(1, temperature)] * min(steps, COPIES)
+        run = torch.stack([copies, *self._run.path(copies, self._seed, calls, FAR)]).cpu()
+        found = [never_left(part, steps) for part in torch.split(run, COPIES, 1)]
+        worst = int(np.argmin(found))
+        words = f"chain {idle[worst]} never moved in {steps} steps; copies of it do"
+        return min(found[worst] * chains, 1.0), words
+
+    def _repeated(self, path: Tensor, temperature: float) -> tuple[float, str]:
+        """p-value and words: whether a step of ``path`` repeats the random numbers of step 1, as a new run from there.
 
         A sampler with state beside its positions can pass undetected, because that state changes the move.
         """
-        steps = range(1, len(path) - 1)
-        for step in (*steps[:15], *steps[15::8]):  # finds every period up to 32 and every divisor of a multiple of 8
+        steps: Sequence[int] = range(1, len(path) - 1)
+        if len(path) <= LONG_STEPS:  # of a shorter run, those that find every period up to 32
+            steps = (*steps[:15], *steps[15::8])
+        for step in steps:
             here = path[step].to(self._device)
             again = self._run.last(here, self._seed, [(1, temperature)]).cpu()
-            moved = (again != path[step]).flatten(1).any(1)
-            if int(moved.sum()) >= 8 and torch.equal(again, path[step + 1]):
-                return f"step {step + 1} draws the same random numbers as step 1"
-        return None
+            if torch.equal(again, path[step + 1]):
+                control = self._run.last(here, self._seed + 1, [(1, temperature)]).cpu()
+                p_value = repeats(again, control, path[step + 1])
+                if p_value * len(steps) < 1:
+                    return p_value * len(steps), f"step {step + 1} draws the same random numbers as step 1"
+        return 1.0, f"{len(steps)} steps draw other random numbers than step 1"
 
     def _energies(self) -> Tensor:
         """The energy of a few positions: detects changes outside the parameters, which `Chains` compares itself."""
         return self._target.energy(self._start(None, 8, "energy")).clone()
 
 
-def _independent(draws: Array) -> tuple[Array, float]:
-    """Numbers with the mean of ``draws`` (chains, steps), and the number of independent draws that they are worth."""
-    if mostly_stuck(draws):
-        return draws.mean(1), float(len(draws))
-    return draws.reshape(-1), arviz_sample_size(draws)
+def _exact_draws(projection: Projection, x: Tensor) -> tuple[ExactDraws | None, ExactDraws | None]:
+    """For exact draws ``x``: the values, if their mean is known, and the squares of ``cdf``, if that is known."""
+    numbers = projection.of(x).double().numpy()
+    squares = None if projection.cdf is None else ExactDraws(np.square(projection.cdf(numbers)))
+    return None if projection.mean is None else ExactDraws(numbers), squares
 
 
 def _law(target: Target, temperature: float, dynamics: Dynamics) -> ExactLaw | None:

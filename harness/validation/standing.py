@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,16 @@ from .progress import AnnounceClaim, CurrentClaim, silent
 
 if TYPE_CHECKING:
     import torch
+
+
+QUICK_ELEMENTS = 64
+"""Elements of a target up to which a sampler is judged on it in a few seconds."""
+
+
+def quick_targets(targets: Iterable[Target]) -> list[Target]:
+    """Those of ``targets`` with at most `QUICK_ELEMENTS` elements, or all of them if none is so small."""
+    given = list(targets)
+    return [each for each in given if math.prod(each.shape) <= QUICK_ELEMENTS] or given
 
 
 def standings(

@@ -154,7 +154,7 @@ def annealed_importance_sampling(
     base = torch.zeros_like(visible_bias) if base_bias is None else base_bias
     chain = torch.arange(first_chain, first_chain + chains, device=weights.device)
     groups = chain[:, None] * (-(-units // 4)) + torch.arange(-(-units // 4), device=weights.device)
-    drawn = uniforms(random_words(groups, seed, 0, Stream.VISIBLE)).flatten(1)[:, :units]
+    drawn = uniforms(random_words(groups, seed, 0, Stream.INITIAL_UNITS)).flatten(1)[:, :units]
     visible = (drawn < torch.sigmoid(base.float())).to(torch.uint8)
     base_logits = base.double()
     log_weights = visible.new_full((chains,), hidden_units * math.log(2), dtype=torch.float64)

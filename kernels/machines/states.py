@@ -33,8 +33,8 @@ def random_spins(
 ) -> Tensor:
     """Independent spins, each +1 with probability 1/2, packed as by `boltzbench.kernels.ising.pack_spins`.
 
-    A word of spins is the first of the random words at step 0 of its colour's stream. Raises ValueError unless both
-    sides are even and at least 2.
+    A word of spins is the first of the random words at step 0 of the stream ``INITIAL_SPINS``, with the colour's number
+    in place of a tensor's. Raises ValueError unless both sides are even and at least 2.
     """
     height, width, lattices = integer("height", height, 2), integer("width", width, 2), integer("lattices", lattices)
     first_lattice = integer("first_lattice", first_lattice)
@@ -47,6 +47,6 @@ def random_spins(
     groups = 8 * (lattice[:, None] * cells + torch.arange(cells, device=device))
     present = torch.full((words,), (1 << 32) - 1, device=device)
     present[-1] >>= 32 * words - width // 2
-    drawn = [random_words(groups, seed, 0, stream)[..., 0] for stream in (Stream.EVEN_SITES, Stream.ODD_SITES)]
+    drawn = [random_words(groups, seed, 0, Stream.INITIAL_SPINS, colour)[..., 0] for colour in (0, 1)]
     bits = torch.stack(drawn, dim=1).view(lattices, 2, height, words)
     return (bits & present).to(torch.int32)

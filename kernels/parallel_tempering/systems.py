@@ -59,7 +59,7 @@ class RbmReplicas:
         units = len(weights)
         groups = torch.arange(first, first + count, device=self.device)[:, None] * (-(-units // 4))
         groups = groups + torch.arange(-(-units // 4), device=self.device)
-        words = random_words(groups, seed, 0, Stream.VISIBLE).flatten(1)[:, :units]
+        words = random_words(groups, seed, 0, Stream.INITIAL_UNITS).flatten(1)[:, :units]
         self.visible = (words >> 31).to(torch.uint8)
 
     @not_differentiable("betas")

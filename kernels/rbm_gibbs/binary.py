@@ -58,7 +58,8 @@ def gibbs(
         sweeps: the number of sweeps, at least 1.
         beta: the inverse temperature, finite and not negative: a number, or one for each chain, shape (chains,),
             float32 or float64.
-        seed: the key of the random stream, in [0, 2**64).
+        seed: the key of the random stream, in [0, 2**64). Its uniform numbers have 24 bits: a unit with a smaller
+            probability than ``2**-24`` (6e-8) is still 1 that often.
         first_sweep: the number of the first sweep in the stream. To continue a run, pass the number of sweeps done so
             far, so that no random number is used twice. It may be an int64 tensor of one element on the device, which
             the kernels read when they run: replays of a captured graph then continue the stream if something adds to

@@ -28,8 +28,31 @@ def infer(phases: Sequence[Phase], weights: Tensor, hidden_bias: Tensor, beta: f
         )  # fmt: skip
 
 
+BLOCK = 4096
+"""Chains of a sum in float32: beyond it, a sum in order loses more to rounding than a fixed number of digits."""
+
+
 def gradient(data: Phase, model: Phase, out: Gradient) -> None:
-    """Write ``out`` from visible and hidden units of both phases."""
-    for phase, subtract in ((data, 0), (model, 1)):
-        hidden = phase.hidden.to(torch.float32)
-        MODULE.call("add_phase", phase.visible, hidden, *out, len(phase.visible), *out.weights.shape, subtract)
+    """Write ``out`` from visible and hidden units of both phases. Means of `BLOCK` chains are summed in float64."""
+    if max(len(data.visible), len(model.visible)) <= BLOCK:
+        for phase, subtract in ((data, 0), (model, 1)):
+            _add(phase.visible, phase.hidden, out, subtract)
+        return
+    for tensor, of_data, of_model in zip(out, _means(data, out), _means(model, out), strict=True):
+        tensor.copy_(of_data - of_model)
+
+
+def _add(visible: Tensor, hidden: Tensor, out: Sequence[Tensor], subtract: int) -> None:
+    weights, *_ = out
+    MODULE.call("add_phase", visible, hidden.to(torch.float32), *out, len(visible), *weights.shape, subtract)
+
+
+def _means(phase: Phase, like: Gradient) -> list[Tensor]:
+    """The means over the chains of ``phase``, float64, in the shapes of ``like``."""
+    total = [torch.zeros_like(each, dtype=torch.float64) for each in like]
+    block = [torch.empty_like(each) for each in like]
+    for visible, hidden in zip(torch.split(phase.visible, BLOCK), torch.split(phase.hidden, BLOCK), strict=True):
+        _add(visible, hidden, block, 0)
+        for sum_of, mean in zip(total, block, strict=True):
+            sum_of.add_(mean, alpha=len(visible) / len(phase.visible))
+    return total

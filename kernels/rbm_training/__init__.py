@@ -42,9 +42,6 @@ __all__ = [
     "persistent_contrastive_divergence",
 ]
 
-INITIAL_WEIGHTS, ORDER = 0, 1
-"""Tensor numbers in the stream ``NOISE``."""
-
 
 class TrainingState(NamedTuple):
     """``machine`` after ``step`` updates and ``sweep`` sweeps.
@@ -81,7 +78,7 @@ def initial_state(
     visible_units, device = data.shape[1], data.device
     count = visible_units * hidden_units
     groups = torch.arange((count + 3) // 4, device=device)
-    words = random_words(groups, seed, 0, Stream.NOISE, INITIAL_WEIGHTS)
+    words = random_words(groups, seed, 0, Stream.INITIAL_WEIGHTS)
     weights = scale * normals(words).flatten()[:count].view(visible_units, hidden_units)
     frequency = data.to(torch.float64).mean(0).clamp(0.01, 0.99)
     machine = Machine(
@@ -101,7 +98,7 @@ def minibatch(data: Tensor, size: int, seed: int, step: int) -> Tensor:
     size, step = integer("size", size, 1, len(data)), integer("step", step)
     epoch, batch = divmod(step, -(-len(data) // size))
     groups = torch.arange((len(data) + 3) // 4, device=data.device)
-    words = random_words(groups, seed, epoch, Stream.NOISE, ORDER).flatten()[: len(data)]
+    words = random_words(groups, seed, epoch, Stream.DATA_ORDER).flatten()[: len(data)]
     return data[torch.argsort(words, stable=True)[batch * size : (batch + 1) * size]]
 
 

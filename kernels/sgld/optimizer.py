@@ -24,9 +24,11 @@ class SGLD(torch.optim.Optimizer):
 
     Args:
         params: parameters, or groups of parameters, which may have their own values of the arguments below.
-        lr: the step size, not negative: eps of Welling and Teh, eta of Chen, Fox and Guestrin.
+        lr: the step size, not negative: eps of Welling and Teh, eta of Chen, Fox and Guestrin. Libraries that write
+            ``x <- x - lr grad + sqrt(2 lr temperature) xi``, such as blackjax, need half of it for the same update.
         temperature: not negative; 0 is gradient descent with rate ``lr / 2``.
-        seed: the key of the random stream.
+        seed: the key of the random stream. By default it is drawn from torch's default generator, so that optimizers
+            differ and ``torch.manual_seed`` repeats them. It is a part of the state dict.
         backend: ``auto``, ``torch``, ``triton`` or ``cupy``.
         method: ``sgld``; ``psgld``, preconditioned by a running mean of squared gradients, which starts with the first
             gradient (see `psgld_update`); or ``sghmc``, with a momentum, which starts at 0 (see `sghmc_update`).
@@ -48,7 +50,7 @@ class SGLD(torch.optim.Optimizer):
         lr: float,
         temperature: float = 1.0,
         *,
-        seed: int = 0,
+        seed: int | None = None,
         backend: str = "auto",
         method: str = "sgld",
         decay: float = 0.99,
@@ -57,6 +59,8 @@ class SGLD(torch.optim.Optimizer):
         rounding: str = "nearest",
         capturable: bool = False,
     ) -> None:
+        if seed is None:
+            seed = int(torch.randint(1 << 62, (), device="cpu"))
         defaults = {"lr": lr, "temperature": temperature, "seed": seed, "step": 0, "backend": backend}
         defaults |= {"method": method, "decay": decay, "damping": damping, "friction": friction}
         super().__init__(params, {**defaults, "rounding": rounding, "capturable": capturable})

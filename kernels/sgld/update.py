@@ -50,7 +50,8 @@ def sgld_update(
         step_size: eps, finite and not negative. 0 changes no bit.
         temperature: T, finite and not negative. 0 is gradient descent with rate eps / 2, without noise.
         seed: the key of the random stream, in [0, 2**64).
-        step: number of this update in the stream, in [0, 2**32). Reusing a step repeats its noise. The kernel reads an
+        step: number of this update in the stream, in [0, 2**32). Reusing a step repeats its noise, also in a call for
+            other tensors: several calls in a step need different ``tensor_numbers``. The kernel reads an
             int64 tensor of one element on the parameters' device, so that a CUDA graph of this call and ``step += 1``
             advances in the stream at each replay. Its value is checked on a CPU only.
         tensor_numbers: number of each tensor in the stream (default 0, 1, 2, ...), all different. The noise of a tensor
@@ -101,10 +102,12 @@ def psgld_update(
     Args:
         squares: V, for each parameter a tensor of its shape; float64 for float64 parameters, else float32; not
             negative. Updated in place.
+        gradients: those of the energy, a sum over all N data. The paper's V holds squares of the mean gradient, so its
+            damping and its step size correspond to N times these numbers here.
         decay: in [0, 1]. 0 sets V to ``g^2``, which suits the first update of a chain; 1 keeps V.
         damping: finite and at least 1e-12.
-        parameters, gradients, step_size, temperature, seed, step, tensor_numbers, rounding, backend: as for
-            `sgld_update`. A step size of 0 does not change V, either.
+        parameters, step_size, temperature, seed, step, tensor_numbers, rounding, backend: as for `sgld_update`. A step
+            size of 0 does not change V, either.
 
     Raises:
         TypeError, ValueError: as `sgld_update`.

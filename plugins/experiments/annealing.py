@@ -8,6 +8,7 @@ any cycle.
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from boltzbench.harness import Curve, Estimate, Experiment, Findings, Plot, hookimpl
 from boltzbench.kernels import schedules
@@ -15,7 +16,7 @@ from boltzbench.kernels.annealed_langevin import annealed_langevin
 from boltzbench.kernels.spin_glass import anneal_spins, lattice_glass, prepare_glass, random_walkers
 from boltzbench.plugins.exact import double_well as exact_double_well
 from boltzbench.plugins.exact import glass as exact_glass
-from boltzbench.plugins.support.experiments import fast_backend, mean_and_error
+from boltzbench.plugins.support.experiments import fast_backend, mean_and_error, mean_of_law
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -46,19 +47,20 @@ def passages(device: torch.device, seed: int, walkers: int) -> tuple[list[Estima
     estimates, measured, errors, chain = [], [], [], []
     for number, temperature in enumerate(TEMPERATURES):
         most = math.ceil(LATE * exact_double_well.continuum_passage(temperature) / (STEP_SIZE / 2))
-        _, mean = exact_double_well.mean_passage(temperature, STEP_SIZE, most)
+        law = exact_double_well.passage_probabilities(most, temperature, STEP_SIZE).numpy()
+        times = np.minimum(np.arange(1, most + 2), most) * (STEP_SIZE / 2)
         start = torch.full((walkers,), -1.0, device=device)
         found = annealed_langevin(
             start, schedules.constant(most, temperature), STEP_SIZE, threshold=1.0, seed=seed + number,
             backend=fast_backend(device, SPIN_GLASS),
         ).passages  # fmt: skip
         assert found is not None
-        value, error = mean_and_error(torch.where(found < 0, most, found) * (STEP_SIZE / 2))
-        claim = f"mean passage time, T = {temperature:g}"
-        estimates.append(Estimate(claim, value, error, mean * STEP_SIZE / 2))
+        value = float((torch.where(found < 0, most, found) * (STEP_SIZE / 2)).double().mean())
+        estimate = mean_of_law(f"mean passage time, T = {temperature:g}", value, times, law, walkers)
+        estimates.append(estimate)
         measured.append(value)
-        errors.append(error)
-        chain.append(mean * STEP_SIZE / 2)
+        errors.append(estimate.stderr or 0.0)
+        chain.append(float(law @ times))
     fine = torch.linspace(0.28, 1.05, 60, dtype=torch.float64).tolist()
     curves = (
         Curve("continuum", tuple(fine), tuple(map(exact_double_well.continuum_passage, fine)), exact=True),
@@ -132,7 +134,7 @@ def small_torus(device: torch.device, seed: int, walkers: int) -> tuple[list[Est
             measured.append((rate, error))
             exact.append(p)
             claim = f"4 x 4 in {sweeps}: {name}"
-            estimates.append(Estimate(claim, rate, math.sqrt(p * (1 - p) / walkers), p))
+            estimates.append(mean_of_law(claim, rate, (0.0, 1.0), (1 - p, p), walkers))
         curves.append(Curve(name, tuple(map(float, budgets)), tuple(exact), exact=True))
         curves.append(_rates(name, budgets, measured))
     plot = Plot("A 4 x 4 glass: walkers in a ground state", "total sweeps", "share", tuple(curves), x_log=True)

@@ -18,7 +18,7 @@ from boltzbench.kernels.sgld import sgld_update
 from boltzbench.plugins.exact.flat_and_sharp import FLAT, SADDLE, SHARP, SOFTNESS, energy
 from boltzbench.plugins.exact.laws import on_a_line
 from boltzbench.plugins.support import digits
-from boltzbench.plugins.support.experiments import first_parameters, logits, mean_and_error
+from boltzbench.plugins.support.experiments import first_parameters, logits, mean_and_error, mean_of_law
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -81,7 +81,8 @@ def occupancy(chains: int, device: torch.device, seed: int) -> Findings:
             share = sampled_share(temperature, step_size, chains, device, seed + (number << 32))
             expected = flat_share(temperature, step_size)
             error = math.sqrt(expected * (1 - expected) / chains)
-            estimates.append(Estimate(f"flat share, T = {temperature:g}, {name}", share, error, expected))
+            claim = f"flat share, T = {temperature:g}, {name}"
+            estimates.append(mean_of_law(claim, share, (0.0, 1.0), (1 - expected, expected), chains))
             odds.append(_odds(share))
             errors.append(error / (1 - share) ** 2 if share < 1 else math.inf)
         curves.append(Curve(name, TEMPERATURES, tuple(odds), tuple(errors)))

@@ -14,6 +14,7 @@ import torch
 from boltzbench.harness import Curve, Estimate, Experiment, Findings, Plot, hookimpl
 from boltzbench.kernels.ais import (
     CollapsedWeights,
+    LogPartitionEstimate,
     annealed_importance_sampling,
     ising_annealed_importance_sampling,
 )
@@ -25,7 +26,7 @@ from boltzbench.kernels.rbm_training import Machine, initial_state, minibatch, p
 from boltzbench.plugins.exact.ising import kaufman
 from boltzbench.plugins.exact.rbm import LOG_Z, fixture
 from boltzbench.plugins.support import digits
-from boltzbench.plugins.support.experiments import fast_backend
+from boltzbench.plugins.support.experiments import fast_backend, with_students_t
 from torch import Tensor
 
 BOLTZBENCH_API = 1
@@ -73,7 +74,7 @@ def _run(device: torch.device, seed: int) -> Findings:
     for number, steps in enumerate(budget.steps):
         found = annealed_importance_sampling(*machine, _ladder(1.0, steps), budget.chains, seed=seed + number)
         annealed.append((budget.chains * steps, found.log_z, found.stderr))
-    estimates.append(Estimate("log Z, RBM, AIS", found.log_z, found.stderr, exact=LOG_Z))
+    estimates.append(_of_annealing("log Z, RBM, AIS", found, LOG_Z))
     estimates.append(Estimate("effective sample size, AIS, RBM", found.ess))
     tempered = []
     for number, rounds in enumerate(budget.rounds):
@@ -90,10 +91,18 @@ def _ladder(beta: float, steps: int) -> Tensor:
 
 
 def _of_tempering(name: str, found: Tempering, exact: float) -> list[Estimate]:
+    """The standard error is that of a mean over independent ladders."""
     return [
-        Estimate(f"log Z, {name}, tempering", found.log_z, found.stderr, exact=exact),
+        with_students_t(
+            Estimate(f"log Z, {name}, tempering", found.log_z, found.stderr, exact=exact), len(found.mean_energy)
+        ),
         Estimate(f"lowest swap acceptance, {name}", float(found.swap_rates.min())),
     ]
+
+
+def _of_annealing(claim: str, found: LogPartitionEstimate, exact: float) -> Estimate:
+    """The standard error is that of a mean over independent chains."""
+    return with_students_t(Estimate(claim, found.log_z, found.stderr, exact=exact), len(found.log_weights))
 
 
 def _of_lattice(device: torch.device, seed: int, budget: Budget) -> list[Estimate]:
@@ -112,7 +121,7 @@ def _of_lattice(device: torch.device, seed: int, budget: Budget) -> list[Estimat
     tempered = parallel_tempering(replicas, _ladder(BETA, RUNGS - 1), rounds, burn_in=rounds // 5, seed=seed)
     return [
         Estimate(f"log Z, {name}, enumeration", enumerated, exact=exact, bound=1e-10),
-        Estimate(f"log Z, {name}, AIS", annealed.log_z, annealed.stderr, exact=exact),
+        _of_annealing(f"log Z, {name}, AIS", annealed, exact),
         *_of_tempering(name, tempered, exact),
     ]
 
@@ -134,8 +143,11 @@ def _of_digits(device: torch.device, seed: int, budget: Budget) -> list[Estimate
     unnormalised = -float(free_energy(held_out, *machine).double().mean())
     independent = _log_likelihood_of_independent_pixels(training, held_out)
     return [
-        Estimate(
-            "log p of a held-out digit, AIS", unnormalised - found.log_z, found.stderr, exact=unnormalised - exact
+        with_students_t(
+            Estimate(
+                "log p of a held-out digit, AIS", unnormalised - found.log_z, found.stderr, exact=unnormalised - exact
+            ),
+            budget.chains,
         ),
         Estimate("effective sample size, AIS, digits", found.ess),
         Estimate("log p of independent pixels", independent),

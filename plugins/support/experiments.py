@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
+from boltzbench.harness import Estimate, mean_of_draws
 from boltzbench.kernels.common.dispatch import choose_backend, unavailable
 from boltzbench.plugins.support import digits
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
@@ -13,6 +17,25 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     """The mean of ``values`` (n,) and its standard error, in float64."""
     wide = values.double()
     return float(wide.mean()), float(wide.std()) / math.sqrt(len(wide))
+
+
+def with_students_t(estimate: Estimate, draws: int) -> Estimate:
+    """``estimate`` with the p-value of Student's t, where the standard error is that of so many independent draws."""
+    from scipy.special import stdtr  # here, because scipy is slow to import
+
+    assert estimate.exact is not None
+    assert estimate.stderr is not None
+    distance = abs(estimate.measured - estimate.exact)
+    t = distance / estimate.stderr if estimate.stderr else math.inf if distance else 0.0
+    return replace(estimate, p_value=float(2 * stdtr(draws - 1, -t)))
+
+
+def mean_of_law(claim: str, measured: float, values: ArrayLike, probabilities: ArrayLike, draws: int) -> Estimate:
+    """The mean of independent draws of a quantity whose exact law is known, with its exact standard error and tail."""
+    x, p = np.asarray(values, dtype=np.float64), np.asarray(probabilities, dtype=np.float64)
+    exact = float(p @ x)
+    stderr = math.sqrt(float(p @ np.square(x - exact)) / draws)
+    return Estimate(claim, measured, stderr, exact, p_value=mean_of_draws(measured, x, p, draws).p_value)
 
 
 def fast_backend(device: torch.device, package: str) -> str:

@@ -34,14 +34,14 @@ def normal_draws(x: Tensor, state: State, step: int, purpose: Purpose = Purpose.
     """
     precision = torch.float64 if x.dtype is torch.float64 else torch.float32
     first = int(state["first_chain"]) * math.prod(x.shape[1:])
-    drawn = draws.normal_draws(first, x.numel(), state["seed"], step, Stream.NOISE, purpose, precision, x.device)
+    drawn = draws.normal_draws(first, x.numel(), state["seed"], step, Stream.SAMPLER, purpose, precision, x.device)
     return drawn.view(x.shape).to(x.dtype)
 
 
 def uniform_draws(x: Tensor, elements: int, state: State, step: int, purpose: Purpose) -> Tensor:
     """Uniforms in [0, 1) for the test ``u < p``: float32 (chains, elements), numbered as in `normal_draws`."""
     first, count = int(state["first_chain"]) * elements, len(x) * elements
-    drawn = draws.uniform_draws(first, count, state["seed"], step, Stream.NOISE, purpose, x.device)
+    drawn = draws.uniform_draws(first, count, state["seed"], step, Stream.SAMPLER, purpose, x.device)
     return drawn.view(len(x), elements)
 
 

@@ -7,6 +7,7 @@ from boltzbench.harness.api.messages import UnknownName
 from boltzbench.harness.conformance import require_agreement, require_sound
 from boltzbench.harness.discovery.registry import Registry
 from boltzbench.harness.validation import judge
+from boltzbench.harness.validation.standing import quick_targets
 from support import fakes
 from support.wrong_samplers import four_states, gaussian, gibbs, langevin, metropolis, rbm
 
@@ -38,6 +39,22 @@ def test_only_the_targets_of_these_names_are_tested(tested):
     tested.clear()
     require_sound("metropolis")
     assert tested == ["gaussian", "small_rbm", "four"]
+
+
+def test_targets_of_many_elements_are_for_thorough_tests(tested, monkeypatch):
+    from dataclasses import replace
+
+    large = replace(four_states(), name="large", shape=(65,))
+    monkeypatch.setattr(
+        conformance, "load_registry",
+        lambda: Registry({}, (), (), (), {"four": four_states(), "large": large}, {"metropolis": metropolis()}),
+    )  # fmt: skip
+    require_sound("metropolis")
+    assert tested == ["four"]
+    with pytest.raises(AssertionError, match="its law draws"):
+        require_sound("metropolis", thorough=True)
+    assert tested == ["four", "four", "large"]
+    assert [each.name for each in quick_targets([large])] == ["large"]
 
 
 def test_a_named_target_that_the_sampler_refuses_is_a_failure():

@@ -3,19 +3,26 @@
 import math
 import random
 from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from boltzbench.kernels import philox
+from boltzbench.harness.discovery.registry import load_registry
+from boltzbench.kernels import draws, philox, rbm_training
+from boltzbench.kernels.annealed_langevin import annealed_langevin
 from boltzbench.kernels.boltzmann_gibbs import boltzmann_gibbs, prepare_units
 from boltzbench.kernels.common import dispatch, philox_triton
 from boltzbench.kernels.cuda_module import CudaModule
+from boltzbench.kernels.ising import ising_sweeps, pack_spins
 from boltzbench.kernels.machines import unit_draws
+from boltzbench.kernels.machines.states import random_spins
+from boltzbench.kernels.parallel_tempering import RbmReplicas, swap_replicas
 from boltzbench.kernels.philox import Stream
 from boltzbench.kernels.rbm_gibbs import gibbs
 from boltzbench.kernels.sgld import SGLD, sgld_update
 from boltzbench.kernels.sgld import reference as sgld_reference
+from boltzbench.kernels.spin_glass import anneal_spins, lattice_glass
 from scipy import stats
 from support import TESTS
 from support.devices import DEVICE
@@ -380,3 +387,93 @@ def test_no_counter_is_used_twice_in_a_run(monkeypatch):
         optimizer.step()
     quarters = [math.ceil(x.numel() / 4) for x in parameters]
     log.require_no_repeat(drawn + 4 * sum(quarters) - quarters[1])
+
+
+# ---- two purposes share no counter
+
+
+def _sampled(name):
+    """A step of a sampler of `boltzbench validate`, written in torch."""
+    registered = load_registry()
+    sampler, target = registered.samplers[name], registered.targets["quadratic_wells"]
+    sampler.advance(sampler.init(target, torch.zeros(3, *target.shape), 7, 0), 2, 1.0)
+
+
+def _units(n=9):
+    return torch.zeros(4, n, dtype=torch.uint8)
+
+
+WEIGHTS, BIASES = torch.ones(9, 5), (torch.zeros(9), torch.zeros(5))
+FUNCTIONS = {
+    "initial_state": lambda: rbm_training.initial_state(_units(), 5, seed=7),
+    "minibatch": lambda: rbm_training.minibatch(_units(), 2, 7, 0),
+    "gibbs": lambda: gibbs(_units(), WEIGHTS, *BIASES, 2, seed=7, backend="torch"),
+    "boltzmann_gibbs": lambda: boltzmann_gibbs(
+        _units(), prepare_units(torch.zeros(9, 9), torch.zeros(9)), 2, seed=7, backend="torch"
+    ),
+    "sgld_update": lambda: sgld_update(torch.zeros(9), torch.zeros(9), 0.1, seed=7, step=0, backend="torch"),
+    "stochastic rounding": lambda: sgld_update(
+        torch.zeros(9).bfloat16(), torch.zeros(9).bfloat16(), 0.1, 0.0, seed=7, step=0, rounding="stochastic",
+        backend="torch",
+    ),
+    "ising_sweeps": lambda: ising_sweeps(
+        pack_spins(torch.ones(2, 4, 4, dtype=torch.int8)), 4, 2, 0.4, seed=7, backend="torch"
+    ),
+    "random_spins": lambda: random_spins(4, 4, 2, seed=7, device=torch.device("cpu")),
+    "replicas": lambda: RbmReplicas(WEIGHTS, *BIASES, 4, seed=7),
+    "annealed_langevin": lambda: annealed_langevin(
+        torch.zeros(5), torch.ones(2).double(), 0.1, seed=7, backend="torch"
+    ),
+    "swap_replicas": lambda: swap_replicas(
+        torch.arange(3, dtype=torch.int32).expand(4, 3).contiguous(), torch.zeros(4, 3).double(),
+        torch.linspace(0, 1, 3).double(), seed=7, round_number=0, backend="torch",
+    ),
+    "glass of bonds": lambda: anneal_spins(
+        torch.ones(16, 1, dtype=torch.int32), lattice_glass(4, 4, torch.Generator().manual_seed(0)),
+        torch.ones(2).double(), seed=7, backend="torch",
+    ),
+    "glass of links": lambda: anneal_spins(
+        torch.ones(3, 1, dtype=torch.int32), 0.37 * (1 - torch.eye(3)), torch.ones(2).double(), seed=7, backend="torch"
+    ),
+    "metropolis": lambda: _sampled("metropolis"),
+    "sghmc sampler": lambda: _sampled("sghmc"),
+}  # fmt: skip
+SHARED = {frozenset(("metropolis", "sghmc sampler"))}
+"""Samplers of one kind of use: a chain has one of them."""
+
+
+def test_no_two_public_functions_share_a_random_number(monkeypatch):
+    """At one seed, from step 0: whatever a user combines, its parts are independent."""
+    used, right = {}, philox.philox4x32
+    monkeypatch.setattr(draws, "unavailable", lambda backend, device: "the test counts in torch")
+
+    def counted(counter, seed):
+        used[name].update(zip(*(each.flatten().tolist() for each in torch.broadcast_tensors(*counter)), strict=True))
+        return right(counter, seed)
+
+    monkeypatch.setattr(philox, "philox4x32", counted)
+    for name, call in FUNCTIONS.items():
+        used[name] = set()
+        call()
+        assert used[name], f"{name} draws nothing"
+    shared = {frozenset(pair) for pair in combinations(used, 2) if used[pair[0]] & used[pair[1]]}
+    assert shared == SHARED
+
+
+def test_optimizers_of_an_ensemble_have_their_own_noise():
+    def moved(optimizer, x):
+        x.grad = torch.zeros_like(x)
+        optimizer.step()
+        return x.detach().clone()
+
+    torch.manual_seed(5)
+    xs = [torch.nn.Parameter(torch.zeros(100)) for _ in range(3)]
+    one, two = (SGLD([x], 1.0) for x in xs[:2])
+    first, second = moved(one, xs[0]), moved(two, xs[1])
+    assert not torch.equal(first, second)
+    torch.manual_seed(5)
+    again = SGLD([xs[2]], 1.0)
+    assert torch.equal(moved(again, xs[2]), first)
+    other = SGLD([xs[2]], 1.0)
+    other.load_state_dict(two.state_dict())
+    assert other.param_groups[0]["seed"] == two.param_groups[0]["seed"] != one.param_groups[0]["seed"]

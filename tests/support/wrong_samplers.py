@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Dynamics, ExactLaw, Projection, Sampler, Status, Target, temperature_at
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtr
 from torch import Tensor
 
 State = dict[str, Any]
@@ -311,6 +311,15 @@ def _far_off(state: State, x: Tensor) -> Tensor:
     return torch.where(u < 1e-4, x + 1e6, x)
 
 
+def _growing_after_step_16(state: State, x: Tensor) -> Tensor:
+    return 1.2 * x if state["step"] >= 16 else x
+
+
+def _sometimes_far_after_step_16(state: State, x: Tensor) -> Tensor:
+    u = uniforms(state["seed"], chains_of(state), -1 - state["step"], 2)
+    return torch.where((u < 2e-3) & torch.tensor(state["step"] >= 16), x + 100, x)
+
+
 def _previous_temperature(state: State, steps: int, temperature: Any) -> Any:
     before = state["temperature"]
     state["temperature"] = temperature
@@ -349,6 +358,20 @@ def _spoiled_target(state: State, steps: int, temperature: Any) -> Any:
 def _batch_noise(state: State) -> Tensor:
     generator = torch.Generator().manual_seed(state["seed"] * 7919 + state["step"])
     return torch.randn(*state["x"].shape, generator=generator, dtype=torch.float64).flip(0)
+
+
+def _correlated(correlation: float, chain: Callable[[State], Tensor]) -> Noise:
+    """Noise of variance 1 that chains of equal ``chain`` share in part."""
+    own, shared = noise_of(), noise_of(seed=lambda s: ~int(s["seed"]), chain=chain)
+    return lambda s: (1 - correlation) ** 0.5 * own(s) + correlation**0.5 * shared(s)
+
+
+def _blocks_from_step_8(state: State) -> Noise | Tensor:
+    return noise_of(chain=(lambda s: chains_of(s) // 32) if state["step"] >= 8 else chains_of)(state)
+
+
+def _row_0_as_chain_0(state: State) -> Tensor:
+    return noise_of(chain=lambda s: torch.cat([torch.zeros(1, dtype=torch.int64), chains_of(s)[1:]]))(state)
 
 
 def _shared_state() -> Noise:
@@ -504,8 +527,49 @@ WRONG = [
         LAW,
         "step 33 draws the same random numbers as step 1",
     ),
+    *(
+        Wrong(langevin(name, noise=noise), gaussian, claim, status, message, 4000)
+        for name, noise, claim, status, message in (
+            ("chain % 65536", noise_of(chain=lambda s: chains_of(s) % 65536), "independent streams", LAW, ""),
+            ("chain % 4096", noise_of(chain=lambda s: chains_of(s) % 4096), "independent streams", LAW, ""),
+            ("seed & 0xff", noise_of(seed=lambda s: s["seed"] & 0xFF), "independent streams", LAW, ""),
+            ("step % 37", noise_of(step=lambda s: s["step"] % 37), "fresh noise in every step", LAW, "step 38 draws"),
+            ("step & 0xff", noise_of(step=lambda s: s["step"] & 0xFF), "fresh noise", LAW, "step 257 draws"),
+            ("row 0 of a call is chain 0", _row_0_as_chain_0, "any split of chains", VALUES, "after one step, "),
+        )
+    ),
+    *(
+        Wrong(langevin(name, noise=noise), gaussian, "independent chains", LAW, message, 40_000)
+        for name, noise, message in (
+            (
+                "pairs correlated by 0.2",
+                _correlated(0.2, lambda s: chains_of(s) // 2),
+                "element ",
+            ),
+            (
+                "second neighbours by 0.8",
+                _correlated(0.8, lambda s: chains_of(s) // 4 * 2 + chains_of(s) % 2),
+                "element ",
+            ),
+            ("blocks of 32 from step 8", _blocks_from_step_8, "element "),
+        )
+    ),
     Wrong(langevin("last chains stuck", advance=_each_step(_rest_stuck)), gaussian, "idle chains anywhere", LAW),
-    Wrong(langevin("far off, rarely", advance=_each_step(_far_off)), gaussian, "mean of x_0", LAW, "skewness "),
+    Wrong(langevin("far off, rarely", advance=_each_step(_far_off)), gaussian, "mean of x_0", LAW, "measured "),
+    Wrong(
+        langevin("grows after 16 steps", advance=_each_step(_growing_after_step_16)),
+        gaussian,
+        "mean of x_0^2 after 64 steps",
+        LAW,
+        chains=4000,
+    ),
+    Wrong(
+        langevin("far off after 16 steps", advance=_each_step(_sometimes_far_after_step_16)),
+        gaussian,
+        "mean of x_0 after 64 steps",
+        LAW,
+        chains=4000,
+    ),
     Wrong(metropolis("accepts always", lambda u, r, s: u < 2), four_states, "law of state", LAW),
     Wrong(metropolis("accepts never", lambda u, r, s: u > 2), four_states, "moves", LAW),
     Wrong(metropolis("inverted ratio", lambda u, r, s: u.log() < -r), four_states, "law of state", LAW),
@@ -522,6 +586,78 @@ WRONG = [
     Wrong(gibbs("biases not heated", bias_temperature=lambda t: 1.0), rbm, "law of state", LAW),
     Wrong(gibbs("thresholds", chance=lambda u: u * 0 + 0.5), rbm, "independent streams", LAW),
     Wrong(gibbs("one number for all units", chance=lambda u: u[:, :1].expand(-1, 5)), rbm, "law of state", LAW),
+]
+
+
+# Right samplers that look odd: few values of a move, starts that are hard to leave, a law with a heavy tail.
+
+
+def on_a_line(name: str, law: Any, energy: Callable[[Tensor], Tensor]) -> Target:
+    """A target on a line with the law ``law`` of scipy, or a function of a generator, and its mean square."""
+    draw, cdf, square = law
+
+    def exact(temperature: float, dynamics: Dynamics) -> ExactLaw:
+        squares = Projection("x^2", lambda x: x[:, 0].double() ** 2, mean=square)
+        return ExactLaw(draw, (Projection("x", lambda x: x[:, 0].double(), cdf=cdf, mean=0.0), squares))
+
+    return Target(name, "", "", "", name, (1,), "float32", {}, lambda x: energy(x[:, 0].double()), exact)
+
+
+def normal_on_a_line() -> Target:
+    law = (lambda n, g: torch.randn(n, 1, generator=g), ndtr, 1.0)
+    return on_a_line("normal", law, lambda x: x**2 / 2)
+
+
+SPIKE = 2e-4
+
+
+def spike_in_a_normal() -> Target:
+    """0.9 N(0, 1) + 0.1 N(0, 4e-8)."""
+
+    def draw(chains: int, generator: torch.Generator) -> Tensor:
+        narrow = torch.rand(chains, 1, generator=generator) < 0.1
+        return torch.randn(chains, 1, generator=generator) * torch.where(narrow, SPIKE, 1.0)
+
+    def energy(x: Tensor) -> Tensor:
+        return -torch.log(0.9 * torch.exp(-(x**2) / 2) + 0.1 / SPIKE * torch.exp(-((x / SPIKE) ** 2) / 2))
+
+    return on_a_line("spike", (draw, lambda x: 0.9 * ndtr(x) + 0.1 * ndtr(x / SPIKE), 0.9 + 0.1 * SPIKE**2), energy)
+
+
+def student_t6() -> Target:
+    def draw(chains: int, generator: torch.Generator) -> Tensor:
+        squares = torch.randn(chains, 6, generator=generator, dtype=torch.float64).square().mean(1, keepdim=True)
+        return torch.randn(chains, 1, generator=generator, dtype=torch.float64) / squares.sqrt()
+
+    return on_a_line("t6", (draw, lambda x: stdtr(6, x), 1.5), lambda x: 3.5 * torch.log1p(x**2 / 6))
+
+
+def walk(name: str, kind: str, proposal: Callable[[Tensor], Tensor], reflected: bool = False) -> Sampler:
+    """Metropolis at temperature 1 for any temperature: its law does not depend on it, nor do these targets'."""
+
+    def step(state: State, t: Any) -> Tensor:
+        u, x, energy = uniform_noise(state), state["x"], state["target"].energy
+        y = (x.double() + proposal(u[:, :1])).float()
+        x = torch.where(u[:, 1:].log() < ((energy(x) - energy(y))[:, None] / t), y, x)
+        return -x if reflected else x
+
+    return Sampler(name, "", "", "torch", begin, advance_by(step), refuses=only(kind))
+
+
+def independent_t6() -> Sampler:
+    def step(state: State, t: Any) -> Tensor:
+        noise = as_normal(uniforms(state["seed"], chains_of(state), state["step"], 7))
+        drawn: Tensor = noise[:, :1] / noise[:, 1:].square().mean(1, keepdim=True).sqrt() * (t if state else 1.0)
+        return drawn.float()
+
+    return Sampler("independent draws", "", "", "torch", begin, advance_by(step), refuses=only("t6"))
+
+
+ODD = [
+    (walk("steps of 3/8", "normal", lambda u: torch.where(u < 0.5, -0.375, 0.375)), normal_on_a_line),
+    (walk("reflected walk", "normal", lambda u: 2.4 * as_normal(u), reflected=True), normal_on_a_line),
+    (walk("long steps", "spike", lambda u: 1.5 * as_normal(u)), spike_in_a_normal),
+    (independent_t6(), student_t6),
 ]
 
 

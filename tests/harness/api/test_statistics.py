@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 from boltzbench.harness.api.operations import Agreement, Status
-from boltzbench.harness.api.statistics import all_of, chi_square, within
+from boltzbench.harness.api.statistics import all_of, chi_square, mean_of_draws, within
+from scipy.special import chdtri, gammaln
+from scipy.stats import binom, norm, poisson
 
 BOLTZMANN = np.exp(-np.linspace(0.0, 3.0, 16))
 BOLTZMANN /= BOLTZMANN.sum()
@@ -19,12 +21,12 @@ def alarms_are_about(alarms: int, draws: int, rate: float) -> bool:
 
 
 def test_chi_square_agrees_with_the_textbook() -> None:
-    """Mendel's peas: 315, 101, 108, 32 against 9:3:3:1 give 0.470 over 3 degrees of freedom, p = 0.925."""
+    """Mendel's peas, 315, 101, 108, 32 against 9:3:3:1: G = 0.4754 over 3 degrees of freedom, Williams' q = 1.0027."""
     agreement = chi_square([315, 101, 108, 32], np.array([9, 3, 3, 1]) / 16, false_alarm=0.05)
     assert agreement.status is Status.PASSED
-    assert agreement.error == pytest.approx(0.470, abs=5e-4)
+    assert agreement.error == pytest.approx(0.4754 / 1.0027, abs=2e-4)
     assert agreement.bound == pytest.approx(7.815, abs=5e-4)
-    assert agreement.p_value == pytest.approx(0.925, abs=5e-4)
+    assert agreement.p_value == pytest.approx(0.9244, abs=5e-4)
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.02])
@@ -39,6 +41,42 @@ def test_chi_square_keeps_its_rate_where_it_pools() -> None:
     draws = np.random.default_rng(2).multinomial(500, rare, size=2_000)
     alarms = sum(not chi_square(counts, rare, false_alarm=0.1).passed for counts in draws)
     assert alarms_are_about(alarms, len(draws), 0.1)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-6, 1e-8])
+@pytest.mark.parametrize("expected", [5, 10, 100])
+def test_the_rate_of_two_cells_is_exact_to_a_factor_of_two(expected: float, rate: float) -> None:
+    """Summed over all counts of the rarer cell. Pearson's statistic misses the rate 250 times at 1e-8 and 10 draws."""
+    draws = 100_000
+    possible = range(20 * expected)
+    law = [expected / draws, 1 - expected / draws]
+    rejected = [n for n in possible if not chi_square([n, draws - n], law, false_alarm=rate).passed]
+    assert 0.1 * rate < binom.pmf(rejected, draws, law[0]).sum() < 2 * rate
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-6, 1e-8])
+@pytest.mark.parametrize(
+    "law", [np.full(16, 1 / 16), np.full(256, 1 / 256), np.r_[np.full(15, 1e-3), 0.985]], ids=["16", "256", "15 rare"]
+)
+def test_the_rate_of_many_rare_cells_is_exact_to_a_factor_of_two(law: np.ndarray, rate: float) -> None:
+    """By importance sampling from Dirichlet-multinomial counts, about as far off as the critical value.
+
+    10 draws are expected in the rarest cell.
+    """
+    rng, draws, samples = np.random.default_rng(7), round(10 / law.min()), 2000
+    freedom = len(law) - 1
+    spread = chdtri(freedom, rate) / freedom
+    alpha = (draws - spread) / (spread - 1) * law
+    weights = rng.gamma(alpha, size=(samples, len(law)))
+    counts = rng.multinomial(draws, weights / weights.sum(1, keepdims=True)).astype(float)
+    own = (counts * np.log(law)).sum(1)
+    proposal = gammaln(alpha.sum()) - gammaln(draws + alpha.sum()) + (gammaln(counts + alpha) - gammaln(alpha)).sum(1)
+    rejected = np.array([not chi_square(each, law, false_alarm=rate).passed for each in counts])
+    measured = np.exp(own - proposal) * rejected
+    error = measured.std() / samples**0.5
+    assert measured.mean() - 4 * error < 2 * rate
+    assert measured.mean() + 4 * error > rate / 2
+    assert error < 0.25 * rate
 
 
 def test_chi_square_rejects_a_law_of_another_temperature() -> None:
@@ -146,6 +184,54 @@ def test_a_false_alarm_rate_is_a_probability(false_alarm: float) -> None:
         within(1.0, 1.0, 1.0, false_alarm=false_alarm)
     with pytest.raises(ValueError, match="false_alarm"):
         chi_square([10, 10], [0.5, 0.5], false_alarm=false_alarm)
+
+
+# mean_of_draws ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("draws", "p"), [(1000, 0.3), (16384, 0.01), (100, 0.5)])
+@pytest.mark.parametrize("z", [-4.0, 0.3, 6.0])
+def test_the_tail_of_a_share_is_the_binomial_one(draws: int, p: float, z: float) -> None:
+    count = round(draws * p + z * math.sqrt(draws * p * (1 - p)))
+    exact = binom.sf(count - 1, draws, p) if z > 0 else binom.cdf(count, draws, p)
+    found = mean_of_draws(count / draws, [0.0, 1.0], [1 - p, p], draws).p_value
+    assert found == pytest.approx(min(2 * exact, 1.0), rel=0.1)
+
+
+def test_the_tail_of_a_skewed_mean_is_exact_where_a_normal_one_is_wrong() -> None:
+    """Squares of the energies of 300 cold lattices with few excitations, against their convolution."""
+    chances, draws = poisson.pmf(np.arange(20), 1.15), 300
+    chances /= chances.sum()
+    values = (4 * np.arange(20) - 5) ** 2
+    law = np.zeros(1 << 21)
+    law[values] = chances
+    total = np.fft.irfft(np.fft.rfft(law) ** draws, len(law))
+    count = int(np.searchsorted(-np.cumsum(total[::-1])[::-1], -3.5e-8))
+    found = mean_of_draws(count / draws, values, chances, draws)
+    assert found.p_value == pytest.approx(7e-8, rel=0.1)
+    assert 2 * norm.sf(found.error) < 1e-3 * found.p_value
+
+
+def test_impossible_and_broken_means_fail_and_constants_pass() -> None:
+    for measured in (1.1, math.nan, math.inf, -math.inf):
+        assert not mean_of_draws(measured, [0.0, 1.0], [0.5, 0.5], 10).passed
+    assert mean_of_draws(1.0, [0.0, 1.0], [0.5, 0.5], 10).p_value == pytest.approx(2 * 0.5**10, rel=0.5)
+    assert mean_of_draws(2.0, [2.0, 3.0], [1.0, 0.0], 10).p_value == 1.0
+    assert not mean_of_draws(2.1, [2.0, 3.0], [1.0, 0.0], 10).passed
+
+
+@pytest.mark.parametrize(
+    ("values", "probabilities", "draws", "words"),
+    [
+        ([0.0, 1.0], [1.0], 5, "one list each"),
+        ([0.0, math.nan], [0.5, 0.5], 5, "finite numbers"),
+        ([0.0, 1.0], [0.5, 0.6], 5, "sum to 1"),
+        ([0.0, 1.0], [0.5, 0.5], 0, "draws must be at least 1, got 0"),
+    ],
+)
+def test_a_mean_needs_a_law_and_draws(values: list[float], probabilities: list[float], draws: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        mean_of_draws(0.5, values, probabilities, draws)
 
 
 # all_of -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from boltzbench.harness.validation.efficiency import (
     not_mixed,
     split_r_hat,
 )
-from boltzbench.harness.validation.judge import _independent
 from boltzbench.harness.validation.standing import standings, timed
 from rich.console import Console
 from support.fakes import CPU
@@ -86,13 +85,6 @@ def test_r_hat_is_about_the_bound_at_ten_independent_draws_in_each_half():
     assert r_hat(25.6) == pytest.approx(MOST_R_HAT, abs=0.01)
     assert not_mixed(r_hat(60)).startswith("R-hat is 1.")
     assert not_mixed(float("nan"))
-
-
-def test_a_long_run_of_stuck_chains_is_worth_one_draw_for_each():
-    draws, worth = _independent(one_blip())
-    assert (len(draws), worth) == (4, 4.0)
-    draws, worth = _independent(independent())
-    assert (len(draws), worth) == (8000, effective_sample_size(independent()))
 
 
 def freezing(first=9):

@@ -48,6 +48,15 @@ def test_dice_with_seven_faces_fail():
     assert "exact 3.5" in outcome.failed[0].message
 
 
+def test_a_p_value_of_the_experiment_replaces_the_normal_tail():
+    far = Estimate("few draws", 2.0, 0.1, exact=1.0, p_value=0.01)
+    near = Estimate("skewed", 1.0, 0.1, exact=1.05, p_value=1e-9)
+    passed, failed = conduct(returning(far, near), CPU, 0).findings.estimates
+    assert (passed.status, passed.p_value, passed.z) == (Status.PASSED, 0.01, pytest.approx(10))
+    assert (failed.status, failed.p_value) == (Status.WRONG_LAW, 1e-9)
+    assert failed.message == "measured 1 ± 0.1, exact 1.05, p = 1e-09"
+
+
 def test_only_tests_share_the_significance_level():
     estimates = (GOOD, replace(GOOD, claim="two"), Estimate("told", 3.0), Estimate("bound", 1.0, exact=1.0, bound=0.0))
     outcome = conduct(returning(*estimates), CPU, 0)
@@ -84,6 +93,8 @@ SQUARE = Picture("p", ((0.0, 1.0),))
         (Findings((Estimate("a", 1.0, exact=1.0),)), "neither stderr nor bound to judge it by"),
         (Findings((Estimate("a", 1.0, 0.1, exact=math.inf),)), "exact should be finite"),
         (Findings((Estimate("a", 1.0, -0.1, exact=1.0),)), "should not be negative"),
+        (Findings((replace(GOOD, p_value=math.nan),)), "p_value should be in [0, 1]"),
+        (Findings((Estimate("a", 1.0, 0.1, p_value=0.5),)), "beside an exact value and no bound"),
         (Findings((replace(GOOD, status=Status.PASSED),)), "status is for the harness to say"),
         (Findings((GOOD,), (Plot("t", "x", "y", (Curve("c", (1.0,), ()),)),)), "x, y and stderr should be of one"),
         (Findings((GOOD,), pictures=(Picture("p", ((0.0,), (0.0, 1.0))),)), "its rows should be of one length"),

@@ -18,11 +18,12 @@ from boltzbench.harness.results.file import read_run
 from boltzbench.harness.validation import judge as validation
 from boltzbench.harness.validation.claims import FALSE_ALARM
 from boltzbench.harness.validation.efficiency import at_speed, mixing, steps_per_second
+from boltzbench.harness.validation.failures import failures_in_words
 from boltzbench.harness.validation.judge import validate
 from boltzbench.harness.validation.progress import CurrentClaim
 from boltzbench.harness.validation.standing import standings, timed
 from support.fakes import CPU
-from support.wrong_samplers import RIGHT, WRONG, ar1, four_states, gaussian, gibbs, langevin, metropolis, rbm
+from support.wrong_samplers import ODD, RIGHT, WRONG, ar1, four_states, gaussian, gibbs, langevin, metropolis, rbm
 from typer.testing import CliRunner
 
 FRESH = range(1000, 1020)
@@ -50,6 +51,41 @@ def test_a_bug_is_caught_by_the_claim_that_names_it(wrong):
     assert named[0].message
 
 
+CAUSES = {
+    "no temperature": "the law is that of temperature 1 at every temperature: it is ignored",
+    "root of temperature": "the law is that of the temperature to the power 0.5",
+    "eps, not eps / 2": "the law is that of a gradient 2 times as large",
+    "inverted ratio": "the law is that of the energy with the opposite sign",
+    "barker's ratio with metropolis' sign": "the law is that of 0.5 times the temperature",
+}
+
+
+def named(sampler, target, chains=20_000):
+    """The first words that `validate` prints about ``sampler``."""
+    claims = failed(validate(sampler, target(), CPU, 3, chains=chains))
+    return failures_in_words(claims)[0].partition("likely cause: ")[2]
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_the_first_line_names_the_cause(name):
+    wrong = next(each for each in WRONG if each.sampler.name == name)
+    assert named(wrong.sampler, wrong.target) == CAUSES[name]
+
+
+def test_a_step_size_off_by_a_factor_and_a_missing_correction_are_named():
+    right = langevin("half the steps", eps=0.4)
+    wrong = replace(right, dynamics=lambda target: Dynamics("langevin", {"step_size": 0.8}))
+    assert named(wrong, gaussian) == "the law is that of a step size 0.5 times as large (0.4)"
+    wrong = replace(right, dynamics=lambda target: Dynamics("exact", {"step_size": 0.4}))
+    assert named(wrong, gaussian) == "the law is that of Langevin steps without a Metropolis correction"
+    hot = langevin("hot", heat=lambda t: 1.2 * t)
+    assert named(hot, gaussian).startswith("the law is that of 1.")
+
+
+def test_what_no_law_explains_has_no_cause():
+    assert named(gibbs("wrong", sign=-1.0), rbm, 6000) == ""
+
+
 def test_there_are_at_least_twenty_bugs():
     assert len({wrong.sampler.name for wrong in WRONG}) >= 20
 
@@ -60,6 +96,12 @@ def test_right_samplers_raise_no_false_alarm_at_twenty_seeds(sampler, target):
         claims = validate(sampler, target(), CPU, seed, chains=6000)
         assert failed(claims) == []
         assert not [each for each in claims if each.status is Status.UNAVAILABLE]
+
+
+@pytest.mark.parametrize(("sampler", "target"), ODD, ids=lambda each: getattr(each, "name", ""))
+def test_right_samplers_that_look_odd_pass(sampler, target):
+    for seed in range(3):
+        assert failed(validate(sampler, target(), CPU, seed, chains=4000)) == []
 
 
 def test_the_numbers_of_a_claim():
@@ -143,6 +185,8 @@ def test_draws_of_another_shape_and_cells_that_do_not_exist():
         return ExactLaw(right.draw, (replace(state, of=lambda x: state.of(x) + 1),))
 
     claims = failed(validate(metropolis(), replace(four_states(), law=shifted), CPU, 0, chains=1000))
+    cause, *claims = claims
+    assert (cause.claim, cause.message) == ("likely cause", "the target's own draws do not have its law")
     assert {each.message for each in claims} == {"cells 1..4 were drawn, but there are 4"}
 
 
@@ -314,6 +358,18 @@ def test_the_command_shows_failures_in_full_and_reports_that_nothing_was_tested(
     result = command(monkeypatch, ["-t", "gaussian"], [gibbs()])
     assert result.exit_code == 1
     assert "Nothing was tested, 1 pair of sampler and target refused: made for rbm." in result.output
+
+
+def test_the_command_leaves_out_large_targets_unless_asked(monkeypatch):
+    large = replace(rbm(), name="large", shape=(65,))
+    monkeypatch.setitem(command.__globals__, "gaussian", lambda: large)
+    result = command(monkeypatch, ["-s", "gibbs"], [gibbs()])
+    assert result.exit_code == 0, result.output
+    assert "Left out: large. --thorough includes what takes longer." in result.output
+    result = command(monkeypatch, ["-s", "gibbs", "--thorough"], [gibbs()])
+    assert result.exit_code == 1
+    assert "Left out" not in result.output
+    assert "gibbs on large" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(("option", "words"), [("-s", "unknown sampler 'gibs'"), ("-t", "unknown target 'gibs'")])

@@ -16,7 +16,7 @@ from boltzbench.kernels.ising import (
 )
 from boltzbench.kernels.ising.acceptance import CERTAIN, thresholds
 from boltzbench.kernels.machines import packed_spins
-from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, kaufman
+from boltzbench.plugins.exact.ising import CRITICAL_BETA, all_states, energy_law, kaufman
 from boltzbench.plugins.operations.spins import ising as plugin
 from support.devices import BACKENDS, DEVICE
 
@@ -129,6 +129,26 @@ def test_kaufman_agrees_with_enumeration(beta):
     assert exact.log_z == pytest.approx(float(torch.logsumexp(-beta * energies, 0)), rel=1e-12)
     assert exact.energy == pytest.approx(float(mean) / 16, abs=1e-10)
     assert exact.specific_heat == pytest.approx(float(beta**2 * (law @ (energies - mean) ** 2)) / 16, abs=1e-10)
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.2, CRITICAL_BETA, 0.6, 1.5])
+def test_the_law_of_the_energy_is_that_of_all_states(beta):
+    energies = energy(all_states(4, 4))
+    levels, law = energy_law(4, 4, beta)
+    counted = torch.zeros(17, dtype=torch.float64).index_add_(
+        0, ((energies + 32) / 4).long(), torch.softmax(-beta * energies, 0)
+    )
+    torch.testing.assert_close(law, counted, rtol=0, atol=2e-12)
+    assert levels.tolist() == list(range(-32, 33, 4))
+
+
+@pytest.mark.parametrize(("side", "beta"), [(8, 0.3), (8, CRITICAL_BETA), (32, 0.4), (32, 0.625)])
+def test_the_law_of_the_energy_has_kaufmans_moments(side, beta):
+    levels, law = energy_law(side, side, beta)
+    mean = float(law @ levels)
+    exact = kaufman(side, side, beta)
+    assert mean / side**2 == pytest.approx(exact.energy, abs=1e-11)
+    assert beta**2 * float(law @ (levels - mean) ** 2) / side**2 == pytest.approx(exact.specific_heat, rel=1e-7)
 
 
 def test_kaufman_at_the_critical_point():

@@ -180,3 +180,16 @@ def test_triton_rejects_too_many_units():
     hidden = states[:, :1].contiguous()
     with pytest.raises(ValueError, match=r"^data must have at most"):
         log_likelihood_gradient(states, states, data_hidden=hidden, model_hidden=hidden, backend="triton")
+
+
+@pytest.mark.parametrize("backend", [_backend("torch"), _backend("native")])
+def test_many_chains_do_not_add_up_rounding(backend):
+    """A sum of 200,000 probabilities in order is off by 6e-4: as many roundings as there are chains, all one way."""
+    data, model = states(200_000, 10), 1 - states(200_000, 10, seed=2)
+    weights, bias = random(10, 8), random(8)
+    of_data, of_model = (
+        statistics(each, hidden_probabilities(each, weights.double(), bias.double(), 1.0)) for each in (data, model)
+    )
+    found = log_likelihood_gradient(data, model, weights, bias, backend=backend)
+    for got, one, two in zip(found, of_data, of_model, strict=True):
+        torch.testing.assert_close(got.double(), one - two, rtol=0, atol=5e-6)
