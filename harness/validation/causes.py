@@ -1,6 +1,7 @@
 """The likely cause of failed laws: another law that the sampler's states do have, or an element that is wrong alone."""
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -111,8 +112,9 @@ def _temperature_of(target: Target, temperature: float, dynamics: Dynamics, x: T
 def _worst(target: Target, temperature: float, dynamics: Dynamics, x: Tensor, seed: int) -> float:
     """The smallest p-value of ``x`` under a law, times the number of tests; 0 if there is no such law."""
     try:
-        law = target.law(temperature, dynamics)
-        p_values = [p for p in _p_values(target, law, x, seed) if not math.isnan(p)] if law else []
+        with warnings.catch_warnings(action="ignore"):
+            law = target.law(temperature, dynamics)
+            p_values = [p for p in _p_values(target, law, x, seed) if not math.isnan(p)] if law else []
     except Exception:  # a target need not have a law at other temperatures and step sizes than it asks for
         return 0.0
     return min(p_values, default=0.0) * len(p_values)

@@ -44,7 +44,7 @@ Two properties are not tested: that different projections are independent, and t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -63,20 +63,9 @@ from ..api.samplers import Dynamics, ExactLaw, Projection, Sampler, Target, reas
 from .causes import likely_cause
 from .chains import Advances, Chains, Fault, ImpossibleState, start_of
 from .claims import Claims
-from .independence import (
-    RARELY,
-    above_the_median,
-    correlated_at_a_distance,
-    dependence,
-    differs,
-    differs_after_one_step,
-    idle_chains,
-    never_changed,
-    never_left,
-    repeats,
-    same_paths,
-)
+from .independence import correlated_at_a_distance, differs, differs_after_one_step
 from .means import ExactDraws
+from .noise import FAR, dependent_streams, never_moved, repeated_numbers
 from .progress import AnnounceClaim, CurrentClaim, silent
 
 CHAINS = 107_000
@@ -86,15 +75,13 @@ MOST_ELEMENTS = 2**24
 STEPS = (1, 4, 15)
 """Steps after which the law is tested with all chains."""
 LATER = {64: 16, 256: 64}
-"""Later steps, and by which number the chains are divided there: the same work again as for `STEPS`."""
+"""Later steps, and by which number the chains are divided there: half the work of `STEPS` again."""
 FEWEST_LATER = 1024
 EXACT_DRAWS = 1 << 15
 """Fewest exact draws from which the standard errors come."""
 LONG_CHAINS = 64
 LONG_STEPS = 260
 """More than 256, so that a step counter of 8 bits is noticed."""
-MOST_IDLE, COPIES = 8, 32
-"""Chains that never moved whose starts are tried again, and how often each."""
 NEARBY = 1.1
 """The ratio T' / T of the temperature at which the same draws estimate the partition function."""
 REPEATED_CHAINS = 256
@@ -102,10 +89,6 @@ PAIRS = 512
 """Pairs of adjacent chains for the test of independent streams."""
 INTERPRETED = 16
 """The number of chains is divided by this where a kernel is interpreted or emulated."""
-FAR = 1_000_003
-"""Number of the first chain in the test of split chains: odd, and beyond 16 bits."""
-APART = 1 << 26
-"""Between the numbers of chains, or seeds, that are compared: numbers modulo any smaller power of 2 agree."""
 MOST_CORRELATION = 0.95
 """Above this correlation of a quantity with its start, its law after the steps has almost no power."""
 NO_NUMBERS: Any = dict.fromkeys(("exact", "measured", "stderr", "z", "p_value", "false_alarm", "steps"))
@@ -319,37 +302,13 @@ class _Judgement:
         )
 
     def _streams(self, temperature: float, law: ExactLaw | None) -> None:
-        pairs = max(min(PAIRS, self._most // 4) // self._fewer, 64)
-
-        seed, runs = self._seed, {}
-        for number, first in ((seed, 0), (seed + 1, 0), (seed, APART), (seed + APART, 0)):
-            runs[f"seed {number}" + f" from chain {first}" * (first > 0)] = number, first
+        chains = 2 * max(min(PAIRS, self._most // 4) // self._fewer, 64)
 
         def work() -> None:
-            start = self._movable(law, temperature).expand(2 * pairs, *self._target.shape).contiguous()
-            groups: dict[str, Array] = {}
-            paths: dict[str, Tensor] = {}
-            for name, (number, first) in runs.items():
-                path = torch.stack([start, *self._run.path(start, number, [(1, temperature)] * 4, first)]).cpu()
-                if bool((path[-1] == path[-1][0]).all()):
-                    words = f"from one start, all {2 * pairs} chains are in the same state after 4 steps"
-                    p_value = float((1 - RARELY) ** (2 * pairs - 1))
-                    self._claims.judge(temperature, "independent streams", p_value, words)
-                    return
-                paths[name] = path[1:].transpose(0, 1).flatten(1)
-                above = above_the_median(path)
-                groups[f"{name}, even chains"], groups[f"{name}, odd chains"] = above[:, ::2], above[:, 1::2]
-            p_value, words = min(same_paths(paths), dependence(groups))
-            self._claims.judge(temperature, "independent streams", min(2 * p_value, 1.0), words)
+            found = dependent_streams(self._run, self._start(law, 16, "streams"), chains, self._seed, temperature)
+            self._claims.judge(temperature, "independent streams", *found)
 
         self._guarded(temperature, "independent streams", work)
-
-    def _movable(self, law: ExactLaw | None, temperature: float) -> Tensor:
-        """One of a few starts, (1, *shape): that which most chains leave in a step."""
-        start = self._start(law, 16, "streams")
-        copies = start.repeat_interleave(8, 0)
-        left = (self._run.last(copies, self._seed, [(1, temperature)]) != copies).flatten(1).any(1)
-        return start[left.view(16, 8).sum(1).argmax()][None]
 
     # Laws.
 
@@ -438,45 +397,11 @@ class _Judgement:
             steps = min(steps, LONG_STEPS // 4)
         start = self._start(law, chains, f"long {temperature}")
         path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
-        self._claims.judge(temperature, "moves", *self._moves(path.flatten(2), start, temperature))
+        moves = never_moved(self._run, path, start, self._seed, temperature)
+        self._claims.judge(temperature, "moves", *moves)
         if first:
-            self._claims.judge(temperature, "fresh noise in every step", *self._repeated(path, temperature))
-
-    def _moves(self, path: Tensor, start: Tensor, temperature: float) -> tuple[float, str]:
-        """p-value and words: whether some element or chain of ``path`` (steps + 1, chains, elements) never moves.
-
-        Copies of an idle chain, with other numbers, tell whether its start is hard to leave.
-        """
-        p_value, words = never_changed(path)
-        steps, chains = len(path) - 1, path.shape[1]
-        idle = idle_chains(path)[:MOST_IDLE]
-        if p_value < 1 or not idle:
-            return p_value, words
-        copies = start[idle].repeat_interleave(COPIES, 0)
-        calls: Advances = [(1, temperature)] * min(steps, COPIES)
-        run = torch.stack([copies, *self._run.path(copies, self._seed, calls, FAR)]).cpu()
-        found = [never_left(part, steps) for part in torch.split(run, COPIES, 1)]
-        worst = int(np.argmin(found))
-        words = f"chain {idle[worst]} never moved in {steps} steps; copies of it do"
-        return min(found[worst] * chains, 1.0), words
-
-    def _repeated(self, path: Tensor, temperature: float) -> tuple[float, str]:
-        """p-value and words: whether a step of ``path`` repeats the random numbers of step 1, as a new run from there.
-
-        A sampler with state beside its positions can pass undetected, because that state changes the move.
-        """
-        steps: Sequence[int] = range(1, len(path) - 1)
-        if len(path) <= LONG_STEPS:  # of a shorter run, those that find every period up to 32
-            steps = (*steps[:15], *steps[15::8])
-        for step in steps:
-            here = path[step].to(self._device)
-            again = self._run.last(here, self._seed, [(1, temperature)]).cpu()
-            if torch.equal(again, path[step + 1]):
-                control = self._run.last(here, self._seed + 1, [(1, temperature)]).cpu()
-                p_value = repeats(again, control, path[step + 1])
-                if p_value * len(steps) < 1:
-                    return p_value * len(steps), f"step {step + 1} draws the same random numbers as step 1"
-        return 1.0, f"{len(steps)} steps draw other random numbers than step 1"
+            fresh = repeated_numbers(self._run, path, self._device, self._seed, temperature)
+            self._claims.judge(temperature, "fresh noise in every step", *fresh)
 
     def _energies(self) -> Tensor:
         """The energy of a few positions: detects changes outside the parameters, which `Chains` compares itself."""
