@@ -99,7 +99,7 @@ def _require_positive(name: str, temperature: float) -> float:
 
 def _require_cooling(start: float, end: float) -> tuple[float, float]:
     start, end = real("start", start, infinite=True), real("end", end, infinite=True)
-    if end > start:
+    if 0 <= start < end:
         raise ValueError(
             f"end must not exceed start, since temperatures cool; got start={start}, end={end}; inverse temperatures, "
             "as kernels.ais takes them, are no schedule of temperatures: torch.linspace makes them"

@@ -1,5 +1,6 @@
 """Every public function takes the same kinds of numbers, on every backend, and names the argument that it refuses."""
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -85,7 +86,8 @@ def refused_with_derivatives(call: NumberCall, backend: str | None, argument: st
 
 def optional(call: NumberCall, argument: str) -> bool:
     """Whether None stands for no number."""
-    hint = str(call.function.__annotations__.get(argument, ""))
+    function = call.function.__init__ if inspect.isclass(call.function) else call.function
+    hint = str(function.__annotations__.get(argument, ""))
     return "None" in hint
 
 

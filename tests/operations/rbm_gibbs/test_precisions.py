@@ -259,7 +259,7 @@ def test_every_triton_tile_draws_the_same(monkeypatch, chains, units, given):
 
     expected, half = _half("int8x3"), _half("int8x3")
     reference_half_sweep(expected)
-    monkeypatch.setattr(triton_tile, "MOST_CHAINS_INTERPRETED", chains)
+    monkeypatch.setattr(triton_tile, "MOST_INTERPRETED", chains * units)
     monkeypatch.setattr(triton_kernels, "MATRIX_GIVEN", given)
     monkeypatch.setitem(triton_kernels.MATRIX_UNITS, "int8x3", units)
     triton_kernels.half_sweep(half)
