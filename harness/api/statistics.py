@@ -17,7 +17,7 @@ from .operations import Agreement, Status
 FEWEST_EXPECTED = 10.0
 """Cells with a smaller expected count are pooled: where many are rarer, the statistic is not chi-square distributed."""
 FEWEST_POOLED = 5.0
-"""The pool takes further cells until it expects this many draws."""
+"""The last pool takes further cells until it expects this many draws."""
 
 
 def chi_square(observed_counts: ArrayLike, probabilities: ArrayLike, *, false_alarm: float = 1e-6) -> Agreement:
@@ -72,19 +72,34 @@ def chi_square(observed_counts: ArrayLike, probabilities: ArrayLike, *, false_al
 
 
 def _pool(counts: np.ndarray, expected: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names, observed and expected counts of the possible cells, the rarest pooled to `FEWEST_POOLED` or more."""
+    """Names, observed and expected counts of the possible cells, the rare ones in pools.
+
+    Rare cells, the rarest first, fill pools of `FEWEST_EXPECTED` or more. What is left is a pool of its own from
+    `FEWEST_POOLED` on, and else joins the last one, or the rarest of the others.
+    """
     rarest_first = [cell for cell in np.argsort(expected, kind="stable") if expected[cell] > 0]
-    pooled = sum(1 for cell in rarest_first if expected[cell] < FEWEST_EXPECTED)
-    while pooled and pooled < len(rarest_first) and expected[rarest_first[:pooled]].sum() < FEWEST_POOLED:
-        pooled += 1
-    rare, common = rarest_first[:pooled], sorted(rarest_first[pooled:])
+    pools: list[list[int]] = [[]]
+    common = [cell for cell in rarest_first if expected[cell] >= FEWEST_EXPECTED]
+    for cell in rarest_first[: len(rarest_first) - len(common)]:
+        pools[-1].append(cell)
+        if expected[pools[-1]].sum() >= FEWEST_EXPECTED:
+            pools.append([])
+    left = pools.pop()
+    if left and expected[left].sum() < FEWEST_POOLED and pools:
+        pools[-1] += left
+    elif left:
+        while expected[left].sum() < FEWEST_POOLED and common:
+            left.append(common.pop(0))
+        pools.append(left)
+    common.sort()
     names = [f"cell {cell}" for cell in common]
-    observed, wanted = list(counts[common]), list(expected[common])
-    if rare:
-        names.append(f"the pool of the {len(rare)} rarest cells")
-        observed.append(counts[rare].sum())
-        wanted.append(expected[rare].sum())
-    return names, np.asarray(observed), np.asarray(wanted)
+    names += (
+        [f"the pool of the {len(pools[0])} rarest cells"]
+        if len(pools) == 1
+        else [f"pool {number} of {len(each)} rare cells" for number, each in enumerate(pools, 1)]
+    )
+    cells = [[cell] for cell in common] + pools
+    return names, np.array([counts[each].sum() for each in cells]), np.array([expected[each].sum() for each in cells])
 
 
 def within(measured: float, exact: float, stderr: float, *, false_alarm: float = 1e-6, what: str = "") -> Agreement:

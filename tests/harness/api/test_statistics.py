@@ -109,6 +109,15 @@ def test_chi_square_enlarges_a_pool_that_is_itself_too_rare() -> None:
     assert "over 2 degrees of freedom" in agreement.message
 
 
+def test_cells_that_are_all_rare_share_several_pools() -> None:
+    law = np.full(16, 1 / 16)
+    even, lopsided = np.full(16, 4), np.r_[np.full(8, 8), np.zeros(8)]
+    assert chi_square(even, law).passed
+    agreement = chi_square(lopsided, law)
+    assert agreement.status is Status.WRONG_LAW
+    assert "over 4 degrees of freedom" in agreement.message
+
+
 def test_one_draw_in_an_impossible_cell_fails() -> None:
     agreement = chi_square([10**6, 1], [1.0, 0.0])
     assert (agreement.status, agreement.p_value) == (Status.WRONG_LAW, 0.0)
