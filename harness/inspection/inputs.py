@@ -165,7 +165,7 @@ def from_triton(where: str, signature: str, said: Said, arch: str) -> GivenKerne
             types[parameter.name], constants[parameter.name] = "constexpr", _constant(given[parameter.name])
     target = GPUTarget("cuda", int(_base(arch).removeprefix("sm_")), 32)
     try:
-        options = {"num_warps": max(said.threads, 128) // 32}
+        options = {"num_warps": (said.threads or 128) // 32}
         compiled = compile_(ASTSource(function, types, constants, attributes), target, options)
     except Exception as error:
         words = str(error).strip().splitlines()

@@ -9,7 +9,7 @@ Sources of `RATES`, in results per clock and multiprocessor for compute capabili
 - four schedulers that each issue one warp instruction per clock; shared memory with 32 banks of 4 bytes.
 
 The register file has two banks, for even and odd registers, and each reads one register for 32 threads per clock in
-each of four partitions. Jia et al. (arXiv 1804.06826, section 4.1) found the banks on Volta. Where the FMA pipe takes a
+each of four partitions. Jia et al. (arXiv 1804.06826) found the banks on Volta. Where the FMA pipe takes a
 warp instruction per clock (8.9, 9.0, 10.0), a multiply-add of three registers needs 1.5 clocks or more: the published
 roofline of an H200 ends at 0.64 of the datasheet, and is slower where the compiler put two operands in one bank.
 

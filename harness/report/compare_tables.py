@@ -11,7 +11,7 @@ from rich.text import Text
 from ..api.messages import printable
 from ..results.compare import REGRESSIONS, Bounds, Comparison, Pair, Timing, Verdict
 from ..results.precision import floor_words
-from .markdown import _table, _text
+from .markdown import md_table, md_text
 from .tables import NARROW, counted, indented, si
 
 STYLES = {
@@ -57,7 +57,7 @@ MOST_ROWS = 80
 def comparison_markdown(comparison: Comparison) -> str:
     """The comparison for a pull request: the verdict in one line, a table of what changed, and the rest folded."""
     sign = "❌" if comparison.having(*REGRESSIONS) else "✅"
-    parts = [f"### {sign} boltzbench: {_text(_closing(comparison))}"]
+    parts = [f"### {sign} boltzbench: {md_text(_closing(comparison))}"]
     changed = [pair for pair in comparison.pairs if pair.verdict not in FOLDED]
     if changed:
         parts.append(_changes(comparison, changed))
@@ -66,7 +66,7 @@ def comparison_markdown(comparison: Comparison) -> str:
             parts.append(_folded_away(f"{verdict}: {len(pairs)}", _changes(comparison, pairs)))
     base, new = comparison.commits
     facts = [f"base: {base}; new: {new}", *comparison.notes, _trust(comparison)]
-    parts.append(_folded_away("The two runs", "\n".join(f"- {_text(fact)}" for fact in facts if fact)))
+    parts.append(_folded_away("The two runs", "\n".join(f"- {md_text(fact)}" for fact in facts if fact)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,7 +84,7 @@ def _changes(comparison: Comparison, pairs: Sequence[Pair]) -> str:
         medians = [_median(pair.base), _median(pair.new)]
         rows.append([str(pair.verdict), *figures, *medians, pair.name, "; ".join(pair.notes)])
     more = len(pairs) - len(rows)
-    return _table(header, rows) + (f"\n\nand {more} more; `boltzbench compare` shows all" if more else "")
+    return md_table(header, rows) + (f"\n\nand {more} more; `boltzbench compare` shows all" if more else "")
 
 
 def _heading(verdict: Verdict, comparison: Comparison) -> str:

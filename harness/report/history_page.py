@@ -10,8 +10,8 @@ from rich.text import Text
 
 from ..results.history import NEWEST, History, Machine, Point, Series, Step
 from ..results.precision import floor_words
-from .markdown import _table, _text
-from .page import ReportUnavailable, _Drawings, _template_environment
+from .markdown import md_table, md_text
+from .page import Drawings, ReportUnavailable, template_environment
 from .plot_parts import Figure, Style, escaped, log_axis, look, one_legend_entry_each, styles
 from .rows import BASELINE
 from .tables import PREFIXES, counted, grouped, indented, si
@@ -53,16 +53,16 @@ def history_text(history: History) -> RenderableType:
 
 def history_markdown(history: History) -> str:
     """The same as Markdown: the result in one line, then a table of steps for each machine."""
-    parts = [f"### {'❌' if history.failed else '✅'} boltzbench: {_text(closing(history))}"]
+    parts = [f"### {'❌' if history.failed else '✅'} boltzbench: {md_text(closing(history))}"]
     for machine in history.machines:
-        parts += [f"**{_text(machine.device)}**", _text(_summary(machine))]
-        parts += [f"- failing now: {_text(name)}: {_text(words)}" for name, words in _failures(machine)]
+        parts += [f"**{md_text(machine.device)}**", md_text(_summary(machine))]
+        parts += [f"- failing now: {md_text(name)}: {md_text(words)}" for name, words in _failures(machine)]
         if rows := _steps(history, machine):
             header = ("change", "case", "since", "commit", "before", "runs since", "95 % interval")
             cells = [(e.change, e.name, e.since, e.commit, e.before, str(e.length), e.interval) for e in rows]
-            parts.append(_table(header, cells))
-    parts += [f"**Left out:** {_text(problem)}" for problem in history.problems]
-    return "\n\n".join([*parts, *map(_text, _notes(history))]) + "\n"
+            parts.append(md_table(header, cells))
+    parts += [f"**Left out:** {md_text(problem)}" for problem in history.problems]
+    return "\n\n".join([*parts, *map(md_text, _notes(history))]) + "\n"
 
 
 def history_html(history: History) -> str:
@@ -74,10 +74,10 @@ def history_html(history: History) -> str:
         raise ReportUnavailable(
             f"the HTML page needs {error.name}, which is not installed: pip install 'boltzbench[report]'"
         ) from error
-    drawings = _Drawings()
+    drawings = Drawings()
     machines = [_section(history, machine, drawings) for machine in history.machines]
     return (
-        _template_environment(jinja2)
+        template_environment(jinja2)
         .get_template("history.html.j2")
         .render(
             history=history,
@@ -156,7 +156,7 @@ def _row(machine: Machine, series: Series, step: Step, regression: bool) -> Step
     return StepRow(change, interval, since, new.commit, old.commit, step.length, _name(series), regression)
 
 
-def _section(history: History, machine: Machine, drawings: _Drawings) -> dict[str, Any]:
+def _section(history: History, machine: Machine, drawings: Drawings) -> dict[str, Any]:
     looks = styles(
         sorted({series.implementation for series in machine.series}, key=lambda name: (name != BASELINE, name))
     )

@@ -36,7 +36,7 @@ def markdown(runs: Sequence[Labelled], *, against: Labelled | None = None, probl
     Medians are divided by those of the earlier run ``against``. ``problems`` are sentences about unreadable files.
     """
     found = rows(runs, against[1] if against else None)
-    parts = ["# boltzbench report", *[f"**Not in this report:** {_text(problem)}" for problem in problems]]
+    parts = ["# boltzbench report", *[f"**Not in this report:** {md_text(problem)}" for problem in problems]]
     if not runs:
         parts.append("No run could be read.")
     for label, run in runs:
@@ -47,47 +47,47 @@ def markdown(runs: Sequence[Labelled], *, against: Labelled | None = None, probl
     for operation, timed in grouped(
         (row for row in found if row.measurement), lambda row: row.record.operation
     ).items():
-        parts += [f"## {_text(operation)}", _measurements(timed, several, against is not None)]
+        parts += [f"## {md_text(operation)}", _measurements(timed, several, against is not None)]
     return "\n\n".join(parts) + "\n"
 
 
 def _about(label: str, run: Run) -> list[str]:
     own = [row for row in rows([(label, run)]) if row.measurement]
     found = verdict(run, sum(bool(row.warnings) for row in own), len(own))
-    said = [f"{found.mark} **{_text(found.words)}**", _text(device_name(run)), *found.facts]
-    parts = [f"## {_text(label)}", " · ".join(said)]
+    said = [f"{found.mark} **{md_text(found.words)}**", md_text(device_name(run)), *found.facts]
+    parts = [f"## {md_text(label)}", " · ".join(said)]
     if run.status != "complete":
         parts.append("**Incomplete:** this run was interrupted; this report shows its results until then.")
     if is_cpu(run):
         parts.append(f"**CPU run:** {CPU_RUN}")
     if run.environment.get("dirty"):
         parts.append("**Uncommitted changes:** the measured source may differ from the commit.")
-    parts += [f"**Plugin problem:** {_text(problem)}" for problem in run.problems]
+    parts += [f"**Plugin problem:** {md_text(problem)}" for problem in run.problems]
     if run.records or not (run.standings or run.outcomes):
         parts += ["### Agreement", *_agreement(run)]
     if standings := tested(run):
         lines = [[each.sampler, each.target, *standing_cells(each)] for each in standings]
-        parts += ["### Samplers", _table(["sampler", "target", *COLUMNS], lines)]
+        parts += ["### Samplers", md_table(["sampler", "target", *COLUMNS], lines)]
         if unmixed := unmixed_lines(standings):
-            parts.append("\n".join(f"- {_text(line)}" for line in unmixed))
+            parts.append("\n".join(f"- {md_text(line)}" for line in unmixed))
         wrong = [
-            f"- {_status(claim.status)}: {_text(claim.sampler)} on {_text(claim.target)}, T = {claim.temperature:g}, "
-            f"{_text(claim.claim)}: {_text(claim.message)}"
+            f"- {_status(claim.status)}: {md_text(claim.sampler)} on {md_text(claim.target)}, "
+            f"T = {claim.temperature:g}, {md_text(claim.claim)}: {md_text(claim.message)}"
             for each in standings
             for claim in each.failed
         ]
         parts += ["### Failed claims", "\n".join(wrong)] if wrong else []
     for outcome in run.outcomes:
-        parts += [f"### Experiment {_text(outcome.experiment)}", _text(outcome.summary)]
+        parts += [f"### Experiment {md_text(outcome.experiment)}", md_text(outcome.summary)]
         if outcome.findings is None:
-            parts.append(f"{_status(outcome.status)}: {_text(outcome.message)}")
+            parts.append(f"{_status(outcome.status)}: {md_text(outcome.message)}")
         else:
             lines = [claim_cells(each) for each in outcome.findings.estimates]
-            parts.append(_table(["claim", "exact", "measured", "z", "p", "status"], lines))
+            parts.append(md_table(["claim", "exact", "measured", "z", "p", "status"], lines))
     if run.ceilings:
         ceilings = [(name, ceiling_rate(name, value)) for name, value in run.ceilings.items()]
-        parts += _folded("Limits measured on this device", _table(["resource", "limit"], ceilings))
-    return [*parts, *_folded("Environment", _table(["fact", "value"], environment(run).items()))]
+        parts += _folded("Limits measured on this device", md_table(["resource", "limit"], ceilings))
+    return [*parts, *_folded("Environment", md_table(["fact", "value"], environment(run).items()))]
 
 
 def _folded(title: str, table: str) -> list[str]:
@@ -100,16 +100,18 @@ def _agreement(run: Run) -> list[str]:
     if not table:
         return ["This run has no records."]
     names = list(dict.fromkeys(name for of in table.values() for name in of))
-    parts = [_table(["operation", *names], [[of, *[_score(own, name) for name in names]] for of, own in table.items()])]
+    parts = [
+        md_table(["operation", *names], [[of, *[_score(own, name) for name in names]] for of, own in table.items()])
+    ]
     reasons = [
-        f"- {_text(operation)} {_text(name)} unavailable: {_text(reason)}"
+        f"- {md_text(operation)} {md_text(name)} unavailable: {md_text(reason)}"
         for operation, of in table.items()
         for name, score in of.items()
         for reason in score.reasons
     ]
     failures = [
-        f"- {_status(each.status)}: {_text(each.operation)} {_text(each.implementation)}, {_text(each.case)}: "
-        f"{_text(each.message)}"
+        f"- {_status(each.status)}: {md_text(each.operation)} {md_text(each.implementation)}, {md_text(each.case)}: "
+        f"{md_text(each.message)}"
         + ("" if each.error is None or each.bound is None else f" (error {each.error:.6g}, bound {each.bound:.6g})")
         for each in failed_records(run.records)
     ]
@@ -133,7 +135,7 @@ def _compared(against: Labelled, found: Sequence[Row]) -> list[str]:
             f"{geometric_mean(ratios):.4g}; below 1 is faster than the earlier run. "
             "`boltzbench compare` separates changes from noise."
         )
-    return [f"## Compared with {_text(against[0])}", f"Measured on {_text(device_name(against[1]))}. {words}"]
+    return [f"## Compared with {md_text(against[0])}", f"Measured on {md_text(device_name(against[1]))}. {words}"]
 
 
 def _measurements(timed: Sequence[Row], several: bool, compared: bool) -> str:
@@ -142,7 +144,7 @@ def _measurements(timed: Sequence[Row], several: bool, compared: bool) -> str:
         *("case", "implementation", "mode", "median", "p10 to p90", "throughput", "B/s", SPEEDUP),
         *("share of limit", *([TIME_RATIO] if compared else []), "warnings"),
     ]
-    return _table(header, [_measurement(row, several, compared) for row in timed])
+    return md_table(header, [_measurement(row, several, compared) for row in timed])
 
 
 def _measurement(row: Row, several: bool, compared: bool) -> list[str]:
@@ -159,19 +161,19 @@ def _measurement(row: Row, several: bool, compared: bool) -> list[str]:
     ]
 
 
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def md_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join([_line(header), f"|{' --- |' * len(header)}", *map(_line, lines)])
 
 
 def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(map(_text, cells))} |"
+    return f"| {' | '.join(map(md_text, cells))} |"
 
 
 def _status(status: Status) -> str:
-    return f"**{_text(status_words(status))}**"
+    return f"**{md_text(status_words(status))}**"
 
 
-def _text(words: str) -> str:
+def md_text(words: str) -> str:
     """``words`` on one line, without control characters, and with the markup of Markdown and HTML escaped."""
     one_line = " ".join(printable(words).split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", one_line)

@@ -77,7 +77,7 @@ class ReportUnavailable(RuntimeError):
     """The HTML page needs packages that are not installed. The message gives the command to install them."""
 
 
-class _Drawings:
+class Drawings:
     """The figures of the page, each by its index."""
 
     def __init__(self) -> None:
@@ -97,11 +97,11 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
         raise ReportUnavailable(
             f"the HTML report needs {error.name}, which is not installed: pip install 'boltzbench[report]'"
         ) from error
-    template = _template_environment(jinja2).get_template("report.html.j2")
+    template = template_environment(jinja2).get_template("report.html.j2")
     found = rows(runs, against[1] if against else None)
     several = len(runs) > 1
     looks = styles(row.record.implementation for row in _baseline_first(found))
-    drawings = _Drawings()
+    drawings = Drawings()
     compared = [row for row in found if row.time_ratio is not None]
     samples = [row for row in found if row.measurement]
     warned = doubtful(found)
@@ -160,7 +160,7 @@ def _failures(found: Sequence[Row]) -> list[list[Row]]:
 
 
 def _operation(
-    name: str, own: Sequence[Row], looks: Mapping[str, Style], several: bool, drawings: _Drawings
+    name: str, own: Sequence[Row], looks: Mapping[str, Style], several: bool, drawings: Drawings
 ) -> dict[str, Any]:
     """The section of one operation."""
     timed = [row for row in own if row.measurement]
@@ -173,7 +173,7 @@ def _operation(
 
 
 def _rooflines(
-    runs: Sequence[Labelled], found: Sequence[Row], looks: Mapping[str, Style], drawings: _Drawings
+    runs: Sequence[Labelled], found: Sequence[Row], looks: Mapping[str, Style], drawings: Drawings
 ) -> list[tuple[str, int, bool]]:
     """Title and figure of each roofline, and whether it has ceilings."""
     drawn = []
@@ -188,7 +188,7 @@ def _rooflines(
     return drawn
 
 
-def _judged(label: str, run: Run, drawings: _Drawings) -> list[tuple[Any, ...]]:
+def _judged(label: str, run: Run, drawings: Drawings) -> list[tuple[Any, ...]]:
     """For each target: the run's label, the target's name, its standings, and the energy figures by temperature."""
     standings = tested(run)
     looks = styles(each.sampler for each in standings)
@@ -202,7 +202,7 @@ def _judged(label: str, run: Run, drawings: _Drawings) -> list[tuple[Any, ...]]:
     return sections
 
 
-def _experiments(runs: Sequence[Labelled], drawings: _Drawings) -> list[tuple[Any, ...]]:
+def _experiments(runs: Sequence[Labelled], drawings: Drawings) -> list[tuple[Any, ...]]:
     """For each experiment: the run's label, the outcome, and title and figure of each plot and picture."""
     sections = []
     for label, run in runs:
@@ -260,7 +260,7 @@ def _csv_values(row: Row) -> dict[str, Any]:
     return values
 
 
-def _template_environment(jinja2: Any) -> "Environment":
+def template_environment(jinja2: Any) -> "Environment":
     environment: Environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -1,7 +1,7 @@
 """How often the tests of `validate` reject what is right: stated against measured rates.
 
-An exact sampler draws anew in every step, so that every p-value of the judge should be uniform. Rates at the level in
-use are too small to measure; there the tail of each kind of test is computed from an exact law.
+An exact sampler draws new states in every step, so that every p-value of the judge should be uniform. Rates at the
+level in use are too small to measure; there the tail of each kind of test is computed from an exact law.
 """
 
 import math

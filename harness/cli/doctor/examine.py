@@ -18,7 +18,7 @@ from typing import Literal
 
 from ...execution.sanitizer import compute_sanitizer
 from ...inspection.tools import ToolMissing, tool
-from ...results.environment import CUPY_DISTRIBUTIONS, output_of, unused_gpu
+from ...results.environment import CUPY_DISTRIBUTIONS, cache_folder, output_of, unused_gpu
 
 BUSY = 0.5
 """A load of the host above this share of its cores disturbs times."""
@@ -206,12 +206,10 @@ def host() -> Iterator[Finding]:
             yield Finding("triton cache", "ok", str(folder))
 
 
-def cache_folders() -> tuple[Path, Path]:
+def cache_folders() -> list[Path]:
     """Where kernels for the CPU are cached, and where if that cannot be written."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    home = os.environ.get("HOME") or os.path.expanduser("~")
-    first = Path(base if os.path.isabs(base) else os.path.join(home, ".cache")) / "boltzbench"
-    return first, Path(tempfile.gettempdir(), f"boltzbench-{os.geteuid()}")
+    fallback = Path(tempfile.gettempdir(), f"boltzbench-{os.geteuid()}")
+    return [each for each in (cache_folder(), fallback) if each]
 
 
 def _cache_of_kernels() -> Finding:
