@@ -163,7 +163,7 @@ BAD = """.version 7.8
         (["--ptx", "scale.ptx", "--device", "H2000"], "unknown device 'H2000'"),
         (["--ptx", "scale.ptx", "--device", "H100", "--arch", "sm_90"], "--device says the architecture"),
         (["--ptx", "scale.ptx", "--cubin", "scale.cubin"], "--cubin and --ptx name one kernel each"),
-        (["--ptx", "scale.ptx", "-o", "sgld"], "--ptx is inspected alone: leave out -o and -i"),
+        (["--ptx", "scale.ptx", "-o", "sgld"], "--ptx is inspected alone: leave out -o, -i and --case"),
         (["--ptx", "scale.ptx", "--bytes-per-item", "8"], "--bytes-per-item needs --items"),
         (["--threads", "256"], "give --cubin, --ptx, --cuda or --triton"),
         (["--ptx", "scale.ptx", "--signature", "x=i32"], "--signature belongs to --triton"),
