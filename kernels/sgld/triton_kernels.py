@@ -19,7 +19,7 @@ import triton.language as tl
 
 from ..common.philox_triton import interleave4, interleave8, normals, words_of
 from ..common.triton_math import bits_of, from_bits, round_stochastically, round_to
-from ..common.triton_runtime import helper
+from ..common.triton_runtime import INTERPRETS, helper
 from ..common.variants import KernelVariant, TritonVariant
 from ..philox import Stream, signed_seed
 from .request import CODES, STOCHASTIC, LaunchRequest, Numbers, Place, access_bytes, bytes_per_parameter, variant_name
@@ -30,6 +30,8 @@ _ROUNDING = tl.constexpr(int(Stream.ROUNDING))
 WARPS = 4
 BLOCKS = {"langevin": 2048, "preconditioned": 1024, "hamiltonian": 1024}
 """Elements of a program, by the kind of update: 16 or 8 for each thread."""
+INTERPRETED = 1 << 16
+"""Elements of a program in the interpreter, where a program costs tens of milliseconds whatever their number."""
 ANY = tl.constexpr(-1)
 """A value in place of a code: the list holds several dtypes."""
 STOCHASTIC_CODE = tl.constexpr(CODES[STOCHASTIC])
@@ -194,6 +196,8 @@ def update_kernel(
 def update(updates: LaunchRequest, numbers: Numbers, place: Place) -> None:
     """Update every parameter, and its state, in place, in one launch."""
     block = BLOCKS[numbers.kind]
+    if INTERPRETS and sum(x.numel() for x in updates.parameters) >= 16 * INTERPRETED:
+        block = INTERPRETED
     tensors, blocks = updates.table(block)
     codes = set(updates.codes)
     update_kernel[(len(blocks),)](
