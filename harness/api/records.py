@@ -283,6 +283,47 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """The part of a plan that a run has: number ``number`` of ``of``, counted from 1.
+
+    ``plan`` is the hash of the whole plan, ``steps`` the number of records of the complete shard (0 of `validate`).
+    """
+
+    number: int
+    of: int
+    plan: str
+    steps: int = 0
+
+    def __str__(self) -> str:
+        return f"shard {self.number}/{self.of}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the runs in a merged run: the fields of `Run` that are its own, and its file.
+
+    ``records``, ``controls``, ``standings``, ``outcomes`` and ``left_out`` are numbers: those of the merged run stand in
+    the order of its parts.
+    """
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
+    file: str
+    status: Literal["complete", "incomplete"]
+    environment: Mapping[str, Any]
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    overheads: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    started: str = ""
+    shard: Shard | None = None
+    records: int = 0
+    controls: int = 0
+    standings: int = 0
+    outcomes: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
 class Run:
     """All results of one command, as written to a results file.
 
@@ -291,7 +332,8 @@ class Run:
     measuring itself costs. ``seconds`` is the time spent in each phase of the run. ``standings`` are the results of
     samplers and ``outcomes`` those of experiments, both from `validate`. ``left_out`` holds the steps that `run` left
     out. ``controls`` are timings of the same code twice, whose differences are the noise floor. ``started`` is the date
-    and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it.
+    and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it. ``shard`` says which
+    part of a plan it is, None for all of it. ``parts`` are the runs that `merge` has joined.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -310,6 +352,8 @@ class Run:
     left_out: tuple[LeftOut, ...] = ()
     controls: tuple[Control, ...] = ()
     started: str = ""
+    shard: Shard | None = None
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.environment.get("gpu"), Mapping | None):

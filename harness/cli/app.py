@@ -22,6 +22,7 @@ from ..results.file import ResultsError
 from ..scaffold.package import NewPackageError
 from .bench import bench
 from .check import check
+from .cluster.merge import merge
 from .doctor import doctor
 from .inspect import inspect
 from .list import list_
@@ -110,6 +111,7 @@ app.command("list")(list_)
 app.command()(report)
 app.command()(compare)
 app.command()(history)
+app.command()(merge)
 app.command()(validate)
 app.command()(inspect)
 app.command()(doctor)

@@ -1,0 +1,1 @@
+"""A plan on many machines: its shards, their jobs on a cluster, and the merging of their results."""
