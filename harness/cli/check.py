@@ -15,6 +15,7 @@ import typer
 
 from ..api.operations import PRESETS
 from ..api.records import Record, Run
+from ..cluster.shard import parse_shard, steps_of_shard
 from ..discovery.registry import Registry
 from ..discovery.time_limit import clean_up_in_peace
 from ..execution.plan import Purpose, Step
@@ -22,7 +23,7 @@ from ..report.tables import check_summary
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
-from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
+from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, ShardOf, Sizes, TimeLimit
 from .progress import Display
 from .run_trials import DRAWS, Which, carry_out, conclude, plan_steps, workers_for
 
@@ -45,16 +46,25 @@ def check(
     device: Device = "auto",
     seed: Seed = None,
     time_limit: TimeLimit = 600.0,
+    shard: ShardOf = None,
     json_file: Json = None,
 ) -> None:
     """Check every implementation against its operation's reference and exact laws."""
     with outputs(json_file) as (console, write_json):
+        part = parse_shard(shard) if shard else None
         place = resolve_device(device)
         on_cpu = place.type == "cpu"
         which = Which(*(tuple(each or ()) for each in (sizes, dtypes, scenarios, cases)))
         of = operations, implementations, CHECKED, PRESETS[-1], seed, which
         registry, steps = plan_steps(place, *of, many=on_cpu)
         run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems)
+        if part:
+            steps, of_plan = steps_of_shard(steps, *part, place.type)
+            run = replace(run, shard=of_plan)
+            if not steps:
+                console.print("This shard has no cases.")
+                write_json(run_to_json(replace(run, status="complete")))
+                raise typer.Exit
         records: list[tuple[int, Record]] = []
         complete = False
         with Display(console, steps) as display, suppress(KeyboardInterrupt):

@@ -14,8 +14,9 @@ from rich.text import Text
 from ..api.experiments import Experiment
 from ..api.messages import unknown_beside
 from ..api.operations import Status
-from ..api.records import Claim, Outcome, Run, Standing
+from ..api.records import Claim, Outcome, Run, Shard, Standing
 from ..api.samplers import Sampler, Target, reason_against
+from ..cluster.shard import parse_shard, pairs_of_shard
 from ..discovery.registry import Registry, load_registry
 from ..execution.catalogue import read_catalogue
 from ..execution.process import prepare_to_load_plugins, prepare_to_run_kernels
@@ -26,7 +27,7 @@ from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
 from ..validation.standing import make_standing, quick_targets
-from .options import INTERRUPTED, Device, Json
+from .options import INTERRUPTED, Device, Json, ShardOf
 from .progress import ValidationProgress
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def validate(
     device: Device = "auto",
     seed: Seed = 0,
     time_limit: TimeLimit = 600.0,
+    shard: ShardOf = None,
     json_file: Json = None,
 ) -> None:
     """Test samplers against exact laws and their contract, measure independent draws per second, and compare the
@@ -75,10 +77,11 @@ def validate(
     elements are left out; --thorough includes them.
     """
     if calibrate is not None:
-        if samplers or experiments or thorough or json_file:
+        if samplers or experiments or thorough or json_file or shard:
             raise typer.BadParameter("--calibrate goes with -t and --seed alone")
         raise typer.Exit(_calibrate(targets or (), seed, calibrate))
     with outputs(json_file) as (console, write_json):
+        part = parse_shard(shard) if shard else None
         place = resolve_device(device)
         prepare_to_load_plugins(place)
         registry = read_catalogue(str(place), pairs=True)
@@ -90,24 +93,32 @@ def validate(
         if samplers and not targets and not thorough:
             pairs, left_out = _quick(pairs)
         questions = _chosen_experiments(registry, experiments or (), named)
+        of_plan: Shard | None = None
+        if part:
+            pairs, questions, of_plan = pairs_of_shard(pairs, questions, *part, seed)
+            refused = refused if part[0] == 1 else []
         found: dict[tuple[str, str], list[Standing]] = {}
         outcomes: dict[str, Outcome] = {}
-        complete = False
+        complete, empty = False, bool(part) and not (pairs or questions)
         progress = ValidationProgress(console, len(pairs), len(questions))
         try:
             with progress:
-                _judge(registry, place, time_limit, progress, pairs, questions, seed, found, outcomes)
+                if not empty:
+                    _judge(registry, place, time_limit, progress, pairs, questions, seed, found, outcomes)
             complete = True
         except KeyboardInterrupt:
             console.print("Interrupted. The results below are kept.")
         rows = [row for sampler, target in pairs for row in found.get((sampler.name, target.name), ())]
         answers = [outcomes[each.name] for each in questions if each.name in outcomes]
         status = _conclude(console, rows, refused, answers, registry.problems)
+        if empty:
+            console.print("This shard has nothing to test.")
+            status = 0
         if left_out:
             console.print(f"Left out: {', '.join(left_out)}. --thorough includes what takes longer.")
         run = Run(
             SCHEMA, "incomplete", describe(place), (), registry.problems, standings=(*rows, *refused),
-            outcomes=tuple(answers),
+            outcomes=tuple(answers), shard=of_plan,
         )  # fmt: skip
         write_json(run_to_json(replace(run, status="complete") if complete else run))
     raise typer.Exit(status if complete else INTERRUPTED)
