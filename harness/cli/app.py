@@ -23,6 +23,7 @@ from ..scaffold.package import NewPackageError
 from .bench import bench
 from .check import check
 from .cluster.merge import merge
+from .cluster.submit import submit
 from .doctor import doctor
 from .inspect import inspect
 from .list import list_
@@ -65,8 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _config_first(arguments: Sequence[str]) -> list[str]:
-    """The arguments with ``--config FILE``, which belongs to all commands, in front of the command."""
+    """The arguments with ``--config FILE``, which belongs to all commands, in front of the command.
+
+    What follows ``--`` belongs to the command of `submit`.
+    """
     for place, each in enumerate(arguments):
+        if each == "--":
+            break
         if each == "--config" or each.startswith("--config="):
             end = place + 1 + (each == "--config")
             return [*arguments[place:end], *arguments[:place], *arguments[end:]]
@@ -112,6 +118,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(history)
 app.command()(merge)
+app.command()(submit)
 app.command()(validate)
 app.command()(inspect)
 app.command()(doctor)

@@ -113,6 +113,22 @@ def read_records(path: Path, take: Callable[[Record], Taken]) -> tuple[Run, list
         raise ResultsError(f"cannot read {path}: {error.strerror}") from error
 
 
+def read_progress(path: Path) -> tuple[Run, int]:
+    """The run in a file that `ResultsFile` or `merge` wrote, without its records, and their number. None is validated.
+
+    Raises ResultsError.
+    """
+    try:
+        with path.open("rb") as file:
+            head = b"".join(itertools.takewhile(lambda line: line != RECORDS, file))
+            count = sum(line.startswith(b"{") for line in file)
+        return _RUN.validate_python({**from_json(head.rstrip(b",\n") + b"}"), "records": ()}), count
+    except OSError as error:
+        raise ResultsError(f"cannot read {path}: {error.strerror}") from error
+    except (TypeError, ValueError) as error:
+        raise ResultsError(f"{path} is not a results file of bench") from error
+
+
 def read_runs(paths: Iterable[Path]) -> tuple[list[tuple[Path, Run]], list[ResultsError]]:
     """The runs in all readable files, and the errors of the others. A merged file of several kinds of device has a run
     for each of them."""
