@@ -302,8 +302,8 @@ class Shard:
 class Part:
     """One of the runs in a merged run: the fields of `Run` that are its own, and its file.
 
-    ``records``, ``controls``, ``standings``, ``outcomes`` and ``left_out`` are numbers: those of the merged run stand in
-    the order of its parts.
+    ``records``, ``controls``, ``standings``, ``outcomes`` and ``left_out`` are numbers: those of the merged run stand
+    in the order of its parts.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")

@@ -21,7 +21,19 @@ from ..report.tables import bench_tables, counted, limits
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
-from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, ShardOf, Sizes, TimeLimit
+from .options import (
+    Cases,
+    Device,
+    Dtypes,
+    Implementations,
+    Json,
+    Operations,
+    Scenarios,
+    Seed,
+    ShardOf,
+    Sizes,
+    TimeLimit,
+)
 from .progress import Display
 from .run_trials import (
     TIMED,

@@ -23,7 +23,19 @@ from ..report.tables import check_summary
 from ..report.terminal import outputs
 from ..results.environment import describe, resolve_device
 from ..results.file import SCHEMA, run_to_json
-from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, ShardOf, Sizes, TimeLimit
+from .options import (
+    Cases,
+    Device,
+    Dtypes,
+    Implementations,
+    Json,
+    Operations,
+    Scenarios,
+    Seed,
+    ShardOf,
+    Sizes,
+    TimeLimit,
+)
 from .progress import Display
 from .run_trials import DRAWS, Which, carry_out, conclude, plan_steps, workers_for
 

@@ -58,7 +58,9 @@ def report(
         raise ResultsError("no results file could be read, so there is nothing to report")
     earlier = (str(against), _of_one_device(against)) if against else None
     several = {file for file, count in Counter(file for file, _ in found).items() if count > 1}
-    labelled = [(f"{file} on {device_name(run.environment)}" if file in several else str(file), run) for file, run in found]
+    labelled = [
+        (f"{file} on {device_name(run.environment)}" if file in several else str(file), run) for file, run in found
+    ]
     writers = {"html": writer.html, "markdown": writer.markdown, "csv": writer.csv_text}
     for kind, path in outputs.items():
         try:

@@ -16,7 +16,7 @@ from ..api.messages import unknown_beside
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Run, Shard, Standing
 from ..api.samplers import Sampler, Target, reason_against
-from ..cluster.shard import parse_shard, pairs_of_shard
+from ..cluster.shard import pairs_of_shard, parse_shard
 from ..discovery.registry import Registry, load_registry
 from ..execution.catalogue import read_catalogue
 from ..execution.process import prepare_to_load_plugins, prepare_to_run_kernels

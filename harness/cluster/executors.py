@@ -108,10 +108,12 @@ class _LocalJob:
     def done(self) -> bool:
         with suppress(ChildProcessError):
             os.waitpid(self._pid, os.WNOHANG)
+        process = Path("/proc", str(self._pid))
         try:
-            return b"submitit" not in Path(f"/proc/{self._pid}/cmdline").read_bytes()
+            words, state = (process / "cmdline").read_bytes(), (process / "stat").read_text().rpartition(") ")[2][0]
         except OSError:
             return True
+        return state == "Z" or (bool(words) and b"submitit" not in words)  # no words: it only begins
 
     def cancel(self) -> None:
         if not self.done():

@@ -1,8 +1,8 @@
 """The job of a shard, on whatever machine it gets: runs `bench`, and continues where an earlier job has ended.
 
 A shard has a folder, which all machines see. It holds the shard's results file, or several if it was continued on other
-devices; ``log.txt``, what `bench` printed; ``failure.txt``, why the last job failed; ``lock``, held by the job at work; and
-``alive``, which the job touches every `BEAT_SECONDS`.
+devices; ``log.txt``, what `bench` printed; ``failure.txt``, why the last job failed; ``lock``, held by the job at work;
+and ``alive``, which the job touches every `BEAT_SECONDS`.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ class ShardFailed(Exception):
 
 @dataclass(frozen=True)
 class ShardState:
-    """What a shard has: the records in its files, the number that it should have (0: unknown), whether it is complete."""
+    """What a shard has: records in its files, the number it should have (0: unknown), and whether it is complete."""
 
     files: tuple[Path, ...]
     records: int
@@ -46,9 +46,9 @@ class ShardState:
 
 
 def state_of(folder: Path) -> ShardState:
-    """The state of the shard in a folder. Files that cannot be read are left out."""
+    """The state of the shard in a folder, its files in the order of the last write. What cannot be read is left out."""
     files, records, steps, complete = [], 0, 0, False
-    for path in sorted(folder.glob("*.json")):  # by their start
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
         try:
             run, count = read_progress(path)
         except ResultsError:
@@ -56,7 +56,7 @@ def state_of(folder: Path) -> ShardState:
         files.append(path)
         records += count
         steps = run.shard.steps if run.shard else steps
-        complete = run.status == "complete"  # the last has what the earlier ones lack
+        complete = complete or run.status == "complete"  # it has what the earlier ones lack
     return ShardState(tuple(files), min(records, steps), steps, complete)
 
 
@@ -129,7 +129,7 @@ class ShardJob:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=(lock.fileno(),),  # should this process be killed, the shard stays locked until bench has ended
+                pass_fds=(lock.fileno(),),  # if this process is killed, the lock lasts until bench has ended
                 preexec_fn=_follows_parent(),
             )
             try:

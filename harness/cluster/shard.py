@@ -22,8 +22,8 @@ from ..execution.plan import Mode, Step
 START_SECONDS = 4.0
 """For the first step of an operation in a shard: its processes start and its kernels are compiled."""
 CHECK_SECONDS, TIMING_SECONDS, INTERPRETED_SECONDS = 1.2, 2.6, 2.5
-"""Means of a check, of a timing in one mode with its warm-up, and of the check of an interpreted kernel, on two cores of a
-server. A timing stops by its precision, seldom by the size of the case."""
+"""Means of a check, of a timing in one mode with its warm-up, and of the check of an interpreted kernel, on two cores
+of a server. A timing stops by its precision, seldom by the size of the case."""
 RATES = {"cpu": (5e9, 2e10), "cuda": (5e11, 5e12)}
 """Bytes and operations per second that a case gets at least."""
 CHECK_LAUNCHES, TIMED_LAUNCHES = 20, 20

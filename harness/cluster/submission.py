@@ -229,9 +229,10 @@ def _reason(folder: Path, future: Future) -> str:
 def _progress(folders: Mapping[int, Path], left: Mapping[int, Future], beats: Mapping[int, Any]) -> Progress:
     states = {number: state_of(folder) for number, folder in folders.items()}
     complete = sum(state.complete for state in states.values())
-    at_work = sum(number in beats for number in left)
-    failed = len(folders) - complete - sum(not states[number].complete for number in left)
+    unfinished = [number for number in left if not states[number].complete]
+    at_work = sum(number in beats for number in unfinished)
+    failed = len(folders) - complete - len(unfinished)
     steps = [state.steps for state in states.values() if state.files]
     known = sum(steps) if len(steps) == len(folders) else 0
     records = sum(state.records for state in states.values())
-    return Progress(len(folders), complete, at_work, len(left) - at_work, failed, records, known)
+    return Progress(len(folders), complete, at_work, len(unfinished) - at_work, failed, records, known)

@@ -62,7 +62,7 @@ def _joined(run: Run, lines: Sequence[str]) -> str:
 
 
 def run_text(run: Run, lines: Iterable[str]) -> Iterator[str]:
-    """The text of a results file in pieces: ``run`` without its records, and ``lines`` in their place (`record_lines`)."""
+    """The text of a results file in pieces: ``run`` without its records, and ``lines`` of `record_lines` instead."""
     fields = json.loads(_RUN.dump_json(dataclasses.replace(run, records=())))
     head = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n" for name, value in fields.items() if name != "records")
     yield "{\n" + head + RECORDS.decode()
@@ -245,7 +245,8 @@ def _whole_records(text: bytes) -> int:
 def write_text(path: Path, text: str | Iterable[str]) -> None:
     """Replace the file at ``path`` atomically: a reader sees the old text or the new one, even after a power failure.
 
-    ``text`` may come in pieces. A path that is not a regular file (``/dev/null``, a pipe) is written directly. Raises ResultsError.
+    ``text`` may come in pieces. A path that is not a regular file (``/dev/null``, a pipe) is written directly. Raises
+    ResultsError.
     """
     target = path.resolve()
     try:

@@ -1,17 +1,19 @@
-"""`submit` with stand-ins for `bench`: what is finished is kept and not repeated, the rest is named. Imports no torch."""
+"""`submit` with stand-ins for `bench`: what is finished is kept and not repeated, the rest is named. No torch."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from boltzbench.harness import cluster
 from boltzbench.harness.api.messages import UsageError
 from boltzbench.harness.api.operations import Status
 from boltzbench.harness.api.records import BenchOptions, Record, Shard
@@ -51,7 +53,9 @@ class Bench:
                 return 2
         else:
             file = ResultsFile(Path(own.folder), environment)
-            file.update(shard=Shard(own.number, own.of, "abc", len(cases)), command=BenchOptions((), (), "full", "cold", 1))
+            file.update(
+                shard=Shard(own.number, own.of, "abc", len(cases)), command=BenchOptions((), (), "full", "cold", 1)
+            )
         for number in cases:
             if record_key(record(number)) in file.kept:
                 continue
@@ -89,6 +93,17 @@ def test_all_shards_run_and_are_merged(bench, pool):
     assert (run.status, len(run.records), found.path.parent) == ("complete", 6, Path("runs").resolve())
     assert all(each[1][:4] == COMMAND[1:] and each[1][-1] == "--new-only" for each in bench.calls)
     assert str(shown[-1]) == "3 of 3 shards are complete, 0 at work; 6 of 6 checks"
+
+
+def test_processes_of_this_machine(tmp_path, monkeypatch):
+    """As the guide has it; the job crosses to them, and `bench` is a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bench.py").write_text(textwrap.dedent(WRITING))
+    monkeypatch.setattr(job, "BENCH", (sys.executable, str(tmp_path / "bench.py")))
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        found = cluster.submit(["bench", "--preset", "smoke"], 2, pool)
+    assert found.complete
+    assert [part.shard.number for part in read_run(found.path).parts] == [1, 2]
 
 
 def test_the_same_call_finishes_what_a_killed_job_left(bench, pool):
@@ -229,6 +244,16 @@ def test_what_cannot_be_submitted(bench, pool, arguments, words):
         submit(COMMAND, 0, pool)
 
 
+WRITING = """
+    import sys
+    from pathlib import Path
+    from boltzbench.harness.api.records import Shard
+    from boltzbench.harness.results.file import ResultsFile
+    preset, smoke, _, shard, _, folder, _ = sys.argv[1:]
+    file = ResultsFile(Path(folder), {"device": "cpu"})
+    file.update(shard=Shard(*map(int, shard.split("/")), preset + smoke))
+    file.finish()
+    """
 STAND_IN = """
     import signal, sys, time
     from pathlib import Path
@@ -333,7 +358,7 @@ def slurm(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     (tmp_path / "bin").mkdir()
     for name, text in {
-        "sbatch": f'cp "$1" {tmp_path}/script; printf "71_0\\n71_1\\n" > {tmp_path}/queue; echo "Submitted batch job 71"',
+        "sbatch": f'cp "$1" {tmp_path}/script; echo 71_0 71_1 > {tmp_path}/queue; echo "Submitted batch job 71"',
         "squeue": f"cat {tmp_path}/queue",
         "srun": "exit 1",
         "scancel": f"rm {tmp_path}/queue; touch {tmp_path}/queue",
@@ -345,8 +370,12 @@ def slurm(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_slurm_gets_one_array_which_is_followed_and_continued(bench, slurm, capsys):
-    wanted = "--nodes 2 --partition gpu --gpus 1 --minutes 30 --slurm account=mine".split()
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_slurm_gets_one_array_which_is_followed_and_continued(bench, slurm, capsys, monkeypatch):
+    wanted = ["--nodes", "2", "--partition", "gpu", "--gpus", "1", "--minutes", "30", "--slurm", "account=mine"]
     status, out, _ = run_submit(capsys, *wanted, "--detach", "--", *COMMAND)
     assert status == 0
     assert f"Follow, continue and merge with: boltzbench submit {' '.join(wanted)} -- {' '.join(COMMAND)}" in out
@@ -363,7 +392,15 @@ def test_slurm_gets_one_array_which_is_followed_and_continued(bench, slurm, caps
     assert [following[1].done(), following[2].done()] == [True, False]
     following[2].cancel()
     assert following[2].done()
-    (slurm / "bin" / "sbatch").write_text(f'#!/bin/sh\ncp "$1" {slurm}/script; echo "Submitted batch job 72"\n')
+    text = f'#!/bin/sh\ncp "$1" {slurm}/script; echo "Submitted batch job 72"\n'
+    (slurm / "bin" / "sbatch").write_text(text.replace("echo", f"echo 72 > {slurm}/queue; echo"))
+    with monkeypatch.context() as patch:
+        patch.setattr(submission, "_follow", interrupt)
+        status, out, _ = run_submit(capsys, *wanted, "--", *COMMAND)
+    assert status == 130
+    assert out.startswith("Interrupted. The jobs go on; `scancel 71 72` ends them.\nContinue with: boltzbench submit")
+    (slurm / "queue").write_text("")
+    (slurm / "bin" / "sbatch").write_text(text)
     status, out, _ = run_submit(capsys, *wanted, "--", *COMMAND)
     assert status == 1, "the stand-in starts nothing, so the job of shard 2 has ended without a result"
     assert "shard 2/2 is unfinished (0 of ? checks): its job ended without a result" in out
