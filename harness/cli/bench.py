@@ -112,7 +112,7 @@ def bench(
         before: Shard | None = None
         if resume:
             chosen, before = _options_of_run(context, resume)
-            part = before and (before.number, before.of)
+            part = (before.number, before.of) if before else None
         if profiler:
             _require_profiler(profiler, place)
         for kind, name, valid in (("preset", chosen.preset, PRESETS), ("mode", chosen.mode, tuple(MODES))):

@@ -136,9 +136,9 @@ def _without_overlaps(inputs: Sequence[_Input], last_wins: bool) -> list[str]:
                 earlier.keys[name][place] = None
         held.update(own)
     words = []
-    for (one, other), keys in twice.items():
-        example = ", ".join(map(str, min(keys, key=str)[:2]))
-        count = "a result is" if len(keys) == 1 else f"{len(keys)} results are"
+    for (one, other), both in twice.items():
+        example = ", ".join(map(str, min(both, key=str)[:2]))
+        count = "a result is" if len(both) == 1 else f"{len(both)} results are"
         words.append(f"{count} both in {one} and in {other}, such as {example}")
     if words and not last_wins:
         raise UsageError(f"{'; '.join(words)}: leave one out, or add --last-wins to take it from the file named last")
@@ -151,7 +151,7 @@ def _counted_again(each: _Input) -> list[Part]:
     """The parts with the numbers of what is kept."""
     parts, begin = [], dict.fromkeys(each.keys, 0)
     for part in each.parts:
-        numbers = {}
+        numbers: dict[str, Any] = {}
         for name, keys in each.keys.items():
             end = begin[name] + getattr(part, name)
             numbers[name] = sum(key is not None for key in keys[begin[name] : end])

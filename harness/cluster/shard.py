@@ -26,8 +26,8 @@ CHECK_SECONDS, TIMING_SECONDS, INTERPRETED_SECONDS = 1.2, 2.6, 2.5
 of a server. A timing stops by its precision, seldom by the size of the case."""
 RATES = {"cpu": (5e9, 2e10), "cuda": (5e11, 5e12)}
 """Bytes and operations per second that a case gets at least."""
-CHECK_LAUNCHES, TIMED_LAUNCHES = 20, 20
-"""How many launches a check in float64 takes, and a timing at least."""
+CHECK_LAUNCHES, TIMED_LAUNCHES, LONGEST_SECONDS = 20, 7, 600.0
+"""How many launches a check in float64 takes, and a timing at least; and after how long each is stopped."""
 
 PAIR_SECONDS, EXPERIMENT_SECONDS = 2.0, 20.0
 """For a sampler on a target at one temperature, and for an experiment."""
@@ -124,8 +124,8 @@ def expected_seconds(step: Step, device_type: str, modes: Sequence[Mode]) -> flo
             return CHECK_SECONDS
         operations = cost.flops + 10 * (cost.random_words + cost.special_calls)
         launch = (cost.bytes_read + cost.bytes_written) / bytes_per_second + operations / operations_per_second
-    timings = len(modes) * max(TIMING_SECONDS, TIMED_LAUNCHES * launch)
-    return CHECK_SECONDS + CHECK_LAUNCHES * launch + timings
+    check = min(CHECK_SECONDS + CHECK_LAUNCHES * launch, LONGEST_SECONDS)
+    return check + len(modes) * min(max(TIMING_SECONDS, TIMED_LAUNCHES * launch), LONGEST_SECONDS)
 
 
 def _identity(step: Step) -> list[Any]:

@@ -37,15 +37,15 @@ class Future(Protocol):
 class Executor(Protocol):
     """`concurrent.futures.Executor` and its like. One with a ``submit_all`` gets all jobs at once."""
 
-    def submit(self, function: Callable[[], int], /) -> Any:
-        """Start a job; returns a `Future`."""
+    def submit(self, job: ShardJob, /) -> Any:
+        """Call the job somewhere; returns a `Future`."""
 
 
 @dataclass(frozen=True)
 class Submission:
     """What has become of a plan: the state of each shard, and for each unfinished one the reason.
 
-    ``merged`` is the run so far, None if there is none; ``path`` is its file. A detached one has neither.
+    ``merged`` is the run so far, None if there is none; ``path`` is its file. A detached submission is not merged.
     """
 
     folder: Path

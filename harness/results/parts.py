@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, compress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..api.records import Part, Run
 from .environment import device_name
@@ -55,10 +55,10 @@ def by_device(run: Run, records: Sequence[T]) -> list[tuple[Run, Sequence[T]]]:
     kinds = [device_name(part.environment) for part in run.parts]
     if len({*kinds}) < 2:
         return [(run, records)]
-    found = []
+    found: list[tuple[Run, Sequence[T]]] = []
     for kind in dict.fromkeys(kinds):
         chosen = [each == kind for each in kinds]
-        fields = {name: tuple(_of_parts(run, name, getattr(run, name), chosen)) for name in OWN[1:]}
+        fields: dict[str, Any] = {name: tuple(_of_parts(run, name, getattr(run, name), chosen)) for name in OWN[1:]}
         whole = folded(replace(run, records=(), **fields), [*compress(run.parts, chosen)])
         found.append((whole, _of_parts(run, "records", records, chosen)))
     return found

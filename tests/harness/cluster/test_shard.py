@@ -1,10 +1,19 @@
 """`--shard`: every step is in one shard, comparisons stay whole, and shards take equally long."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from boltzbench.harness.api.messages import UsageError
-from boltzbench.harness.cluster.shard import START_SECONDS, Unit, divided, expected_seconds, parse_shard, steps_of_shard
+from boltzbench.harness.cluster.shard import (
+    START_SECONDS,
+    Unit,
+    divided,
+    expected_seconds,
+    pairs_of_shard,
+    parse_shard,
+    steps_of_shard,
+)
 from boltzbench.harness.execution.plan import plan
 from support.fakes import case, implementation, law, operation
 
@@ -87,3 +96,20 @@ def test_what_is_no_shard(text):
     with pytest.raises(UsageError, match=r"--shard takes the number of a shard and of all shards, such as 2/8: got"):
         parse_shard(text)
     assert parse_shard("2/2") == (2, 2)
+
+
+@pytest.mark.parametrize("of", [1, 3, 9])
+def test_samplers_on_one_target_stay_together(of):
+    samplers = [SimpleNamespace(name=name) for name in ("mala", "sgld")]
+    targets = [SimpleNamespace(name=f"t{i}", temperatures=(1.0,) * (1 + i)) for i in range(5)]
+    pairs = [(sampler, target) for sampler in samplers for target in targets]
+    questions = [SimpleNamespace(name=name) for name in ("dice", "coins")]
+    shards = [pairs_of_shard(pairs, questions, number, of, 0) for number in range(1, of + 1)]
+    found = [pair for own, _, _ in shards for pair in own]
+    assert sorted(map(pairs.index, found)) == [*range(10)]
+    assert sorted(each.name for _, own, _ in shards for each in own) == ["coins", "dice"]
+    for own, _, shard in shards:
+        names = [target.name for _, target in own]
+        assert all(names.count(name) == 2 for name in names)
+        assert shard.plan == shards[0][2].plan != pairs_of_shard(pairs, questions, 1, of, 1)[2].plan
+    assert of < 9 or any(not (own or asked) for own, asked, _ in shards)
