@@ -24,6 +24,8 @@ BENCH = (sys.executable, "-m", "boltzbench.harness", "bench")
 BEAT_SECONDS = 5.0
 STOPPING_SECONDS = 20.0
 """For `bench` to write what it has; then it is killed."""
+PREEMPTION_SECONDS = 30.0
+"""Slurm's SIGTERM, which also ends `bench`, may announce a preemption: then submitit's signal follows."""
 LOCK_SECONDS = 60.0
 """For an earlier job of the shard to end."""
 
@@ -116,6 +118,8 @@ class ShardJob:
             status = self._bench([*self.arguments[1:], *shard], lock)
         if status in (0, 1) and state_of(folder).complete:
             return status
+        if status == -signal.SIGTERM:
+            sleep(PREEMPTION_SECONDS)
         ended = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         raise ShardFailed(f"bench {ended} on {platform.node()}: {_last_line(folder / 'log.txt')}")
 

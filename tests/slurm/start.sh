@@ -32,7 +32,10 @@ KillWait=10
 NodeName=$host CPUs=$(nproc) State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 EOF
-printf 'CgroupPlugin=disabled\n' > "$folder/cgroup.conf"
+case $(slurmd -V) in
+    *\ 2[0-2].*) printf 'IgnoreSystemd=yes\n' ;;
+    *) printf 'CgroupPlugin=disabled\n' ;;
+esac > "$folder/cgroup.conf"
 export SLURM_CONF="$folder/slurm.conf"
 if ! munge -n > /dev/null 2>&1; then
     [ -f /etc/munge/munge.key ] || mungekey --create

@@ -145,6 +145,17 @@ def test_new_only_times_what_is_not_timed(run, monkeypatch):
     assert (status, "Nothing is left to do: runs in runs have it" in out) == (0, True)
 
 
+def test_new_only_times_a_comparison_as_a_whole(run):
+    assert run("bench", "-o", "more")[0] == 0
+    (first,) = files("runs")
+    content = json.loads(first.read_text())
+    lost = content["records"].pop()
+    first.write_text(json.dumps(content))
+    assert run("bench", "-o", "more", "--new-only")[0] == 0
+    (second,) = {*files("runs")} - {first}
+    assert cases(second) == [("more", name, lost["case"]) for name in ("other", "torch")]
+
+
 @pytest.mark.parametrize("command", ["bench", "check", "validate"])
 def test_what_is_no_shard(run, command):
     status, out, err = run(command, "--shard", "3/2")

@@ -117,9 +117,10 @@ def test_the_same_call_finishes_what_a_killed_job_left(bench, pool):
     assert (found.states[2].records, found.states[2].steps) == (1, 3)
     assert "shard 2/2 is incomplete (1 of 3 checks)" in found.merged.gaps[0]
     assert len(read_run(found.path).records) == 4, "what is finished is kept"
-    bench.dies_after, bench.calls = {}, []
-    again = submit(COMMAND, 2, pool)
+    bench.dies_after, bench.calls, jobs = {}, [], []
+    again = submit(COMMAND, 2, SimpleNamespace(submit=lambda own: jobs.append(own.number) or pool.submit(own)))
     assert again.complete
+    assert jobs == [2], "a finished shard gets no job"
     assert again.folder == found.folder
     ((number, arguments),) = bench.calls
     assert (number, arguments) == (2, ["--resume", str(found.states[2].files[0]), "--device", "cpu"])
@@ -307,9 +308,10 @@ def test_a_preempted_job_ends_bench_and_is_the_same_job_again(endless):
     pytest.importorskip("submitit")
     source, folder = endless
     preempted = """
-import pickle, signal
+import pathlib, pickle, signal
 def handle(*_):
     again = own.checkpoint()
+    assert (pathlib.Path(own.folder) / "stopped").exists()  # before the job is requeued
     assert pickle.loads(pickle.dumps(again)).function == own
     sys.exit(9)
 signal.signal(signal.SIGUSR2, handle)
@@ -321,6 +323,20 @@ own()
         assert process.wait(20) == 9
     assert (folder / "stopped").exists()
     assert not (folder / "alive").exists()
+
+
+def test_a_job_waits_for_the_signal_of_a_preemption(bench, monkeypatch, tmp_path):
+    """Slurm's SIGTERM has ended `bench`; submitit's signal follows, calls `checkpoint` and ends the process."""
+
+    def signalled(seconds):
+        raise SystemExit(seconds)
+
+    monkeypatch.setattr(ShardJob, "_bench", lambda *arguments: -signal.SIGTERM)
+    monkeypatch.setattr(job, "sleep", signalled)
+    with pytest.raises(SystemExit) as ended:
+        ShardJob(("bench",), 1, 1, str(tmp_path / "shard-1"), ".")()
+    assert ended.value.code == job.PREEMPTION_SECONDS
+    assert not (tmp_path / "shard-1" / "failure.txt").exists()
 
 
 def test_options_that_go_with_resume():
