@@ -5,8 +5,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -53,7 +54,8 @@ class Submitit:
         executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=self._cluster)
         executor.update_parameters(**self._parameters)
         try:
-            submitted = executor.submit_array([*jobs.values()])
+            with _quiet(folder / "jobs" / "controllers.log", self._cluster):
+                submitted = executor.submit_array([*jobs.values()])
         except submitit.core.utils.FailedJobError as error:  # of sbatch
             words = " ".join(str(error).split())
             raise UsageError(f"Slurm refuses the jobs: {words}") from error
@@ -87,6 +89,26 @@ class Submitit:
             return {number: _LocalJob(int(job_id)) for number, job_id in ids.items()}
         queue = _Queue()
         return {number: _SlurmJob(job_id, queue) for number, job_id in ids.items()}
+
+
+@contextmanager
+def _quiet(log: Path, cluster: str) -> Iterator[None]:
+    """Processes that begin meanwhile write to the log: after Ctrl-C, those of local jobs would print tracebacks."""
+    if cluster != "local":
+        yield
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        with log.open("ab") as file:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+        yield
+    finally:
+        for descriptor, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, descriptor)
+            os.close(before)
 
 
 def _read_ids(folder: Path) -> dict[int, str]:

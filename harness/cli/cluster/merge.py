@@ -22,13 +22,16 @@ def merge(
     from ...cluster.merge import merge as join
 
     merged = join(runs, out, last_wins=last_wins)
-    show_merged(plain_console(), merged, out)
+    console = plain_console()
+    for words in merged.gaps:
+        console.print(words, soft_wrap=True)
+    show_merged(console, merged, out)
     raise typer.Exit(1 if merged.gaps else 0)
 
 
 def show_merged(console: Console, merged: Merged, out: Path) -> None:
-    """Print what differs, what is missing, and where the merged run is."""
-    for words in (*merged.notes, *merged.gaps):
+    """Print what differs, and where the merged run is."""
+    for words in merged.notes:
         console.print(words, soft_wrap=True)
     of = counted(len(merged.run.parts), "run")
     console.print(f"Merged {counted(merged.records, 'record')} of {of}: {out}", soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.status import Status
 
 from ...api.messages import UsageError
 from ...cluster.submission import Progress, Submission
-from ...report.tables import closing_line, failed_records, failure_details
+from ...report.tables import closing_line, failed_records, failure_details, problem_lines
 from ...report.terminal import plain_console
 from ...results.file import read_run
 from ..options import INTERRUPTED
@@ -78,6 +78,7 @@ def _conclude(console: Console, found: Submission, again: str) -> int:
     if found.merged:
         run = read_run(found.path)
         console.print(failure_details(run.records))
+        console.print(problem_lines(run.problems))
         console.print(closing_line(run.records, run.problems), soft_wrap=True)
         status = 1 if failed_records(run.records) or run.problems or not run.records else 0
         show_merged(console, found.merged, found.path)
