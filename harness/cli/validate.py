@@ -150,7 +150,7 @@ def _judge(
 
     ``found``, by sampler and target, and ``outcomes``, by experiment, get the results as they come.
     """
-    from ..execution.judges import Job, Judge, ask_all, judges_at_once  # imported late: `--help` does not need it
+    from ..execution.parallel.judges import Job, Judge, ask_all, judges_at_once  # imported late: `--help` does not need it
 
     def judging(sampler: Sampler, target: Target) -> Job:
         def job(judge: Judge) -> Callable[[], None]:

@@ -155,7 +155,7 @@ JUDGING_AND_TIMING = ("api", "agreement", "timing", "execution")
 def harness_hash() -> str:
     """16 hexadecimal digits for the source that checks and times kernels."""
     harness = Path(__file__).parents[1]
-    files = [path for room in JUDGING_AND_TIMING for path in (harness / room).glob("*.py")]
+    files = [path for room in JUDGING_AND_TIMING for path in (harness / room).rglob("*.py")]
     return files_hash({path.relative_to(harness).as_posix(): path for path in files})
 
 

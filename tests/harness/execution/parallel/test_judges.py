@@ -12,9 +12,9 @@ from boltzbench.harness.api.records import Claim, Efficiency, Outcome
 from boltzbench.harness.cli import validate
 from boltzbench.harness.cli.progress import ValidationProgress
 from boltzbench.harness.discovery.registry import Registry
-from boltzbench.harness.execution import judges
+from boltzbench.harness.execution.parallel import judges
 from boltzbench.harness.execution.child import Died
-from boltzbench.harness.execution.judges import ask_all
+from boltzbench.harness.execution.parallel.judges import ask_all
 from boltzbench.harness.validation.progress import CurrentClaim
 from boltzbench.harness.validation.standing import make_standing
 from rich.console import Console
@@ -92,7 +92,7 @@ def fake_judges(count):
         workers.dead, workers.closed = threading.Event(), False
         workers.kill = workers.dead.set
         judge = judges.Judge.__new__(judges.Judge)
-        judge.workers = workers
+        judge.workers, judge.device = workers, CPU
         made.append(judge)
     return made
 
