@@ -18,9 +18,9 @@ from ..execution.parallel.lanes import Found, Going, Queue, share_out
 from ..execution.plan import Purpose, Step
 from ..report.tables import check_summary
 from ..report.terminal import outputs
-from ..results.environment import describe, resolve_device
+from ..results.environment import describe_all, resolve_devices
 from ..results.file import SCHEMA, run_to_json
-from .options import Cases, Device, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
+from .options import Cases, Devices, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
 from .progress import Display
 from .run_trials import DRAWS, Which, carry_out, conclude, plan_steps, workers_for
 
@@ -40,26 +40,33 @@ def check(
     sizes: Sizes = None,
     dtypes: Dtypes = None,
     scenarios: Scenarios = None,
-    device: Device = "auto",
+    device: Devices = "auto",
     seed: Seed = None,
     time_limit: TimeLimit = 600.0,
     json_file: Json = None,
 ) -> None:
     """Check every implementation against its operation's reference and exact laws."""
     with outputs(json_file) as (console, write_json):
-        place = resolve_device(device)
+        devices = resolve_devices(device)
+        place = devices[0]
         on_cpu = place.type == "cpu"
         which = Which(*(tuple(each or ()) for each in (sizes, dtypes, scenarios, cases)))
         of = operations, implementations, CHECKED, PRESETS[-1], seed, which
         registry, steps = plan_steps(place, *of, many=on_cpu)
-        run = Run(SCHEMA, "incomplete", describe(place), (), registry.problems)
+        run = Run(SCHEMA, "incomplete", describe_all(devices), (), registry.problems)
         records: list[tuple[int, Record]] = []
         complete = False
+        lost: list[str] = []
         with Display(console, steps) as display, suppress(KeyboardInterrupt):
-            check_at_once(steps, [place], time_limit, registry, display, lambda *found: records.append(found))
+            check_at_once(
+                steps, devices, time_limit, registry, display, lambda *found: records.append(found),
+                lambda device: lost.append(f"{device} stopped working: the other devices did its checks"),
+            )  # fmt: skip
             complete = True
         found = tuple(record for _, record in sorted(records, key=lambda each: each[0]))
-        run = replace(run, status="complete" if complete else "incomplete", records=found)
+        run = replace(
+            run, status="complete" if complete else "incomplete", records=found, problems=(*run.problems, *lost)
+        )
         console.print(check_summary(found))
         status = conclude(console, run, len(steps))
         write_json(run_to_json(run))

@@ -25,7 +25,7 @@ from .rows import (
     tested,
 )
 from .standing_tables import COLUMNS, claim_cells, standing_cells, unmixed_lines
-from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
+from .tables import ceiling_rate, counted, failed_records, grouped, si, slow_devices, status_words
 
 Labelled = tuple[str, Run]
 
@@ -62,6 +62,7 @@ def _about(label: str, run: Run) -> list[str]:
         parts.append(f"**CPU run:** {CPU_RUN}")
     if run.environment.get("dirty"):
         parts.append("**Uncommitted changes:** the measured source may differ from the commit.")
+    parts += [f"**Slow device:** {md_text(words)}" for words in slow_devices(run)]
     parts += [f"**Plugin problem:** {md_text(problem)}" for problem in run.problems]
     if run.records or not (run.standings or run.outcomes):
         parts += ["### Agreement", *_agreement(run)]
@@ -153,7 +154,7 @@ def _measurement(row: Row, several: bool, compared: bool) -> list[str]:
     share = "" if each.roofline_share is None else f"{percent(each.roofline_share)} {each.limit}"
     return [
         *([row.run] if several else []),
-        *(row.record.case, row.record.implementation, each.mode, si(each.median, "s")),
+        *(row.place, row.record.implementation, each.mode, si(each.median, "s")),
         *(f"{si(each.p10, 's')} to {si(each.p90, 's')}", items_rate(each)),
         *(si(each.bytes_per_second, "B/s"), number(row.over_torch), share),
         *([number(row.time_ratio)] if compared else []),

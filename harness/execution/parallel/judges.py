@@ -48,16 +48,21 @@ class Judge:
         """The standings of a sampler on a target, without speeds. If the worker dies, one with the claim under test."""
         self._current = CurrentClaim("start", target.temperatures[0])
         try:
-            return self.workers.standings(sampler, target, seed)
+            found = self.workers.standings(sampler, target, seed)
         except Died as lost:
             claim = self._unanswered(sampler, target, lost)
-            return [make_standing(sampler, target, claim.temperature, (claim,))]
+            found = [make_standing(sampler, target, claim.temperature, (claim,))]
+        return [replace(row, device=str(self.device)) for row in found]
 
     def timed(self, found: Sequence[Standing], sampler: Sampler, target: Target, seed: int) -> list[Standing]:
         """These standings with speeds. If the worker dies, a claim of the one at work fails."""
         self._current = CurrentClaim("efficiency", found[0].temperature)
         try:
-            return self.workers.timed(found, sampler, target, seed)
+            timed = self.workers.timed(found, sampler, target, seed)
+            return [
+                replace(row, efficiency=replace(row.efficiency, device=str(self.device))) if row.efficiency else row
+                for row in timed
+            ]
         except Died as lost:
             claim = self._unanswered(sampler, target, lost)
             at_work = [row.temperature == claim.temperature for row in found]
@@ -74,10 +79,11 @@ class Judge:
         """The outcome of an experiment."""
         begun = perf_counter()
         try:
-            return self.workers.outcome(experiment, seed)
+            found = self.workers.outcome(experiment, seed)
         except Died as lost:
             of = experiment.name, experiment.summary, experiment.source, experiment.plugin
-            return Outcome(*of, lost.status, str(lost), perf_counter() - begun)
+            found = Outcome(*of, lost.status, str(lost), perf_counter() - begun)
+        return replace(found, device=str(self.device))
 
 
 def judges_at_once(device: torch.device) -> int:

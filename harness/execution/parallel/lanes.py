@@ -1,7 +1,7 @@
 """Lanes: what a command does at once, on the cores of a CPU or on several devices, each in a thread of its own.
 
-A lane takes the next unit of work when it is free. Ctrl-C and errors end all lanes: what they had found is kept, what they
-find later is not. A device that stops working gives its unit back to the other lanes, so that no case is lost with it.
+A lane takes the next unit of work when it is free. Ctrl-C and errors end all lanes: what they had found is kept, what
+they find later is not. A device that stops working gives its unit back to the other lanes, so that no case is lost.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def at_once(lanes: Sequence[L], act: Callable[[L, Going], None]) -> None:
 
 
 class Queue(Generic[Unit]):
-    """Units that wait for a free lane. ``choose(place, waiting)`` says which of those waiting the lane at this place takes;
-    by default the first."""
+    """Units that wait for a free lane. ``choose(place, waiting)`` says which of them the lane at this place takes; by
+    default the first."""
 
     def __init__(
         self, units: Iterable[Unit], lanes: int, choose: Callable[[int, Sequence[Unit]], int] = lambda place, waiting: 0
@@ -139,16 +139,20 @@ class Queue(Generic[Unit]):
             self._at_work -= 1
             self._changed.notify_all()
 
-    def give_back(self, unit: Unit) -> bool:
-        """Whether the other lanes will do the unit, and this one may leave. The last one may not."""
+    def leave(self) -> bool:
+        """Whether a lane may leave before the end. The last one may not."""
         with self._changed:
             if self._lanes == 1:
                 return False
             self._lanes -= 1
+            return True
+
+    def put_back(self, unit: Unit) -> None:
+        """Another lane will do the unit."""
+        with self._changed:
             self._at_work -= 1
             self._waiting.insert(0, unit)
             self._changed.notify_all()
-            return True
 
 
 Found = Callable[[Callable[[], None]], None]
@@ -163,9 +167,9 @@ def share_out(
 ) -> None:
     """Have each lane ``act`` on the next unit until all are done. It hands each result to `Found`.
 
-    If a worker died and the device of the lane gives no answer any more, ``lost`` is called, and the other devices repeat
-    the unit. Results on several devices are therefore kept when their unit is done; after an interruption those of
-    unfinished units are kept too.
+    If a worker died and the device of the lane gives no answer any more, ``lost`` is called, and the other devices
+    repeat the unit. Results on several devices are therefore kept when their unit is done; after an interruption those
+    of unfinished units are kept too.
     """
     several = len({lane.device for lane in lanes}) > 1
     found: list[list[Callable[[], None]]] = [[] for _ in lanes]
@@ -184,10 +188,11 @@ def share_out(
             going.require()
             if several and lane.workers.deaths > deaths and not lane.workers.answers():
                 going.require()  # an interruption kills the process that is asked, too
-                if queue.give_back(unit):
+                if queue.leave():
                     found[place].clear()
                     with going:
                         lost(lane)
+                    queue.put_back(unit)
                     return
             with going:
                 _keep_all(found[place])
@@ -231,6 +236,4 @@ class LongestFirst:
                 left[name] = left.get(name, 0.0) + own
             self._at[place] = ""
             self._at[place] = max(left, key=lambda name: left[name] / (1 + self._at.count(name)))
-        return max(
-            (i for i, name in enumerate(names) if name == self._at[place]), key=lambda i: (seconds[i], -i)
-        )
+        return max((i for i, name in enumerate(names) if name == self._at[place]), key=lambda i: (seconds[i], -i))

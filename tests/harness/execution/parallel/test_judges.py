@@ -12,8 +12,8 @@ from boltzbench.harness.api.records import Claim, Efficiency, Outcome
 from boltzbench.harness.cli import validate
 from boltzbench.harness.cli.progress import ValidationProgress
 from boltzbench.harness.discovery.registry import Registry
-from boltzbench.harness.execution.parallel import judges
 from boltzbench.harness.execution.child import Died
+from boltzbench.harness.execution.parallel import judges
 from boltzbench.harness.execution.parallel.judges import ask_all
 from boltzbench.harness.validation.progress import CurrentClaim
 from boltzbench.harness.validation.standing import make_standing
@@ -70,7 +70,7 @@ def test_judges_share_the_work_and_speeds_are_measured_when_they_have_ended(monk
     progress = ValidationProgress(Console(file=io.StringIO()), 4, 1)
     found, outcomes = {}, {}
     experiment = Experiment("question", "", "", None)
-    validate._judge(Registry({}, (), ()), CPU, 1.0, progress, pairs, [experiment], 0, found, outcomes)
+    validate._judge(Registry({}, (), ()), [CPU], 1.0, progress, pairs, [experiment], 0, found, outcomes, [])
     assert [each.threads for each in Here.made] == [1, 1, 0]
     first, second, timing = (each.asked for each in Here.made)
     assert {question for question, _ in first + second} == {"standings", "outcome"}
