@@ -27,9 +27,11 @@ class Trial:
     def judge(self, draws):
         self.workers.judged.append(self.step)
         self.workers.meet()
-        if self.workers.broken:
+        if self.workers.broken == "judge":
             self.workers.deaths += 1
             return record_of(self.step, Agreement(Status.ERROR, "its process broke down"))
+        if self.step.label == self.workers.wrong:
+            return record_of(self.step, Agreement(Status.WRONG_VALUES, "y[0] is 3"))
         return record_of(self.step, Agreement(Status.PASSED))
 
     def start(self, mode):
@@ -40,15 +42,16 @@ class Trial:
         return Block(self.left > 0, 3 - self.left, 0.1)
 
     def finish(self):
+        self.workers.deaths += self.workers.broken == "finish"
         return MEASUREMENT
 
 
 class Workers:
-    """Of a device that times its reference in ``seconds``; None if it does not work. The first judgements of two
-    devices wait for each other."""
+    """Of a device that times its reference in ``seconds``; None if it does not work. It breaks in the method ``broken``
+    of a trial. In the case ``wrong`` nothing agrees. The first judgements of two devices wait for each other."""
 
-    def __init__(self, seconds=1.0, broken=False, both=None):
-        self.seconds, self.broken, self.both = seconds, broken, both
+    def __init__(self, seconds=1.0, broken="", both=None, wrong=""):
+        self.seconds, self.broken, self.both, self.wrong = seconds, broken, both, wrong
         self.judged, self.deaths = [], 0
 
     def meet(self):
@@ -113,9 +116,10 @@ def test_all_implementations_of_a_case_are_timed_on_one_device_and_each_record_n
     assert timed(lanes_of(Workers(), Workers()), steps, ("double", "triple"))[1] == [], "a resumed run has them"
 
 
-def test_no_case_is_lost_with_a_device():
+@pytest.mark.parametrize("broken", ["judge", "finish"])
+def test_no_case_is_lost_with_a_device(broken):
     both = threading.Barrier(2)
-    lanes, steps = lanes_of(Workers(broken=True, both=both), Workers(both=both)), steps_of("double", "triple")
+    lanes, steps = lanes_of(Workers(broken=broken, both=both), Workers(both=both)), steps_of("double", "triple")
     records, controls, lost = timed(lanes, steps)
     assert len(records) == len({(each.operation, each.implementation, each.case) for each in records}) == len(steps)
     assert {(each.status, each.device) for each in records} == {(Status.PASSED, "cpu:1")}
@@ -123,8 +127,16 @@ def test_no_case_is_lost_with_a_device():
     assert sorted(each.operation for each in controls) == ["double", "triple"]
 
 
+def test_an_operation_has_its_control_from_the_first_case_that_is_timed():
+    wrong = "n=64 float32"
+    lanes = lanes_of(Workers(wrong=wrong), Workers(wrong=wrong))
+    _, controls, _ = timed(lanes, steps_of("double", "triple"))
+    assert lanes[0].workers.judged[0].label == wrong, "the longest"
+    assert sorted(each.operation for each in controls) == ["double", "triple"]
+
+
 def test_the_last_device_reports_what_is_wrong():
-    lanes, steps = lanes_of(Workers(broken=True), Workers(broken=True)), steps_of("double")
+    lanes, steps = lanes_of(Workers(broken="judge"), Workers(broken="judge")), steps_of("double")
     records, controls, lost = timed(lanes, steps)
     assert len(records) == len(steps)
     assert {each.status for each in records} == {Status.ERROR}
