@@ -314,8 +314,8 @@ class Run:
     samplers and ``outcomes`` those of experiments, both from `validate`. ``left_out`` holds the steps that `run` left
     out. ``controls`` are timings of the same code twice, whose differences are the noise floor. ``started`` is the date
     and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it. ``devices`` are those
-    of a run on several: then ``device`` of the environment names them all, and its ``gpu``, ``ceilings`` and
-    ``overheads`` are those of the first.
+    of a run on several: then ``device`` of the environment names them all, its ``gpu`` is that of the first, and
+    ``ceilings`` and ``overheads`` are those of the first that has any.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")

@@ -105,7 +105,7 @@ def bench(
         modes = MODES[chosen.mode]
         which = Which(chosen.sizes, chosen.dtypes, chosen.scenarios, chosen.cases)
         of = chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed, which
-        registry, steps = plan_steps(place, *of)
+        registry, steps = plan_steps(place, *of, many=len(devices) > 1)
         environment = describe_all(devices)
         used = tuple(UsedDevice(str(each), describe_gpu(each)) for each in devices) if len(devices) > 1 else ()
         if profiler:
@@ -184,10 +184,10 @@ def _on_all(
     from ..execution.parallel import devices
 
     working, used, problems = devices.examine(lanes, {each.device: each.gpu for each in file.run.devices})
+    first = next((each for each in used if each.ceilings), used[0])
     file.update(
-        devices=used, overheads=used[0].overheads, ceilings=used[0].ceilings,
-        problems=(*file.run.problems, *problems),
-    )  # fmt: skip
+        devices=used, overheads=first.overheads, ceilings=first.ceilings, problems=(*file.run.problems, *problems)
+    )
     for words in (*problems, *slow_devices(file.run)):
         console.print(Text(words, style="yellow"))
 

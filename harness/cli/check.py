@@ -52,7 +52,7 @@ def check(
         on_cpu = place.type == "cpu"
         which = Which(*(tuple(each or ()) for each in (sizes, dtypes, scenarios, cases)))
         of = operations, implementations, CHECKED, PRESETS[-1], seed, which
-        registry, steps = plan_steps(place, *of, many=on_cpu)
+        registry, steps = plan_steps(place, *of, many=on_cpu or len(devices) > 1)
         run = Run(SCHEMA, "incomplete", describe_all(devices), (), registry.problems)
         records: list[tuple[int, Record]] = []
         complete = False

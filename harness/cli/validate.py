@@ -106,6 +106,8 @@ def validate(
         answers = [outcomes[each.name] for each in questions if each.name in outcomes]
         problems = (*registry.problems, *lost)
         status = _conclude(console, rows, refused, answers, problems)
+        if len(devices) > 1 and any(row.efficiency for row in rows):
+            console.print(f"Claims were tested on {len(devices)} devices, speeds measured on {place}.")
         if left_out:
             console.print(f"Left out: {', '.join(left_out)}. --thorough includes what takes longer.")
         run = Run(

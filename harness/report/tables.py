@@ -220,7 +220,8 @@ def limits(run: Run) -> RenderableType:
         lines.append(Text(f"measurement overhead: {costs}"))
     if run.ceilings:
         rates = ", ".join(f"{name} {ceiling_rate(name, rate)}" for name, rate in run.ceilings.items())
-        lines.append(Text(f"limits of {run.devices[0].device if run.devices else 'this device'}: {rates}"))
+        whose = next((each.device for each in run.devices if each.ceilings), "this device")
+        lines.append(Text(f"limits of {whose}: {rates}"))
     if run.seconds:
         spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
         lines.append(Text(f"time spent: {spent}"))

@@ -139,10 +139,15 @@ class Queue(Generic[Unit]):
             self._at_work -= 1
             self._changed.notify_all()
 
+    @property
+    def has_others(self) -> bool:
+        """Whether there is more than one lane."""
+        return self._lanes > 1
+
     def leave(self) -> bool:
         """Whether a lane may leave before the end. The last one may not."""
         with self._changed:
-            if self._lanes == 1:
+            if not self.has_others:
                 return False
             self._lanes -= 1
             return True
@@ -186,9 +191,9 @@ def share_out(
             deaths = lane.workers.deaths if several else 0
             act(lane, unit, going, keep)
             going.require()
-            if several and lane.workers.deaths > deaths and not lane.workers.answers():
+            if several and lane.workers.deaths > deaths and queue.has_others and not lane.workers.answers():
                 going.require()  # an interruption kills the process that is asked, too
-                if queue.leave():
+                if queue.leave():  # no other has left meanwhile
                     found[place].clear()
                     with going:
                         lost(lane)
