@@ -106,8 +106,9 @@ def validate(
         answers = [outcomes[each.name] for each in questions if each.name in outcomes]
         problems = (*registry.problems, *lost)
         status = _conclude(console, rows, refused, answers, problems)
-        if len(devices) > 1 and any(row.efficiency for row in rows):
-            console.print(f"Claims were tested on {len(devices)} devices, speeds measured on {place}.")
+        timed_on = {row.efficiency.device for row in rows if row.efficiency and row.efficiency.device}
+        if len(devices) > 1 and timed_on:
+            console.print(f"Claims were tested on {len(devices)} devices, speeds measured on {min(timed_on)}.")
         if left_out:
             console.print(f"Left out: {', '.join(left_out)}. --thorough includes what takes longer.")
         run = Run(
@@ -153,17 +154,13 @@ def _judge(
     lost: list[str],
 ) -> None:
     """Judge all pairs and run all experiments, several at once on a CPU or on several devices; then time the steps on
-    the first device, when nothing else runs, so that the speeds compare.
+    the first device that works, when nothing else runs, so that the speeds compare.
 
     ``found``, by sampler and target, and ``outcomes``, by experiment, get the results as they come, and ``lost`` a
     sentence for each device that stops working.
     """
-    from ..execution.parallel.judges import (
-        Job,
-        Judge,
-        ask_all,
-        judges_at_once,
-    )  # imported late: `--help` does not need it
+    # imported late: `--help` does not need it
+    from ..execution.parallel.judges import Job, Judge, ask_all, judges_at_once
 
     def judging(sampler: Sampler, target: Target) -> Job:
         def job(judge: Judge) -> Callable[[], None]:
@@ -193,17 +190,18 @@ def _judge(
         return Judge(device, progress.claim, time_limit, registry, threads)
 
     def leave(judge: Judge) -> None:
+        working.remove(judge.device)
         lost.append(f"{judge.device} stopped working: the other devices did its work")
 
-    at_once = len(devices) if len(devices) > 1 else judges_at_once(devices[0])
-    places = [*devices] if len(devices) > 1 else [*devices] * at_once
+    working, at_once = [*devices], len(devices) if len(devices) > 1 else judges_at_once(devices[0])
+    places, threads = ([*devices], 0) if len(devices) > 1 else ([*devices] * at_once, 1 if at_once > 1 else 0)
     by_sampler = [[judging(*pair) for pair in own] for _, own in groupby(pairs, key=lambda pair: pair[0].name)]
     if len(by_sampler) < at_once:  # all share the work; otherwise one judge, and one worker, has all of a sampler
         by_sampler = [[judging(*pair)] for pair in pairs]
     groups = by_sampler + [[conducting(experiment)] for experiment in experiments]
-    ask_all([judge(place, 1 if at_once > 1 else 0) for place in places[: len(groups)]], groups, leave)
+    ask_all([judge(place, threads) for place in places[: len(groups)]], groups, leave)
     measured = [pair for pair in pairs if any(row.efficiency for row in found[pair[0].name, pair[1].name])]
-    ask_all([judge(devices[0])], [[timing(*pair) for pair in measured]])
+    ask_all([judge(working[0])], [[timing(*pair) for pair in measured]])
 
 
 def chosen_pairs(
