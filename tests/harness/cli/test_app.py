@@ -842,3 +842,28 @@ def test_the_seconds_of_each_phase_add_up(monkeypatch):
     steps = plan([(operation(), [implementation("a")])], ("check",))
     _, watch = watched(steps, terminal=None)
     assert watch.seconds == {"harness": 3, "compile": 2, "sampling": 2}
+
+
+def test_each_of_several_devices_has_a_line_and_their_seconds_add_up(monkeypatch):
+    steps = plan([(operation(), [implementation("a"), implementation("b")])], ("check",))
+    times = itertools.count()
+    file = io.StringIO()
+    with Display(Console(file=file, width=80, force_terminal=True, highlight=False), steps) as watch:
+        monkeypatch.setattr(progress, "perf_counter", lambda: next(times))
+        with watch.on(["cuda:0", "cuda:1"]) as displays:
+            before = dict(watch.seconds)
+            for display, step in zip(displays, steps, strict=False):
+                display.step(step)
+                display.phase("sampling")
+                display.block(Block(True, 40, 0.0123))
+            for display in displays:
+                display.phase("check")
+            displays[0].done()
+        within = {phase: seconds - before.get(phase, 0.0) for phase, seconds in watch.seconds.items()}
+    assert within["sampling"] == 2 + 2, "each from its own beginning to its own end"
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).splitlines()]
+    frames = [lines[i : i + 3] for i, line in enumerate(lines) if line.startswith("2 devices") and "0/4" in line]
+    (_, first, second) = frames[-1]
+    assert first.startswith("cuda:0: double a n=3 float32")
+    assert second.startswith("cuda:1: double b n=3 float32")
+    assert not any("0/?" in line for line in lines)
