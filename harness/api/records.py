@@ -296,6 +296,8 @@ class UsedDevice:
     fixed launches on it; ``slow`` says in words by how much it is slower than the others, and is empty if it is not.
     """
 
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
     device: str
     gpu: Mapping[str, Any] | None = None
     ceilings: Mapping[str, float] = field(default_factory=dict)

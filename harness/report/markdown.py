@@ -110,9 +110,10 @@ def _agreement(run: Run) -> list[str]:
         for name, score in of.items()
         for reason in score.reasons
     ]
+    several = len({each.device for each in run.records}) > 1
     failures = [
-        f"- {_status(each.status)}: {md_text(each.operation)} {md_text(each.implementation)}, {md_text(each.case)}: "
-        f"{md_text(each.message)}"
+        f"- {_status(each.status)}: {md_text(each.operation)} {md_text(each.implementation)}, {md_text(each.case)}"
+        f"{f' on {md_text(each.device)}' if several else ''}: {md_text(each.message)}"
         + ("" if each.error is None or each.bound is None else f" (error {each.error:.6g}, bound {each.bound:.6g})")
         for each in failed_records(run.records)
     ]
