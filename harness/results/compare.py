@@ -87,21 +87,24 @@ class Case:
     status: Status
     message: str
     timings: Mapping[str, Timing]
+    device: str = ""
 
 
 Key = tuple[str, str, str, str]
-"""Operation, implementation, purpose and label of a case."""
+"""Operation, implementation, purpose and label of a case, with the device if the run has the case on several."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a comparison keeps of a run. ``floor`` is its `noise_floor`, ``started`` that of `Run`."""
+    """What a comparison keeps of a run. ``floor`` is its `noise_floor`, ``started`` that of `Run`; ``slow`` says of
+    each slow device of several by how much."""
 
     status: str
     environment: Mapping[str, Any]
     cases: Mapping[Key, Case]
     floor: float | None = None
     started: str = ""
+    slow: tuple[str, ...] = ()
 
 
 def summary(run: Run) -> Summary:
@@ -115,7 +118,15 @@ def read_summary(path: Path) -> Summary:
 
 
 def _summary(run: Run, cases: Iterable[tuple[Key, Case]]) -> Summary:
-    return Summary(run.status, run.environment, dict(cases), noise_floor(run.controls), run.started)
+    found: dict[Key, list[Case]] = {}
+    for key, case in cases:
+        found.setdefault(key, []).append(case)
+    separate: dict[Key, Case] = {}
+    for (*names, label), own in found.items():
+        several = len({case.device for case in own}) > 1
+        separate.update({(*names, f"{label} on {case.device}" if several else label): case for case in own})  # type: ignore[misc]
+    slow = tuple(f"{each.device} is {each.slow}" for each in run.devices if each.slow)
+    return Summary(run.status, run.environment, separate, noise_floor(run.controls), run.started, slow)
 
 
 @dataclass(frozen=True)
@@ -301,12 +312,19 @@ def _differences(base: Summary, new: Summary) -> list[str]:
         if was[field] != is_now[field]:
             kind = " (two cards of one kind)" if field == "gpu uuid" and was[field] and is_now[field] else ""
             notes.append(f"{field}: {was[field]} in base, {is_now[field]} in new{kind}")
+    notes += [f"{name}: {words}" for name, run in (("base", base), ("new", new)) for words in run.slow]
+    both = [
+        (case.device, new.cases[key].device) for key, case in base.cases.items() if key in new.cases and case.timings
+    ]
+    if moved := sum(one != other for one, other in both if one and other):
+        notes.append(f"{moved} of {len(both)} timed cases ran on another device of the same kind in new")
     return notes
 
 
 def _case(record: Record) -> tuple[Key, Case]:
     key = (record.operation, record.implementation, record.purpose, record.case)
-    return key, Case(record.status, record.message, {each.mode: _timing(each) for each in record.measurements})
+    timings: dict[str, Timing] = {each.mode: _timing(each) for each in record.measurements}
+    return key, Case(record.status, record.message, timings, record.device)
 
 
 def _paired(base: Mapping[Key, Case], new: Mapping[Key, Case]) -> tuple[list[Pair], int, int]:
