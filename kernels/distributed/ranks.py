@@ -285,7 +285,7 @@ class Ranks:
         assert self.group is not None
         others = set(range(self.size)) - {self.rank}
         try:
-            self.group.get_group_store().set(_still_here(self.rank), b"")
+            self.group.get_group_store().set(_still_here(self.rank), "")
             end = time.monotonic() + LAST_WORDS
             while others and time.monotonic() < end:
                 others -= self._still_here(others)

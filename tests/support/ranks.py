@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 SIZES = (1, 2, 3, 4, 8)
-PRELOADED = ["torch", "torch.distributed", "pytest", "support.ranks", "boltzbench.kernels.distributed"]
+PRELOADED = ["torch", "torch._dynamo", "pytest", "support.ranks", "boltzbench.kernels.distributed"]
 LIMIT = 60.0
 """Seconds for a function on all ranks."""
 LAST = 4.0
