@@ -8,7 +8,6 @@ adds them up in the order of their numbers.
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from .. import enumeration as single
@@ -35,14 +34,14 @@ def rbm_log_partition(
     fixed_units: int = FIXED_UNITS,
     force: bool = False,
     backend: str = "auto",
-    group: dist.ProcessGroup | None = None,
+    ranks: Ranks | None = None,
 ) -> Tensor:
-    """`boltzbench.kernels.enumeration.rbm_log_partition` over the ranks of ``group``.
+    """`boltzbench.kernels.enumeration.rbm_log_partition` over ``ranks``.
 
     Args:
         fixed_units: the leading units of the smaller layer whose states are shared by the ranks, at most 20; all of
             them if they are fewer. More than ``2^fixed_units`` ranks leave some without work.
-        group: the ranks; by default all, or where torch.distributed is not initialized this process alone.
+        ranks: by default all, or where torch.distributed is not initialized this process alone.
         force: enumerate a smaller layer of more than ``40 + fixed_units`` units.
         weights, visible_bias, hidden_bias, beta, backend: as in the function for one process, and the same on every
             rank. The result has no derivative.
@@ -52,7 +51,7 @@ def rbm_log_partition(
 
     Raises what the function for one process raises, and RankError.
     """
-    ranks = Ranks(group)
+    ranks = ranks or Ranks()
     with ranks.together():
         require_tensor("weights", weights, DTYPES, None)
         if weights.ndim != 2:
@@ -83,10 +82,10 @@ def log_partition(
     fixed_units: int = FIXED_UNITS,
     force: bool = False,
     backend: str = "auto",
-    group: dist.ProcessGroup | None = None,
+    ranks: Ranks | None = None,
 ) -> Tensor:
     """`boltzbench.kernels.enumeration.log_partition`, for any couplings, over ranks, as `rbm_log_partition`."""
-    ranks = Ranks(group)
+    ranks = ranks or Ranks()
     with ranks.together():
         require_tensor("weights", weights, DTYPES, None)
         require_tensor("biases", biases, (weights.dtype,), weights.device)

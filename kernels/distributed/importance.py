@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
 
 from .. import ais
@@ -27,14 +26,14 @@ def annealed_importance_sampling(
     *,
     seed: int,
     first_chain: int = 0,
-    group: dist.ProcessGroup | None = None,
+    ranks: Ranks | None = None,
     **options: Any,
 ) -> LogPartitionEstimate:
-    """`boltzbench.kernels.ais.annealed_importance_sampling` over the ranks of ``group``: the same bits, on every rank.
+    """`boltzbench.kernels.ais.annealed_importance_sampling` over ``ranks``: the same bits, on every rank.
 
     Args:
         chains: how many on all ranks together, at least 2 for each.
-        group: the ranks; by default all, or where torch.distributed is not initialized this process alone.
+        ranks: by default all, or where torch.distributed is not initialized this process alone.
         weights, visible_bias, hidden_bias, schedule, seed, first_chain, options: as in the function for one process,
             and the same on every rank.
 
@@ -47,7 +46,7 @@ def annealed_importance_sampling(
             weights, visible_bias, hidden_bias, schedule, count, seed=seed, first_chain=first, **options
         )
 
-    return _estimate(anneal, "chains", chains, first_chain, group, given | {"seed": seed} | options)
+    return _estimate(anneal, "chains", chains, first_chain, ranks, given | {"seed": seed} | options)
 
 
 def ising_annealed_importance_sampling(
@@ -58,7 +57,7 @@ def ising_annealed_importance_sampling(
     *,
     seed: int,
     first_lattice: int = 0,
-    group: dist.ProcessGroup | None = None,
+    ranks: Ranks | None = None,
     **options: Any,
 ) -> LogPartitionEstimate:
     """`boltzbench.kernels.ais.ising_annealed_importance_sampling` over ranks, as `annealed_importance_sampling`."""
@@ -70,7 +69,7 @@ def ising_annealed_importance_sampling(
         )
 
     same = {name: value for name, value in options.items() if name != "device"}  # each rank has its own
-    return _estimate(anneal, "lattices", lattices, first_lattice, group, given | same)
+    return _estimate(anneal, "lattices", lattices, first_lattice, ranks, given | same)
 
 
 def _estimate(
@@ -78,10 +77,10 @@ def _estimate(
     name: str,
     count: int,
     first: int,
-    group: dist.ProcessGroup | None,
+    ranks: Ranks | None,
     same: dict[str, object],
 ) -> LogPartitionEstimate:
-    ranks = Ranks(group)
+    ranks = ranks or Ranks()
     with ranks.together():
         count = integer(name, count, 2 * ranks.size, INT64_MAX, f" for {ranks.size} ranks, two for each")
         ranks.require_same(**{name: count, "first": first}, **same)

@@ -17,7 +17,6 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from ..numbers import integer, reals
@@ -62,9 +61,9 @@ def population_annealing(
     betas: Sequence[float] | Tensor,
     *,
     seed: int,
-    group: dist.ProcessGroup | None = None,
+    ranks: Ranks | None = None,
 ) -> AnnealedPopulation:
-    """Anneal a population of ``replicas`` replicas through ``betas``, shared by the ranks of ``group``.
+    """Anneal a population of ``replicas`` replicas through ``betas``, shared by ``ranks``.
 
     Args:
         make_replicas: called once on each rank with the number of its first replica and how many it has, none where
@@ -74,7 +73,7 @@ def population_annealing(
         betas: inverse temperatures, increasing from 0, where log Z is known; the sweeps at beta number k are the
             replicas' round k.
         seed: the key of the random stream; the replicas' sweeps may use the same.
-        group: the ranks; by default all, or where torch.distributed is not initialized this process alone.
+        ranks: by default all, or where torch.distributed is not initialized this process alone.
 
     Raises ValueError, naming the argument, and RankError. The bits do not depend on the number of ranks if the replicas
     do not depend on how they are divided.
@@ -83,7 +82,7 @@ def population_annealing(
     first ``i`` with ``c_i > (j + u) c_last / replicas``. The number ``u`` in (0, 1) is word 0 of group 0 at step k of
     tensor 1 of the stream ``SWAP``.
     """
-    ranks = Ranks(group)
+    ranks = ranks or Ranks()
     with ranks.together():
         values = reals("betas", betas)
         if not values or values[0] != 0 or not all(a < b for a, b in pairwise(values)):

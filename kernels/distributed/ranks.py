@@ -265,7 +265,7 @@ class Ranks:
 
     def _run(self, start: Callable[[], Any], device: torch.device) -> None:
         """Start a collective and wait for it, or until another rank says that the connection broke."""
-        try:
+        with self.answering():
             work = start()
             if device.type != "cpu":
                 work.wait()
@@ -277,6 +277,12 @@ class Ranks:
                 except RuntimeError:
                     if work.is_completed() or self._still_here(range(self.size)):
                         raise
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Messages between ranks: a RuntimeError of `torch.distributed` becomes a RankError that names who is lost."""
+        try:
+            yield
         except RuntimeError as error:
             raise RankError(self._lost(error)) from error
 

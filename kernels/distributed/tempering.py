@@ -7,7 +7,6 @@ decides all exchanges by itself, alike: it knows all energies, and the random nu
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from .. import parallel_tempering as single
@@ -27,22 +26,22 @@ def parallel_tempering(
     *,
     burn_in: int,
     seed: int,
-    group: dist.ProcessGroup | None = None,
+    ranks: Ranks | None = None,
     backend: str = "auto",
 ) -> Tempering:
-    """`boltzbench.kernels.parallel_tempering.parallel_tempering` over the ranks of ``group``: the same, on every rank.
+    """`boltzbench.kernels.parallel_tempering.parallel_tempering` over ``ranks``: the same, on every rank.
 
     Args:
         make_replicas: called once on each rank with the number of its first replica and how many it has, none where
             ranks outnumber replicas: ``lambda first, count: IsingReplicas(8, 8, count, first=first, seed=7)``.
         count: replicas on all ranks together, ladder after ladder. A ladder may span ranks.
-        group: the ranks; by default all, or where torch.distributed is not initialized this process alone.
+        ranks: by default all, or where torch.distributed is not initialized this process alone.
         betas, rounds, burn_in, seed, backend: as in the function for one process, and the same on every rank.
 
     The bits are those of one process if replicas do not depend on how they are divided: those of
     `boltzbench.kernels.parallel_tempering` do not. Raises what the function for one process raises, and RankError.
     """
-    ranks = Ranks(group)
+    ranks = ranks or Ranks()
     with ranks.together():
         replicas = _GatheredReplicas(ranks, make_replicas, integer("count", count))
         ranks.require_same(

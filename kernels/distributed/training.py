@@ -1,7 +1,6 @@
 """Persistent contrastive divergence over ranks: chains and data are shared, and gradients are summed over all ranks."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from ..common.derivatives import not_differentiable
@@ -28,17 +27,17 @@ def persistent_contrastive_divergence(
     seed: int,
     check_values: bool = True,
     backend: str = "auto",
-    group: dist.ProcessGroup | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainingState:
-    """An update of `boltzbench.kernels.rbm_training.persistent_contrastive_divergence` over the ranks of ``group``.
+    """An update of `boltzbench.kernels.rbm_training.persistent_contrastive_divergence` over ``ranks``.
 
     Args:
         state: the machine, the same on every rank, and ``chains``, this rank's share of the persistent chains.
         batch: this rank's share of the images, uint8 (images, visible units).
         blocks: chains and images are divided into this number of equal blocks, so both must be multiples of it, and the
-            ranks share the blocks: ``Ranks(group).share(chains, multiple=chains // blocks)`` are a rank's chains. At
+            ranks share the blocks: ``ranks.share(chains, multiple=chains // blocks)`` are a rank's chains. At
             least the number of ranks.
-        group: the ranks; by default all, or where torch.distributed is not initialized this process alone.
+        ranks: by default all, or where torch.distributed is not initialized this process alone.
         sweeps, rate, weight_decay, beta, seed, check_values, backend: as in the function for one process, and the same
             on every rank.
 
@@ -52,7 +51,7 @@ def persistent_contrastive_divergence(
 
     Raises what the function for one process raises, and RankError: a rank has another machine, or other numbers.
     """
-    ranks = Ranks(group)
+    ranks = ranks or Ranks()
     with ranks.together():
         if state.chains is None:
             raise ValueError("state has no persistent chains: pass chains to initial_state")

@@ -37,7 +37,7 @@ def equal_on(pool, function, wanted, *arguments, sizes=SIZES):
 
 
 def annealed_rbm(group, single=False):
-    module, options = (ais, {}) if single else (over_ranks, {"group": group})
+    module, options = (ais, {}) if single else (over_ranks, {"ranks": Ranks(group)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ais.CollapsedWeights)
         return module.annealed_importance_sampling(
@@ -46,7 +46,7 @@ def annealed_rbm(group, single=False):
 
 
 def annealed_lattices(group, single=False):
-    module, options = (ais, {}) if single else (over_ranks, {"group": group})
+    module, options = (ais, {}) if single else (over_ranks, {"ranks": Ranks(group)})
     return module.ising_annealed_importance_sampling(4, 4, BETAS, 16, seed=3, field=0.1, **options)
 
 
@@ -64,7 +64,7 @@ def lattices(first, count):
 
 
 def tempered(group, make):
-    return over_ranks.parallel_tempering(globals()[make], 18, BETAS, 8, burn_in=2, seed=5, group=group)
+    return over_ranks.parallel_tempering(globals()[make], 18, BETAS, 8, burn_in=2, seed=5, ranks=Ranks(group))
 
 
 @pytest.mark.parametrize("make", [rbm_replicas, lattices])
@@ -75,7 +75,7 @@ def test_replicas_exchange_alike(pool, make):
 
 
 def population(group, count=50):
-    found = over_ranks.population_annealing(lattices, count, BETAS * 0.4, seed=5, group=group)
+    found = over_ranks.population_annealing(lattices, count, BETAS * 0.4, seed=5, ranks=Ranks(group))
     return found._replace(states=Ranks(group).gather(found.states))
 
 
@@ -107,7 +107,7 @@ def enumerated(group, turned=False, single=False):
         weights, visible_bias, hidden_bias = weights.t(), hidden_bias, visible_bias
     if single:
         return enumeration.rbm_log_partition(weights, visible_bias, hidden_bias, 0.7)
-    return over_ranks.rbm_log_partition(weights, visible_bias, hidden_bias, 0.7, fixed_units=4, group=group)
+    return over_ranks.rbm_log_partition(weights, visible_bias, hidden_bias, 0.7, fixed_units=4, ranks=Ranks(group))
 
 
 def enumerated_couplings(group, fixed, single=False):
@@ -115,7 +115,7 @@ def enumerated_couplings(group, fixed, single=False):
     machine = (weights + weights.t()) * (1 - torch.eye(6)), drawn(6).double(), 0.7
     if single:
         return enumeration.log_partition(*machine)
-    return over_ranks.log_partition(*machine, fixed_units=fixed, group=group)
+    return over_ranks.log_partition(*machine, fixed_units=fixed, ranks=Ranks(group))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def trained(group, blocks=8, updates=3, module=over_ranks):
     for _ in range(updates):
         batch = minibatch(DATA, 24, seed=1, step=state.step)[images.start : images.stop]
         state = over_ranks.persistent_contrastive_divergence(
-            state, batch, blocks=blocks, sweeps=2, rate=0.5, weight_decay=0.01, seed=1, group=group
+            state, batch, blocks=blocks, sweeps=2, rate=0.5, weight_decay=0.01, seed=1, ranks=Ranks(group)
         )
     return (*state.machine, ranks.gather(state.chains), state.step, state.sweep)
 
@@ -163,7 +163,7 @@ def test_training_updates_alike(pool):
 
 
 def too_few_chains(group):
-    over_ranks.annealed_importance_sampling(*MACHINE, BETAS, 7, seed=3, group=group)
+    over_ranks.annealed_importance_sampling(*MACHINE, BETAS, 7, seed=3, ranks=Ranks(group))
 
 
 def too_few_blocks(group):
@@ -172,12 +172,12 @@ def too_few_blocks(group):
 
 def uneven_blocks(group):
     state = initial_state(DATA, 7, seed=1, chains=6)
-    over_ranks.persistent_contrastive_divergence(state, DATA[:5], blocks=8, rate=0.1, seed=1, group=group)
+    over_ranks.persistent_contrastive_divergence(state, DATA[:5], blocks=8, rate=0.1, seed=1, ranks=Ranks(group))
 
 
 def other_machine(group):
     machine = [part + (Ranks(group).rank == 2) for part in MACHINE]
-    over_ranks.rbm_log_partition(*machine, group=group)
+    over_ranks.rbm_log_partition(*machine, ranks=Ranks(group))
 
 
 def bad_replicas(group):
@@ -186,7 +186,7 @@ def bad_replicas(group):
             raise MemoryError("no memory for replicas")
         return lattices(first, count)
 
-    over_ranks.population_annealing(make, 16, BETAS, seed=5, group=group)
+    over_ranks.population_annealing(make, 16, BETAS, seed=5, ranks=Ranks(group))
 
 
 @pytest.mark.parametrize(
