@@ -52,7 +52,7 @@ class Ranks:
     ``group`` is a group of `torch.distributed`; None is the default group, or where none was initialized this process
     alone. ``size`` is the number of ranks and ``rank`` the place of this one, both within the group.
 
-    Raises ValueError if this process is not in ``group``.
+    Raises ValueError if this process is not in ``group``, or the group has no backend for CPU tensors.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
@@ -63,6 +63,10 @@ class Ranks:
         if self.rank < 0:
             raise ValueError("group must include this process")
         self.size = dist.get_world_size(group) if group is not None else 1
+        if group is not None and "cpu:" not in dist.get_backend_config(group):
+            raise ValueError(
+                "group must have a backend for CPU tensors, which carry headers: initialize it as cpu:gloo,cuda:nccl"
+            )
 
     def __repr__(self) -> str:
         return f"rank {self.rank} of {self.size}"
@@ -275,7 +279,10 @@ class Ranks:
                     work.wait(timedelta(seconds=LOOK))
                     return
                 except RuntimeError:
-                    if work.is_completed() or self._still_here(range(self.size)):
+                    if work.is_completed():
+                        work.wait()  # raises again what is not the end of this wait
+                        return
+                    if self._still_here(range(self.size)):
                         raise
 
     @contextmanager
@@ -297,7 +304,8 @@ class Ranks:
                 others -= self._still_here(others)
                 time.sleep(0.05)
         except RuntimeError:
-            return f"rank 0 of {self.size}, which keeps the rendezvous, does not answer; start the run again"
+            if 0 in others:  # else it has said that it is still here, waited, and left
+                return f"rank 0 of {self.size}, which keeps the rendezvous, does not answer; start the run again"
         if not others:
             return f"rank {self.rank} of {self.size} lost the connection to the others ({error}); start the run again"
         names = ", ".join(map(str, sorted(others)))
@@ -317,7 +325,7 @@ def _still_here(rank: int) -> str:
 
 @contextmanager
 def join(*, timeout: float = TIMEOUT, device: str | None = None) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the ranks that torchrun (or Slurm, by the same variables) started, and leave them at the end of the block.
+    """Join the ranks that torchrun, or a launcher with its variables, started; leave them at the end of the block.
 
     Yields the ranks and this one's device: GPU ``LOCAL_RANK`` where there are GPUs, else the CPU. Without the variables
     ``RANK`` and ``WORLD_SIZE`` this process is the only rank.

@@ -1,12 +1,19 @@
 """Shares, exchanges and sums over ranks, and what every rank hears when one of them fails."""
 
+import contextlib
+import io
 import os
+import re
 import signal
+import socket
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from boltzbench.kernels.distributed import RankError, Ranks
+import torch.distributed as dist
+from boltzbench.kernels import distributed
+from boltzbench.kernels.distributed import RankError, Ranks, join
 from boltzbench.kernels.distributed import ranks as module
 from support.ranks import SIZES, Failed, alone
 
@@ -136,15 +143,47 @@ def test_ranks_that_differ_are_told_apart(pool, function, words):
         assert (found.kind, words in found.message) == ("RankError", True), found
 
 
-def killed(group, victim, how):
-    module.LAST_WORDS = 1.0
-    ranks = Ranks(group)
-    processes = ranks.gather(torch.tensor([os.getpid()])).tolist()
-    if ranks.rank == victim:
-        os.kill(os.getpid(), how)
-    start = time.monotonic()
+def other_software(group):
+    ranks, own = Ranks(group), module.software
+    if ranks.rank == 1:
+        module.software = lambda: "boltzbench 9"
     try:
-        ranks.gather(torch.zeros(1))
+        ranks.require_same()
+    finally:
+        module.software = own
+
+
+def test_a_rank_with_other_software_is_refused(pool):
+    for found in pool.outcomes(2, other_software):
+        assert f"software must be the same on every rank: rank 0 has {module.software()}, rank 1 boltzbench 9" in str(
+            found
+        )
+
+
+def place(port, rank, size):
+    """The variables that torchrun sets."""
+    return {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def killed(group, port, victim, how, timeout):
+    module.LAST_WORDS = 1.0
+    os.environ.update(place(port, dist.get_rank(), dist.get_world_size()))
+    dist.destroy_process_group()
+    try:
+        with join(timeout=timeout) as (ranks, _):
+            processes = ranks.gather(torch.tensor([os.getpid()])).tolist()
+            if ranks.rank == victim:
+                os.kill(os.getpid(), how)
+            start = time.monotonic()
+            with ranks.together():
+                ranks.gather(torch.zeros(1))
     except RankError as error:
         found = str(error), time.monotonic() - start
         if how == signal.SIGSTOP and ranks.rank == 0:
@@ -152,10 +191,77 @@ def killed(group, victim, how):
         return found
 
 
-@pytest.mark.parametrize(("how", "timeout", "least"), [(signal.SIGKILL, 60.0, 0.0), (signal.SIGSTOP, 2.0, 1.0)])
-def test_a_rank_that_ends_or_stops_is_named_by_the_others(how, timeout, least):
-    found = alone(4, killed, 2, how, timeout=timeout)
-    assert found.pop(2) is None
-    for words, seconds in found:
-        assert words == "rank 2 of 4 does not answer; start the run again"
-        assert least <= seconds < 8
+@pytest.mark.parametrize(
+    ("victim", "how", "timeout", "words"),
+    [
+        (2, signal.SIGKILL, 60.0, "rank 2 of 3 does not answer"),
+        (0, signal.SIGKILL, 60.0, "rank 0 of 3, which keeps the rendezvous, does not answer"),
+        (2, signal.SIGSTOP, 2.0, "rank 2 of 3 does not answer"),
+    ],
+)
+def test_a_rank_that_ends_or_stops_is_named_by_the_others(port, victim, how, timeout, words):
+    found = alone(3, killed, port, victim, how, timeout)
+    assert found.pop(victim) is None
+    for message, seconds in found:
+        assert message == f"{words}; start the run again"
+        assert timeout * (how == signal.SIGSTOP) - 0.5 <= seconds < 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE must be set to an integer for a run over ranks, got 'two'"),
+        ({"RANK": "2"}, "RANK must lie in [0, 1], got 2"),
+        ({"RANK": None}, "RANK must be set to an integer for a run over ranks, got ''"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR and MASTER_PORT must name the rendezvous"),
+        ({"MASTER_PORT": None}, "MASTER_PORT must be set to an integer"),
+        ({}, "rank 1 of 2 found no rendezvous at 127.0.0.1:"),
+        ({"RANK": "0"}, "rank 0 of 2 found no rendezvous at 127.0.0.1:"),
+    ],
+)
+def test_a_rendezvous_that_is_missing_is_named(monkeypatch, port, changes, words):
+    for name, value in (place(port, 1, 2) | changes).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises((ValueError, RankError), match=re.escape(words)), join(timeout=1, device="cpu"):
+        pass
+
+
+def test_a_process_by_itself_is_the_only_rank(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    with join(device="cpu") as (ranks, device):
+        assert (ranks.rank, ranks.size, device.type) == (0, 1, "cpu")
+        assert ranks.gather(torch.arange(3)).tolist() == [0, 1, 2]
+        with pytest.raises(ValueError, match="nothing"), ranks.together():
+            raise ValueError("nothing")
+
+
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert module._device(None) == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="LOCAL_RANK must be below 2, the number of GPUs here, got 2"):
+        module._device("cuda")
+    assert module._device("cpu") == torch.device("cpu")
+
+
+def readme_example(group, port):
+    """What the README's example prints, among 2 ranks."""
+    os.environ.update(place(port, dist.get_rank(), dist.get_world_size()))
+    dist.destroy_process_group()
+    code = re.search(r"```python\n(.*?)```", (Path(distributed.__file__).parent / "README.md").read_text(), re.DOTALL)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code[1], {})
+    return printed.getvalue()
+
+
+def test_the_readme_shows_what_works(port):
+    found, other = alone(2, readme_example, port)
+    assert other == ""
+    estimate, error, exact = map(float, re.search(r"log Z (.*) \+- (.*), exactly (.*)", found).groups())
+    assert abs(estimate - exact) < 6 * error
