@@ -8,6 +8,7 @@ import importlib.util
 import multiprocessing
 import os
 import pickle
+import socket
 import sys
 import tempfile
 import traceback
@@ -79,10 +80,10 @@ class Pool:
         self.folder.cleanup()
 
 
-def alone(size: int, function: Callable[..., Any], *arguments: Any, timeout: float = LIMIT) -> list[Any]:
+def alone(size: int, function: Callable[..., Any], *arguments: Any, timeout: float | None = LIMIT) -> list[Any]:
     """What ``function(None, *arguments)`` returns on each of ``size`` new ranks; None of those that end or stop.
 
-    ``timeout``: that of their group, in seconds.
+    ``timeout``: that of their group, in seconds. With None they have no group, but the variables that torchrun sets.
     """
     with tempfile.TemporaryDirectory() as folder:
         processes, ends = _start(size, Path(folder) / "rendezvous", (), timeout)
@@ -100,11 +101,23 @@ def alone(size: int, function: Callable[..., Any], *arguments: Any, timeout: flo
     return found
 
 
-def _start(size: int, file: Path, sizes: Iterable[int], timeout: float) -> tuple[list[Any], list[Connection]]:
-    processes, ends, context = [], [], server()
+def variables(rank: int, size: int, port: int) -> dict[str, str]:
+    """The variables that torchrun sets."""
+    return {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _start(size: int, file: Path, sizes: Iterable[int], timeout: float | None) -> tuple[list[Any], list[Connection]]:
+    processes, ends, context, port = [], [], server(), free_port()
     for rank in range(size):
         mine, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, rank, size, file, sizes, timeout), daemon=True)
+        place = variables(rank, size, port) if timeout is None else {}
+        process = context.Process(target=_serve, args=(theirs, rank, size, file, sizes, timeout, place), daemon=True)
         process.start()
         theirs.close()
         processes.append(process)
@@ -125,20 +138,30 @@ def _receive(end: Connection) -> Any:
         return None
 
 
-def _serve(end: Connection, rank: int, size: int, file: Path, sizes: Iterable[int], timeout: float) -> None:
+def _serve(
+    end: Connection,
+    rank: int,
+    size: int,
+    file: Path,
+    sizes: Iterable[int],
+    timeout: float | None,
+    place: dict[str, str],
+) -> None:
     """What a process does: one function after the other."""
     torch.set_num_threads(1)
-    limit = timedelta(seconds=timeout)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size, timeout=limit)
-    groups: dict[int | None, Any] = {each: dist.new_group(list(range(each)), timeout=limit) for each in sizes}
-    groups[None] = None
+    os.environ.update(place)
+    groups: dict[int | None, Any] = {None: None}
+    if timeout is not None:
+        limit = timedelta(seconds=timeout)
+        dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size, timeout=limit)
+        groups |= {each: dist.new_group(list(range(each)), timeout=limit) for each in sizes}
     while True:
         try:
-            wanted, place, arguments = pickle.loads(end.recv_bytes())
+            wanted, name, arguments = pickle.loads(end.recv_bytes())
         except EOFError:
             os._exit(0)
         try:
-            answer = _function(*place)(groups[wanted], *arguments)
+            answer = _function(*name)(groups[wanted], *arguments)
         except Exception as error:
             answer = Failed(type(error).__name__, str(error), traceback.format_exc())
         end.send_bytes(pickle.dumps(answer))

@@ -5,17 +5,15 @@ import io
 import os
 import re
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from boltzbench.kernels import distributed
 from boltzbench.kernels.distributed import RankError, Ranks, join
 from boltzbench.kernels.distributed import ranks as module
-from support.ranks import SIZES, Failed, alone
+from support.ranks import SIZES, Failed, alone, free_port, variables
 
 
 def rows(first: int, end: int) -> torch.Tensor:
@@ -160,22 +158,8 @@ def test_a_rank_with_other_software_is_refused(pool):
         )
 
 
-def place(port, rank, size):
-    """The variables that torchrun sets."""
-    return {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def killed(group, port, victim, how, timeout):
+def killed(group, victim, how, timeout):
     module.LAST_WORDS = 1.0
-    os.environ.update(place(port, dist.get_rank(), dist.get_world_size()))
-    dist.destroy_process_group()
     try:
         with join(timeout=timeout) as (ranks, _):
             processes = ranks.gather(torch.tensor([os.getpid()])).tolist()
@@ -199,8 +183,8 @@ def killed(group, port, victim, how, timeout):
         (2, signal.SIGSTOP, 2.0, "rank 2 of 3 does not answer"),
     ],
 )
-def test_a_rank_that_ends_or_stops_is_named_by_the_others(port, victim, how, timeout, words):
-    found = alone(3, killed, port, victim, how, timeout)
+def test_a_rank_that_ends_or_stops_is_named_by_the_others(victim, how, timeout, words):
+    found = alone(3, killed, victim, how, timeout, timeout=None)
     assert found.pop(victim) is None
     for message, seconds in found:
         assert message == f"{words}; start the run again"
@@ -219,8 +203,8 @@ def test_a_rank_that_ends_or_stops_is_named_by_the_others(port, victim, how, tim
         ({"RANK": "0"}, "rank 0 of 2 found no rendezvous at 127.0.0.1:"),
     ],
 )
-def test_a_rendezvous_that_is_missing_is_named(monkeypatch, port, changes, words):
-    for name, value in (place(port, 1, 2) | changes).items():
+def test_a_rendezvous_that_is_missing_is_named(monkeypatch, changes, words):
+    for name, value in (variables(1, 2, free_port()) | changes).items():
         if value is None:
             monkeypatch.delenv(name, raising=False)
         else:
@@ -249,10 +233,8 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch):
     assert module._device("cpu") == torch.device("cpu")
 
 
-def readme_example(group, port):
-    """What the README's example prints, among 2 ranks."""
-    os.environ.update(place(port, dist.get_rank(), dist.get_world_size()))
-    dist.destroy_process_group()
+def readme_example(group):
+    """What the README's example prints."""
     code = re.search(r"```python\n(.*?)```", (Path(distributed.__file__).parent / "README.md").read_text(), re.DOTALL)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -260,8 +242,8 @@ def readme_example(group, port):
     return printed.getvalue()
 
 
-def test_the_readme_shows_what_works(port):
-    found, other = alone(2, readme_example, port)
+def test_the_readme_shows_what_works():
+    found, other = alone(2, readme_example, timeout=None)
     assert other == ""
     estimate, error, exact = map(float, re.search(r"log Z (.*) \+- (.*), exactly (.*)", found).groups())
     assert abs(estimate - exact) < 6 * error
