@@ -6,6 +6,7 @@ adds them up in the order of their numbers.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,9 +33,8 @@ def rbm_log_partition(
     beta: float = 1.0,
     *,
     fixed_units: int = FIXED_UNITS,
-    force: bool = False,
-    backend: str = "auto",
     ranks: Ranks | None = None,
+    **options: Any,
 ) -> Tensor:
     """`boltzbench.kernels.enumeration.rbm_log_partition` over ``ranks``.
 
@@ -42,12 +42,11 @@ def rbm_log_partition(
         fixed_units: the leading units of the smaller layer whose states are shared by the ranks, at most 20; all of
             them if they are fewer. More than ``2^fixed_units`` ranks leave some without work.
         ranks: by default all, or where torch.distributed is not initialized this process alone.
-        force: enumerate a smaller layer of more than ``40 + fixed_units`` units.
-        weights, visible_bias, hidden_bias, beta, backend: as in the function for one process, and the same on every
-            rank. The result has no derivative.
+        weights, visible_bias, hidden_bias, beta, options: as in the function for one process, and the same on every
+            rank. Without ``force``, a smaller layer has at most ``40 + fixed_units`` units.
 
     Returns a float64 tensor of no dimensions, with the same bits on every rank and for every number of ranks. It
-    depends on ``fixed_units`` by rounding: in float64 by a few ``2**-53`` of it.
+    depends on ``fixed_units`` by rounding: in float64 by a few ``2**-53`` of it. It has no derivative.
 
     Raises what the function for one process raises, and RankError.
     """
@@ -60,14 +59,19 @@ def rbm_log_partition(
         require_bias("hidden_bias", hidden_bias, weights.shape[1], weights)
         beta, fixed = real("beta", beta, least=0), min(_require_fixed(fixed_units), *weights.shape)
         ranks.require_same(
-            weights=weights, visible_bias=visible_bias, hidden_bias=hidden_bias, beta=beta, fixed_units=fixed
+            weights=weights,
+            visible_bias=visible_bias,
+            hidden_bias=hidden_bias,
+            beta=beta,
+            fixed_units=fixed,
+            **options,
         )
         w, b, c = weights.double(), visible_bias.double(), hidden_bias.double()
         if len(w) > w.shape[1]:
             w, b, c = w.t(), c, b
 
         def part(x: Tensor) -> Tensor:
-            rest = single.rbm_log_partition(w[fixed:], b[fixed:], c + x @ w[:fixed], beta, force=force, backend=backend)
+            rest = single.rbm_log_partition(w[fixed:], b[fixed:], c + x @ w[:fixed], beta, **options)
             return beta * (x @ b[:fixed]) + rest
 
         return _log_sum(ranks, part, fixed, weights.device)
@@ -80,9 +84,8 @@ def log_partition(
     beta: float = 1.0,
     *,
     fixed_units: int = FIXED_UNITS,
-    force: bool = False,
-    backend: str = "auto",
     ranks: Ranks | None = None,
+    **options: Any,
 ) -> Tensor:
     """`boltzbench.kernels.enumeration.log_partition`, for any couplings, over ranks, as `rbm_log_partition`."""
     ranks = ranks or Ranks()
@@ -91,12 +94,12 @@ def log_partition(
         require_tensor("biases", biases, (weights.dtype,), weights.device)
         require_bonds("weights", weights, "biases", biases)
         beta, fixed = real("beta", beta, least=0), min(_require_fixed(fixed_units), len(weights))
-        ranks.require_same(weights=weights, biases=biases, beta=beta, fixed_units=fixed)
+        ranks.require_same(weights=weights, biases=biases, beta=beta, fixed_units=fixed, **options)
         w, b = weights.double(), biases.double()
 
         def part(x: Tensor) -> Tensor:
             field = b[fixed:] + x @ w[:fixed, fixed:]
-            rest = single.log_partition(w[fixed:, fixed:], field, beta, force=force, backend=backend)
+            rest = single.log_partition(w[fixed:, fixed:], field, beta, **options)
             return beta * (x @ b[:fixed] + 0.5 * (x @ w[:fixed, :fixed] @ x)) + rest
 
         return _log_sum(ranks, part, fixed, weights.device)

@@ -83,6 +83,7 @@ def _estimate(
     ranks = ranks or Ranks()
     with ranks.together():
         count = integer(name, count, 2 * ranks.size, INT64_MAX, f" for {ranks.size} ranks, two for each")
+        first = integer(f"first_{name.removesuffix('s')}", first)
         ranks.require_same(**{name: count, "first": first}, **same)
         share = ranks.share(count)
         with warnings.catch_warnings():

@@ -5,6 +5,7 @@ decides all exchanges by itself, alike: it knows all energies, and the random nu
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def parallel_tempering(
     burn_in: int,
     seed: int,
     ranks: Ranks | None = None,
-    backend: str = "auto",
+    **options: Any,
 ) -> Tempering:
     """`boltzbench.kernels.parallel_tempering.parallel_tempering` over ``ranks``: the same, on every rank.
 
@@ -36,7 +37,7 @@ def parallel_tempering(
             ranks outnumber replicas: ``lambda first, count: IsingReplicas(8, 8, count, first=first, seed=7)``.
         count: replicas on all ranks together, ladder after ladder. A ladder may span ranks.
         ranks: by default all, or where torch.distributed is not initialized this process alone.
-        betas, rounds, burn_in, seed, backend: as in the function for one process, and the same on every rank.
+        betas, rounds, burn_in, seed, options: as in the function for one process, and the same on every rank.
 
     The bits are those of one process if replicas do not depend on how they are divided: those of
     `boltzbench.kernels.parallel_tempering` do not. Raises what the function for one process raises, and RankError.
@@ -45,9 +46,15 @@ def parallel_tempering(
     with ranks.together():
         replicas = _GatheredReplicas(ranks, make_replicas, integer("count", count))
         ranks.require_same(
-            count=count, log_states=replicas.log_states, betas=betas, rounds=rounds, burn_in=burn_in, seed=seed
+            count=count,
+            log_states=replicas.log_states,
+            betas=betas,
+            rounds=rounds,
+            burn_in=burn_in,
+            seed=seed,
+            **options,
         )
-        return single.parallel_tempering(replicas, betas, rounds, burn_in=burn_in, seed=seed, backend=backend)
+        return single.parallel_tempering(replicas, betas, rounds, burn_in=burn_in, seed=seed, **options)
 
 
 class _GatheredReplicas:

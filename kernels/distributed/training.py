@@ -1,5 +1,7 @@
 """Persistent contrastive divergence over ranks: chains and data are shared, and gradients are summed over all ranks."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,9 +27,8 @@ def persistent_contrastive_divergence(
     weight_decay: float = 0.0,
     beta: float = 1.0,
     seed: int,
-    check_values: bool = True,
-    backend: str = "auto",
     ranks: Ranks | None = None,
+    **options: Any,
 ) -> TrainingState:
     """An update of `boltzbench.kernels.rbm_training.persistent_contrastive_divergence` over ``ranks``.
 
@@ -38,8 +39,7 @@ def persistent_contrastive_divergence(
             ranks share the blocks: ``ranks.share(chains, multiple=chains // blocks)`` are a rank's chains. At
             least the number of ranks.
         ranks: by default all, or where torch.distributed is not initialized this process alone.
-        sweeps, rate, weight_decay, beta, seed, check_values, backend: as in the function for one process, and the same
-            on every rank.
+        sweeps, rate, weight_decay, beta, seed, options: as in the function for one process, and the same on every rank.
 
     Each block has a gradient of its own, in float32, and their mean is taken in an order that depends on ``blocks``
     only (`Ranks.sum`). The update has the same bits on every rank and for every number of ranks, on one kind of device.
@@ -65,15 +65,14 @@ def persistent_contrastive_divergence(
             blocks=blocks, chains_of_block=chains_of_block, images_of_block=images_of_block, sweeps=sweeps, rate=rate,
             weight_decay=weight_decay, beta=beta, seed=seed, step=state.step, sweep=state.sweep,
             weights=state.machine.weights, visible_bias=state.machine.visible_bias,
-            hidden_bias=state.machine.hidden_bias,
+            hidden_bias=state.machine.hidden_bias, **options,
         )  # fmt: skip
         changes, moved = [], []
         starts = torch.split(state.chains, chains_of_block)
         for block, start, images in zip(own, starts, torch.split(batch, images_of_block), strict=True):
             change, chains = phase_gradient(
-                state, images, start, sweeps, beta, seed, first_chain=block * chains_of_block,
-                check_values=check_values, backend=backend,
-            )  # fmt: skip
+                state, images, start, sweeps, beta, seed, first_chain=block * chains_of_block, **options
+            )
             changes.append(torch.cat([part.flatten() for part in change]))
             moved.append(chains)
         mean = ranks.sum(torch.stack(changes)) / blocks

@@ -14,7 +14,7 @@ words of tensor 1 at step e, and sweeps use the streams of `boltzbench.kernels.r
 Sources: Hinton, Neural Computation 14 (2002); Tieleman, ICML 2008; Hinton, UTML TR 2010-003.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -149,13 +149,15 @@ def maximum_likelihood(
     return state._replace(machine=updated(state.machine, change, rate, weight_decay, beta), step=state.step + 1)
 
 
+@not_differentiable("beta")
 def phase_gradient(
     state: TrainingState, batch: Tensor, start: Tensor, sweeps: int, beta: float, seed: int, *, first_chain: int = 0,
-    check_values: bool = True, backend: str = "auto",
+    **options: Any,
 ) -> tuple[Gradient, Tensor]:  # fmt: skip
     """The gradient of an update, and the visible states of its model's chains, ``sweeps`` sweeps away from ``start``.
 
-    ``first_chain`` is the number of the first of these chains in the stream.
+    ``first_chain`` is the number of the first of these chains in the stream; ``options`` are ``check_values`` and
+    ``backend``.
     """
     weights, _, hidden_bias = state.machine
     if weights.dtype is not torch.float32:
@@ -164,11 +166,10 @@ def phase_gradient(
         )
     dreams = gibbs(
         start, *state.machine, sweeps, beta, seed=seed, first_sweep=state.sweep, first_chain=first_chain,
-        return_hidden_probability=True, check_values=check_values, backend=backend,
+        return_hidden_probability=True, **options,
     )  # fmt: skip
     change = log_likelihood_gradient(
-        batch, dreams.visible, weights, hidden_bias, beta, model_hidden=dreams.hidden_probability,
-        check_values=check_values, backend=backend,
+        batch, dreams.visible, weights, hidden_bias, beta, model_hidden=dreams.hidden_probability, **options
     )  # fmt: skip
     return change, dreams.visible
 
@@ -177,8 +178,10 @@ def _require_numbers(rate: float, weight_decay: float, beta: float) -> tuple[flo
     return real("rate", rate), real("weight_decay", weight_decay), real("beta", beta, positive=True)
 
 
+@not_differentiable("rate", "weight_decay", "beta")
 def updated(machine: Machine, change: Gradient, rate: float, weight_decay: float, beta: float) -> Machine:
     """``machine`` after the update with the gradient ``change``, divided by beta."""
+    rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
     grown = (part + rate * beta * step.to(part.dtype) for part, step in zip(machine, change, strict=True))
     weights, visible_bias, hidden_bias = grown
     return Machine(weights - rate * weight_decay * machine.weights, visible_bias, hidden_bias)

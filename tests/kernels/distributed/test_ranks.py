@@ -84,27 +84,31 @@ def test_rows_move_to_where_they_are_taken(pool, size, parents):
     assert torch.equal(found, rows(0, 11)[parents])
 
 
-def failing(group, where):
+def failing(group, where, exchanges):
     ranks = Ranks(group)
     with ranks.together():
         ranks.gather(torch.zeros(1))
         with ranks.together():
             if ranks.rank == where:
                 raise ValueError("no state here")
-            ranks.gather(torch.zeros(1))
+            for _ in range(exchanges):
+                ranks.gather(torch.zeros(1))
 
 
-def outcome_of_failing(group, where):
+def outcome_of_failing(group, where, exchanges):
+    message = ""
     try:
-        failing(group, where)
+        failing(group, where, exchanges)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
     return message, Ranks(group).gather(torch.tensor([3])).tolist()  # the group is of use still
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_error_on_one_rank_is_raised_on_every_rank(pool, size):
-    found = pool.run(size, outcome_of_failing, size - 1)
+@pytest.mark.parametrize("exchanges", [0, 2])
+def test_an_error_on_one_rank_is_raised_on_every_rank(pool, size, exchanges):
+    """Whether or not the others have exchanges left in the block."""
+    found = pool.run(size, outcome_of_failing, size - 1, exchanges)
     message = f"RankError: rank {size - 1} of {size} failed: ValueError: no state here"
     assert [words for words, _ in found] == [message] * (size - 1) + ["ValueError: no state here"]
     assert [still for _, still in found] == [[3] * size] * size
