@@ -25,8 +25,6 @@ SIZES = (1, 2, 3, 4, 8)
 PRELOADED = ["torch", "torch._dynamo", "pytest", "support.ranks", "boltzbench.kernels.distributed"]
 LIMIT = 60.0
 """Seconds for a function on all ranks."""
-LAST = 4.0
-"""Seconds after an answer until the other ranks' must come, where some may be killed."""
 
 
 def server() -> Any:
@@ -81,7 +79,7 @@ class Pool:
 
 
 def alone(size: int, function: Callable[..., Any], *arguments: Any, timeout: float | None = LIMIT) -> list[Any]:
-    """What ``function(None, *arguments)`` returns on each of ``size`` new ranks; None of those that end or stop.
+    """What ``function(None, *arguments)`` returns on each of ``size`` new ranks; None of those that end.
 
     ``timeout``: that of their group, in seconds. With None they have no group, but the variables that torchrun sets.
     """
@@ -89,11 +87,7 @@ def alone(size: int, function: Callable[..., Any], *arguments: Any, timeout: flo
         processes, ends = _start(size, Path(folder) / "rendezvous", (), timeout)
         for end in ends:
             end.send_bytes(pickle.dumps((None, _place(function), arguments)))
-        found, left = [None] * size, list(ends)
-        while left and (ready := wait(left, LIMIT if len(left) == size else LAST)):
-            for end in [each for each in left if each in ready]:
-                found[ends.index(end)] = _receive(end)
-                left.remove(end)
+        found = [_receive(end) for end in ends]
         for process, end in zip(processes, ends, strict=True):
             end.close()
             process.kill()
