@@ -129,6 +129,18 @@ def test_enumeration_adds_up_alike(pool, function, argument):
     equal_on(pool, function, wanted, argument)
 
 
+def test_the_smaller_layer_is_divided(monkeypatch):
+    units, honest = [], enumeration.rbm_log_partition
+
+    def spy(weights, *rest, **options):
+        units.append(min(weights.shape))
+        return honest(weights, *rest, **options)
+
+    monkeypatch.setattr(enumeration, "rbm_log_partition", spy)
+    over_ranks.rbm_log_partition(*MACHINE, fixed_units=4)
+    assert units == [7 - 4] * 2**4
+
+
 DATA = (drawn(96, 11, seed=2) > 0.5).to(torch.uint8)
 
 

@@ -182,13 +182,14 @@ def killed(group, victim, how, timeout):
 @pytest.mark.parametrize(
     ("victim", "how", "timeout", "words"),
     [
-        (2, signal.SIGKILL, 60.0, "rank 2 of 3 does not answer"),
-        (0, signal.SIGKILL, 60.0, "rank 0 of 3, which keeps the rendezvous, does not answer"),
-        (2, signal.SIGSTOP, 2.0, "rank 2 of 3 does not answer"),
+        (2, signal.SIGKILL, 60.0, "rank 2 of 4 does not answer"),
+        (0, signal.SIGKILL, 60.0, "rank 0 of 4, which keeps the rendezvous, does not answer"),
+        (2, signal.SIGSTOP, 2.0, "rank 2 of 4 does not answer"),
     ],
 )
 def test_a_rank_that_ends_or_stops_is_named_by_the_others(victim, how, timeout, words):
-    found = alone(3, killed, victim, how, timeout, timeout=None)
+    """Of 4 in a ring, one is no neighbour of the lost one: it hears of it from the others."""
+    found = alone(4, killed, victim, how, timeout, timeout=None)
     assert found.pop(victim) is None
     for message, seconds in found:
         assert message == f"{words}; start the run again"
