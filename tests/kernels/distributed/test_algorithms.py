@@ -129,16 +129,24 @@ def test_enumeration_adds_up_alike(pool, function, argument):
     equal_on(pool, function, wanted, argument)
 
 
-def test_the_smaller_layer_is_divided(monkeypatch):
+def units_enumerated(group):
+    """How many units each part enumerates."""
     units, honest = [], enumeration.rbm_log_partition
 
     def spy(weights, *rest, **options):
         units.append(min(weights.shape))
         return honest(weights, *rest, **options)
 
-    monkeypatch.setattr(enumeration, "rbm_log_partition", spy)
-    over_ranks.rbm_log_partition(*MACHINE, fixed_units=4)
-    assert units == [7 - 4] * 2**4
+    enumeration.rbm_log_partition = spy
+    try:
+        over_ranks.rbm_log_partition(*MACHINE, fixed_units=4)
+    finally:
+        enumeration.rbm_log_partition = honest
+    return units
+
+
+def test_the_smaller_layer_is_divided(pool):
+    assert pool.run(8, units_enumerated) == [[7 - 4] * 2] * 8
 
 
 DATA = (drawn(96, 11, seed=2) > 0.5).to(torch.uint8)
