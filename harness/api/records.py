@@ -97,7 +97,8 @@ class Record:
     """One line of a run: an implementation, a case or law, the verdict, and any measurements.
 
     There is at most one measurement for each mode, and only if the status is ``passed``; ``untimed`` says why a passed
-    case has none. ``source_hash`` is the hash of the implementation's source.
+    case has none. ``source_hash`` is the hash of the implementation's source. ``device`` is where it ran: ``cpu``,
+    ``cuda:1``; empty in older files, which have one device.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -119,6 +120,7 @@ class Record:
     source_hash: str = ""
     measurements: tuple[Measurement, ...] = ()
     untimed: str = ""
+    device: str = ""
 
     def __post_init__(self) -> None:
         if self.measurements and self.status is not Status.PASSED:
@@ -186,7 +188,7 @@ class Efficiency:
     step, which is the inverse of ``autocorrelation_time`` (in steps). Both are those of ``quantity``, the slowest among
     the energy and the observables with a known mean; both are None if the steps were not timed. ``r_hat`` is the
     largest split R-hat of them all. ``acceptance`` is the acceptance rate, None without proposals. ``energy_trace`` is
-    the mean energy of the chains after each recorded step.
+    the mean energy of the chains after each recorded step. ``device`` is where the steps were timed.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -199,6 +201,7 @@ class Efficiency:
     energy_mean: float
     quantity: str = "energy"
     energy_trace: tuple[float, ...] = ()
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,7 @@ class Standing:
     """A sampler on a target at one temperature: its claims, and its efficiency or why that was not measured.
 
     ``unmixed`` says why the chains did not mix: a chain is stuck (then there is no efficiency), or R-hat is large.
+    ``device`` is where the claims were tested.
     """
 
     sampler: str
@@ -217,6 +221,7 @@ class Standing:
     efficiency: Efficiency | None = None
     unmeasured: str = ""
     unmixed: str = ""
+    device: str = ""
 
     @property
     def tried(self) -> list[Claim]:
@@ -239,6 +244,7 @@ class Outcome:
     message: str = ""
     seconds: float = 0.0
     findings: Findings | None = None
+    device: str = ""
 
     @property
     def tried(self) -> list[Estimate]:
@@ -283,6 +289,24 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class UsedDevice:
+    """One of several devices of a run, which all have the same name.
+
+    ``gpu`` is as in the environment, ``ceilings`` and ``overheads`` are as in `Run`. ``reference`` has the seconds of
+    fixed launches on it; ``slow`` says in words by how much it is slower than the others, and is empty if it is not.
+    """
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
+    device: str
+    gpu: Mapping[str, Any] | None = None
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    overheads: Mapping[str, float] = field(default_factory=dict)
+    reference: Mapping[str, float] = field(default_factory=dict)
+    slow: str = ""
+
+
+@dataclass(frozen=True)
 class Shard:
     """The part of a plan that a run has: number ``number`` of ``of``, counted from 1.
 
@@ -316,6 +340,7 @@ class Part:
     seconds: Mapping[str, float] = field(default_factory=dict)
     started: str = ""
     shard: Shard | None = None
+    devices: tuple[UsedDevice, ...] = ()
     records: int = 0
     controls: int = 0
     standings: int = 0
@@ -332,8 +357,10 @@ class Run:
     measuring itself costs. ``seconds`` is the time spent in each phase of the run. ``standings`` are the results of
     samplers and ``outcomes`` those of experiments, both from `validate`. ``left_out`` holds the steps that `run` left
     out. ``controls`` are timings of the same code twice, whose differences are the noise floor. ``started`` is the date
-    and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it. ``shard`` says which
-    part of a plan it is, None for all of it. ``parts`` are the runs that `merge` has joined.
+    and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it. ``devices`` are those
+    of a run on several: then ``device`` of the environment names them all, its ``gpu`` is that of the first, and
+    ``ceilings`` and ``overheads`` are those of the first that has any. ``shard`` says which part of a plan it is, None
+    for all of it. ``parts`` are the runs that `merge` has joined.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -352,6 +379,7 @@ class Run:
     left_out: tuple[LeftOut, ...] = ()
     controls: tuple[Control, ...] = ()
     started: str = ""
+    devices: tuple[UsedDevice, ...] = ()
     shard: Shard | None = None
     parts: tuple[Part, ...] = ()
 

@@ -64,5 +64,6 @@ def _record(each: Measured) -> Record:
         each.operation, each.name, BACKEND, PLUGIN, each.case, "bench", each.agreement.status,
         each.agreement.message, each.agreement.error, each.agreement.bound,
         sizes=each.sizes, dtype=each.dtype, source_hash=source_hash(each.fn) if each.fn else "", untimed=each.untimed,
+        device=each.device,
     )  # fmt: skip
     return replace(record, measurements=(each.measurement,)) if each.measurement else record

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from ..api.messages import unknown
+from ..api.messages import UsageError, unknown
 from ..api.operations import INTERPRETED_ON_CPU, PRESETS, Agreement, Status
-from ..api.records import BenchOptions, Run, Shard
+from ..api.records import BenchOptions, Run, Shard, UsedDevice
 from ..cluster.shard import parse_shard, steps_of_shard
 from ..discovery.registry import Registry
 from ..execution.plan import Mode, Step
-from ..report.tables import bench_tables, counted, limits
+from ..report.tables import bench_tables, counted, limits, slow_devices
 from ..report.terminal import outputs
-from ..results.environment import describe, resolve_device
+from ..results.environment import describe, describe_all, describe_gpu, resolve_devices
 from ..results.file import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
 from .options import (
     Cases,
-    Device,
+    Devices,
     Dtypes,
     Implementations,
     Json,
@@ -51,6 +52,8 @@ from .run_trials import (
 if TYPE_CHECKING:  # slow to import
     import torch
 
+    from ..execution.parallel.devices import DeviceLane
+
 MODES: dict[str, tuple[Mode, ...]] = {"cold": ("cold",), "hot": ("hot",), "both": ("cold", "hot")}
 
 
@@ -73,7 +76,7 @@ def bench(
     mode: Annotated[
         str, typer.Option("--mode", metavar="NAME", help="cold (inputs not in cache), hot, or both.")
     ] = "cold",
-    device: Device = "auto",
+    device: Devices = "auto",
     seed: Seed = None,
     time_limit: TimeLimit = 600.0,
     shard: ShardOf = None,
@@ -97,7 +100,8 @@ def bench(
     """Check benchmark cases and real data, then time what agrees; each implementation has its own process."""
     with outputs(json_file) as (console, write_json):
         part = parse_shard(shard) if shard else None
-        place = resolve_device(device)
+        devices = resolve_devices(_devices_of_run(resume) if resume and not _given(context, "device") else device)
+        place = devices[0]
         chosen = BenchOptions(
             operations=tuple(operations or ()),
             implementations=tuple(implementations or ()),
@@ -114,6 +118,8 @@ def bench(
             chosen, before = _options_of_run(context, resume)
             part = (before.number, before.of) if before else None
         if profiler:
+            if len(devices) > 1:
+                raise UsageError("--profile runs on one device: choose one by --device")
             _require_profiler(profiler, place)
         for kind, name, valid in (("preset", chosen.preset, PRESETS), ("mode", chosen.mode, tuple(MODES))):
             if name not in valid:
@@ -121,18 +127,19 @@ def bench(
         modes = MODES[chosen.mode]
         which = Which(chosen.sizes, chosen.dtypes, chosen.scenarios, chosen.cases)
         of = chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed, which
-        registry, steps = plan_steps(place, *of)
+        registry, steps = plan_steps(place, *of, many=len(devices) > 1)
         of_plan: Shard | None = None
         if part:
             steps, of_plan = steps_of_shard(steps, *part, place.type, modes)
             _require_plan(resume, before, of_plan)
-        environment = describe(place)
+        environment = describe_all(devices)
+        used = tuple(UsedDevice(str(each), describe_gpu(each)) for each in devices) if len(devices) > 1 else ()
         if profiler:
             profiled, text = _profiled(console, place, registry, steps, profiler, time_limit)
             write_json(text)
             raise typer.Exit(profiled)
         if resume:
-            file, left = _resumed(resume, steps, environment, modes, registry.problems, console)
+            file, left = _resumed(resume, steps, environment, modes, registry.problems, console, used)
         else:
             left, left_out = without_timed(steps, out, environment) if new_only else (steps, ())
             file = ResultsFile(out, environment, registry.problems)
@@ -142,32 +149,37 @@ def bench(
                 _finish_empty(console, file, out)
                 write_json(run_to_json(file.run))
                 raise typer.Exit
-        file.update(command=chosen)
+        file.update(command=chosen, devices=used)
         complete = False
         with (
-            turn_on(environment, console),
+            turn_on(environment, console, devices=used),
             Display(console, left) as display,
-            workers_for(place, display.phase, time_limit, registry) as workers,
+            display.on([*map(str, devices)]) as displays,
+            _lanes(devices, displays, time_limit, registry) as lanes,
             suppress(KeyboardInterrupt),
         ):
-            with display.building():
-                workers.build(left)
-            overheads, ceilings, problems = workers.limits()
-            file.update(overheads=overheads, ceilings=ceilings, problems=(*registry.problems, *problems))
-            share = roofline_share(ceilings, environment)
-            carry_out(
-                left,
-                place,
-                workers.trial,
-                display,
-                draws=1,
-                modes=modes,
-                share=share,
-                keep=file.add,
-                keep_control=file.add_control,
-                controls=file.run.controls,
-            )
+            with displays[0].building():
+                lanes[0].workers.build(left)
+            if len(lanes) > 1:
+                _on_all(lanes, left, modes, file, console)
+            else:
+                overheads, ceilings, problems = lanes[0].workers.limits()
+                file.update(overheads=overheads, ceilings=ceilings, problems=(*registry.problems, *problems))
+                carry_out(
+                    left,
+                    place,
+                    lanes[0].workers.trial,
+                    display,
+                    draws=1,
+                    modes=modes,
+                    share=roofline_share(ceilings, environment),
+                    keep=file.add,
+                    keep_control=file.add_control,
+                    controls=file.run.controls,
+                )
             complete = True
+        places = {_key(step): place for place, step in enumerate(steps)}
+        file.arrange(lambda record: places.get(record_key(record), len(places)))
         earlier = file.run.seconds  # of the part before the interruption
         file.update(seconds={phase: earlier.get(phase, 0.0) + more for phase, more in display.seconds.items()})
         if complete:
@@ -182,6 +194,63 @@ def bench(
             console.print(f"Continue with: boltzbench bench --resume {file.path}", soft_wrap=True)
         write_json(run_to_json(file.run))
     raise typer.Exit(status)
+
+
+@contextmanager
+def _lanes(
+    devices: Sequence[torch.device], displays: Sequence[Display], time_limit: float, registry: Registry
+) -> Iterator[list[DeviceLane]]:
+    """A lane for each device. Their processes end with the context."""
+    from ..execution.parallel.devices import DeviceLane  # imported late: scipy is slow to load
+
+    with ExitStack() as stack:
+        yield [
+            DeviceLane(device, stack.enter_context(workers_for(device, own.phase, time_limit, registry)), own)
+            for device, own in zip(devices, displays, strict=True)
+        ]
+
+
+def _on_all(
+    lanes: Sequence[DeviceLane], steps: Sequence[Step], modes: Sequence[Mode], file: ResultsFile, console: Console
+) -> None:
+    """Measure the devices, then share out the cases among them."""
+    from ..execution.parallel import devices
+
+    working, used, problems = devices.examine(lanes, {each.device: each.gpu for each in file.run.devices})
+    first = next((each for each in used if each.ceilings), used[0])
+    file.update(
+        devices=used, overheads=first.overheads, ceilings=first.ceilings, problems=(*file.run.problems, *problems)
+    )
+    for words in (*problems, *slow_devices(file.run)):
+        console.print(Text(words, style="yellow"))
+
+    def lost(device: torch.device) -> None:
+        words = f"{device} stopped working: the other devices do its cases"
+        file.update(problems=(*file.run.problems, words))
+        console.print(Text(words, style="red"))
+
+    devices.carry_out(
+        working,
+        steps,
+        draws=1,
+        modes=modes,
+        shares={each.device: roofline_share(each.ceilings, {"gpu": each.gpu}) for each in used},
+        keep=file.add,
+        keep_control=file.add_control,
+        controlled={each.operation for each in file.run.controls},
+        lost=lost,
+    )
+
+
+def _devices_of_run(path: Path) -> str:
+    """What ``--device`` was for an interrupted run."""
+    return str(read_run(path).environment.get("device", "auto"))
+
+
+def _key(step: Step) -> str:
+    from ..execution.trial import record_of
+
+    return record_key(record_of(step, Agreement(Status.PASSED)))
 
 
 def _require_profiler(profiler: str, device: torch.device) -> None:
@@ -259,13 +328,14 @@ def _resumed(
     modes: Sequence[Mode],
     problems: tuple[str, ...],
     console: Console,
+    devices: tuple[UsedDevice, ...],
 ) -> tuple[ResultsFile, list[Step]]:
     """The file of the interrupted run, and the steps that it lacks."""
-    from ..execution.trial import record_of, sources_of
+    from ..execution.trial import sources_of
 
     sources = {(step.operation.name, step.implementation.name): sources_of(step) for step in steps}
-    file = ResultsFile.resume(path, environment, sources, modes=modes, problems=problems)
-    left = [step for step in steps if record_key(record_of(step, Agreement(Status.PASSED))) not in file.kept]
+    file = ResultsFile.resume(path, environment, sources, modes=modes, problems=problems, devices=devices)
+    left = [step for step in steps if _key(step) not in file.kept]
     console.print(f"Resumed {path}: {len(steps) - len(left)} of {len(steps)} checks are kept.", soft_wrap=True)
     for reason, count in file.dropped.items():
         console.print(f"{counted(count, 'case')} will be rerun: {reason}")

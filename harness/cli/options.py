@@ -51,6 +51,9 @@ ShardOf = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
+Devices = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N, several (cuda:0,cuda:2), or all GPUs.")
+]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of the data; by default each case has its own.")
 ]

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from datetime import timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ class Display:
     The latter only if ``name_operations``: `run` comes back to an operation many times and prints lines of its own.
 
     The live line shows the step, its phase, the samples so far and their noise, the steps done and the time left.
-    ``seconds`` is the time spent in each phase, over all steps.
+    ``seconds`` is the time spent in each phase, over all steps and devices.
     """
 
     def __init__(
@@ -45,15 +46,17 @@ class Display:
         self._sampled: dict[str, str] = {}
         self._description = ""
         self._built = 0
+        self._where = ""
+        self._lock = threading.Lock()
         self._phase, self._since = "harness", perf_counter()
         self._bar: Progress | None = None
         if console.is_terminal:
             # The label gets the rest of the line and is the only text that may be cut.
             label = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True))
-            count = MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(len(steps))) + 1))
+            count = Count(table_column=Column(no_wrap=True, min_width=2 * len(str(len(steps))) + 1))
             columns = (label, TextColumn("{task.fields[phase]}", markup=False), count, TimeLeft())
             self._bar = Progress(*columns, console=console, transient=True, expand=True, speed_estimate_period=600)
-            self._task = self._bar.add_task("", total=len(steps) + pairs, phase="")
+            self._task = self._all = self._bar.add_task("", total=len(steps) + pairs, phase="")
 
     def __enter__(self) -> "Display":
         if self._bar:
@@ -65,13 +68,37 @@ class Display:
         if self._bar:
             self._bar.stop()
 
+    @contextmanager
+    def on(self, devices: Sequence[str]) -> Iterator[list["Display"]]:
+        """A display for each device, with a line of its own on a terminal. One device has this display."""
+        if len(devices) == 1:
+            yield [self]
+            return
+        self.phase("harness")
+        own = [copy(self) for _ in devices]
+        for each, name in zip(own, devices, strict=True):
+            each._where, each._sampled = f"{name}: ", {}
+            if self._bar:
+                each._task = self._bar.add_task(name, total=None, phase="")
+        if self._bar:
+            self._bar.update(self._all, description=counted(len(devices), "device"))
+        try:
+            yield own
+        finally:
+            for each in own:
+                each.phase("harness")
+                if self._bar:
+                    self._bar.remove_task(each._task)
+            self._since = perf_counter()  # the time until now is that of the devices
+
     def phase(self, phase: Any) -> None:
         """A phase begins: the time since the last call belongs to the phase before."""
         if isinstance(phase, tuple):
             phase, self._built = str(phase[0]), int(phase[1])
             self._show(description=f"kernels of {counted(self._built, 'implementation')}")
         now = perf_counter()
-        self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        with self._lock:
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
         if phase == "warm-up":
             self._sampled.pop(self._description, None)  # the samples of another mode follow
@@ -81,7 +108,7 @@ class Display:
     def step(self, step: Step) -> None:
         """A step begins."""
         name = step.operation.name
-        self._description = f"{name} {step.implementation.name} {step.label}"
+        self._description = f"{self._where}{name} {step.implementation.name} {step.label}"
         self._show(description=self._description)
         if self._bar is None and self._name_operations and name not in self._printed:
             self._printed.add(name)
@@ -111,11 +138,18 @@ class Display:
     def done(self) -> None:
         """The step is complete."""
         if self._bar:
-            self._bar.advance(self._task)
+            self._bar.advance(self._all)
 
     def _show(self, **fields: str) -> None:
         if self._bar:
             self._bar.update(self._task, refresh=True, **fields)  # type: ignore[arg-type]
+
+
+class Count(MofNCompleteColumn):
+    """The steps done and all steps; nothing in the line of one of several devices."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total is not None else Text()
 
 
 class TimeLeft(TimeRemainingColumn):

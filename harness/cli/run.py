@@ -46,7 +46,7 @@ from .validate import chosen_pairs, closing_line, show_standings
 if TYPE_CHECKING:  # slow to import
     import torch
 
-    from ..execution.judges import Job, Judge
+    from ..execution.parallel.judges import Job, Judge
     from ..execution.sanitizer import Tool
     from ..execution.worker import Workers
 
@@ -93,7 +93,7 @@ def run(
     """
     seconds = _seconds(budget)
     end = monotonic() + seconds - min(CLOSING_SECONDS, seconds / 5) - seconds_since_start()
-    from ..execution.judges import judges_at_once  # imported late: `--help` needs no torch
+    from ..execution.parallel.judges import judges_at_once  # imported late: `--help` needs no torch
 
     with outputs(json_file) as (console, write_json):
         place = resolve_device(device)
@@ -185,7 +185,7 @@ class _Work:
         elif unit.kind == "validate":
             self._judge(unit.pairs)
         elif len(unit.steps) > 1 and unit.kind == "check":
-            of = self._device, self._limit, self._registry, self._display
+            of = [self._device], self._limit, self._registry, self._display
             check_at_once(unit.steps, *of, lambda _, record: keep(record))
         else:
             timed = unit.kind == "bench"
@@ -227,7 +227,7 @@ class _Work:
 
     def _judge(self, pairs: Sequence[Pair]) -> None:
         """Judge samplers on targets, all at once."""
-        from ..execution.judges import Judge, ask_all
+        from ..execution.parallel.judges import Judge, ask_all
 
         def judging(sampler: Sampler, target: Target) -> Job:
             def job(judge: Judge) -> Callable[[], None]:

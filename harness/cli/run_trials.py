@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ..api.messages import UsageError
 from ..api.operations import Agreement, Case, Cost, Status
-from ..api.records import Control, LeftOut, Measurement, Record, Run
+from ..api.records import Control, LeftOut, Measurement, Record, Run, UsedDevice
 from ..discovery.axes import parse_sizes
 from ..discovery.registry import OtherSizes, Registry
 from ..execution.catalogue import read_catalogue
@@ -139,14 +139,19 @@ def without_timed(
     return left, tuple(out)
 
 
+@contextmanager
 def turn_on(
-    environment: Mapping[str, Any], console: Console, seconds: float | None = None
-) -> AbstractContextManager[None]:
-    """The device for this run alone, after those that have it now; see `taking_turns`."""
+    environment: Mapping[str, Any], console: Console, seconds: float | None = None, devices: Sequence[UsedDevice] = ()
+) -> Iterator[None]:
+    """The device, or several, for this run alone, after those that have it now; see `taking_turns`."""
     from ..timing.quiet import taking_turns
 
-    device = (environment.get("gpu") or {}).get("uuid") or "cpu"
-    return taking_turns(device, lambda words: console.print(words, soft_wrap=True), seconds)
+    gpus = [each.gpu for each in devices] or [environment.get("gpu")]
+    names = {(gpu or {}).get("uuid") or "cpu" for gpu in gpus}
+    with ExitStack() as stack:
+        for name in sorted(names):  # in one order, so that no two runs wait for each other
+            stack.enter_context(taking_turns(name, lambda words: console.print(words, soft_wrap=True), seconds))
+        yield
 
 
 @contextmanager

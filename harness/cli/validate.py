@@ -23,11 +23,11 @@ from ..execution.process import prepare_to_load_plugins, prepare_to_run_kernels
 from ..report.standing_tables import calibration_tables, experiments_summary, standings_summary
 from ..report.tables import counted, grouped, problem_lines
 from ..report.terminal import outputs
-from ..results.environment import describe, resolve_device
+from ..results.environment import describe_all, resolve_device, resolve_devices
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
 from ..validation.standing import make_standing, quick_targets
-from .options import INTERRUPTED, Device, Json, ShardOf
+from .options import INTERRUPTED, Devices, Json, ShardOf
 from .progress import ValidationProgress
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def validate(
     experiments: Experiments = None,
     thorough: Thorough = False,
     calibrate: Calibrate = None,
-    device: Device = "auto",
+    device: Devices = "auto",
     seed: Seed = 0,
     time_limit: TimeLimit = 600.0,
     shard: ShardOf = None,
@@ -82,7 +82,8 @@ def validate(
         raise typer.Exit(_calibrate(targets or (), seed, calibrate))
     with outputs(json_file) as (console, write_json):
         part = parse_shard(shard) if shard else None
-        place = resolve_device(device)
+        devices = resolve_devices(device)
+        place = devices[0]
         prepare_to_load_plugins(place)
         registry = read_catalogue(str(place), pairs=True)
         named = bool(samplers or targets)
@@ -100,24 +101,29 @@ def validate(
         found: dict[tuple[str, str], list[Standing]] = {}
         outcomes: dict[str, Outcome] = {}
         complete, empty = False, bool(part) and not (pairs or questions)
+        lost: list[str] = []
         progress = ValidationProgress(console, len(pairs), len(questions))
         try:
             with progress:
                 if not empty:
-                    _judge(registry, place, time_limit, progress, pairs, questions, seed, found, outcomes)
+                    _judge(registry, devices, time_limit, progress, pairs, questions, seed, found, outcomes, lost)
             complete = True
         except KeyboardInterrupt:
             console.print("Interrupted. The results below are kept.")
         rows = [row for sampler, target in pairs for row in found.get((sampler.name, target.name), ())]
         answers = [outcomes[each.name] for each in questions if each.name in outcomes]
-        status = _conclude(console, rows, refused, answers, registry.problems)
+        problems = (*registry.problems, *lost)
+        status = _conclude(console, rows, refused, answers, problems)
         if empty:
             console.print("This shard has nothing to test.")
             status = 0
+        timed_on = {row.efficiency.device for row in rows if row.efficiency and row.efficiency.device}
+        if len(devices) > 1 and timed_on:
+            console.print(f"Claims were tested on {len(devices)} devices, speeds measured on {min(timed_on)}.")
         if left_out:
             console.print(f"Left out: {', '.join(left_out)}. --thorough includes what takes longer.")
         run = Run(
-            SCHEMA, "incomplete", describe(place), (), registry.problems, standings=(*rows, *refused),
+            SCHEMA, "incomplete", describe_all(devices), (), problems, standings=(*rows, *refused),
             outcomes=tuple(answers), shard=of_plan,
         )  # fmt: skip
         write_json(run_to_json(replace(run, status="complete") if complete else run))
@@ -148,7 +154,7 @@ def _calibrate(targets: Sequence[str], seed: int, repetitions: int) -> int:
 
 def _judge(
     registry: Registry,
-    device: torch.device,
+    devices: Sequence[torch.device],
     time_limit: float,
     progress: ValidationProgress,
     pairs: Sequence[tuple[Sampler, Target]],
@@ -156,12 +162,16 @@ def _judge(
     seed: int,
     found: dict[tuple[str, str], list[Standing]],
     outcomes: dict[str, Outcome],
+    lost: list[str],
 ) -> None:
-    """Judge all pairs and run all experiments, several at once on a CPU; then time the steps, when nothing else runs.
+    """Judge all pairs and run all experiments, several at once on a CPU or on several devices; then time the steps on
+    the first device that works, when nothing else runs, so that the speeds compare.
 
-    ``found``, by sampler and target, and ``outcomes``, by experiment, get the results as they come.
+    ``found``, by sampler and target, and ``outcomes``, by experiment, get the results as they come, and ``lost`` a
+    sentence for each device that stops working.
     """
-    from ..execution.judges import Job, Judge, ask_all, judges_at_once  # imported late: `--help` does not need it
+    # imported late: `--help` does not need it
+    from ..execution.parallel.judges import Job, Judge, ask_all, judges_at_once
 
     def judging(sampler: Sampler, target: Target) -> Job:
         def job(judge: Judge) -> Callable[[], None]:
@@ -187,17 +197,22 @@ def _judge(
 
         return job
 
-    def judge(threads: int = 0) -> Judge:
+    def judge(device: torch.device, threads: int = 0) -> Judge:
         return Judge(device, progress.claim, time_limit, registry, threads)
 
-    at_once = judges_at_once(device)
+    def leave(judge: Judge) -> None:
+        working.remove(judge.device)
+        lost.append(f"{judge.device} stopped working: the other devices did its work")
+
+    working, at_once = [*devices], len(devices) if len(devices) > 1 else judges_at_once(devices[0])
+    places, threads = ([*devices], 0) if len(devices) > 1 else ([*devices] * at_once, 1 if at_once > 1 else 0)
     by_sampler = [[judging(*pair) for pair in own] for _, own in groupby(pairs, key=lambda pair: pair[0].name)]
     if len(by_sampler) < at_once:  # all share the work; otherwise one judge, and one worker, has all of a sampler
         by_sampler = [[judging(*pair)] for pair in pairs]
     groups = by_sampler + [[conducting(experiment)] for experiment in experiments]
-    ask_all([judge(1 if at_once > 1 else 0) for _ in range(min(at_once, len(groups)))], groups)
+    ask_all([judge(place, threads) for place in places[: len(groups)]], groups, leave)
     measured = [pair for pair in pairs if any(row.efficiency for row in found[pair[0].name, pair[1].name])]
-    ask_all([judge()], [[timing(*pair) for pair in measured]])
+    ask_all([judge(working[0])], [[timing(*pair) for pair in measured]])
 
 
 def chosen_pairs(

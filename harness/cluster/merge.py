@@ -185,6 +185,7 @@ def _differences(parts: Sequence[Part]) -> list[str]:
     if len(kinds) > 1:
         words = ", ".join(f"{kind} ({count} records)" for kind, count in kinds.items())
         notes.append(f"{len(kinds)} kinds of device, whose times are not comparable: {words}")
+    notes += [f"{used.device} of {part.file} is {used.slow}" for part in parts for used in part.devices if used.slow]
     for field in (*identity({}), "commit"):
         found: dict[str, list[str]] = {}
         for part in parts:

@@ -68,7 +68,7 @@ def sanitize(sanitizer: Path, tool: Tool, step: Step, device: torch.device, time
         again = shlex.join(["PYTORCH_NO_CUDA_MEMORY_CACHING=1", *command])
         found = Agreement(found.status, f"{found.message}\nAgain: {again}")
     record = record_of(step, found)
-    return replace(record, case=f"{tool}: {record.case}", purpose=tool)
+    return replace(record, case=f"{tool}: {record.case}", purpose=tool, device=str(device))
 
 
 def _verdict(tool: Tool, status: int, output: str) -> Agreement:

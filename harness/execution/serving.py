@@ -19,6 +19,7 @@ from ..discovery.axes import with_other_sizes
 from ..discovery.registry import OtherSizes, load_registry
 from ..results.environment import describe
 from ..timing.clocks import clock_for
+from ..timing.peers import reference_seconds
 from ..timing.roofline import ceilings_of
 from ..validation.standing import standings, timed
 from .child import Failed, answer_all
@@ -52,6 +53,12 @@ def serve(connection: Connection, given: tuple[torch.device, int, OtherSizes | N
             free_caches()  # other processes need the memory
 
     answer_all(connection, answer, free)
+
+
+def time_reference(connection: Connection, device: torch.device) -> None:
+    """Answer each question with the times of fixed work on the device, in a process without plugins."""
+    prepare_to_run_kernels(device)
+    answer_all(connection, lambda question: reference_seconds(device))
 
 
 class _Worker:

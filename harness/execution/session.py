@@ -63,13 +63,17 @@ def carry_out(
     already.
     """
     lacking = {step.operation.name for step in steps}.difference(controlled) if keep_control else set()
+
+    def finish(record: Record) -> None:
+        keep(replace(record, device=str(device)))
+        display.done()
+
     for _, group in groupby(steps, key=lambda step: (step.operation.name, step.purpose, step.label)):
         timed: dict[TrialProtocol, Record] = {}
         for step in group:
             display.step(step)
             if modes and step.purpose == "bench" and step.implementation.is_interpreted_on(device):
-                keep(record_of(step, Agreement(Status.UNAVAILABLE, INTERPRETED)))
-                display.done()
+                finish(record_of(step, Agreement(Status.UNAVAILABLE, INTERPRETED)))
                 continue
             trial = trial_of(step)
             record = trial.judge(draws)
@@ -77,11 +81,9 @@ def carry_out(
                 trial.be_alone()
                 record = _tried_alone(trial.judge(draws))
             if not (modes and record.status is Status.PASSED and step.purpose in ("bench", "real")):
-                keep(record)
-                display.done()
+                finish(record)
             elif step.implementation.is_interpreted_on(device):
-                keep(replace(record, untimed=INTERPRETED))
-                display.done()
+                finish(replace(record, untimed=INTERPRETED))
             else:
                 timed[trial] = record
         for mode in modes:
@@ -94,8 +96,7 @@ def carry_out(
             else:
                 timed = _time(timed, mode, not is_exclusive(device), share, display)
         for record in timed.values():
-            keep(record)
-            display.done()
+            finish(record)
 
 
 def _control(first: Record, again: Record, mode: Mode) -> Control:

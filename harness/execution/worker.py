@@ -5,7 +5,8 @@ processes, passes on what a referee and a worker want of each other, and compute
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
@@ -28,6 +29,8 @@ from .trial import Block, TrialFailed, record_of
 
 LIMITS_SECONDS = 600.0
 """Time limit for measuring all ceilings."""
+REFERENCE_SECONDS = 60.0
+"""Time limit for timing fixed work on a device."""
 
 
 class Workers:
@@ -58,6 +61,9 @@ class Workers:
         self._workers: dict[tuple[str, str], Child] = {}
         self._referees: dict[str, Child] = {}
         self._confirmed: set[str] = set()  # operations that a referee knows as the catalogue does
+        self._brief: list[Child] = []  # processes that end with their answer
+        self.deaths = 0
+        """How many workers gave no answer."""
 
     def trial(self, step: Step) -> "RemoteTrial":
         """The trial of ``step``. Ends the workers of other operations."""
@@ -140,11 +146,8 @@ class Workers:
             name for step in chosen.values() for name in self._registry.needed_by(step.implementation)
         )
         try:
-            child = self._new(plugins)
-            try:
+            with self._briefly(self._new(plugins)) as child:
                 child.ask("build", list(chosen), seconds=self._time_limit)
-            finally:
-                child.end()
         except (Died, Failed):  # the check of each implementation says what is wrong
             return
 
@@ -152,16 +155,28 @@ class Workers:
         """The overheads of measuring on this device, the device's ceilings, and problems in words."""
         costs: dict[str, float] = {}
         try:
-            worker = self._new(self._registry.loaded)
-            self._announce("limits")
-            try:
+            with self._briefly(self._new(self._registry.loaded)) as worker:
+                self._announce("limits")
                 costs = worker.ask("overheads", seconds=LIMITS_SECONDS)
                 rates, problems = worker.ask("ceilings", seconds=LIMITS_SECONDS)
-            finally:
-                worker.end()
         except Died as death:
             return costs, {}, (f"the limits of {self._device} could not be measured: {death}",)
         return costs, rates, tuple(problems)
+
+    def reference(self) -> dict[str, float]:
+        """The seconds of fixed work on the device, in a process without plugins. Ends the workers. Raises `Died`."""
+        self._end_workers()  # they would disturb it, or lock it out
+        with self._briefly(Child(serving.time_reference, self._device, os.environ, self._announce)) as child:
+            found = child.ask("reference", seconds=REFERENCE_SECONDS)
+        return {str(name): float(seconds) for name, seconds in found.items()}
+
+    def answers(self) -> bool:
+        """Whether the device still works: whether it can do fixed work."""
+        try:
+            self.reference()
+        except Died:
+            return False
+        return True
 
     def standings(self, sampler: Sampler, target: Target, seed: int) -> list[Standing]:
         """The standings of a sampler on a target. Ends the workers of other samplers. Raises `Died`."""
@@ -200,7 +215,7 @@ class Workers:
 
     def kill(self) -> None:
         """Kill all processes, from any thread: a question under way raises `Died`."""
-        for child in [*self._workers.values(), *self._referees.values()]:
+        for child in [*self._workers.values(), *self._referees.values(), *self._brief]:
             child.kill()
 
     def _end_workers(self) -> None:
@@ -260,6 +275,7 @@ class Workers:
                 self._workers[names] = self._new(plugins)
             return self._workers[names].ask(question, *arguments, seconds=self._time_limit, until=until, relay=relay)
         except Died:
+            self.deaths += 1
             self._end(names)
             raise
 
@@ -278,6 +294,16 @@ class Workers:
     def _end(self, names: tuple[str, str]) -> None:
         if names in self._workers:
             self._workers.pop(names).end()
+
+    @contextmanager
+    def _briefly(self, child: Child) -> Iterator[Child]:
+        """A process that ends with the context."""
+        self._brief.append(child)
+        try:
+            yield child
+        finally:
+            self._brief.remove(child)
+            child.end()
 
     def _new(self, plugins: Sequence[str] | Mapping[str, None]) -> Child:
         environment = {**os.environ, PLUGINS_VARIABLE: ",".join(plugins)}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -74,7 +74,7 @@ def profile_all(
     try:
         for step in steps:
             display.step(step)
-            record = workers.trial(step).judge(1)
+            record = replace(workers.trial(step).judge(1), device=str(device))
             kernels: list[Kernel] = []
             message = ""
             if record.status is Status.PASSED:

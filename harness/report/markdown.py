@@ -25,7 +25,7 @@ from .rows import (
     tested,
 )
 from .standing_tables import COLUMNS, claim_cells, standing_cells, unmixed_lines
-from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
+from .tables import ceiling_rate, counted, failed_records, grouped, si, slow_devices, status_words
 
 Labelled = tuple[str, Run]
 
@@ -62,6 +62,7 @@ def _about(label: str, run: Run) -> list[str]:
         parts.append(f"**CPU run:** {CPU_RUN}")
     if run.environment.get("dirty"):
         parts.append("**Uncommitted changes:** the measured source may differ from the commit.")
+    parts += [f"**Slow device:** {md_text(words)}" for words in slow_devices(run)]
     parts += [f"**Plugin problem:** {md_text(problem)}" for problem in run.problems]
     if run.records or not (run.standings or run.outcomes):
         parts += ["### Agreement", *_agreement(run)]
@@ -109,9 +110,10 @@ def _agreement(run: Run) -> list[str]:
         for name, score in of.items()
         for reason in score.reasons
     ]
+    several = len({each.device for each in run.records}) > 1
     failures = [
-        f"- {_status(each.status)}: {md_text(each.operation)} {md_text(each.implementation)}, {md_text(each.case)}: "
-        f"{md_text(each.message)}"
+        f"- {_status(each.status)}: {md_text(each.operation)} {md_text(each.implementation)}, {md_text(each.case)}"
+        f"{f' on {md_text(each.device)}' if several else ''}: {md_text(each.message)}"
         + ("" if each.error is None or each.bound is None else f" (error {each.error:.6g}, bound {each.bound:.6g})")
         for each in failed_records(run.records)
     ]
@@ -153,7 +155,7 @@ def _measurement(row: Row, several: bool, compared: bool) -> list[str]:
     share = "" if each.roofline_share is None else f"{percent(each.roofline_share)} {each.limit}"
     return [
         *([row.run] if several else []),
-        *(row.record.case, row.record.implementation, each.mode, si(each.median, "s")),
+        *(row.place, row.record.implementation, each.mode, si(each.median, "s")),
         *(f"{si(each.p10, 's')} to {si(each.p90, 's')}", items_rate(each)),
         *(si(each.bytes_per_second, "B/s"), number(row.over_torch), share),
         *([number(row.time_ratio)] if compared else []),

@@ -122,7 +122,7 @@ def speed_map(runs: Sequence[tuple[str, Run]], rows: Sequence[Row]) -> Map:
 def _cell(place: int, score: Score, rows: Sequence[Row]) -> Cell:
     cold = [row for row in rows if row.mode == "cold"] or list(rows)
     speeds = [row.over_torch for row in cold if row.over_torch is not None]
-    reached = [(row.measurement, row.record.case) for row in cold if row.measurement]
+    reached = [(row.measurement, row.place) for row in cold if row.measurement]
     known = [(each.roofline_share, each.limit, case) for each, case in reached if each.roofline_share is not None]
     shares = [each for each in known if math.isfinite(each[0])]
     words = [f"{score.words} checks agree"] if score.passed or score.failed else score.reasons[:1]

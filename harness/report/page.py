@@ -40,7 +40,7 @@ from .rows import (
 )
 from .standing_tables import COLUMNS as STANDING_COLUMNS
 from .standing_tables import claim_cells, standing_cells, unmixed_lines
-from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
+from .tables import ceiling_rate, counted, failed_records, grouped, si, slow_devices, status_words
 from .timing_plots import throughput, time_ratios
 from .validation_plots import curves, energy_traces, image
 
@@ -52,12 +52,13 @@ __all__ = ["COLUMNS", "ReportUnavailable", "csv_text", "html", "markdown"]
 
 COLUMNS = (
     "run", "operation", "implementation", "backend", "plugin", "case", "purpose", "sizes", "dtype", "seed",
-    "status", "message", "error", "bound", "p_value", "source_hash", "untimed",
+    "status", "message", "error", "bound", "p_value", "source_hash", "untimed", "ran_on",
     "device", "mode", "method", "samples", "launches_per_sample", "median_s", "p10_s", "p90_s", "noise", "stopped",
     "items_per_second", "unit", "bytes_per_second", "flops_per_second", "roofline_share", "limit",
     "over_torch", "time_ratio", "suspicions", "throttled",
 )  # fmt: skip
-"""The columns of the CSV. `Row` explains ``over_torch`` and ``time_ratio``; lists are joined by "; "."""
+"""The columns of the CSV. ``ran_on`` is a record's device, such as cuda:1; ``device`` is the name of what was timed.
+`Row` explains ``over_torch`` and ``time_ratio``; lists are joined by "; "."""
 
 
 LARGE = 4_000_000
@@ -167,7 +168,7 @@ def _operation(
     return {
         "name": name,
         "throughput": [(figure["title"], drawings.add(figure)) for figure in throughput(timed, looks, several)],
-        "cases": grouped(timed, lambda row: (row.run, row.record.case)),
+        "cases": grouped(timed, lambda row: (row.run, row.case)),
         "untimed": _untimed(own),
     }
 
@@ -239,10 +240,11 @@ def _neutral(value: Any) -> Any:
 
 def _csv_values(row: Row) -> dict[str, Any]:
     record, each = row.record, row.measurement
-    values = {name: getattr(record, name) for name in COLUMNS if hasattr(record, name)}
+    values = {name: getattr(record, name) for name in COLUMNS if hasattr(record, name) and name != "device"}
     values |= {
         "run": row.run,
         "status": record.status.value,
+        "ran_on": record.device,
         "sizes": " ".join(f"{name}={value}" for name, value in record.sizes.items()),
     }
     if each is not None:
@@ -292,6 +294,7 @@ def template_environment(jinja2: Any) -> "Environment":
         absences=_absences,
         is_cpu=is_cpu,
         device_name=device_name,
+        slow_devices=slow_devices,
         geometric_mean=geometric_mean,
     )
     return environment
@@ -373,7 +376,7 @@ def _samples(row: Row, every: int) -> dict[str, Any]:
             facts[name.rsplit("_", 1)[0].replace("_", " ")] = f"{min(values):g} to {max(values):g} {unit}"
     return {
         "title": f"{row.record.operation}, {row.record.implementation}, {each.mode}",
-        "case": row.record.case,
+        "case": row.place,
         "facts": facts,
         "warnings": row.warnings,
         "samples": [finite(value) for value in each.samples[::every]],

@@ -66,7 +66,7 @@ def hover(row: Row) -> str:
     """The text at a point of a measurement."""
     each = row.measurement
     assert each is not None
-    lines = [f"{row.record.operation}, {row.record.implementation}, {each.mode}", *textwrap.wrap(row.record.case, 36)]
+    lines = [f"{row.record.operation}, {row.record.implementation}, {each.mode}", *textwrap.wrap(row.place, 36)]
     lines.append(f"{si(each.median, 's')}, {items_rate(each)}")
     lines.append(f"{si(each.bytes_per_second, 'B/s')}, {si(each.flops_per_second, 'flop/s')}")
     if each.roofline_share is not None:

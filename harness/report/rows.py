@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..api.operations import Status
 from ..api.records import Measurement, Record, Run, Standing
 from .standing_tables import refused
-from .tables import noise_floor_line, noise_words, si
+from .tables import devices, grouped, noise_floor_line, noise_words, si
 
 BASELINE = "torch"
 """The implementation that the others are compared with, in the same case and mode."""
@@ -27,8 +27,8 @@ CPU_RUN = (
 )
 """The note of every report on a run without a GPU."""
 
-Timed = tuple[str, str, str, str]
-"""What two measurements must share to be compared: operation, implementation, case, mode."""
+Timed = tuple[str, str, str, str, str]
+"""What two measurements must share to be compared: operation, implementation, case, mode, and in one run the device."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Row:
 
     ``over_torch`` is the baseline's median divided by this one: 2 means twice as fast. ``time_ratio`` is this median
     divided by the earlier run's: 2 means twice as slow. Each is None if there is nothing to compare with.
+    ``slow_device`` says that the device is slower than others of its kind. ``where`` names the device if the run used
+    several, and ``apart`` says that the run has this case on several.
     """
 
     number: int
@@ -45,6 +47,19 @@ class Row:
     measurement: Measurement | None = None
     over_torch: float | None = None
     time_ratio: float | None = None
+    slow_device: str = ""
+    where: str = ""
+    apart: bool = False
+
+    @property
+    def place(self) -> str:
+        """The case, and where it ran if the run used several devices."""
+        return f"{self.record.case} on {self.where}" if self.where else self.record.case
+
+    @property
+    def case(self) -> str:
+        """The case, and where it ran if the run has it on several devices: what is shown side by side."""
+        return self.place if self.apart else self.record.case
 
     @property
     def mode(self) -> str:
@@ -64,6 +79,8 @@ class Row:
         found = [f"suspect: {words}" for words in self.measurement.suspicions]
         if self.throttled:
             found.append(f"throttled: {', '.join(self.throttled)}")
+        if self.slow_device:
+            found.append(f"slow device: {self.slow_device}")
         if self.measurement.stopped == "limit" and self.measurement.noise > NOISY:
             found.append(f"still noisy at the time limit: ±{percent(self.measurement.noise)}")
         return found + [f"noisy: {words}" for words in noise_words(self.measurement)]
@@ -93,24 +110,36 @@ class Score:
 
 def rows(runs: Sequence[tuple[str, Run]], earlier: Run | None = None) -> list[Row]:
     """One row for each measurement of ``runs``, and one for each record without a measurement."""
-    earlier_medians = medians(earlier) if earlier else {}
+    before: dict[tuple[str, ...], dict[str, float]] = {}
+    for (*names, device), median in (medians(earlier) if earlier else {}).items():
+        before.setdefault(tuple(names), {})[device] = median
     found = []
     for number, (label, run) in enumerate(runs):
         own = medians(run)
+        ran_on = grouped(run.records, lambda record: (record.operation, record.case))
+        apart = {key for key, records in ran_on.items() if len({each.device for each in records}) > 1}
+        several = len({record.device for record in run.records}) > 1
+        slow = {each.device: each.slow for each in run.devices}
         for record in run.records:
+            bare = Row(
+                number, label, record, slow_device=slow.get(record.device, ""),
+                where=record.device if several else "", apart=(record.operation, record.case) in apart,
+            )  # fmt: skip
             for each in record.measurements:
-                key = (record.operation, record.implementation, record.case, each.mode)
-                over_torch = ratio(own.get((record.operation, BASELINE, record.case, each.mode)), each.median)
-                time_ratio = ratio(each.median, earlier_medians.get(key))
-                found.append(Row(number, label, record, each, over_torch, time_ratio))
+                baseline = own.get((record.operation, BASELINE, record.case, each.mode, record.device))
+                earlier_times = before.get((record.operation, record.implementation, record.case, each.mode), {})
+                only = next(iter(earlier_times.values())) if len(earlier_times) == 1 else None
+                over_torch, earlier_time = ratio(baseline, each.median), earlier_times.get(record.device, only)
+                time_ratio = ratio(each.median, earlier_time)
+                found.append(replace(bare, measurement=each, over_torch=over_torch, time_ratio=time_ratio))
             if not record.measurements:
-                found.append(Row(number, label, record))
+                found.append(bare)
     return found
 
 
 def medians(run: Run) -> dict[Timed, float]:
     return {
-        (record.operation, record.implementation, record.case, each.mode): each.median
+        (record.operation, record.implementation, record.case, each.mode, record.device): each.median
         for record in run.records
         for each in record.measurements
     }
@@ -158,6 +187,7 @@ def environment(run: Run) -> dict[str, str]:
     options = asdict(run.command) if run.command else {}
     options = {name: "all" if value == () else "default" if value is None else value for name, value in options.items()}
     facts.update(_flat(options, "option "))
+    facts.update({f"device {name}": words for name, words in devices(run).items()})
     if run.shard:
         facts["shard"] = f"{run.shard.number} of {run.shard.of} of plan {run.shard.plan}"
     if run.parts:

@@ -121,16 +121,18 @@ def bench_tables(records: Sequence[Record]) -> RenderableType:
     Unavailable implementations follow once, below the cases.
     """
     parts: list[RenderableType] = []
+    several = len({record.device for record in records}) > 1
     for operation, own in grouped(records, lambda r: r.operation).items():
         measurements = [each for record in own for each in record.measurements]
         modes = sorted({each.mode for each in measurements})
         units = sorted({each.unit for each in measurements})
         title = Text.assemble((operation, "bold"), f" ({' or '.join(units)}; {' and '.join(modes)})" if units else "")
         parts += [title, indented(_bench_rows([]))]
-        for case, rows in grouped(own, lambda r: r.case).items():
+        for (case, device), rows in grouped(own, lambda r: (r.case, r.device)).items():
             tried = [record for record in rows if record.status is not Status.UNAVAILABLE]
             torch_first = sorted(tried, key=lambda r: (r.backend != "torch", r.implementation))
-            parts += [Text(case), indented(_bench_rows(torch_first, name_modes=len(modes) > 1))]
+            where = Text(f" on {device}" if several else "", style="dim")
+            parts += [Text(case) + where, indented(_bench_rows(torch_first, name_modes=len(modes) > 1))]
         parts += [*_untimed(own), *_unavailable(own), *_suspicions(own), Text()]
     measurements = [each for record in records for each in record.measurements]
     return Group(*parts, *(Text(line, style="yellow") for line in noise_legend(measurements)))
@@ -192,15 +194,34 @@ def noise_floor_line(run: Run) -> str:
     return "; ".join(words)
 
 
+def slow_devices(run: Run) -> list[str]:
+    """A sentence for each device of a run that is slower than the others of its kind."""
+    return [f"{each.device} is {each.slow}" for each in run.devices if each.slow]
+
+
+def devices(run: Run) -> dict[str, str]:
+    """For each of several devices: its cases, the times of the reference, and whether it is slow."""
+    lines = {}
+    for each in run.devices:
+        cases = {(record.operation, record.case) for record in run.records if record.device == each.device}
+        facts = [counted(len(cases), "case"), *(f"{name} {si(value, 's')}" for name, value in each.reference.items())]
+        lines[each.device] = "; ".join(filter(None, (", ".join(facts), each.slow)))
+    return lines
+
+
 def limits(run: Run) -> RenderableType:
-    """The noise floor, the overhead of measuring, the limits of the device, and the time spent in each phase."""
-    lines = [Text(line) for line in [noise_floor_line(run)] if line]
+    """The devices if they are several, the noise floor, the overhead of measuring, the limits of the device, and the
+    time spent in each phase."""
+    slow = [each.device for each in run.devices if each.slow]
+    lines = [Text(f"{name}: {words}", style="yellow" * (name in slow)) for name, words in devices(run).items()]
+    lines += [Text(line) for line in [noise_floor_line(run)] if line]
     if run.overheads:
         costs = ", ".join(f"{name} {si(value, 's')}" for name, value in run.overheads.items())
         lines.append(Text(f"measurement overhead: {costs}"))
     if run.ceilings:
         rates = ", ".join(f"{name} {ceiling_rate(name, rate)}" for name, rate in run.ceilings.items())
-        lines.append(Text(f"limits of this device: {rates}"))
+        whose = next((each.device for each in run.devices if each.ceilings), "this device")
+        lines.append(Text(f"limits of {whose}: {rates}"))
     if run.seconds:
         spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
         lines.append(Text(f"time spent: {spent}"))
@@ -214,6 +235,8 @@ FAILURES = 5
 def failure_details(records: Iterable[Record]) -> RenderableType:
     """The failures of each implementation: those of one message once, and of different ones the first `FAILURES`."""
     parts: list[RenderableType] = []
+    records = [*records]
+    several = len({record.device for record in records}) > 1
     for (operation, implementation), own in grouped(
         failed_records(records), lambda record: (record.operation, record.implementation)
     ).items():
@@ -221,6 +244,7 @@ def failure_details(records: Iterable[Record]) -> RenderableType:
         for same in [*different.values()][:FAILURES]:
             record = same[0]
             where = record.case if len(same) == 1 else f"{len(same)} times"
+            where += f" on {', '.join(sorted({each.device for each in same}))}" if several else ""
             title = Text(f"{record.status}: {operation} {implementation}, {where}", style="bold red")
             parts += [title, indented(Text(record.message))]
             if len(same) > 1:

@@ -44,7 +44,7 @@ def throughput(rows: Sequence[Row], styles: Mapping[str, Style], several: bool) 
         if row.measurement and drawable(row.measurement.items_per_second) and _total(row.record.sizes) > 0
     ]
     series = grouped(drawn, _kind)
-    groups = {kind: own for kind, own in series.items() if len({row.record.case for row in own}) > 1}
+    groups = {kind: own for kind, own in series.items() if len({row.case for row in own}) > 1}
     alone = [row for kind, own in series.items() if kind not in groups for row in own]
     figures = [_against_size(kind, own, styles, several) for kind, own in groups.items()]
     return figures + ([_bars("single sizes" if groups else "", alone, styles, several)] if alone else [])
@@ -90,7 +90,7 @@ def _bars(kind: str, rows: Sequence[Row], styles: Mapping[str, Style], several: 
     """
     fastest: dict[str, float] = {}
     for row in rows:
-        fastest[row.record.case] = max(fastest.get(row.record.case, 0.0), row.measurement.items_per_second)  # type: ignore[union-attr]
+        fastest[row.case] = max(fastest.get(row.case, 0.0), row.measurement.items_per_second)  # type: ignore[union-attr]
     labels = {case: escaped("\n".join(textwrap.wrap(case, LABEL))) for case in fastest}
     traces = []
     for (run, name, mode), own in by_trace(rows).items():
@@ -105,8 +105,8 @@ def _bars(kind: str, rows: Sequence[Row], styles: Mapping[str, Style], several: 
                 "type": "bar",
                 "orientation": "h",
                 "name": escaped(name if not several else f"{name}, run {run + 1}"),
-                "x": [finite(row.measurement.items_per_second / fastest[row.record.case]) for row in own],  # type: ignore[union-attr]
-                "y": [labels[row.record.case] for row in own],
+                "x": [finite(row.measurement.items_per_second / fastest[row.case]) for row in own],  # type: ignore[union-attr]
+                "y": [labels[row.case] for row in own],
                 "text": rates["items"],
                 "meta": rates,
                 "textposition": "outside",

@@ -88,25 +88,27 @@ class Case:
     status: Status
     message: str
     timings: Mapping[str, Timing]
+    device: str = ""
 
 
 Key = tuple[str, str, str, str]
-"""Operation, implementation, purpose and label of a case."""
+"""Operation, implementation, purpose and label of a case, with the device if the run has the case on several."""
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a comparison keeps of a run. ``floor`` is its `noise_floor`; ``started``, ``shard`` and ``parts`` are those
-    of `Run`, ``devices`` the names of its kinds of device."""
+    of `Run`; ``slow`` says of each slow device of several by how much, ``kinds`` names its kinds of device."""
 
     status: str
     environment: Mapping[str, Any]
     cases: Mapping[Key, Case]
     floor: float | None = None
     started: str = ""
+    slow: tuple[str, ...] = ()
     shard: Shard | None = None
     parts: tuple[Part, ...] = ()
-    devices: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 def summary(run: Run) -> Summary:
@@ -128,19 +130,27 @@ def read_summaries(path: Path) -> list[Summary]:
 
 
 def _summaries(run: Run, cases: Sequence[tuple[Key, Case]]) -> list[Summary]:
-    return [
-        Summary(
-            *(each.status, each.environment, dict(own), noise_floor(each.controls), each.started, each.shard),
-            *(each.parts, (device_name(each.environment),)),
-        )
-        for each, own in by_device(run, cases)
-    ]
+    return [_summary(each, own) for each, own in by_device(run, cases)]
+
+
+def _summary(run: Run, cases: Sequence[tuple[Key, Case]]) -> Summary:
+    found: dict[Key, list[Case]] = {}
+    for key, case in cases:
+        found.setdefault(key, []).append(case)
+    separate: dict[Key, Case] = {}
+    for (*names, label), own in found.items():
+        several = len({case.device for case in own}) > 1
+        separate.update({(*names, f"{label} on {case.device}" if several else label): case for case in own})  # type: ignore[misc]
+    slow = tuple(f"{each.device} is {each.slow}" for each in run.devices if each.slow)
+    kinds = (device_name(run.environment),)
+    floor = noise_floor(run.controls)
+    return Summary(run.status, run.environment, separate, floor, run.started, slow, run.shard, run.parts, kinds)
 
 
 def _joined(summaries: Sequence[Summary]) -> Summary:
     if len(summaries) == 1:
         return summaries[0]
-    names = [each.devices[0] for each in summaries]
+    names = [each.kinds[0] for each in summaries]
     cases = {
         (*key[:3], f"{key[3]} on {name}"): case
         for name, each in zip(names, summaries, strict=True)
@@ -148,7 +158,7 @@ def _joined(summaries: Sequence[Summary]) -> Summary:
     }
     status = "complete" if all(each.status == "complete" for each in summaries) else "incomplete"
     floors = [each.floor for each in summaries if each.floor is not None]
-    return replace(summaries[0], status=status, cases=cases, floor=max(floors, default=None), devices=tuple(names))
+    return replace(summaries[0], status=status, cases=cases, floor=max(floors, default=None), kinds=tuple(names))
 
 
 @dataclass(frozen=True)
@@ -235,7 +245,7 @@ def compare(
     matches nothing.
     """
     bounds = bound if isinstance(bound, Bounds) else Bounds(bound)
-    devices = [" and ".join(sorted(run.devices or [device_name(run.environment)])) for run in (base, new)]
+    devices = [" and ".join(sorted(run.kinds or [device_name(run.environment)])) for run in (base, new)]
     if devices[0] != devices[1] and not any_device:
         raise DifferentDevices(
             f"base ran on {devices[0]}, new on {devices[1]}: the difference would not be due to the code; "
@@ -334,12 +344,19 @@ def _differences(base: Summary, new: Summary) -> list[str]:
         if was[field] != is_now[field]:
             kind = " (two cards of one kind)" if field == "gpu uuid" and was[field] and is_now[field] else ""
             notes.append(f"{field}: {was[field]} in base, {is_now[field]} in new{kind}")
+    notes += [f"{name}: {words}" for name, run in (("base", base), ("new", new)) for words in run.slow]
+    both = [
+        (case.device, new.cases[key].device) for key, case in base.cases.items() if key in new.cases and case.timings
+    ]
+    if moved := sum(one != other for one, other in both if one and other):
+        notes.append(f"{moved} of {len(both)} timed cases ran on another device of the same kind in new")
     return notes
 
 
 def _case(record: Record) -> tuple[Key, Case]:
     key = (record.operation, record.implementation, record.purpose, record.case)
-    return key, Case(record.status, record.message, {each.mode: _timing(each) for each in record.measurements})
+    timings: dict[str, Timing] = {each.mode: _timing(each) for each in record.measurements}
+    return key, Case(record.status, record.message, timings, record.device)
 
 
 def _paired(base: Mapping[Key, Case], new: Mapping[Key, Case]) -> tuple[list[Pair], int, int]:

@@ -9,12 +9,12 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..api.messages import UnknownName, printable, unknown
+from ..api.messages import UnknownName, UsageError, printable, unknown
 from .source_hash import files_hash
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def resolve_device(text: str | None) -> torch.device:
         return torch.device("cpu")
     if text == "cpu":
         return torch.device("cpu")
+    if text == "all" or "," in (text or ""):
+        raise UnknownDevice(f"--device {text}: this takes one device; check, bench and validate take several")
     match = re.fullmatch(r"cuda(?::(\d+))?", text or "")
     if match is None:
         raise UnknownDevice(str(unknown("device", text or "", ["auto", "cpu", "cuda", *_gpu_names()])))
@@ -65,6 +67,38 @@ def resolve_device(text: str | None) -> torch.device:
     if index >= torch.cuda.device_count():
         raise UnknownDevice(f"unknown device {text!r}: this machine has {', '.join(_gpu_names())}{hint}")
     return torch.device("cuda", index)
+
+
+def resolve_devices(text: str) -> list[torch.device]:
+    """The devices named ``text``: one as in `resolve_device`, several between commas, or ``all`` GPUs of this machine.
+
+    If no GPU can be used, ``all`` is the CPU, and a line on stderr says so. Several devices are of one kind. Raises
+    UnknownDevice, and UsageError for devices of several kinds or one that is named twice.
+    """
+    import torch
+
+    if text == "all" and not torch.cuda.is_available():
+        words = unused_gpu() or "no GPU can be used here: everything runs on the CPU"
+        print(printable(f"--device all: {words}"), file=sys.stderr)
+        return [torch.device("cpu")]
+    names = _gpu_names() if text == "all" else [name.strip() for name in text.split(",")]
+    if len(names) == 1:
+        return [resolve_device(names[0])]
+    devices = [resolve_device(name) for name in names]
+    if "auto" in names or "cpu" in names:
+        raise UsageError(f"--device {text}: several devices are GPUs, such as cuda:0,cuda:1, or all")
+    for device in devices:
+        if devices.count(device) > 1:
+            raise UsageError(f"--device {text}: {device} is named twice")
+    kinds: dict[str, list[str]] = {}
+    for device in devices:
+        kinds.setdefault(torch.cuda.get_device_properties(device).name, []).append(str(device))
+    if len(kinds) > 1:
+        choices = " or ".join(f"{','.join(own)} ({kind})" for kind, own in kinds.items())
+        raise UsageError(
+            f"--device {text}: times of {len(kinds)} kinds of GPU cannot stand in one run: choose --device {choices}"
+        )
+    return devices
 
 
 def cuda_unusable() -> str | None:
@@ -134,7 +168,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "commit": commit,
         "dirty": dirty,
         "device": str(device),
-        "gpu": _gpu(device) if device.type == "cuda" else None,
+        "gpu": describe_gpu(device),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -148,6 +182,11 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+def describe_all(devices: Sequence[torch.device]) -> dict[str, Any]:
+    """`describe` of the first device, but ``device`` names all of them, as ``--device`` takes them."""
+    return {**describe(devices[0]), "device": ",".join(map(str, devices))}
+
+
 JUDGING_AND_TIMING = ("api", "agreement", "timing", "execution")
 """The folders of the harness that decide how a kernel is checked and timed."""
 
@@ -155,7 +194,7 @@ JUDGING_AND_TIMING = ("api", "agreement", "timing", "execution")
 def harness_hash() -> str:
     """16 hexadecimal digits for the source that checks and times kernels."""
     harness = Path(__file__).parents[1]
-    files = [path for room in JUDGING_AND_TIMING for path in (harness / room).glob("*.py")]
+    files = [path for room in JUDGING_AND_TIMING for path in (harness / room).rglob("*.py")]
     return files_hash({path.relative_to(harness).as_posix(): path for path in files})
 
 
@@ -223,9 +262,12 @@ def _gpu_names() -> list[str]:
     return [f"cuda:{index}" for index in range(count)]
 
 
-def _gpu(device: torch.device) -> dict[str, Any]:
+def describe_gpu(device: torch.device) -> dict[str, Any] | None:
+    """The part ``gpu`` of `describe`: None for a CPU."""
     import torch
 
+    if device.type != "cuda":
+        return None
     properties = torch.cuda.get_device_properties(device)
     return {
         "name": properties.name,

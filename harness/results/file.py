@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from ..api.operations import Status
-from ..api.records import BenchOptions, Control, LeftOut, Record, Run, Shard, Standing
+from ..api.records import BenchOptions, Control, LeftOut, Record, Run, Shard, Standing, UsedDevice
 from .environment import identity
 from .parts import OWN, by_device
 
@@ -322,7 +322,7 @@ class ResultsFile:
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, Any], problems: tuple[str, ...] = ()) -> None:
-        device = str(environment.get("device", "")).replace(":", "")
+        device = str(environment.get("device", "")).replace(":", "").replace(",", "-")
         now = datetime.now(UTC)
         path = folder / f"{now:%Y%m%dT%H%M%SZ}-{device}-{secrets.token_hex(4)}.json"
         try:
@@ -342,15 +342,16 @@ class ResultsFile:
         *,
         modes: Collection[str] = (),
         problems: tuple[str, ...] = (),
+        devices: tuple[UsedDevice, ...] = (),
     ) -> "ResultsFile":
-        """Resume an interrupted run in the same file.
+        """Resume an interrupted run in the same file, on the same ``devices`` if they are several.
 
         ``sources`` maps each (operation, implementation) to its present source hash. A record is kept if its source is
         unchanged, its status is not in `RETRIED`, and it has times in all of ``modes`` or states why not. A record of
         an implementation that ``sources`` lacks is kept too.
 
         Raises ResultsError if the file cannot be read or written, the run is complete, another process is writing the
-        file, or a field of `environment.IDENTITY` differs.
+        file, or a field of `environment.IDENTITY` or a device differs.
         """
         file = _open_alone(path)
         try:
@@ -359,7 +360,7 @@ class ResultsFile:
                 raise ResultsError(f"cannot resume {path}: the run is complete")
             if run.parts:
                 raise ResultsError(f"cannot resume {path}: it is merged; resume its parts, then merge again")
-            _require_same(path, run.environment, environment)
+            _require_same(path, run, environment, devices)
         except BaseException:
             file.close()
             raise
@@ -429,6 +430,7 @@ class ResultsFile:
         problems: tuple[str, ...] | None = None,
         left_out: tuple[LeftOut, ...] | None = None,
         standings: tuple[Standing, ...] | None = None,
+        devices: tuple[UsedDevice, ...] | None = None,
         shard: Shard | None = None,
     ) -> None:
         """Merge the mappings into those of the run; replace the rest. None changes nothing."""
@@ -440,8 +442,15 @@ class ResultsFile:
             problems=self._run.problems if problems is None else problems,
             left_out=self._run.left_out if left_out is None else left_out,
             standings=self._run.standings if standings is None else standings,
+            devices=self._run.devices if devices is None else devices,
             shard=shard or self._run.shard,
         )
+
+    def arrange(self, place: Callable[[Record], int]) -> None:
+        """Put the records into the order of their places. The file has it when it is saved next."""
+        order = sorted(range(len(self._records)), key=lambda i: place(self._records[i]))
+        self._records = [self._records[i] for i in order]
+        self._lines = [self._lines[i] for i in order]
 
     def finish(self) -> None:
         """Mark the run as complete and close the file."""
@@ -494,11 +503,19 @@ def _open_alone(path: Path) -> IO[bytes]:
         file.close()  # its writer has just replaced the file: try again
 
 
-def _require_same(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    was, is_now = identity(then), identity(now)
-    differing = [f"{field} was {was[field]}, is {is_now[field]}" for field in was if was[field] != is_now[field]]
+def _require_same(path: Path, run: Run, environment: Mapping[str, Any], devices: Sequence[UsedDevice]) -> None:
+    was = identity(run.environment) | _cards(run.devices)
+    is_now = identity(environment) | _cards(devices)
+    fields = dict.fromkeys((*was, *is_now))
+    differing = [field for field in fields if was.get(field) != is_now.get(field)]
     if differing:
-        raise ResultsError(f"cannot resume {path}: the environment differs: {'; '.join(differing)}")
+        words = "; ".join(f"{field} was {was.get(field)}, is {is_now.get(field)}" for field in differing)
+        raise ResultsError(f"cannot resume {path}: the environment differs: {words}")
+
+
+def _cards(devices: Sequence[UsedDevice]) -> dict[str, Any]:
+    """The UUIDs of several devices, beside that of the first, which the environment has."""
+    return {f"gpu uuid of {each.device}": (each.gpu or {}).get("uuid") for each in devices[1:]}
 
 
 def _lacks_a_mode(record: Record, modes: Collection[str]) -> bool:

@@ -19,7 +19,7 @@ def as_parts(file: str, run: Run, records: int) -> tuple[Part, ...]:
     if run.parts:
         return run.parts
     numbers = records, len(run.controls), len(run.standings), len(run.outcomes), len(run.left_out)
-    own = run.ceilings, run.overheads, run.seconds, run.started, run.shard
+    own = run.ceilings, run.overheads, run.seconds, run.started, run.shard, run.devices
     return (Part(file, run.status, run.environment, *own, *numbers),)
 
 
@@ -27,7 +27,8 @@ def folded(run: Run, parts: Sequence[Part]) -> Run:
     """The run with these parts and what follows from them.
 
     Its environment is that of the first, with ``dirty`` if any is; so are its limits and overheads, where the first
-    has them. Seconds are added up. It is complete if all parts are, and started with the earliest.
+    has them. Seconds are added up. It is complete if all parts are, and started with the earliest. ``devices`` stay
+    with the parts, since two machines may name theirs alike.
     """
     first = parts[0].environment
     environment = {**first, "dirty": True} if any(each.environment.get("dirty") for each in parts) else first

@@ -154,14 +154,14 @@ def _rate(ceiling: Ceiling, device: torch.device, clock: Clock) -> float:
     launch, check = ceiling.prepare(device)
     launch()
     _require_done(check)  # before sampling, where another launch could do the work for it
-    seconds = _median_seconds(launch, clock)
+    seconds = median_seconds(launch, clock)
     _require_done(check)
     if seconds <= 0:
         raise WorkNotDone("the clock saw no time pass")
     return ceiling.amount / seconds
 
 
-def _median_seconds(launch: Callable[[], object], clock: Clock) -> float:
+def median_seconds(launch: Callable[[], object], clock: Clock) -> float:
     """The median of many cold launches: a measurement is a median too, so a share compares like with like."""
     work = Work(launch)
     clock.sample(work, WARM_UP_LAUNCHES)

@@ -34,8 +34,9 @@ def _require_place(count: int, sweeps: int, first: int) -> tuple[int, int, int]:
 class RbmReplicas:
     """Replicas of a restricted Boltzmann machine, advanced by `boltzbench.kernels.rbm_gibbs`.
 
-    Visible units start as fair coins. A round is ``sweeps`` sweeps. Energies are joint, of visible and hidden units,
-    and have no derivative.
+    ``states``, uint8 (count, visible units), start as fair coins. A round is ``sweeps`` sweeps. Energies are joint, of
+    visible and hidden units, and have no derivative. Their sums are float64, where sums of float32 weights are exact
+    unless the weights span many orders of magnitude: so they do not depend on ``count`` either.
     """
 
     def __init__(
@@ -60,25 +61,25 @@ class RbmReplicas:
         groups = torch.arange(first, first + count, device=self.device)[:, None] * (-(-units // 4))
         groups = groups + torch.arange(-(-units // 4), device=self.device)
         words = random_words(groups, seed, 0, Stream.INITIAL_UNITS).flatten(1)[:, :units]
-        self.visible = (words >> 31).to(torch.uint8)
+        self.states = (words >> 31).to(torch.uint8)
 
     @not_differentiable("betas")
     def advance(self, betas: Tensor, round_number: int) -> Tensor:
         weights, visible_bias, hidden_bias = self.machine
-        self.visible, hidden, _ = gibbs(
-            self.visible, weights, visible_bias, hidden_bias, self.sweeps, betas, seed=self.seed,
+        self.states, hidden, _ = gibbs(
+            self.states, weights, visible_bias, hidden_bias, self.sweeps, betas, seed=self.seed,
             first_sweep=1 + round_number * self.sweeps, first_chain=self.first, check_values=round_number == 0,
             backend=self.backend,
         )  # fmt: skip
-        v, h = self.visible.to(weights.dtype), hidden.to(weights.dtype)
-        fields = v @ weights + hidden_bias
-        return -((fields * h).sum(1, dtype=torch.float64) + (v * visible_bias).sum(1, dtype=torch.float64))
+        v, h = self.states.double(), hidden.double()
+        fields = v @ weights.double() + hidden_bias.double()
+        return -((fields * h).sum(1) + (v * visible_bias.double()).sum(1))
 
 
 class IsingReplicas:
     """Replicas of an Ising model on a torus, advanced by `boltzbench.kernels.ising`.
 
-    Spins start as fair coins. A round is ``sweeps`` sweeps.
+    ``states``, packed, int32 (count, 2, height, ceil(width / 64)), start as fair coins. A round is ``sweeps`` sweeps.
     """
 
     def __init__(
@@ -103,13 +104,13 @@ class IsingReplicas:
         self.width, self.coupling, self.field, self.rule = width, coupling, field, rule
         self.count, self.seed, self.sweeps, self.first, self.backend = count, seed, sweeps, first, backend
         self.log_states = height * width * math.log(2)
-        self.spins = random_spins(height, width, count, seed=seed, first_lattice=first, device=device)
-        self.device = self.spins.device
+        self.states = random_spins(height, width, count, seed=seed, first_lattice=first, device=device)
+        self.device = self.states.device
 
     def advance(self, betas: Tensor, round_number: int) -> Tensor:
-        self.spins = ising_sweeps(
-            self.spins, self.width, self.sweeps, betas, coupling=self.coupling, field=self.field, rule=self.rule,
+        self.states = ising_sweeps(
+            self.states, self.width, self.sweeps, betas, coupling=self.coupling, field=self.field, rule=self.rule,
             seed=self.seed, first_sweep=1 + round_number * self.sweeps, first_lattice=self.first, backend=self.backend,
         )  # fmt: skip
-        spins = unpack_spins(self.spins, self.width)
+        spins = unpack_spins(self.states, self.width)
         return energy(spins, self.coupling, self.field, check_values=False)

@@ -14,7 +14,7 @@ words of tensor 1 at step e, and sweeps use the streams of `boltzbench.kernels.r
 Sources: Hinton, Neural Computation 14 (2002); Tieleman, ICML 2008; Hinton, UTML TR 2010-003.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ __all__ = [
     "minibatch",
     "model_statistics",
     "persistent_contrastive_divergence",
+    "phase_gradient",
+    "updated",
 ]
 
 
@@ -114,8 +116,8 @@ def contrastive_divergence(
     """
     rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
     sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)
-    change, _ = _phases(state, batch, batch, sweeps, beta, seed, check_values, backend)
-    machine = _updated(state.machine, change, rate, weight_decay, beta)
+    change, _ = phase_gradient(state, batch, batch, sweeps, beta, seed, check_values=check_values, backend=backend)
+    machine = updated(state.machine, change, rate, weight_decay, beta)
     return state._replace(machine=machine, step=state.step + 1, sweep=state.sweep + sweeps)
 
 
@@ -129,8 +131,10 @@ def persistent_contrastive_divergence(
         raise ValueError("state has no persistent chains: pass chains to initial_state")
     rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
     sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)
-    change, chains = _phases(state, batch, state.chains, sweeps, beta, seed, check_values, backend)
-    machine = _updated(state.machine, change, rate, weight_decay, beta)
+    change, chains = phase_gradient(
+        state, batch, state.chains, sweeps, beta, seed, check_values=check_values, backend=backend
+    )
+    machine = updated(state.machine, change, rate, weight_decay, beta)
     return TrainingState(machine, chains, state.step + 1, state.sweep + sweeps)
 
 
@@ -142,25 +146,30 @@ def maximum_likelihood(
     require_states("data", data, None)
     rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
     change = exact_gradient(state.machine, data, beta)
-    return state._replace(machine=_updated(state.machine, change, rate, weight_decay, beta), step=state.step + 1)
+    return state._replace(machine=updated(state.machine, change, rate, weight_decay, beta), step=state.step + 1)
 
 
-def _phases(
-    state: TrainingState, batch: Tensor, start: Tensor, sweeps: int, beta: float, seed: int, check_values: bool,
-    backend: str,
+@not_differentiable("beta")
+def phase_gradient(
+    state: TrainingState, batch: Tensor, start: Tensor, sweeps: int, beta: float, seed: int, *, first_chain: int = 0,
+    **options: Any,
 ) -> tuple[Gradient, Tensor]:  # fmt: skip
+    """The gradient of an update, and the visible states of its model's chains, ``sweeps`` sweeps away from ``start``.
+
+    ``first_chain`` is the number of the first of these chains in the stream; ``options`` are ``check_values`` and
+    ``backend``.
+    """
     weights, _, hidden_bias = state.machine
     if weights.dtype is not torch.float32:
         raise TypeError(
             f"weights must have dtype float32 to be trained, got {weights.dtype}, which would lose small updates"
         )
     dreams = gibbs(
-        start, *state.machine, sweeps, beta, seed=seed, first_sweep=state.sweep, return_hidden_probability=True,
-        check_values=check_values, backend=backend,
+        start, *state.machine, sweeps, beta, seed=seed, first_sweep=state.sweep, first_chain=first_chain,
+        return_hidden_probability=True, **options,
     )  # fmt: skip
     change = log_likelihood_gradient(
-        batch, dreams.visible, weights, hidden_bias, beta, model_hidden=dreams.hidden_probability,
-        check_values=check_values, backend=backend,
+        batch, dreams.visible, weights, hidden_bias, beta, model_hidden=dreams.hidden_probability, **options
     )  # fmt: skip
     return change, dreams.visible
 
@@ -169,7 +178,10 @@ def _require_numbers(rate: float, weight_decay: float, beta: float) -> tuple[flo
     return real("rate", rate), real("weight_decay", weight_decay), real("beta", beta, positive=True)
 
 
-def _updated(machine: Machine, change: Gradient, rate: float, weight_decay: float, beta: float) -> Machine:
+@not_differentiable("rate", "weight_decay", "beta")
+def updated(machine: Machine, change: Gradient, rate: float, weight_decay: float, beta: float) -> Machine:
+    """``machine`` after the update with the gradient ``change``, divided by beta."""
+    rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
     grown = (part + rate * beta * step.to(part.dtype) for part, step in zip(machine, change, strict=True))
     weights, visible_bias, hidden_bias = grown
     return Machine(weights - rate * weight_decay * machine.weights, visible_bias, hidden_bias)

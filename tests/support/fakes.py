@@ -207,7 +207,7 @@ class Here:
         from boltzbench.harness.discovery.axes import with_other_sizes
         from boltzbench.harness.discovery.registry import load_registry
 
-        self.device, self.announce = device, announce
+        self.device, self.announce, self.deaths = device, announce, 0
         self.plugins = with_other_sizes(load_registry(), registry.other_sizes)
 
     def build(self, steps: Sequence[Step]) -> None:
@@ -218,6 +218,12 @@ class Here:
 
     def limits(self) -> tuple[dict[str, float], dict[str, float], tuple[str, ...]]:
         return {"timer": 4e-8}, {"copy": 1e10}, ()
+
+    def reference(self) -> dict[str, float]:
+        return {"copy": 1e-3}
+
+    def answers(self) -> bool:
+        return True
 
     def trial(self, step: Step) -> Trial:
         from boltzbench.harness.execution.plan import find_subject

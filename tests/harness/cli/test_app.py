@@ -449,6 +449,65 @@ def test_ctrl_c_keeps_the_results(run, monkeypatch):
     assert read_run(Path("checked.json")).status == "incomplete"
 
 
+@pytest.fixture
+def two_devices(monkeypatch):
+    """Stand-ins for two GPUs: the CPU under two names."""
+    places = [torch.device("cpu", 0), torch.device("cpu", 1)]
+    for module in ("bench", "check", "validate"):
+        monkeypatch.setattr(f"boltzbench.harness.cli.{module}.resolve_devices", lambda text: places)
+    return places
+
+
+def test_bench_on_several_devices_writes_one_file(run, monkeypatch, two_devices):
+    seconds = iter([1e-3, 1.2e-3])
+    monkeypatch.setattr(Here, "reference", lambda self: {"copy": next(seconds)})
+    status, out, err = run("bench", "--device", "all", "--preset", "full", "--json", "-")
+    assert status == 0
+    (path,) = Path("runs").iterdir()
+    assert path.read_text() == out
+    assert re.fullmatch(r"\d{8}T\d{6}Z-cpu0-cpu1-\w{8}\.json", path.name)
+    found = read_run(path)
+    assert found.environment["device"] == "cpu:0,cpu:1"
+    assert {record.device for record in found.records} <= {"cpu:0", "cpu:1"}
+    assert [record.case for record in found.records if record.implementation == "torch"] == [
+        *("n=64 float32", "n=128 float32", "digits n=32 float32"),
+    ], "in the order of the plan"
+    assert [(each.device, len(each.reference), bool(each.ceilings)) for each in found.devices] == [
+        ("cpu:0", 1, True),
+        ("cpu:1", 1, True),
+    ]
+    (slow,) = (each.device for each in found.devices if each.slow)
+    assert f"{slow} is 20% slower than the median of the others (copy)\n" in err
+    assert f"{slow}: " in err
+    assert "on cpu:" in err
+
+
+def test_ctrl_c_on_several_devices_and_the_rest_later(run, monkeypatch, two_devices):
+    path = interrupted_run(run, monkeypatch)
+    before = read_run(path)
+    assert {each.device for each in before.devices} == {"cpu:0", "cpu:1"}
+    use(monkeypatch, "sound")
+    status, out, _ = run("bench", "--resume", str(path))
+    assert status == 0, out
+    after = read_run(path)
+    assert after.status == "complete"
+    assert len({(each.implementation, each.case) for each in after.records}) == len(after.records) == 9
+
+
+def test_check_on_several_devices(run, monkeypatch, two_devices):
+    use(monkeypatch, "sound", "wrong")
+    status, out, err = run("check", "--device", "all", "--json", "-")
+    assert status == 1
+    content = json.loads(out)
+    assert content["environment"]["device"] == "cpu:0,cpu:1"
+    on = {}
+    for record in content["records"]:
+        on.setdefault(record["implementation"], set()).add(record["device"])
+    assert all(len(devices) == 1 for devices in on.values()), "an implementation stays on its device"
+    assert len(content["records"]) == 16
+    assert "wrong_values: double wrong, outliers n=7 float32" in err
+
+
 def interrupted_run(run, monkeypatch):
     """The results file of a run that Ctrl-C ended after two of four implementations of the first case."""
     use(monkeypatch, "sound", "interrupting")
@@ -784,3 +843,28 @@ def test_the_seconds_of_each_phase_add_up(monkeypatch):
     steps = plan([(operation(), [implementation("a")])], ("check",))
     _, watch = watched(steps, terminal=None)
     assert watch.seconds == {"harness": 3, "compile": 2, "sampling": 2}
+
+
+def test_each_of_several_devices_has_a_line_and_their_seconds_add_up(monkeypatch):
+    steps = plan([(operation(), [implementation("a"), implementation("b")])], ("check",))
+    times = itertools.count()
+    file = io.StringIO()
+    with Display(Console(file=file, width=80, force_terminal=True, highlight=False), steps) as watch:
+        monkeypatch.setattr(progress, "perf_counter", lambda: next(times))
+        with watch.on(["cuda:0", "cuda:1"]) as displays:
+            before = dict(watch.seconds)
+            for display, step in zip(displays, steps, strict=False):
+                display.step(step)
+                display.phase("sampling")
+                display.block(Block(True, 40, 0.0123))
+            for display in displays:
+                display.phase("check")
+            displays[0].done()
+        within = {phase: seconds - before.get(phase, 0.0) for phase, seconds in watch.seconds.items()}
+    assert within["sampling"] == 2 + 2, "each from its own beginning to its own end"
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).splitlines()]
+    frames = [lines[i : i + 3] for i, line in enumerate(lines) if line.startswith("2 devices") and "0/4" in line]
+    (_, first, second) = frames[-1]
+    assert first.startswith("cuda:0: double a n=3 float32")
+    assert second.startswith("cuda:1: double b n=3 float32")
+    assert not any("0/?" in line for line in lines)

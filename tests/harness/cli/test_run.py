@@ -13,9 +13,10 @@ from boltzbench.harness.api.records import Claim
 from boltzbench.harness.cli import app as cli
 from boltzbench.harness.cli import run as module
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
-from boltzbench.harness.execution import judges, trial, worker
+from boltzbench.harness.execution import trial, worker
 from boltzbench.harness.execution.budget import run_within
 from boltzbench.harness.execution.child import Died, start_server
+from boltzbench.harness.execution.parallel import judges
 from boltzbench.harness.results.file import read_run
 from boltzbench.harness.timing import quiet
 from boltzbench.harness.validation.standing import make_standing

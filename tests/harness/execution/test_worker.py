@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 import torch
 from boltzbench.harness import Agreement, Status
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
-from boltzbench.harness.execution import worker
+from boltzbench.harness.execution import serving, worker
 from boltzbench.harness.execution.catalogue import read_catalogue
+from boltzbench.harness.execution.parallel import devices
 from boltzbench.harness.execution.plan import Step
 from boltzbench.harness.execution.trial import TrialFailed
 from boltzbench.harness.execution.worker import Workers
@@ -99,6 +101,9 @@ def workers():
     workers = Workers(CPU, lambda phase: None, 20, registry())
     yield workers
     workers.close()
+
+
+SILENT = type("Silent", (), {name: staticmethod(lambda *given: None) for name in ("step", "block", "done")})()
 
 
 def step(name, *, of="double", label="n=64 float32"):
@@ -289,3 +294,43 @@ def test_a_shared_worker_judges_all_and_is_replaced_when_it_dies():
         assert workers._workers == workers._referees == {}
     finally:
         workers.close()
+
+
+@pytest.mark.parametrize(("name", "modes"), [("killed", ()), ("killed_later", ("hot",))])
+def test_no_case_is_lost_when_workers_of_several_devices_are_killed(monkeypatch, name, modes):
+    asked = []
+    monkeypatch.setattr(Workers, "answers", lambda self: asked.append(self) or True)
+    steps = [step(each, label=f"n={n} float32") for n in (64, 128) for each in ([name] if modes else [name, "sound"])]
+    records = []
+    with ExitStack() as stack:
+        lanes = []
+        for place in range(2):
+            workers = Workers(torch.device("cpu", place), lambda phase: None, 20, registry())
+            stack.callback(workers.close)
+            lanes.append(devices.DeviceLane(torch.device("cpu", place), workers, SILENT))
+        devices.carry_out(
+            lanes, steps, draws=1, modes=modes, shares=dict.fromkeys(("cpu:0", "cpu:1"), lambda found, cost: found),
+            keep=records.append, keep_control=lambda control: None, controlled=["double"], lost=pytest.fail,
+        )  # fmt: skip
+    found = {(each.implementation, each.case): each for each in records}
+    assert len(found) == len(records) == len(steps)
+    for record in records:
+        killed = record.implementation == name
+        assert record.status is (Status.ERROR if killed else Status.PASSED)
+        assert ("its process crashed: SIGKILL" in record.message) is killed
+    assert {lane.device for lane in lanes} == {torch.device(each.device) for each in records}
+    assert len(asked) == 2, "whether the device works: after each death"
+
+
+def test_a_device_is_asked_to_work_in_a_process_without_plugins(workers, monkeypatch):
+    trial = workers.trial(step("sound"))
+    assert trial.judge(draws=1).status is Status.PASSED
+    assert workers.reference().keys() == {"copy", "product"}
+    assert workers._workers == {}, "they would disturb it"
+    monkeypatch.setattr(serving, "time_reference", leave)
+    assert not workers.answers()
+    assert workers.deaths == 0
+
+
+def leave(connection, device):
+    os._exit(3)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import plotly.graph_objects
 import pytest
 from boltzbench.harness import Status
-from boltzbench.harness.api.records import Claim, DeviceState, Measurement, Record, Run, Standing
+from boltzbench.harness.api.records import Claim, DeviceState, Measurement, Record, Run, Standing, UsedDevice
 from boltzbench.harness.report import overview, plot_parts, roofline_plot, timing_plots
 from boltzbench.harness.report import page as report
 from boltzbench.harness.report import rows as report_rows
@@ -572,3 +572,46 @@ def test_without_its_packages_only_html_is_refused(monkeypatch, missing):
         report.html([("now", TIMED)])
     assert "1.00 ms" in report.markdown([("now", TIMED)])
     assert "0.001" in report.csv_text([("now", TIMED)])
+
+
+SLOW = "8% slower than the median of the others (copy)"
+BY_TWO = run(
+    record("torch", measurement(4e-3), device="cuda:0"),
+    record("triton", measurement(1e-3), device="cuda:0"),
+    record("torch", measurement(8e-3), device="cuda:1", n=10000),
+    record("triton", measurement(4e-3), device="cuda:1", n=10000),
+    device="cuda:0,cuda:1",
+    devices=(UsedDevice("cuda:0"), UsedDevice("cuda:1", slow=SLOW)),
+)
+
+
+def test_a_run_on_several_devices_says_where_each_figure_is_from_and_which_device_is_slow():
+    found = Page(report.html([("two.json", BY_TWO)]))
+    assert f"cuda:1 is {SLOW}" in found.text
+    assert found.text.count(f"slow device: {SLOW}") == 6, "two figures, at three places"
+    assert "n=1000 float32 on cuda:0" in found.text
+    assert "n=10000 float32 on cuda:1" in found.text
+    text = report.markdown([("two.json", BY_TWO)])
+    assert f"**Slow device:** cuda:1 is {SLOW}" in text
+    assert "| n=10000 float32 on cuda:1 | triton |" in text
+    lines = [*csv.DictReader(io.StringIO(report.csv_text([("two.json", BY_TWO)])))]
+    assert [line["ran_on"] for line in lines] == ["cuda:0"] * 2 + ["cuda:1"] * 2
+
+
+def test_a_case_on_two_devices_is_compared_with_the_baseline_and_the_earlier_time_of_its_device():
+    both = run(
+        record("torch", measurement(4e-3), device="cuda:0"),
+        record("triton", measurement(1e-3), device="cuda:0"),
+        record("torch", measurement(8e-3), device="cuda:1"),
+        record("triton", measurement(4e-3), device="cuda:1"),
+    )
+    found = report_rows.rows([("", both)], both)
+    assert [(row.case, row.over_torch, row.time_ratio) for row in found] == [
+        ("n=1000 float32 on cuda:0", 1.0, 1.0),
+        ("n=1000 float32 on cuda:0", 4.0, 1.0),
+        ("n=1000 float32 on cuda:1", 1.0, 1.0),
+        ("n=1000 float32 on cuda:1", 2.0, 1.0),
+    ]
+    moved = run(record("torch", measurement(2e-3), device="cuda:1"))
+    (row,) = report_rows.rows([("", moved)], run(record("torch", measurement(4e-3), device="cuda:0")))
+    assert (row.case, row.time_ratio) == ("n=1000 float32", 0.5), "on another device of the same kind"

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from boltzbench.harness.api.operations import Status
-from boltzbench.harness.api.records import Control, DeviceState, Measurement, Record, Run
+from boltzbench.harness.api.records import Control, DeviceState, Measurement, Record, Run, UsedDevice
 from boltzbench.harness.report.compare_tables import comparison_markdown, comparison_tables
 from boltzbench.harness.results import compare as module
 from boltzbench.harness.results import precision
@@ -514,3 +514,35 @@ def test_a_ratio_of_any_size_fits():
     wide = run(record(measurement([1e-3, 1e3])), record(times(1.0), case="other"))
     text = printed(compare(run(record(times(1e-9)), record(times(1.0), case="other")), wide, bound=0.05))
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_same_case_on_two_devices_is_two_cases():
+    both = run(
+        dataclasses.replace(record(times(1.0)), device="cuda:0"),
+        dataclasses.replace(record(times(2.0)), device="cuda:1"),
+        dataclasses.replace(record(times(1.0), case="n=4"), device="cuda:1"),
+    )
+    names = {pair.case: pair.ratio for pair in compare(both, both, bound=0.05).pairs}
+    assert names == {
+        "n=3 on cuda:0": pytest.approx(1.0),
+        "n=3 on cuda:1": pytest.approx(1.0),
+        "n=4": pytest.approx(1.0),
+    }
+    one = run(dataclasses.replace(record(times(1.0)), device="cuda:0"))
+    found = compare(run(*both.records[2:], *one.records), both, bound=0.05)
+    assert {pair.case: pair.verdict for pair in found.pairs} == {
+        "n=3": Verdict.ONLY_BASE, "n=3 on cuda:0": Verdict.ONLY_NEW, "n=3 on cuda:1": Verdict.ONLY_NEW,
+        "n=4": Verdict.SAME,
+    }  # fmt: skip
+
+
+def test_a_case_that_moved_to_another_device_and_a_slow_device_are_noted():
+    base = run(*(dataclasses.replace(record(times(1.0), case=name), device="cuda:0") for name in ("a", "b")))
+    moved = dataclasses.replace(base.records[1], device="cuda:1")
+    devices = UsedDevice("cuda:0"), UsedDevice("cuda:1", slow="8% slower than the median of the others (copy)")
+    new = dataclasses.replace(run(base.records[0], moved), devices=devices)
+    assert compare(base, new, bound=0.05).notes == (
+        "new: cuda:1 is 8% slower than the median of the others (copy)",
+        "1 of 2 timed cases ran on another device of the same kind in new",
+    )
+    assert compare(base, base, bound=0.05).notes == ()

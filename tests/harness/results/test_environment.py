@@ -1,5 +1,6 @@
 import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from boltzbench.harness.api.messages import UnknownName
+from boltzbench.harness.api.messages import UnknownName, UsageError
 from boltzbench.harness.results import environment
 from boltzbench.harness.results.environment import (
     UnknownDevice,
@@ -17,6 +18,7 @@ from boltzbench.harness.results.environment import (
     harness_hash,
     identity,
     resolve_device,
+    resolve_devices,
 )
 
 CPU = torch.device("cpu")
@@ -95,6 +97,50 @@ def test_an_unknown_device(two_gpus, text, words):
         resolve_device(text)
     assert words in str(caught.value)
     assert isinstance(caught.value, UnknownName)
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [("all", "cuda:0 cuda:1"), ("cuda:1, cuda", "cuda:1 cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")],
+)
+def test_several_devices(two_gpus, text, devices):
+    assert " ".join(map(str, resolve_devices(text))) == devices
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cuda:0,cuda:2", "unknown device 'cuda:2': this machine has cuda:0, cuda:1"),
+        ("cuda,cuda:0", "--device cuda,cuda:0: cuda:0 is named twice"),
+        ("cpu,cuda:1", "--device cpu,cuda:1: several devices are GPUs, such as cuda:0,cuda:1, or all"),
+        ("cuda:0,", "unknown device ''"),
+        ("alle", "unknown device 'alle'"),
+    ],
+)
+def test_devices_that_cannot_be_used_together(two_gpus, text, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        resolve_devices(text)
+
+
+def test_gpus_of_two_kinds_do_not_share_a_run(two_gpus, monkeypatch):
+    kinds = {"cuda:0": "H200", "cuda:1": "T400"}
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(name=kinds[str(device)]))
+    with pytest.raises(UsageError) as caught:
+        resolve_devices("all")
+    assert str(caught.value) == (
+        "--device all: times of 2 kinds of GPU cannot stand in one run: choose --device cuda:0 (H200) or cuda:1 (T400)"
+    )
+
+
+def test_all_without_a_gpu_is_the_cpu_and_says_so(no_gpu, capsys):
+    assert resolve_devices("all") == [CPU]
+    assert capsys.readouterr().err == "--device all: no GPU can be used here: everything runs on the CPU\n"
+
+
+@pytest.mark.parametrize("text", ["all", "cuda:0,cuda:1"])
+def test_a_command_for_one_device_says_which_take_several(two_gpus, text):
+    with pytest.raises(UnknownDevice, match=f"--device {text}: this takes one device; check, bench and validate take"):
+        resolve_device(text)
 
 
 @pytest.mark.parametrize("text", ["cuda", "cuda:0", "cuda:7"])

@@ -26,6 +26,7 @@ from boltzbench.harness.api.records import (
     Record,
     Run,
     Standing,
+    UsedDevice,
 )
 from boltzbench.harness.results import file as results
 from boltzbench.harness.results.environment import describe
@@ -64,7 +65,7 @@ def test_json_is_strict_and_writes_non_finite_numbers_as_strings():
     content = strict(run_to_json(RUN))
     assert list(content) == [
         *("schema", "status", "environment", "problems", "ceilings", "overheads", "seconds", "command"),
-        *("standings", "outcomes", "left_out", "controls", "started", "shard", "parts", "records"),
+        *("standings", "outcomes", "left_out", "controls", "started", "devices", "shard", "parts", "records"),
     ]
     assert content["schema"] == 2
     assert content["records"][0]["measurements"][0]["samples"] == [1.0, "Infinity"]
@@ -390,6 +391,21 @@ def test_a_run_in_another_environment_is_not_resumed(tmp_path, change, words):
     assert words in str(caught.value)
     assert path.read_bytes() == before
     ResultsFile.resume(path, HERE, SOURCES).close()
+
+
+def test_a_run_on_several_devices_is_resumed_on_the_same_cards(tmp_path):
+    def devices(uuid):
+        return UsedDevice("cuda:0", GPU), UsedDevice("cuda:1", {**GPU, "uuid": uuid})
+
+    environment = {**HERE, "device": "cuda:0,cuda:1"}
+    file = ResultsFile(tmp_path, environment)
+    assert "-cuda0-cuda1-" in file.path.name
+    file.update(devices=devices("5678"))
+    file.close()
+    for given, is_now in ((devices("9"), "9"), ((), "None")):
+        with pytest.raises(ResultsError, match=f"the environment differs: gpu uuid of cuda:1 was 5678, is {is_now}"):
+            ResultsFile.resume(file.path, environment, SOURCES, devices=given)
+    ResultsFile.resume(file.path, environment, SOURCES, devices=devices("5678")).close()
 
 
 def test_a_file_that_cannot_be_resumed_is_named(tmp_path):

@@ -11,7 +11,7 @@ from boltzbench.harness import Curve, Estimate, Experiment, Findings, Picture, P
 from boltzbench.harness.api.messages import UnknownName
 from boltzbench.harness.cli import validate as cli_validate
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, Registry, load_registry
-from boltzbench.harness.execution.judges import Judge
+from boltzbench.harness.execution.parallel.judges import Judge
 from boltzbench.harness.report.page import html, markdown
 from boltzbench.harness.results.file import read_run
 from boltzbench.harness.validation.experiments import conduct

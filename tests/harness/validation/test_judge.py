@@ -11,8 +11,8 @@ from boltzbench.harness.api.operations import Status, Unsupported
 from boltzbench.harness.api.samplers import Dynamics, ExactLaw, Projection, Target
 from boltzbench.harness.cli import validate as cli_validate
 from boltzbench.harness.discovery.registry import Registry, UnknownName
-from boltzbench.harness.execution import judges
 from boltzbench.harness.execution.child import Died
+from boltzbench.harness.execution.parallel import judges
 from boltzbench.harness.report.page import html, markdown
 from boltzbench.harness.results.file import read_run
 from boltzbench.harness.validation import judge as validation

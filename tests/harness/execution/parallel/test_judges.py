@@ -12,9 +12,9 @@ from boltzbench.harness.api.records import Claim, Efficiency, Outcome
 from boltzbench.harness.cli import validate
 from boltzbench.harness.cli.progress import ValidationProgress
 from boltzbench.harness.discovery.registry import Registry
-from boltzbench.harness.execution import judges
 from boltzbench.harness.execution.child import Died
-from boltzbench.harness.execution.judges import ask_all
+from boltzbench.harness.execution.parallel import judges
+from boltzbench.harness.execution.parallel.judges import ask_all
 from boltzbench.harness.validation.progress import CurrentClaim
 from boltzbench.harness.validation.standing import make_standing
 from rich.console import Console
@@ -29,6 +29,7 @@ class FakeWorkers:
 
     def __init__(self, device, announce, time_limit, registry, worker_threads):
         self.announce, self.threads, self.asked, self.closed = announce, worker_threads, [], False
+        self.device, self.deaths = device, 0
         self.made.append(self)
 
     def standings(self, sampler, target, seed):
@@ -70,7 +71,7 @@ def test_judges_share_the_work_and_speeds_are_measured_when_they_have_ended(monk
     progress = ValidationProgress(Console(file=io.StringIO()), 4, 1)
     found, outcomes = {}, {}
     experiment = Experiment("question", "", "", None)
-    validate._judge(Registry({}, (), ()), CPU, 1.0, progress, pairs, [experiment], 0, found, outcomes)
+    validate._judge(Registry({}, (), ()), [CPU], 1.0, progress, pairs, [experiment], 0, found, outcomes, [])
     assert [each.threads for each in Here.made] == [1, 1, 0]
     first, second, timing = (each.asked for each in Here.made)
     assert {question for question, _ in first + second} == {"standings", "outcome"}
@@ -85,6 +86,36 @@ def test_judges_share_the_work_and_speeds_are_measured_when_they_have_ended(monk
     ]
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_several_devices_share_the_pairs_and_one_that_works_times_all(monkeypatch, broken):
+    class Here(FakeWorkers):
+        made, both = [], threading.Barrier(2)
+
+        def standings(self, sampler, target, seed):
+            if broken and self.device.index == 0:
+                self.both.wait(20)
+                self.deaths += 1
+                raise Died(Status.ERROR, "no such device")
+            if broken and self.asked:  # the other device has left
+                self.both = threading.Barrier(1)
+            return super().standings(sampler, target, seed)
+
+        def answers(self):
+            return not broken
+
+    monkeypatch.setattr(judges, "Workers", Here)
+    devices = [torch.device("cpu", 0), torch.device("cpu", 1)]
+    pairs = [(metropolis(name), four_states()) for name in ("one", "two")]
+    progress, found, lost = ValidationProgress(Console(file=io.StringIO()), 2, 0), {}, []
+    validate._judge(Registry({}, (), ()), devices, 1.0, progress, pairs, [], 0, found, {}, lost)
+    rows = [row for own in found.values() for row in own]
+    assert len(found) == 2
+    assert [row.failed for row in rows] == [[]] * len(rows)
+    assert {row.device for row in rows} == ({"cpu:1"} if broken else {"cpu:0", "cpu:1"})
+    assert {row.efficiency.device for row in rows} == {"cpu:1" if broken else "cpu:0"}
+    assert lost == (["cpu:0 stopped working: the other devices did its work"] if broken else [])
+
+
 def fake_judges(count):
     made = []
     for _ in range(count):
@@ -92,7 +123,7 @@ def fake_judges(count):
         workers.dead, workers.closed = threading.Event(), False
         workers.kill = workers.dead.set
         judge = judges.Judge.__new__(judges.Judge)
-        judge.workers = workers
+        judge.workers, judge.device = workers, CPU
         made.append(judge)
     return made
 

@@ -1,24 +1,24 @@
-"""Judges samplers and runs experiments in worker processes: on a CPU several at once, each with one thread.
+"""Judges samplers and runs experiments in worker processes: on a CPU several at once, each with one thread, otherwise
+one on each device.
 
 A crash or a hang fails only what is at work. Speeds are measured after all else, when nothing else runs.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import perf_counter, sleep
+from time import perf_counter
 
 import torch
 
-from ..api.experiments import Experiment
-from ..api.records import Claim, Outcome, Standing
-from ..api.samplers import Sampler, Target
-from ..discovery.registry import Registry
-from ..discovery.time_limit import clean_up_in_peace
-from ..validation.progress import AnnounceClaim, CurrentClaim
-from ..validation.standing import make_standing
-from .child import Died
-from .worker import Workers
+from ...api.experiments import Experiment
+from ...api.records import Claim, Outcome, Standing
+from ...api.samplers import Sampler, Target
+from ...discovery.registry import Registry
+from ...validation.progress import AnnounceClaim, CurrentClaim
+from ...validation.standing import make_standing
+from ..child import Died
+from ..worker import Workers
+from .lanes import Found, Going, Queue, share_out
 
 MOST_JUDGES = 8
 """At once. Each needs some 400 MB of memory."""
@@ -35,6 +35,7 @@ class Judge:
         registry: Registry,
         threads: int = 0,
     ) -> None:
+        self.device = device
         self._announce, self._current = announce, CurrentClaim("start", 0.0)
         self.workers = Workers(device, self._note, time_limit, registry, worker_threads=threads)
 
@@ -47,16 +48,21 @@ class Judge:
         """The standings of a sampler on a target, without speeds. If the worker dies, one with the claim under test."""
         self._current = CurrentClaim("start", target.temperatures[0])
         try:
-            return self.workers.standings(sampler, target, seed)
+            found = self.workers.standings(sampler, target, seed)
         except Died as lost:
             claim = self._unanswered(sampler, target, lost)
-            return [make_standing(sampler, target, claim.temperature, (claim,))]
+            found = [make_standing(sampler, target, claim.temperature, (claim,))]
+        return [replace(row, device=str(self.device)) for row in found]
 
     def timed(self, found: Sequence[Standing], sampler: Sampler, target: Target, seed: int) -> list[Standing]:
         """These standings with speeds. If the worker dies, a claim of the one at work fails."""
         self._current = CurrentClaim("efficiency", found[0].temperature)
         try:
-            return self.workers.timed(found, sampler, target, seed)
+            timed = self.workers.timed(found, sampler, target, seed)
+            return [
+                replace(row, efficiency=replace(row.efficiency, device=str(self.device))) if row.efficiency else row
+                for row in timed
+            ]
         except Died as lost:
             claim = self._unanswered(sampler, target, lost)
             at_work = [row.temperature == claim.temperature for row in found]
@@ -73,10 +79,11 @@ class Judge:
         """The outcome of an experiment."""
         begun = perf_counter()
         try:
-            return self.workers.outcome(experiment, seed)
+            found = self.workers.outcome(experiment, seed)
         except Died as lost:
             of = experiment.name, experiment.summary, experiment.source, experiment.plugin
-            return Outcome(*of, lost.status, str(lost), perf_counter() - begun)
+            found = Outcome(*of, lost.status, str(lost), perf_counter() - begun)
+        return replace(found, device=str(self.device))
 
 
 def judges_at_once(device: torch.device) -> int:
@@ -88,47 +95,22 @@ Job = Callable[[Judge], Callable[[], None]]
 """Asks a judge, and returns what keeps the answer."""
 
 
-def ask_all(judges: Sequence[Judge], groups: Sequence[Sequence[Job]]) -> None:
+def ask_all(
+    judges: Sequence[Judge], groups: Sequence[Sequence[Job]], lost: Callable[[Judge], None] = lambda judge: None
+) -> None:
     """Give each group of jobs to the next free judge. Return when all answers are kept and all workers have ended.
 
-    If a job raises, or Ctrl-C is pressed, the work ends there: later answers are not kept.
+    If a job raises, or Ctrl-C is pressed, the work ends there: later answers are not kept. ``lost`` is that of
+    `share_out`.
     """
-    lock, waiting, ended = threading.Lock(), iter(groups), threading.Event()
-    errors: list[BaseException] = []
 
-    def work(judge: Judge) -> None:
-        try:
-            while True:
-                with lock:
-                    group = next(waiting, ())
-                if not group:
-                    return
-                for job in group:
-                    if ended.is_set():
-                        return
-                    keep = job(judge)
-                    with lock:
-                        if not ended.is_set():
-                            keep()
-        except BaseException as error:
-            errors.append(error)
-            ended.set()
+    def work(judge: Judge, group: Sequence[Job], going: Going, found: Found) -> None:
+        for job in group:
+            going.require()
+            found(job(judge))
 
-    threads = [threading.Thread(target=work, args=(judge,), daemon=True) for judge in judges]
-    for thread in threads:
-        thread.start()
     try:
-        while any(thread.is_alive() for thread in threads) and not ended.wait(0.05):
-            pass
+        share_out(judges, Queue(groups, len(judges)), work, lost)
     finally:
-        clean_up_in_peace()
-        with lock:
-            ended.set()
-        while any(thread.is_alive() for thread in threads):
-            for judge in judges:
-                judge.workers.kill()
-            sleep(0.05)
         for judge in judges:
             judge.workers.close()
-    if errors:
-        raise errors[0]

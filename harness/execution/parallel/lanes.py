@@ -1,0 +1,244 @@
+"""Lanes: what a command does at once, on the cores of a CPU or on several devices, each in a thread of its own.
+
+A lane takes the next unit of work when it is free. Ctrl-C and errors end all lanes: what they had found is kept, what
+they find later is not. A device that stops working gives its unit back to the other lanes, so that no case is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from time import sleep
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from ...api.operations import Case
+from ...discovery.time_limit import clean_up_in_peace
+from ..plan import Step
+
+if TYPE_CHECKING:  # `--help` does not need it
+    import torch
+
+EACH_SECONDS = 10.0
+"""What an implementation takes in any case: the start of its worker, the check, the samples."""
+
+HOST_RATE = 1e10
+"""Bytes and operations of a case that its check does in a second, on the host."""
+
+Unit = TypeVar("Unit")
+
+
+class Lane(Protocol):
+    """A device, and the `Workers` on it."""
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def workers(self) -> Any: ...
+
+
+class Stopped(Exception):
+    """The work has ended: what a lane finds now is not kept."""
+
+
+class Going:
+    """Whether the work goes on. As a context: one lane at a time, and `Stopped` if it has ended."""
+
+    def __init__(self) -> None:
+        self._lock, self._ended = threading.RLock(), threading.Event()
+
+    def require(self) -> None:
+        if self._ended.is_set():
+            raise Stopped
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ends within this time."""
+        return self._ended.wait(seconds)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._ended.is_set():
+            self._lock.release()
+            raise Stopped
+
+    def __exit__(self, *reason: object) -> None:
+        self._lock.release()
+
+
+L = TypeVar("L", bound=Lane)
+
+
+def at_once(lanes: Sequence[L], act: Callable[[L, Going], None]) -> None:
+    """Call ``act`` for each lane in a thread, and return when all have returned.
+
+    If one raises, or Ctrl-C is pressed, the processes of all are killed, and the error is raised when they have ended.
+    """
+    going, errors = Going(), list[BaseException]()
+
+    def run(lane: L) -> None:
+        try:
+            act(lane, going)
+        except Stopped:
+            pass
+        except BaseException as error:
+            errors.append(error)
+            going.end()
+
+    threads = [threading.Thread(target=run, args=(lane,), daemon=True) for lane in lanes]
+    for thread in threads:
+        thread.start()
+    try:
+        while any(thread.is_alive() for thread in threads) and not going.wait(0.05):
+            pass
+    finally:
+        clean_up_in_peace()
+        going.end()
+        while any(thread.is_alive() for thread in threads):
+            for lane in lanes:
+                lane.workers.kill()
+            sleep(0.05)
+    if errors:
+        raise errors[0]
+
+
+class Queue(Generic[Unit]):
+    """Units that wait for a free lane. ``choose(place, waiting)`` says which of them the lane at this place takes; by
+    default the first."""
+
+    def __init__(
+        self, units: Iterable[Unit], lanes: int, choose: Callable[[int, Sequence[Unit]], int] = lambda place, waiting: 0
+    ) -> None:
+        self._waiting, self._lanes, self._choose = list(units), lanes, choose
+        self._at_work = 0
+        self._changed = threading.Condition()
+
+    @property
+    def waiting(self) -> list[Unit]:
+        with self._changed:
+            return list(self._waiting)
+
+    def take(self, place: int, going: Going) -> Unit | None:
+        """The next unit of a lane; None if there will be none. Waits as long as another lane, which may give its unit
+        back, is at work."""
+        with self._changed:
+            while not self._waiting and self._at_work:
+                going.require()
+                self._changed.wait(0.05)
+            going.require()
+            if not self._waiting:
+                return None
+            self._at_work += 1
+            return self._waiting.pop(self._choose(place, self._waiting))
+
+    def done(self) -> None:
+        """A lane has done its unit."""
+        with self._changed:
+            self._at_work -= 1
+            self._changed.notify_all()
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there is more than one lane."""
+        return self._lanes > 1
+
+    def leave(self) -> bool:
+        """Whether a lane may leave before the end. The last one may not."""
+        with self._changed:
+            if not self.has_others:
+                return False
+            self._lanes -= 1
+            return True
+
+    def put_back(self, unit: Unit) -> None:
+        """Another lane will do the unit."""
+        with self._changed:
+            self._at_work -= 1
+            self._waiting.insert(0, unit)
+            self._changed.notify_all()
+
+
+Found = Callable[[Callable[[], None]], None]
+"""Called with a function that keeps a result."""
+
+
+def share_out(
+    lanes: Sequence[L],
+    queue: Queue[Unit],
+    act: Callable[[L, Unit, Going, Found], None],
+    lost: Callable[[L], None] = lambda lane: None,
+) -> None:
+    """Have each lane ``act`` on the next unit until all are done. It hands each result to `Found`.
+
+    If a worker died and the device of the lane gives no answer any more, ``lost`` is called, and the other devices
+    repeat the unit. Results on several devices are therefore kept when their unit is done; after an interruption those
+    of unfinished units are kept too.
+    """
+    several = len({lane.device for lane in lanes}) > 1
+    found: list[list[Callable[[], None]]] = [[] for _ in lanes]
+    places = {id(lane): place for place, lane in enumerate(lanes)}
+
+    def work(lane: L, going: Going) -> None:
+        place = places[id(lane)]
+
+        def keep(result: Callable[[], None]) -> None:
+            with going:
+                found[place].append(result) if several else result()
+
+        while (unit := queue.take(place, going)) is not None:
+            deaths = lane.workers.deaths if several else 0
+            act(lane, unit, going, keep)
+            going.require()
+            if several and lane.workers.deaths > deaths and queue.has_others and not lane.workers.answers():
+                going.require()  # an interruption kills the process that is asked, too
+                if queue.leave():  # no other has left meanwhile
+                    found[place].clear()
+                    with going:
+                        lost(lane)
+                    queue.put_back(unit)
+                    return
+            with going:
+                _keep_all(found[place])
+            queue.done()
+
+    try:
+        at_once(lanes, work)
+    finally:
+        for results in found:
+            _keep_all(results)
+
+
+def _keep_all(results: list[Callable[[], None]]) -> None:
+    while results:
+        results.pop(0)()
+
+
+def expected_seconds(case: Sequence[Step]) -> float:
+    """About how long the implementations of a case take, from their number and the case's own cost."""
+    step = case[0]
+    try:
+        cost = step.operation.cost(step.subject) if isinstance(step.subject, Case) else None
+    except RuntimeError:  # its check says so
+        cost = None
+    work = (cost.bytes_read + cost.bytes_written + cost.flops) / HOST_RATE if cost else 0.0
+    return len(case) * (EACH_SECONDS + work)
+
+
+class LongestFirst:
+    """Chooses the next case of a lane: the longest one of the operation that the lane is at, whose processes it has;
+    otherwise of the operation with the most work left for each lane at it."""
+
+    def __init__(self, lanes: int) -> None:
+        self._at = [""] * lanes
+
+    def __call__(self, place: int, waiting: Sequence[Sequence[Step]]) -> int:
+        names, seconds = [case[0].operation.name for case in waiting], [*map(expected_seconds, waiting)]
+        if self._at[place] not in names:
+            left: dict[str, float] = {}
+            for name, own in zip(names, seconds, strict=True):
+                left[name] = left.get(name, 0.0) + own
+            self._at[place] = ""
+            self._at[place] = max(left, key=lambda name: left[name] / (1 + self._at.count(name)))
+        return max((i for i, name in enumerate(names) if name == self._at[place]), key=lambda i: (seconds[i], -i))
