@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from boltzbench.harness.api.operations import Status
-from boltzbench.harness.api.records import Claim, Shard, Standing
+from boltzbench.harness.api.records import Claim, Shard, Standing, UsedDevice
 from boltzbench.harness.cli import app
 from boltzbench.harness.cluster.merge import merge
 from boltzbench.harness.results.compare import compare, read_summary
@@ -159,6 +159,16 @@ def test_devices_stay_apart(merged):
         app.main(["report", "m.json", "--csv", "r.csv"])
     lines = Path("r.csv").read_text().splitlines()
     assert sum("m.json on H100" in line for line in lines) == sum("m.json on A100" in line for line in lines) == 6
+
+
+def test_a_slow_device_is_said_and_stays_with_its_part(merged):
+    used = UsedDevice("cuda:1", slow="7 % slower than the others")
+    for number, devices in ((1, ()), (2, (used,))):
+        write(Path(), replace(read_run(Path(shard(number, 2))), devices=devices), f"{number}.json")
+    status, out, _ = merged("1.json", "2.json", "--out", "m.json")
+    assert (status, out.splitlines()[0]) == (0, "cuda:1 of 2.json is 7 % slower than the others")
+    run = read_run(Path("m.json"))
+    assert [run.devices, *(part.devices for part in run.parts)] == [(), (), (used,)]
 
 
 def test_different_software_is_said(merged):
