@@ -200,7 +200,8 @@ def conclude(console: Console, run: Run, planned: int) -> int:
     """Print failures, plugin problems and the closing line; return the exit status."""
     console.print(tables.failure_details(run.records))
     console.print(tables.problem_lines(run.problems))
-    console.print(tables.closing_line(run.records, run.problems), soft_wrap=True)
+    late = any(step.reason == "time" for step in run.left_out)
+    console.print(tables.closing_line(run.records, run.problems, late), soft_wrap=True)
     if run.status == "incomplete":
         console.print(f"Interrupted after {len(run.records)} of {planned} checks. The results above are kept.")
         return INTERRUPTED
