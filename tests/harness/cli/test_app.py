@@ -85,6 +85,10 @@ NOISY = """
     """
 
 
+SUITE = os.environ[PLUGINS_VARIABLE]
+"""The plugins of boltzbench, as `tests/conftest.py` names them."""
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """The working directory with plugins installed; the environment selects those in use."""
@@ -743,7 +747,7 @@ prepare_to_load_plugins(device)
 load_registry()
 print(describe(device)["gpu"]["name"], torch._C._cuda_hasPrimaryContext(0))
 """
-    done = in_a_process(folder, code=code, BOLTZBENCH_PLUGINS="")
+    done = in_a_process(folder, code=code, BOLTZBENCH_PLUGINS=SUITE)
     assert done.stdout.endswith(" False\n"), done.stdout + done.stderr
 
 
@@ -771,7 +775,7 @@ atexit.register(lambda: print("HEAVY", [m for m in slow if m in sys.modules]))
 from boltzbench.harness.cli.app import main
 main()
 """
-    installed = {PLUGINS_VARIABLE: ""} if arguments == "list" else {}  # the suite's, and a broken one
+    installed = {PLUGINS_VARIABLE: f"{SUITE},broken"} if arguments == "list" else {}
     done = in_a_process(folder, *arguments.split(), code=code, **installed)
     assert done.returncode == len(installed), done.stderr
     assert done.stdout.endswith(f"HEAVY {heavy}\n")
