@@ -52,10 +52,10 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
     under xdist): then only agreement is checked. Rates, limits and the verdict go into ``extra_info`` of the JSON. The
     implementation runs in the process of the test.
     """
-    benchmark, keep, called = _benchmark(request)
+    benchmark, keep = _benchmark(request)
 
     def time_case(operation: str, implementation: str, case: str, mode: "Mode" = "cold") -> "Measurement | None":
-        called()
+        _silence_warning_of_no_benchmark()
         from .api.messages import unknown
         from .api.operations import Case, Status
         from .execution.session import INTERPRETED
@@ -112,10 +112,10 @@ def measure(request: pytest.FixtureRequest) -> Measure:
     Returns the `Measured`, which has no time if pytest-benchmark is disabled (as under xdist) or a kernel was
     interpreted. Verdict, rates and flags go into ``extra_info`` of the JSON.
     """
-    benchmark, keep, called = _benchmark(request)
+    benchmark, keep = _benchmark(request)
 
     def measure(fn: Callable[..., Any], /, *args: Any, **options: Any) -> "Measured":
-        called()
+        _silence_warning_of_no_benchmark()
         from .callables.measure import measure as measure_here
 
         found = measure_here(fn, *args, **{"timed": not benchmark.disabled, **options})
@@ -140,9 +140,8 @@ Keep = Callable[[str, dict[str, Any], "Measurement"], None]
 """Hands a measurement to pytest-benchmark, with its group and the facts for ``extra_info``."""
 
 
-def _benchmark(request: pytest.FixtureRequest) -> tuple[Any, Keep, Callable[[], None]]:
-    """The fixture of pytest-benchmark, with a timer that shows the samples of the harness; what gives it those; and what
-    silences its warning of a test that measures nothing, as one does that fails before."""
+def _benchmark(request: pytest.FixtureRequest) -> tuple[Any, Keep]:
+    """The fixture of pytest-benchmark, with a timer that shows the samples of the harness, and what gives it those."""
     timer = _SampledTime()
     request.applymarker(pytest.mark.benchmark(timer=timer))
     benchmark = request.getfixturevalue("benchmark")
@@ -153,10 +152,12 @@ def _benchmark(request: pytest.FixtureRequest) -> tuple[Any, Keep, Callable[[], 
         benchmark.extra_info |= verdict | _extra_info(measurement)
         benchmark.pedantic(lambda: timer.add(next(samples)), setup=timer.reset, rounds=len(measurement.samples))
 
-    def called() -> None:
-        warnings.filterwarnings("ignore", "Benchmark fixture was not used")  # pytest restores the filters after the test
+    return benchmark, keep
 
-    return benchmark, keep, called
+
+def _silence_warning_of_no_benchmark() -> None:
+    """pytest-benchmark warns of a test that fails before it is timed. pytest restores the filters after each test."""
+    warnings.filterwarnings("ignore", "Benchmark fixture was not used")
 
 
 _KEY = pytest.StashKey[tuple[Any, Any]]()
