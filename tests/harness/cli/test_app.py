@@ -147,6 +147,12 @@ def in_a_process(folder, *arguments, code="from boltzbench.harness.cli.app impor
     )
 
 
+@pytest.mark.parametrize("arguments", [("--help",), ("validate", "--help")])
+def test_a_flag_has_no_type_in_its_help(run, arguments):
+    status, out, _ = run(*arguments)
+    assert (status, "--help" in out, "bool" in out.lower()) == (0, True, False)
+
+
 def test_version(run):
     assert run("--version") == (0, "boltzbench 0.1.0\n", "")
 
