@@ -14,7 +14,7 @@ from typing import Any
 from ..api.messages import describe_error
 from ..api.operations import Agreement, Status
 from .call import names_for
-from .compare import Compared, compared, require_callables
+from .compare import Compared, Ratio, compared, require_callables
 from .measured import Measured
 from .request import Request
 
@@ -37,7 +37,8 @@ def compared_in_a_process(
     first = require_callables(callables, baseline)
     operation, _ = names_for(callables[first], request)
     found: dict[str, Measured] = {}
-    ratios, left = {}, dict(callables)
+    ratios: Mapping[str, Ratio] = {}
+    left = dict(callables)
     while left:
         done = _run(left, args, kwargs, request, first if first in left else None)
         if isinstance(done, Compared):
@@ -94,7 +95,7 @@ def _main(folder: Path) -> None:
     found: Compared | Exception
     running = folder / RUNNING
     try:
-        found = compared(*pickle.loads((folder / GIVEN).read_bytes()), running.write_text)
+        found = compared(*pickle.loads((folder / GIVEN).read_bytes()), announce=running.write_text)
     except (TypeError, ValueError) as error:
         found = error
     part = folder / f"{FOUND}.part"

@@ -23,8 +23,8 @@ def new(
         typer.Option(
             "--backend",
             metavar="NAME",
-            help=f"Of an implementation: {', '.join(BACKENDS)}; by default triton. Of a sampler: torch, triton or cupy; "
-            "by default torch.",
+            help=f"Of an implementation: {', '.join(BACKENDS)}; by default triton. Of a sampler: torch, triton or "
+            "cupy; by default torch.",
         ),
     ] = None,
     into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder that gets the package.")] = Path("."),

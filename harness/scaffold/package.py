@@ -149,8 +149,9 @@ def _write(name: str, folder: Path, kind: str, sources: Mapping[str, str], words
             (package / file).parent.mkdir(parents=True, exist_ok=True)
             (package / file).write_text(Template(_template(template)).substitute(words), encoding="utf-8")
     except FileExistsError as error:
-        words = f"{package} exists already: choose another NAME, or another folder with --into"
-        raise NewPackageError(words) from error
+        raise NewPackageError(
+            f"{package} exists already: choose another NAME, or another folder with --into"
+        ) from error
     except OSError as error:
         raise NewPackageError(f"cannot write the package {package}: {error.strerror}") from error
     return [package / file for file in files]
