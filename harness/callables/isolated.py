@@ -95,7 +95,8 @@ def _main(folder: Path) -> None:
     found: Compared | Exception
     running = folder / RUNNING
     try:
-        found = compared(*pickle.loads((folder / GIVEN).read_bytes()), announce=running.write_text)
+        callables, args, kwargs, request, baseline = pickle.loads((folder / GIVEN).read_bytes())
+        found = compared(callables, args, kwargs, request, baseline, running.write_text)
     except (TypeError, ValueError) as error:
         found = error
     part = folder / f"{FOUND}.part"
