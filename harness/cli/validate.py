@@ -68,11 +68,10 @@ def validate(
     time_limit: TimeLimit = 600.0,
     json_file: Json = None,
 ) -> None:
-    """Test samplers against exact laws and their contract, measure independent draws per second, and compare the
-    estimates of experiments with exact values.
+    """Test samplers against exact laws and their contract, and experiments against exact values.
 
-    With -s or -t no experiment runs, with -e no sampler, unless both are named. With -s alone, targets of more than 64
-    elements are left out; --thorough includes them.
+    Then measure the effective samples per second of each sampler. With -s or -t no experiment runs, with -e no sampler,
+    unless both are named. With -s alone, targets of more than 64 elements are left out; --thorough includes them.
     """
     if calibrate is not None:
         if samplers or experiments or thorough or json_file:
