@@ -6,6 +6,7 @@ pytest-benchmark provides tables, groups, `--benchmark-json`, `--benchmark-compa
 it would include launch latency and the restoring of state.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def time_case(request: pytest.FixtureRequest) -> TimeCase:
     benchmark, keep = _benchmark(request)
 
     def time_case(operation: str, implementation: str, case: str, mode: "Mode" = "cold") -> "Measurement | None":
+        _silence_warning_of_no_benchmark()
         from .api.messages import unknown
         from .api.operations import Case, Status
         from .execution.session import INTERPRETED
@@ -113,6 +115,7 @@ def measure(request: pytest.FixtureRequest) -> Measure:
     benchmark, keep = _benchmark(request)
 
     def measure(fn: Callable[..., Any], /, *args: Any, **options: Any) -> "Measured":
+        _silence_warning_of_no_benchmark()
         from .callables.measure import measure as measure_here
 
         found = measure_here(fn, *args, **{"timed": not benchmark.disabled, **options})
@@ -150,6 +153,11 @@ def _benchmark(request: pytest.FixtureRequest) -> tuple[Any, Keep]:
         benchmark.pedantic(lambda: timer.add(next(samples)), setup=timer.reset, rounds=len(measurement.samples))
 
     return benchmark, keep
+
+
+def _silence_warning_of_no_benchmark() -> None:
+    """pytest-benchmark warns of a test that fails before it is timed. pytest restores the filters after each test."""
+    warnings.filterwarnings("ignore", "Benchmark fixture was not used")
 
 
 _KEY = pytest.StashKey[tuple[Any, Any]]()

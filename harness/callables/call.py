@@ -2,6 +2,7 @@
 and the audit of registered kernels apply to it."""
 
 import importlib
+import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -92,7 +93,7 @@ def make_call(
     ValueError or TypeError for arguments or a reference that cannot be used.
     """
     if not callable(fn):
-        raise TypeError(f"expected a callable: got {fn!r}")
+        raise TypeError(f"expected a callable: got {reprlib.repr(fn)}")
     binding = Binding(Arguments(fn, args, kwargs, request.keep), request.backward)
     calls = count(1)
     seen = _look(fn, binding, calls)
@@ -322,10 +323,21 @@ def _notes(
         if value.is_floating_point() and value.dtype is not torch.float64:
             dtype = str(value.dtype).removeprefix("torch.")
             yield f"the reference gives {each.name} in {dtype}, not in float64: its rounding counts as an error"
+    if request.reference is not None:
+        yield from _coarser(arguments, results)
     if not arguments.tensors:
         yield "no tensor arguments: each launch has the same values, so results may be kept"
     elif not (arguments.varying or request.backward):
         yield "no argument has values that can be scaled: each launch has the same, so results may be kept"
+
+
+def _coarser(arguments: Arguments, results: Sequence[_Result]) -> Iterator[str]:
+    """A note on each result that has less precision than all arguments, and so a wider bound than those would give."""
+    given = [torch.finfo(each.dtype).eps for each in arguments.tensors.values() if each.is_floating_point()]
+    for each in results:
+        if given and each.dtype.is_floating_point and torch.finfo(each.dtype).eps > max(given):
+            dtype = str(each.dtype).removeprefix("torch.")
+            yield f"{each.name} is {dtype}, with less precision than the arguments: judged by the rounding of {dtype}"
 
 
 def _viewed(result: Tensor, arguments: Mapping[str, Tensor]) -> str:

@@ -1,5 +1,6 @@
 """`compare`: several callables on the same arguments, timed in turns, and the ratios of their times."""
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,8 +52,6 @@ class Ratio:
 
 def ratio_of(rounds: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> Ratio:
     """The ratio of two callables that took turns."""
-    from scipy.stats import bootstrap  # takes half a second
-
     pairs = list(zip(rounds, base, strict=False))
     logs = np.log([np.median(own) / np.median(other) for own, other in pairs])
     value = float(np.exp(np.median(logs)))
@@ -60,6 +59,8 @@ def ratio_of(rounds: Sequence[Sequence[float]], base: Sequence[Sequence[float]])
         return Ratio(value)
     if np.ptp(logs) == 0:
         return Ratio(value, value, value)
+    from scipy.stats import bootstrap  # takes half a second
+
     found = bootstrap(
         (logs,), np.median, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", random_state=0
     ).confidence_interval
@@ -136,16 +137,36 @@ def compare(
     keep: Sequence[str] = (),
     seconds: float | None = None,
     time_limit: float = 300.0,
+    isolated: bool = False,
     **kwargs: Any,
 ) -> Compared:
     """Check and time each callable by its name on the same arguments, in turns, so that drift hits all alike.
 
     Ratios are times divided by that of ``baseline``, the first one by default. The other options are those of
     `measure`; ``time_limit`` holds for all together. A callable that fails has its reason in the table; the others go
-    on. Raises TypeError or ValueError as `measure` does, and if ``callables`` is no mapping with something in it.
+    on. With ``isolated`` they do so in one other process; after a crash a new one begins without the callable that
+    crashed. Raises TypeError or ValueError as `measure` does, and if ``callables`` is no mapping with something in it.
     """
     request = Request(reference, bound, bytes, flops, backward, mode, keep, seconds, time_limit)
-    return compared(callables, args, kwargs, request, baseline)
+    return function_for(isolated)(callables, args, kwargs, request, baseline)
+
+
+def function_for(isolated: bool) -> Callable[..., Compared]:
+    """`compared`, or what does the same in another process."""
+    if not isolated:
+        return compared
+    from .isolated import compared_in_a_process
+
+    return compared_in_a_process
+
+
+def require_callables(callables: Mapping[str, Callable[..., Any]], baseline: str | None) -> str:
+    """The name of the baseline. Raises TypeError or ValueError for what cannot be compared."""
+    if not isinstance(callables, Mapping) or not callables or not all(map(callable, callables.values())):
+        raise TypeError(f"expected a dict of callables by name, such as {{'mine': fn}}: got {reprlib.repr(callables)}")
+    if baseline is not None and baseline not in callables:
+        raise unknown("baseline", baseline, callables)
+    return baseline or next(iter(callables))
 
 
 def compared(
@@ -154,19 +175,16 @@ def compared(
     kwargs: Mapping[str, Any],
     request: Request,
     baseline: str | None,
+    announce: Callable[[str], object] = lambda name: None,
 ) -> Compared:
-    """What `compare` returns."""
-    if not isinstance(callables, Mapping) or not callables or not all(map(callable, callables.values())):
-        raise TypeError(f"expected a dict of callables by name, such as {{'mine': fn}}: got {callables!r}")
-    if baseline is not None and baseline not in callables:
-        raise unknown("baseline", baseline, callables)
-    first = baseline or next(iter(callables))
+    """What `compare` returns, from this process. ``announce`` gets the name of each callable before it runs."""
+    first = require_callables(callables, baseline)
     operation, _ = names_for(callables[first], request)
     per_block = SAMPLES_PER_ROUND if len(callables) > 1 else None
     attempts = {
         name: Attempt(fn, args, kwargs, request, (operation, name), per_block) for name, fn in callables.items()
     }
-    run(list(attempts.values()), request)
+    run(list(attempts.values()), request, announce)
     results = {name: each.result() for name, each in attempts.items()}
     timed = [name for name, each in results.items() if each.measurement]
     rounds = {name: attempts[name].rounds for name in timed} if first in timed else {}

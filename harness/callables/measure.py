@@ -4,7 +4,7 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib import metadata
@@ -27,7 +27,7 @@ from ..timing.cpu_clock import last_level_cache
 from ..timing.roofline import ceilings_of, with_share
 from ..timing.stopwatch import TimingProtocol, protocol_for
 from .bounds import Bound
-from .call import Call, make_call, names_for
+from .call import Call, make_call, name_of, names_for
 from .measured import Measured
 from .request import Mode, Request
 
@@ -72,16 +72,17 @@ def measure(
     - ``seconds`` limits the sampling, by default to 5 s on a GPU and 2 s on a CPU; ``time_limit`` limits everything.
       What was measured until then is kept.
     - ``timed=False`` only checks.
-    - ``isolated`` does all this in a process of its own, which survives a crash. ``fn`` must be importable.
+    - ``isolated`` does all this in another process, whose crash is a verdict like others. ``fn`` must be importable.
 
     What is wrong with ``fn`` becomes the verdict of the result. Raises TypeError or ValueError for arguments, a
     reference or an option that cannot be used. A keyword of ``fn`` with the name of an option must be bound to it.
     """
     request = Request(reference, bound, bytes, flops, backward, mode, keep, seconds, time_limit, timed)
     if isolated:
-        from .isolated import measured_in_a_process
+        from .isolated import compared_in_a_process
 
-        return measured_in_a_process(fn, args, kwargs, request)
+        name = name_of(fn)
+        return compared_in_a_process({name: fn}, args, kwargs, request)[name]
     return measured(fn, args, kwargs, request)
 
 
@@ -113,6 +114,10 @@ class Attempt:
         self._limit = f"the time limit of {request.time_limit:g} s"
         self.rounds: list[list[float]] = []
         self.needs_more = False
+
+    @property
+    def name(self) -> str:
+        return self._names[1]
 
     def on_device(self) -> AbstractContextManager[object]:
         """Make the GPU of the arguments current, if they are on one."""
@@ -259,28 +264,33 @@ class Attempt:
         return protocol
 
 
-def run(attempts: Sequence[Attempt], request: Request) -> None:
+def run(attempts: Sequence[Attempt], request: Request, announce: Callable[[str], object] = lambda name: None) -> None:
     """Check the callables, which have the same arguments, one after another. Then time those that agree, block by block
     in turns.
 
     All go on as long as one needs more samples, so that most rounds have samples of each. The order within a round
-    changes from round to round.
+    changes from round to round. ``announce`` gets the name of each before it runs.
     """
+
+    def turns(those: Iterable[Attempt]) -> Iterator[Attempt]:
+        for each in those:
+            announce(each.name)
+            yield each
+
     until = monotonic() + request.time_limit
     try:
         with attempts[0].on_device():
-            for each in attempts:
+            for each in turns(attempts):
                 each.check(until)
             running = [each for each in attempts if each.needs_more]
-            for each in running:
+            for each in turns(running):
                 each.start(until)
             turn = 0
             while any(each.needs_more for each in running):
                 turn = (turn + 1) % len(running)
-                for each in (*running[turn:], *running[:turn]):
-                    if each.can_go_on:
-                        each.take_block(until)
-            for each in running:
+                for each in turns(each for each in (*running[turn:], *running[:turn]) if each.can_go_on):
+                    each.take_block(until)
+            for each in turns(running):
                 each.finish()
     finally:
         for each in attempts:

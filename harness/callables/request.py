@@ -1,5 +1,6 @@
 """What the caller of `measure`, `compare` or `sweep` asks for, besides a callable and its arguments."""
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,10 +28,12 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.reference is not None and not callable(self.reference):
-            raise TypeError(f"reference must be callable: got {self.reference!r}")
+            raise TypeError(f"reference must be callable: got {reprlib.repr(self.reference)}")
         if self.bound is not None and not isinstance(self.bound, Bound):
             if not _is_number(self.bound):
-                raise TypeError(f"bound must be a number, or made by boltzbench.harness.bound: got {self.bound!r}")
+                raise TypeError(
+                    f"bound must be a number, or made by boltzbench.harness.bound: got {reprlib.repr(self.bound)}"
+                )
             Bound(absolute=self.bound)  # raises if it is negative, infinite or NaN
         if self.bound is not None and self.reference is None:
             raise ValueError("bound needs a reference: without one no value is checked")

@@ -1,6 +1,7 @@
 """`sweep`: a callable, or several, at several sizes; a table, and a plot of time against size."""
 
 import operator
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,7 +19,7 @@ from ..report.tables import grouped, indented
 from ..report.terminal import text_of
 from .bounds import Bound
 from .call import name_of
-from .compare import Compared, compared
+from .compare import Compared, function_for
 from .drawing import html_lines, html_table, plot, table
 from .measured import Measured
 from .request import Mode, Request
@@ -96,7 +97,15 @@ class Sweep:
         }
         return {"data": data, "layout": {**layout, "showlegend": len(data) > 1}}
 
+    @property
+    def title(self) -> str:
+        """What was timed and how, as far as that is the same at all sizes."""
+        timed = [each for each in self.results if each.measurement]
+        modes, devices = {each.timing.mode: None for each in timed}, {each.device: None for each in timed}
+        return ", ".join([*([] if self.several else [self.results[0].name]), *modes, *devices])
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(self.title, style="bold")
         yield indented(table(self.columns, self.rows()))
         yield Group(*(Text(words, style="yellow") for words in self.explained()))
 
@@ -107,7 +116,7 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         drawn = plot(self.figure()) if any(each.measurement for each in self.results) else ""
-        return drawn + html_table(self.columns, self.rows()) + html_lines(self.explained())
+        return html_lines([self.title]) + drawn + html_table(self.columns, self.rows()) + html_lines(self.explained())
 
 
 def sweep(
@@ -125,19 +134,21 @@ def sweep(
     keep: Sequence[str] = (),
     seconds: float | None = None,
     time_limit: float = 300.0,
+    isolated: bool = False,
     **sizes: Iterable[int],
 ) -> Sweep:
     """Measure ``fn`` at all combinations of ``sizes``; if it is a dict of callables, compare them at each.
 
     ``make_args`` gets the sizes by name, as in ``make_args(n=1024)``, and returns the arguments: a tuple, a dict of
     keywords, or one tensor. ``bound``, ``bytes`` and ``flops`` may be functions of the sizes, too. The other options
-    are those of `compare`; ``time_limit`` holds for each combination. A combination that fails has its reason in the
-    table. Raises TypeError or ValueError as `compare` does, and if ``sizes`` are not iterables of positive whole
-    numbers. What is raised after the first combination, also by ``make_args``, is the reason of that combination.
+    are those of `compare`; ``time_limit`` holds for each combination, and with ``isolated`` each has its own process.
+    A combination that fails has its reason in the table. Raises TypeError or ValueError as `compare` does, and if
+    ``sizes`` are not iterables of positive whole numbers. What is raised after the first combination, also by
+    ``make_args``, is the reason of that combination.
     """
     callables = dict(fn) if isinstance(fn, Mapping) else {name_of(fn): fn}
     if not callable(make_args):
-        raise TypeError(f"make_args must be callable, such as lambda n: torch.randn(n): got {make_args!r}")
+        raise TypeError(f"make_args must be callable, such as lambda n: torch.randn(n): got {reprlib.repr(make_args)}")
     axes = _axes(sizes)
     first = baseline or next(iter(callables), "")
 
@@ -147,7 +158,7 @@ def sweep(
         moved = bytes(**size) if callable(bytes) else bytes
         done = flops(**size) if callable(flops) else flops
         request = Request(reference, limit, moved, done, backward, mode, keep, seconds, time_limit, sizes=size)
-        return compared(callables, args, kwargs, request, baseline)
+        return function_for(isolated)(callables, args, kwargs, request, baseline)
 
     points: list[tuple[Mapping[str, int], Compared]] = []
     for chosen in product(*axes.values()):
@@ -185,7 +196,8 @@ def _axes(sizes: Mapping[str, Iterable[int]]) -> dict[str, list[int]]:
         except TypeError:
             axes[name] = []
         if not axes[name] or min(axes[name]) < 1:
-            raise ValueError(f"{name} must be positive whole numbers, such as {name}=[1024, 2048]: got {values!r}")
+            words = f"{name} must be a list of positive whole numbers, such as {name}=[1024, 2048]"
+            raise ValueError(f"{words}: got {reprlib.repr(values)}")
     return axes
 
 

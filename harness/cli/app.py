@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from ..api.messages import UsageError, printable
 from ..inspection.inputs import KernelInputError
@@ -36,7 +37,28 @@ from .validate import validate
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The errors of a disk that takes no more."""
 
+
+class _FlagsWithoutType:
+    """Flags take no value: `--help` shows no type beside them."""
+
+    def get_params(self, context: Any) -> list[Any]:
+        found: list[Any] = super().get_params(context)  # type: ignore[misc]
+        for each in found:
+            if getattr(each, "is_flag", False):
+                each.metavar = ""
+        return found
+
+
+class _Group(_FlagsWithoutType, TyperGroup):
+    pass
+
+
+class _Command(_FlagsWithoutType, TyperCommand):
+    pass
+
+
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -109,16 +131,16 @@ def options(
     configure(context, config)
 
 
-app.command()(check)
-app.command()(bench)
-app.command()(run)
-app.command()(new)
-app.command("list")(list_)
-app.command()(report)
-app.command()(compare)
-app.command()(history)
-app.command()(merge)
-app.command()(submit)
-app.command()(validate)
-app.command()(inspect)
-app.command()(doctor)
+app.command(cls=_Command)(check)
+app.command(cls=_Command)(bench)
+app.command(cls=_Command)(run)
+app.command(cls=_Command)(new)
+app.command("list", cls=_Command)(list_)
+app.command(cls=_Command)(report)
+app.command(cls=_Command)(compare)
+app.command(cls=_Command)(history)
+app.command(cls=_Command)(merge)
+app.command(cls=_Command)(submit)
+app.command(cls=_Command)(validate)
+app.command(cls=_Command)(inspect)
+app.command(cls=_Command)(doctor)

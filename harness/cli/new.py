@@ -23,8 +23,8 @@ def new(
         typer.Option(
             "--backend",
             metavar="NAME",
-            help=f"Of an implementation {', '.join(BACKENDS)} (triton by default); of a sampler torch (by default), "
-            "triton or cupy.",
+            help=f"Of an implementation: {', '.join(BACKENDS)}; by default triton. Of a sampler: torch, triton or "
+            "cupy; by default torch.",
         ),
     ] = None,
     into: Annotated[Path, typer.Option("--into", metavar="DIR", help="Folder that gets the package.")] = Path("."),

@@ -79,6 +79,8 @@ def configure(context: typer.Context, file: Path | None) -> None:
         return
     path = file or PROJECT
     tables = _tables(path)
+    if file is not None and not tables:
+        raise UsageError(f"{path} has no table [tool.boltzbench.COMMAND], such as [tool.boltzbench.bench]")
     commands: Mapping[str, Any] = getattr(context.command, "commands")  # noqa: B009  # a group's
     for name, table in tables.items():
         if name not in commands:

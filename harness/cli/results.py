@@ -15,7 +15,7 @@ from ..results.environment import device_name
 from ..results.file import ResultsError, read_runs, require_writable, write_text
 from .options import Json
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results files of bench, check or validate.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Results files of bench, check or validate.")]
 STDOUT = Path("-")
 
 
@@ -128,8 +128,11 @@ def history(
     ] = None,
     fail_over: Annotated[str, typer.Option("--fail-over", metavar="PERCENT", help="Allowed slowdown.")] = "5%",
 ) -> None:
-    """Show how times changed over many runs. Exit with 1 if the newest are slower by more than noise and the bound, if
-    a case fails that passed before, or if a file could not be used."""
+    """Show how times changed over many runs, and where the steps are.
+
+    Exit with 1 if the newest are slower by more than noise and the bound, if a case fails that passed before, or if a
+    file could not be used.
+    """
     from ..report import history_page as writer
     from ..report.page import ReportUnavailable
     from ..results import history as histories

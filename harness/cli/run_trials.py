@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..api.messages import UsageError
-from ..api.operations import Agreement, Case, Cost, Status
+from ..api.operations import Agreement, Case, Cost, Implementation, Operation, Status
 from ..api.records import Control, LeftOut, Measurement, Record, Run, UsedDevice
 from ..discovery.axes import parse_sizes
 from ..discovery.registry import OtherSizes, Registry
@@ -91,7 +92,27 @@ def plan_steps(
     if other_sizes:
         _require_possible(steps, device)
         return registry, narrowed(steps, which.cases)
+    _require_cases_of(purposes, selection, steps, which.cases)
     return registry, narrowed(steps, which.cases, which.dtypes, which.scenarios)
+
+
+def _require_cases_of(
+    purposes: tuple[Purpose, ...],
+    selection: Sequence[tuple[Operation, Sequence[Implementation]]],
+    steps: Sequence[Step],
+    labels: Sequence[str],
+) -> None:
+    """Raise UsageError for the label of a case that another command has, with the options that make one like it."""
+    missing = {*labels} - {step.label for step in steps}
+    this, other = ("bench", "check") if "bench" in purposes else ("check", "bench")
+    for operation, _ in selection:
+        for case in operation.cases:
+            if case.label in missing:
+                words = f"{case.label!r} of {operation.name} is a case of `{other}` alone"
+                scenario = f" --scenario {shlex.quote(case.scenario)}" if case.scenario else ""
+                sizes = ",".join(f"{name}={size}" for name, size in case.sizes.items())
+                like = f"; `{this} -o {operation.name} --sizes {sizes} --dtype {case.dtype}{scenario}` has its sizes"
+                raise UsageError(words + (like if operation.case else ""))
 
 
 def _require_possible(steps: Sequence[Step], device: torch.device) -> None:
@@ -208,7 +229,8 @@ def conclude(console: Console, run: Run, planned: int) -> int:
     """Print failures, plugin problems and the closing line; return the exit status."""
     console.print(tables.failure_details(run.records))
     console.print(tables.problem_lines(run.problems))
-    console.print(tables.closing_line(run.records, run.problems), soft_wrap=True)
+    late = any(step.reason == "time" for step in run.left_out)
+    console.print(tables.closing_line(run.records, run.problems, late), soft_wrap=True)
     if run.status == "incomplete":
         console.print(f"Interrupted after {len(run.records)} of {planned} checks. The results above are kept.")
         return INTERRUPTED

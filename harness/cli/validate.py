@@ -70,11 +70,10 @@ def validate(
     shard: ShardOf = None,
     json_file: Json = None,
 ) -> None:
-    """Test samplers against exact laws and their contract, measure independent draws per second, and compare the
-    estimates of experiments with exact values.
+    """Test samplers against exact laws and their contract, and experiments against exact values.
 
-    With -s or -t no experiment runs, with -e no sampler, unless both are named. With -s alone, targets of more than 64
-    elements are left out; --thorough includes them.
+    Then measure the effective samples per second of each sampler. With -s or -t no experiment runs, with -e no sampler,
+    unless both are named. With -s alone, targets of more than 64 elements are left out; --thorough includes them.
     """
     if calibrate is not None:
         if samplers or experiments or thorough or json_file or shard:

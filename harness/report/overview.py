@@ -9,7 +9,6 @@ from typing import Literal
 from ..api.operations import Status
 from ..api.records import Run
 from .rows import BASELINE, Row, Score, environment, geometric_mean, number, percent, scores, tested
-from .standing_tables import unmixed_lines
 from .tables import counted, grouped
 
 FIRST = 5
@@ -42,7 +41,7 @@ def verdict(run: Run, doubtful: int, figures: int) -> Verdict:
     passed, failed = sum(each.passed for each in score), sum(each.failed for each in score)
     standings = tested(run)
     claims, broken = (sum(len(getattr(each, kind)) for each in standings) for kind in ("tried", "failed"))
-    unmixed = len(unmixed_lines(standings))
+    unmixed = len({(each.sampler, each.target) for each in standings if each.unmixed})
     wrong = sum(each.status is not Status.PASSED for each in run.outcomes)
     bad = [
         *([f"{failed} of {counted(passed + failed, 'check')} failed"] if failed else []),

@@ -268,8 +268,8 @@ def problem_lines(problems: Sequence[str]) -> RenderableType:
     return Group(*[Text(f"problem: {problem}", style="red") for problem in problems])
 
 
-def closing_line(records: Sequence[Record], problems: Sequence[str]) -> str:
-    """The result of the run and the next thing to do, in one line."""
+def closing_line(records: Sequence[Record], problems: Sequence[str], late: bool = False) -> str:
+    """The result of the run and the next thing to do, in one line; ``late`` if steps were left out for lack of time."""
     wrong = failed_records(records)
     passed = sum(record.status is Status.PASSED for record in records)
     skipped = len(records) - passed - len(wrong)
@@ -280,7 +280,8 @@ def closing_line(records: Sequence[Record], problems: Sequence[str]) -> str:
         again = f"boltzbench {command} -o {wrong[0].operation} -i {wrong[0].implementation}"
         return f"{troubled}{len(wrong)} of {counted(passed + len(wrong), 'check')} failed{aside}. Look closer: {again}"
     if not passed:
-        return f"{troubled}Nothing was checked{aside}. See what is installed: boltzbench list"
+        advice = "The time was too short: give a longer --budget" if late else "See what is installed: boltzbench list"
+        return f"{troubled}Nothing was checked{aside}. {advice}"
     return f"{troubled}All agree: {counted(passed, 'check')} passed{aside}."
 
 

@@ -406,8 +406,11 @@ def _in_mode(pair: Pair, mode: str, was: Timing | None, is_now: Timing | None, m
         return replace(pair, verdict=Verdict.FAILED, notes=(after.fault,))
     if before.fault:
         return replace(pair, verdict=Verdict.PASSES, notes=(f"before: {before.fault}",))
-    doubts = (("base", before), ("new", after))
-    return replace(pair, notes=tuple(f"{name} {doubt}" for name, timing in doubts for doubt in timing.doubts))
+    sides: dict[str, list[str]] = {}
+    for name, timing in (("base", before), ("new", after)):
+        for doubt in timing.doubts:
+            sides.setdefault(doubt, []).append(name)
+    return replace(pair, notes=tuple(f"{' and '.join(names)} {doubt}" for doubt, names in sides.items()))
 
 
 def _judged(pairs: Sequence[Pair], floor: float, alpha: float) -> list[Pair]:
@@ -463,7 +466,7 @@ def _timing(measurement: Measurement) -> Timing:
     throttled = dict.fromkeys(reason for state in measurement.states for reason in state.throttled)
     doubts = (
         *([f"throttled: {', '.join(throttled)}"] if throttled else []),
-        *(["was disturbed by other processes"] if measurement.disturbed > MOST_DISTURBED and not throttled else []),
+        *(["disturbed by other processes"] if measurement.disturbed > MOST_DISTURBED and not throttled else []),
         *(f"suspect: {suspicion}" for suspicion in measurement.suspicions),
     )
     samples = np.asarray(measurement.samples)

@@ -148,6 +148,10 @@ def _write(name: str, folder: Path, kind: str, sources: Mapping[str, str], words
         for file, template in files.items():
             (package / file).parent.mkdir(parents=True, exist_ok=True)
             (package / file).write_text(Template(_template(template)).substitute(words), encoding="utf-8")
+    except FileExistsError as error:
+        raise NewPackageError(
+            f"{package} exists already: choose another NAME, or another folder with --into"
+        ) from error
     except OSError as error:
         raise NewPackageError(f"cannot write the package {package}: {error.strerror}") from error
     return [package / file for file in files]

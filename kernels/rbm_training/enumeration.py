@@ -1,8 +1,7 @@
 """Exact log Z, likelihoods, statistics and gradients of small restricted Boltzmann machines, in float64.
 
-The functions enumerate the ``2**n`` states of the smaller layer in pieces and sum the other layer out. No result has a
-derivative. For log Z and likelihoods that autograd can differentiate, use `rbm_log_partition` and `free_energy`:
-``log p(v) = -beta F(v) - log Z``.
+The functions enumerate the ``2**n`` states of the smaller layer in pieces and sum the other layer out. Autograd
+differentiates `log_partition` and `log_likelihood` with respect to the machine; statistics and gradients are detached.
 """
 
 from typing import NamedTuple
@@ -50,23 +49,24 @@ def _require_beta(beta: float) -> float:
     return real("beta", beta, positive=True)
 
 
-@not_differentiable("beta")
-def log_partition(machine: Machine, beta: float = 1.0) -> float:
-    """``log Z = log sum_v exp(-beta F(v))``, as a number in nats.
+def log_partition(machine: Machine, beta: float = 1.0) -> Tensor:
+    """``log Z = log sum_v exp(-beta F(v))`` in nats: float64, of no dimensions.
 
     This is `boltzbench.kernels.enumeration.rbm_log_partition` with ``backend="torch"``, for at most `ENUMERABLE` units
     in the smaller layer. `boltzbench.kernels.enumeration.log_partition` takes machines with any couplings instead.
     """
     beta = real("beta", beta, least=0)
     turned, _ = _small_first(machine)
-    return float(rbm_log_partition(*turned, beta, check_values=False, backend="torch"))
+    return rbm_log_partition(*turned, beta, check_values=False, backend="torch")
 
 
-@not_differentiable("beta")
-def log_likelihood(machine: Machine, data: Tensor, beta: float = 1.0) -> float:
-    """The mean of ``log p(v)`` over the images ``data``, uint8 (images, visible units); in nats."""
+def log_likelihood(machine: Machine, data: Tensor, beta: float = 1.0) -> Tensor:
+    """The mean of ``log p(v) = -beta F(v) - log Z`` over the images ``data``, uint8 (images, visible units).
+
+    In nats; float64, of no dimensions.
+    """
     beta = _require_beta(beta)
-    return float(-beta * free_energy_reference(data, *machine.double(), beta).mean()) - log_partition(machine, beta)
+    return -beta * free_energy_reference(data, *machine.double(), beta).mean() - log_partition(machine, beta)
 
 
 @not_differentiable("beta")

@@ -142,12 +142,12 @@ def likelihood_of_digits(device: torch.device, seed: int) -> list[float]:
     """The exact mean log likelihood of the digits at five points of training, with 10 hidden units."""
     data = digits.binary_images().to(device)
     state = initial_state(data, 10, seed=seed, chains=100, scale=0.3)
-    found = [log_likelihood(state.machine, data)]
+    found = [float(log_likelihood(state.machine, data))]
     for update in range(UPDATES):
         batch = minibatch(data, 200, seed, state.step)
         state = persistent_contrastive_divergence(state, batch, rate=0.5, seed=seed)
         if (update + 1) % (UPDATES // 4) == 0:
-            found.append(log_likelihood(state.machine, data))
+            found.append(float(log_likelihood(state.machine, data)))
     return found
 
 

@@ -114,6 +114,7 @@ def test_verdicts_times_and_rates_in_the_json(first):
 def test_any_callable_is_checked_and_timed(first):
     out, benchmarks = first
     assert "triple: wrong values: result: 64 of 64 elements are off" in out
+    assert "fixture was not used" not in out, "a warning beside the failure"
     benchmark = benchmarks["triple x 64 float32 cold"]
     stats, info = benchmark["stats"], benchmark["extra_info"]
     assert stats["rounds"] >= 3

@@ -30,8 +30,8 @@ def list_tables(registry: Registry, reasons: Reasons, kind: str) -> RenderableTy
     experiments = [(each.name, "", each.summary) for each in registry.experiments.values()]
     parts: list[RenderableType] = []
     for option, noun, head, rows in (
-        ("-o", "operations", f"on {kind}", operations),
-        ("-s", "samplers", f"on {kind}", samplers),
+        ("-o", "operations", f"run on {kind}", operations),
+        ("-s", "samplers", f"run on {kind}", samplers),
         ("-t", "targets", "kind", targets),
         ("-e", "experiments", "", experiments),
     ):

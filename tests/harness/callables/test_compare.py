@@ -124,9 +124,9 @@ def test_without_a_baseline_there_are_no_ratios():
         (lambda: compare(twice, X), TypeError, "expected a dict of callables by name"),
         (lambda: compare({"a": twice}, X, baseline="b"), ValueError, "unknown baseline 'b': choose from a"),
         (lambda: sweep(twice, torch.randn), ValueError, r"sweep needs sizes, such as n=\[1024, 2048\]"),
-        (lambda: sweep(twice, torch.randn, n=[0]), ValueError, r"n must be positive whole numbers.* got \[0\]"),
-        (lambda: sweep(twice, torch.randn, n=7), ValueError, "n must be positive whole numbers"),
-        (lambda: sweep(twice, 3, n=[1]), TypeError, "make_args must be callable"),
+        (lambda: sweep(twice, torch.randn, n=[0]), ValueError, r"n must be a list of positive whole.* got \[0\]$"),
+        (lambda: sweep(twice, torch.randn, n=7), ValueError, r"n must be a list of positive whole numbers.* got 7$"),
+        (lambda: sweep(twice, X, n=[1]), TypeError, r"make_args must be callable.*: got tensor\(.{,30}$"),
         (lambda: sweep(twice, lambda n: [n], n=[1]), TypeError, "must return a tuple, a dict or a tensor: got a list"),
         (lambda: save("x.json"), ValueError, "nothing to save"),
         (lambda: save("x.json", 3), TypeError, "save takes results of measure, compare and sweep: got 3"),
@@ -149,8 +149,9 @@ def test_a_sweep_prints_and_draws_itself():
     )  # fmt: skip
     lines = str(found).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[0].split()[-1] == "time/torch"
-    assert re.match(r"  n=4 m=3 +torch +passed ", lines[1])
+    assert lines[0] == "cold, cpu"
+    assert lines[1].split()[-1] == "time/torch"
+    assert re.match(r"  n=4 m=3 +torch +passed ", lines[2])
     figure = found.figure()
     assert [trace["name"] for trace in figure["data"]] == ["torch m=3", "added m=3"]
     assert figure["data"][0]["x"] == [4, 16]
@@ -170,6 +171,43 @@ def test_a_size_that_fails_leaves_the_others():
     found = sweep(twice, make, reference=twice, seconds=0.02, n=[4, 8])
     assert [each.verdict for each in found.results] == ["passed", "out of memory"]
     assert "n=8: twice: out of memory: OutOfMemoryError: too large" in str(found)
+
+
+CRASHING = """
+import os
+
+
+def crash_at_8(x):
+    if len(x) == 8:
+        os.abort()
+    return 2 * x
+
+
+def twice(x):
+    return 2 * x
+
+
+def added(x):
+    return x + x
+"""
+
+
+def test_isolated_a_crash_leaves_the_others(tmp_path, monkeypatch):
+    """The process that begins after the crash has neither the callable nor, for its ratios, the baseline."""
+    (tmp_path / "crashing_at_8.py").write_text(CRASHING)
+    monkeypatch.syspath_prepend(tmp_path)
+    it = __import__("crashing_at_8")
+    callables = {"crash": it.crash_at_8, "twice": it.twice, "added": it.added}
+    found = sweep(callables, lambda n: torch.ones(n), reference=it.twice, bytes=0, seconds=0.02, isolated=True, n=[8])
+    ((_, point),) = found.points
+    assert [(each.name, each.verdict) for each in found.results] == [
+        ("crash", "error"), ("twice", "passed"), ("added", "passed"),
+    ]  # fmt: skip
+    assert point["crash"].agreement.message == "its process was ended by SIGABRT"
+    assert point["added"].median > 0
+    assert (point.baseline, point.ratios) == ("crash", {})
+    with pytest.raises(ValueError, match="isolated=True needs functions"):
+        compare({"a": lambda x: x}, X, isolated=True)
 
 
 def test_results_are_written_as_a_run(tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 import torch
-from boltzbench.harness import Bound, Measured, NotMeasured, measure
+from boltzbench.harness import Agreement, Bound, Measured, NotMeasured, Status, measure
+from boltzbench.harness.callables import isolated
 from boltzbench.harness.callables.arguments import Arguments
 from boltzbench.harness.callables.measure import limits_of
 from boltzbench.harness.discovery.time_limit import TookTooLong
@@ -135,6 +136,15 @@ def test_a_gradient_wrong_by_a_factor_is_rejected():
     assert "gradient of args[0]: 127 of 128 elements are off" in found.agreement.message
     with pytest.raises(NotMeasured, match="apply was not timed: wrong values: gradient of"):
         _ = found.median
+
+
+def test_less_precision_than_the_arguments_have_is_noted():
+    found = times(lambda x: (2 * x).half(), X, reference=twice)
+    assert (found.verdict, *found.notes) == (
+        "passed",
+        "result is float16, with less precision than the arguments: judged by the rounding of float16",
+    )
+    assert not times(twice, X.half(), reference=twice).notes
 
 
 def test_what_was_not_checked_says_so():
@@ -438,12 +448,13 @@ def test_names_are_escaped():
     assert "\x1b" not in html
 
 
-def test_isolated_it_survives_a_crash(tmp_path, monkeypatch):
-    (tmp_path / "crashing.py").write_text("import os\ndef crash(x):\n    os.abort()\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    crash = __import__("crashing").crash
-    found = measure(crash, X, isolated=True)
-    assert (found.verdict, found.agreement.message) == ("error", "its process was ended by SIGABRT")
+@pytest.mark.parametrize("running", ["twice", ""])
+def test_isolated_the_end_of_its_process_is_the_verdict(running, monkeypatch):
+    """Also if the process ended before anything ran. `test_compare` has a process that does end."""
+    verdict = Agreement(Status.ERROR, "its process was ended by SIGABRT")
+    monkeypatch.setattr(isolated, "_run", lambda *given: (running, verdict))
+    found = measure(twice, X, reference=torch.mul, isolated=True)
+    assert (found.name, found.operation, found.agreement) == ("twice", "mul", verdict)
 
 
 def test_a_bound_of_the_callers():

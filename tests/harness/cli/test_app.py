@@ -85,6 +85,10 @@ NOISY = """
     """
 
 
+SUITE = os.environ[PLUGINS_VARIABLE]
+"""The plugins of boltzbench, as `tests/conftest.py` names them."""
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """The working directory with plugins installed; the environment selects those in use."""
@@ -141,6 +145,12 @@ def in_a_process(folder, *arguments, code="from boltzbench.harness.cli.app impor
         text=True,
         timeout=100,
     )
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("validate", "--help")])
+def test_a_flag_has_no_type_in_its_help(run, arguments):
+    status, out, _ = run(*arguments)
+    assert (status, "--help" in out, "bool" in out.lower()) == (0, True, False)
 
 
 def test_version(run):
@@ -743,7 +753,7 @@ prepare_to_load_plugins(device)
 load_registry()
 print(describe(device)["gpu"]["name"], torch._C._cuda_hasPrimaryContext(0))
 """
-    done = in_a_process(folder, code=code, BOLTZBENCH_PLUGINS="")
+    done = in_a_process(folder, code=code, BOLTZBENCH_PLUGINS=SUITE)
     assert done.stdout.endswith(" False\n"), done.stdout + done.stderr
 
 
@@ -772,7 +782,7 @@ atexit.register(lambda: print("HEAVY", [m for m in slow if m in sys.modules]))
 from boltzbench.harness.cli.app import main
 main()
 """
-    installed = {PLUGINS_VARIABLE: ""} if arguments == "list" else {}  # the suite's, and a broken one
+    installed = {PLUGINS_VARIABLE: f"{SUITE},broken"} if arguments == "list" else {}
     done = in_a_process(folder, *arguments.split(), code=code, **installed)
     assert done.returncode == len(installed), done.stderr
     assert done.stdout.endswith(f"HEAVY {heavy}\n")

@@ -92,6 +92,12 @@ def test_a_case_is_chosen_by_its_label_or_a_pattern(run):
     ("arguments", "words"),
     [
         (("check", "--case", "n=4 float32"), "unknown case 'n=4 float32': did you mean n=3 float32"),
+        (
+            ("bench", "--case", "outliers n=7 float32"),
+            "'outliers n=7 float32' of double is a case of `check` alone; "
+            "`bench -o double --sizes n=7 --dtype float32 --scenario outliers` has its sizes\n",
+        ),
+        (("check", "-o", "fixed", "--case", "n=64 float32"), "'n=64 float32' of fixed is a case of `bench` alone\n"),
         (("check", "--dtype", "float23"), "unknown dtype 'float23': did you mean float32?"),
         (("check", "--case", "n=3*", "--scenario", "outliers"), "no case has all that --case, --dtype and --scenario"),
         (("check", "--sizes", "n=3"), "--sizes: operation fixed has cases of its own sizes only; choose"),

@@ -60,6 +60,12 @@ def test_a_file_without_the_table_says_nothing(text):
     assert options_of("bench", "bench", text=text)["seed"] is None
 
 
+@pytest.mark.parametrize("text", ["", "[bench]\nseed = 1", "[tool.bench]\nseed = 1"])
+def test_a_file_that_is_named_has_the_table(text):
+    with pytest.raises(UsageError, match=r"ci.toml has no table \[tool.boltzbench.COMMAND\], such as \[tool.boltzb"):
+        options_of("bench", "--config", "ci.toml", "bench", file="ci.toml", text=text)
+
+
 def test_config_may_stand_anywhere(capsys):
     for arguments in (
         ["--config", "no.toml", "bench"],

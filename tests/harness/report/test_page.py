@@ -241,10 +241,11 @@ def test_the_verdict_of_samplers_begins_with_those_that_did_not_mix():
     claim = Claim("walk", "well", 1.0, "form", Status.PASSED)
     sound = Standing("walk", "well", 1.0, "torch", "p", (claim, claim))
     stuck = replace(sound, unmixed="R-hat is 99, above 1.05")
+    colder = replace(stuck, temperature=0.5)  # of the same pair
     wrong = replace(sound, claims=(claim, replace(claim, status=Status.WRONG_LAW)))
     found = {
         (each.kind, each.words)
-        for each in (overview.verdict(run(standings=own), 0, 0) for own in ((sound,), (sound, stuck), (wrong,)))
+        for each in (overview.verdict(run(standings=own), 0, 0) for own in ((sound,), (stuck, colder), (wrong,)))
     }
     assert found == {
         ("good", "All 2 claims about samplers hold"),

@@ -201,7 +201,9 @@ def test_doubtful_measurements_are_marked():
     assert only(found).notes == ("base throttled: too hot, power", "new suspect: above the limit")
     busy = measurement(states=(DeviceState(0, others=0.5), DeviceState(6, others=0.05)))
     found = compare(run(record(measurement())), run(record(busy)), bound=0.05)
-    assert only(found).notes == ("new was disturbed by other processes",)
+    assert only(found).notes == ("new disturbed by other processes",)
+    found = compare(run(record(busy)), run(record(busy)), bound=0.05)
+    assert only(found).notes == ("base and new disturbed by other processes",)
     busy = measurement(states=(DeviceState(0, others=0.5), DeviceState(5, others=0.05)))
     assert only(compare(run(record(measurement())), run(record(busy)), bound=0.05)).notes == (), "a quarter"
 

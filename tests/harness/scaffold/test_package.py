@@ -84,7 +84,7 @@ def test_nothing_is_overwritten(tmp_path):
     for write in (write_sampler, write_operation, lambda name, folder: written(folder, "torch", name)):
         file = write("twice", tmp_path / write.__name__)[1]
         file.write_text("mine")
-        with pytest.raises(NewPackageError, match=r"cannot write the package .*twice: File exists"):
+        with pytest.raises(NewPackageError, match="twice exists already: choose another NAME, or another folder"):
             write("twice", tmp_path / write.__name__)
         assert file.read_text() == "mine"
 
@@ -92,6 +92,13 @@ def test_nothing_is_overwritten(tmp_path):
 def imported(files, monkeypatch):
     monkeypatch.syspath_prepend(files[0].parent / "src")
     return importlib.import_module(files[1].parent.name)
+
+
+def test_the_operation_makes_cases_of_other_sizes(tmp_path, monkeypatch):
+    found = []
+    imported(write_operation("levels_of_any_number", tmp_path), monkeypatch).register_operations(found.append)
+    (operation,) = found
+    assert operation.case(n=5, dtype="bfloat16", scenario="outliers").label == "outliers n=5 bfloat16"
 
 
 def test_the_samplers_walk_as_torch_walks(tmp_path, monkeypatch):
