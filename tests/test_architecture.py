@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "harness/validation",
     ),
     "harness/report": ("harness/api", "harness/results"),
+    "harness/cluster": ("harness/api", "harness/results", "harness/execution"),
     "harness/profiling": (
         *("harness/api", "harness/discovery", "harness/inspection", "harness/results", "harness/execution"),
     ),

@@ -307,6 +307,48 @@ class UsedDevice:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """The part of a plan that a run has: number ``number`` of ``of``, counted from 1.
+
+    ``plan`` is the hash of the whole plan, ``steps`` the number of records of the complete shard (0 of `validate`).
+    """
+
+    number: int
+    of: int
+    plan: str
+    steps: int = 0
+
+    def __str__(self) -> str:
+        return f"shard {self.number}/{self.of}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the runs in a merged run: the fields of `Run` that are its own, and its file.
+
+    ``records``, ``controls``, ``standings``, ``outcomes`` and ``left_out`` are numbers: those of the merged run stand
+    in the order of its parts.
+    """
+
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+
+    file: str
+    status: Literal["complete", "incomplete"]
+    environment: Mapping[str, Any]
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    overheads: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    started: str = ""
+    shard: Shard | None = None
+    devices: tuple[UsedDevice, ...] = ()
+    records: int = 0
+    controls: int = 0
+    standings: int = 0
+    outcomes: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
 class Run:
     """All results of one command, as written to a results file.
 
@@ -317,7 +359,8 @@ class Run:
     out. ``controls`` are timings of the same code twice, whose differences are the noise floor. ``started`` is the date
     and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it. ``devices`` are those
     of a run on several: then ``device`` of the environment names them all, its ``gpu`` is that of the first, and
-    ``ceilings`` and ``overheads`` are those of the first that has any.
+    ``ceilings`` and ``overheads`` are those of the first that has any. ``shard`` says which part of a plan it is, None
+    for all of it. ``parts`` are the runs that `merge` has joined.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -337,6 +380,8 @@ class Run:
     controls: tuple[Control, ...] = ()
     started: str = ""
     devices: tuple[UsedDevice, ...] = ()
+    shard: Shard | None = None
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.environment.get("gpu"), Mapping | None):

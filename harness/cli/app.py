@@ -23,6 +23,8 @@ from ..results.file import ResultsError
 from ..scaffold.package import NewPackageError
 from .bench import bench
 from .check import check
+from .cluster.merge import merge
+from .cluster.submit import submit
 from .doctor import doctor
 from .inspect import inspect
 from .list import list_
@@ -86,8 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _config_first(arguments: Sequence[str]) -> list[str]:
-    """The arguments with ``--config FILE``, which belongs to all commands, in front of the command."""
+    """The arguments with ``--config FILE``, which belongs to all commands, in front of the command.
+
+    What follows ``--`` belongs to the command of `submit`.
+    """
     for place, each in enumerate(arguments):
+        if each == "--":
+            break
         if each == "--config" or each.startswith("--config="):
             end = place + 1 + (each == "--config")
             return [*arguments[place:end], *arguments[:place], *arguments[end:]]
@@ -132,6 +139,8 @@ app.command("list", cls=_Command)(list_)
 app.command(cls=_Command)(report)
 app.command(cls=_Command)(compare)
 app.command(cls=_Command)(history)
+app.command(cls=_Command)(merge)
+app.command(cls=_Command)(submit)
 app.command(cls=_Command)(validate)
 app.command(cls=_Command)(inspect)
 app.command(cls=_Command)(doctor)

@@ -14,14 +14,27 @@ from rich.text import Text
 
 from ..api.messages import UsageError, unknown
 from ..api.operations import INTERPRETED_ON_CPU, PRESETS, Agreement, Status
-from ..api.records import BenchOptions, Run, UsedDevice
+from ..api.records import BenchOptions, Run, Shard, UsedDevice
+from ..cluster.shard import parse_shard, steps_of_shard
 from ..discovery.registry import Registry
 from ..execution.plan import Mode, Step
 from ..report.tables import bench_tables, counted, limits, slow_devices
 from ..report.terminal import outputs
 from ..results.environment import describe, describe_all, describe_gpu, resolve_devices
 from ..results.file import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
-from .options import Cases, Devices, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
+from .options import (
+    Cases,
+    Devices,
+    Dtypes,
+    Implementations,
+    Json,
+    Operations,
+    Scenarios,
+    Seed,
+    ShardOf,
+    Sizes,
+    TimeLimit,
+)
 from .progress import Display
 from .run_trials import (
     TIMED,
@@ -32,6 +45,7 @@ from .run_trials import (
     plan_steps,
     roofline_share,
     turn_on,
+    without_timed,
     workers_for,
 )
 
@@ -65,11 +79,16 @@ def bench(
     device: Devices = "auto",
     seed: Seed = None,
     time_limit: TimeLimit = 600.0,
+    shard: ShardOf = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results file.")] = Path("runs"),
     resume: Annotated[
         Path | None,
         typer.Option("--resume", metavar="RUN", help="Continue this interrupted run with its own options."),
     ] = None,
+    new_only: Annotated[
+        bool,
+        typer.Option("--new-only", help="Leave out cases that a run in --out has timed with the same source."),
+    ] = False,
     profiler: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +99,7 @@ def bench(
 ) -> None:
     """Check benchmark cases and real data, then time what agrees; each implementation has its own process."""
     with outputs(json_file) as (console, write_json):
+        part = parse_shard(shard) if shard else None
         devices = resolve_devices(_devices_of_run(resume) if resume and not _given(context, "device") else device)
         place = devices[0]
         chosen = BenchOptions(
@@ -93,8 +113,10 @@ def bench(
             scenarios=tuple(scenarios or ()),
             cases=tuple(cases or ()),
         )
+        before: Shard | None = None
         if resume:
-            chosen = _options_of_run(context, resume)
+            chosen, before = _options_of_run(context, resume)
+            part = (before.number, before.of) if before else None
         if profiler:
             if len(devices) > 1:
                 raise UsageError("--profile runs on one device: choose one by --device")
@@ -106,6 +128,10 @@ def bench(
         which = Which(chosen.sizes, chosen.dtypes, chosen.scenarios, chosen.cases)
         of = chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed, which
         registry, steps = plan_steps(place, *of, many=len(devices) > 1)
+        of_plan: Shard | None = None
+        if part:
+            steps, of_plan = steps_of_shard(steps, *part, place.type, modes)
+            _require_plan(resume, before, of_plan)
         environment = describe_all(devices)
         used = tuple(UsedDevice(str(each), describe_gpu(each)) for each in devices) if len(devices) > 1 else ()
         if profiler:
@@ -115,7 +141,14 @@ def bench(
         if resume:
             file, left = _resumed(resume, steps, environment, modes, registry.problems, console, used)
         else:
-            file, left = ResultsFile(out, environment, registry.problems), steps
+            left, left_out = without_timed(steps, out, environment) if new_only else (steps, ())
+            file = ResultsFile(out, environment, registry.problems)
+            file.update(shard=of_plan, left_out=left_out)
+            if not left and (part or left_out):
+                file.update(command=chosen)
+                _finish_empty(console, file, out)
+                write_json(run_to_json(file.run))
+                raise typer.Exit
         file.update(command=chosen, devices=used)
         complete = False
         with (
@@ -147,8 +180,8 @@ def bench(
             complete = True
         places = {_key(step): place for place, step in enumerate(steps)}
         file.arrange(lambda record: places.get(record_key(record), len(places)))
-        before = file.run.seconds  # of the part before the interruption
-        file.update(seconds={phase: before.get(phase, 0.0) + more for phase, more in display.seconds.items()})
+        earlier = file.run.seconds  # of the part before the interruption
+        file.update(seconds={phase: earlier.get(phase, 0.0) + more for phase, more in display.seconds.items()})
         if complete:
             file.finish()
         else:
@@ -255,17 +288,32 @@ def _profiled(
     return status or (1 if lost else 0), text
 
 
-def _options_of_run(context: typer.Context, path: Path) -> BenchOptions:
-    """The options of the interrupted run. Raise if other options accompany --resume."""
-    whole = "preset", "mode", "seed", "out", "sizes", "profile"
+def _finish_empty(console: Console, file: ResultsFile, out: Path) -> None:
+    """End a run that has nothing to do."""
+    file.finish()
+    words = f"Nothing is left to do: runs in {out} have it" if file.run.left_out else "This shard has no cases"
+    console.print(f"{words}. Results file: {file.path}", soft_wrap=True)
+
+
+def _require_plan(resume: Path | None, before: Shard | None, now: Shard) -> None:
+    if before and before.plan != now.plan:
+        raise ResultsError(
+            f"cannot resume {resume}: it is {before} of plan {before.plan}, and the plugins installed here plan other "
+            f"cases or implementations ({now.plan})"
+        )
+
+
+def _options_of_run(context: typer.Context, path: Path) -> tuple[BenchOptions, Shard | None]:
+    """The options and the shard of the interrupted run. Raise if other options accompany --resume."""
+    whole = "preset", "mode", "seed", "out", "sizes", "profile", "shard", "new_only"
     for name in ("operations", "implementations", "cases", "dtypes", "scenarios", *whole):
         if _given(context, "profiler" if name == "profile" else name):
-            option = name if name in whole else name.removesuffix("s")
+            option = name.replace("_", "-") if name in whole else name.removesuffix("s")
             raise ResultsError(f"--{option} cannot be combined with --resume: the run keeps its own options")
-    command = read_run(path).command
-    if command is None:
+    run = read_run(path)
+    if run.command is None:
         raise ResultsError(f"cannot resume {path}: it was not written by bench")
-    return command
+    return run.command, run.shard
 
 
 def _given(context: typer.Context, name: str) -> bool:

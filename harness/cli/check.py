@@ -13,6 +13,7 @@ import typer
 
 from ..api.operations import PRESETS
 from ..api.records import Record, Run
+from ..cluster.shard import parse_shard, steps_of_shard
 from ..discovery.registry import Registry
 from ..execution.parallel.lanes import Found, Going, Queue, share_out
 from ..execution.plan import Purpose, Step
@@ -20,7 +21,19 @@ from ..report.tables import check_summary
 from ..report.terminal import outputs
 from ..results.environment import describe_all, resolve_devices
 from ..results.file import SCHEMA, run_to_json
-from .options import Cases, Devices, Dtypes, Implementations, Json, Operations, Scenarios, Seed, Sizes, TimeLimit
+from .options import (
+    Cases,
+    Devices,
+    Dtypes,
+    Implementations,
+    Json,
+    Operations,
+    Scenarios,
+    Seed,
+    ShardOf,
+    Sizes,
+    TimeLimit,
+)
 from .progress import Display
 from .run_trials import DRAWS, Which, carry_out, conclude, plan_steps, workers_for
 
@@ -43,10 +56,12 @@ def check(
     device: Devices = "auto",
     seed: Seed = None,
     time_limit: TimeLimit = 600.0,
+    shard: ShardOf = None,
     json_file: Json = None,
 ) -> None:
     """Check every implementation against its operation's reference and exact laws."""
     with outputs(json_file) as (console, write_json):
+        part = parse_shard(shard) if shard else None
         devices = resolve_devices(device)
         place = devices[0]
         on_cpu = place.type == "cpu"
@@ -54,6 +69,13 @@ def check(
         of = operations, implementations, CHECKED, PRESETS[-1], seed, which
         registry, steps = plan_steps(place, *of, many=on_cpu or len(devices) > 1)
         run = Run(SCHEMA, "incomplete", describe_all(devices), (), registry.problems)
+        if part:
+            steps, of_plan = steps_of_shard(steps, *part, place.type)
+            run = replace(run, shard=of_plan)
+            if not steps:
+                console.print("This shard has no cases.")
+                write_json(run_to_json(replace(run, status="complete")))
+                raise typer.Exit
         records: list[tuple[int, Record]] = []
         complete = False
         lost: list[str] = []

@@ -44,6 +44,12 @@ Cases = Annotated[
         "--case", metavar="LABEL", help="Only this case, or those that match, such as '*bfloat16'; repeatable."
     ),
 ]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Only part I of N, which take equally long; a run of its own, for `merge`."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N.")]
 Devices = Annotated[
     str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N, several (cuda:0,cuda:2), or all GPUs.")

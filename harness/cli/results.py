@@ -2,14 +2,17 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..api.records import Run
 from ..report.terminal import plain_console
-from ..results.file import ResultsError, read_run, read_runs, require_writable, write_text
+from ..results.environment import device_name
+from ..results.file import ResultsError, read_runs, require_writable, write_text
 from .options import Json
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Results files of bench, check or validate.")]
@@ -53,8 +56,11 @@ def report(
         console.print(f"boltzbench: {problem}", soft_wrap=True)
     if not found:
         raise ResultsError("no results file could be read, so there is nothing to report")
-    earlier = (str(against), read_run(against)) if against else None
-    labelled = [(str(file), run) for file, run in found]
+    earlier = (str(against), _of_one_device(against)) if against else None
+    several = {file for file, count in Counter(file for file, _ in found).items() if count > 1}
+    labelled = [
+        (f"{file} on {device_name(run.environment)}" if file in several else str(file), run) for file, run in found
+    ]
     writers = {"html": writer.html, "markdown": writer.markdown, "csv": writer.csv_text}
     for kind, path in outputs.items():
         try:
@@ -63,6 +69,15 @@ def report(
             raise ResultsError(str(error)) from error
         _write(path, text)
     raise typer.Exit(1 if problems else 0)
+
+
+def _of_one_device(path: Path) -> Run:
+    found, errors = read_runs([path])
+    if errors:
+        raise errors[0]
+    if len(found) > 1:
+        raise ResultsError(f"--against {path}: it has times of {len(found)} kinds of device; take a run of one")
+    return found[0][1]
 
 
 def compare(

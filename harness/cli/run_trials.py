@@ -7,20 +7,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from ..api.messages import UsageError
-from ..api.operations import Case, Cost, Implementation, Operation, Status
-from ..api.records import Control, Measurement, Record, Run, UsedDevice
+from ..api.operations import Agreement, Case, Cost, Implementation, Operation, Status
+from ..api.records import Control, LeftOut, Measurement, Record, Run, UsedDevice
 from ..discovery.axes import parse_sizes
 from ..discovery.registry import OtherSizes, Registry
 from ..execution.catalogue import read_catalogue
 from ..execution.plan import Mode, Purpose, Step, narrowed, plan
 from ..execution.process import prepare_to_load_plugins
 from ..report import tables
+from ..results.earlier import timed_before
 from ..results.environment import memory_bytes
+from ..results.file import record_key
 from .options import INTERRUPTED
 from .progress import Display
 
@@ -129,6 +133,31 @@ def _require_possible(steps: Sequence[Step], device: torch.device) -> None:
             )
         if not cost.items and step.purpose == "bench":
             raise UsageError(f"{place} has no {cost.unit}, so nothing to time; choose sizes of at least 1")
+
+
+def without_timed(
+    steps: Sequence[Step], folder: Path, environment: Mapping[str, Any]
+) -> tuple[list[Step], tuple[LeftOut, ...]]:
+    """The steps without the cases that runs below ``folder`` have timed, all implementations; and what is left out.
+
+    A case of which they have some is timed as a whole: its implementations take turns.
+    """
+    from ..execution.trial import record_of
+
+    done = timed_before(folder, environment)
+    left: list[Step] = []
+    out: list[LeftOut] = []
+    for _, group in groupby(steps, key=lambda step: (step.operation.name, step.purpose, step.label)):
+        own = list(group)
+        keys = [record_key(record_of(step, Agreement(Status.PASSED))) for step in own]
+        if not all(key in done for key in keys):
+            left += own
+            continue
+        out += [
+            LeftOut("bench", each.operation.name, each.implementation.name, each.label, "unchanged", str(done[key]))
+            for each, key in zip(own, keys, strict=True)
+        ]
+    return left, tuple(out)
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from rich.text import Text
 from ..api.experiments import Experiment
 from ..api.messages import unknown_beside
 from ..api.operations import Status
-from ..api.records import Claim, Outcome, Run, Standing
+from ..api.records import Claim, Outcome, Run, Shard, Standing
 from ..api.samplers import Sampler, Target, reason_against
+from ..cluster.shard import pairs_of_shard, parse_shard
 from ..discovery.registry import Registry, load_registry
 from ..execution.catalogue import read_catalogue
 from ..execution.process import prepare_to_load_plugins, prepare_to_run_kernels
@@ -26,7 +27,7 @@ from ..results.environment import describe_all, resolve_device, resolve_devices
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
 from ..validation.standing import make_standing, quick_targets
-from .options import INTERRUPTED, Devices, Json
+from .options import INTERRUPTED, Devices, Json, ShardOf
 from .progress import ValidationProgress
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def validate(
     device: Devices = "auto",
     seed: Seed = 0,
     time_limit: TimeLimit = 600.0,
+    shard: ShardOf = None,
     json_file: Json = None,
 ) -> None:
     """Test samplers against exact laws and their contract, and experiments against exact values.
@@ -74,10 +76,11 @@ def validate(
     unless both are named. With -s alone, targets of more than 64 elements are left out; --thorough includes them.
     """
     if calibrate is not None:
-        if samplers or experiments or thorough or json_file:
+        if samplers or experiments or thorough or json_file or shard:
             raise typer.BadParameter("--calibrate goes with -t and --seed alone")
         raise typer.Exit(_calibrate(targets or (), seed, calibrate))
     with outputs(json_file) as (console, write_json):
+        part = parse_shard(shard) if shard else None
         devices = resolve_devices(device)
         place = devices[0]
         prepare_to_load_plugins(place)
@@ -90,14 +93,19 @@ def validate(
         if samplers and not targets and not thorough:
             pairs, left_out = _quick(pairs)
         questions = _chosen_experiments(registry, experiments or (), named)
+        of_plan: Shard | None = None
+        if part:
+            pairs, questions, of_plan = pairs_of_shard(pairs, questions, *part, seed)
+            refused = refused if part[0] == 1 else []
         found: dict[tuple[str, str], list[Standing]] = {}
         outcomes: dict[str, Outcome] = {}
-        complete = False
+        complete, empty = False, bool(part) and not (pairs or questions)
         lost: list[str] = []
         progress = ValidationProgress(console, len(pairs), len(questions))
         try:
             with progress:
-                _judge(registry, devices, time_limit, progress, pairs, questions, seed, found, outcomes, lost)
+                if not empty:
+                    _judge(registry, devices, time_limit, progress, pairs, questions, seed, found, outcomes, lost)
             complete = True
         except KeyboardInterrupt:
             console.print("Interrupted. The results below are kept.")
@@ -105,6 +113,9 @@ def validate(
         answers = [outcomes[each.name] for each in questions if each.name in outcomes]
         problems = (*registry.problems, *lost)
         status = _conclude(console, rows, refused, answers, problems)
+        if empty:
+            console.print("This shard has nothing to test.")
+            status = 0
         timed_on = {row.efficiency.device for row in rows if row.efficiency and row.efficiency.device}
         if len(devices) > 1 and timed_on:
             console.print(f"Claims were tested on {len(devices)} devices, speeds measured on {min(timed_on)}.")
@@ -112,7 +123,7 @@ def validate(
             console.print(f"Left out: {', '.join(left_out)}. --thorough includes what takes longer.")
         run = Run(
             SCHEMA, "incomplete", describe_all(devices), (), problems, standings=(*rows, *refused),
-            outcomes=tuple(answers),
+            outcomes=tuple(answers), shard=of_plan,
         )  # fmt: skip
         write_json(run_to_json(replace(run, status="complete") if complete else run))
     raise typer.Exit(status if complete else INTERRUPTED)

@@ -173,19 +173,34 @@ def scores(records: Iterable[Record]) -> dict[str, dict[str, Score]]:
 
 
 def environment(run: Run) -> dict[str, str]:
-    """The environment, options, overheads and phases of the run as a flat table: ``gpu name``, ``commit``, ..."""
-    facts = _flat({**run.environment, "gpu": run.environment.get("gpu") or "none"})
+    """The environment, options, overheads and phases of the run as a flat table: ``gpu name``, ``commit``, ...
+
+    Of a merged run, all values that its parts have.
+    """
+    several = [_flat({**each, "gpu": each.get("gpu") or "none"}) for each in _environments(run)]
+    names = dict.fromkeys(name for each in several for name in each)
+    facts = {name: "; ".join(dict.fromkeys(each[name] for each in several if name in each)) for name in names}
+    if len(several) > 1:
+        facts["dirty"] = str(any(each.get("dirty") == "True" for each in several))
     if facts.pop("dirty", "") == "True":
         facts["commit"] = f"{facts.get('commit', 'unknown')} with uncommitted changes"
     options = asdict(run.command) if run.command else {}
     options = {name: "all" if value == () else "default" if value is None else value for name, value in options.items()}
     facts.update(_flat(options, "option "))
     facts.update({f"device {name}": words for name, words in devices(run).items()})
+    if run.shard:
+        facts["shard"] = f"{run.shard.number} of {run.shard.of} of plan {run.shard.plan}"
+    if run.parts:
+        facts["merged from"] = ", ".join(f"{each.file} ({each.shard or 'a run'})" for each in run.parts)
     if floor := noise_floor_line(run):
         facts["noise floor"] = floor.removeprefix("noise floor: ")
     facts.update({f"overhead {name}": si(seconds, "s") for name, seconds in run.overheads.items()})
     facts.update({f"time in {name}": si(seconds, "s") for name, seconds in run.seconds.items()})
     return facts
+
+
+def _environments(run: Run) -> list[Mapping[str, Any]]:
+    return [part.environment for part in run.parts] or [run.environment]
 
 
 def tested(run: Run) -> list[Standing]:

@@ -17,7 +17,7 @@ false discovery rate would admit some false alarms.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -28,9 +28,10 @@ import numpy as np
 from scipy import special
 
 from ..api.operations import Status
-from ..api.records import MOST_DISTURBED, Measurement, Record, Run
+from ..api.records import MOST_DISTURBED, Measurement, Part, Record, Run, Shard
 from .environment import commit_of, device_name, identity
 from .file import ResultsError, read_records
+from .parts import by_device
 from .precision import Floats, floor_words, log_median, noise_floor
 
 BETWEEN_RUNS = 0.005
@@ -96,8 +97,8 @@ Key = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a comparison keeps of a run. ``floor`` is its `noise_floor`, ``started`` that of `Run`; ``slow`` says of
-    each slow device of several by how much."""
+    """What a comparison keeps of a run. ``floor`` is its `noise_floor`; ``started``, ``shard`` and ``parts`` are those
+    of `Run`; ``slow`` says of each slow device of several by how much, ``kinds`` names its kinds of device."""
 
     status: str
     environment: Mapping[str, Any]
@@ -105,19 +106,34 @@ class Summary:
     floor: float | None = None
     started: str = ""
     slow: tuple[str, ...] = ()
+    shard: Shard | None = None
+    parts: tuple[Part, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 def summary(run: Run) -> Summary:
     """The summary of a run."""
-    return _summary(run, map(_case, run.records))
+    return _joined(_summaries(run, [*map(_case, run.records)]))
 
 
 def read_summary(path: Path) -> Summary:
-    """The summary of the run in a results file; its samples are not kept. Raises ResultsError."""
-    return _summary(*read_records(path, _case))
+    """The summary of the run in a results file; its samples are not kept. Raises ResultsError.
+
+    In a merged file of several kinds of device, the label of each case names its device.
+    """
+    return _joined(read_summaries(path))
 
 
-def _summary(run: Run, cases: Iterable[tuple[Key, Case]]) -> Summary:
+def read_summaries(path: Path) -> list[Summary]:
+    """The same, for each kind of device."""
+    return _summaries(*read_records(path, _case))
+
+
+def _summaries(run: Run, cases: Sequence[tuple[Key, Case]]) -> list[Summary]:
+    return [_summary(each, own) for each, own in by_device(run, cases)]
+
+
+def _summary(run: Run, cases: Sequence[tuple[Key, Case]]) -> Summary:
     found: dict[Key, list[Case]] = {}
     for key, case in cases:
         found.setdefault(key, []).append(case)
@@ -126,7 +142,23 @@ def _summary(run: Run, cases: Iterable[tuple[Key, Case]]) -> Summary:
         several = len({case.device for case in own}) > 1
         separate.update({(*names, f"{label} on {case.device}" if several else label): case for case in own})  # type: ignore[misc]
     slow = tuple(f"{each.device} is {each.slow}" for each in run.devices if each.slow)
-    return Summary(run.status, run.environment, separate, noise_floor(run.controls), run.started, slow)
+    kinds = (device_name(run.environment),)
+    floor = noise_floor(run.controls)
+    return Summary(run.status, run.environment, separate, floor, run.started, slow, run.shard, run.parts, kinds)
+
+
+def _joined(summaries: Sequence[Summary]) -> Summary:
+    if len(summaries) == 1:
+        return summaries[0]
+    names = [each.kinds[0] for each in summaries]
+    cases = {
+        (*key[:3], f"{key[3]} on {name}"): case
+        for name, each in zip(names, summaries, strict=True)
+        for key, case in each.cases.items()
+    }
+    status = "complete" if all(each.status == "complete" for each in summaries) else "incomplete"
+    floors = [each.floor for each in summaries if each.floor is not None]
+    return replace(summaries[0], status=status, cases=cases, floor=max(floors, default=None), kinds=tuple(names))
 
 
 @dataclass(frozen=True)
@@ -213,7 +245,7 @@ def compare(
     matches nothing.
     """
     bounds = bound if isinstance(bound, Bounds) else Bounds(bound)
-    devices = [device_name(run.environment) for run in (base, new)]
+    devices = [" and ".join(sorted(run.kinds or [device_name(run.environment)])) for run in (base, new)]
     if devices[0] != devices[1] and not any_device:
         raise DifferentDevices(
             f"base ran on {devices[0]}, new on {devices[1]}: the difference would not be due to the code; "

@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +25,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from ..api.operations import Status
-from ..api.records import BenchOptions, Control, LeftOut, Record, Run, Standing, UsedDevice
+from ..api.records import BenchOptions, Control, LeftOut, Record, Run, Shard, Standing, UsedDevice
 from .environment import identity
+from .parts import OWN, by_device
 
 SCHEMA = 2
 """The version of the results file that this code reads and writes."""
@@ -57,9 +58,37 @@ def _line(record: Record) -> str:
 
 
 def _joined(run: Run, lines: Sequence[str]) -> str:
+    return "".join(run_text(run, lines))
+
+
+def run_text(run: Run, lines: Iterable[str]) -> Iterator[str]:
+    """The text of a results file in pieces: ``run`` without its records, and ``lines`` of `record_lines` instead."""
     fields = json.loads(_RUN.dump_json(dataclasses.replace(run, records=())))
     head = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n" for name, value in fields.items() if name != "records")
-    return "{\n" + head + RECORDS.decode() + ",\n".join(lines) + "\n" * bool(lines) + END.decode()
+    yield "{\n" + head + RECORDS.decode()
+    separator = ""
+    for line in lines:
+        yield separator + line
+        separator = ",\n"
+    yield "\n" * bool(separator) + END.decode()
+
+
+def record_lines(path: Path) -> Iterator[str]:
+    """The text of each record in a results file, in order and one at a time.
+
+    They are not validated, which `read_records` does; what is left of an unfinished record may come last.
+    """
+    with path.open("rb") as file:
+        if RECORDS not in file:  # laid out by another program
+            yield from map(_line, read_run(path).records)
+            return
+        for line in file:
+            if line.startswith(b"{"):
+                text = line.decode(errors="replace").rstrip(",\n")
+                if not text.endswith("}"):  # its run was killed when it began the next record
+                    with suppress(ValueError):
+                        text = text[: json.JSONDecoder().raw_decode(text)[1]]
+                yield text
 
 
 def read_run(path: Path) -> Run:
@@ -84,12 +113,30 @@ def read_records(path: Path, take: Callable[[Record], Taken]) -> tuple[Run, list
         raise ResultsError(f"cannot read {path}: {error.strerror}") from error
 
 
+def read_progress(path: Path) -> tuple[Run, int]:
+    """The run in a file that `ResultsFile` or `merge` wrote, without its records, and their number. None is validated.
+
+    Raises ResultsError.
+    """
+    try:
+        with path.open("rb") as file:
+            head = b"".join(itertools.takewhile(lambda line: line != RECORDS, file))
+            count = sum(line.startswith(b"{") for line in file)
+        return _RUN.validate_python({**from_json(head.rstrip(b",\n") + b"}"), "records": ()}), count
+    except OSError as error:
+        raise ResultsError(f"cannot read {path}: {error.strerror}") from error
+    except (TypeError, ValueError) as error:
+        raise ResultsError(f"{path} is not a results file of bench") from error
+
+
 def read_runs(paths: Iterable[Path]) -> tuple[list[tuple[Path, Run]], list[ResultsError]]:
-    """The runs in all readable files, and the errors of the others."""
+    """The runs in all readable files, and the errors of the others. A merged file of several kinds of device has a run
+    for each of them."""
     runs, errors = [], []
     for path in paths:
         try:
-            runs.append((path, read_run(path)))
+            run = read_run(path)
+            runs += [(path, dataclasses.replace(each, records=tuple(own))) for each, own in by_device(run, run.records)]
         except ResultsError as error:
             errors.append(error)
     return runs, errors
@@ -124,6 +171,11 @@ def _parsed(path: Path, file: IO[bytes], take: Callable[[Record], Taken]) -> tup
         raise ResultsError(f"{path} is not a valid results file: {place}: {first['msg']}") from error
     if taken is None:
         taken = [take(record) for record in run.records]
+    for name in OWN if run.parts else ():
+        stated, found = sum(getattr(part, name) for part in run.parts), len(getattr(run, name))
+        found = len(taken) if name == "records" else found
+        if stated != found:
+            raise ResultsError(f"{path} is not a valid results file: its parts have {stated} {name}, the whole {found}")
     return dataclasses.replace(run, records=()), taken
 
 
@@ -190,34 +242,37 @@ def _whole_records(text: bytes) -> int:
     return count
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str | Iterable[str]) -> None:
     """Replace the file at ``path`` atomically: a reader sees the old text or the new one, even after a power failure.
 
-    A path that is not a regular file (``/dev/null``, a pipe) is written directly. Raises ResultsError.
+    ``text`` may come in pieces. A path that is not a regular file (``/dev/null``, a pipe) is written directly. Raises
+    ResultsError.
     """
     target = path.resolve()
     try:
         if target.exists() and not target.is_file():
-            target.write_text(text, encoding="utf-8")
+            with target.open("w", encoding="utf-8") as file:
+                file.writelines([text] if isinstance(text, str) else text)
         else:
             _replace(target, text).close()
     except OSError as error:
         raise ResultsError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _replace(target: Path, text: str) -> IO[str]:
+def _replace(target: Path, text: str | Iterable[str]) -> IO[str]:
     """Replace ``target`` by a new file, which is locked before it gets its name, and return it open."""
     temporary = _temporary(target)
     file = temporary.open("x", encoding="utf-8")
     try:
         _lock(file)
-        file.write(text)
+        file.writelines([text] if isinstance(text, str) else text)
         file.flush()
         os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
-        file.close()
         temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk is full for what is left to write, too
+            file.close()
         raise
     return file
 
@@ -303,6 +358,8 @@ class ResultsFile:
             run, records = _parsed(path, file, lambda record: record)
             if run.status == "complete":
                 raise ResultsError(f"cannot resume {path}: the run is complete")
+            if run.parts:
+                raise ResultsError(f"cannot resume {path}: it is merged; resume its parts, then merge again")
             _require_same(path, run, environment, devices)
         except BaseException:
             file.close()
@@ -374,6 +431,7 @@ class ResultsFile:
         left_out: tuple[LeftOut, ...] | None = None,
         standings: tuple[Standing, ...] | None = None,
         devices: tuple[UsedDevice, ...] | None = None,
+        shard: Shard | None = None,
     ) -> None:
         """Merge the mappings into those of the run; replace the rest. None changes nothing."""
         self._change(
@@ -385,6 +443,7 @@ class ResultsFile:
             left_out=self._run.left_out if left_out is None else left_out,
             standings=self._run.standings if standings is None else standings,
             devices=self._run.devices if devices is None else devices,
+            shard=shard or self._run.shard,
         )
 
     def arrange(self, place: Callable[[Record], int]) -> None:

@@ -12,6 +12,7 @@ scatter between runs is normal: Bonferroni's correction counts every case and ev
 than the noise floors of the runs at both sides of it.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,8 @@ import numpy as np
 from scipy import special
 
 from ..api.operations import Status
-from .compare import BETWEEN_RUNS, Case, Key, Summary, Timing, read_summary
+from ..api.records import Part
+from .compare import BETWEEN_RUNS, Case, Key, Summary, Timing, read_summaries
 from .environment import commit_of, device_name
 from .file import ResultsError
 from .precision import Floats
@@ -137,7 +139,8 @@ class History:
 
 
 def read_history(folder: Path, *, bound: float = 0.05, alpha: float = 0.05) -> History:
-    """The history of all results files below ``folder``. A file that cannot be used is left out and named.
+    """The history of all results files below ``folder``. A file that cannot be used is left out and named; one that is
+    also a part of a merged file there counts once.
 
     Raises ResultsError if the folder is missing, or has no file with times.
     """
@@ -147,10 +150,11 @@ def read_history(folder: Path, *, bound: float = 0.05, alpha: float = 0.05) -> H
     problems = []
     for path in sorted(folder.rglob("*.json")):
         try:
-            summary = read_summary(path)
-            found.append((path, _start(path, summary), summary))
+            found += [(path, _start(path, summary), summary) for summary in read_summaries(path)]
         except ResultsError as error:
             problems.append(str(error))
+    merged = {_origin(part) for _, _, summary in found for part in summary.parts}
+    found = [each for each in found if each[2].parts or _origin(each[2]) not in merged]
     machines: dict[str, list[tuple[Path, datetime, Summary]]] = {}
     for each in sorted(found, key=lambda each: each[:2][::-1]):
         if any(case.timings for case in each[2].cases.values()):
@@ -161,6 +165,11 @@ def read_history(folder: Path, *, bound: float = 0.05, alpha: float = 0.05) -> H
     return History(
         tuple(_machine(device, runs, alpha) for device, runs in machines.items()), tuple(problems), bound, alpha
     )
+
+
+def _origin(run: Summary | Part) -> str:
+    """What tells a run from others, in its own file and as a part of a merged one."""
+    return json.dumps([run.started, str(run.shard), run.environment], sort_keys=True)
 
 
 def as_json(history: History) -> dict[str, Any]:

@@ -769,6 +769,7 @@ RUN = str(next((ROOT / "results" / "cpu").glob("*/*.json")))
         ("new --help", []),
         (f"report {RUN} --markdown - --csv page.csv --html page.html", []),
         (f"compare {RUN} {RUN}", ["scipy"]),
+        (f"merge {RUN} --out merged.json", []),
         (f"history {Path(RUN).parent} --markdown - --html page.html", ["scipy"]),
         ("list", ["torch"]),
     ],

@@ -65,7 +65,7 @@ def test_json_is_strict_and_writes_non_finite_numbers_as_strings():
     content = strict(run_to_json(RUN))
     assert list(content) == [
         *("schema", "status", "environment", "problems", "ceilings", "overheads", "seconds", "command"),
-        *("standings", "outcomes", "left_out", "controls", "started", "devices", "records"),
+        *("standings", "outcomes", "left_out", "controls", "started", "devices", "shard", "parts", "records"),
     ]
     assert content["schema"] == 2
     assert content["records"][0]["measurements"][0]["samples"] == [1.0, "Infinity"]

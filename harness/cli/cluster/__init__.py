@@ -1,0 +1,1 @@
+"""The commands for plans on many machines."""
