@@ -205,8 +205,8 @@ def load_registry(
 
 
 def _origin(entry_point: metadata.EntryPoint) -> tuple[str, str]:
-    distribution = entry_point.dist
-    return (distribution.name, distribution.version) if distribution else ("unknown distribution", "?")
+    distribution = entry_point.dist  # without a name while pip is replacing it
+    return (distribution and distribution.name) or "unknown distribution", distribution.version if distribution else "?"
 
 
 def _precedence(entry_point: metadata.EntryPoint) -> tuple[bool, str, str, str]:

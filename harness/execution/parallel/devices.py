@@ -114,4 +114,5 @@ def carry_out(
             del claimed[name]
         lost(lane.device)
 
-    share_out(lanes, Queue(cases, len(lanes), LongestFirst(len(lanes))), act, leave)
+    choose = LongestFirst(len(lanes), lanes[0].device.type, [*modes])
+    share_out(lanes, Queue(cases, len(lanes), choose), act, leave)

@@ -11,18 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from time import sleep
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ...api.operations import Case
 from ...discovery.time_limit import clean_up_in_peace
-from ..plan import Step
+from ..expected_seconds import expected_seconds
+from ..plan import Mode, Step
 
 if TYPE_CHECKING:  # `--help` does not need it
     import torch
-
-EACH_SECONDS = 10.0
-"""What an implementation takes in any case: the start of its worker, the check, the samples."""
-
-HOST_RATE = 1e10
-"""Bytes and operations of a case that its check does in a second, on the host."""
 
 Unit = TypeVar("Unit")
 
@@ -215,26 +209,17 @@ def _keep_all(results: list[Callable[[], None]]) -> None:
         results.pop(0)()
 
 
-def expected_seconds(case: Sequence[Step]) -> float:
-    """About how long the implementations of a case take, from their number and the case's own cost."""
-    step = case[0]
-    try:
-        cost = step.operation.cost(step.subject) if isinstance(step.subject, Case) else None
-    except RuntimeError:  # its check says so
-        cost = None
-    work = (cost.bytes_read + cost.bytes_written + cost.flops) / HOST_RATE if cost else 0.0
-    return len(case) * (EACH_SECONDS + work)
-
-
 class LongestFirst:
     """Chooses the next case of a lane: the longest one of the operation that the lane is at, whose processes it has;
     otherwise of the operation with the most work left for each lane at it."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, device_type: str, modes: Sequence[Mode]) -> None:
         self._at = [""] * lanes
+        self._device_type, self._modes = device_type, modes
 
     def __call__(self, place: int, waiting: Sequence[Sequence[Step]]) -> int:
-        names, seconds = [case[0].operation.name for case in waiting], [*map(expected_seconds, waiting)]
+        names = [case[0].operation.name for case in waiting]
+        seconds = [sum(expected_seconds(step, self._device_type, self._modes) for step in case) for case in waiting]
         if self._at[place] not in names:
             left: dict[str, float] = {}
             for name, own in zip(names, seconds, strict=True):

@@ -9,11 +9,11 @@ from boltzbench.harness.cluster.shard import (
     START_SECONDS,
     Unit,
     divided,
-    expected_seconds,
     pairs_of_shard,
     parse_shard,
     steps_of_shard,
 )
+from boltzbench.harness.execution.expected_seconds import expected_seconds
 from boltzbench.harness.execution.plan import plan
 from support.fakes import case, implementation, law, operation
 
