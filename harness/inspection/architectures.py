@@ -138,6 +138,21 @@ def device(name: str) -> Architecture:
     raise unknown("device", name, DEVICES)
 
 
+def device_of(gpu: str) -> str | None:
+    """The entry of `DEVICES` that is the GPU of this name, as drivers give it ("NVIDIA A100-SXM4-40GB"), or None."""
+    there = _words(gpu)
+    found = [each for each in DEVICES if _words(each) - _MODELS <= there]
+    return max(found, key=lambda each: len(_words(each) & there), default=None)
+
+
+_MODELS = {"sxm", "pcie", "40gb", "80gb", "141gb"}
+"""Words that tell models of one chip apart; a GPU's name may leave them out."""
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z\d]+", re.sub(r" gb\b", "gb", name.casefold()).replace("sxm4", "sxm")))
+
+
 def _base(name: str) -> str:
     return re.sub(r"(?<=\d)[af]$", "", name)
 
