@@ -8,7 +8,7 @@
 //                spins take 6 bits, and the slowest of a warp's 32 words takes 11: three groups of the eight.
 // On sm_90 and by the heat bath a group of four bits of 32 spins takes 67 instructions, and the rest of a word 87. The
 // mean over warps is 3.22 groups, with which 184 instructions use the alu pipe. Predicted, not measured, for an H200: at
-// best 2900 flips/ns by that pipe; expected 2350 (1990 to 2770), and 2430 (2070 to 2870) with lattices resident.
+// best 2900 flips/ns by that pipe; expected 2350 (1990 to 2770), and 2440 (2070 to 2870) with lattices resident.
 // Metropolis: 63, 109, 179; 3000, 2420 and 2560. To beat: 900 flips/ns on an H100 (github.com/NVIDIA/ising-gpu).
 //
 // By the heat bath without a field a spin ends along its neighbours, unless its number is less than the threshold of

@@ -36,6 +36,7 @@ from boltzbench.harness.inspection.inputs import GivenKernel
 from boltzbench.harness.inspection.inspect import KernelReport, inspect_variants
 from boltzbench.harness.inspection.pipes import CATEGORIES
 from boltzbench.harness.inspection.prediction import SPREAD
+from boltzbench.harness.results.source_hash import source_hash
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.sgld import Numbers, updated
 from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
@@ -79,8 +80,8 @@ DEVICE = types.SimpleNamespace(
 
 @dataclass(frozen=True)
 class Work:
-    """Lines of the table: an operation, the kernels of the suite by a part of their name, torch code for Inductor, and
-    the kernels of baselines by the first part of theirs.
+    """Lines of the table: an operation, the suite's kernels in CUDA C and in Triton by the first part of their name,
+    torch code for Inductor, and the kernels of baselines by the first part of theirs.
 
     ``bytes_per_item`` is what the code of torch.compile reads and writes: it takes one step in a launch where the
     suite's kernels keep the state in registers.
@@ -88,8 +89,8 @@ class Work:
 
     operation: str
     title: str
-    names: tuple[str, str]
-    bytes_per_item: float
+    names: tuple[str, ...]
+    bytes_per_item: float = 0.0
     function: Callable[..., Any] | None = None
     arguments: Callable[[], Sequence[Any]] = tuple
     theirs: Mapping[str, str] = field(default_factory=dict)
@@ -150,6 +151,14 @@ WORK = (
         lambda x, step, stream: x + (-0.1 * x) * (x * x - 1.0) + 0.3 * _noise(x, step, stream),
         lambda: (_gpu(ELEMENTS), _gpu(dtype=torch.int64), _gpu(dtype=torch.int64)),
     ),
+    Work("logsumexp", "forward bfloat16, long rows", ("forward bfloat16, block", "forward bf16, block")),
+    Work("logsumexp", "backward bfloat16, long rows", ("backward bfloat16, block", "backward bf16, block")),
+    Work("sgld", "bfloat16, with noise", ("langevin bfloat16, with noise", "langevin bfloat16, with noise")),
+    Work("ising", "heat bath", ("heat bath", "heat bath")),
+    Work("ising", "heat bath, resident", ("heat bath, resident",)),
+    Work("ising", "Metropolis", ("Metropolis", "Metropolis")),
+    Work("ising", "Metropolis, resident", ("Metropolis, resident",)),
+    Work("spin_glass", "heat bath, 4 bonds", ("heat bath, 4 bonds",)),
 )  # fmt: skip
 
 
@@ -270,6 +279,11 @@ def ours(work: Work, implementation: str, name: str) -> KernelReport:
     return found
 
 
+def source(operation: str, implementation: str) -> str:
+    """The hash of the source of the suite's kernels, which says whether the records are up to date."""
+    return source_hash(operations.kernels_of(operations.implementation(operation, implementation)).module.variants)
+
+
 def _row(work: Work, who: str, found: KernelReport, kernels: int = 1) -> dict[str, Any]:
     if found.status == "error":
         raise RuntimeError(f"{work.operation} {work.title}, {who}: {found.message}")
@@ -281,8 +295,9 @@ def rows() -> list[dict[str, Any]]:
     """Ours, Inductor's and those of other libraries, for each of `WORK`."""
     found = []
     for work in WORK:
-        for implementation, name in zip(("cupy", "triton"), work.names, strict=True):
-            found.append(_row(work, implementation, ours(work, implementation, name)))
+        for implementation, name in zip(("cupy", "triton"), work.names, strict=False):
+            own = {"source": source(work.operation, implementation)}
+            found.append(_row(work, implementation, ours(work, implementation, name)) | own)
         if work.function:
             kernels = inductor_kernels(work)
             (configurations,) = kernels if len(kernels) == 1 else [max(kernels, key=lambda k: sum(k[0].mix.values()))]
