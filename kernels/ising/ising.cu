@@ -152,7 +152,8 @@ __global__ void __launch_bounds__(THREADS)
         __syncthreads();
         const i64 place = (2 * lattice + settings.colour) * cells, place_around = (2 * lattice + 1 - settings.colour) * cells;
         if (lattice < settings.lattices)
-            advance<CLASSES>(in_register(own + place), in_register(around + place_around), in_register(spins + place),
+            advance<CLASSES>(in_register(own + place), in_register(around + place_around),
+                             CLASSES < 10 ? in_register(spins + place) : spins + place,  // too few registers for ten
                              masks, settings.first_lattice + lattice, blockIdx.x * blockDim.x + threadIdx.x,
                              gridDim.x * blockDim.x, settings.step, settings.colour, settings);
     }
