@@ -27,7 +27,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "harness/api": (),
     "harness/agreement": ("harness/api",),
     "harness/discovery": ("harness/api",),
-    "harness/inspection": ("harness/api",),
+    "harness/inspection": ("harness/api", "harness/results"),
     "harness/results": ("harness/api",),
     "harness/timing": ("harness/api", "harness/agreement", "harness/results"),
     "harness/validation": ("harness/api", "harness/discovery"),

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import re
+from typing import Any
 
 import boltzbench.harness.callables.measure
 import pytest
@@ -22,6 +23,7 @@ from support.attacks import QUICK, QuietClock
 
 README = (ROOT / "README.md").read_text()
 KERNELS = (ROOT / "kernels" / "README.md").read_text()
+PREDICTED = ROOT / "results" / "predictions"
 CPU = torch.device("cpu")
 
 
@@ -103,10 +105,12 @@ def registered(module) -> list:
 
 
 def test_the_table_of_predictions_is_that_of_its_records() -> None:
-    folder = ROOT / "results" / "predictions"
-    records = json.loads((folder / "sm_90.json").read_text())["kernels"]
-    assert "\n".join(peers.table(records)) in (folder / "README.md").read_text()
-    assert {each["kernel"] for each in records} == {"cupy", "triton", "torch.compile"}
+    whole = json.loads((PREDICTED / "sm_90.json").read_text())
+    assert (PREDICTED / "README.md").read_text() == peers.readme(whole), "run `python -m support.peers` in tests/"
+    assert {each["kernel"] for each in whole["kernels"]} == {
+        "cupy", "triton", "torch.compile", "quack", "liger", "flag_gems", "curand"
+    }  # fmt: skip
+    assert {each["status"] for each in whole["kernels"]} == {"passed", "spills"}
 
 
 def test_the_table_of_times_is_that_of_the_committed_run() -> None:
@@ -185,6 +189,66 @@ def test_the_predictions_are_those_of_the_goldens() -> None:
     right.append(f"{besides[0]} beside {', '.join(str(products) for _, products, _ in plain)} products")
     right.append(f"{besides[1]} beside the same")
     assert [words for words in right if words not in KERNELS] == [], "kernels/README.md should have these words"
+
+
+QUOTED = (
+    ("Expected {0.rate} T elements/s ({0.low} to {0.high}), bfloat16 {1.rate} T ({1.low} to {1.high})", "README.md",
+     "logsumexp", ("forward float32, rows of 1024", "forward bfloat16, long rows")),
+    ("forward {0.rate}e12 elements/s ({0.low}e12 to {0.high}e12) in float32, {1.rate}e12 ({1.low}e12 to {1.high}e12) "
+     "in bfloat16; backward {2.rate}e12 and {3.rate}e12", "logsumexp/logsumexp.cu", "logsumexp",
+     ("forward float32, rows of 1024", "forward bfloat16, long rows", "backward float32, rows of 1024",
+      "backward bfloat16, long rows")),
+    ("Expected {0.rate} T parameters/s ({0.low} to {0.high}), bfloat16 {1.rate} T ({1.low} to {1.high})", "README.md",
+     "sgld", ("float32, with noise", "bfloat16, with noise")),
+    ("{0.rate}e12 float32 parameters/s ({0.low}e12 to {0.high}e12), {1.rate}e12 of bfloat16 ({1.low}e12 to "
+     "{1.high}e12)", "sgld/sgld.cu", "sgld", ("float32, with noise", "bfloat16, with noise")),
+    ("Expected {0.rate} T walker-steps/s ({0.low} to {0.high}); at best {0.best} T", "README.md", "annealed_langevin",
+     ("positions, a step",)),
+    ("at best {0.best}e12 walker-steps/s, expected {0.rate}e12 ({0.low}e12 to {0.high}e12)",
+     "annealed_langevin/annealed_langevin.cu", "annealed_langevin", ("positions, a step",)),
+    ("Expected {0.rate} flips/ns ({0.low} to {0.high}), resident {1.rate} ({1.low} to {1.high}); at best {0.best}, "
+     "{1.best}.", "README.md", "ising", ("heat bath", "heat bath, resident")),
+    ("at best {0.best} flips/ns by that pipe; expected {0.rate} ({0.low} to {0.high}), and {1.rate} ({1.low} to "
+     "{1.high})", "ising/ising.cu", "ising", ("heat bath", "heat bath, resident")),
+    ("; {0.best}, {0.rate} and {1.rate}.", "ising/ising.cu", "ising", ("Metropolis", "Metropolis, resident")),
+    ("Expected {0.rate} flips/ns ({0.low} to {0.high}); at best {0.best}", "README.md", "spin_glass",
+     ("heat bath, 4 bonds",)),
+    ("at best {0.best} flips/ns by that pipe; expected {0.rate} ({0.low} to {0.high})", "spin_glass/spin_glass.cu",
+     "spin_glass", ("heat bath, 4 bonds",)),
+)  # fmt: skip
+"""Words of files in kernels/, with places for the rates of CUDA C that results/predictions has for some works."""
+
+
+class Rates:
+    """The rates of a record as they are quoted: in 1e12 with two decimals, or in 1e9 with three digits."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        for name in ("rate", "low", "high", "best"):
+            rate = record["prediction"][name]
+            in_ns = f"{float(f'{rate / 1e9:.3g}'):g}"
+            setattr(self, name, in_ns if record["unit"] == "flips" else f"{rate / 1e12:.2f}")
+
+
+def recorded() -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = json.loads((PREDICTED / "sm_90.json").read_text())["kernels"]
+    return records
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "operation", "works"), QUOTED, ids=[f"{each[1]} {each[2]}" for each in QUOTED]
+)
+def test_the_quoted_rates_are_those_of_the_predictions(words, file, operation, works) -> None:
+    cuda = {(each["operation"], each["work"]): each for each in recorded() if each["kernel"] == "cupy"}
+    text = re.sub(r"\s*\n(// )?|\s+", " ", (ROOT / "kernels" / file).read_text())
+    right = words.format(*(Rates(cuda[operation, work]) for work in works))
+    assert right in text
+
+
+def test_the_predictions_are_those_of_the_source() -> None:
+    own = {(each["operation"], each["kernel"]): each["source"] for each in recorded() if "source" in each}
+    assert len(own) >= 13
+    outdated = {place for place, source in own.items() if peers.source(*place) != source}
+    assert not outdated, "run `python -m support.peers` in tests/, with the libraries installed"
 
 
 def test_every_operation_has_three_implementations() -> None:

@@ -92,7 +92,7 @@ def bench(
     profiler: Annotated[
         str | None,
         typer.Option(
-            "--profile", metavar="TOOL", help="Run what agrees under ncu, nsys or proton instead of timing it."
+            "--profile", metavar="TOOL", help="Run what agrees under ncu, nsys, proton or torch instead of timing it."
         ),
     ] = None,
     json_file: Json = None,
@@ -275,9 +275,8 @@ def _profiled(
         workers_for(device, display.phase, time_limit, registry) as workers,
     ):
         found, complete = profile_all(profiler, steps, device, registry, workers, display, time_limit)
-    capability = str((environment.get("gpu") or {}).get("compute_capability", "")).replace(".", "")
     ran = [each.implementation for each in steps if each.implementation.backend in INTERPRETED_ON_CPU]
-    reports = predictions(ran, f"sm_{capability}") if found and ran else {}
+    reports = predictions(ran, environment.get("gpu") or {}) if found and ran else {}
     console.print(table(found, reports))
     records = [each.record for each in found]
     run = Run(SCHEMA, "complete" if complete else "incomplete", environment, tuple(records), registry.problems)

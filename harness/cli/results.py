@@ -13,6 +13,7 @@ from ..api.records import Run
 from ..report.terminal import plain_console
 from ..results.environment import device_name
 from ..results.file import ResultsError, read_runs, require_writable, write_text
+from ..results.predictions import read_predictions
 from .options import Json
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Results files of bench, check or validate.")]
@@ -41,13 +42,20 @@ def report(
     against: Annotated[
         Path | None, typer.Option("--against", metavar="RUN", help="Earlier run to compare the times with.")
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--predictions", metavar="FILE", help="JSON of bench --profile: compare rates with what it expects."
+        ),
+    ] = None,
 ) -> None:
     """Write a report on runs: an HTML page with tables and plots, Markdown, or CSV."""
     from ..report import page as writer
+    from ..report.rows import foretold, foretold_line, rows
 
     if not (html or markdown or csv):
         html = Path("report.html")
-    inputs = [*runs, *([against] if against else [])]
+    inputs = [*runs, *(each for each in (against, predictions) if each)]
     outputs = _require_outputs({"html": html, "markdown": markdown, "csv": csv}, inputs)
     found, errors = read_runs(runs)
     problems = [str(error) for error in errors]
@@ -61,10 +69,13 @@ def report(
     labelled = [
         (f"{file} on {device_name(run.environment)}" if file in several else str(file), run) for file, run in found
     ]
+    expected = read_predictions(predictions) if predictions else None
+    if expected and (compared := foretold(labelled, rows(labelled), expected)[0]):
+        console.print(foretold_line(compared))
     writers = {"html": writer.html, "markdown": writer.markdown, "csv": writer.csv_text}
     for kind, path in outputs.items():
         try:
-            text = writers[kind](labelled, against=earlier, problems=problems)
+            text = writers[kind](labelled, against=earlier, predictions=expected, problems=problems)
         except writer.ReportUnavailable as error:
             raise ResultsError(str(error)) from error
         _write(path, text)

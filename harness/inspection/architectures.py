@@ -5,8 +5,9 @@ it that the system reserves per block); the toolkit's ``cuda_occupancy.h`` (allo
 datasheets of the named devices (multiprocessors, boost clock, memory bandwidth).
 
 Sources of the rates of dense matrix products, in multiply-adds per clock and multiprocessor: the whitepapers of A100,
-H100 and Ada, the datasheets of L4 and HGX B200 (float64). On Hopper ``mma.sync`` reaches 63 % of the rate of ``wgmma``
-(arXiv 2402.13499). Blackwell's ``tcgen05`` does not show its shape in machine code.
+H100 and Ada, the datasheets of L4 and HGX B200 (float64). On an H800 ``mma.sync`` reaches 62.9 % of the documented rate
+on average (65.3 % for fp16), and ``wgmma`` 96.4 % (Luo et al., arXiv 2501.12084, section 6.2): hence 0.63 of the rate
+for ``mma.sync`` on Hopper. Blackwell's ``tcgen05`` does not show its shape in machine code.
 
 ``copy_share`` is what copies reach of the datasheet's bandwidth: gpu-benches and ising-gpu for A100, Liger's and
 QuACK's plots for H100, gpu-benches (stream, roofline) for H200, FlagGems for H20, and 0.90 where nothing was used.
@@ -136,6 +137,21 @@ def device(name: str) -> Architecture:
         if wanted and wanted in each.device.casefold():
             return each
     raise unknown("device", name, DEVICES)
+
+
+def device_of(gpu: str) -> str | None:
+    """The entry of `DEVICES` that is the GPU of this name, as drivers give it ("NVIDIA A100-SXM4-40GB"), or None."""
+    there = _words(gpu)
+    found = [each for each in DEVICES if _words(each) - _MODELS <= there]
+    return max(found, key=lambda each: len(_words(each) & there), default=None)
+
+
+_MODELS = {"sxm", "pcie", "40gb", "80gb", "141gb"}
+"""Words that tell models of one chip apart; a GPU's name may leave them out."""
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z\d]+", re.sub(r" gb\b", "gb", name.casefold()).replace("sxm4", "sxm")))
 
 
 def _base(name: str) -> str:

@@ -25,7 +25,7 @@ from .prediction import CONSTANTS, LAUNCH, Constants, Demand, expected_clocks, t
 
 PRIOR = Constants(1.0, 4.0, 4.0, 8.0e-6, 4.0e-5)
 """What is known without the points: gpu-benches' pointer chase takes 572 to 655 ns, and an instruction that waits for
-another 4 clocks (arXiv 1804.06826). The other three are guesses."""
+another 4 clocks (CUDA C++ Programming Guide, "Multiprocessor Level", for capability 7.x). The others are guesses."""
 TRUST = 0.25
 """Logarithmic standard deviation of `PRIOR`, beside `NOISE`, that of a point. A constant that the points at hand do not
 determine stays where the prior has it."""

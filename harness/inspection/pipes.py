@@ -8,10 +8,11 @@ Sources of `RATES`, in results per clock and multiprocessor for compute capabili
   in its "heavy" half), conversions in the pipe of the transcendental functions;
 - four schedulers that each issue one warp instruction per clock; shared memory with 32 banks of 4 bytes.
 
-The register file has two banks, for even and odd registers, and each reads one register for 32 threads per clock in
-each of four partitions. Jia et al. (arXiv 1804.06826) found the banks on Volta. Where the FMA pipe takes a
-warp instruction per clock (8.9, 9.0, 10.0), a multiply-add of three registers needs 1.5 clocks or more: the published
-roofline of an H200 ends at 0.64 of the datasheet, and is slower where the compiler put two operands in one bank.
+The register file has two banks in each of four partitions, and each reads one register for 32 threads per clock: Huerta
+et al. (arXiv 2503.20481, section 5.3) measured 1024 bits per bank on Ampere, and how ``.reuse`` keeps an operand. That
+the banks are those of even and odd registers is an assumption. Where the FMA pipe takes a warp instruction per clock
+(8.9, 9.0, 10.0), a multiply-add of three registers needs 1.5 clocks or more: the published roofline of an H200 ends at
+0.64 of the datasheet, and is slower where the compiler put two operands in one bank.
 
 These tables do not list wide products (IMAD.WIDE, IMAD.HI). Each counts as two narrow ones unless a run has measured
 the ceiling "wide multiply".

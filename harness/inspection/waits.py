@@ -6,6 +6,7 @@ all loads issued before have been on their way together: they are one round. The
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from .sass import ATOMICS, GLOBAL_LOADS, Instruction
 
@@ -17,12 +18,13 @@ _STEPS = {"64": 2, "128": 4, "256": 8}
 _NO_DESTINATION = frozenset({"ST", "STG", "STS", "STL", "RED", "REDG", "BRA", "EXIT", "BAR", "SYNCS", "DEPBAR"})
 
 
-def registers_of(operand: str) -> list[int]:
+@lru_cache(maxsize=1 << 14)
+def registers_of(operand: str) -> tuple[int, ...]:
     """The registers that an operand names: two for an address such as ``desc[UR4][R2.64]``."""
-    found = []
+    found: list[int] = []
     for number, width in _REGISTER.findall(operand):
         found += [int(number), int(number) + 1] if width == ".64" else [int(number)]
-    return found
+    return tuple(found)
 
 
 def split_operands(each: Instruction) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Reads the reports of profilers: Nsight Compute's and Nsight Systems' CSV, and Proton's JSON."""
+"""Reads the reports of profilers: Nsight Compute's and Nsight Systems' CSV, Proton's and torch's JSON."""
 
 import csv
 import json
@@ -124,6 +124,21 @@ def of_proton(text: str) -> list[Kernel]:
     if not found:
         raise Unreadable("Proton reported no kernel")
     return [Kernel(name, int(count), seconds / count) for name, (seconds, count) in found.items()]
+
+
+def of_torch(text: str) -> list[Kernel]:
+    """The kernels in a trace of torch.profiler, which knows their registers. Raises Unreadable."""
+    try:
+        found: dict[tuple[str, float | None], list[float]] = {}
+        for event in json.loads(text)["traceEvents"]:
+            if event.get("cat") == "kernel":
+                registers = event.get("args", {}).get("registers per thread")
+                found.setdefault((event["name"], registers), []).append(float(event["dur"]) * 1e-6)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise Unreadable(f"the trace of torch.profiler cannot be read: {error}") from error
+    if not found:
+        raise Unreadable("torch.profiler reported no kernel: CUPTI may be missing, or another profiler may use it")
+    return [Kernel(name, len(each), sum(each) / len(each), registers=n) for (name, n), each in found.items()]
 
 
 def _leaves(node: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:

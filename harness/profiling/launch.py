@@ -1,6 +1,6 @@
 """The program that runs under a profiler: it prepares one case, warms up, and marks the launches that are profiled.
 
-The marks are an NVTX range and the calls that start and stop the profiler; for Proton, a session of its own.
+The marks are an NVTX range and the calls that start and stop the profiler; Proton and torch.profiler run in here.
 """
 
 import json
@@ -20,7 +20,7 @@ from ..execution.process import prepare_to_run_kernels
 from ..execution.sanitizer import UNSUPPORTED, launch_of
 
 WARM_UPS = 3
-LAUNCHES = {"ncu": 1, "nsys": 10, "proton": 10}
+LAUNCHES = {"ncu": 1, "nsys": 10, "proton": 10, "torch": 10}
 """Profiled launches: ncu itself repeats a launch for each group of counters."""
 
 
@@ -59,6 +59,11 @@ def _marked(profiler: str, name: str, report: str) -> Iterator[None]:
         with proton.scope(name):
             yield
         proton.finalize()
+        return
+    if profiler == "torch":
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
+            yield
+        trace.export_chrome_trace(report)
         return
     cuda: Any = torch.cuda  # its profiler has no types
     cuda.profiler.start()

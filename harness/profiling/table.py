@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..api.records import Record
 from .counters import Kernel
-from .prediction import Report, prediction
+from .prediction import Report, expectation, prediction
 
 HEAD = (
     f"{'':2}{'launches':>8}{'time':>10}{'read':>10}{'written':>10}{'DRAM':>6}{'SM':>5}{'occ.':>6}{'regs':>5}  predicted"
@@ -60,13 +60,16 @@ def _scaled(value: float | None, unit: str) -> str:
 
 
 def as_json(found: Sequence[Profiled], reports: Mapping[tuple[str, str], Sequence[Report]]) -> list[dict[str, Any]]:
-    """A record for each step, with its kernels in seconds, bytes and shares."""
+    """A record for each step, with its kernels in seconds, bytes and shares, and the rates expected of them."""
     records = []
     for each in found:
         record = each.record
         own = reports.get((record.operation, record.implementation), ())
-        kernels = [{**asdict(kernel), "predicted": prediction(kernel, own)} for kernel in each.kernels]
-        names = {"operation": record.operation, "implementation": record.implementation, "case": record.case}
+        kernels = [
+            {**asdict(kernel), "predicted": prediction(kernel, own), "expected": expectation(kernel, own)}
+            for kernel in each.kernels
+        ]
+        names = {name: getattr(record, name) for name in ("operation", "implementation", "case", "source_hash")}
         message = each.message or record.message
         records.append({**names, "status": str(record.status), "message": message, "kernels": kernels})
     return records

@@ -20,10 +20,10 @@ from ..execution.plan import Step
 from ..execution.sanitizer import UNSUPPORTED
 from ..execution.session import Display
 from ..execution.worker import Workers
-from .counters import METRICS, Kernel, Unreadable, of_nsight_compute, of_nsight_systems, of_proton
+from .counters import METRICS, Kernel, Unreadable, of_nsight_compute, of_nsight_systems, of_proton, of_torch
 from .table import Profiled
 
-PROFILERS = ("ncu", "nsys", "proton")
+PROFILERS = ("ncu", "nsys", "proton", "torch")
 SHOWN = 6
 """Lines of a failed program's output that a message shows."""
 
@@ -35,7 +35,7 @@ def require_profiler(profiler: str, device: torch.device) -> None:
     if profiler == "proton":
         if not importlib.util.find_spec("triton.profiler"):
             raise UsageError("--profile proton needs Triton 3.2 or newer: pip install triton")
-    elif not shutil.which(profiler, path=_path()):
+    elif profiler != "torch" and not shutil.which(profiler, path=_path()):
         what = {"ncu": "Nsight Compute", "nsys": "Nsight Systems"}[profiler]
         raise UsageError(f"{profiler} was not found: install {what} or the CUDA toolkit, or put it on PATH")
 
@@ -52,12 +52,12 @@ def profile(profiler: str, step: Step, device: torch.device, registry: Registry,
             statistics = ["--report", "cuda_gpu_kern_sum:mangled", "--format", "csv", "--force-export=true"]
             stats = [_tool("nsys"), "stats", "--quiet", *statistics, f"{report}.nsys-rep"]
             return of_nsight_systems(_output_of(stats, environment, time_limit))
-        written = report if profiler == "ncu" else Path(f"{report}.hatchet")
+        written = Path(f"{report}.hatchet") if profiler == "proton" else report
         try:
             text = written.read_text()
         except OSError:
             raise Unreadable(f"{profiler} wrote no report: {_tail(output)}") from None
-        return of_nsight_compute(text) if profiler == "ncu" else of_proton(text)
+        return {"ncu": of_nsight_compute, "proton": of_proton, "torch": of_torch}[profiler](text)
 
 
 def profile_all(

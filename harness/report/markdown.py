@@ -6,15 +6,21 @@ from collections.abc import Iterable, Sequence
 from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
+from ..results.predictions import Predictions
 from .overview import verdict
 from .rows import (
     CPU_RUN,
+    FORETOLD,
     SPEEDUP,
     TIME_RATIO,
     Row,
     Score,
     device_name,
     environment,
+    foretold,
+    foretold_cells,
+    foretold_left,
+    foretold_line,
     geometric_mean,
     is_cpu,
     items_rate,
@@ -30,10 +36,17 @@ from .tables import ceiling_rate, counted, failed_records, grouped, si, slow_dev
 Labelled = tuple[str, Run]
 
 
-def markdown(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
+def markdown(
+    runs: Sequence[Labelled],
+    *,
+    against: Labelled | None = None,
+    predictions: Predictions | None = None,
+    problems: Sequence[str] = (),
+) -> str:
     """The report on ``runs``, each a label and a run. Needs no optional package.
 
-    Medians are divided by those of the earlier run ``against``. ``problems`` are sentences about unreadable files.
+    Medians are divided by those of the earlier run ``against``, and rates compared with ``predictions``. ``problems``
+    are sentences about unreadable files.
     """
     found = rows(runs, against[1] if against else None)
     parts = ["# boltzbench report", *[f"**Not in this report:** {md_text(problem)}" for problem in problems]]
@@ -44,6 +57,8 @@ def markdown(runs: Sequence[Labelled], *, against: Labelled | None = None, probl
     if against:
         parts += _compared(against, found)
     several = len(runs) > 1
+    if predictions:
+        parts += _foretold(runs, found, predictions)
     for operation, timed in grouped(
         (row for row in found if row.measurement), lambda row: row.record.operation
     ).items():
@@ -138,6 +153,19 @@ def _compared(against: Labelled, found: Sequence[Row]) -> list[str]:
             "`boltzbench compare` separates changes from noise."
         )
     return [f"## Compared with {md_text(against[0])}", f"Measured on {md_text(device_name(against[1]))}. {words}"]
+
+
+def _foretold(runs: Sequence[Labelled], found: Sequence[Row], predictions: Predictions) -> list[str]:
+    compared, left = foretold(runs, found, predictions)
+    parts = ["## Predicted and measured"]
+    if compared:
+        several = len(runs) > 1
+        parts.append(f"Expected by `inspect` from the machine code of the kernel that ran. {foretold_line(compared)}")
+        header = [*(["run"] if several else []), *FORETOLD]
+        parts.append(md_table(header, [foretold_cells(each, several) for each in compared]))
+    else:
+        parts.append("No measurement has a prediction.")
+    return [*parts, *(["\n".join(f"- {md_text(line)}" for line in foretold_left(left))] if left else [])]
 
 
 def _measurements(timed: Sequence[Row], several: bool, compared: bool) -> str:

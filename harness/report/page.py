@@ -1,7 +1,7 @@
 """The forms of a report: a self-contained HTML page, Markdown (see `markdown`) and CSV.
 
-``runs`` are pairs of a label and a run. Medians are divided by those of the earlier run ``against``. ``problems`` are
-sentences about unreadable files.
+``runs`` are pairs of a label and a run. Medians are divided by those of the earlier run ``against``, and rates compared
+with ``predictions``. ``problems`` are sentences about unreadable files.
 """
 
 import base64
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
+from ..results.predictions import Predictions
 from .markdown import Labelled, markdown
 from .overview import FIRST, doubtful, facts, speed_map, verdict
 from .plot_parts import Figure, Style, finite, styles
@@ -24,11 +25,16 @@ from .roofline_plot import intensity_span, roofline
 from .rows import (
     BASELINE,
     CPU_RUN,
+    FORETOLD,
     SPEEDUP,
     TIME_RATIO,
     Row,
     Score,
     device_name,
+    foretold,
+    foretold_cells,
+    foretold_left,
+    foretold_line,
     geometric_mean,
     is_cpu,
     items_rate,
@@ -89,7 +95,13 @@ class Drawings:
         return len(self.figures) - 1
 
 
-def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
+def html(
+    runs: Sequence[Labelled],
+    *,
+    against: Labelled | None = None,
+    predictions: Predictions | None = None,
+    problems: Sequence[str] = (),
+) -> str:
     """One page that contains its style, scripts, plotly.js and data, and loads nothing. Raises ReportUnavailable."""
     try:
         import jinja2
@@ -111,6 +123,7 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
     rooflines = _rooflines(runs, found, looks, drawings)
     judged = [each for label, run in runs for each in _judged(label, run, drawings)]
     experiments = _experiments(runs, drawings)
+    predicted = foretold(runs, found, predictions) if predictions else None
     compared_figure = drawings.add(time_ratios(compared, looks)) if compared else None
     return template.render(
         runs=[(label, run, scores(run.records)) for label, run in runs],
@@ -133,6 +146,11 @@ def html(runs: Sequence[Labelled], *, against: Labelled | None = None, problems:
         timed_or_checked=bool(found) or not (judged or experiments),
         compared=sorted(compared, key=lambda row: row.time_ratio or 0.0, reverse=True),
         compared_figure=compared_figure,
+        foretold=predicted,
+        foretold_cases=grouped(
+            predicted[0] if predicted else (),
+            lambda each: (each.row.run, each.row.record.operation, each.row.record.case),
+        ),
         styles=looks,
         failures=_failures(found),
         warned=warned,
@@ -216,11 +234,17 @@ def _experiments(runs: Sequence[Labelled], drawings: Drawings) -> list[tuple[Any
     return sections
 
 
-def csv_text(runs: Sequence[Labelled], *, against: Labelled | None = None, problems: Sequence[str] = ()) -> str:
+def csv_text(
+    runs: Sequence[Labelled],
+    *,
+    against: Labelled | None = None,
+    predictions: Predictions | None = None,
+    problems: Sequence[str] = (),
+) -> str:
     """A line for each measurement and for each record without one: `COLUMNS`, with all digits, in SI base units.
 
     Texts have no control characters, and begin with an apostrophe if a spreadsheet would take them for a formula.
-    ``problems`` are not written: the caller reports them.
+    ``predictions`` and ``problems`` are not written: the other forms show the first, the caller reports the second.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -284,6 +308,10 @@ def template_environment(jinja2: Any) -> "Environment":
         CPU_RUN=CPU_RUN,
         SPEEDUP=SPEEDUP,
         TIME_RATIO=TIME_RATIO,
+        FORETOLD=FORETOLD,
+        foretold_cells=foretold_cells,
+        foretold_left=foretold_left,
+        foretold_line=foretold_line,
         STANDING_COLUMNS=STANDING_COLUMNS,
         standing_cells=standing_cells,
         unmixed_lines=unmixed_lines,

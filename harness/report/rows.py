@@ -1,14 +1,16 @@
 """The rows of a report: each measurement with its warnings and its ratios to the baseline and to an earlier run."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..api.operations import Status
 from ..api.records import Measurement, Record, Run, Standing
+from ..results.predictions import Expectation, Predictions
 from .standing_tables import refused
-from .tables import devices, grouped, noise_floor_line, noise_words, si
+from .tables import counted, devices, grouped, noise_floor_line, noise_words, si
 
 BASELINE = "torch"
 """The implementation that the others are compared with, in the same case and mode."""
@@ -17,6 +19,12 @@ SPEEDUP = f"speedup over {BASELINE}"
 """Heading of `Row.over_torch`."""
 TIME_RATIO = "time / earlier"
 """Heading of `Row.time_ratio`."""
+
+FORETOLD = (
+    *("operation", "case", "implementation", "interval", "measured / expected", "measured", "expected (interval)"),
+    *("decides", "kernel"),
+)
+"""Headings of `foretold_cells`."""
 
 NOISY = 0.005
 """The noise at which `bench` stops sampling."""
@@ -91,6 +99,31 @@ class Row:
         return " ".join(words for words in (self.record.message, self.record.untimed) if words)
 
 
+@dataclass(frozen=True)
+class Foretold:
+    """A measurement beside what was expected of its kernel. ``measured`` is the rate in the unit of ``expected``."""
+
+    row: Row
+    expected: Expectation
+    measured: float
+
+    @property
+    def ratio(self) -> float:
+        """Measured over expected: 2 means twice as fast."""
+        return self.measured / self.expected.rate
+
+    @property
+    def inside(self) -> bool:
+        return self.expected.low <= self.measured <= self.expected.high
+
+    @property
+    def position(self) -> str:
+        """Where the measured rate is: ``inside``, ``below`` or ``above`` the interval."""
+        if self.inside:
+            return "inside"
+        return "below" if self.measured < self.expected.low else "above"
+
+
 @dataclass
 class Score:
     """How many records of one implementation of one operation passed, failed and could not run."""
@@ -135,6 +168,51 @@ def rows(runs: Sequence[tuple[str, Run]], earlier: Run | None = None) -> list[Ro
             if not record.measurements:
                 found.append(bare)
     return found
+
+
+def foretold(
+    runs: Sequence[tuple[str, Run]], found: Sequence[Row], predictions: Predictions
+) -> tuple[list[Foretold], dict[str, int]]:
+    """The measurements of which a rate was expected, and of how many others not, by the reason."""
+    compared = []
+    left: Counter[str] = Counter()
+    for row in found:
+        if row.measurement is None:
+            continue
+        expected = predictions.of(runs[row.number][1], row.record, row.measurement)
+        if isinstance(expected, str):
+            left[expected] += 1
+        elif expected and (measured := expected.measured(row.measurement)) is not None:
+            compared.append(Foretold(row, expected, measured))
+    return compared, dict(left)
+
+
+def foretold_cells(each: Foretold, several: bool = False) -> list[str]:
+    """The cells below `FORETOLD`, after the run's label if there are ``several`` runs."""
+    expected, record = each.expected, each.row.record
+    rates = f"{si(expected.rate)} ({si(expected.low)} to {si(expected.high)}) {expected.unit}/s"
+    return [
+        *([each.row.run] if several else []),
+        *(record.operation, record.case, record.implementation, each.position, number(each.ratio)),
+        *(si(each.measured), rates, expected.decides, expected.kernel),
+    ]
+
+
+def foretold_left(left: Mapping[str, int]) -> list[str]:
+    """Why measurements are not compared, a line for each reason."""
+    return [f"{counted(count, 'measurement')} not compared: {why}" for why, count in left.items()]
+
+
+def foretold_line(compared: Sequence[Foretold]) -> str:
+    """How many measured rates lie in their interval, and how far they are from the expected ones."""
+    inside = sum(each.inside for each in compared)
+    ratios = [each.ratio for each in compared]
+    rms = math.sqrt(math.fsum(math.log(ratio) ** 2 for ratio in ratios) / len(ratios))
+    lies = "rate lies" if len(compared) == 1 else "rates lie"
+    return (
+        f"{inside} of {len(compared)} measured {lies} in the interval that holds nine of ten published ones. Measured "
+        f"over expected: geometric mean {number(geometric_mean(ratios))}, rms log error {rms:.2f}."
+    )
 
 
 def medians(run: Run) -> dict[Timed, float]:

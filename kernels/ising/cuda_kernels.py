@@ -128,7 +128,7 @@ def variants() -> Sequence[KernelVariant]:
                     name=name,
                     threads=threads,
                     items=32,
-                    unit="spins",
+                    unit="flips",
                     bytes_per_item=traffic,
                     module=module(),
                     kernel=f"{kernel}<{classes}>",

@@ -6,10 +6,10 @@
 //   comparison   of each random number with the threshold of its spin's class, from the most significant bit on. The
 //                first bit that differs decides. After t bits a spin is undecided with probability 2^-t, so that 32
 //                spins take 6 bits, and the slowest of a warp's 32 words takes 11: three groups of the eight.
-// On sm_90 and by the heat bath a group of four bits of 32 spins takes 76 instructions, and the rest of a word 102. The
-// mean over warps is 3.22 groups, of which 215 instructions use the alu pipe. Predicted, not measured, for an H200: at
-// best 2480 flips/ns by that pipe; expected 2090 (1770 to 2460), and 2280 (1930 to 2680) with lattices resident.
-// Metropolis: 72, 102, 204; 2630, 2190 and 2390. To beat: 900 flips/ns on an H100 (github.com/NVIDIA/ising-gpu).
+// On sm_90 and by the heat bath a group of four bits of 32 spins takes 67 instructions, and the rest of a word 87. The
+// mean over warps is 3.22 groups, with which 184 instructions use the alu pipe. Predicted, not measured, for an H200: at
+// best 2900 flips/ns by that pipe; expected 2350 (1990 to 2770), and 2440 (2070 to 2870) with lattices resident.
+// Metropolis: 63, 109, 179; 3000, 2420 and 2560. To beat: 900 flips/ns on an H100 (github.com/NVIDIA/ising-gpu).
 //
 // By the heat bath without a field a spin ends along its neighbours, unless its number is less than the threshold of
 // |dE|: one threshold serves a flip and its reverse, so that there are three instead of five.
@@ -18,8 +18,8 @@
 // depend on when a kernel stops drawing.
 //
 // Design: a thread has a word. The bits of a lattice's thresholds are masks in shared memory: one read gets the same
-// bit for all classes. A block has one lattice, or several small ones. `resident_sweeps` keeps the lattices in shared
-// memory for all sweeps.
+// bit for all classes, and a LOP3 for each class but the last selects among them. A block has one lattice, or several
+// small ones. `resident_sweeps` keeps the lattices in shared memory for all sweeps.
 #include "machines/spins.cuh"
 
 constexpr int THREADS = 256;
@@ -29,6 +29,18 @@ template <int CLASSES> constexpr int PADDED = CLASSES == 2 ? 2 : CLASSES == 3 ? 
 template <int CLASSES> struct __align__(CLASSES == 2 ? 8 : 16) Masks {
     u32 of[PADDED<CLASSES>];
 };
+
+// Keeps an address in a register, to which one wide product adds an offset. Without it the compiler would add the offset
+// to the parts that the address is made of, at each access.
+#ifdef BOLTZBENCH_EMULATOR
+template <class T> T* in_register(T* address) { return address; }
+#else
+template <class T> __device__ __forceinline__ T* in_register(T* address) {
+    asm("" : "+l"(address));
+    __builtin_assume(__isGlobal(address));
+    return address;
+}
+#endif
 
 // The arguments that all lattices of a launch share.
 struct Settings {
@@ -75,16 +87,13 @@ __device__ __forceinline__ u32 find_classes(u32 own, u32 a, u32 b, u32 c, u32 d,
     return 0;
 }
 
-// Updates every `stride`-th word of one colour of a lattice, from `first` on: reads the colour in `from` and the other
-// one in `around`, and writes to `lattice`. `number` is the lattice's in the stream.
+// Updates every `stride`-th word of one colour of a lattice, from `first` on: reads the colour in `old` and the other
+// one in `other`, and writes to `mine`. `number` is the lattice's in the stream.
 template <int CLASSES>
-__device__ __forceinline__ void advance(const u32* from, const u32* around, u32* lattice, const Masks<CLASSES>* masks,
+__device__ __forceinline__ void advance(const u32* old, const u32* other, u32* mine, const Masks<CLASSES>* masks,
                                         i64 number, u32 first, u32 stride, u32 step, u32 colour,
                                         const Settings& settings) {
     const u32 words = settings.words, cells = settings.height * words;
-    const u32* const old = from + (colour ? cells : 0);
-    const u32* const other = around + (colour ? 0 : cells);
-    u32* const mine = lattice + (colour ? cells : 0);
     const u32 last_bits = settings.columns - 32 * (words - 1);
     const u32 stream = STREAM_EVEN_SITES + colour;
     const u32 row_stride = stride / words, place_stride = stride - row_stride * words;
@@ -113,12 +122,12 @@ __device__ __forceinline__ void advance(const u32* from, const u32* around, u32*
         u32 open = ~flips & present;
         const u64 group = (u64)(number * cells + cell) * PARTS;
         for (u32 part = 0; part < PARTS && open; ++part) {
-            const Words random = random_words(group + part, settings.keys, step, stream);
+            const Words random = random_words(group | part, settings.keys, step, stream);
             compare(flips, open, random, [&](int i) {
                 const Masks<CLASSES> bit = masks[4 * part + i];
-                u32 threshold = 0;
+                u32 threshold = bit.of[CLASSES - 1];  // an open spin is in one class: if in no other, in the last
 #pragma unroll
-                for (int k = 0; k < CLASSES; ++k) threshold |= kind[k] & bit.of[k];
+                for (int k = 0; k < CLASSES - 1; ++k) threshold = (kind[k] & bit.of[k]) | (~kind[k] & threshold);
                 return threshold;
             });
         }
@@ -141,9 +150,11 @@ __global__ void __launch_bounds__(THREADS)
         __syncthreads();
         if (lattice < settings.lattices) fill_masks<CLASSES>(masks, thresholds + lattice * 2 * CLASSES);
         __syncthreads();
+        const i64 place = (2 * lattice + settings.colour) * cells, place_around = (2 * lattice + 1 - settings.colour) * cells;
         if (lattice < settings.lattices)
-            advance<CLASSES>(own + lattice * 2 * cells, around + lattice * 2 * cells, spins + lattice * 2 * cells, masks,
-                             settings.first_lattice + lattice, blockIdx.x * blockDim.x + threadIdx.x,
+            advance<CLASSES>(in_register(own + place), in_register(around + place_around),
+                             CLASSES < 10 ? in_register(spins + place) : spins + place,  // too few registers for ten
+                             masks, settings.first_lattice + lattice, blockIdx.x * blockDim.x + threadIdx.x,
                              gridDim.x * blockDim.x, settings.step, settings.colour, settings);
     }
 }
@@ -167,8 +178,9 @@ __global__ void __launch_bounds__(1024)
     for (u32 sweep = 0; sweep < settings.sweeps; ++sweep)
         for (u32 colour = 0; colour < 2; ++colour) {
             if (mine)
-                advance<CLASSES>(own, own, own, masks, settings.first_lattice + lattice, threadIdx.x, blockDim.x,
-                                 settings.step + sweep, colour, settings);
+                advance<CLASSES>(own + (colour ? cells : 0), own + (colour ? 0 : cells), own + (colour ? cells : 0), masks,
+                                 settings.first_lattice + lattice, threadIdx.x, blockDim.x, settings.step + sweep, colour,
+                                 settings);
             __syncthreads();  // one colour is complete before the other begins
         }
     if (mine)

@@ -141,7 +141,7 @@ def variants() -> Sequence[KernelVariant]:
             name=what,
             threads=32,
             items=BLOCK,
-            unit="spins",
+            unit="flips",
             bytes_per_item=0.375,
             kernel=half_sweep_kernel,
             inner_passes=mean_groups(BLOCK * WORD),

@@ -35,6 +35,6 @@ def variants() -> Sequence[KernelVariant]:
     """The only kernel."""
     return [
         CudaVariant(
-            name="swap", threads=THREADS, items=1, unit="rungs", bytes_per_item=24, module=module(), kernel="swap"
+            name="swap", threads=THREADS, items=1, unit="replicas", bytes_per_item=24, module=module(), kernel="swap"
         )
     ]

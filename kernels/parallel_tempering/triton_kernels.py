@@ -68,7 +68,7 @@ def variants() -> Sequence[KernelVariant]:
             name="swap",
             threads=256,
             items=1,
-            unit="rungs",
+            unit="replicas",
             bytes_per_item=24,
             kernel=swap_kernel,
             signature={

@@ -6,8 +6,8 @@
 // update needs Philox and the Box-Muller transform (see philox.cuh), two fused multiply-adds, and packing for 16 bits.
 // On sm_90 it takes 35 instructions for a float32 parameter, 33 for bfloat16, 40 with stochastic rounding;
 // Philox takes 10 of them for each word (tests/operations/sgld/golden/cupy-sm_90.txt). Predicted, not measured, for an
-// H200 whose copies reach 81 % of the datasheet: 0.31e12 float32 parameters/s (0.26e12 to 0.37e12), 0.57e12 of bfloat16
-// (0.49e12 to 0.67e12); memory decides.
+// H200 whose copies reach 81 % of the datasheet: 0.31e12 float32 parameters/s (0.26e12 to 0.36e12), 0.57e12 of bfloat16
+// (0.48e12 to 0.67e12); memory decides.
 //
 // Design: a block looks up its tensor and its 4096 elements in the table. A thread handles a pack at a time, 4 elements
 // or 8 of 16 bits, in accesses of 128 bits; one Philox call serves four elements, in the registers where they are. It

@@ -4,6 +4,7 @@
   the log-sum-exp minus a logit, so it may exceed the bound in float32 if rows lie far from 0; adding the logit gives
   the log-sum-exp. Liger computes the gradient in the forward pass, in place of the logits, and has no backward pass to
   compare. Each launch waits for the device.
+- ``flag_gems``: FlagGems' cross-entropy, forward, with the same limits.
 - ``quack``: `quack.cross_entropy.cross_entropy_fwd` and `cross_entropy_bwd_out`, which compute in float32.
 """
 
@@ -12,6 +13,7 @@ from functools import partial
 
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
+from boltzbench.plugins.support import peer_kernels
 from boltzbench.plugins.support.libraries import LIGER_OPTIONS, quack_rows, supported_rows, unavailable
 from torch import Tensor
 
@@ -46,6 +48,23 @@ def prepare_liger(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def prepare_flag_gems(inputs: Inputs, outputs: Tensors) -> Launch:
+    logits, labels = supported_rows(_logits(inputs), (torch.float32,)), inputs["labels"]
+    if "grad" in inputs:
+        raise Unsupported("its gradient is that of autograd, which computes the forward pass again")
+    from flag_gems.fused import cross_entropy_loss
+
+    if bool((labels == inputs["ignore_index"]).any()):
+        raise Unsupported("an ignored label has no logit to add to the loss")
+
+    def launch() -> Tensors:
+        outputs["loss"].copy_(cross_entropy_loss(logits, labels, reduction="none", ignore_index=inputs["ignore_index"]))
+        torch.add(outputs["loss"], logits.gather(1, labels[:, None])[:, 0], out=outputs["lse"])
+        return outputs
+
+    return launch
+
+
 def prepare_quack(inputs: Inputs, outputs: Tensors) -> Launch:
     logits, labels = quack_rows(_logits(inputs)), inputs["labels"]
     from quack.cross_entropy import cross_entropy_bwd_out, cross_entropy_fwd
@@ -70,9 +89,10 @@ def prepare_quack(inputs: Inputs, outputs: Tensors) -> Launch:
 
 @hookimpl
 def register_implementations(register: Callable[[Implementation], None]) -> None:
-    for name, backend, module, distribution, prepare in (
-        ("quack", "cute", "quack", "quack-kernels", prepare_quack),
-        ("liger", "triton", "liger_kernel", "liger-kernel", prepare_liger),
+    for name, backend, module, distribution, prepare, variants in (
+        ("quack", "cute", "quack", "quack-kernels", prepare_quack, peer_kernels.quack),
+        ("liger", "triton", "liger_kernel", "liger-kernel", prepare_liger, peer_kernels.liger),
+        ("flag_gems", "triton", "flag_gems", "flag-gems", prepare_flag_gems, peer_kernels.flag_gems),
     ):
         reason = partial(unavailable, module, distribution, backend, "cuda")
-        register(Implementation("generalised_cross_entropy", name, backend, prepare, reason))
+        register(Implementation("generalised_cross_entropy", name, backend, prepare, reason, variants=variants))

@@ -4,6 +4,7 @@
 - ``thrml`` (``rbm_gibbs``): block Gibbs of thrml, in JAX on the CPU. It samples spins -1 and 1 on any graph; the exact
   mapping of a machine is J = W / 4, fields b / 2 + sum_j W / 4 and c / 2 + sum_i W / 4.
 - ``torchebm`` (``sgld``): the Euler-Maruyama step of torchebm's Langevin sampler, tensor by tensor.
+- ``curand`` (``sgld``): a loop over the tensors of the suite's kind with cuRAND's Philox generators (`curand.cu`).
 - ``blackjax`` (``sgld``): blackjax's SGLD kernel for all tensors at once, compiled by JAX, on the CPU.
 
 torchebm samples no binary units, and thrml no continuous ones. thrml returns no probabilities, so torch computes them.
@@ -11,13 +12,21 @@ JAX takes all cores. posteriors has an SGLD too, which takes no gradient: it dif
 update, so it cannot do the same work.
 """
 
+import functools
 import math
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from boltzbench.harness import Implementation, Inputs, Launch, Tensors, Unsupported, hookimpl
+from boltzbench.kernels.common.dispatch import unavailable as backend_unavailable
+from boltzbench.kernels.common.variants import CudaVariant
+from boltzbench.kernels.cuda_module import CudaModule
 from boltzbench.kernels.rbm_gibbs import probabilities
 from boltzbench.plugins.support.libraries import own_seed, require_graph, unavailable
 
@@ -36,7 +45,6 @@ def _require_plain_machine(inputs: Inputs) -> None:
 def prepare_bernoulli_rbm(inputs: Inputs, outputs: Tensors) -> Launch:
     """One Gibbs step for each sweep. Each launch scales the parameters by the inverse temperature."""
     _require_plain_machine(inputs)
-    import numpy as np
     from sklearn.neural_network import BernoulliRBM
 
     class Machine(BernoulliRBM):  # type: ignore[misc]  # scikit-learn is untyped
@@ -144,6 +152,81 @@ def prepare_torchebm(inputs: Inputs, outputs: Tensors) -> Launch:
     return launch
 
 
+def curand_headers() -> tuple[Path, ...]:
+    """The folders of cuRAND's headers and of what they include: those of the CUDA toolkit, or of the packages
+    nvidia-curand, triton and cupy; empty if they are not there."""
+    toolkits = [Path(os.environ[name], "include") for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    packages = [Path(folder) for folder in sys.path if folder]
+    places = [*toolkits, *(found for each in packages for found in each.glob("nvidia/*/include"))]
+    runtime = [*toolkits, *(each / "triton/backends/nvidia/include" for each in packages)]
+    standard = [*toolkits, *(each / "cupy/_core/include/cupy/_cccl/libcudacxx" for each in packages)]
+    wanted = (("curand_kernel.h", places), ("library_types.h", runtime), ("nv/target", standard))
+    found = [next((folder for folder in folders if (folder / name).is_file()), None) for name, folders in wanted]
+    return tuple(dict.fromkeys(each for each in found if each)) if all(found) else ()
+
+
+def curand_unavailable(device: torch.device) -> str | None:
+    """Why the kernel with cuRAND cannot run."""
+    if not curand_headers():
+        return "cuRAND's headers were not found: set CUDA_HOME, or pip install nvidia-curand"
+    return "cuRAND needs a GPU" if device.type != "cuda" else backend_unavailable("cupy", device)
+
+
+CURAND_THREADS = 256
+
+
+class CurandModule(CudaModule):
+    """`curand.cu`, compiled with cuRAND's headers."""
+
+    def _options(self) -> tuple[str, ...]:
+        return (*super()._options(), *(f"-I{folder}" for folder in curand_headers()))
+
+
+@functools.cache
+def curand_module() -> CudaModule:
+    return CurandModule(Path(__file__).with_name("curand.cu"), ["update"])
+
+
+def curand_variants() -> Sequence[CudaVariant]:
+    if not curand_headers():
+        return ()
+    return [
+        CudaVariant(
+            name="langevin float32, with noise", threads=CURAND_THREADS, items=4, unit="parameters", bytes_per_item=12,
+            access_bytes=16, module=curand_module(), kernel="update",
+        )
+    ]  # fmt: skip
+
+
+def prepare_curand(inputs: Inputs, outputs: Tensors) -> Launch:
+    """One launch for each tensor, with a generator for each thread. The seed of a launch depends on the step."""
+    pairs = [(outputs[f"parameter_{i}"], inputs[f"gradient_{i}"]) for i in range(len(outputs))]
+    for x, g in pairs:
+        if x.dtype is not torch.float32 or not x.numel() or x.numel() % 4:
+            raise Unsupported("the kernel with cuRAND takes float32 tensors of whole groups of four elements")
+        if not g.is_contiguous() or (x.data_ptr() | g.data_ptr()) % 16:
+            raise Unsupported("the kernel with cuRAND takes contiguous tensors that begin at multiples of 16 bytes")
+    module, device = curand_module(), pairs[0][0].device
+    drift = np.float32(inputs["step_size"] / 2)
+    noise = np.float32(math.sqrt(inputs["step_size"] * inputs["temperature"]))
+
+    def launch() -> Tensors:
+        seed = own_seed(inputs, "step")
+        for number, (x, g) in enumerate(pairs):
+            quads = x.numel() // 4
+            blocks = min(-(-quads // CURAND_THREADS), MOST_BLOCKS)
+            module.launch(
+                "update", (blocks,), (CURAND_THREADS,), [x, g, quads, drift, noise, seed, number], device=device
+            )
+        return outputs
+
+    return launch
+
+
+MOST_BLOCKS = 8 * 132
+"""Eight blocks for each multiprocessor of an H200; each thread then loops over its elements."""
+
+
 def prepare_blackjax(inputs: Inputs, outputs: Tensors) -> Launch:
     """The step ``x + eps' g' + sqrt(2 eps' T) xi`` with eps' = eps / 2 and g' = -g.
 
@@ -190,3 +273,8 @@ def register_implementations(register: Callable[[Implementation], None]) -> None
     ):
         reason = partial(unavailable, module, distribution, backend, runs_on)
         register(Implementation(operation, name, backend, prepare, reason, own_stream=True))
+    register(
+        Implementation(
+            *("sgld", "curand", "cupy", prepare_curand, curand_unavailable), own_stream=True, variants=curand_variants
+        )
+    )

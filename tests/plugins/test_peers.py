@@ -20,7 +20,7 @@ from boltzbench.plugins.operations.machines import rbm_gibbs
 from boltzbench.plugins.operations.rows import generalised_cross_entropy as cross_entropy
 from boltzbench.plugins.operations.rows import logsumexp
 from boltzbench.plugins.operations.spins import ising, spin_glass
-from boltzbench.plugins.support import libraries
+from boltzbench.plugins.support import libraries, peer_kernels
 from boltzbench.plugins.support.libraries import LONGEST_QUACK_ROW
 from support.operations import registry
 
@@ -29,6 +29,7 @@ REGISTRY = registry()
 BASELINES = [each for each in REGISTRY.implementations if each.plugin.startswith("baselines.")]
 ALL_PEERS = [each for each in BASELINES if each.name != "torch_compile"]
 PEERS = {each.name: each for each in ALL_PEERS if each.operation not in ("generalised_cross_entropy", "ising")}
+CURAND = PEERS.pop("curand")
 OF_ISING = {each.name: each for each in ALL_PEERS if each.operation == "ising"}
 PEERS["numba"] = OF_ISING["numba"]
 CROSS_ENTROPIES = {each.name: each for each in ALL_PEERS if each.operation == "generalised_cross_entropy"}
@@ -46,7 +47,7 @@ def cases_of(operation):
 def test_all_peers_are_registered():
     assert REGISTRY.problems == ()
     assert PEERS.keys() == MODULES.keys()
-    assert CROSS_ENTROPIES.keys() == {"quack", "liger"}
+    assert CROSS_ENTROPIES.keys() == {"quack", "liger", "flag_gems"}
     assert OF_ISING.keys() == {"numba", "thrml"}
 
 
@@ -109,6 +110,83 @@ def fake(monkeypatch, name, **members):
         monkeypatch.setitem(sys.modules, ".".join(parts[:end]), ModuleType(".".join(parts[:end])))
     for key, value in members.items():
         setattr(sys.modules[name], key, value)
+
+
+CURAND_HEADER = """
+struct curandStatePhilox4_32_10_t { unsigned long long word; };
+inline unsigned long long mixed(unsigned long long x) {  // of SplitMix64
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+    return x ^ x >> 31;
+}
+inline void curand_init(unsigned long long seed, unsigned long long sequence, unsigned long long,
+                        curandStatePhilox4_32_10_t* state) {
+    state->word = mixed(mixed(seed) + 0x9e3779b97f4a7c15ull * sequence);
+}
+inline float drawn(curandStatePhilox4_32_10_t* state) {
+    const unsigned long long word = mixed(state->word += 0x9e3779b97f4a7c15ull);
+    const double u = ((word >> 32) + 0.5) * 0x1p-32, v = (unsigned)word * 0x1p-32;
+    return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
+}
+inline float4 curand_normal4(curandStatePhilox4_32_10_t* state) {
+    return {drawn(state), drawn(state), drawn(state), SPREAD * drawn(state)};
+}
+"""
+
+
+@pytest.fixture
+def curand(tmp_path, monkeypatch):
+    """Makes the kernel with cuRAND that the emulator runs, with another generator; every fourth number is ``spread``
+    times too large."""
+
+    def make(spread=1.0):
+        (tmp_path / "curand_kernel.h").write_text(CURAND_HEADER.replace("SPREAD", f"{spread}f"))
+        for name in ("library_types.h", "nv/target"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        monkeypatch.setattr(peers_samplers, "curand_headers", lambda: (tmp_path,))
+        return CURAND
+
+    peers_samplers.curand_module.cache_clear()
+    yield make
+    peers_samplers.curand_module.cache_clear()
+
+
+@pytest.mark.parametrize(("spread", "status"), [(1.0, Status.PASSED), (1.3, Status.WRONG_LAW)])
+def test_the_kernel_with_curand_agrees(curand, spread, status):
+    agreement = check_case(sgld.OPERATION, curand(spread), sgld._case(2, 1 << 14), CPU, [0])
+    assert agreement.status is Status.UNAVAILABLE, "its second tensor has no whole groups of four"
+    agreement = check_case(sgld.OPERATION, curand(spread), sgld._case(1, 1 << 14), CPU, [0])
+    assert agreement.status is status, agreement.message
+
+
+def test_the_headers_of_curand_are_those_of_the_toolkit_or_of_packages(tmp_path, monkeypatch):
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert "cuRAND's headers were not found" in CURAND.unavailable(GPU)
+    folders = [
+        tmp_path / folder
+        for folder in (
+            "nvidia/cu13/include", "triton/backends/nvidia/include", "cupy/_core/include/cupy/_cccl/libcudacxx"
+        )
+    ]  # fmt: skip
+    for folder, name in zip(folders, ("curand_kernel.h", "library_types.h", "nv/target"), strict=True):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).touch()
+    assert peers_samplers.curand_headers() == tuple(folders)
+    assert CURAND.unavailable(CPU) == "cuRAND needs a GPU"
+
+
+def test_a_library_that_is_not_installed_has_no_kernels_to_inspect(monkeypatch):
+    for name in ("liger_kernel", "flag_gems", "quack"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None)
+    assert [CROSS_ENTROPIES[name].variants() for name in ("liger", "flag_gems", "quack")] == [(), (), ()]
+
+
+def test_the_kernel_of_a_cubin_of_quack_is_found():
+    assert peer_kernels.symbol_of(b"\x7fELF\0.nv.info.kernel_a\0.text.kernel_a\0.rela\0") == "kernel_a"
 
 
 class EulerMaruyama:
@@ -398,16 +476,22 @@ def test_unsupported_rows_are_reported(change, words):
         peers_logsumexp.prepare_quack(inputs, {"y": torch.empty(3)})
 
 
+def flag_gems_loss(logits, labels, weight=None, reduction="mean", ignore_index=-100, label_smoothing=0.0):
+    assert (weight, reduction, ignore_index, label_smoothing) == (None, "none", -100, 0.0)
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
 @pytest.mark.parametrize("case", CROSS_ENTROPY_CASES, ids=lambda case: case.label)
-@pytest.mark.parametrize("name", ["quack", "liger"])
+@pytest.mark.parametrize("name", ["quack", "liger", "flag_gems"])
 def test_cross_entropy_agrees_at_q_0(name, case, monkeypatch):
     members = {"cross_entropy_fwd": cross_entropy_fwd, "cross_entropy_bwd_out": cross_entropy_bwd_out}
     fake(monkeypatch, "quack.cross_entropy", **members)
     fake(monkeypatch, "liger_kernel.ops", LigerCrossEntropyFunction=LigerFunction)
+    fake(monkeypatch, "flag_gems.fused", cross_entropy_loss=flag_gems_loss)
     agreement = check_case(cross_entropy.OPERATION, CROSS_ENTROPIES[name], case, CPU, [0])
     words = case.scenario.split()
     unmade = "cross-entropy" not in words or "level" in words
-    unmade |= name == "liger" and (case.dtype != "float32" or "backward" in words)
+    unmade |= name != "quack" and (case.dtype != "float32" or "backward" in words)
     made = Status.WRONG_VALUES if "infinities" in words else Status.PASSED  # inf - inf
     assert agreement.status is (Status.UNAVAILABLE if unmade else made), agreement.message
 

@@ -1,4 +1,6 @@
-"""Predictions for the suite's kernels beside those that torch.compile writes for the same work, without a GPU.
+"""Predictions for the suite's kernels beside those of others for the same work, without a GPU.
+
+Liger, FlagGems, QuACK and cuRAND take part where they are installed: their kernels are variants of ordinary baselines.
 
 Inductor lowers the code of the baseline ``torch_compile`` for tensors of a GPU that does not exist, and writes Triton
 source. Each of the configurations that it would try on the GPU is compiled and read like any kernel, and the one that
@@ -7,6 +9,7 @@ the model expects to be fastest stands in the table:
     python -m support.peers      # from tests/; writes ../results/predictions/
 
 Inductor has no public interface for that, so this works with the pinned version of torch and may not with another.
+FlagGems asks for a GPU on import, so it is told of the same one.
 """
 
 import contextlib
@@ -15,15 +18,17 @@ import json
 import os
 import re
 import tempfile
+import textwrap
 import types
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 if __name__ == "__main__":
     os.environ["TRITON_INTERPRET"] = "0"  # before Triton is imported
+    os.environ["GEMS_VENDOR"] = "nvidia"
 
 import torch
 from boltzbench.harness.inspection.architectures import architecture
@@ -31,6 +36,7 @@ from boltzbench.harness.inspection.inputs import GivenKernel
 from boltzbench.harness.inspection.inspect import KernelReport, inspect_variants
 from boltzbench.harness.inspection.pipes import CATEGORIES
 from boltzbench.harness.inspection.prediction import SPREAD
+from boltzbench.harness.results.source_hash import source_hash
 from boltzbench.kernels.logsumexp import reference as logsumexp_reference
 from boltzbench.kernels.sgld import Numbers, updated
 from boltzbench.kernels.thermodynamics import reference as thermodynamics_reference
@@ -40,20 +46,25 @@ from support import ROOT, operations
 
 README = """# Predictions beside peers
 
-Nothing here was measured on a GPU. For the same work, the machine code of the suite's kernels (`cupy`, `triton`) and of
-the kernel that torch.compile writes, all for sm_90, with the rate that the model expects on one {device}. The model
-missed published measurements by {spread:.0%} (`boltzbench inspect --calibration`); nine of ten lie in its interval.
+Nothing here was measured on a GPU. For the same work, the machine code of the suite's kernels (`cupy`, `triton`), of
+the kernel that torch.compile writes, and of kernels of other libraries, all for sm_90, with the rate that the model
+expects on one {device}. The model missed published measurements by {spread:.0%} (`boltzbench inspect --calibration`);
+nine of ten lie in its interval, so rates that differ by less are a tie.
 
 {table}
 
 The columns count instructions per item by kind on the inner loop's path, where loops inside it count once. B is the
-widest load and store in bytes. Of the configurations that Inductor would time on the GPU, the one with the highest
-expected rate stands here. torch.compile takes one step of `annealed_langevin` in a launch, the suite all of them.
+widest load and store in bytes. Of the configurations that Inductor or FlagGems would time on the GPU, the one with the
+highest expected rate stands here. Cross-entropy is the generalised one at q = 0; QuACK and the suite also write the
+log-sum-exp. QuACK keeps rows in shared memory and has no loop. cuRAND's generators stand in a loop like that of `sgld`.
+
+torch.compile takes one step of `annealed_langevin` in a launch, the suite all of them. It goes over long rows in two
+loops, of which the analysis would read one, so it is left out there.
 The path of its Langevin kernels includes what sine and cosine do for huge angles, with local memory, and which these
 angles never need: their counts are too high by that, and their rates too low.
-Liger, QuACK, FlagGems and cuRAND were not installed.
 
-Made with {versions}. `sm_90.json` holds the records. To write both again, run `python -m support.peers` in `tests/`.
+`sm_90.json` holds the records. To write both again, run `python -m support.peers` in `tests/`.
+Made with {versions}.
 """
 ARCH = architecture("sm_90")
 FOLDER = ROOT / "results" / "predictions"
@@ -69,7 +80,8 @@ DEVICE = types.SimpleNamespace(
 
 @dataclass(frozen=True)
 class Work:
-    """A row of the table: an operation, the kernels of the suite by a part of their name, and torch code for Inductor.
+    """Lines of the table: an operation, the suite's kernels in CUDA C and in Triton by the first part of their name,
+    torch code for Inductor, and the kernels of baselines by the first part of theirs.
 
     ``bytes_per_item`` is what the code of torch.compile reads and writes: it takes one step in a launch where the
     suite's kernels keep the state in registers.
@@ -77,10 +89,11 @@ class Work:
 
     operation: str
     title: str
-    names: tuple[str, str]
-    bytes_per_item: float
-    function: Callable[..., Any]
-    arguments: Callable[[], Sequence[Any]]
+    names: tuple[str, ...]
+    bytes_per_item: float = 0.0
+    function: Callable[..., Any] | None = None
+    arguments: Callable[[], Sequence[Any]] = tuple
+    theirs: Mapping[str, str] = field(default_factory=dict)
 
 
 def _gpu(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -93,6 +106,7 @@ def _noise(x: torch.Tensor, step: torch.Tensor, stream: torch.Tensor) -> torch.T
     return torch_compile._normal_numbers(index, step, stream, 7, torch.float32)
 
 
+LOSSES = dict.fromkeys(("quack", "liger"), f"forward float32, rows of {COLUMNS}")
 WORK = (
     Work(
         "logsumexp", f"forward float32, rows of {COLUMNS}", ("forward float, 32 lanes", "forward fp32, 32 lanes"), 4,
@@ -110,15 +124,41 @@ WORK = (
         lambda: (_gpu(ROWS, COLUMNS),),
     ),
     Work(
+        "generalised_cross_entropy", f"forward float32, rows of {COLUMNS}",
+        ("forward float, 32 lanes", "forward fp32, 32 lanes"), 4,
+        lambda x, labels: torch.nn.functional.cross_entropy(x, labels, reduction="none"),
+        lambda: (_gpu(ROWS, COLUMNS), _gpu(ROWS, dtype=torch.int64)),
+        theirs=LOSSES | {"flag_gems": "forward float32"},
+    ),
+    Work(
+        "generalised_cross_entropy", "forward float32, rows of 32768",
+        ("forward float, block per row", "forward fp32, block per row"), 4,
+        theirs={**dict.fromkeys(LOSSES, "forward float32, rows of 32768"), "flag_gems": "forward float32"},
+    ),
+    Work(
+        "generalised_cross_entropy", "forward bfloat16, rows of 32768",
+        ("forward bfloat16, block per row", "forward bf16, block per row"), 2,
+        theirs={**dict.fromkeys(LOSSES, "forward bfloat16, rows of 32768"), "flag_gems": "forward bfloat16"},
+    ),
+    Work(
         "sgld", "float32, with noise", ("langevin float32, with noise", "langevin float32, with noise"), 12,
         lambda x, g, step, stream: updated(x, g, x, _noise(x, step, stream), Numbers("langevin", 0.5, 0.1))[0],
         lambda: (_gpu(ELEMENTS), _gpu(ELEMENTS), _gpu(dtype=torch.int64), _gpu(dtype=torch.int64)),
+        theirs={"curand": "langevin float32"},
     ),
     Work(
         "annealed_langevin", "positions, a step", ("positions", "positions"), 8,
         lambda x, step, stream: x + (-0.1 * x) * (x * x - 1.0) + 0.3 * _noise(x, step, stream),
         lambda: (_gpu(ELEMENTS), _gpu(dtype=torch.int64), _gpu(dtype=torch.int64)),
     ),
+    Work("logsumexp", "forward bfloat16, long rows", ("forward bfloat16, block", "forward bf16, block")),
+    Work("logsumexp", "backward bfloat16, long rows", ("backward bfloat16, block", "backward bf16, block")),
+    Work("sgld", "bfloat16, with noise", ("langevin bfloat16, with noise", "langevin bfloat16, with noise")),
+    Work("ising", "heat bath", ("heat bath", "heat bath")),
+    Work("ising", "heat bath, resident", ("heat bath, resident",)),
+    Work("ising", "Metropolis", ("Metropolis", "Metropolis")),
+    Work("ising", "Metropolis, resident", ("Metropolis, resident",)),
+    Work("spin_glass", "heat bath, 4 bonds", ("heat bath, 4 bonds",)),
 )  # fmt: skip
 
 
@@ -192,6 +232,7 @@ class _Heuristics:
 def inductor_kernels(work: Work) -> list[list[KernelReport]]:
     """For each kernel that Inductor writes, the reports on its configurations."""
     found = []
+    assert work.function is not None
     source = triton_source(work.function, work.arguments)
     with tempfile.TemporaryDirectory() as folder:
         for name, text in re.findall(r"async_compile\.triton\('(\w+)', '''(.*?)'''", source, re.S):
@@ -238,22 +279,40 @@ def ours(work: Work, implementation: str, name: str) -> KernelReport:
     return found
 
 
+def source(operation: str, implementation: str) -> str:
+    """The hash of the source of the suite's kernels, which says whether the records are up to date."""
+    return source_hash(operations.kernels_of(operations.implementation(operation, implementation)).module.variants)
+
+
 def _row(work: Work, who: str, found: KernelReport, kernels: int = 1) -> dict[str, Any]:
+    if found.status == "error":
+        raise RuntimeError(f"{work.operation} {work.title}, {who}: {found.message}")
     fields = asdict(found)
     return {"operation": work.operation, "work": work.title, "kernel": who, "kernels": kernels, **fields}
 
 
 def rows() -> list[dict[str, Any]]:
-    """Ours and Inductor's, for each of `WORK`."""
+    """Ours, Inductor's and those of other libraries, for each of `WORK`."""
     found = []
     for work in WORK:
-        for implementation, name in zip(("cupy", "triton"), work.names, strict=True):
-            found.append(_row(work, implementation, ours(work, implementation, name)))
-        kernels = inductor_kernels(work)
-        (configurations,) = kernels if len(kernels) == 1 else [max(kernels, key=lambda k: sum(k[0].mix.values()))]
-        best = max(configurations, key=lambda each: each.prediction.rate if each.prediction else 0.0)
-        found.append(_row(work, "torch.compile", best, len(kernels)))
+        for implementation, name in zip(("cupy", "triton"), work.names, strict=False):
+            own = {"source": source(work.operation, implementation)}
+            found.append(_row(work, implementation, ours(work, implementation, name)) | own)
+        if work.function:
+            kernels = inductor_kernels(work)
+            (configurations,) = kernels if len(kernels) == 1 else [max(kernels, key=lambda k: sum(k[0].mix.values()))]
+            found.append(_row(work, "torch.compile", _fastest(configurations), len(kernels)))
+        for name, first in work.theirs.items():
+            with pretended_gpu():
+                every = operations.implementation(work.operation, name).variants()
+            if chosen := [each for each in every if each.name.startswith(first)]:
+                found.append(_row(work, name, _fastest(inspect_variants(chosen, ARCH))))
     return found
+
+
+def _fastest(found: Sequence[KernelReport]) -> KernelReport:
+    """The one with the highest expected rate."""
+    return max(found, key=lambda each: each.prediction.rate if each.prediction else 0.0)
 
 
 def table(found: Sequence[dict[str, Any]]) -> list[str]:
@@ -281,17 +340,35 @@ def table(found: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+PACKAGES = (
+    *("torch", "triton", "nvidia-cuda-nvrtc", "liger-kernel", "flag-gems", "quack-kernels", "nvidia-cutlass-dsl"),
+    "nvidia-curand",
+)
+
+
+def _version(package: str) -> str:
+    """That of an installed package, or nothing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def readme(whole: Mapping[str, Any]) -> str:
+    """The table with its explanation, from the records."""
+    versions = textwrap.fill(", ".join(f"{name} {version}" for name, version in whole["versions"].items()), 110)
+    lines = "\n".join(table(whole["kernels"]))
+    return README.format(device=whole["device"], spread=whole["spread"], versions=versions, table=lines)
+
+
 def write() -> None:
     """`results/predictions/`: the records, and the table."""
-    found = rows()
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "triton", "nvidia-cuda-nvrtc")}
+    versions = {name: version for name in PACKAGES if (version := _version(name))}
     FOLDER.mkdir(parents=True, exist_ok=True)
-    whole = {"device": ARCH.device, "versions": versions, "spread": SPREAD, "kernels": found}
+    whole = {"device": ARCH.device, "versions": versions, "spread": SPREAD, "kernels": rows()}
     (FOLDER / "sm_90.json").write_text(json.dumps(whole, indent=1) + "\n")
-    made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
-    text = README.format(device=ARCH.device, spread=SPREAD, versions=made_with, table="\n".join(table(found)))
-    (FOLDER / "README.md").write_text(text)
-    print(text)
+    (FOLDER / "README.md").write_text(readme(json.loads(json.dumps(whole))))
+    print(readme(whole))
 
 
 if __name__ == "__main__":

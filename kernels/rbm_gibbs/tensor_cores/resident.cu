@@ -3,9 +3,10 @@
 // Bound by issue in bf16 and int8x3, and about equally by tensor cores in bf16x3. No state or weight is read from
 // global memory between sweeps (only near ties of int8x3 read the chain's beta, if each chain has its own).
 //
-// Design: a block advances 64 chains through all sweeps; it loads weights and biases once. Two groups of 4 warps have
+// Design: a block advances 64 chains through all sweeps; it loads weights and biases once. Two groups of 8 warps have
 // 32 chains each and take turns to multiply: while one group multiplies, the other draws, so that tensor cores and
-// schedulers work at the same time. The barrier of a group's turn is also its barrier between two half sweeps.
+// schedulers work at the same time. The barrier of a group's turn is also its barrier between two half sweeps. Groups
+// of 4 warps with twice the units would issue an eighth less, but wait longer for their own instructions.
 //
 // The draw leaves states as operands of the next product, bfloat16 or bytes: ldmatrix loads the fragments, and no
 // instruction unpacks them. Digits of int8 differ between the two half sweeps, because scales belong to the drawn
@@ -16,21 +17,20 @@
 // and by the order of the columns in memory (backward, `place_in_row`).
 //
 // Prediction for 256 x 256 units in bf16 and 132 blocks on an H200 (1.98 GHz; one unit for each clock of a
-// multiprocessor is 261 updates/ns). Nothing here was measured. Each of the four schedulers of a multiprocessor has one
-// warp of each group. In a half sweep (SASS for sm_90) such a warp
-// - multiplies 256 times 16 x 8 x 16: 1024 clocks at the documented rate, 1625 at the share of it that is assumed for
-//   mma.sync (see tensor_cores.cu), in 4 steps of a slab of 107 instructions;
-// - draws 64 units for each lane, with 19.4 instructions for each unit, the store included; 10 are Philox's rounds;
-// - executes 200 other instructions: addresses, numbers of chains, sums set to zero.
-// For both warps that is 3740 clocks of issue beside 3250 of tensor cores, for 64 x 256 units: at best 1140 updates/ns,
-// if no scheduler ever waits. With 3.6 clocks from an instruction of a warp to its next (harness/inspection) each warp
-// takes 6730 clocks for its 1870 instructions, and 540 updates/ns are expected (390 to 750): two warps are few. At 128
-// units the three products of bf16x3 need 2440 clocks of tensor cores beside 2330 of issue (at best 870 updates/ns), and
-// the float32 arithmetic of int8x3 2780 of issue (770). In bf16 a warp has 64 units, so that half of the warps or more
-// wait where a layer has 128 units or fewer.
+// multiprocessor is 261 updates/ns). Nothing here was measured. Each of the four schedulers of a multiprocessor has two
+// warps of each group. In a half sweep (SASS for sm_90) such a warp
+// - multiplies 128 times 16 x 8 x 16: 512 clocks at the documented rate, 813 at the share of it that is assumed for
+//   mma.sync (see tensor_cores.cu), in 4 steps of a slab of 67 instructions;
+// - draws 32 units for each lane, with 19.7 instructions for each unit, the store included; 10 are Philox's rounds;
+// - executes 190 other instructions: addresses, numbers of chains, sums set to zero.
+// For the four warps that is 4330 clocks of issue beside 3250 of tensor cores, for 64 x 256 units: at best 990
+// updates/ns, if no scheduler ever waits. With 3.6 clocks from an instruction of a warp to its next (harness/inspection)
+// each warp takes 3900 clocks for its 1080 instructions, and 720 updates/ns are expected (520 to 1000); with half as many
+// warps it would be 540. In bf16 a warp has 32 units, so that half of the warps or more wait where a layer has 128 units
+// or fewer.
 #include "tensor_cores.cuh"
 
-constexpr int GROUPS = 2, UNIT_WARPS = 4, GROUP_THREADS = 32 * UNIT_WARPS, THREADS = GROUPS * GROUP_THREADS;
+constexpr int GROUPS = 2, UNIT_WARPS = 8, GROUP_THREADS = 32 * UNIT_WARPS, THREADS = GROUPS * GROUP_THREADS;
 constexpr int CHAINS = WARP_CHAINS * GROUPS;
 
 // Sizes that follow from the format of the weights and the number of products.
@@ -38,7 +38,7 @@ template <class W, int PRODUCTS> struct Kind {
     using Weight = W;
     static constexpr bool digits = sizeof(Weight) == 1;
     static constexpr int products = PRODUCTS, slab_bytes = SLAB * sizeof(Weight);
-    static constexpr int unit_tiles = PRODUCTS == 1 ? 8 : 4, warp_units = 8 * unit_tiles;
+    static constexpr int unit_tiles = PRODUCTS == 1 ? 4 : 2, warp_units = 8 * unit_tiles;
     using WarpSums = Sums<Weight, PRODUCTS, unit_tiles, true>;
 };
 
@@ -302,16 +302,16 @@ __global__ void __launch_bounds__(THREADS, 1)
                          betas ? betas + block_chain + own_chain : nullptr, left - own_chain, beta);
     const u32 first_sweep = first_step ? step + (u32)*first_step : step;
     if (group == 1) give_turn(group, false);
-    for (i64 number = 0; number < 2 * sweeps; ++number) {
+    for (u32 number = 0; number < 2 * (u32)sweeps; ++number) {
         const bool backward = number % 2 != 0;
         const States &given = backward ? h : v, &drawn = backward ? v : h;
         const float* numbers = backward ? visible_numbers : hidden_numbers;
         half_sweep<K>({given, drawn, backward ? back_weights : shared, backward && clamped ? held : nullptr,
                        backward ? back_rows : rows, backward},
                       own,
-                      {numbers + drawn.slabs() * SLAB, numbers, drawn.units, seed, first_sweep + (u32)(number / 2),
+                      {numbers + drawn.slabs() * SLAB, numbers, drawn.units, seed, first_sweep + number / 2,
                        backward ? STREAM_VISIBLE : STREAM_HIDDEN, nullptr},
-                      number == 2 * sweeps - 1);
+                      number == 2 * (u32)sweeps - 1);
     }
     __syncthreads();
     store_states(v, visible_out + block_chain * visible_out_stride, visible_out_stride, packed != 0, left);

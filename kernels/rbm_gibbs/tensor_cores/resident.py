@@ -14,8 +14,10 @@ from ..request import LaunchRequest
 from .sweeps import sweeps_arguments
 from .tiles import STEP_GIVEN
 
-CHAINS, THREADS, UNIT_WARPS = 64, 256, 4
+CHAINS, THREADS, UNIT_WARPS = 64, 512, 8
 """Of a block, as in the .cu."""
+MOST_SWEEPS = 1 << 31
+"""The kernel counts half sweeps in 32 bits, which saves registers."""
 MOST_SHARED_BYTES = 227 * 1024
 """Of a block in the emulator, as on sm_90 and sm_100."""
 
@@ -33,7 +35,7 @@ class ResidentKernel:
 
     @property
     def warp_units(self) -> int:
-        return 64 if self.products == 1 else 32
+        return 32 if self.products == 1 else 16
 
     def shared_bytes(self, visible: int, hidden: int, clamped: bool = True) -> int:
         """Weights (digits: both matrices, with scales; bfloat16: one matrix), biases, states, and clamped units."""
@@ -86,8 +88,10 @@ def resident_sweeps(to_hidden: LaunchRequest, to_visible: LaunchRequest, sweeps:
     """All sweeps in one launch, with the results of as many pairs of half sweeps.
 
     ``to_hidden`` and ``to_visible`` are the first two half sweeps, for prepared weights that fit. Rows of uint8 states
-    may begin at any address.
+    may begin at any address. Raises ValueError from `MOST_SWEEPS` sweeps on.
     """
+    if sweeps >= MOST_SWEEPS:
+        raise ValueError(f"sweeps must be below {MOST_SWEEPS} with plan 'resident', got {sweeps}")
     chains = len(to_hidden.out)
     if chains == 0:
         return

@@ -16,7 +16,7 @@ Prediction from the machine code for sm_90, nothing measured; one unit for each 
 updates/ns on an H200 at 1.98 GHz. For 256 x 256 units in bf16 the products of a half sweep take 2048 clocks (HGMMA
 64x128x16 at the full rate), and the draws of two warps on each scheduler take 2550 (20 instructions for each draw, the
 share of the loop included). One after the other, with 300 clocks for barriers and latency, that is 870 updates/ns (the
-target is 1000). In `resident.cu`, with mma.sync, products and draws overlap: 1140. With 128 units in bf16 two programs
+target is 1000). In `resident.cu`, with mma.sync, products and draws overlap: 990. With 128 units in bf16 two programs
 share a multiprocessor: one draws while the other multiplies, and the issue of 21 instructions for each draw is the
 limit: 1550. In bf16x3 and int8x3 (24 and 39 instructions, one program) 128 units make some 600.
 """

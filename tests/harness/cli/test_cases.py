@@ -123,14 +123,14 @@ def test_a_profile_shows_what_agrees_beside_the_prediction_and_times_nothing(run
     report = {"symbol": "rows", "registers": 40, "limit": "memory", "memory_share": 0.5}
     monkeypatch.setattr(tools, "require_profiler", lambda profiler, device: None)
     monkeypatch.setattr(tools, "profile", profile)
-    monkeypatch.setattr(module, "predictions", lambda chosen, arch: {("double", "tiles"): [report]})
+    monkeypatch.setattr(module, "predictions", lambda chosen, gpu: {("double", "tiles"): [report]})
     status, out, err = run("bench", "-o", "double", "--profile", "ncu", "--json", "-")
     assert status == 1, "one is wrong, and of one there is no kernel"
     records = {(each["implementation"], each["case"]): each for each in json.loads(out)["records"]}
     assert records["wrong", "n=64 float32"]["kernels"] == []
     assert records["wrong", "n=64 float32"]["status"] == "wrong_values"
     (kernel,) = records["tiles", "n=64 float32"]["kernels"]
-    assert (kernel["seconds"], kernel["predicted"]) == (1.5e-5, "memory, 50%")
+    assert (kernel["seconds"], kernel["predicted"], kernel["expected"]) == (1.5e-5, "memory, 50%", None)
     assert records["torch", "digits n=32 float32"]["message"] == "ncu reported no kernel"
     assert "15 µs" in err
     assert max(map(len, err.splitlines())) <= 80

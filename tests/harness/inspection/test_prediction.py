@@ -8,7 +8,7 @@ import pytest
 from boltzbench.harness.api.messages import UnknownName
 from boltzbench.harness.execution.child import plain
 from boltzbench.harness.inspection import calibration
-from boltzbench.harness.inspection.architectures import DEVICES, architecture, device, measured
+from boltzbench.harness.inspection.architectures import DEVICES, architecture, device, device_of, measured
 from boltzbench.harness.inspection.calibration import CONSTANTS, calibrate, error, fit, published, rms
 from boltzbench.harness.inspection.inspect import KernelReport, _clocks_per_item
 from boltzbench.harness.inspection.pipes import matrix_products, operand_clocks
@@ -154,6 +154,24 @@ def test_the_advice_names_the_registers_for_one_more_block():
 )
 def test_a_device_by_its_name(name, wanted):
     assert device(name).device == wanted
+
+
+@pytest.mark.parametrize(
+    ("gpu", "found"),
+    [
+        ("NVIDIA H200", "H200 SXM"),
+        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA A100-SXM4-40GB", "A100 SXM 40 GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100 SXM 80 GB"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA GeForce RTX 3090", None),
+        ("NVIDIA L40S", None),
+        ("", None),
+    ],
+)
+def test_a_device_by_the_name_of_its_driver(gpu, found):
+    assert device_of(gpu) == found
 
 
 def test_an_unknown_device_is_refused():

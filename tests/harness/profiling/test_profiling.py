@@ -24,8 +24,9 @@ from boltzbench.harness.profiling.counters import (
     of_nsight_compute,
     of_nsight_systems,
     of_proton,
+    of_torch,
 )
-from boltzbench.harness.profiling.prediction import prediction
+from boltzbench.harness.profiling.prediction import expectation, prediction
 from boltzbench.harness.profiling.table import Profiled, as_json, table
 from boltzbench.harness.report.terminal import plain_console
 from support.fakes import case, implementation, operation
@@ -124,6 +125,19 @@ def test_protons_tree_is_read():
             of_proton(text)
 
 
+def test_the_trace_of_torch_is_read():
+    def event(name, microseconds, registers, cat="kernel"):
+        return {"ph": "X", "cat": cat, "name": name, "dur": microseconds, "args": {"registers per thread": registers}}
+
+    events = [event("rows", 5, 40), event("rows", 7, 40), event("rows", 9, 64), event("memcpy", 1, None, "gpu_memcpy")]
+    assert of_torch(json.dumps({"traceEvents": [*events, {"ph": "M"}]})) == [
+        Kernel("rows", 2, pytest.approx(6e-6), registers=40), Kernel("rows", 1, pytest.approx(9e-6), registers=64)
+    ]  # fmt: skip
+    for text, words in (('{"traceEvents": []}', "no kernel"), ("{", "cannot be read"), ("[]", "cannot be read")):
+        with pytest.raises(Unreadable, match=words):
+            of_torch(text)
+
+
 REPORTS = [
     {"symbol": "rows", "registers": 40, "limit": "memory", "memory_share": 1.0},
     {"symbol": "rows", "registers": 64, "limit": "fp64", "memory_share": 0.31},
@@ -144,6 +158,24 @@ REPORTS = [
 )
 def test_counters_stand_beside_the_prediction_for_the_kernel_that_ran(kernel, words):
     assert prediction(kernel, REPORTS) == words
+
+
+def guess(case, rate, registers=40, symbol="_Z4rowsIfEvi", unit="rows"):
+    rates = {"rate": rate, "low": 0.8 * rate, "high": 1.25 * rate, "decides": "memory"}
+    return {"symbol": symbol, "registers": registers, "case": case, "unit": unit, "device": "L4", "prediction": rates}
+
+
+def test_the_expected_rate_covers_every_variant_that_may_have_run():
+    reports = [guess("a", 1e9), guess("b", 4e9), guess("c", 9e9, registers=64)]
+    known = {"device": "L4", "unit": "rows", "decides": "memory"}
+    for name in ("_Z4rowsIfEvi", "void rows<float>(int)"):  # as ncu names it, and as torch.profiler does
+        found = expectation(Kernel(name, 1, registers=64), reports)
+        assert found == {"kernel": "c", "rate": 9e9, "low": 0.8 * 9e9, "high": 1.25 * 9e9, **known}
+    either = expectation(Kernel("_Z4rowsIfEvi", 1, registers=40), reports)
+    assert either == {"kernel": "a or b", "rate": pytest.approx(2e9), "low": 0.8e9, "high": 5e9, **known}
+    assert expectation(Kernel("_Z4rowsIdEvi", 1, registers=40), reports) is None
+    assert expectation(Kernel("_Z4rowsIfEvi", 1), [guess("a", 1e9), guess("b", 1e9, unit="links")]) is None
+    assert expectation(Kernel("rows", 1), [{"symbol": "rows", "registers": 1, "prediction": None}]) is None
 
 
 ONE = operation()
@@ -271,6 +303,7 @@ class Marks:
         ("ncu", [*["launch"] * 3, "start", "range_push", "launch", "range_pop", "stop"]),
         ("nsys", [*["launch"] * 3, "start", "range_push", *["launch"] * 10, "range_pop", "stop"]),
         ("proton", [*["launch"] * 3, "start", "scope", *["launch"] * 10, "finalize"]),
+        ("torch", [*["launch"] * 3, "profile", *["launch"] * 10, "export_chrome_trace"]),
     ],
 )
 def test_only_launches_after_the_warm_up_are_marked(monkeypatch, profiler, seen):
@@ -281,6 +314,7 @@ def test_only_launches_after_the_warm_up_are_marked(monkeypatch, profiler, seen)
     monkeypatch.setattr(launch, "prepare_to_run_kernels", lambda device: None)
     monkeypatch.setattr(torch.cuda, "profiler", marks)
     monkeypatch.setattr(torch.cuda, "nvtx", marks)
+    monkeypatch.setattr(torch.profiler, "profile", marks.profile)
     monkeypatch.setitem(sys.modules, "triton.profiler", marks)
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(profiler=marks))
     step = replace(STEP, subject=case(11, purpose="bench"))

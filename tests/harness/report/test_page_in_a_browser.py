@@ -14,6 +14,7 @@ from boltzbench.harness.api.records import Measurement, Record, Run
 from boltzbench.harness.report import page as report
 from boltzbench.harness.report.history_page import history_html
 from boltzbench.harness.results.history import read_history
+from boltzbench.harness.results.predictions import Expectation, Predictions, Profiled
 from support.timed_runs import timed_run, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -64,8 +65,20 @@ def synthetic():
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(report.html([("now", synthetic())], against=("then", synthetic())), encoding="utf-8")
+    run = synthetic()
+    page = report.html([("now", run)], against=("then", run), predictions=predictions(run))
+    path.write_text(page, encoding="utf-8")
     return path
+
+
+def predictions(run):
+    """What a profile might expect of every case: a long name, and twice the speed of the slower implementation."""
+    cases = {}
+    for each in run.records[:-1]:
+        rate = each.sizes["chains"] / 2e-3
+        expected = Expectation("sweeps " * 9, "H200", "unit updates", rate, 0.8 * rate, 1.2 * rate, "latency")
+        cases[each.operation, each.implementation, each.case] = Profiled("", expected)
+    return Predictions("Synthetic GPU", cases)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +164,8 @@ def test_the_page_draws_everything_and_requests_nothing(browse, file, width, sch
         assert plot.find_elements("css selector", ".main-svg .trace .point")
     assert page.requested() == [file.as_uri()]
     assert page.js("return document.documentElement.scrollWidth") <= width
+    verdicts = page.js("return [...document.querySelectorAll('#predicted td:nth-child(2)')].map(e => e.innerText)")
+    assert (len(verdicts), {*verdicts}) == (6, {"✗ below", "✗ above"})
 
 
 def test_requests_and_errors_of_a_page_are_detected(browse, file, tmp_path):

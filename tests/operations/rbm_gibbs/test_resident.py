@@ -198,12 +198,19 @@ def test_one_row_of_a_wider_tensor(backend):
 
 
 @NEEDS_CUPY
+def test_more_sweeps_than_the_kernel_counts_are_refused():
+    visible, weights, b, c = model(2, 16, 16)
+    with pytest.raises(ValueError, match="sweeps must be below 2147483648 with plan 'resident'"):
+        gibbs(visible, prepare_weights(weights, "bf16"), b, c, 1 << 31, seed=1, backend="cupy", plan="resident")
+
+
+@NEEDS_CUPY
 def test_the_plan_follows_the_shape_unless_the_caller_sets_it():
     visible, weights, b, c = model(2, 128, 192)
     for precision, size, fits in (
         ("bf16", (256, 256), True), ("bf16", (257, 256), False), ("bf16x3", (192, 128), True),
-        ("bf16x3", (192, 129), False), ("int8x3", (128, 192), True), ("int8x3", (160, 160), True),
-        ("int8x3", (160, 161), False),
+        ("bf16x3", (192, 129), False), ("int8x3", (128, 192), True), ("int8x3", (160, 176), True),
+        ("int8x3", (160, 177), False),
     ):  # fmt: skip
         prepared = prepare_weights(torch.zeros(size), precision)
         assert cuda_kernels.resident_fits(prepared, True, False, torch.device("cpu")) is fits, (precision, size)
