@@ -33,10 +33,11 @@ template <int CLASSES> struct __align__(CLASSES == 2 ? 8 : 16) Masks {
 // The arguments that all lattices of a launch share.
 struct Settings {
     Keys keys;
-    i64 lattices, first_lattice;
+    i64 lattices, first_word;    // the number of the first lattice's first word in the stream
     u32 height, words, columns;  // of a lattice: rows, words and sites of one colour in a row
     u32 unsatisfied;             // the exclusive or of two spins whose bond is unsatisfied, on all bits
     u32 step, colour, sweeps;
+    u32 first_cell, end_cell;    // the words to update, of one colour of each lattice
 };
 
 // Fills the masks of one lattice with the threads of its row of the block. The last masks mark certain flips.
@@ -76,10 +77,10 @@ __device__ __forceinline__ u32 find_classes(u32 own, u32 a, u32 b, u32 c, u32 d,
 }
 
 // Updates every `stride`-th word of one colour of a lattice, from `first` on: reads the colour in `from` and the other
-// one in `around`, and writes to `lattice`. `number` is the lattice's in the stream.
+// one in `around`, and writes to `lattice`. `first_word` is the number of the lattice's first word in the stream.
 template <int CLASSES>
 __device__ __forceinline__ void advance(const u32* from, const u32* around, u32* lattice, const Masks<CLASSES>* masks,
-                                        i64 number, u32 first, u32 stride, u32 step, u32 colour,
+                                        i64 first_word, u32 first, u32 stride, u32 step, u32 colour,
                                         const Settings& settings) {
     const u32 words = settings.words, cells = settings.height * words;
     const u32* const old = from + (colour ? cells : 0);
@@ -89,7 +90,7 @@ __device__ __forceinline__ void advance(const u32* from, const u32* around, u32*
     const u32 stream = STREAM_EVEN_SITES + colour;
     const u32 row_stride = stride / words, place_stride = stride - row_stride * words;
     u32 row = first / words, place = first - row * words;
-    for (u32 cell = first; cell < cells; cell += stride) {
+    for (u32 cell = first; cell < settings.end_cell; cell += stride) {
         const bool is_first = place == 0, is_last = place == words - 1;
         const u32 bits = is_last ? last_bits : 32;
         const u32 own = old[cell], here = other[cell];
@@ -111,7 +112,7 @@ __device__ __forceinline__ void advance(const u32* from, const u32* around, u32*
         if (CLASSES == 2) flips |= ~all;
         const u32 present = 0xffffffffu >> (32 - bits);
         u32 open = ~flips & present;
-        const u64 group = (u64)(number * cells + cell) * PARTS;
+        const u64 group = (u64)(first_word + cell) * PARTS;
         for (u32 part = 0; part < PARTS && open; ++part) {
             const Words random = random_words(group + part, settings.keys, step, stream);
             compare(flips, open, random, [&](int i) {
@@ -143,8 +144,8 @@ __global__ void __launch_bounds__(THREADS)
         __syncthreads();
         if (lattice < settings.lattices)
             advance<CLASSES>(own + lattice * 2 * cells, around + lattice * 2 * cells, spins + lattice * 2 * cells, masks,
-                             settings.first_lattice + lattice, blockIdx.x * blockDim.x + threadIdx.x,
-                             gridDim.x * blockDim.x, settings.step, settings.colour, settings);
+                             settings.first_word + lattice * cells,
+                             settings.first_cell + blockIdx.x * blockDim.x + threadIdx.x, gridDim.x * blockDim.x, settings.step, settings.colour, settings);
     }
 }
 
@@ -167,7 +168,7 @@ __global__ void __launch_bounds__(1024)
     for (u32 sweep = 0; sweep < settings.sweeps; ++sweep)
         for (u32 colour = 0; colour < 2; ++colour) {
             if (mine)
-                advance<CLASSES>(own, own, own, masks, settings.first_lattice + lattice, threadIdx.x, blockDim.x,
+                advance<CLASSES>(own, own, own, masks, settings.first_word + lattice * cells, threadIdx.x, blockDim.x,
                                  settings.step + sweep, colour, settings);
             __syncthreads();  // one colour is complete before the other begins
         }
