@@ -22,6 +22,7 @@ from ..results.file import ResultsError
 from ..scaffold.package import NewPackageError
 from .bench import bench
 from .check import check
+from .distributed import distributed
 from .doctor import doctor
 from .inspect import inspect
 from .list import list_
@@ -113,3 +114,4 @@ app.command()(history)
 app.command()(validate)
 app.command()(inspect)
 app.command()(doctor)
+app.command()(distributed)
