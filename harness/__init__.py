@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api.ceilings import RESOURCES, Ceiling
+    from .api.distributed import DistributedAlgorithm, DistributedRun
     from .api.experiments import Curve, Estimate, Experiment, Findings, Picture, Plot
     from .api.hookspecs import hookimpl
     from .api.operations import (
@@ -51,6 +52,8 @@ __all__ = [
     "Compiled",
     "Cost",
     "Curve",
+    "DistributedAlgorithm",
+    "DistributedRun",
     "Dynamics",
     "Estimate",
     "ExactLaw",
@@ -93,6 +96,7 @@ _MODULES = {
     name: module
     for module, names in {
         "api.ceilings": ("RESOURCES", "Ceiling"),
+        "api.distributed": ("DistributedAlgorithm", "DistributedRun"),
         "api.experiments": ("Curve", "Estimate", "Experiment", "Findings", "Picture", "Plot"),
         "api.hookspecs": ("hookimpl",),
         "api.records": ("Claim",),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import pluggy
 
 from .ceilings import Ceiling
+from .distributed import DistributedAlgorithm
 from .experiments import Experiment
 from .operations import Implementation, Operation
 from .samplers import Sampler, Target
@@ -78,4 +79,13 @@ def register_experiments(register: Callable[[Experiment], None]) -> None:
 
     Experiment names are unique over all plugins. `validate` runs the experiments after the samplers and tests each
     estimate against its exact value; `report` draws their plots and pictures.
+    """
+
+
+@hookspec
+def register_distributed(register: Callable[[DistributedAlgorithm], None]) -> None:
+    """Call ``register(algorithm)`` once for every algorithm over many processes that the plugin provides.
+
+    Names are unique over all plugins. `distributed` runs each on all ranks, compares the bits of its result with those
+    of one rank, and times both. Random numbers must be named by chain, replica or site, and never by rank.
     """

@@ -25,6 +25,7 @@ from .bench import bench
 from .check import check
 from .cluster.merge import merge
 from .cluster.submit import submit
+from .distributed import distributed
 from .doctor import doctor
 from .inspect import inspect
 from .list import list_
@@ -144,3 +145,4 @@ app.command(cls=_Command)(submit)
 app.command(cls=_Command)(validate)
 app.command(cls=_Command)(inspect)
 app.command(cls=_Command)(doctor)
+app.command(cls=_Command)(distributed)

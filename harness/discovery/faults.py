@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from ..api.ceilings import RESOURCES, Ceiling
+from ..api.distributed import DistributedAlgorithm
 from ..api.experiments import Curve, Estimate, Experiment, Findings, Picture, Plot
 from ..api.messages import unknown
 from ..api.operations import Case, Implementation, Law, Operation
@@ -34,7 +35,7 @@ def _adapters(kind: type[object]) -> dict[str, TypeAdapter[Any]]:
     return found
 
 
-T = TypeVar("T", bound=Operation | Implementation | Ceiling | Target | Sampler | Experiment)
+T = TypeVar("T", bound=Operation | Implementation | Ceiling | Target | Sampler | Experiment | DistributedAlgorithm)
 
 Registrations = Mapping[type[object], Mapping[Any, Any]]
 """What earlier hook calls registered: for each type, the objects by `key_of`."""
@@ -173,6 +174,11 @@ def _target_faults(target: Target, registered: Registrations) -> Iterator[str]:
         yield f"clamped should be bool {target.shape}, got {clamped.dtype} {tuple(clamped.shape)}"
 
 
+def _distributed_faults(algorithm: DistributedAlgorithm, registered: Registrations) -> Iterator[str]:
+    if algorithm.steps < 1:
+        yield f"steps should be at least 1, got {algorithm.steps}"
+
+
 def _no_more_faults(registration: object, registered: Registrations) -> Iterator[str]:
     return iter(())
 
@@ -210,6 +216,7 @@ _KINDS: dict[type[object], _Kind] = {
     Target: _Kind("target", _name_is_taken("target"), _target_faults),
     Sampler: _Kind("sampler", _name_is_taken("sampler")),
     Experiment: _Kind("experiment", _name_is_taken("experiment")),
+    DistributedAlgorithm: _Kind("distributed algorithm", _name_is_taken("distributed algorithm"), _distributed_faults),
 }
 
 

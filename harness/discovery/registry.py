@@ -23,6 +23,7 @@ import pluggy
 
 from ..api import hookspecs
 from ..api.ceilings import RESOURCES, Ceiling
+from ..api.distributed import DistributedAlgorithm
 from ..api.experiments import Experiment
 from ..api.messages import UnknownName, describe_error, unknown, unknown_beside
 from ..api.operations import API_VERSION, Implementation, Operation
@@ -50,6 +51,7 @@ _TYPES: dict[str, type[Any]] = {
     "register_targets": Target,
     "register_samplers": Sampler,
     "register_experiments": Experiment,
+    "register_distributed": DistributedAlgorithm,
 }
 """What each hook registers, in the order in which the hooks are called."""
 
@@ -102,6 +104,7 @@ class Registry:
     targets: Mapping[str, Target] = field(default_factory=dict)
     samplers: Mapping[str, Sampler] = field(default_factory=dict)
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    distributed: Mapping[str, DistributedAlgorithm] = field(default_factory=dict)
     other_sizes: OtherSizes | None = None
 
     @property
@@ -201,6 +204,7 @@ def load_registry(
         MappingProxyType(registered[Target]),
         MappingProxyType(registered[Sampler]),
         MappingProxyType(registered[Experiment]),
+        MappingProxyType(registered[DistributedAlgorithm]),
     )
 
 

@@ -119,7 +119,7 @@ def _registry(found: Catalogue, other_sizes: OtherSizes | None) -> Registry:
         {each.name: each for each in found.targets},
         {each.name: each for each in found.samplers},
         {each.name: each for each in found.experiments},
-        other_sizes,
+        other_sizes=other_sizes,
     )
 
 

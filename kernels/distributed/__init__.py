@@ -13,8 +13,10 @@ The README says which argument that is for each sampler. The algorithms here do 
 they must; each has the name of the function for one process, and its arguments.
 """
 
+from .cost import Exchange, Link, measured_link
 from .enumeration import log_partition, rbm_log_partition
 from .importance import annealed_importance_sampling, ising_annealed_importance_sampling
+from .lattice import IsingLattice
 from .population import AnnealedPopulation, Population, population_annealing
 from .ranks import TIMEOUT, RankError, Ranks, join
 from .tempering import parallel_tempering
@@ -23,6 +25,9 @@ from .training import persistent_contrastive_divergence
 __all__ = [
     "TIMEOUT",
     "AnnealedPopulation",
+    "Exchange",
+    "IsingLattice",
+    "Link",
     "Population",
     "RankError",
     "Ranks",
@@ -30,6 +35,7 @@ __all__ = [
     "ising_annealed_importance_sampling",
     "join",
     "log_partition",
+    "measured_link",
     "parallel_tempering",
     "persistent_contrastive_divergence",
     "population_annealing",

@@ -16,12 +16,14 @@ import importlib.metadata
 import math
 import os
 import platform
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -40,6 +42,8 @@ LAST_WORDS = 3.0
 MESSAGE = 1024
 """Bytes of a message about a failure."""
 FAILED = -1
+
+T = TypeVar("T")
 
 
 class RankError(RuntimeError):
@@ -291,14 +295,25 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
+            self._hang_up()
             raise RankError(self._lost(error)) from error
+
+    def _hang_up(self) -> None:
+        """Close the connections to the others, so that those that wait for this rank hear of it at once.
+
+        gloo closes all connections of a group when a message does not arrive in time.
+        """
+        with suppress(RuntimeError):
+            message = torch.zeros(1, dtype=torch.uint8)
+            work = dist.irecv(message, group=self.group, group_src=(self.rank + 1) % self.size, tag=1 << 20)
+            assert work is not None
+            work.wait(timedelta(milliseconds=1))
 
     def _lost(self, error: RuntimeError) -> str:
         """A sentence about the ranks that do not answer. The group is of no use afterwards."""
-        assert self.group is not None
         others = set(range(self.size)) - {self.rank}
         try:
-            self.group.get_group_store().set(_still_here(self.rank), "")
+            self._ask(lambda store: store.set(_still_here(self.rank), ""))
             end = time.monotonic() + LAST_WORDS
             while others and time.monotonic() < end:
                 others -= self._still_here(others)
@@ -314,9 +329,30 @@ class Ranks:
 
     def _still_here(self, ranks: Iterable[int]) -> set[int]:
         """Those of ``ranks`` that have lost the connection, and said so."""
+        return self._ask(lambda store: {rank for rank in ranks if store.check([_still_here(rank)])})
+
+    def _ask(self, question: Callable[[Any], T]) -> T:
+        """What the group's store answers; RuntimeError if it does not within `LAST_WORDS`.
+
+        The store itself waits for ever if its host is cut off.
+        """
         assert self.group is not None
-        store = self.group.get_group_store()
-        return {rank for rank in ranks if store.check([_still_here(rank)])}
+        store, found = self.group.get_group_store(), queue.Queue[T | RuntimeError]()
+
+        def ask() -> None:
+            try:
+                found.put(question(store))
+            except RuntimeError as error:
+                found.put(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            answer = found.get(timeout=LAST_WORDS)
+        except queue.Empty:
+            raise RuntimeError(f"the rendezvous does not answer in {LAST_WORDS:g} s") from None
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
 
 
 def _still_here(rank: int) -> str:

@@ -20,11 +20,13 @@ from ..numbers import INT64_MAX, can_check, integer, real
 from ..philox import STEP_LIMIT, check_counter
 from .acceptance import RULES, thresholds
 from .request import LaunchRequest
-from .states import energy, pack_spins, unpack_spins, words_of
+from .slab import Slab
+from .states import energy, pack_spins, require_packed, unpack_spins, words_of
 
 __all__ = [
     "PLANS",
     "RULES",
+    "Slab",
     "SpinMachine",
     "UnitMachine",
     "energy",
@@ -100,20 +102,8 @@ def ising_sweeps(
     ``2**32 P(flip)``, rounded; by the heat bath without a field, a spin with ``dE <= 0`` flips if the number is at
     least ``2**32 P(stay)``. Every backend gives the same spins. Bits beyond the last site must be 0.
     """
-    require_tensor("spins", spins, (torch.int32,), None)
-    width = integer("width", width)
-    if width < 2 or width % 2:
-        raise ValueError(f"width must be even and at least 2, or the checkerboard does not close; got {width}")
-    if spins.ndim != 4 or spins.shape[1] != 2 or spins.shape[3] != words_of(width):
-        raise ValueError(
-            f"spins must have shape (lattices, 2, height, {words_of(width)}) for width {width}, "
-            f"got {tuple(spins.shape)}"
-        )
+    width = require_packed(spins, width)
     lattices, _, height, words = spins.shape
-    if height < 2 or height % 2:
-        raise ValueError(f"height must be even and at least 2, or the checkerboard does not close; got {height}")
-    if height * words >= 1 << 30:
-        raise ValueError(f"spins must have fewer than 2**30 words in a colour of a lattice, got {height * words}")
     sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)
     coupling, field = real("coupling", coupling), real("field", field)
     if rule not in RULES:
@@ -142,7 +132,7 @@ def ising_sweeps(
             own, around = (start if sweep == 0 else result), (start if sweep + colour == 0 else result)
             return LaunchRequest(
                 own, around, result, width, table, 1 if coupling >= 0 else -1, colour, seed, first_sweep + sweep,
-                first_lattice,
+                first_lattice * height * words, 0, height,
             )  # fmt: skip
 
         with running_on(spins.device):

@@ -32,7 +32,7 @@ class Settings(ctypes.Structure):
     _fields_ = (
         ("keys", ctypes.c_uint32 * 20),
         ("lattices", ctypes.c_longlong),
-        ("first_lattice", ctypes.c_longlong),
+        ("first_word", ctypes.c_longlong),
         ("height", ctypes.c_uint32),
         ("words", ctypes.c_uint32),
         ("columns", ctypes.c_uint32),
@@ -40,6 +40,8 @@ class Settings(ctypes.Structure):
         ("step", ctypes.c_uint32),
         ("colour", ctypes.c_uint32),
         ("sweeps", ctypes.c_uint32),
+        ("first_cell", ctypes.c_uint32),
+        ("end_cell", ctypes.c_uint32),
     )
 
     @classmethod
@@ -48,8 +50,8 @@ class Settings(ctypes.Structure):
         low, high = zip(*round_keys(half.seed), strict=True)
         unsatisfied = (1 << 32) - 1 if half.satisfied > 0 else 0
         return cls(
-            (*low, *high), lattices, half.first_lattice, height, words, half.width // 2, unsatisfied, half.step,
-            half.colour, sweeps,
+            (*low, *high), lattices, half.first_word, height, words, half.width // 2, unsatisfied, half.step,
+            half.colour, sweeps, half.first_row * words, (half.first_row + half.rows) * words,
         )  # fmt: skip
 
 
@@ -74,8 +76,8 @@ def block_of(cells: int, bytes_of_a_lattice: int, most_threads: int) -> tuple[in
 
 def half_sweep(half: LaunchRequest) -> None:
     """Write the spins of the colour to ``half.spins``. There is at least one lattice."""
-    lattices, _, height, words = half.spins.shape
-    classes, cells = half.thresholds.shape[1], height * words
+    lattices, _, _, words = half.spins.shape
+    classes, cells = half.thresholds.shape[1], half.rows * words
     across, rows = block_of(cells, mask_bytes(classes), THREADS)
     module().launch(
         f"half_sweep<{classes}>",

@@ -10,7 +10,9 @@
 
 struct Settings {
     Keys keys;
-    i64 lattices, first_lattice, height, words, columns;  // of a lattice: rows, words and sites of one colour in a row
+    i64 lattices, first_word;     // the number of the first lattice's first word in the stream
+    i64 height, words, columns;   // of a lattice: rows, words and sites of one colour in a row
+    i64 first_row, rows;          // to update, of each lattice
     u32 unsatisfied;  // the exclusive or of two spins whose bond is unsatisfied, on all bits
     u32 step;
 };
@@ -87,9 +89,9 @@ struct Around {
     }
 };
 
-// Updates `count` rows of one colour of a lattice. `number` is the lattice's in the stream.
+// Updates `count` rows of one colour of a lattice. `first_word` is the number of its first word in the stream.
 template <int CLASSES>
-void update_rows(u32* lattice, const Masks<CLASSES>& masks, i64 number, i64 first_row, i64 count, u32 step, u32 colour,
+void update_rows(u32* lattice, const Masks<CLASSES>& masks, i64 first_word, i64 first_row, i64 count, u32 step, u32 colour,
                  const Settings& settings, Around& around) {
     const i64 words = settings.words, cells = settings.height * words;
     u32* const mine = lattice + (colour ? cells : 0) + first_row * words;
@@ -108,7 +110,7 @@ void update_rows(u32* lattice, const Masks<CLASSES>& masks, i64 number, i64 firs
         for (int i = 0; i < CLASSES && CLASSES != 3; ++i) flips |= kind[i] & masks.of[BITS][i], known |= kind[i];
         if (CLASSES == 2) flips |= ~known;
         U32 open = ~flips & present;
-        const u64 group = u64(number * cells + first_row * words + cell) * PARTS;
+        const u64 group = u64(first_word + first_row * words + cell) * PARTS;
         for (u32 part = 0; part < PARTS && any(open); ++part) {
             U32 random[4];
             random_bits(even + (group + part), odd + (group + part), settings.keys, step, stream, random);
@@ -126,39 +128,42 @@ void update_rows(u32* lattice, const Masks<CLASSES>& masks, i64 number, i64 firs
 
 // Many lattices: a thread takes all sweeps of one. Few: the threads share the rows of each half sweep.
 template <int CLASSES>
-void advance(u32* spins, const u64* thresholds, i64 sweeps, const Settings& settings, int threads) {
-    const i64 lattices = settings.lattices, height = settings.height, size = 2 * height * settings.words;
+void advance(u32* spins, const u64* thresholds, i64 first_half, i64 end_half, const Settings& settings, int threads) {
+    const i64 lattices = settings.lattices, size = 2 * settings.height * settings.words, end_row = settings.first_row + settings.rows;
     std::vector<Masks<CLASSES>> masks;
     for (i64 lattice = 0; lattice < lattices; ++lattice) masks.push_back(masks_of<CLASSES>(thresholds + lattice * CLASSES));
     const auto half_sweep = [&](i64 lattice, i64 row, i64 rows, i64 half, Around& around) {
-        update_rows(spins + lattice * size, masks[lattice], settings.first_lattice + lattice, row, rows,
+        update_rows(spins + lattice * size, masks[lattice], settings.first_word + lattice * size / 2, row, rows,
                     u32(settings.step + half / 2), half % 2, settings, around);
     };
     if (lattices >= 4 * threads || size <= 1024 || threads == 1) {
         parallel(lattices, std::max<i64>(1, 4096 / size), threads, [&](i64 first, i64 end) {
             Around around;
             for (i64 lattice = first; lattice < end; ++lattice)
-                for (i64 half = 0; half < 2 * sweeps; ++half) half_sweep(lattice, 0, height, half, around);
+                for (i64 half = first_half; half < end_half; ++half)
+                    half_sweep(lattice, settings.first_row, settings.rows, half, around);
         });
         return;
     }
-    const i64 parts = std::min<i64>(height, threads), rows = (height + parts - 1) / parts;
+    const i64 parts = std::min<i64>(settings.rows, threads), rows = (settings.rows + parts - 1) / parts;
 #pragma omp parallel num_threads(threads)
     {
         Around around;
-        for (i64 half = 0; half < 2 * sweeps; ++half) {
+        for (i64 half = first_half; half < end_half; ++half) {
 #pragma omp for schedule(static)
             for (i64 item = 0; item < lattices * parts; ++item) {
-                const i64 row = item % parts * rows;
-                if (row < height) half_sweep(item / parts, row, std::min(rows, height - row), half, around);
+                const i64 row = settings.first_row + item % parts * rows;
+                if (row < end_row) half_sweep(item / parts, row, std::min(rows, end_row - row), half, around);
             }
         }
     }
 }
 
-// spins: (lattices, 2, height, words), in place. thresholds: (lattices, classes).
-KERNEL void advance_lattices(u32* spins, const u64* thresholds, i64 classes, i64 sweeps, const Settings* settings, int threads) {
-    if (classes == 2) advance<2>(spins, thresholds, sweeps, *settings, threads);
-    else if (classes == 3) advance<3>(spins, thresholds, sweeps, *settings, threads);
-    else advance<10>(spins, thresholds, sweeps, *settings, threads);
+// spins: (lattices, 2, height, words), in place. thresholds: (lattices, classes). Half sweep 2 t + c is that of colour c in
+// sweep t.
+KERNEL void advance_lattices(u32* spins, const u64* thresholds, i64 classes, i64 first_half, i64 end_half,
+                             const Settings* settings, int threads) {
+    if (classes == 2) advance<2>(spins, thresholds, first_half, end_half, *settings, threads);
+    else if (classes == 3) advance<3>(spins, thresholds, first_half, end_half, *settings, threads);
+    else advance<10>(spins, thresholds, first_half, end_half, *settings, threads);
 }

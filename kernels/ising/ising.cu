@@ -45,10 +45,11 @@ template <class T> __device__ __forceinline__ T* in_register(T* address) {
 // The arguments that all lattices of a launch share.
 struct Settings {
     Keys keys;
-    i64 lattices, first_lattice;
+    i64 lattices, first_word;    // the number of the first lattice's first word in the stream
     u32 height, words, columns;  // of a lattice: rows, words and sites of one colour in a row
     u32 unsatisfied;             // the exclusive or of two spins whose bond is unsatisfied, on all bits
     u32 step, colour, sweeps;
+    u32 first_cell, end_cell;    // the words to update, of one colour of each lattice
 };
 
 // Fills the masks of one lattice with the threads of its row of the block. The last masks mark certain flips.
@@ -88,17 +89,17 @@ __device__ __forceinline__ u32 find_classes(u32 own, u32 a, u32 b, u32 c, u32 d,
 }
 
 // Updates every `stride`-th word of one colour of a lattice, from `first` on: reads the colour in `old` and the other
-// one in `other`, and writes to `mine`. `number` is the lattice's in the stream.
+// one in `other`, and writes to `mine`. `first_word` is the number of the lattice's first word in the stream.
 template <int CLASSES>
 __device__ __forceinline__ void advance(const u32* old, const u32* other, u32* mine, const Masks<CLASSES>* masks,
-                                        i64 number, u32 first, u32 stride, u32 step, u32 colour,
+                                        i64 first_word, u32 first, u32 stride, u32 step, u32 colour,
                                         const Settings& settings) {
     const u32 words = settings.words, cells = settings.height * words;
     const u32 last_bits = settings.columns - 32 * (words - 1);
     const u32 stream = STREAM_EVEN_SITES + colour;
     const u32 row_stride = stride / words, place_stride = stride - row_stride * words;
     u32 row = first / words, place = first - row * words;
-    for (u32 cell = first; cell < cells; cell += stride) {
+    for (u32 cell = first; cell < settings.end_cell; cell += stride) {
         const bool is_first = place == 0, is_last = place == words - 1;
         const u32 bits = is_last ? last_bits : 32;
         const u32 own = old[cell], here = other[cell];
@@ -120,7 +121,7 @@ __device__ __forceinline__ void advance(const u32* old, const u32* other, u32* m
         if (CLASSES == 2) flips |= ~all;
         const u32 present = 0xffffffffu >> (32 - bits);
         u32 open = ~flips & present;
-        const u64 group = (u64)(number * cells + cell) * PARTS;
+        const u64 group = (u64)(first_word + cell) * PARTS;
         for (u32 part = 0; part < PARTS && open; ++part) {
             const Words random = random_words(group | part, settings.keys, step, stream);
             compare(flips, open, random, [&](int i) {
@@ -154,8 +155,9 @@ __global__ void __launch_bounds__(THREADS)
         if (lattice < settings.lattices)
             advance<CLASSES>(in_register(own + place), in_register(around + place_around),
                              CLASSES < 10 ? in_register(spins + place) : spins + place,  // too few registers for ten
-                             masks, settings.first_lattice + lattice, blockIdx.x * blockDim.x + threadIdx.x,
-                             gridDim.x * blockDim.x, settings.step, settings.colour, settings);
+                             masks, settings.first_word + lattice * cells,
+                             settings.first_cell + blockIdx.x * blockDim.x + threadIdx.x, gridDim.x * blockDim.x,
+                             settings.step, settings.colour, settings);
     }
 }
 
@@ -179,8 +181,8 @@ __global__ void __launch_bounds__(1024)
         for (u32 colour = 0; colour < 2; ++colour) {
             if (mine)
                 advance<CLASSES>(own + (colour ? cells : 0), own + (colour ? 0 : cells), own + (colour ? cells : 0), masks,
-                                 settings.first_lattice + lattice, threadIdx.x, blockDim.x, settings.step + sweep, colour,
-                                 settings);
+                                 settings.first_word + lattice * cells, threadIdx.x, blockDim.x, settings.step + sweep,
+                                 colour, settings);
             __syncthreads();  // one colour is complete before the other begins
         }
     if (mine)

@@ -12,8 +12,7 @@ def draw_numbers(half: LaunchRequest) -> Tensor:
     """The 32-bit random number of each site of the colour: int64 (lattices, height, width / 2)."""
     lattices, _, height, words = half.spins.shape
     device = half.spins.device
-    lattice = torch.arange(half.first_lattice, half.first_lattice + lattices, device=device)
-    word = lattice[:, None, None] * (height * words) + torch.arange(height * words, device=device).view(height, words)
+    word = half.first_word + torch.arange(lattices * height * words, device=device).view(lattices, height, words)
     return random_numbers(word, half.seed, half.step, STREAMS[half.colour]).flatten(-2)[..., : half.width // 2]
 
 
@@ -38,4 +37,5 @@ def half_sweep(half: LaunchRequest) -> None:
     flips = numbers < threshold
     if classes == 3:
         flips = flips ^ (kind <= 2)
-    half.spins[:, half.colour] = pack_spins(torch.where(mine & flips, -spins, spins))[:, half.colour]
+    rows = slice(half.first_row, half.first_row + half.rows)
+    half.spins[:, half.colour, rows] = pack_spins(torch.where(mine & flips, -spins, spins))[:, half.colour, rows]

@@ -17,6 +17,8 @@ class LaunchRequest:
 
     ``thresholds``: see `acceptance.thresholds`, contiguous.
     ``satisfied``: the sign of the coupling; a bond is satisfied if the product of its spins has this sign.
+    ``first_word``: the number of the first lattice's first word in the stream; those of all lattices follow it.
+    ``first_row``, ``rows``: the rows to update, of every lattice; the others keep their spins in ``spins``.
     """
 
     own: Tensor
@@ -28,4 +30,6 @@ class LaunchRequest:
     colour: int
     seed: int
     step: int
-    first_lattice: int
+    first_word: int
+    first_row: int
+    rows: int

@@ -9,6 +9,7 @@ and reads its neighbours from the other.
 import torch
 from torch import Tensor
 
+from ..common.dispatch import require_tensor
 from ..machines.packed_spins import WORD, pack_bits, unpack_bits
 from ..numbers import integer, real
 
@@ -16,6 +17,25 @@ from ..numbers import integer, real
 def words_of(width: int) -> int:
     """The number of words for the sites of one colour in a row."""
     return -(-(integer("width", width) // 2) // WORD)
+
+
+def require_packed(spins: Tensor, width: int) -> int:
+    """The width as an int. Raises TypeError or ValueError unless ``spins`` are packed spins of lattices that wide."""
+    require_tensor("spins", spins, (torch.int32,), None)
+    width = integer("width", width)
+    if width < 2 or width % 2:
+        raise ValueError(f"width must be even and at least 2, or the checkerboard does not close; got {width}")
+    if spins.ndim != 4 or spins.shape[1] != 2 or spins.shape[3] != words_of(width):
+        raise ValueError(
+            f"spins must have shape (lattices, 2, height, {words_of(width)}) for width {width}, "
+            f"got {tuple(spins.shape)}"
+        )
+    _, _, height, words = spins.shape
+    if height < 2 or height % 2:
+        raise ValueError(f"height must be even and at least 2, or the checkerboard does not close; got {height}")
+    if height * words >= 1 << 30:
+        raise ValueError(f"spins must have fewer than 2**30 words in a colour of a lattice, got {height * words}")
+    return width
 
 
 def _column_is_odd(height: int, colour: int, device: torch.device) -> Tensor:

@@ -25,17 +25,19 @@ BLOCK = 128
 """Words of a program."""
 
 
-@triton.jit(do_not_specialize=["seed", "step", "first_lattice", "unsatisfied", "colour"])
+@triton.jit(do_not_specialize=["seed", "step", "first_word", "unsatisfied", "colour"])
 def half_sweep_kernel(
     own_spins,  # uint32 (lattices, 2, height, words), read for the colour
     around,  # the same, read for the other colour
     spins,  # the same, written for the colour
     thresholds,  # int64 (lattices, CLASSES)
-    total,  # lattices * height * words
+    total,  # words to update
+    count,  # words to update of each lattice
+    first_cell,  # the first of them in a lattice
     height,
     words,
     columns,  # sites of a colour in a row
-    first_lattice,
+    first_word,  # the number of the first lattice's first word in the stream
     unsatisfied,  # the exclusive or of two spins whose bond is unsatisfied: 0 or -1
     seed,
     step,
@@ -46,8 +48,8 @@ def half_sweep_kernel(
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = index < total
     cells = height * words
-    lattice = index // cells
-    cell = (index - lattice * cells).to(tl.int32)
+    lattice = index // count
+    cell = (first_cell + index - lattice * count).to(tl.int32)
     row = cell // words
     place = cell - row * words
     own_at = lattice * 2 * cells + colour * cells + cell
@@ -87,7 +89,7 @@ def half_sweep_kernel(
         certain = tl.load(table + kind, mask=inside, other=0) >> 32
         flips = flips | (_class(count, own, kind, CLASSES) & bit_mask(certain))
     undecided = present & inverted(flips)
-    number = (tl.cast(first_lattice, tl.int64) * cells + index) * PARTS
+    number = (tl.cast(first_word, tl.int64) + lattice * cells + cell) * PARTS
     part = 0
     while any_bit(undecided):
         w0, w1, w2, w3 = random_words(number + part, seed, step, _EVEN_SITES + colour)
@@ -125,11 +127,13 @@ def _class(count, own, KIND: tl.constexpr, CLASSES: tl.constexpr):
 def half_sweep(half: LaunchRequest) -> None:
     """Write the spins of the colour to ``half.spins``. There is at least one lattice."""
     lattices, _, height, words = half.spins.shape
-    total = lattices * height * words
+    count = half.rows * words
+    total = lattices * count
     block = block_for(total, BLOCK)
     half_sweep_kernel[(triton.cdiv(total, block),)](
-        half.own, half.around, half.spins, half.thresholds, total, height, words, half.width // 2,
-        half.first_lattice, -1 if half.satisfied > 0 else 0, signed_seed(half.seed), half.step, half.colour,
+        half.own, half.around, half.spins, half.thresholds, total, count, half.first_row * words, height,
+        words, half.width // 2, half.first_word, -1 if half.satisfied > 0 else 0, signed_seed(half.seed), half.step,
+        half.colour,
         CLASSES=half.thresholds.shape[1], BLOCK=block, num_warps=1,
     )  # fmt: skip
 
@@ -148,9 +152,9 @@ def variants() -> Sequence[KernelVariant]:
             signature={
                 **dict.fromkeys(("own_spins", "around", "spins"), "*i32:16"),
                 "thresholds": "*i64:16",
-                **dict.fromkeys(("total", "height", "words", "columns"), "i32:16"),
-                **dict.fromkeys(("first_lattice", "unsatisfied", "step", "colour"), "i32"),
-                "seed": "i64",
+                **dict.fromkeys(("total", "count", "first_cell", "height", "words", "columns"), "i32:16"),
+                **dict.fromkeys(("unsatisfied", "step", "colour"), "i32"),
+                **dict.fromkeys(("first_word", "seed"), "i64"),
                 "CLASSES": classes,
                 "BLOCK": BLOCK,
             },

@@ -29,9 +29,19 @@ def states_in_pieces(units: int, rows: int, device: torch.device) -> Iterator[Te
 
 
 def random_spins(
-    height: int, width: int, lattices: int, *, seed: int, first_lattice: int = 0, device: torch.device | str = "cpu"
+    height: int,
+    width: int,
+    lattices: int,
+    *,
+    seed: int,
+    first_lattice: int = 0,
+    first_row: int = 0,
+    rows: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Independent spins, each +1 with probability 1/2, packed as by `boltzbench.kernels.ising.pack_spins`.
+
+    With ``rows``, these rows alone from ``first_row`` on: int32 (lattices, 2, rows, ceil(width / 64)).
 
     A word of spins is the first of the random words at step 0 of the stream ``INITIAL_SPINS``, with the colour's number
     in place of a tensor's. Raises ValueError unless both sides are even and at least 2.
@@ -41,12 +51,14 @@ def random_spins(
     for name, side in (("height", height), ("width", width)):
         if side % 2:
             raise ValueError(f"{name} must be even, got {side}")
+    first_row = integer("first_row", first_row, 0, height)
+    rows = height - first_row if rows is None else integer("rows", rows, 0, height - first_row)
     words = -(-width // SITES_OF_A_WORD)
-    cells = height * words
     lattice = torch.arange(first_lattice, first_lattice + lattices, device=device)
-    groups = 8 * (lattice[:, None] * cells + torch.arange(cells, device=device))
+    cell = torch.arange(first_row * words, (first_row + rows) * words, device=device)
+    groups = 8 * (lattice[:, None] * (height * words) + cell)
     present = torch.full((words,), (1 << 32) - 1, device=device)
     present[-1] >>= 32 * words - width // 2
     drawn = [random_words(groups, seed, 0, Stream.INITIAL_SPINS, colour)[..., 0] for colour in (0, 1)]
-    bits = torch.stack(drawn, dim=1).view(lattices, 2, height, words)
+    bits = torch.stack(drawn, dim=1).view(lattices, 2, rows, words)
     return (bits & present).to(torch.int32)

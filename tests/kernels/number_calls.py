@@ -26,6 +26,11 @@ def entered(joined: AbstractContextManager) -> int:
         return ranks.size
 
 
+def advanced(lattice: distributed.IsingLattice) -> torch.Tensor:
+    lattice.advance()
+    return lattice.spins
+
+
 CALLS = (
     NumberCall(
         ais.annealed_importance_sampling,
@@ -47,6 +52,15 @@ CALLS = (
     NumberCall(
         distributed.ising_annealed_importance_sampling,
         {"height": 2, "width": 4, "schedule": [0.0, 0.5, 1.0], "lattices": 3, "seed": 7, "first_lattice": 3},
+    ),
+    NumberCall(
+        distributed.IsingLattice,
+        {
+            "height": 4, "width": 4, "beta": 0.5, "seed": 7, "coupling": 0.5, "field": 0.25, "first_sweep": 3,
+            "device": torch.device("cpu"),
+        },
+        advanced,
+        infinite=("beta",),
     ),
     NumberCall(
         distributed.parallel_tempering,

@@ -3,16 +3,20 @@
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pluggy
 import pytest
 from boltzbench import harness
-from boltzbench.harness import Ceiling, Status, hookimpl
+from boltzbench.harness import Ceiling, DistributedAlgorithm, Status, hookimpl
 from boltzbench.harness.api import hookspecs
+from boltzbench.harness.cli.distributed.measure import measure
+from boltzbench.harness.discovery.faults import registration_faults
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, load_registry
 from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.validation.experiments import conduct
 from boltzbench.harness.validation.judge import validate
+from boltzbench.kernels.distributed import Ranks, join
 from support import ROOT
 from support.fakes import CPU, carried_out, experiment, implementation, install, operation
 from support.wrong_samplers import gaussian, langevin
@@ -36,6 +40,7 @@ def test_there_are_hooks():
         "register_targets",
         "register_samplers",
         "register_experiments",
+        "register_distributed",
     ]
 
 
@@ -125,6 +130,20 @@ def test_register_experiments():
     assert [each.name for each in given] == ["dice"]
 
 
+def test_register_distributed():
+    def start(ranks, device):
+        raise ValueError
+
+    class Plugin:
+        @hookimpl
+        def register_distributed(self, register):
+            register(DistributedAlgorithm("mine", "", "step", 1, join, start))
+
+    given = []
+    assert manager_with(Plugin()).hook.register_distributed(register=given.append) == []
+    assert [each.name for each in given] == ["mine"]
+
+
 # ---- the guide
 
 
@@ -174,3 +193,14 @@ def test_the_ceiling_of_the_guide_does_its_work(guide):
     assert check() is not None
     launch()
     assert check() is None
+
+
+def test_the_distributed_algorithm_of_the_guide_has_the_same_bits(guide):
+    row = measure(guide.distributed["walkers"], Ranks(), CPU)
+    assert (row.ranks, row.same_bits) == (1, True)
+
+
+def test_a_distributed_algorithm_without_steps_is_refused(guide):
+    wrong = replace(guide.distributed["walkers"], steps=0)
+    faults = [*registration_faults(DistributedAlgorithm, [wrong], {})]
+    assert faults == [(0, "distributed algorithm 'walkers': steps should be at least 1, got 0")]

@@ -97,7 +97,7 @@ WRONG_KERNELS = (
         ("ising.cu", "masks[4 * part + i]", "masks[i]", LARGE_LATTICE),
         ("ising.cu", "part < PARTS && open", "part < 1 && open", LARGE_LATTICE),
         ("ising.cu", "masks[BITS].of[i], all", "0, all", HOT),
-        ("ising.cu", "settings.first_lattice + lattice", "lattice", ISING),
+        ("ising.cu", "settings.first_word + lattice * cells", "lattice * cells", ISING),
         ("ising.cu", "settings.step + sweep", "settings.step", TINY),
         ("ising.cu", "count[i] & ~own", "count[i]", FIELD),
         ("ising.cu", "own ^ unsatisfied;", "CLASSES == 2 ? ~own : own ^ unsatisfied;", ANTIFERROMAGNET),
@@ -111,7 +111,7 @@ WRONG_KERNELS = (
         ("ising.cpp", "here[0] << (last_bits - 1)", "here[0] << 31", ISING),
         ("ising.cpp", "first_row + row + height)", "first_row + row + (first_row + row < 0))", TINY),
         ("ising.cpp", "masks.of[4 * part + i]", "masks.of[i]", LARGE_LATTICE),
-        ("ising.cpp", "settings.first_lattice + lattice, row", "lattice, row", ISING),
+        ("ising.cpp", "settings.first_word + lattice * size", "lattice * size", ISING),
         ("machines/spins.hpp", "| (less & same);", "| less;", ISING),
     ),
 )  # fmt: skip
