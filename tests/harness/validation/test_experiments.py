@@ -135,7 +135,7 @@ def test_the_command_and_its_reports(monkeypatch, tmp_path):
     assert result.exit_code == 0, result.output
     words = " ".join(result.output.split())
     assert (
-        "All 4 claims hold. (2 experiments: if all are correct, a test fails with probability at most 2e-06.)" in words
+        "All 4 claims hold. (2 experiments: if all are correct, a test fails with probability of about 2e-06.)" in words
     )
     assert max(map(len, result.output.splitlines())) <= 80
     line = next(line for line in result.output.splitlines() if "mean of a die" in line)

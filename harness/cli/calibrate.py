@@ -1,0 +1,153 @@
+"""`validate --calibrate`: measure the judge itself, by exact samplers, planted errors and many seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import TypeVar
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ..api.messages import unknown_beside
+from ..discovery.registry import Registry, load_registry
+from ..execution.process import prepare_to_run_kernels
+from ..report.tables import counted
+from ..report.terminal import outputs
+from ..results.environment import resolve_device
+from .validate import chosen_experiments, chosen_pairs
+
+T = TypeVar("T")
+
+
+class Part(StrEnum):
+    """What `--of` names."""
+
+    TESTS = "tests"
+    ERRORS = "errors"
+    SAMPLERS = "samplers"
+    EXPERIMENTS = "experiments"
+
+
+def calibrate(
+    parts: Sequence[Part], samplers: Sequence[str], targets: Sequence[str], experiments: Sequence[str], seeds: range
+) -> int:
+    """Print the tables of ``parts``; 1 if the judge is wrong in one of them, else 0.
+
+    ``samplers``, ``targets`` and ``experiments`` are names, all if there are none.
+    """
+    with outputs(None) as (console, _):
+        prepare_to_run_kernels(resolve_device("cpu"))
+        registry = load_registry()
+        wrong: list[str] = []
+        if Part.TESTS in parts:
+            wrong += _tests(console, registry, targets, seeds)
+        if Part.ERRORS in parts:
+            wrong += _errors(console, seeds[0])
+        if Part.SAMPLERS in parts:
+            wrong += _samplers(console, registry, samplers, targets, seeds)
+        if Part.EXPERIMENTS in parts:
+            wrong += _experiments(console, registry, experiments, seeds)
+        for words in wrong:
+            console.print(Text(words, style="bold red"))
+    return 1 if wrong else 0
+
+
+def _tests(console: Console, registry: Registry, names: Sequence[str], seeds: range) -> list[str]:
+    """Rates over stated ones: measured by kind of test, and computed at the level in use."""
+    from ..validation.calibration.rates import LEVEL_IN_USE, LEVELS, computed_rates, measured_rates
+
+    for name in names:
+        if name not in registry.targets:
+            raise unknown_beside(registry.problems, "target", name, registry.targets)
+    chosen = [target for name, target in registry.targets.items() if not names or name in names]
+    with console.status("exact samplers"):
+        measured, computed = measured_rates(chosen, seeds), list(computed_rates())
+    first = _table("test of a right sampler", "tests", *(f"at {each:g}" for each in LEVELS))
+    for rate in measured:
+        first.add_row(rate.kind, str(rate.tests), *(f"{ratio:.2f}" for ratio in rate.ratios()))
+    second = _table("test", f"at {LEVEL_IN_USE:g}")
+    for kind, ratio in computed:
+        second.add_row(kind, f"{ratio:.2f}")
+    console.print(Group("measured / stated rate", first, "\ncomputed / stated rate", second))
+    wrong = [each.kind for each in measured if each.too_often] + [kind for kind, ratio in computed if ratio > 2]
+    if not wrong:
+        console.print("No test rejects right samplers twice as often as stated.")
+    return [f"Too often: {', '.join(wrong)}."] if wrong else []
+
+
+def _errors(console: Console, seed: int) -> list[str]:
+    """Chains that planted errors need, and the causes that the verdict names."""
+    from ..validation.calibration.planted_errors import named_errors, power_library
+    from ..validation.calibration.power import SIZES, chains_needed, named_causes
+
+    power = _table("error", "chains")
+    library = power_library()
+    for found in _watched(console, chains_needed(library, seed), lambda each: each.name):
+        power.add_row(found.name, f"> {SIZES[-1]}" if found.chains is None else str(found.chains))
+    console.print(Group("planted errors: chains with which validate rejects them", power))
+    errors = named_errors()
+    causes = list(_watched(console, named_causes(errors, seed), lambda each: each.name))
+    console.print("\nplanted errors: the cause that the verdict names, its line, CPU seconds")
+    for each in causes:
+        console.print(Text(f" {each.name} (line {each.line or '-'}, {each.seconds:.1f} s)"))
+        console.print(Padding(Text(each.words), (0, 0, 0, 4)))
+    right = [each for each in causes if each.line]
+    slowest = max(each.seconds for each in causes)
+    console.print(f"{len(right)} of {counted(len(causes), 'cause')} named, each within {slowest:.1f} s.")
+    return [f"Not named: {each.name}: {each.words}" for each in causes if not each.line]
+
+
+def _samplers(
+    console: Console, registry: Registry, samplers: Sequence[str], targets: Sequence[str], seeds: range
+) -> list[str]:
+    """Alarms of right samplers."""
+    from ..validation.calibration.seeds import CHAINS, alarms
+
+    device = resolve_device("cpu")
+    pairs, _ = chosen_pairs(registry, samplers, targets, device)
+    title = f"seeds {seeds[0]} to {seeds[-1]}, {CHAINS} chains on each target"
+    table, wrong = _table("sampler", "targets", "claims", "alarms", "CPU s"), []
+    for each in _watched(console, alarms(pairs, seeds, device), lambda each: each.sampler):
+        table.add_row(each.sampler, str(each.targets), str(each.claims), str(len(each.failed)), f"{each.seconds:.0f}")
+        wrong += each.failed
+    console.print(Group(title, table))
+    if not wrong:
+        console.print("No right sampler raised an alarm.")
+    return wrong
+
+
+def _experiments(console: Console, registry: Registry, names: Sequence[str], seeds: range) -> list[str]:
+    """z-scores of the experiments' estimators."""
+    from ..validation.calibration.seeds import MOST_MEAN, SPREAD, z_scores
+
+    chosen = chosen_experiments(registry, names, False)
+    table = _table("experiment: estimator", "mean", "spread")
+    off = []
+    scores = z_scores(chosen, seeds, resolve_device("cpu"))
+    for each in _watched(console, scores, lambda each: f"{each.experiment}: {each.estimator}"):
+        name = f"{each.experiment}: {each.estimator}"
+        table.add_row(name, f"{each.mean:+.2f}", f"{each.spread:.2f}" + "*" * each.off)
+        off += [name] * each.off
+    console.print(Group(f"z over seeds {seeds[0]} to {seeds[-1]}", table))
+    bounds = f"mean within {MOST_MEAN} of 0, spread {SPREAD[0]} to {SPREAD[1]}"
+    if not off:
+        console.print(f"All estimators: {bounds}.")
+    return [f"Not {bounds}: {name}" for name in off]
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first, box=None)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _watched(console: Console, items: Iterable[T], name: Callable[[T], str]) -> Iterator[T]:
+    """``items`` as they come; on a terminal, a line says how far they are."""
+    with console.status("begun") as status:
+        for number, each in enumerate(items, 1):
+            status.update(f"{number} done, the last: {name(each)}")
+            yield each
