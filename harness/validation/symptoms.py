@@ -16,12 +16,12 @@ from torch import Tensor
 from ..api.samplers import ExactLaw, Sampler, Target
 from .chains import Chains, start_of
 
-COPIES = 512
-"""Chains from one start, for the elements of a step."""
+STARTS, COPIES = 4, 512
+"""Starts, and chains from each, for the elements of a step."""
 ALIKE = 0.99
 """Rank correlation from which on two elements move as one."""
 FEWEST_EXPECTED = 20
-"""Expected number of draws with two units in states of their own, below which their absence says nothing."""
+"""Expected number of draws with a pair of values, below which its absence says nothing."""
 PATHS, STEPS = 4096, 6
 BINS = 64
 DEPENDS = 0.3
@@ -48,27 +48,41 @@ def shared_numbers(run: Chains, target: Target, law: ExactLaw, seed: int, temper
 
 
 def _between_elements(run: Chains, target: Target, law: ExactLaw, seed: int, temperature: float) -> str | None:
-    start = start_of(target, law, 1, seed, "symptom").expand(COPIES, *target.shape).contiguous()
-    x = _elements(run.last(start, seed, [(1, temperature)]))
     exact = _elements(start_of(target, law, COPIES, seed, "symptom of elements"))
-    found = [pair for pair in combinations(range(x.shape[1]), 2) if _move_as_one(x[:, pair], exact[:, pair], target)]
+    pairs = [*combinations(range(exact.shape[1]), 2)]
+    found = set[tuple[int, int]]()
+    for one in start_of(target, law, STARTS, seed, "symptom"):
+        start = one.expand(COPIES, *target.shape).contiguous()
+        x = _elements(run.last(start, seed, [(1, temperature)]))
+        found |= {
+            pair
+            for pair in pairs
+            if _move_as_one(x[:, pair], exact[:, pair], _elements(one[None])[0, list(pair)], target)
+        }
     if not found:
         return None
     elements = sorted({element for pair in found for element in pair})
     return f"elements {_listed(elements)} move together from one start: they share random numbers within a step"
 
 
-def _move_as_one(pair: Array, exact: Array, target: Target) -> bool:
+def _move_as_one(pair: Array, exact: Array, start: Array, target: Target) -> bool:
+    """Whether two elements (chains, 2), a step from ``start``, are functions of one random number.
+
+    Of two values each, they then miss one of the four pairs of values. That in which both have changed may also be
+    missing because a step changes one element alone.
+    """
     a, b = pair.T
     if a.std() == 0 or b.std() == 0:
         return False
     if target.torch_dtype.is_floating_point:
         return bool(abs(spearmanr(a, b).statistic) > ALIKE)
-    highest = pair.max(0)
-    table, right = (np.array([[((x == highest) == (i, j)).all(1).sum() for j in (0, 1)] for i in (0, 1)])
-                    for x in (pair, exact))  # fmt: skip
-    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
-    return bool(((table == 0) & (right > 0) & (expected > FEWEST_EXPECTED)).any())
+    counts, right = (
+        np.array([[((x == start) == (i, j)).all(1).sum() for j in (False, True)] for i in (False, True)])
+        for x in (pair, exact)
+    )
+    expected = counts.sum(1, keepdims=True) * counts.sum(0) / counts.sum()
+    missing = (counts == 0) & (right > 0) & (expected > FEWEST_EXPECTED)
+    return bool(missing.any() and not missing[0, 0])
 
 
 def _between_steps(run: Chains, target: Target, law: ExactLaw, seed: int, temperature: float) -> str | None:
