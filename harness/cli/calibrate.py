@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TypeVar
 
 from rich.console import Console, Group
 from rich.padding import Padding
@@ -18,8 +17,6 @@ from ..report.tables import counted
 from ..report.terminal import outputs
 from ..results.environment import resolve_device
 from .validate import chosen_experiments, chosen_pairs
-
-T = TypeVar("T")
 
 
 class Part(StrEnum):
@@ -83,16 +80,14 @@ def _errors(console: Console, seed: int) -> list[str]:
     from ..validation.calibration.planted_errors import named_errors, power_library
     from ..validation.calibration.power import SIZES, chains_needed, named_causes
 
-    power = _table("error", "chains")
-    library = power_library()
-    for found in _watched(console, chains_needed(library, seed), lambda each: each.name):
-        power.add_row(found.name, f"> {SIZES[-1]}" if found.chains is None else str(found.chains))
-    console.print(Group("planted errors: chains with which validate rejects them", power))
-    errors = named_errors()
-    causes = list(_watched(console, named_causes(errors, seed), lambda each: each.name))
+    console.print("planted errors: chains with which validate rejects them")
+    for found in chains_needed(power_library(), seed):
+        _row(console, found.name, f"> {SIZES[-1]}" if found.chains is None else str(found.chains))
     console.print("\nplanted errors: the cause that the verdict names, its line, CPU seconds")
-    for each in causes:
-        console.print(Text(f" {each.name} (line {each.line or '-'}, {each.seconds:.1f} s)"))
+    causes = []
+    for each in named_causes(named_errors(), seed):
+        causes.append(each)
+        _row(console, each.name, str(each.line or "-"), f"{each.seconds:.1f}")
         console.print(Padding(Text(each.words), (0, 0, 0, 4)))
     right = [each for each in causes if each.line]
     slowest = max(each.seconds for each in causes)
@@ -108,12 +103,13 @@ def _samplers(
 
     device = resolve_device("cpu")
     pairs, _ = chosen_pairs(registry, samplers, targets, device)
-    title = f"seeds {seeds[0]} to {seeds[-1]}, {CHAINS} chains on each target"
-    table, wrong = _table("sampler", "targets", "claims", "alarms", "CPU s"), []
-    for each in _watched(console, alarms(pairs, seeds, device), lambda each: each.sampler):
-        table.add_row(each.sampler, str(each.targets), str(each.claims), str(len(each.failed)), f"{each.seconds:.0f}")
+    console.print(f"seeds {seeds[0]} to {seeds[-1]}, {CHAINS} chains on each target")
+    _row(console, "sampler", "targets", "claims", "alarms", "CPU s")
+    wrong = []
+    for each in alarms(pairs, seeds, device):
+        numbers = each.targets, each.claims, len(each.failed), round(each.seconds)
+        _row(console, each.sampler, *map(str, numbers))
         wrong += each.failed
-    console.print(Group(title, table))
     if not wrong:
         console.print("No right sampler raised an alarm.")
     return wrong
@@ -123,15 +119,13 @@ def _experiments(console: Console, registry: Registry, names: Sequence[str], see
     """z-scores of the experiments' estimators."""
     from ..validation.calibration.seeds import MOST_MEAN, SPREAD, z_scores
 
-    chosen = chosen_experiments(registry, names, False)
-    table = _table("experiment: estimator", "mean", "spread")
+    console.print(f"z over seeds {seeds[0]} to {seeds[-1]}")
+    _row(console, "experiment: estimator", "mean", "spread")
     off = []
-    scores = z_scores(chosen, seeds, resolve_device("cpu"))
-    for each in _watched(console, scores, lambda each: f"{each.experiment}: {each.estimator}"):
+    for each in z_scores(chosen_experiments(registry, names, False), seeds, resolve_device("cpu")):
         name = f"{each.experiment}: {each.estimator}"
-        table.add_row(name, f"{each.mean:+.2f}", f"{each.spread:.2f}" + "*" * each.off)
+        _row(console, name, f"{each.mean:+.2f}", f"{each.spread:.2f}")
         off += [name] * each.off
-    console.print(Group(f"z over seeds {seeds[0]} to {seeds[-1]}", table))
     bounds = f"mean within {MOST_MEAN} of 0, spread {SPREAD[0]} to {SPREAD[1]}"
     if not off:
         console.print(f"All estimators: {bounds}.")
@@ -145,9 +139,7 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _watched(console: Console, items: Iterable[T], name: Callable[[T], str]) -> Iterator[T]:
-    """``items`` as they come; on a terminal, a line says how far they are."""
-    with console.status("begun") as status:
-        for number, each in enumerate(items, 1):
-            status.update(f"{number} done, the last: {name(each)}")
-            yield each
+def _row(console: Console, name: str, *numbers: str) -> None:
+    """A line of a table whose rows come one by one, minutes apart."""
+    console.print(Text(f" {name:<{78 - 9 * len(numbers)}}" + "".join(f"{each:>9}" for each in numbers)))
+    console.file.flush()

@@ -89,7 +89,7 @@ def exact_sampler() -> Sampler:
             x = start_of(target, target.law(temperature, Dynamics()), len(x), state["seed"], name)
         return {**state, "x": x, "step": step}
 
-    return Sampler("exact draws", "Independent exact draws.", "", "torch", init, advance)
+    return Sampler("exact draws", "Independent exact draws.", "", "torch", init, advance, reversible=True)
 
 
 def computed_rates() -> Iterator[tuple[str, float]]:
