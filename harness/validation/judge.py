@@ -74,6 +74,7 @@ from .progress import AnnounceClaim, CurrentClaim, silent
 from .symptoms import (
     FUNCTIONS,
     UNFIT,
+    dependent_moves,
     not_exchangeable,
     separate_classes,
     shared_numbers,
@@ -108,6 +109,7 @@ INTERPRETED = 16
 MOST_CORRELATION = 0.95
 """Above this correlation of a quantity with its start, its law after the steps has almost no power."""
 CHAINS_OF_CAUSES = 20_000
+"""Chains that go on to the first of `LATER` where a law has failed."""
 NAME_THEIR_CAUSE = ("independent ", "fresh noise", "moves")
 """Claims, by their first words, whose failure says what is wrong."""
 NO_NUMBERS: Any = dict.fromkeys(("exact", "measured", "stderr", "z", "p_value", "false_alarm", "steps"))
@@ -177,28 +179,29 @@ class _Judgement:
         wrong = {each.temperature for each in failed}
         only_at_1 = 1.0 in target.temperatures and wrong == {*target.temperatures} - {1.0}
         acceptance = wrong_acceptance(sampler, target, start, x)
-        exact = partial(start_of, target, law, len(x), self._seed, "elements")
-        for find in (
-            lambda: shared_numbers(self._run, target, law, self._seed, temperature),
+        draws = partial(self._start, law)
+        causes: tuple[Callable[[], str | None], ...] = (
+            lambda: shared_numbers(self._run, target, draws, self._seed, temperature),
             lambda: by_law(self._last),
-            lambda: wrong_elements(x, exact()),
+            lambda: wrong_elements(x, draws(len(x), "elements").cpu()),
             lambda: "the law is right at temperature 1 alone: a term is not divided by it" if only_at_1 else None,
             lambda: acceptance if acceptance and not acceptance.startswith(UNFIT) else None,
-            *(partial(lambda steps: by_law(self._later(steps)), steps) for steps in LATER),  # nearer to its law
+            lambda: by_law(self._later()),
+            lambda: dependent_moves(self._run, target, draws, self._seed, temperature),
             lambda: acceptance,
-        ):
+        )
+        for find in causes:
             with suppress(Fault):
                 if words := find():
                     return words
         return None
 
-    def _later(self, steps: int) -> dict[float, Tensor]:
-        """The states after so many steps, by temperature, of enough chains to tell laws apart."""
+    def _later(self) -> dict[float, Tensor]:
+        """States, by temperature, that are nearer to the sampler's own law than those after the last of `STEPS`."""
+        chains, steps = CHAINS_OF_CAUSES // self._fewer, min(LATER)
         return {
-            temperature: self._run.last(
-                start[:CHAINS_OF_CAUSES].to(self._device), self._seed, [(steps, temperature)]
-            ).cpu()
-            for temperature, (_, start, _) in self._steps.items()
+            t: self._run.last(start[:chains].to(self._device), self._seed, [(steps, t)]).cpu()
+            for t, (_, start, _) in self._steps.items()
         }
 
     def _judge(self) -> None:

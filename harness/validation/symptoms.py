@@ -4,7 +4,7 @@ Each function returns words, or None. Most are asked only where a law fails; the
 rate. `not_exchangeable` has a p-value.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -13,8 +13,8 @@ import torch
 from scipy.stats import binom, ks_2samp, spearmanr
 from torch import Tensor
 
-from ..api.samplers import ExactLaw, Sampler, Target
-from .chains import Chains, start_of
+from ..api.samplers import Sampler, Target
+from .chains import Chains
 
 STARTS, COPIES = 4, 512
 """Starts, and chains from each, for the elements of a step."""
@@ -40,18 +40,36 @@ MOST_STATES = 64
 """Different states up to which it is known which of them steps connect."""
 
 Array = np.ndarray[Any, Any]
+Draws = Callable[[int, str], Tensor]
+"""Independent exact draws on the sampler's device, by number and purpose."""
 
 
-def shared_numbers(run: Chains, target: Target, law: ExactLaw, seed: int, temperature: float) -> str | None:
-    """Elements that use the same random numbers within a step, or steps that use those of the step before."""
-    return _between_elements(run, target, law, seed, temperature) or _between_steps(run, target, law, seed, temperature)
+def shared_numbers(run: Chains, target: Target, draws: Draws, seed: int, temperature: float) -> str | None:
+    """Elements that use the same random numbers within a step, or single steps that use those of the step before."""
+    if words := _between_elements(run, target, draws, seed, temperature):
+        return words
+    path = _path(run, draws, seed, temperature)
+    if not target.torch_dtype.is_floating_point:
+        return _repeated_moves(path)
+    dependence = _dependence(path)
+    if dependence.max() < DEPENDS or dependence.min() > DEPENDS / 3:
+        return None
+    step = int((dependence > DEPENDS).argmax())
+    return f"steps {step + 1} and {step + 2} share random numbers: given the position between, the moves depend"
 
 
-def _between_elements(run: Chains, target: Target, law: ExactLaw, seed: int, temperature: float) -> str | None:
-    exact = _elements(start_of(target, law, COPIES, seed, "symptom of elements"))
+def dependent_moves(run: Chains, target: Target, draws: Draws, seed: int, temperature: float) -> str | None:
+    """Whether each move depends on the one before, as with a momentum that is kept."""
+    if not target.torch_dtype.is_floating_point or _dependence(_path(run, draws, seed, temperature)).min() < DEPENDS:
+        return None
+    return "each move depends on the one before: steps share random numbers, or a momentum is not drawn anew"
+
+
+def _between_elements(run: Chains, target: Target, draws: Draws, seed: int, temperature: float) -> str | None:
+    exact = _elements(draws(COPIES, "symptom of elements"))
     pairs = [*combinations(range(exact.shape[1]), 2)]
     found = set[tuple[int, int]]()
-    for one in start_of(target, law, STARTS, seed, "symptom"):
+    for one in draws(STARTS, "symptom"):
         start = one.expand(COPIES, *target.shape).contiguous()
         x = _elements(run.last(start, seed, [(1, temperature)]))
         found |= {
@@ -85,24 +103,19 @@ def _move_as_one(pair: Array, exact: Array, start: Array, target: Target) -> boo
     return bool(missing.any() and not missing[0, 0])
 
 
-def _between_steps(run: Chains, target: Target, law: ExactLaw, seed: int, temperature: float) -> str | None:
-    start = start_of(target, law, PATHS, seed, "symptom of steps")
-    path = [_elements(each) for each in (start, *run.path(start, seed, [(1, temperature)] * STEPS))]
-    if not target.torch_dtype.is_floating_point:
-        return _repeated_moves(path)
-    dependence = np.array(
+def _path(run: Chains, draws: Draws, seed: int, temperature: float) -> list[Array]:
+    start = draws(PATHS, "symptom of steps")
+    return [_elements(each) for each in (start, *run.path(start, seed, [(1, temperature)] * STEPS))]
+
+
+def _dependence(path: Sequence[Array]) -> Array:
+    """For each two steps in turn the partial correlation of the positions before and after, given that between."""
+    return np.array(
         [
-            max(_partial_correlation(*(x[:, element] for x in path[step - 1 : step + 2]))
-                for element in range(start[0].numel())[:MOST_ELEMENTS])
-            for step in range(1, STEPS)
+            max(_partial_correlation(*(x[:, element] for x in three)) for element in range(path[0].shape[1]))
+            for three in zip(path, path[1:], path[2:], strict=False)
         ]
-    )  # fmt: skip
-    if dependence.max() < DEPENDS:
-        return None
-    step = int((dependence > DEPENDS).argmax())
-    if dependence.min() < DEPENDS / 3:
-        return f"steps {step + 1} and {step + 2} share random numbers: given the position between, the moves depend"
-    return "a move depends on the one before: steps share random numbers, or a momentum is not drawn anew"
+    )
 
 
 def _partial_correlation(before: Array, between: Array, after: Array) -> float:

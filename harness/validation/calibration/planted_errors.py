@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,7 +98,7 @@ def named_errors() -> list[Planted]:
     ]  # fmt: skip
 
 
-Rows = Iterator[tuple[str, dict[str, object], str]]
+Rows = Iterator[tuple[str, dict[str, Any], str]]
 
 
 def _of_langevin() -> Rows:
@@ -187,8 +188,8 @@ def _energy_in(dtype: torch.dtype, stiffness: Tensor, x: Tensor) -> Tensor:
     return well_energy(stiffness, x).to(dtype).double()
 
 
-def _times(factor: float, t: object) -> object:
-    return factor * t  # type: ignore[operator]
+def _times(factor: float, t: Any) -> Any:
+    return factor * t
 
 
 def power_library() -> list[Planted]:

@@ -302,7 +302,8 @@ def bit_by_bit(name: str = "bit by bit", order: tuple[int, ...] = (0, 1), **more
     """Heat-bath Gibbs sampling of the bits in a fixed order."""
 
     def step(state: State, t: Any) -> Tensor:
-        x, u, energy = state["x"], uniform_noise(state), state["target"].energy
+        u, energy = uniform_noise(state), state["target"].energy
+        x: Tensor = state["x"]
         for bit in order:
             zero, one = (x.index_fill(1, torch.tensor([bit]), value) for value in (0, 1))
             chance = torch.sigmoid((energy(zero) - energy(one)).double()[:, None] / t)

@@ -1,6 +1,7 @@
 """The verdict names the cause of each planted error, and finds slight errors with more chains than gross ones."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from boltzbench.harness.validation.calibration.small_samplers import (
 )
 from boltzbench.harness.validation.chains import Chains, start_of
 from boltzbench.harness.validation.symptoms import (
+    dependent_moves,
     not_exchangeable,
     separate_classes,
     shared_numbers,
@@ -74,6 +76,10 @@ def test_the_power_is_that_of_the_number_of_chains():
 RIGHT = [(langevin, gaussian), (mala, gaussian), (hmc, gaussian), (gibbs, rbm), (bit_by_bit, four_states)]
 
 
+def draws_of(target, law, chains, purpose, seed):
+    return start_of(target, law, chains, seed, purpose)
+
+
 @pytest.mark.parametrize(("sampler", "target"), RIGHT, ids=lambda each: each.__name__)
 def test_right_samplers_show_no_symptoms(sampler, target):
     sampler, target = sampler(), target()
@@ -81,7 +87,8 @@ def test_right_samplers_show_no_symptoms(sampler, target):
     start, exact = (start_of(target, law, 8000, 0, purpose) for purpose in ("start", "exact"))
     x = run.last(start, 0, [(1, 1.0)])
     for seed in range(3):
-        assert shared_numbers(run, target, law, seed, 1.0) is None
+        given = run, target, partial(draws_of, target, law, seed=seed), seed, 1.0
+        assert (shared_numbers(*given), dependent_moves(*given)) == (None, None)
     assert wrong_elements(x, exact) is None
     assert wrong_acceptance(sampler, target, start, x) is None
 
