@@ -416,9 +416,10 @@ class _Judgement:
             self._claims.judge_counts(temperature, law, values, projection.probabilities)
         numbers = values.double().numpy()
         if projection.cdf is not None and own_square is not None:
-            p_value = float(kstest(numbers, projection.cdf, method="asymp").pvalue)
+            uniform = projection.cdf(numbers)
+            p_value = float(kstest(uniform, "uniform", method="asymp").pvalue)
             self._claims.judge(temperature, law, p_value, f"Kolmogorov-Smirnov, {len(numbers)} chains")
-            self._claims.judge_mean(temperature, spread, np.square(projection.cdf(numbers)), 1 / 3, own_square)
+            self._claims.judge_mean(temperature, spread, np.square(uniform), 1 / 3, own_square)
         if projection.mean is not None and own is not None:
             self._claims.judge_mean(temperature, mean, numbers, projection.mean, own)
 
