@@ -24,6 +24,7 @@ class Part(StrEnum):
 
     TESTS = "tests"
     ERRORS = "errors"
+    CAUSES = "causes"
     SAMPLERS = "samplers"
     EXPERIMENTS = "experiments"
 
@@ -42,7 +43,9 @@ def calibrate(
         if Part.TESTS in parts:
             wrong += _tests(console, registry, targets, seeds)
         if Part.ERRORS in parts:
-            wrong += _errors(console, seeds[0])
+            _errors(console, seeds[0])
+        if Part.CAUSES in parts:
+            wrong += _causes(console, seeds[0])
         if Part.SAMPLERS in parts:
             wrong += _samplers(console, registry, samplers, targets, seeds)
         if Part.EXPERIMENTS in parts:
@@ -75,15 +78,22 @@ def _tests(console: Console, registry: Registry, names: Sequence[str], seeds: ra
     return [f"Too often: {', '.join(wrong)}."] if wrong else []
 
 
-def _errors(console: Console, seed: int) -> list[str]:
-    """Chains that planted errors need, and the causes that the verdict names."""
-    from ..validation.calibration.planted_errors import named_errors, power_library
-    from ..validation.calibration.power import SIZES, chains_needed, named_causes
+def _errors(console: Console, seed: int) -> None:
+    """Chains that planted errors need."""
+    from ..validation.calibration.planted_errors import power_library
+    from ..validation.calibration.power import SIZES, chains_needed
 
     console.print("planted errors: chains with which validate rejects them")
     for found in chains_needed(power_library(), seed):
         _row(console, found.name, f"> {SIZES[-1]}" if found.chains is None else str(found.chains))
-    console.print("\nplanted errors: the cause that the verdict names, its line, CPU seconds")
+
+
+def _causes(console: Console, seed: int) -> list[str]:
+    """The causes of planted errors that the verdict names."""
+    from ..validation.calibration.planted_errors import named_errors
+    from ..validation.calibration.power import named_causes
+
+    console.print("planted errors: the cause that the verdict names, its line, CPU seconds")
     causes = []
     for each in named_causes(named_errors(), seed):
         causes.append(each)

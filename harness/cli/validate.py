@@ -56,9 +56,9 @@ CalibrationOf = Annotated[
     typer.Option(
         "--of",
         metavar="PART",
-        help="With --calibrate: tests (false alarms on exact samplers), errors (planted ones: chains needed, causes "
-        "named), samplers (alarms of those registered) or experiments (z-scores); repeatable, by default tests and "
-        "errors.",
+        help="With --calibrate: tests (false alarms on exact samplers), errors (chains that planted ones need), causes "
+        "(of planted errors: which are named), samplers (alarms of those registered) or experiments (z-scores); "
+        "repeatable, by default the first three.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")]
@@ -89,7 +89,7 @@ def validate(
     if calibrate is not None:
         if thorough or json_file or shard:
             raise typer.BadParameter("--calibrate takes neither --thorough nor --json nor --shard")
-        parts, seeds = of or ("tests", "errors"), range(seed, seed + calibrate)
+        parts, seeds = of or ("tests", "errors", "causes"), range(seed, seed + calibrate)
         raise typer.Exit(_calibrate(parts, samplers or (), targets or (), experiments or (), seeds))
     if of:
         raise typer.BadParameter("--of goes with --calibrate")

@@ -83,13 +83,13 @@ def test_planted_errors(command, monkeypatch):
     named, library = (getattr(planted_errors, name)() for name in ("named_errors", "power_library"))
     monkeypatch.setattr(planted_errors, "named_errors", lambda: named[:1])
     monkeypatch.setattr(planted_errors, "power_library", lambda: library[:1])
-    result = command("1", "--of", "errors")
+    result = command("1", "--of", "errors", "--of", "causes")
     assert result.exit_code == 0, result.output
     assert "Langevin: chain % 65536" in result.output
     assert "step 2 draws the same random numbers as step 1" in " ".join(result.output.split())
     assert "1 of 1 cause named" in result.output
     monkeypatch.setattr(planted_errors, "named_errors", lambda: [replace(named[0], cause="something else")])
-    result = command("1", "--of", "errors")
+    result = command("1", "--of", "causes")
     assert result.exit_code == 1
     assert "Not named: Langevin: one noise for all steps" in result.output
 
@@ -127,7 +127,7 @@ def test_z_scores_of_experiments(command):
         (("1", "-s", "metropolis"), "-s goes with --of samplers"),
         (("1", "-e", "dice"), "-e goes with --of experiments"),
         (("1", "--of", "errors", "-t", "four"), "-t goes with --of samplers or tests"),
-        (("1", "--of", "all"), "--of takes tests, errors, samplers, experiments, not 'all'"),
+        (("1", "--of", "all"), "--of takes tests, errors, causes, samplers, experiments, not 'all'"),
         (("1", "--thorough"), "--calibrate takes neither --thorough nor --json"),
     ],
 )
