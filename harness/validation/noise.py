@@ -29,7 +29,7 @@ FAR = 1_000_003
 MOST_IDLE, COPIES = 8, 32
 """Chains that never moved whose starts are tried again, and how often each."""
 STREAM_STEPS = 4
-EVERY_STEP = 200
+EVERY_STEP, FEW = 200, 15
 """See `compared_steps`."""
 
 Array = np.ndarray[Any, Any]
@@ -108,10 +108,10 @@ def repeated_numbers(
 def compared_steps(steps: Iterable[int]) -> list[int]:
     """Those of ``steps`` to compare with step 1.
 
-    Of `EVERY_STEP` or more in a row the later half has a multiple of every period up to the last. Of fewer, the first
-    15 and every eighth have one of every period up to 32.
+    Of `EVERY_STEP` or more in a row the later half has a multiple of every period up to the last, of fewer the first
+    `FEW` and every eighth one of every period up to 32. The first `FEW` also find noise that a few steps share.
     """
     *given, last = sorted(steps)
     if len(given) < EVERY_STEP:
-        return [*given[:15], *[*given, last][15::8]]
-    return [*given[len(given) // 2 :], last]
+        return [*given[:FEW], *[*given, last][FEW::8]]
+    return [*given[:FEW], *given[len(given) // 2 :], last]
