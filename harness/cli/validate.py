@@ -23,7 +23,7 @@ from ..execution.process import prepare_to_load_plugins
 from ..report.standing_tables import experiments_summary, standings_summary
 from ..report.tables import counted, grouped, problem_lines
 from ..report.terminal import outputs
-from ..results.environment import describe_all, resolve_device, resolve_devices
+from ..results.environment import describe_all, resolve_devices
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
 from ..validation.standing import make_standing, quick_targets

@@ -128,7 +128,7 @@ def test_z_scores_of_experiments(command):
         (("1", "-e", "dice"), "-e goes with --of experiments"),
         (("1", "--of", "errors", "-t", "four"), "-t goes with --of samplers or tests"),
         (("1", "--of", "all"), "--of takes tests, errors, causes, samplers, experiments, not 'all'"),
-        (("1", "--thorough"), "--calibrate takes neither --thorough nor --json"),
+        (("1", "--thorough"), "--calibrate takes neither --thorough nor --json nor --shard"),
     ],
 )
 def test_options_that_do_not_fit(command, arguments, words):
