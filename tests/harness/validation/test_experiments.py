@@ -120,8 +120,8 @@ def command(monkeypatch, arguments, *experiments):
     registry = Registry({}, (), (), experiments={each.name: each for each in experiments})
     monkeypatch.setattr(cli_validate, "read_catalogue", lambda *given, **named: registry)
 
-    def judged_here(registry, device, time_limit, progress, pairs, experiments, seed, found, outcomes):
-        outcomes.update({each.name: conduct(each, device, seed) for each in experiments})
+    def judged_here(registry, devices, time_limit, progress, pairs, experiments, seed, found, outcomes, lost):
+        outcomes.update({each.name: conduct(each, devices[0], seed) for each in experiments})
 
     monkeypatch.setattr(cli_validate, "_judge", judged_here)
     app = typer.Typer()

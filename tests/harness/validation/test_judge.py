@@ -301,10 +301,10 @@ def command(monkeypatch, arguments, samplers):
     registry = Registry({}, (), (), (), targets, {each.name: each for each in samplers})
     monkeypatch.setattr(cli_validate, "read_catalogue", lambda *given, **named: registry)
 
-    def judged_here(registry, device, time_limit, progress, pairs, experiments, seed, found, outcomes):
+    def judged_here(registry, devices, time_limit, progress, pairs, experiments, seed, found, outcomes, lost):
         for sampler, target in pairs:
-            rows = standings(sampler, target, device, seed)
-            found[sampler.name, target.name] = timed(rows, sampler, target, device, seed)
+            rows = standings(sampler, target, devices[0], seed)
+            found[sampler.name, target.name] = timed(rows, sampler, target, devices[0], seed)
 
     monkeypatch.setattr(cli_validate, "_judge", judged_here)
     monkeypatch.setattr(validation, "CHAINS", 6000)
