@@ -121,6 +121,7 @@ class Sampler:
     - ``unavailable(device)`` returns the reason why it cannot run on a device, or None.
     - ``accepted(state)``, if given, is the acceptance rate of each chain so far, (chains,).
     - ``clamps`` says that it keeps the clamped elements of a target fixed.
+    - ``reversible`` says that its steps satisfy detailed balance, with respect to the law of its dynamics.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Sampler:
     unavailable: Callable[[torch.device], str | None] = always_available
     accepted: Callable[[State], Tensor] | None = None
     clamps: bool = False
+    reversible: bool = False
     plugin: str = ""
 
 

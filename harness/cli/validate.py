@@ -11,19 +11,19 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..api.experiments import Experiment
+from ..api.experiments import Estimate, Experiment
 from ..api.messages import unknown_beside
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Run, Shard, Standing
 from ..api.samplers import Sampler, Target, reason_against
 from ..cluster.shard import pairs_of_shard, parse_shard
-from ..discovery.registry import Registry, load_registry
+from ..discovery.registry import Registry
 from ..execution.catalogue import read_catalogue
-from ..execution.process import prepare_to_load_plugins, prepare_to_run_kernels
-from ..report.standing_tables import calibration_tables, experiments_summary, standings_summary
+from ..execution.process import prepare_to_load_plugins
+from ..report.standing_tables import experiments_summary, standings_summary
 from ..report.tables import counted, grouped, problem_lines
 from ..report.terminal import outputs
-from ..results.environment import describe_all, resolve_device, resolve_devices
+from ..results.environment import describe_all, resolve_devices
 from ..results.file import SCHEMA, run_to_json
 from ..validation.failures import failures_in_words
 from ..validation.standing import make_standing, quick_targets
@@ -48,7 +48,17 @@ Thorough = Annotated[
 Calibrate = Annotated[
     int | None,
     typer.Option(
-        "--calibrate", min=1, metavar="N", help="Instead: test exact samplers N times, and count false alarms."
+        "--calibrate", min=1, metavar="N", help="Instead: measure the judge itself, with N seeds from --seed on."
+    ),
+]
+CalibrationOf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--of",
+        metavar="PART",
+        help="With --calibrate: tests (false alarms on exact samplers), errors (chains that planted ones need), causes "
+        "(of planted errors: which are named), samplers (alarms of those registered) or experiments (z-scores); "
+        "repeatable, by default the first three.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")]
@@ -64,6 +74,7 @@ def validate(
     experiments: Experiments = None,
     thorough: Thorough = False,
     calibrate: Calibrate = None,
+    of: CalibrationOf = None,
     device: Devices = "auto",
     seed: Seed = 0,
     time_limit: TimeLimit = 600.0,
@@ -76,9 +87,12 @@ def validate(
     unless both are named. With -s alone, targets of more than 64 elements are left out; --thorough includes them.
     """
     if calibrate is not None:
-        if samplers or experiments or thorough or json_file or shard:
-            raise typer.BadParameter("--calibrate goes with -t and --seed alone")
-        raise typer.Exit(_calibrate(targets or (), seed, calibrate))
+        if thorough or json_file or shard:
+            raise typer.BadParameter("--calibrate takes neither --thorough nor --json nor --shard")
+        parts, seeds = of or ("tests", "errors", "causes"), range(seed, seed + calibrate)
+        raise typer.Exit(_calibrate(parts, samplers or (), targets or (), experiments or (), seeds))
+    if of:
+        raise typer.BadParameter("--of goes with --calibrate")
     with outputs(json_file) as (console, write_json):
         part = parse_shard(shard) if shard else None
         devices = resolve_devices(device)
@@ -92,7 +106,7 @@ def validate(
         left_out: list[str] = []
         if samplers and not targets and not thorough:
             pairs, left_out = _quick(pairs)
-        questions = _chosen_experiments(registry, experiments or (), named)
+        questions = chosen_experiments(registry, experiments or (), named)
         of_plan: Shard | None = None
         if part:
             pairs, questions, of_plan = pairs_of_shard(pairs, questions, *part, seed)
@@ -129,26 +143,27 @@ def validate(
     raise typer.Exit(status if complete else INTERRUPTED)
 
 
-def _calibrate(targets: Sequence[str], seed: int, repetitions: int) -> int:
-    """Print how often tests reject exact samplers of the targets (all); 1 if some do so too often, else 0."""
-    from ..validation.calibration import LEVEL_IN_USE, computed_rates, measured_rates
+def _calibrate(
+    of: Sequence[str],
+    samplers: Sequence[str],
+    targets: Sequence[str],
+    experiments: Sequence[str],
+    seeds: range,
+) -> int:
+    from .calibrate import Part, calibrate  # it imports from here
 
-    with outputs(None) as (console, _):
-        prepare_to_run_kernels(resolve_device("cpu"))
-        registry = load_registry()
-        for name in targets:
-            if name not in registry.targets:
-                raise unknown_beside(registry.problems, "target", name, registry.targets)
-        chosen = [target for name, target in registry.targets.items() if not targets or name in targets]
-        measured, computed = measured_rates(chosen, range(seed, seed + repetitions)), list(computed_rates())
-        rows = [(each.kind, each.tests, each.ratios()) for each in measured]
-        console.print(calibration_tables(rows, computed, LEVEL_IN_USE))
-        wrong = [each.kind for each in measured if each.too_often] + [kind for kind, ratio in computed if ratio > 2]
-        words = (
-            f"Too often: {', '.join(wrong)}." if wrong else "No test rejects right samplers twice as often as stated."
-        )
-        console.print(words)
-    return 1 if wrong else 0
+    for name in of:
+        if name not in [*Part]:
+            raise typer.BadParameter(f"--of takes {', '.join(Part)}, not {name!r}")
+    parts = [Part(name) for name in of]
+    for option, given, fitting in (
+        ("-s", samplers, {Part.SAMPLERS}),
+        ("-t", targets, {Part.TESTS, Part.SAMPLERS}),
+        ("-e", experiments, {Part.EXPERIMENTS}),
+    ):
+        if given and not fitting & {*parts}:
+            raise typer.BadParameter(f"{option} goes with --of {' or '.join(sorted(fitting))}")
+    return calibrate(parts, samplers, targets, experiments, seeds)
 
 
 def _judge(
@@ -250,7 +265,7 @@ def _quick(pairs: Sequence[tuple[Sampler, Target]]) -> tuple[list[tuple[Sampler,
     return kept, list(dict.fromkeys(pair[1].name for pair in pairs if pair not in kept))
 
 
-def _chosen_experiments(registry: Registry, names: Sequence[str], samplers_named: bool) -> list[Experiment]:
+def chosen_experiments(registry: Registry, names: Sequence[str], samplers_named: bool) -> list[Experiment]:
     """The experiments of these names. Without names: all, or none if samplers or targets are named."""
     for name in names:
         if name not in registry.experiments:
@@ -311,8 +326,6 @@ def closing_line(
     found: Sequence[Standing], refused: Sequence[Standing], outcomes: Sequence[Outcome], problems: Sequence[str]
 ) -> str:
     """The result in one line, with the probability of a false alarm in the whole run."""
-    from ..validation.claims import FALSE_ALARM
-
     claims = [each for row in found for each in row.claims]
     estimates = [each for outcome in outcomes for each in outcome.tried]
     lost = sum(outcome.findings is None for outcome in outcomes)
@@ -330,10 +343,22 @@ def closing_line(
     lawless = sorted({row.sampler for row in found} - {each.sampler for each in claims if each.steps})
     lawless_words = f" No exact law known: {', '.join(lawless)}." if lawless else ""
     parts = [counted(judged, "pair")] * bool(judged) + [counted(len(outcomes), "experiment")] * bool(outcomes)
-    chance = (judged + len(outcomes)) * FALSE_ALARM
-    alarm = f"if all are correct, a test fails with probability at most {chance:.1g}"
+    alarm = f"if all are correct, a test fails with probability {_chance(claims, estimates)}"
     claims_hold = f"All {passed} claims hold" if passed > 1 else "The only claim holds"
     return f"{troubled}{claims_hold}{aside}. ({', '.join(parts)}: {alarm}.){lawless_words}"
+
+
+def _chance(claims: Sequence[Claim], estimates: Sequence[Estimate]) -> str:
+    """The probability of a false alarm: the sum of the levels of the tests.
+
+    The tests of laws and estimates hold their level; `validate --calibrate` compares. Those of the noise are far more
+    cautious, so that they count only where nothing else was tested.
+    """
+    laws = [each.false_alarm or 0.0 for each in claims if each.steps is not None]
+    laws += [each.false_alarm or 0.0 for each in estimates]
+    if any(laws):
+        return f"of about {sum(laws):.1g}"
+    return f"of at most {sum(each.false_alarm or 0.0 for each in claims):.1g}"
 
 
 def unmixed_words(found: Sequence[Standing]) -> str:

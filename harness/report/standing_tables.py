@@ -42,19 +42,6 @@ def standing_cells(standing: Standing) -> list[str]:
     ]
 
 
-def calibration_tables(
-    measured: Iterable[tuple[str, int, list[float]]], computed: Iterable[tuple[str, float]], level: float
-) -> Group:
-    """Rates over stated ones: by kind of test with their number at 1e-2 and 1e-3, and computed ones at ``level``."""
-    first = Table("test of a right sampler", "tests", "at 0.01", "at 0.001", title="measured / stated rate", box=None)
-    for kind, tests, ratios in measured:
-        first.add_row(kind, str(tests), *(f"{ratio:.2f}" for ratio in ratios))
-    second = Table("test", f"at {level:g}", title="computed / stated rate", box=None)
-    for kind, ratio in computed:
-        second.add_row(kind, f"{ratio:.2f}")
-    return Group(first, second)
-
-
 def unmixed_lines(standings: Iterable[Standing]) -> list[str]:
     """For each standing whose chains did not mix, a line with the reason."""
     return [

@@ -1,4 +1,4 @@
-"""The likely cause of failed laws: another law that the sampler's states do have, or an element that is wrong alone."""
+"""The likely cause of failed laws: another law that the sampler's states do have."""
 
 import math
 import warnings
@@ -32,16 +32,19 @@ SEARCHES = 24
 SIMPLE = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-def likely_cause(target: Target, dynamics: Dynamics, states: Mapping[float, Tensor], seed: int) -> str | None:
+def likely_cause(
+    target: Target, dynamics: Dynamics, states: Mapping[float, Tensor], seed: int, rejects: bool
+) -> str | None:
     """What explains ``states``, which should have the law of ``dynamics`` at the temperatures that they are for.
 
-    ``states`` holds positions (chains, *shape) on the CPU. None if no other law explains them all.
+    ``states`` holds positions (chains, *shape) on the CPU. ``rejects`` says that some chains stay in place in a step.
+    None if no other law explains them all.
     """
     if all(_worst(target, t, dynamics, x, seed) > CERTAIN for t, x in states.items()):
         return None
     others = {
         words: min(_worst(target, factor * t, other, x, seed) for t, x in states.items())
-        for words, factor, other in _other_laws(target, dynamics)
+        for words, factor, other in _other_laws(target, dynamics, rejects)
     }
     best = max(others, key=others.__getitem__, default="")
     if best and others[best] > NO_EXCUSE:
@@ -53,18 +56,20 @@ def likely_cause(target: Target, dynamics: Dynamics, states: Mapping[float, Tens
     return _temperatures_in_words(found)
 
 
-def _other_laws(target: Target, dynamics: Dynamics) -> Iterator[tuple[str, float, Dynamics]]:
+def _other_laws(target: Target, dynamics: Dynamics, rejects: bool) -> Iterator[tuple[str, float, Dynamics]]:
     """What is wrong if the sampler has another law: that at a multiple of the temperature, of these dynamics."""
     if not target.torch_dtype.is_floating_point:
         yield "all states are equally likely: the energy is ignored, or every proposal is accepted", HOT, dynamics
         yield "the law is that of the energy with the opposite sign", -1.0, dynamics
     step_size = dynamics.numbers.get("step_size")
-    if step_size is None:
+    if step_size is None or (rejects and dynamics.name == "exact"):
         return
     if dynamics.name == "exact":
         for factor, of in ((1.0, ""), (0.5, " at half the step size"), (2.0, " at twice the step size")):
             words = f"the law is that of Langevin steps without a Metropolis correction{of}"
             yield words, 1.0, Dynamics("langevin", {"step_size": factor * step_size})
+        words = "the law is that of leapfrog steps without a Metropolis correction"
+        yield words, 1.0, Dynamics("langevin", {"step_size": step_size**2})  # of one or more steps in a quadratic well
         return
     yield f"the law has no bias of the step size, which {dynamics.name} steps have", 1.0, Dynamics()
     for factor in FACTORS:

@@ -16,8 +16,12 @@ A part of the chains goes on to the steps in `LATER`, with the same tests: error
 **Impossible states.** A state that is not finite, or not one of a discrete element's values, fails one claim, and the
 judgement of the pair ends there: every other test would repeat it.
 
-**Causes.** Where a law fails, the first claim names the likely cause, if the states have a law that a typical mistake
-would give them: see `causes`.
+**Causes.** Where a law fails, the first claim names the likely cause: another law that a typical mistake would give the
+states (see `causes`), or what single steps show (see `symptoms`). None is named where a test of the noise has failed,
+which names its own.
+
+**Detailed balance.** Of a sampler that says it is ``reversible``, an exact draw x and the state x' a step later are
+exchangeable.
 
 **False alarms.** A correct sampler fails on a target with probability at most `claims.FALSE_ALARM`. This level is
 divided by the number of tests on the target (Bonferroni); each claim records its share. The tests hold their level
@@ -67,6 +71,16 @@ from .independence import correlated_at_a_distance, differs, differs_after_one_s
 from .means import ExactDraws
 from .noise import FAR, dependent_streams, never_moved, repeated_numbers
 from .progress import AnnounceClaim, CurrentClaim, silent
+from .symptoms import (
+    FUNCTIONS,
+    UNFIT,
+    dependent_moves,
+    not_exchangeable,
+    separate_classes,
+    shared_numbers,
+    wrong_acceptance,
+    wrong_elements,
+)
 
 CHAINS = 107_000
 ELEMENTS = {"cpu": 2**18}
@@ -82,6 +96,9 @@ EXACT_DRAWS = 1 << 15
 LONG_CHAINS = 64
 LONG_STEPS = 260
 """More than 256, so that a step counter of 8 bits is noticed."""
+FURTHER = 512
+"""Steps after which one more is compared with the first: a counter of 9 bits repeats there. One of 10 bits or more
+passes: to notice it would take longer than everything else."""
 NEARBY = 1.1
 """The ratio T' / T of the temperature at which the same draws estimate the partition function."""
 REPEATED_CHAINS = 256
@@ -91,6 +108,10 @@ INTERPRETED = 16
 """The number of chains is divided by this where a kernel is interpreted or emulated."""
 MOST_CORRELATION = 0.95
 """Above this correlation of a quantity with its start, its law after the steps has almost no power."""
+CHAINS_OF_CAUSES = 20_000
+"""Chains that go on to the first of `LATER` where a law has failed."""
+NAME_THEIR_CAUSE = ("independent ", "fresh noise", "moves")
+"""Claims, by their first words, whose failure says what is wrong."""
 NO_NUMBERS: Any = dict.fromkeys(("exact", "measured", "stderr", "z", "p_value", "false_alarm", "steps"))
 Array = np.ndarray[Any, Any]
 
@@ -130,24 +151,58 @@ class _Judgement:
         self._most = ELEMENTS.get(device.type, MOST_ELEMENTS) // max(elements, 1)
         self._chains = chains or max(min(CHAINS, self._most) // self._fewer, 64)
         self._claims = Claims(sampler.name, target.name)
-        self._states: dict[int, dict[float, Tensor]] = {}
+        self._last: dict[float, Tensor] = {}
+        """The states after the last of `STEPS`, by temperature."""
+        self._steps: dict[float, tuple[ExactLaw, Tensor, Tensor]] = {}
+        """The law, exact draws and the states a step later, by temperature."""
 
     def claims(self) -> list[Claim]:
         with suppress(ImpossibleState):
             self._judge()
         claims = self._claims.judged()
-        laws = [each for each in claims if each.status is Status.WRONG_LAW and each.steps is not None]
-        cause = self._cause(laws) if laws else None
-        return [cause, *claims] if cause else claims
+        failed = [each for each in claims if each.status is Status.WRONG_LAW]
+        laws = [each for each in failed if each.steps is not None]
+        named = any(each.claim.startswith(NAME_THEIR_CAUSE) for each in failed)
+        words = self._cause(laws) if laws and not named else None
+        if words is None:
+            return claims
+        return [replace(laws[0], claim="likely cause", message=words, **NO_NUMBERS), *claims]
 
-    def _cause(self, failed: list[Claim]) -> Claim | None:
-        """A claim that names the likely cause of ``failed`` tests of laws, if one is found."""
-        words: str | None = "the target's own draws do not have its law"
-        if all(each.steps for each in failed):
-            dynamics = self._sampler.dynamics(self._target)
-            found = (likely_cause(self._target, dynamics, states, self._seed) for states in self._states.values())
-            words = next(filter(None, found), None)  # after more steps there are fewer chains, nearer to their law
-        return replace(failed[0], claim="likely cause", message=words, **NO_NUMBERS) if words else None
+    def _cause(self, failed: list[Claim]) -> str | None:
+        """The likely cause of ``failed`` tests of laws, if one is found."""
+        if not all(each.steps for each in failed):
+            return "the target's own draws do not have its law"
+        sampler, target, temperature = self._sampler, self._target, failed[0].temperature
+        law, start, x = self._steps[temperature]
+        rejects = bool((x == start).flatten(1).all(1).any())
+        by_law = partial(likely_cause, target, sampler.dynamics(target), seed=self._seed, rejects=rejects)
+        wrong = {each.temperature for each in failed}
+        only_at_1 = 1.0 in target.temperatures and wrong == {*target.temperatures} - {1.0}
+        acceptance = wrong_acceptance(sampler, target, start, x)
+        draws = partial(self._start, law)
+        causes: tuple[Callable[[], str | None], ...] = (
+            lambda: shared_numbers(self._run, target, draws, self._seed, temperature),
+            lambda: by_law(self._last),
+            lambda: wrong_elements(x, draws(len(x), "elements").cpu()),
+            lambda: "the law is right at temperature 1 alone: a term is not divided by it" if only_at_1 else None,
+            lambda: acceptance if acceptance and not acceptance.startswith(UNFIT) else None,
+            lambda: by_law(self._later()),
+            lambda: dependent_moves(self._run, target, draws, self._seed, temperature),
+            lambda: acceptance,
+        )
+        for find in causes:
+            with suppress(Fault):
+                if words := find():
+                    return words
+        return None
+
+    def _later(self) -> dict[float, Tensor]:
+        """States, by temperature, that are nearer to the sampler's own law than those after the last of `STEPS`."""
+        chains, steps = CHAINS_OF_CAUSES // self._fewer, min(LATER)
+        return {
+            t: self._run.last(start[:chains].to(self._device), self._seed, [(steps, t)]).cpu()
+            for t, (_, start, _) in self._steps.items()
+        }
 
     def _judge(self) -> None:
         sampler, target = self._sampler, self._target
@@ -325,16 +380,19 @@ class _Judgement:
         for steps, x in positions:
             for test in tests:
                 self._judge_projection(temperature, *test, x.cpu(), steps)
+            if steps == 1:
+                self._steps[temperature] = law, start.cpu(), x.cpu()
+        if self._sampler.reversible:
+            self._judge_balance(temperature)
         self._judge_idle(temperature, start, x)
         self._judge_distances(temperature, x, steps)
-        self._states.setdefault(steps, {})[temperature] = x.cpu()
+        self._last[temperature] = x.cpu()
         for steps, part in [*LATER.items()][: None if first else -1]:
             some = start[: max(self._chains // part, FEWEST_LATER)]
             x = self._run.last(some, self._seed, [(steps, temperature)])
             for test in tests:
                 self._judge_projection(temperature, *test, x.cpu(), steps)
             self._judge_distances(temperature, x, steps)
-            self._states.setdefault(steps, {})[temperature] = x.cpu()
         for projection in law.projections:  # after the most steps
             self._judge_progress(temperature, projection, some.cpu(), x.cpu(), steps)
 
@@ -358,11 +416,21 @@ class _Judgement:
             self._claims.judge_counts(temperature, law, values, projection.probabilities)
         numbers = values.double().numpy()
         if projection.cdf is not None and own_square is not None:
-            p_value = float(kstest(numbers, projection.cdf, method="asymp").pvalue)
+            uniform = projection.cdf(numbers)
+            p_value = float(kstest(uniform, "uniform", method="asymp").pvalue)
             self._claims.judge(temperature, law, p_value, f"Kolmogorov-Smirnov, {len(numbers)} chains")
-            self._claims.judge_mean(temperature, spread, np.square(projection.cdf(numbers)), 1 / 3, own_square)
+            self._claims.judge_mean(temperature, spread, np.square(uniform), 1 / 3, own_square)
         if projection.mean is not None and own is not None:
             self._claims.judge_mean(temperature, mean, numbers, projection.mean, own)
+
+    def _judge_balance(self, temperature: float) -> None:
+        law, start, x = self._steps[temperature]
+        values = {
+            each.name: (each.of(start).double().numpy(), each.of(x).double().numpy())
+            for each in law.projections[:FUNCTIONS]
+        }
+        claim = self._claims.law(temperature, "detailed balance of 1 step", 1)
+        self._claims.judge(temperature, claim, *not_exchangeable(values))
 
     def _judge_distances(self, temperature: float, x: Tensor, steps: int) -> None:
         claim = f"independent chains after {steps} steps"
@@ -396,11 +464,21 @@ class _Judgement:
         if law is None or not first:
             steps = min(steps, LONG_STEPS // 4)
         start = self._start(law, chains, f"long {temperature}")
-        path = torch.stack([start, *self._run.path(start, self._seed, [(1, temperature)] * steps)]).cpu()
+        calls: Advances = [(1, temperature)] * steps
+        if steps == LONG_STEPS:
+            calls = [*calls, (FURTHER - steps, temperature), (1, temperature)]
+        positions = [start, *self._run.path(start, self._seed, calls)]
+        path = torch.stack(positions[: steps + 1]).cpu()
         moves = never_moved(self._run, path, start, self._seed, temperature)
         self._claims.judge(temperature, "moves", *moves)
+        if not path.dtype.is_floating_point and (classes := separate_classes(path)) > 1:
+            words = f"no step connects {classes} classes of states: not ergodic, so a law within them was not tested"
+            self._claims.say(temperature, "reaches every state", Status.UNAVAILABLE, words)
         if first:
-            fresh = repeated_numbers(self._run, path, self._device, self._seed, temperature)
+            pairs = {step: (positions[step], path[step + 1]) for step in range(1, steps)}
+            if steps == LONG_STEPS:
+                pairs[FURTHER] = positions[-2], positions[-1].cpu()
+            fresh = repeated_numbers(self._run, pairs, self._seed, temperature)
             self._claims.judge(temperature, "fresh noise in every step", *fresh)
 
     def _energies(self) -> Tensor:

@@ -3,7 +3,7 @@
 The tests of the paths that they make are in `independence`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ FAR = 1_000_003
 MOST_IDLE, COPIES = 8, 32
 """Chains that never moved whose starts are tried again, and how often each."""
 STREAM_STEPS = 4
-EVERY_STEP = 200
-"""Of a run with fewer steps, not every step is compared with the first."""
+EVERY_STEP, FEW = 200, 15
+"""See `compared_steps`."""
 
 Array = np.ndarray[Any, Any]
 
@@ -80,21 +80,38 @@ def never_moved(run: Chains, path: Tensor, start: Tensor, seed: int, temperature
 
 
 def repeated_numbers(
-    run: Chains, path: Tensor, device: torch.device, seed: int, temperature: float
+    run: Chains, moves: Mapping[int, tuple[Tensor, Tensor]], seed: int, temperature: float
 ) -> tuple[float, str]:
-    """Whether a step of ``path`` repeats the random numbers of step 1, as a new run from there draws them.
+    """Whether a step repeats the random numbers of step 1, as a new run draws them.
 
-    A sampler with state beside its positions can pass undetected, because that state changes the move.
+    ``moves`` holds the positions before and after the step that follows so many others; `compared_steps` says which
+    are enough. A sampler with state beside its positions can pass undetected, because that state changes the move.
     """
-    steps: Sequence[int] = range(1, len(path) - 1)
-    if len(steps) < EVERY_STEP:  # those that find every period up to 32
-        steps = (*steps[:15], *steps[15::8])
-    for step in steps:
-        here = path[step].to(device)
+
+    steps = compared_steps(moves)
+
+    def p_value(step: int) -> float:
+        here, there = moves[step]
         again = run.last(here, seed, [(1, temperature)]).cpu()
-        if torch.equal(again, path[step + 1]):
-            control = run.last(here, seed + 1, [(1, temperature)]).cpu()
-            p_value = repeats(again, control, path[step + 1]) * len(steps)
-            if p_value < 1:
-                return p_value, f"step {step + 1} draws the same random numbers as step 1"
+        if not torch.equal(again, there):
+            return 1.0
+        control = run.last(here, seed + 1, [(1, temperature)]).cpu()
+        return min(repeats(again, control, there) * len(steps), 1.0)
+
+    for step in steps:
+        if p_value(step) < 1:
+            first = next(each for each in sorted(moves) if step % each == 0 and p_value(each) < 1)
+            return p_value(first), f"step {first + 1} draws the same random numbers as step 1"
     return 1.0, f"{len(steps)} steps draw other random numbers than step 1"
+
+
+def compared_steps(steps: Iterable[int]) -> list[int]:
+    """Those of ``steps`` to compare with step 1.
+
+    Of `EVERY_STEP` or more in a row the later half has a multiple of every period up to the last, of fewer the first
+    `FEW` and every eighth one of every period up to 32. The first `FEW` also find noise that a few steps share.
+    """
+    *given, last = sorted(steps)
+    if len(given) < EVERY_STEP:
+        return [*given[:FEW], *[*given, last][FEW::8]]
+    return [*given[:FEW], *given[len(given) // 2 :], last]

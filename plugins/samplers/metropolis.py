@@ -66,6 +66,7 @@ def metropolis(step_size: float | None = None) -> Sampler:
         partial(_walk, step_size),
         _advance_walk,
         adjusted=True,
+        reversible=True,
     )
 
 
@@ -104,6 +105,7 @@ def mala(step_size: float | None = None) -> Sampler:
         partial(_mala, step_size),
         _advance_mala,
         adjusted=True,
+        reversible=True,
     )
 
 
