@@ -9,7 +9,7 @@
 // On sm_90 and by the heat bath a group of four bits of 32 spins takes 67 instructions, and the rest of a word 87. The
 // mean over warps is 3.22 groups, with which 184 instructions use the alu pipe. Predicted, not measured, for an H200: at
 // best 2900 flips/ns by that pipe; expected 2350 (1990 to 2770), and 2440 (2070 to 2870) with lattices resident.
-// Metropolis: 63, 109, 179; 3000, 2420 and 2560. To beat: 900 flips/ns on an H100 (github.com/NVIDIA/ising-gpu).
+// Metropolis: 63, 109, 179; 3010, 2450 and 2580. To beat: 900 flips/ns on an H100 (github.com/NVIDIA/ising-gpu).
 //
 // By the heat bath without a field a spin ends along its neighbours, unless its number is less than the threshold of
 // |dE|: one threshold serves a flip and its reverse, so that there are three instead of five.
