@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,7 +55,7 @@ class Submitit:
         executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=self._cluster)
         executor.update_parameters(**self._parameters)
         try:
-            with _quiet(folder / "jobs" / "controllers.log", self._cluster):
+            with _quiet(folder / "jobs" / "controllers.log", self._cluster), _interruptible():
                 submitted = executor.submit_array([*jobs.values()])
         except submitit.core.utils.FailedJobError as error:  # of sbatch
             words = " ".join(str(error).split())
@@ -109,6 +110,22 @@ def _quiet(log: Path, cluster: str) -> Iterator[None]:
         for descriptor, before in zip((1, 2), kept, strict=True):
             os.dup2(before, descriptor)
             os.close(before)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Processes that begin meanwhile hear SIGINT, even if this one ignores it, as in the background of a script."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if before is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, before)
 
 
 def _read_ids(folder: Path) -> dict[int, str]:

@@ -175,12 +175,16 @@ def _locked(path: Path, seconds: float) -> Iterator[IO[Any]]:
 
 
 def _follows_parent() -> Callable[[], None]:
-    """What a child does first: it ends as after Ctrl-C if its parent dies, and leaves submitit's signal to it."""
+    """What a child does first: it ends as after Ctrl-C if its parent dies, and leaves submitit's signal to it.
+
+    A job in the background of a script ignores SIGINT; its child must not.
+    """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
     def prepare() -> None:
         if prctl:
             prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     return prepare

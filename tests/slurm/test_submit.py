@@ -5,6 +5,7 @@ On a machine with Slurm (`start.sh` starts one) the jobs are Slurm's, elsewhere 
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -73,7 +74,9 @@ def test_a_cancelled_job_is_continued_and_all_shards_are_merged(tmp_path, cluste
 
     def start():
         words = [sys.executable, "-m", "boltzbench.harness", *command]
-        return subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=ignore_interrupts
+        )
 
     with start() as first:
         (shard,) = wait_for(lambda: [*tmp_path.glob("runs/submit-*/shard-1")])
@@ -100,6 +103,11 @@ def test_a_cancelled_job_is_continued_and_all_shards_are_merged(tmp_path, cluste
     assert record in run.records, "what was finished is not repeated"
     assert len([*shard.glob("*.json")]) == 1, "resumed in the same file"
     assert {each.operation for each in run.controls} == {"double", "twice", "more"}
+
+
+def ignore_interrupts():
+    """As in the background of a script. Jobs can be cancelled all the same."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def records(shard: Path):

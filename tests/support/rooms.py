@@ -8,7 +8,8 @@ from support import ROOT
 
 SECTION = "A new operation"
 NOT_OPERATIONS = (
-    "ais", "builds", "ceilings", "common", "draws", "emulator", "machines", "native", "rbm_training", "rows",
+    "ais", "builds", "ceilings", "common", "distributed", "draws", "emulator", "machines", "native", "rbm_training",
+    "rows",
 )  # fmt: skip
 """Folders of kernels/ that hold no operation: shared code, compositions of operations, measured ceilings, compilers."""
 
