@@ -76,7 +76,7 @@ __device__ __forceinline__ u32 find_classes(u32 own, u32 a, u32 b, u32 c, u32 d,
         return 0;
     }
     if (CLASSES == 3) {
-        kind[0] = twos & ~ones, kind[1] = ones, kind[CLASSES - 1] = ~(ones | twos);
+        kind[0] = twos & ~ones, kind[1] = ones;  // the last class has the others
         return ~(fours | (ones & twos));
     }
     const u32 count[5] = {~(ones | twos | fours), ones & ~twos, ~ones & twos, ones & twos, fours};

@@ -107,7 +107,7 @@ WRONG_KERNELS = (
         ("tensor_cores/clusters.cu", "++sweep, ++step", "++sweep", CLUSTER),
         ("tensor_cores/resident.cu", *NO_TURNS, BF16_RESIDENT),
         ("tensor_cores/resident.cu", "number = 0;", "number = 2;", PACKED),
-        ("tensor_cores/resident.cu", "first_sweep + (u32)(number / 2)", "first_sweep", PACKED),
+        ("tensor_cores/resident.cu", "first_sweep + number / 2", "first_sweep", PACKED),
         ("tensor_cores/resident.cu", "first_chain + block_chain", "first_chain", PACKED),
         ("tensor_cores/resident.cu", "weights += K::products * part_bytes", "weights += part_bytes", PACKED),
         ("tensor_cores/resident.cu", "load_matrices<true>", "load_matrices<false>", BF16_RESIDENT),
