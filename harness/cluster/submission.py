@@ -93,7 +93,7 @@ def submit(
     ``arguments`` are those of the command, such as ``["bench", "-o", "sgld"]``. All machines must see the folder
     ``out`` under the same path. It gets the merged file, and beside it a folder with those of the shards. The same call
     continues an unfinished submission: it neither repeats what is finished nor starts a second job for a shard that
-    ``at_work`` gives a job of. After a complete one it begins anew.
+    ``at_work`` gives a job of. After a complete one it begins a new one.
 
     ``show`` gets the progress about once a second. If ``detach``, the function returns when the jobs are submitted. A
     job that gives no sign of life for ``silence`` seconds is cancelled.

@@ -62,7 +62,7 @@ def dependent_moves(run: Chains, target: Target, draws: Draws, seed: int, temper
     """Whether each move depends on the one before, as with a momentum that is kept."""
     if not target.torch_dtype.is_floating_point or _dependence(_path(run, draws, seed, temperature)).min() < DEPENDS:
         return None
-    return "each move depends on the one before: steps share random numbers, or a momentum is not drawn anew"
+    return "each move depends on the one before: steps share random numbers, or a momentum is kept"
 
 
 def _between_elements(run: Chains, target: Target, draws: Draws, seed: int, temperature: float) -> str | None:

@@ -9,7 +9,7 @@ the model expects to be fastest stands in the table:
     python -m support.peers      # from tests/; writes ../results/predictions/
 
 Inductor has no public interface for that, so this works with the pinned version of torch and may not with another.
-FlagGems asks for a GPU on import, so it is told of the same one.
+FlagGems asks for a GPU on import, so it gets the same one.
 """
 
 import contextlib

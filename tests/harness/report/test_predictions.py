@@ -39,7 +39,7 @@ RUN = Run(
         record("triton", "unread", measurement(0.9e12)),
         record("torch", "n=8", measurement(0.2e12)),
     ),
-)  # a run that nobody made
+)  # a made-up run
 EXPECTED = {
     "kernel": "forward <x>", "device": "H200 SXM", "unit": "elements", "rate": 1e12, "low": 0.8e12, "high": 1.2e12,
     "decides": "memory",

@@ -1,4 +1,4 @@
-"""Chains shared by ranks end where those of one process end: each sampler is told the number of its first chain."""
+"""Chains shared by ranks end where those of one process end: each sampler gets the number of its first chain."""
 
 import pytest
 import torch
