@@ -65,7 +65,7 @@ def _case(spins: int, walkers: int, sweeps: int, scenario: str = "", **more: Unp
 
 CASES = (
     _case(9, 4128, 1),
-    _case(9, 96, 1, "metropolis"),
+    _case(9, 128, 1, "metropolis"),
     _case(3, 96, 4, "cyclic"),
     *(_case(4, 96, 1, f"{rule}{scenario}") for rule in ("", "metropolis-") for scenario in ("cold", "hot")),
     _case(6, 1056, 1, "dense"),

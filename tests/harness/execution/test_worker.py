@@ -178,6 +178,8 @@ def test_the_end_of_a_process_during_timing(workers, name):
 
 
 def test_a_hanging_worker_is_killed_with_its_children(workers, folder):
+    workers._shared = True
+    assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED  # its worker has started, and can hang
     workers._time_limit = 2.0
     record = workers.trial(step("hang")).judge(draws=1)
     assert (record.status, record.message) == (Status.TIMEOUT, "no answer within 2 s: stopped (seed 0, first launch)")
