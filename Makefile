@@ -15,7 +15,7 @@ help:
 	@echo 'make gpu-evidence [BUDGET=12m] [WHEELS=folder]   on a GPU: a run for results/, the most valuable steps first'
 	@echo 'make test [WORKERS=2] [ARGS=...]                 run the tests'
 	@echo 'make quick                                       the tests that matter while you work, in under a minute'
-	@echo 'make goldens [OPERATIONS=...]                    write the summaries of machine code and the table of README again'
+	@echo 'make goldens [OPERATIONS=...]                    write the summaries of machine code, the table of README and the schema of results again'
 	@echo 'make lint                                        ruff and mypy'
 	@echo 'make clean                                       remove .venv and caches'
 
@@ -46,7 +46,8 @@ quick: .venv/.installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) $(QUICK) $(ARGS)
 
 goldens: .venv/.installed
-	cd tests && ../.venv/bin/python -m support.golden $(OPERATIONS) && ../.venv/bin/python -m support.readme
+	cd tests && ../.venv/bin/python -m support.golden $(OPERATIONS) && \
+	    ../.venv/bin/python -m support.readme && ../.venv/bin/python -m support.results_schema
 
 lint: .venv/.installed
 	.venv/bin/ruff check

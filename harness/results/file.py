@@ -40,7 +40,7 @@ RECORDS, END = b'"records": [\n', b"]\n}\n"
 
 Taken = TypeVar("Taken")
 
-_RUN = TypeAdapter(Run)
+RUN = TypeAdapter(Run)
 _RECORD = TypeAdapter(Record)
 
 
@@ -63,7 +63,7 @@ def _joined(run: Run, lines: Sequence[str]) -> str:
 
 def run_text(run: Run, lines: Iterable[str]) -> Iterator[str]:
     """The text of a results file in pieces: ``run`` without its records, and ``lines`` of `record_lines` instead."""
-    fields = json.loads(_RUN.dump_json(dataclasses.replace(run, records=())))
+    fields = json.loads(RUN.dump_json(dataclasses.replace(run, records=())))
     head = "".join(f"{json.dumps(name)}: {json.dumps(value)},\n" for name, value in fields.items() if name != "records")
     yield "{\n" + head + RECORDS.decode()
     separator = ""
@@ -122,7 +122,7 @@ def read_progress(path: Path) -> tuple[Run, int]:
         with path.open("rb") as file:
             head = b"".join(itertools.takewhile(lambda line: line != RECORDS, file))
             count = sum(line.startswith(b"{") for line in file)
-        return _RUN.validate_python({**from_json(head.rstrip(b",\n") + b"}"), "records": ()}), count
+        return RUN.validate_python({**from_json(head.rstrip(b",\n") + b"}"), "records": ()}), count
     except OSError as error:
         raise ResultsError(f"cannot read {path}: {error.strerror}") from error
     except (TypeError, ValueError) as error:
@@ -164,7 +164,7 @@ def _parsed(path: Path, file: IO[bytes], take: Callable[[Record], Taken]) -> tup
             f"{path} has schema {schema}, from before the first release; this boltzbench reads {SCHEMA}: repeat the run"
         )
     try:
-        run = _RUN.validate_python(content if taken is None else {**content, "records": ()})
+        run = RUN.validate_python(content if taken is None else {**content, "records": ()})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
