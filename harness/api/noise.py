@@ -3,8 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 FEWEST_LAGS = 2
 """The correlation of neighbours counts in any case; that of samples further apart counts until one is insignificant."""
 
@@ -17,6 +15,8 @@ def correlation_time(samples: Sequence[float]) -> float:
     biases are corrected: the ranks' own mean is subtracted, and the first correlation is too small by about
     ``(1 + 3 rho) / n`` (Kendall 1954). A drift that is slower than the samples last is not seen.
     """
+    import numpy as np  # `--help` needs this module, but not numpy
+
     n = len(samples)
     values = np.asarray(samples, dtype=np.float64)
     ordered = np.sort(values)
@@ -47,6 +47,8 @@ def noise_if_independent(samples: Sequence[float]) -> float:
     For normal samples the standard deviation is IQR / 1.349, and the standard error of the median is 1.2533 times that
     over sqrt(n). The IQR is robust to the outliers of timings.
     """
+    import numpy as np
+
     low, median, high = np.percentile(samples, (25, 50, 75))
     error = 1.2533 / 1.349 * (high - low) / math.sqrt(len(samples))
     return float(error / median) if median else math.inf if error else 0.0

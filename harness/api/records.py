@@ -101,7 +101,7 @@ class Record:
     ``cuda:1``; empty in older files, which have one device.
     """
 
-    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings", defer_build=True)  # commands without files save it
 
     operation: str
     implementation: str
@@ -363,7 +363,7 @@ class Run:
     for all of it. ``parts`` are the runs that `merge` has joined.
     """
 
-    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
+    __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings", defer_build=True)  # commands without files save it
 
     schema: int
     status: Literal["complete", "incomplete"]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from ..api.operations import Status
@@ -32,7 +33,9 @@ from ..api.records import MOST_DISTURBED, Measurement, Part, Record, Run, Shard
 from .environment import commit_of, device_name, identity
 from .file import ResultsError, read_records
 from .parts import by_device
-from .precision import Floats, floor_words, log_median, noise_floor
+from .precision import floor_words, log_median, noise_floor
+
+Floats = npt.NDArray[np.float64]
 
 BETWEEN_RUNS = 0.005
 """Relative error added to each median: the noise at which sampling stops."""

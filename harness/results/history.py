@@ -26,10 +26,9 @@ from scipy import special
 
 from ..api.operations import Status
 from ..api.records import Part
-from .compare import BETWEEN_RUNS, Case, Key, Summary, Timing, read_summaries
+from .compare import BETWEEN_RUNS, Case, Floats, Key, Summary, Timing, read_summaries
 from .environment import commit_of, device_name
 from .file import ResultsError
-from .precision import Floats
 
 NEWEST = 5
 """A slowdown that began in one of so many newest runs of a machine is a regression; an older one is history."""

@@ -3,25 +3,26 @@
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from ..api.noise import correlation_time
 from ..api.records import Control, Measurement, Record
 
-Floats = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from .compare import Floats
 
 TWO_SIDED_95 = 1.96
 """Standard deviations that 95 % of normal deviations stay below."""
 
 
-def log_median(samples: Sequence[float] | Floats, noise: float = 0.0) -> tuple[float, float, float]:
+def log_median(samples: "Sequence[float] | Floats", noise: float = 0.0) -> tuple[float, float, float]:
     """The logarithm of the median of positive samples, its variance, and the degrees of freedom of the variance.
 
     The variance is that of the bootstrap of the median times tau (`correlation_time`), since n correlated samples say
     as much as n / tau independent ones; at least the square of the recorded ``noise``.
     """
+    import numpy as np  # `--help` needs this module, but not numpy
+
     n = len(samples)
     ordered = np.sort(np.asarray(samples, dtype=np.float64))
     tau = correlation_time(samples)  # type: ignore[arg-type]  # an array is as good
@@ -34,9 +35,10 @@ def log_median(samples: Sequence[float] | Floats, noise: float = 0.0) -> tuple[f
 
 
 @cache
-def _chances_of_median(n: int) -> Floats:
+def _chances_of_median(n: int) -> "Floats":
     """The probability of each of n samples, in their order, to be the median of n draws with replacement. For an even n
     of n + 1 draws, whose median is as precise within some percent."""
+    import numpy as np
     from scipy import special  # slow to import, and the noise floor alone needs none of it
 
     middle = n // 2 + 1

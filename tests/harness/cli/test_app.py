@@ -768,16 +768,16 @@ RUN = str(next((ROOT / "results" / "cpu").glob("*/*.json")))
         ("bench --help", []),
         ("new --help", []),
         (f"report {RUN} --markdown - --csv page.csv --html page.html", []),
-        (f"compare {RUN} {RUN}", ["scipy"]),
+        (f"compare {RUN} {RUN}", ["numpy", "scipy"]),
         (f"merge {RUN} --out merged.json", []),
-        (f"history {Path(RUN).parent} --markdown - --html page.html", ["scipy"]),
-        ("list", ["torch"]),
+        (f"history {Path(RUN).parent} --markdown - --html page.html", ["numpy", "scipy"]),
+        ("list", ["torch", "numpy"]),
     ],
 )
 def test_quick_commands_import_no_slow_package(folder, arguments, heavy):
     code = """
 import atexit, sys
-slow = ("torch", "scipy", "sklearn", "triton", "cupy")
+slow = ("torch", "numpy", "scipy", "sklearn", "triton", "cupy")
 atexit.register(lambda: print("HEAVY", [m for m in slow if m in sys.modules]))
 from boltzbench.harness.cli.app import main
 main()
