@@ -187,14 +187,15 @@ def test_a_wrong_kernel_is_seen_at_once_and_fails_the_run(run):
 def test_a_hanging_kernel_is_stopped_when_the_budget_is_spent(run, monkeypatch):
     monkeypatch.setattr(module, "SHORTEST_BUDGET", 1.0)
     start_server("boltzbench.harness.execution.worker")  # which imports torch
-    begin = time.monotonic()
-    status, out, _ = run("--budget", "3s", plugins="kernels,hanging")
-    assert time.monotonic() - begin < 10, "loading plugins takes a while on a busy machine"
-    found = read_run(*files())
-    assert found.status == "complete"
-    late = {
-        (each.kind, each.implementation, each.case): each.message for each in found.left_out if each.reason == "time"
-    }
+    for budget in (3, 9, 27):  # on a busy machine plugins load until the first is spent
+        begin = time.monotonic()
+        status, out, _ = run("--budget", f"{budget}s", plugins="kernels,hanging")
+        assert time.monotonic() - begin < 3 * budget + 5
+        found = read_run(files()[-1])
+        assert found.status == "complete"
+        late = {(one.kind, one.implementation, one.case): one.message for one in found.left_out if one.reason == "time"}
+        if "has not begun" not in late["check", "hanging", "n=3 float32"]:
+            break
     assert "was stopped after" in late["check", "hanging", "n=3 float32"]
     assert ("bench", "torch", "n=64 float32") in late
     assert ("limits", "", "") in late
