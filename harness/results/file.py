@@ -405,16 +405,18 @@ class ResultsFile:
         before = b"\n" if self._lines else b""
         added = before.replace(b"\n", b",\n") + line.encode() + b"\n"
         place = self._size - len(END) - len(before)
+        self._records.append(record)  # before it is written, so that Ctrl-C meanwhile does not lose it
+        self._lines.append(line)
         try:
             _write_at(self._file.fileno(), place, added + END)
         except OSError as error:
+            self._records.pop()
+            self._lines.pop()
             with suppress(OSError):
                 os.ftruncate(self._file.fileno(), self._size)
                 _write_at(self._file.fileno(), place, before + END)
             raise ResultsError(f"cannot write {self.path}: {error.strerror}") from error
         self._size = place + len(added) + len(END)
-        self._records.append(record)
-        self._lines.append(line)
 
     def add_control(self, control: Control) -> None:
         """Append a control."""

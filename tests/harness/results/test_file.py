@@ -109,6 +109,22 @@ def test_the_file_is_whole_after_each_record(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [file.path.name], "no temporary file is left"
 
 
+def test_a_record_that_is_written_at_ctrl_c_is_kept(tmp_path, monkeypatch):
+    file = ResultsFile(tmp_path, {"device": "cuda:0"})
+    file.add(PASSED)
+
+    def interrupted(descriptor, place, data, write=results._write_at):
+        write(descriptor, place, data)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(results, "_write_at", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            file.add(dataclasses.replace(PASSED, seed=5))
+    file.update(seconds={"check": 1.0})
+    assert [each.seed for each in read_run(file.path).records] == [4, 5]
+
+
 def test_the_name_contains_time_and_device(tmp_path):
     name = ResultsFile(tmp_path / "new" / "folder", {"device": "cuda:0"}).path.name
     assert name[8] == "T"
