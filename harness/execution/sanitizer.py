@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from ..api.operations import Agreement, Case, Implementation, Launch, Operation, Status, Unsupported
 from ..api.records import Record
 from ..discovery.registry import load_registry
+from ..results.environment import toolkit_path
 from .plan import Step
 from .process import prepare_to_run_kernels
 from .trial import record_of
@@ -46,11 +48,8 @@ class TooSlow(Exception):
 
 def compute_sanitizer() -> Path | None:
     """The sanitizer's path: from ``CUDA_HOME``, ``PATH`` or ``/usr/local/cuda``; None if it is not installed."""
-    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-    for path in (*(f"{home}/bin" for home in homes), os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"):
-        if found := shutil.which("compute-sanitizer", path=path):
-            return Path(found)
-    return None
+    found = shutil.which("compute-sanitizer", path=toolkit_path())
+    return Path(found) if found else None
 
 
 def sanitize(sanitizer: Path, tool: Tool, step: Step, device: torch.device, time_limit: float) -> Record:
@@ -62,8 +61,11 @@ def sanitize(sanitizer: Path, tool: Tool, step: Step, device: torch.device, time
     options = ["--tool", tool, "--report-api-errors", "no", "--error-exitcode", "86"]
     command = [str(sanitizer), *options, *program]
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    status, output = _output_of(command, environment, time_limit)
-    found = _verdict(tool, status, output)
+    try:
+        done = run_whole(command, environment, time_limit, stderr=subprocess.STDOUT)
+    except subprocess.TimeoutExpired:
+        raise TooSlow(f"took longer than {time_limit:g} s") from None
+    found = _verdict(tool, done.returncode, done.stdout)
     if not found.passed and found.status is not Status.UNAVAILABLE:
         again = shlex.join(["PYTORCH_NO_CUDA_MEMORY_CACHING=1", *command])
         found = Agreement(found.status, f"{found.message}\nAgain: {again}")
@@ -90,26 +92,29 @@ def _verdict(tool: Tool, status: int, output: str) -> Agreement:
     raise SanitizerFailed(f"compute-sanitizer --tool {tool} ended with status {status} and no result: {tail}")
 
 
-def _output_of(command: list[str], environment: dict[str, str], time_limit: float) -> tuple[int, str]:
-    """Status and output of a command. It and its children are killed at the time limit, or if anything is raised."""
+def run_whole(
+    command: Sequence[str], environment: Mapping[str, str], time_limit: float, *, stderr: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    """What a command prints. It and its children are killed when it ends, at the time limit, or if anything is raised.
+
+    Raises subprocess.TimeoutExpired, and OSError if it cannot be started.
+    """
     process = subprocess.Popen(
         command,
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
         errors="replace",
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=time_limit)
-    except subprocess.TimeoutExpired:
-        raise TooSlow(f"took longer than {time_limit:g} s") from None
+        output, errors = process.communicate(timeout=time_limit)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return process.returncode, output
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def main(operation: str, implementation: str, label: str, device_name: str) -> int:

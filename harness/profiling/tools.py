@@ -17,9 +17,10 @@ from ..api.messages import UsageError
 from ..api.operations import Status
 from ..discovery.registry import PLUGINS_VARIABLE, Registry
 from ..execution.plan import Step
-from ..execution.sanitizer import UNSUPPORTED
+from ..execution.sanitizer import UNSUPPORTED, run_whole
 from ..execution.session import Display
 from ..execution.worker import Workers
+from ..results.environment import toolkit_path
 from .counters import METRICS, Kernel, Unreadable, of_nsight_compute, of_nsight_systems, of_proton, of_torch
 from .table import Profiled
 
@@ -35,7 +36,7 @@ def require_profiler(profiler: str, device: torch.device) -> None:
     if profiler == "proton":
         if not importlib.util.find_spec("triton.profiler"):
             raise UsageError("--profile proton needs Triton 3.2 or newer: pip install triton")
-    elif profiler != "torch" and not shutil.which(profiler, path=_path()):
+    elif profiler != "torch" and not shutil.which(profiler, path=toolkit_path()):
         what = {"ncu": "Nsight Compute", "nsys": "Nsight Systems"}[profiler]
         raise UsageError(f"{profiler} was not found: install {what} or the CUDA toolkit, or put it on PATH")
 
@@ -54,7 +55,7 @@ def profile(profiler: str, step: Step, device: torch.device, registry: Registry,
             return of_nsight_systems(_output_of(stats, environment, time_limit))
         written = Path(f"{report}.hatchet") if profiler == "proton" else report
         try:
-            text = written.read_text()
+            text = written.read_text(errors="replace")
         except OSError:
             raise Unreadable(f"{profiler} wrote no report: {_tail(output)}") from None
         return {"ncu": of_nsight_compute, "proton": of_proton, "torch": of_torch}[profiler](text)
@@ -125,19 +126,13 @@ def command(profiler: str, report: Path, program: Sequence[str]) -> list[str]:
 
 
 def _tool(name: str) -> str:
-    return shutil.which(name, path=_path()) or name
-
-
-def _path() -> str:
-    """PATH, after the toolkit that CUDA_HOME names."""
-    homes = [f"{os.environ[name]}/bin" for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
-    return os.pathsep.join([*homes, os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"])
+    return shutil.which(name, path=toolkit_path()) or name
 
 
 def _output_of(command: Sequence[str], environment: Mapping[str, str], time_limit: float) -> str:
     name = Path(command[0]).name
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=time_limit)
+        done = run_whole(command, environment, time_limit)
     except OSError as error:
         raise Unreadable(f"{name} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired:

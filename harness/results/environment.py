@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import pwd
 import re
 import subprocess
 import sys
@@ -221,8 +222,19 @@ def cache_folder() -> Path | None:
     """The user's folder for caches of boltzbench. None without an absolute path: a relative one would depend on the
     working directory."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache")) / "boltzbench"
-    return folder if folder.is_absolute() else None
+    if not os.path.isabs(cache):
+        try:
+            home = os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError:
+            return None
+        cache = os.path.join(home, ".cache")
+    return Path(cache, "boltzbench") if os.path.isabs(cache) else None
+
+
+def toolkit_path() -> str:
+    """PATH, after the CUDA toolkit that CUDA_HOME or CUDA_PATH names and before the one in ``/usr/local/cuda``."""
+    homes = [f"{os.environ[name]}/bin" for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    return os.pathsep.join([*homes, os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"])
 
 
 def commit_of(environment: Mapping[str, Any]) -> str:

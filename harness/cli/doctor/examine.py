@@ -18,7 +18,7 @@ from typing import Literal
 
 from ...execution.sanitizer import compute_sanitizer
 from ...inspection.tools import ToolMissing, tool
-from ...results.environment import CUPY_DISTRIBUTIONS, cache_folder, output_of, unused_gpu
+from ...results.environment import CUPY_DISTRIBUTIONS, cache_folder, output_of, toolkit_path, unused_gpu
 
 BUSY = 0.5
 """A load of the host above this share of its cores disturbs times."""
@@ -102,8 +102,7 @@ def gpu() -> Iterator[Finding]:
 
 def toolkit() -> Iterator[Finding]:
     """The CUDA toolkit and its tools."""
-    places = [f"{os.environ[home]}/bin" for home in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(home)]
-    path = os.pathsep.join([*places, os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"])
+    path = toolkit_path()
     toolkit = "install the CUDA toolkit, or set CUDA_HOME or PATH to it"
     nvcc = shutil.which("nvcc", path=path)
     release = re.search(r"release ([\d.]+)", output_of(nvcc, "--version") or "") if nvcc else None

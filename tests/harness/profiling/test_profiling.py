@@ -3,7 +3,9 @@
 import json
 import shlex
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -258,6 +260,25 @@ def test_a_profiler_that_fails_says_so(stand_in, status, words):
         tools.profile("ncu", STEP, torch.device("cuda", 0), REGISTRY, 10.0)
 
 
+def test_a_profiler_that_takes_too_long_is_killed_with_its_children(stand_in, tmp_path):
+    stand_in("ncu", NCU)
+    (tmp_path / "ncu").write_text(f"#!/bin/sh\nsh -c 'echo $$ > {tmp_path}/child; exec sleep 60' &\nwait\n")
+    with pytest.raises(Unreadable, match="ncu took longer than 1 s"):
+        tools.profile("ncu", STEP, torch.device("cuda", 0), REGISTRY, 1.0)
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "cmdline")
+    end = time.monotonic() + 20
+    while child.exists() and child.read_bytes():  # an ended process has no command line until it is waited for
+        assert time.monotonic() < end, "the child lives on"
+        time.sleep(0.01)
+
+
+def test_output_that_is_no_text_is_quoted_with_marks(stand_in, tmp_path):
+    stand_in("ncu", NCU)
+    (tmp_path / "ncu").write_text("#!/bin/sh\nprintf 'caf\\351'; exit 1\n")
+    with pytest.raises(Unreadable, match="ncu ended with status 1: caf\ufffd"):
+        tools.profile("ncu", STEP, torch.device("cuda", 0), REGISTRY, 20.0)
+
+
 @pytest.mark.parametrize(
     ("profiler", "device", "words"),
     [
@@ -267,7 +288,7 @@ def test_a_profiler_that_fails_says_so(stand_in, status, words):
     ],
 )
 def test_a_missing_tool_or_gpu_is_one_sentence(monkeypatch, profiler, device, words):
-    monkeypatch.setattr(tools, "_path", lambda: "/nowhere")
+    monkeypatch.setattr(tools, "toolkit_path", lambda: "/nowhere")
     with pytest.raises(UsageError) as caught:
         tools.require_profiler(profiler, torch.device(device))
     assert str(caught.value).startswith(words)

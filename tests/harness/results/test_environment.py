@@ -253,6 +253,16 @@ def test_a_usable_gpu_has_no_reason_against_it(two_gpus):
     assert cuda_unusable() is None
 
 
+@pytest.mark.parametrize("home", [None, ""])
+def test_without_a_home_in_the_environment_the_cache_is_in_that_of_the_user(monkeypatch, home):
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(environment.pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir="/home/me"))
+    assert environment.cache_folder() == Path("/home/me/.cache/boltzbench")
+
+
 def test_description_of_a_cpu():
     found = describe(CPU)
     assert found["device"] == "cpu"
