@@ -15,7 +15,7 @@ from ..api.operations import PRESETS
 from ..api.records import Record, Run
 from ..cluster.shard import parse_shard, steps_of_shard
 from ..discovery.registry import Registry
-from ..execution.parallel.lanes import Found, Going, Queue, share_out
+from ..execution.parallel.lanes import MOST_ON_A_CPU, Found, Going, Queue, share_out
 from ..execution.plan import Purpose, Step
 from ..report.tables import check_summary
 from ..report.terminal import outputs
@@ -112,8 +112,8 @@ def check_at_once(
     keep: Callable[[int, Record], None],
     lost: Callable[[torch.device], None] = lambda device: None,
 ) -> None:
-    """Check as many implementations at once as there are cores, or devices. An implementation of an operation stays on
-    its device.
+    """Check as many implementations at once as there are cores, at most `MOST_ON_A_CPU`, or devices. An implementation
+    of an operation stays on its device.
 
     Calls ``keep`` with the place of each step and its record, and ``lost`` with a device that no longer works.
     """
@@ -122,7 +122,7 @@ def check_at_once(
         own.setdefault((step.operation.name, step.implementation.name), []).append((place, step))
     on_cpu = devices[0].type == "cpu"
     if on_cpu and len(devices) == 1:
-        devices = [*devices] * len(os.sched_getaffinity(0))
+        devices = [*devices] * min(len(os.sched_getaffinity(0)), MOST_ON_A_CPU)
     devices = devices[: max(1, len(own))]
     queue = Queue(own.values(), len(devices))
 

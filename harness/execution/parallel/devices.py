@@ -107,11 +107,12 @@ def carry_out(
             keep_control=control if first else None,
         )
         if first and not controls:  # nothing was timed
-            del claimed[name]
+            claimed.pop(name, None)
 
     def leave(lane: DeviceLane) -> None:
-        for name in [name for name, place in claimed.items() if place == str(lane.device)]:
-            del claimed[name]
+        for name, place in [*claimed.items()]:  # a copy: other lanes change it
+            if place == str(lane.device):
+                claimed.pop(name, None)
         lost(lane.device)
 
     choose = LongestFirst(len(lanes), lanes[0].device.type, [*modes])

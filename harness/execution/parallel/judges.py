@@ -18,10 +18,7 @@ from ...validation.progress import AnnounceClaim, CurrentClaim
 from ...validation.standing import make_standing
 from ..child import Died
 from ..worker import Workers
-from .lanes import Found, Going, Queue, share_out
-
-MOST_JUDGES = 8
-"""At once. Each needs some 400 MB of memory."""
+from .lanes import MOST_ON_A_CPU, Found, Going, Queue, share_out
 
 
 class Judge:
@@ -88,7 +85,7 @@ class Judge:
 
 def judges_at_once(device: torch.device) -> int:
     """As many as torch has threads on a CPU; one on a GPU."""
-    return min(torch.get_num_threads(), MOST_JUDGES) if device.type == "cpu" else 1
+    return min(torch.get_num_threads(), MOST_ON_A_CPU) if device.type == "cpu" else 1
 
 
 Job = Callable[[Judge], Callable[[], None]]

@@ -62,6 +62,9 @@ class Going:
         self._lock.release()
 
 
+MOST_ON_A_CPU = 8
+"""Lanes at once. The processes of each need some 400 MB of memory or more."""
+
 L = TypeVar("L", bound=Lane)
 
 

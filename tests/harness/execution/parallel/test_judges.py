@@ -154,4 +154,4 @@ def test_an_error_ends_the_work_and_later_answers_are_not_kept(error):
 
 def test_on_a_gpu_one_judge_works_at_a_time():
     assert judges.judges_at_once(torch.device("cuda", 0)) == 1
-    assert judges.judges_at_once(CPU) == min(torch.get_num_threads(), judges.MOST_JUDGES)
+    assert judges.judges_at_once(CPU) == min(torch.get_num_threads(), judges.MOST_ON_A_CPU)
