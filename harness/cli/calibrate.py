@@ -139,7 +139,7 @@ def _experiments(console: Console, registry: Registry, names: Sequence[str], see
     bounds = f"mean within {MOST_MEAN} of 0, spread {SPREAD[0]} to {SPREAD[1]}"
     if not off:
         console.print(f"All estimators: {bounds}.")
-    return [f"Not {bounds}: {name}" for name in off]
+    return [f"{name}: z is not within the bounds ({bounds})" for name in off]
 
 
 def _table(first: str, *others: str) -> Table:

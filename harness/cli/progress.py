@@ -96,10 +96,10 @@ class Display:
         if isinstance(phase, tuple):
             phase, self._built = str(phase[0]), int(phase[1])
             self._show(description=f"kernels of {counted(self._built, 'implementation')}")
-        now = perf_counter()
         with self._lock:
+            now = perf_counter()
             self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
-        self._phase, self._since = phase, now
+            self._phase, self._since = phase, now
         if phase == "warm-up":
             self._sampled.pop(self._description, None)  # the samples of another mode follow
         if phase != "harness":

@@ -155,8 +155,9 @@ class _LocalJob:
         return state == "Z" or (bool(words) and b"submitit" not in words)  # no words: it only begins
 
     def cancel(self) -> None:
-        if not self.done():
-            os.kill(self._pid, signal.SIGINT)
+        with suppress(ProcessLookupError):
+            if not self.done():
+                os.kill(self._pid, signal.SIGINT)
 
 
 class _SlurmJob:

@@ -95,9 +95,9 @@ def closing(history: History) -> str:
     regressions = len(history.regressions())
     failures = sum(len(machine.failures) for machine in history.machines)
     cases = sum(len(machine.series) for machine in history.machines)
-    words = (
-        f"{regressions} of {counted(cases, 'timing')} slower by more than {100 * history.bound:g} % in the newest runs"
-    )
+    are = "is" if regressions == 1 else "are"
+    slower = f"slower by more than {100 * history.bound:g} % in the newest runs"
+    words = f"{regressions} of {counted(cases, 'timing')} {are} {slower}"
     ended = "Regression" if history.failed else "No regression"
     return f"{ended}: {words}{f', newly failing: {failures}' if failures else ''}."
 

@@ -3,6 +3,7 @@
 import importlib.util
 import keyword
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -153,5 +154,6 @@ def _write(name: str, folder: Path, kind: str, sources: Mapping[str, str], words
             f"{package} exists already: choose another NAME, or another folder with --into"
         ) from error
     except OSError as error:
+        shutil.rmtree(package, ignore_errors=True)  # else the next try would find it
         raise NewPackageError(f"cannot write the package {package}: {error.strerror}") from error
     return [package / file for file in files]

@@ -15,7 +15,7 @@ from ..results.file import ResultsError
 SHORTEST_INTERVAL = 0.25
 """Seconds after which the system's counts, of 10 ms on each CPU, tell the load of others within 4 %."""
 
-PATIENCE = 0.2
+POLL_SECONDS = 0.2
 """Seconds between two tries to get a device that another run has."""
 
 
@@ -123,4 +123,4 @@ def _wait_for(file: IO[str], device: str, waiting: Callable[[str], None], second
         if not told:
             waiting(f"{holder}: waiting until it ends, so that neither disturbs the other")
             told = True
-        time.sleep(PATIENCE)
+        time.sleep(POLL_SECONDS)

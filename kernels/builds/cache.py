@@ -59,7 +59,10 @@ def compiled(
                 if isinstance(unit, str):
                     source.write_text(unit)
                 built = scratch / f"unit{suffix}"
-                run = run_compiler([*command, str(source), "-o", str(built)], scratch)
+                try:
+                    run = run_compiler([*command, str(source), "-o", str(built)], scratch)
+                except OSError as error:
+                    raise failed(f"the compiler cannot be started: {error}") from error
                 if run.returncode != 0:
                     raise failed(run.stdout + run.stderr)
                 return _keep(folder, name, suffix, built.read_bytes())

@@ -1,5 +1,6 @@
 """The cache of builds: what is damaged, foreign or half written is never used, and where the cache goes."""
 
+import errno
 import os
 import signal
 import stat
@@ -150,6 +151,15 @@ def test_without_a_home_in_the_environment_it_is_that_of_the_user(places, monkey
     user = type("User", (), {"pw_dir": str(places / "home")})
     monkeypatch.setattr(cache.pwd, "getpwuid", lambda uid: user)
     assert build().is_relative_to(places / "home" / ".cache" / "boltzbench" / "native")
+
+
+def test_a_compiler_that_cannot_be_started_is_no_fault_of_the_folder(places, monkeypatch):
+    def refuse(command, temporary):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(cache, "run_compiler", refuse)
+    with pytest.raises(RuntimeError, match=r"the compiler cannot be started: .*Cannot allocate memory"):
+        build()
 
 
 def test_a_killed_build_leaves_nothing_once_the_next_process_looks(places):

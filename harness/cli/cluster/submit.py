@@ -98,7 +98,7 @@ def _conclude(console: Console, found: Submission, again: str) -> int:
 def _require_command(context: typer.Context, command: list[str]) -> None:
     """Raise what `bench` itself would raise for its options, before anything waits in a queue."""
     commands = getattr(context.parent and context.parent.command, "commands", {})
-    if command[0] in commands and command[0] == "bench":
+    if command[0] == "bench" and "bench" in commands:
         commands["bench"].make_context("bench", command[1:], parent=context.parent)
 
 

@@ -106,7 +106,7 @@ def test_history_in_the_terminal(command, many, monkeypatch, columns):
         r"triton cold, n=3",
         words,
     )
-    assert words.endswith("Regression: 1 of 3 timings slower by more than 5 % in the newest runs.")
+    assert words.endswith("Regression: 1 of 3 timings is slower by more than 5 % in the newest runs.")
     assert command("history", many, "--fail-over", "40%")[0] == 0
 
 

@@ -1,11 +1,13 @@
 """The packages that `boltzbench new` writes: installed and tested as a user would, and their kernels here."""
 
 import ast
+import errno
 import importlib
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,6 +89,16 @@ def test_nothing_is_overwritten(tmp_path):
         with pytest.raises(NewPackageError, match="twice exists already: choose another NAME, or another folder"):
             write("twice", tmp_path / write.__name__)
         assert file.read_text() == "mine"
+
+
+def test_what_a_full_disk_leaves_is_removed(tmp_path, monkeypatch):
+    def full(path, *arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(NewPackageError, match=r"cannot write the package .*: No space left on device"):
+        write_sampler("twice", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def imported(files, monkeypatch):

@@ -93,7 +93,7 @@ with taking_turns(sys.argv[1], print):
 @pytest.fixture
 def _own_locks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(quiet, "PATIENCE", 0.01)
+    monkeypatch.setattr(quiet, "POLL_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("_own_locks")
