@@ -9,6 +9,9 @@ from .file import RUN, SCHEMA
 
 
 class _WithStrings(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False  # it would be the field's name
+
     def float_schema(self, schema: FloatSchema) -> JsonSchemaValue:
         return {"anyOf": [super().float_schema(schema), {"enum": ["NaN", "Infinity", "-Infinity"]}]}
 
