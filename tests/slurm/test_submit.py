@@ -43,21 +43,13 @@ PLUGIN = """
 """Shard 1 of 2 has `double` and then `more`, which waits for a file; shard 2 has `twice`."""
 
 
-@pytest.mark.parametrize(
-    "cluster",
-    [
-        pytest.param(
-            "slurm",
-            marks=pytest.mark.skipif(
-                not shutil.which("sbatch"), reason="Slurm is not installed: see tests/slurm/start.sh"
-            ),
-        ),
-        pytest.param(
-            "local", marks=pytest.mark.skipif(bool(shutil.which("sbatch")), reason="Slurm itself runs the same test")
-        ),
-    ],
-)
-def test_a_cancelled_job_is_continued_and_all_shards_are_merged(tmp_path, cluster):
+def slurm_runs():
+    """Whether a Slurm is installed here and answers."""
+    return bool(shutil.which("sinfo")) and subprocess.run(["sinfo"], capture_output=True, timeout=60).returncode == 0
+
+
+def test_a_cancelled_job_is_continued_and_all_shards_are_merged(tmp_path):
+    cluster = "slurm" if slurm_runs() else "local"
     install(tmp_path, {"three": PLUGIN})
     paths = os.pathsep.join([str(tmp_path), str(TESTS)])
     environment = {
