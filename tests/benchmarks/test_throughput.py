@@ -20,8 +20,8 @@ REGISTRY = load_registry()
 STEPS = plan(REGISTRY.select(), ("bench", "real"), "quick" if DEVICE.type == "cuda" else "smoke")
 
 
-SEQUENTIAL = 3000
-"""More updates of spins, one after another, take Triton's interpreter minutes: its check cases have fewer."""
+SEQUENTIAL = 200
+"""More updates of spins, one after another, take Triton's interpreter up to minutes: its check cases have fewer."""
 
 
 @pytest.fixture(scope="module", autouse=True)
