@@ -20,7 +20,7 @@ import pwd
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,12 +39,14 @@ def compiled(
     unit: Path | str,
     failed: Callable[[str], Exception],
     suffix: str = ".so",
+    beside: Callable[[], Mapping[str, Path]] = dict,
 ) -> Path:
     """What ``command`` compiles ``unit`` (a C++ file, or its text) to: from the cache, or built now.
 
     ``suffix`` is that of the result, ".o" if the command does not link. ``identity`` is all that the result depends on,
-    ``failed`` makes the error from the compiler's messages. Several processes may build at once. Raises that error, and
-    OSError if no folder can be written.
+    ``failed`` makes the error from the compiler's messages. ``beside``, called before a build, gives the files that a
+    text finds beside it, by name. Several processes may build at once. Raises that error, and OSError if no folder can
+    be written.
     """
     name = f"{stem}-{hashlib.sha256(json.dumps(list(identity)).encode()).hexdigest()[:24]}"
     found = find(kind, name, suffix)
@@ -58,6 +60,8 @@ def compiled(
                 source = unit if isinstance(unit, Path) else scratch / "unit.cpp"
                 if isinstance(unit, str):
                     source.write_text(unit)
+                for link, file in beside().items():
+                    (scratch / link).symlink_to(file)
                 built = scratch / f"unit{suffix}"
                 try:
                     run = run_compiler([*command, str(source), "-o", str(built)], scratch)
@@ -190,7 +194,7 @@ def _make_private(folder: Path) -> None:
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     """A new folder inside ``folder``, which is removed at the end, or by `_tidy` if this process is killed."""
-    with _locked(folder):  # so that no process tidies between the next two lines
+    with locked(folder):  # so that no process tidies between the next two lines
         scratch = Path(tempfile.mkdtemp(dir=folder, prefix=SCRATCH))
         descriptor = _lock(scratch)
     try:
@@ -206,7 +210,7 @@ def _tidy(folder: Path) -> None:
     left = list(folder.glob(f"{SCRATCH}*"))
     if not left:
         return
-    with _locked(folder):
+    with locked(folder):
         for scratch in left:
             with suppress(OSError):  # locked, so in use; or gone
                 descriptor = os.open(scratch, os.O_RDONLY)
@@ -218,7 +222,8 @@ def _tidy(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from what they do under the same lock, where the file system has locks."""
     descriptor = _lock(folder)
     try:
         yield

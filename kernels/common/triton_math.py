@@ -1,6 +1,7 @@
 """Functions that several Triton kernels call: arguments in double precision, rounding, polynomials."""
 
 import struct
+from contextlib import suppress
 from dataclasses import replace
 
 import triton
@@ -11,9 +12,10 @@ from .triton_runtime import INTERPRETS, helper
 _INTERPRETS = tl.constexpr(INTERPRETS)
 
 if INTERPRETS:  # by default it computes each sum of integers again in 64 bits, for a check that it then leaves out
-    from triton.runtime.interpreter import interpreter_builder
+    with suppress(ImportError, AttributeError, TypeError):  # in a later Triton it may have another name
+        from triton.runtime.interpreter import interpreter_builder
 
-    interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
+        interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
 
 
 def bits_of(value: float) -> int:

@@ -8,17 +8,18 @@ order in which threads run, and the environment for sanitizer builds.
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 
-from ..builds.cache import compiled
+from ..builds.cache import compiled, locked
 from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version, run_compiler
 
 _HEADERS = Path(__file__).resolve().parent
@@ -176,10 +177,10 @@ class EmulatedModule:
 
 def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str], source_hash: str) -> Path:
     sanitizers = _SANITIZER_FLAGS if is_sanitizing() else ()
-    command = [compiler(), *_FLAGS, *sanitizers, f"-I{_HEADERS}"]
+    command = (compiler(), *_FLAGS, *sanitizers, f"-I{_HEADERS}")
     runtime = _HEADERS / "emulator.cpp"
-    own = [path.read_text() for path in (*sorted(_HEADERS.glob("*.hpp")), runtime)]
-    identity = [*command, compiler_version(command[0]), *own]
+    own = (path.read_text() for path in (*sorted(_HEADERS.glob("*.hpp")), runtime))
+    identity = (*command, compiler_version(command[0]), *own)
     error = partial(CudaCompileError, source, "emulator")
     linked = compiled("emulator", "runtime", identity, [*command, "-c"], runtime, error, ".o")
     return compiled(
@@ -189,7 +190,23 @@ def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str],
         [*command, *options, "-shared", str(linked)],
         _translation_unit(source, kernels),
         error,
+        beside=lambda: _precompiled(command, identity),
     )
+
+
+@functools.cache
+def _precompiled(command: tuple[str, ...], identity: tuple[str, ...]) -> dict[str, Path]:
+    """`emulator.hpp` as g++ has parsed it, which takes most of the time that it needs for a small kernel.
+
+    g++ itself reads the text where the parsed header is missing or does not suit. Other compilers do not look for it.
+    """
+    if "Free Software Foundation" in compiler_version(command[0]):
+        header = _HEADERS / "emulator.hpp"
+        with suppress(OSError, CudaCompileError), locked(_HEADERS):  # g++ parses to other bytes each time
+            error = partial(CudaCompileError, header, "emulator")
+            parse = [*command, "-x", "c++-header"]
+            return {"emulator.hpp.gch": compiled("emulator", "headers", identity, parse, header, error, ".gch")}
+    return {}
 
 
 def _translation_unit(source: Path, kernels: Sequence[str]) -> str:

@@ -21,22 +21,32 @@ def _unavailable() -> str | None:
 WITH_CUDA_KERNELS = [each.operation for each in operations.inspectable() if each.backend == "cupy"]
 
 
-@pytest.mark.skipif(_unavailable() is not None, reason=str(_unavailable()))
+pytestmark = pytest.mark.skipif(_unavailable() is not None, reason=str(_unavailable()))
+
+
+@pytest.fixture(scope="module")
+def run_sanitized():
+    """``run_sanitized(operation, folder)``: the exit status of a fork of one process under the sanitizers."""
+    command, environment = [sys.executable, "-m", "support.sanitized"], emulator.sanitizer_environment()
+    with subprocess.Popen(
+        command, env=environment, cwd=TESTS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+
+        def run(operation, folder):
+            print(operation, folder, file=process.stdin, flush=True)
+            return int(process.stdout.readline())
+
+        yield run
+
+
 @pytest.mark.parametrize("operation", WITH_CUDA_KERNELS)
-def test_kernels_are_clean_and_independent_of_the_order_of_threads(operation, tmp_path):
-    path = tmp_path / "results.pt"
-    run = subprocess.run(
-        [sys.executable, "-m", "support.sanitized", operation, str(path)],
-        env=emulator.sanitizer_environment(),
-        cwd=TESTS,
-        capture_output=True,
-        text=True,
-    )
-    report = run.stdout + run.stderr
-    assert run.returncode == 0, report[-6000:]
+def test_kernels_are_clean_and_independent_of_the_order_of_threads(run_sanitized, operation, tmp_path):
+    status = run_sanitized(operation, tmp_path)
+    report = (tmp_path / "report").read_text(errors="replace")
+    assert status == 0, report[-6000:]
     assert "Sanitizer" not in report, report[-6000:]
     assert "runtime error" not in report, report[-6000:]
-    results = torch.load(path, weights_only=True)
+    results = torch.load(tmp_path / "results.pt", weights_only=True)
     forward, reverse = results["forward"], results["reverse"]
     fewest = 50 if sanitized.has_file(operation) else 0
     assert len(forward) == len(reverse) > fewest

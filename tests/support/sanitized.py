@@ -1,12 +1,17 @@
-"""Runs the CUDA C kernels of an operation in both schedules of the emulator: ``python -m support.sanitized NAME FILE``.
+"""Runs the CUDA C kernels of operations in both schedules of the emulator: ``python -m support.sanitized``.
 
-`test_sanitized.py` starts this program under the sanitizers. The results come from ``results()`` in
-``tests/operations/<operation>/sanitized.py``, or, where that file is missing, from the operation's own check cases.
+`test_sanitized.py` starts this program under the sanitizers, where imports take seconds. For each line ``NAME FOLDER``
+that it reads it forks, and prints the status of the fork, which writes ``results.pt`` and ``report`` to the folder.
+The results come from ``results()`` in ``tests/operations/<operation>/sanitized.py``, or, where that file is missing,
+from the operation's own check cases.
 """
 
 import mmap
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from boltzbench.harness import Unsupported
@@ -85,8 +90,7 @@ def results(operation: str) -> list[Tensor]:
     return found
 
 
-def main(operation: str, path: str) -> None:
-    assert emulator.is_sanitizing()
+def write_results(operation: str, path: Path) -> None:
     found = {}
     for order in ("forward", "reverse"):
         with emulator.schedule(order):
@@ -94,5 +98,31 @@ def main(operation: str, path: str) -> None:
     torch.save(found, path)
 
 
+def in_a_fork(operation: str, folder: Path) -> int:
+    """The exit status of a process that writes the results of an operation, and its report."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            report = os.open(folder / "report", os.O_CREAT | os.O_WRONLY)
+            os.dup2(report, 1)
+            os.dup2(report, 2)
+            write_results(operation, folder / "results.pt")
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    assert emulator.is_sanitizing()
+    operations.registry()
+    for line in sys.stdin:
+        operation, folder = line.rstrip("\n").split(" ", 1)
+        print(in_a_fork(operation, Path(folder)), flush=True)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -22,6 +22,7 @@ from unittest import mock
 import boltzbench.kernels
 from boltzbench.harness import Implementation, Inputs, Launch, Status, Tensors
 from boltzbench.kernels import cuda_module, emulator, native
+from boltzbench.kernels.builds.compiler import compiler, run_compiler
 
 from support.operations import implementation, kernels_of
 
@@ -139,12 +140,13 @@ def _prepare_mutant(mutation: Mutation, inputs: Inputs, outputs: Tensors) -> Lau
     changed.unlink()  # the link, so that the copy which other mutants are linked to stays as it is
     changed.write_text(mutation.text)
     modules = _loaded_from(tree, _affected(mutation))
-    with _in_place(tree, modules):
+    of_native = _quick() if mutation.backend == "native" else ()
+    with _in_place(tree, modules, of_native):
         launch_shipped = shipped(mutation.operation, mutation.backend)(inputs, outputs)
 
     def launch() -> Tensors:
         assert folder  # the source must last as long as the launch: CUDA C and C++ are compiled when they first run
-        with _in_place(tree, modules):
+        with _in_place(tree, modules, of_native):
             return launch_shipped()
 
     return launch
@@ -189,11 +191,25 @@ def _loaded_from(tree: Path, names: list[str]) -> dict[str, ModuleType]:
         return {name: importlib.import_module(name) for name in names}
 
 
+@functools.cache
+def _quick() -> tuple[str, ...]:
+    """Options with which C++ takes half the time: not to optimize, and to take the system's headers as parsed once."""
+    folder = tempfile.TemporaryDirectory(prefix="headers-")
+    _kept.append(folder)
+    headers = Path(folder.name) / "system.hpp"
+    names = ("algorithm", "cmath", "cstring", "limits", "utility", "vector", "omp.h", "immintrin.h")
+    headers.write_text("".join(f"#if __has_include(<{name}>)\n#include <{name}>\n#endif\n" for name in names))
+    command = [compiler(), *native._FLAGS, "-O0", native._ARCHITECTURE, "-x", "c++-header"]
+    run_compiler([*command, str(headers), "-o", f"{headers}.gch"])  # without the result the text is parsed
+    return "-O0", "-include", str(headers)
+
+
 @contextlib.contextmanager
-def _in_place(tree: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
+def _in_place(tree: Path, modules: dict[str, ModuleType], of_native: tuple[str, ...]) -> Iterator[None]:
     """Every module of boltzbench uses ``modules`` for the shipped ones; CUDA C and C++ include headers of ``tree``.
 
-    C++ is compiled with -O1, and CUDA C for the emulator with -O0, in half the time: that changes no result.
+    ``of_native`` are further options for C++. CUDA C is compiled for the emulator with -O0, in half the time: that
+    changes no result.
     """
     replaced: dict[int, Any] = {}
     for name, new in modules.items():
@@ -205,7 +221,7 @@ def _in_place(tree: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(cuda_module, "_INCLUDES", (tree / "common", tree)))
         stack.enter_context(mock.patch.object(native, "_HEADERS", tree / "native"))
-        stack.enter_context(mock.patch.object(native, "_FLAGS", (*native._FLAGS, "-O1")))
+        stack.enter_context(mock.patch.object(native, "_FLAGS", (*native._FLAGS, *of_native)))
         stack.enter_context(mock.patch.object(emulator, "_FLAGS", (*emulator._FLAGS, "-O0")))
         for name, module in list(sys.modules.items()):
             if name.startswith("boltzbench.") and name not in modules:

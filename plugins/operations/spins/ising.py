@@ -131,19 +131,19 @@ def expected(inputs: Inputs, outputs: Tensors) -> Mapping[str, Expected]:
     lattices, height, _ = spins.shape
     device = spins.device
     row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    site = (column // 2).to(device)
-    words = words_of(width)
-    lattice = torch.arange(lattices, device=device)[:, None, None] + inputs["first_lattice"]
-    word = lattice * height * words + row.to(device) * words + site // 32
+    words, bit = words_of(width), torch.arange(32, device=device)
+    word = torch.arange(lattices * height * words, device=device).view(lattices, height, words)
+    word += inputs["first_lattice"] * height * words
     for sweep in range(inputs["sweeps"]):
         for colour in (0, 1):
             change, exponent = _changes(spins, inputs)
             p = torch.exp(-exponent) if rule == "metropolis" else 1 / (1 + torch.exp(exponent))
-            number = torch.zeros_like(word)
+            number = torch.zeros((*word.shape, 32), dtype=torch.int64, device=device)
             for part in range(8):
                 drawn = random_words(word * 8 + part, inputs["seed"], inputs["first_sweep"] + sweep, STREAMS[colour])
                 for each in drawn.unbind(-1):
-                    number = number << 1 | each >> site % 32 & 1
+                    number = number << 1 | each[..., None] >> bit & 1
+            number = number.flatten(2)[..., : width // 2].repeat_interleave(2, -1)  # columns of a pair share one
             if rule == "heat_bath" and not inputs["field"]:
                 against = number.double() < (2.0**32 / (1 + torch.exp(exponent.abs()))).round()
                 flips = torch.where(change > 1e-9, against, ~against)

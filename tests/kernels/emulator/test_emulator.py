@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from boltzbench.kernels import emulator
+from boltzbench.kernels.builds import cache
 from boltzbench.kernels.cuda_module import CudaCompileError, CudaModule, EmulatorError, unavailable
 from support import TESTS
 
@@ -491,7 +492,29 @@ def test_processes_may_build_the_same_module_at_once(tmp_path):
     started = [subprocess.Popen(command, env=environment) for _ in range(2)]
     assert [process.wait() for process in started] == [0, 0]
     kept = sorted(path.suffix for path in (tmp_path / "boltzbench" / "emulator").iterdir())
-    assert kept == [".o", ".so"]  # the runtime and the module
+    assert kept in ([".gch", ".o", ".so"], [".o", ".so"])  # the headers, if g++ parses them, the runtime, the module
+
+
+def test_gcc_takes_the_parsed_headers_and_reads_the_text_where_they_do_not_suit(tmp_path, monkeypatch):
+    if "Free Software Foundation" not in emulator.compiler_version(emulator.compiler()):
+        pytest.skip("the compiler is not g++")
+    runs = []
+    run = cache.run_compiler
+    monkeypatch.setattr(cache, "run_compiler", lambda *given: runs.append(run(*given)) or runs[-1])
+    source, found = tmp_path / "fill.cu", torch.zeros(1)
+    source.write_text("__global__ void fill(float* x) { x[0] += 1; }")
+
+    def fill(parsed: str) -> None:
+        module = emulator.EmulatedModule(source, ["fill"], ["-H"], f"{tmp_path} {parsed}")
+        module.launch("fill", (1, 1, 1), (1, 1, 1), [bytes(ctypes.c_void_p(found.data_ptr()))], "p", 0)
+        assert f"{parsed} " in runs[-1].stderr, "g++ says ! of what it takes and x of what it does not"
+        assert "emulator.hpp.gch" in runs[-1].stderr
+
+    fill("!")
+    (tmp_path / "wrong").write_bytes(b"no headers")
+    monkeypatch.setattr(emulator, "_precompiled", lambda *given: {"emulator.hpp.gch": tmp_path / "wrong"})
+    fill("x")
+    assert found.item() == 2
 
 
 def test_a_compile_error_shows_the_message_of_the_compiler(tmp_path):
