@@ -208,7 +208,7 @@ QUOTED = (
      "annealed_langevin/annealed_langevin.cu", "annealed_langevin", ("positions, a step",)),
     ("Expected {0.rate} flips/ns ({0.low} to {0.high}), resident {1.rate} ({1.low} to {1.high}); at best {0.best}, "
      "{1.best}.", "README.md", "ising", ("heat bath", "heat bath, resident")),
-    ("at best {0.best} flips/ns by that pipe; expected {0.rate} ({0.low} to {0.high}), and {1.rate} ({1.low} to "
+    ("at best {0.best} flips/ns by the multiplier; expected {0.rate} ({0.low} to {0.high}), and {1.rate} ({1.low} to "
      "{1.high})", "ising/ising.cu", "ising", ("heat bath", "heat bath, resident")),
     ("; {0.best}, {0.rate} and {1.rate}.", "ising/ising.cu", "ising", ("Metropolis", "Metropolis, resident")),
     ("Expected {0.rate} flips/ns ({0.low} to {0.high}); at best {0.best}", "README.md", "spin_glass",

@@ -125,7 +125,7 @@ class Step:
 
 
 SITES, REPLICAS, UNITS, CHAINS = 1 << 31, 4096, 1024, 8192
-FLIPS, UPDATES = 2350e9, 300e9
+FLIPS, UPDATES = 2880e9, 300e9
 """Spins per second of `ising` as predicted for an H200, and units per second of `rbm_gibbs` as assumed."""
 STEPS = (
     Step("chains", f"RBM, {UNITS} x {UNITS} units, {CHAINS} chains", 2 * UNITS * CHAINS, UPDATES),

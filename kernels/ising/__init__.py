@@ -75,7 +75,8 @@ def ising_sweeps(
         out: contiguous tensor to write to; it must not share memory with the arguments.
         plan: ``half_sweeps`` launches a kernel for each half sweep. ``resident`` does all sweeps in one launch with the
             lattices in shared memory; it needs backend ``cupy`` and lattices that fit there (up to 1024 x 1024 on an
-            H200). ``auto`` takes ``resident`` where the lattices fit and are small or many.
+            H200) and have rows of at most 32768 sites. ``auto`` takes ``resident`` where the lattices fit and are small
+            or many.
         backend: ``auto``, ``torch``, ``triton``, ``cupy``, or on a CPU ``native``.
 
     Raises:
@@ -123,7 +124,10 @@ def ising_sweeps(
     table = _table(each, lattices, spins.device, coupling, field, rule)
     fits = chosen == "cupy" and kernels.resident_fits(spins, table.shape[1])
     if plan == "resident" and not fits:
-        raise ValueError("plan 'resident' needs backend 'cupy' and lattices that fit in shared memory: use 'auto'")
+        raise ValueError(
+            "plan 'resident' needs backend 'cupy' and lattices that fit in shared memory, with rows of at most 32768 "
+            "sites: use 'auto'"
+        )
     resident = fits and (plan == "resident" or (plan == "auto" and kernels.resident_pays(spins)))
     if lattices:
         start = spins.contiguous()

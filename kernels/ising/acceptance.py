@@ -18,7 +18,8 @@ def thresholds(beta: Tensor, coupling: float, field: float, rule: str) -> Tensor
     - Metropolis without a field: 3 and 4 satisfied bonds, ``p = exp(-beta dE)`` of a flip; with fewer, a flip costs no
       energy and is certain;
     - heat bath without a field: 2 satisfied bonds, 1 or 3, 0 or 4, ``p = 1 / (1 + exp(beta |dE|))`` that the spin does
-      not lower the energy: it flips if ``dE > 0``, and otherwise stays;
+      not lower the energy: it flips if ``dE > 0``, and otherwise stays. With 2 it is exactly 1/2, on which ising.cu
+      relies;
     - with a field: 0 to 4 neighbours up for a spin that is down, then the same for a spin that is up, with
       ``p = min(1, exp(-beta dE))`` or ``1 / (1 + exp(beta dE))`` of a flip.
     """

@@ -19,8 +19,6 @@ THREADS = 256
 MOST_THREADS = 1024
 WORDS_OF_A_THREAD = 4
 """For a large lattice, so that making the masks pays off."""
-PADDED = {2: 2, 3: 4, 10: 12}
-"""Words of a mask for each number of classes, as in ising.cu."""
 BITS = 32
 SHARED_BYTES = 48 * 1024
 """The most shared memory of a block that has several lattices."""
@@ -31,9 +29,10 @@ class Settings(ctypes.Structure):
 
     _fields_ = (
         ("keys", ctypes.c_uint32 * 20),
+        ("late_keys", ctypes.c_uint32 * 20),
         ("lattices", ctypes.c_longlong),
         ("first_word", ctypes.c_longlong),
-        ("height", ctypes.c_uint32),
+        ("last_row", ctypes.c_uint32),
         ("words", ctypes.c_uint32),
         ("columns", ctypes.c_uint32),
         ("unsatisfied", ctypes.c_uint32),
@@ -42,16 +41,20 @@ class Settings(ctypes.Structure):
         ("sweeps", ctypes.c_uint32),
         ("first_cell", ctypes.c_uint32),
         ("end_cell", ctypes.c_uint32),
+        ("stride", ctypes.c_uint32),
     )
 
     @classmethod
-    def of(cls, half: LaunchRequest, sweeps: int) -> "Settings":
+    def of(cls, half: LaunchRequest, sweeps: int, threads: int) -> "Settings":
+        """``threads`` of each lattice, at least two rows."""
         lattices, _, height, words = half.spins.shape
         low, high = zip(*round_keys(half.seed), strict=True)
+        keys = (*low, *high)
         unsatisfied = (1 << 32) - 1 if half.satisfied > 0 else 0
         return cls(
-            (*low, *high), lattices, half.first_word, height, words, half.width // 2, unsatisfied, half.step,
+            keys, keys, lattices, half.first_word, (height - 1) * words, words, half.width // 2, unsatisfied, half.step,
             half.colour, sweeps, half.first_row * words, (half.first_row + half.rows) * words,
+            threads - threads % (2 * words),
         )  # fmt: skip
 
 
@@ -59,13 +62,13 @@ class Settings(ctypes.Structure):
 def module() -> CudaModule:
     return CudaModule(
         Path(__file__).with_name("ising.cu"),
-        [f"{kernel}<{classes}>" for kernel in ("half_sweep", "resident_sweeps") for classes in PADDED],
+        [f"{kernel}<{classes}>" for kernel in ("half_sweep", "resident_sweeps") for classes in CLASSES],
     )
 
 
 def mask_bytes(classes: int) -> int:
-    """Shared memory for the masks of a lattice."""
-    return (BITS + 1) * PADDED[classes] * 4
+    """Shared memory for the masks of a lattice: `Masks` in ising.cu."""
+    return -(-(BITS + 1) * classes // 4) * 16
 
 
 def block_of(cells: int, bytes_of_a_lattice: int, most_threads: int) -> tuple[int, int]:
@@ -77,21 +80,25 @@ def block_of(cells: int, bytes_of_a_lattice: int, most_threads: int) -> tuple[in
 def half_sweep(half: LaunchRequest) -> None:
     """Write the spins of the colour to ``half.spins``. There is at least one lattice."""
     lattices, _, _, words = half.spins.shape
-    classes, cells = half.thresholds.shape[1], half.rows * words
+    classes = half.thresholds.shape[1]
+    cells = max(half.rows, 2) * words  # a thread's words are an even number of rows apart
     across, rows = block_of(cells, mask_bytes(classes), THREADS)
+    blocks = -(-max(-(-cells // WORDS_OF_A_THREAD), 2 * words) // across)
     module().launch(
         f"half_sweep<{classes}>",
-        (-(-cells // (across * WORDS_OF_A_THREAD)), min(-(-lattices // rows), 65535)),
+        (blocks, min(-(-lattices // rows), 65535)),
         (across, rows),
-        [half.own, half.around, half.spins, half.thresholds, Settings.of(half, 1)],
+        [half.own, half.around, half.spins, half.thresholds, Settings.of(half, 1, blocks * across)],
         shared_bytes=rows * mask_bytes(classes),
         device=half.spins.device,
     )
 
 
 def resident_fits(spins: Tensor, classes: int) -> bool:
-    """Whether a lattice fits in the shared memory of a block."""
-    return mask_bytes(classes) + 8 * spins.shape[2] * spins.shape[3] <= most_shared_bytes(spins.device)
+    """Whether a lattice fits in the shared memory of a block, and two of its rows have a thread for each word."""
+    _, _, height, words = spins.shape
+    fits = mask_bytes(classes) + 8 * height * words <= most_shared_bytes(spins.device)
+    return fits and 2 * words <= MOST_THREADS
 
 
 def resident_pays(spins: Tensor) -> bool:
@@ -111,7 +118,7 @@ def resident_sweeps(half: LaunchRequest, sweeps: int) -> None:
     across, rows = block_of(cells, each, MOST_THREADS)
     module().launch(
         f"resident_sweeps<{classes}>", (-(-lattices // rows),), (across, rows),
-        [half.own, half.spins, half.thresholds, Settings.of(half, sweeps)], shared_bytes=rows * each,
+        [half.own, half.spins, half.thresholds, Settings.of(half, sweeps, across)], shared_bytes=rows * each,
         device=half.spins.device,
     )  # fmt: skip
 
@@ -135,7 +142,7 @@ def variants() -> Sequence[KernelVariant]:
                     module=module(),
                     kernel=f"{kernel}<{classes}>",
                     shared_bytes=shared_bytes,
-                    inner_passes=mean_groups(32 * WORD),
+                    inner_passes=mean_groups(32 * WORD) - 2,  # the first two are drawn outside of the loop
                 )
             )
     return found

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import triton
 import triton.language as tl
 
-from ..common.philox_triton import random_words
+from ..common.philox_triton import words_of
 from ..common.triton_blocks import block_for
 from ..common.triton_runtime import helper
 from ..common.variants import KernelVariant, TritonVariant
 from ..machines.packed_spins import WORD, mean_groups
-from ..machines.triton_spins import PARTS, any_bit, bit_mask, compare_bit, inverted
+from ..machines.triton_spins import PARTS, any_bit, bit_mask, chosen, compare_bit, inverted
 from ..philox import Stream, signed_seed
 from .acceptance import CLASSES
 from .request import LaunchRequest
@@ -90,18 +90,19 @@ def half_sweep_kernel(
         flips = flips | (_class(count, own, kind, CLASSES) & bit_mask(certain))
     undecided = present & inverted(flips)
     number = (tl.cast(first_word, tl.int64) + lattice * cells + cell) * PARTS
+    low, high = (number & 0xFFFFFFFF).to(tl.uint32), ((number >> 32) & 0xFFFFFFFF).to(tl.uint32)
     part = 0
-    while any_bit(undecided):
-        w0, w1, w2, w3 = random_words(number + part, seed, step, _EVEN_SITES + colour)
+    while any_bit(undecided) & (part < PARTS):
+        w0, w1, w2, w3 = words_of(low + part, high, seed, step, _EVEN_SITES + colour)
         drawn = (w0, w1, w2, w3)
         for i in tl.static_range(4):
-            threshold = tl.zeros((BLOCK,), tl.uint32)
-            for kind in tl.static_range(CLASSES):
-                bit = (tl.load(table + kind, mask=inside, other=0) >> (31 - 4 * part - i)) & 1
-                threshold = threshold | (_class(count, own, kind, CLASSES) & bit_mask(bit))
+            threshold = _threshold_bit(table, inside, CLASSES - 1, part, i, CLASSES)
+            for kind in tl.static_range(CLASSES - 1):  # an undecided spin is in one class: if in no other, in the last
+                here = _class(count, own, kind, CLASSES)
+                threshold = chosen(here, _threshold_bit(table, inside, kind, part, i, CLASSES), threshold)
             flips, undecided = compare_bit(flips, undecided, threshold, drawn[i])
         part += 1
-        undecided = tl.where(part < PARTS, undecided, 0)
+    flips = flips & inverted(undecided)
     if CLASSES == 3:  # the heat bath: spins with dE <= 0 flip unless the comparison says otherwise
         flips = flips ^ (count[0] | count[1] | count[2])
     result = (own ^ (flips & present)).to(tl.int32, bitcast=True)
@@ -122,6 +123,18 @@ def _class(count, own, KIND: tl.constexpr, CLASSES: tl.constexpr):
         return count[KIND] & inverted(own)
     else:
         return count[KIND - 5] & own
+
+
+@helper
+def _threshold_bit(table, inside, KIND: tl.constexpr, part, PLACE: tl.constexpr, CLASSES: tl.constexpr):
+    """Bit ``4 part + PLACE`` of the threshold of a class, in all bits of a word; 1/2 where the heat bath has dE = 0."""
+    if CLASSES == 3 and KIND == 0:
+        if PLACE == 0:
+            return bit_mask((part == 0).to(tl.int32))
+        else:
+            return 0
+    else:
+        return bit_mask((tl.load(table + KIND, mask=inside, other=0) >> (31 - 4 * part - PLACE)) & 1)
 
 
 def half_sweep(half: LaunchRequest) -> None:

@@ -27,9 +27,16 @@ def any_bit(word):
 
 
 @helper
+def chosen(mask, a, b):
+    """The bits of ``a`` where ``mask`` is set, else those of ``b``."""
+    return mask & a | inverted(mask) & b
+
+
+@helper
 def compare_bit(flips, undecided, threshold, drawn):
     """Compare one bit of every number with that of its threshold, after all higher bits: ``(flips, undecided)``.
 
-    A spin that is undecided flips if its bit is less, and stays undecided if it is equal.
+    A spin flips if its number is less: the first bit that differs decides, and if it is the threshold's that is set,
+    the spin flips. While a spin is undecided, its bit of ``flips`` means nothing.
     """
-    return flips | (undecided & threshold & inverted(drawn)), undecided & inverted(threshold ^ drawn)
+    return chosen(undecided, threshold, flips), undecided & inverted(threshold ^ drawn)

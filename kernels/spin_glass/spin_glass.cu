@@ -5,10 +5,10 @@
 //   numbers      Philox-10: 20 wide products and 20 LOP3 for 4 bits of all 32 walkers
 //   comparison   of each random number with the threshold of its cost, from the most significant bit on, until all
 //                numbers are decided, as in ising.cu. The planes select the bit of the threshold.
-// On sm_90 and by the heat bath a group of four bits of 32 walkers takes 71 instructions, and the rest of a spin of 4
-// bonds 78. The mean over warps is 3.22 groups; some 174 of the 307 instructions use the alu pipe. Predicted, not
-// measured, for an H200 with 3.2 million walkers, enough for 24 warps on each multiprocessor: at best 3070 flips/ns by
-// that pipe; expected 2360 (2010 to 2790). Metropolis: 65, 76, 165 of 283; 3230 and 2550 (2170 to 3010). To beat: 250
+// On sm_90 and by the heat bath a group of four bits of 32 walkers takes 68 instructions, and the rest of a spin of 4
+// bonds 78. The mean over warps is 3.22 groups; some 169 of the 297 instructions use the alu pipe. Predicted, not
+// measured, for an H200 with 3.2 million walkers, enough for 24 warps on each multiprocessor: at best 3170 flips/ns by
+// that pipe; expected 2440 (2070 to 2870). Metropolis: 62, 77, 159 of 277; 3360 and 2610 (2220 to 3080). To beat: 250
 // flips/ns on an A100 (arXiv 2402.03920).
 //
 // By the heat bath a spin ends along its field, unless its number is less than the threshold of |dE|: one threshold
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(128, SHARED ? 0 : 8)  // without the 8, NVRTC 
 #pragma unroll
             for (u32 k = 0; k < pairs_of_a_site; ++k) add_pair(i, k, spin, plane);
             const u32 cheap = plane[PLANES<CLASSES> - 1];  // a negative number: the flip does not raise the energy
-            u32 flips = HEAT_BATH ? 0u : cheap, open = ~flips;
+            u32 flips = HEAT_BATH ? 0u : cheap, decided = flips;
             if (HEAT_BATH) {  // the class of |dE|: the number's complement, or for an even number of bonds one more
                 u32 carry = (start & 1) ? 0u : ~cheap;
 #pragma unroll
@@ -131,14 +131,18 @@ __global__ void __launch_bounds__(128, SHARED ? 0 : 8)  // without the 8, NVRTC 
                 }
             }
             const Masks<CLASSES>* const of = masks + (start & 1) * BITS;
-            for (u32 part = 0; part < PARTS && open; ++part) {
+            for (u32 part = 0; part < PARTS && ~decided; ++part) {
                 const Words random = random_words(first + i * PARTS + part, settings.keys, settings.first_sweep + sweep,
                                                   STREAM_GLASS_SITES);
-                compare(flips, open, random, [&](int bit) {
+                u32 threshold[4];
+#pragma unroll
+                for (int bit = 0; bit < 4; ++bit) {
                     const Masks<CLASSES> mask = of[4 * part + bit];
-                    return picked<CLASSES>(mask.of, plane);
-                });
+                    threshold[bit] = picked<CLASSES>(mask.of, plane);
+                }
+                compare(flips, decided, random, threshold);
             }
+            flips &= decided;
             own[i * stride] = spin ^ (HEAT_BATH ? flips ^ cheap : flips);
         }
     }

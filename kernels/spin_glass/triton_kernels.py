@@ -156,14 +156,14 @@ def bonds_kernel(
                 flips, undecided = cheap, present & inverted(cheap)
             row = _row(table + (sweep * 2 + (start & 1)) * _MOST_CLASSES, CLASSES)
             part = 0
-            while any_bit(undecided):
+            while any_bit(undecided) & (part < PARTS):
                 w0, w1, w2, w3 = random_words(first + i * PARTS + part, seed, first_sweep + sweep, _GLASS_SITES)
                 drawn = (w0, w1, w2, w3)
                 for j in tl.static_range(4):
                     threshold = _threshold(row, 0, 31 - 4 * part - j, p0, p1, p2, p3, CLASSES)
                     flips, undecided = compare_bit(flips, undecided, threshold, drawn[j])
                 part += 1
-                undecided = tl.where(part < PARTS, undecided, 0)
+            flips = flips & inverted(undecided)
             if HEAT_BATH:
                 flips = flips ^ cheap
             tl.debug_barrier()

@@ -45,7 +45,8 @@ def test_bits_are_in_the_documented_places():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
-    ("rule", "coupling", "field"), [("metropolis", 1.0, 0.0), ("heat_bath", 1.0, 0.0), ("heat_bath", -0.7, 0.4)]
+    ("rule", "coupling", "field"),
+    [("metropolis", 1.0, 0.0), ("heat_bath", 1.0, 0.0), ("heat_bath", -0.7, 0.0), ("heat_bath", -0.7, 0.4)],
 )
 def test_every_backend_and_plan_gives_the_same_spins(backend, rule, coupling, field):
     for shape in ((3, 4, 4), (2, 6, 66)):
@@ -55,6 +56,14 @@ def test_every_backend_and_plan_gives_the_same_spins(backend, rule, coupling, fi
         wanted = ising_sweeps(spins, shape[2], 2, beta, backend="torch", **numbers)
         for plan in ("half_sweeps", "resident") if backend == "cupy" else ("auto",):
             assert torch.equal(ising_sweeps(spins, shape[2], 2, beta, backend=backend, plan=plan, **numbers), wanted)
+
+
+def test_a_thread_takes_several_words():
+    """1050 words of a colour, more than threads; three in a row, so that some threads of a block are idle."""
+    spins = pack_spins(random_spins(1, 350, 190))
+    wanted = ising_sweeps(spins, 190, beta=0.4, seed=3, backend="torch")
+    for plan in ("half_sweeps", "resident"):
+        assert torch.equal(ising_sweeps(spins, 190, beta=0.4, seed=3, backend="cupy", plan=plan), wanted), plan
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
