@@ -283,7 +283,7 @@ class Ranks:
     def _every(self, mine: Tensor) -> Tensor:
         """The tensors of all ranks, which have one shape: (ranks, ...)."""
         every = mine.new_empty((self.size, *mine.shape))
-        parts = [_bytes(each) for each in every]
+        parts = list(every.view(self.size, mine.numel()).view(torch.uint8).unbind())
         with self.answering():
             dist.all_gather(parts, _bytes(mine), group=self.group)
         return every
@@ -314,18 +314,14 @@ class Ranks:
         """Close the connections to the others, so that those that wait for this rank hear of it at once.
 
         gloo closes all connections of a group when a message does not arrive in time. What this rank itself waits for
-        then fails.
+        then fails. A connection that the other side closed, before or meanwhile, says nothing to the rest.
         """
         message = torch.zeros(1, dtype=torch.uint8)
         for other in set(range(self.size)) - {self.rank}:
-            try:
-                work = dist.irecv(message, group=self.group, group_src=other, tag=HANG_UP_TAG)
-            except RuntimeError:
-                continue  # this connection is closed already
-            assert work is not None
             with suppress(RuntimeError):
+                work = dist.irecv(message, group=self.group, group_src=other, tag=HANG_UP_TAG)
+                assert work is not None
                 work.wait(timedelta(milliseconds=1))
-            return
 
     def _lost(self, error: RuntimeError) -> str:
         """A sentence about the ranks that do not answer. The group is of no use afterwards."""

@@ -204,7 +204,8 @@ def test_a_rank_with_other_software_is_refused(pool):
 
 def killed(group, victim, how, timeout, messages):
     """The victim ends or stops after this number of messages of a header. Rank 1 comes late if the victim stops."""
-    module.LAST_WORDS, module.LOOK = 1.0, 0.2
+    module.LAST_WORDS = 1.0 if victim else 0.4
+    module.LOOK = 0.2 if how == signal.SIGSTOP else 60.0  # of one that ends, connections tell
     try:
         with join(timeout=timeout) as (ranks, _):
             processes = ranks.gather(torch.tensor([os.getpid()])).tolist()
@@ -223,7 +224,7 @@ def killed(group, victim, how, timeout, messages):
                 ranks.gather(torch.zeros(1))
     except RankError as error:
         found = str(error), time.monotonic() - start
-        if how == signal.SIGSTOP and ranks.rank == 0:
+        if how == signal.SIGSTOP and ranks.rank == (victim + 1) % 4:
             os.kill(processes[victim], signal.SIGKILL)
         return found
 
@@ -235,6 +236,7 @@ def killed(group, victim, how, timeout, messages):
         (2, signal.SIGKILL, 60.0, 1, "rank 2 of 4 does not answer"),
         (0, signal.SIGKILL, 60.0, 0, "rank 0 of 4, which keeps the rendezvous, does not answer"),
         (2, signal.SIGSTOP, 2.0, 0, "rank 2 of 4 does not answer"),
+        (0, signal.SIGSTOP, 2.5, 0, "rank 0 of 4, which keeps the rendezvous, does not answer"),
     ],
 )
 def test_a_rank_that_ends_or_stops_is_named_by_the_others(victim, how, timeout, messages, words):
@@ -264,7 +266,7 @@ def test_a_rendezvous_that_is_missing_is_named(monkeypatch, changes, words):
             monkeypatch.delenv(name, raising=False)
         else:
             monkeypatch.setenv(name, value)
-    with pytest.raises((ValueError, RankError), match=re.escape(words)), join(timeout=1, device="cpu"):
+    with pytest.raises((ValueError, RankError), match=re.escape(words)), join(timeout=0.2, device="cpu"):
         pass
 
 
