@@ -15,7 +15,8 @@ and of an exchange in which a rank sends ``b`` bytes, over the slowest link that
     header      the 24 bytes by which ranks agree before an exchange, from each rank to each other, by TCP:
                 ceil(log2 P) latencies + (P - 1) b / bandwidth
 
-It leaves out congestion and ranks that wait for slower ones. None of the rates of kernels or links was measured here.
+It leaves out congestion, ranks that wait for slower ones, and the work of the host: for a sum over 1024 ranks, some
+milliseconds. None of the rates of kernels or links was measured here.
 """
 
 import math
