@@ -10,10 +10,13 @@ and of an exchange in which a rank sends ``b`` bytes, over the slowest link that
 
     neighbours  two messages at once: latency + b / bandwidth
     gather      a ring of P - 1 steps, all bytes to each rank: latencies of the steps + (P - 1) b / bandwidth
-    reduce      a tree, up and down: 2 log2(P) latencies + 2 b / bandwidth
-    header      the 24 bytes by which ranks agree before an exchange: a ring of P - 1 steps by TCP
+    reduce      a slice from each rank to each other at once, and a gather of their sums:
+                latency + latencies of the steps + 2 (P - 1) / P b / bandwidth
+    header      the 24 bytes by which ranks agree before an exchange, from each rank to each other, by TCP:
+                ceil(log2 P) latencies + (P - 1) b / bandwidth
 
-It leaves out congestion and ranks that wait for slower ones. None of the rates of kernels or links was measured here.
+It leaves out congestion, ranks that wait for slower ones, and the work of the host: for a sum over 1024 ranks, some
+milliseconds. None of the rates of kernels or links was measured here.
 """
 
 import math
@@ -71,14 +74,14 @@ class Exchange:
         if self.kind == "neighbours":
             return self.count * (link.latency + self.bytes_ / link.bandwidth)
         nodes = -(-ranks // node)
+        ring = link.latency - link.step + (ranks - nodes) * near.step + (nodes - 1) * far.step
         if self.kind == "gather":
-            steps = (ranks - nodes) * near.step + (nodes - 1) * far.step
-            return self.count * (link.latency - link.step + steps + (ranks - 1) * self.bytes_ / link.bandwidth)
+            return self.count * (ring + (ranks - 1) * self.bytes_ / link.bandwidth)
         if self.kind == "reduce":
-            steps = 2 * (math.log2(min(ranks, node)) * near.step + math.log2(nodes) * far.step)
-            return self.count * (link.latency - link.step + steps + 2 * self.bytes_ / link.bandwidth)
+            return self.count * (link.latency + ring + 2 * (ranks - 1) / ranks * self.bytes_ / link.bandwidth)
         if self.kind == "header":
-            return self.count * (ranks - 1) * hosts.step
+            rounds = (ranks - 1).bit_length()
+            return self.count * (rounds * hosts.latency + (ranks - 1) * self.bytes_ / hosts.bandwidth)
         raise ValueError(f"kind must be neighbours, gather, reduce or header, got {self.kind!r}")
 
     def sent(self, ranks: int) -> float:
@@ -137,7 +140,7 @@ STEPS = (
     ),
     Step(
         "training", f"RBM, {UNITS} x {UNITS} units, {CHAINS} chains", 4 * UNITS * CHAINS, UPDATES,
-        Exchange.reduced(4 * (UNITS**2 + 2 * UNITS), headers=4),
+        Exchange.reduced(4 * (UNITS**2 + 2 * UNITS), headers=3),
     ),
 )  # fmt: skip
 """Steps at sizes for a GPU, each for one rank."""

@@ -6,6 +6,17 @@
 - *Failures*: each exchange begins with a header of 24 bytes from each rank. It says what the rank is about to do, or
   that it failed, so that every rank raises the same sentence and none waits for a message that never comes.
 
+Every rank gets the headers of all, by ``ceil(log2(size))`` messages one after the other. First a rank sends its header
+to the rank before it, then all that it has to the ranks 2, 4, 8, ... places before it: each message doubles what a rank
+has. So every rank sees by itself who failed and who differs. Only then do ranks send more: the words of the failure, or
+both values.
+
+A rank that ends breaks its connections. The ranks that wait for it then close theirs, and so do the ranks that wait for
+those, until every rank has heard. A rank that stops, or is cut off, is silent until the first rank has waited for
+``timeout``. That rank says in the group's store that it is still there, and closes its connections. Every rank that
+waits looks into the store twice a second and does the same. Who has not said so within 3 seconds is lost, and named.
+The group is of no use afterwards.
+
 Headers travel by the group's backend for CPU tensors, so a group for GPUs is ``cpu:gloo,cuda:nccl``, which is also
 torch's own choice.
 """
@@ -42,6 +53,10 @@ LAST_WORDS = 3.0
 MESSAGE = 1024
 """Bytes of a message about a failure."""
 FAILED = -1
+HEADER_TAG, HANG_UP_TAG = 1 << 20, 1 << 21
+"""Of messages between two ranks, apart from those of a caller."""
+LOST = "boltzbench: a rank lost the connection"
+"""A key of the group's store."""
 
 T = TypeVar("T")
 
@@ -184,22 +199,20 @@ class Ranks:
     def require_same(self, **values: object) -> None:
         """Raise RankError on every rank unless all run the same software with the same ``values``.
 
-        A tensor counts by its bits, anything else by its ``repr``. Each rank sends 8 bytes for each value.
+        A tensor counts by its bits, anything else by its ``repr``. That takes a header, and more only if ranks differ.
         """
-        values = {"software": software(), **values}
-        self._meet(f"compare {', '.join(values)}")
         if self.size == 1:
             return
-        prints = torch.tensor([_fingerprint(value) for value in values.values()])
-        every = self._every(prints)
-        for column, (name, value) in enumerate(values.items()):
-            others = [rank for rank in range(self.size) if every[rank, column] != every[0, column]]
-            if others:
-                shown = self._texts(_shown(value))
-                rank = others[0]
-                raise RankError(
-                    f"{name} must be the same on every rank: rank 0 has {shown[0]}, rank {rank} {shown[rank]}"
-                )
+        values = {"software": software(), **values}
+        prints = [_fingerprint(value) for value in values.values()]
+        if len(set(self._meet(f"compare {', '.join(values)}", _fingerprint(prints)))) == 1:
+            return
+        every = self._every(torch.tensor(prints))
+        column = int((every != every[0]).any(0).nonzero()[0])
+        rank = int((every[:, column] != every[0, column]).nonzero()[0])
+        name, value = list(values.items())[column]
+        shown = self._texts(_shown(value))
+        raise RankError(f"{name} must be the same on every rank: rank 0 has {shown[0]}, rank {rank} {shown[rank]}")
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -225,23 +238,37 @@ class Ranks:
         """``count`` of each rank. Raise RankError on each unless all are about to do ``what``."""
         if self.size == 1:
             return [count]
-        headers = self._headers(0, count, _fingerprint(what))
-        failed = [rank for rank, (state, _, _) in enumerate(headers) if state == FAILED]
-        if failed:
+        states, counts, plans = self._headers(0, count, _fingerprint(what))
+        if FAILED in states:
             words = self._texts("")
+            failed = [rank for rank, state in enumerate(states) if state == FAILED]
             raise RankError("; ".join(f"rank {rank} of {self.size} failed: {words[rank]}" for rank in failed))
-        others = [rank for rank, header in enumerate(headers) if header[2] != headers[0][2]]
-        if others:
+        if len(set(plans)) > 1:
             words = self._texts(what)
-            raise RankError(
-                f"the ranks are out of step: rank 0 is about to {words[0]}, rank {others[0]} to {words[others[0]]}"
-            )
-        return [count for _, count, _ in headers]
+            other = next(rank for rank, plan in enumerate(plans) if plan != plans[0])
+            raise RankError(f"the ranks are out of step: rank 0 is about to {words[0]}, rank {other} to {words[other]}")
+        return counts
 
     def _headers(self, *words: int) -> list[list[int]]:
-        if self.size == 1:
-            return [list(words)]
-        found: list[list[int]] = self._every(torch.tensor(words)).tolist()
+        """Each of the words, of all ranks in their order.
+
+        A rank gets those of the ranks that follow it, in a ring: of one, two, four, ... more by each message. Source:
+        Bruck et al., IEEE Trans. Parallel Distrib. Syst. 8 (1997).
+        """
+        every = torch.tensor([words] * self.size)  # this rank's first
+        rounds = [(1 << k, min(2 << k, self.size)) for k in range((self.size - 1).bit_length())]
+        with self.answering():
+            arriving = [
+                dist.irecv(every[have:end], group=self.group, group_src=(self.rank + have) % self.size, tag=HEADER_TAG)
+                for have, end in rounds
+            ]
+            leaving = []
+            for (have, end), work in zip(rounds, arriving, strict=True):
+                to, some = (self.rank - have) % self.size, every[: end - have]
+                leaving.append(dist.isend(some, group=self.group, group_dst=to, tag=HEADER_TAG))
+                _wait(work)
+            _wait(*leaving)
+        found: list[list[int]] = every.roll(self.rank, 0).t().tolist()
         return found
 
     def _texts(self, text: str) -> list[str]:
@@ -256,8 +283,9 @@ class Ranks:
     def _every(self, mine: Tensor) -> Tensor:
         """The tensors of all ranks, which have one shape: (ranks, ...)."""
         every = mine.new_empty((self.size, *mine.shape))
-        parts = [_bytes(each) for each in every]
-        self._run(lambda: dist.all_gather(parts, _bytes(mine), group=self.group, async_op=True), mine.device)
+        parts = list(every.view(self.size, mine.numel()).view(torch.uint8).unbind())
+        with self.answering():
+            dist.all_gather(parts, _bytes(mine), group=self.group)
         return every
 
     def _exchange(self, sent: Tensor, leaving: Sequence[int], arriving: Sequence[int], width: int) -> Tensor:
@@ -265,35 +293,19 @@ class Ranks:
         found = sent.new_empty((sum(arriving), width))
         row = width * sent.element_size()
         into, out_of = ([count * row for count in counts] for counts in (arriving, leaving))
-        self._run(
-            lambda: dist.all_to_all_single(_bytes(found), _bytes(sent), into, out_of, group=self.group, async_op=True),
-            sent.device,
-        )
-        return found
-
-    def _run(self, start: Callable[[], Any], device: torch.device) -> None:
-        """Start a collective and wait for it, or until another rank says that the connection broke."""
         with self.answering():
-            work = start()
-            if device.type != "cpu":
-                work.wait()
-                return
-            while True:
-                try:
-                    work.wait(timedelta(seconds=LOOK))
-                    return
-                except RuntimeError:
-                    if work.is_completed():
-                        work.wait()  # raises again what is not the end of this wait
-                        return
-                    if self._still_here(range(self.size)):
-                        raise
+            dist.all_to_all_single(_bytes(found), _bytes(sent), into, out_of, group=self.group)
+        return found
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Messages between ranks: a RuntimeError of `torch.distributed` becomes a RankError that names who is lost."""
+        """Messages between ranks: a RuntimeError of `torch.distributed` becomes a RankError that names who is lost.
+
+        If another rank says meanwhile that it lost the connection, this one hangs up and raises too.
+        """
         try:
-            yield
+            with _watched(self):
+                yield
         except RuntimeError as error:
             self._hang_up()
             raise RankError(self._lost(error)) from error
@@ -301,19 +313,21 @@ class Ranks:
     def _hang_up(self) -> None:
         """Close the connections to the others, so that those that wait for this rank hear of it at once.
 
-        gloo closes all connections of a group when a message does not arrive in time.
+        gloo closes all connections of a group when a message does not arrive in time. What this rank itself waits for
+        then fails. A connection that the other side closed, before or meanwhile, says nothing to the rest.
         """
-        with suppress(RuntimeError):
-            message = torch.zeros(1, dtype=torch.uint8)
-            work = dist.irecv(message, group=self.group, group_src=(self.rank + 1) % self.size, tag=1 << 20)
-            assert work is not None
-            work.wait(timedelta(milliseconds=1))
+        message = torch.zeros(1, dtype=torch.uint8)
+        for other in set(range(self.size)) - {self.rank}:
+            with suppress(RuntimeError):
+                work = dist.irecv(message, group=self.group, group_src=other, tag=HANG_UP_TAG)
+                assert work is not None
+                work.wait(timedelta(milliseconds=1))
 
     def _lost(self, error: RuntimeError) -> str:
         """A sentence about the ranks that do not answer. The group is of no use afterwards."""
         others = set(range(self.size)) - {self.rank}
         try:
-            self._ask(lambda store: store.set(_still_here(self.rank), ""))
+            self._ask(lambda store: (store.set(LOST, ""), store.set(_still_here(self.rank), "")))
             end = time.monotonic() + LAST_WORDS
             while others and time.monotonic() < end:
                 others -= self._still_here(others)
@@ -357,6 +371,59 @@ class Ranks:
 
 def _still_here(rank: int) -> str:
     return f"boltzbench: rank {rank} is still here"
+
+
+def _wait(*works: dist.Work | None) -> None:
+    for work in works:
+        assert work is not None  # it is for ranks that are not in the group
+        work.wait()
+
+
+_WAITING: dict[Ranks, float] = {}
+"""Those of this process that wait for other ranks, and since when."""
+
+
+@contextmanager
+def _watched(ranks: Ranks) -> Iterator[None]:
+    """A block that waits for other ranks. It fails once another rank has said that it lost the connection.
+
+    Such a rank may not be the one that this rank waits for, so that this rank's own connections say nothing.
+    """
+    if ranks.size > 1:
+        _start_to_watch()
+        _WAITING[ranks] = time.monotonic()
+    try:
+        yield
+    finally:
+        _WAITING.pop(ranks, None)
+
+
+@functools.cache
+def _start_to_watch() -> None:
+    threading.Thread(target=_watch, daemon=True).start()
+
+
+def _watch() -> None:
+    while True:
+        time.sleep(LOOK)
+        _look()
+
+
+def _look() -> None:
+    """Hang up for all that have waited for some time, if a rank lost the connection or the rendezvous ended.
+
+    A rendezvous that is silent ends no wait: it may be slow.
+    """
+    for ranks, since in list(_WAITING.items()):
+        if time.monotonic() - since < LOOK:
+            continue
+        assert ranks.group is not None
+        try:
+            lost = ranks.group.get_group_store().check([LOST])
+        except RuntimeError:
+            lost = True
+        if lost and _WAITING.get(ranks) == since:
+            ranks._hang_up()
 
 
 @contextmanager

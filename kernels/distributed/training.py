@@ -47,7 +47,7 @@ def persistent_contrastive_divergence(
     ``(chains + images + blocks) 2**-24`` of the sum of its terms' magnitudes, which is at most 2.
 
     A rank sends about ``2 (size - 1) / size`` times the bytes of the machine, where ``blocks`` is a multiple of a power
-    of two of ranks, and about 200 bytes for checks.
+    of two of ranks, and three headers of `Ranks`.
 
     Raises what the function for one process raises, and RankError: a rank has another machine, or other numbers.
     """

@@ -170,7 +170,7 @@ def register_distributed(register: Callable[[DistributedAlgorithm], None]) -> No
         ("lattice", f"One Ising lattice of {LATTICE} x {LATTICE} sites in slabs of rows", "sweep", start_lattice),
         (
             "importance", f"Annealed importance sampling of {LAYERS} by {CHAINS} chains", "temperature",
-            start_of(anneal, lambda ranks: Exchange.gathered(8 * len(ranks.share(CHAINS)), 4, 1 / STEPS)),
+            start_of(anneal, lambda ranks: Exchange.gathered(8 * len(ranks.share(CHAINS)), 3, 1 / STEPS)),
         ),
         (
             "tempering", f"Replica exchange of {REPLICAS} Ising lattices of {SIDE} x {SIDE} sites", "round",
@@ -182,11 +182,11 @@ def register_distributed(register: Callable[[DistributedAlgorithm], None]) -> No
         ),
         (
             "enumeration", f"log Z of {SMALL} x {SMALL} units from all states", "log Z",
-            start_of(enumerate_states, lambda ranks: Exchange.gathered(8 * len(ranks.share(64)), 4)),
+            start_of(enumerate_states, lambda ranks: Exchange.gathered(8 * len(ranks.share(64)), 3)),
         ),
         (
             "training", f"Persistent contrastive divergence of {LAYERS}, {BATCH} images and chains", "update",
-            start_of(train, lambda ranks: Exchange.reduced(4 * (VISIBLE * HIDDEN + VISIBLE + HIDDEN), 4)),
+            start_of(train, lambda ranks: Exchange.reduced(4 * (VISIBLE * HIDDEN + VISIBLE + HIDDEN), 3)),
         ),
     ):  # fmt: skip
         register(

@@ -5,10 +5,12 @@ import warnings
 
 import pytest
 import torch
+import torch.distributed as dist
 from boltzbench.kernels import ais, enumeration
 from boltzbench.kernels import distributed as over_ranks
 from boltzbench.kernels import parallel_tempering as tempering
 from boltzbench.kernels.distributed import Ranks
+from boltzbench.kernels.distributed.cost import STEPS
 from boltzbench.kernels.ising import lattice_couplings, units_of
 from boltzbench.kernels.parallel_tempering import IsingReplicas, RbmReplicas
 from boltzbench.kernels.rbm_training import initial_state, minibatch, persistent_contrastive_divergence
@@ -63,8 +65,8 @@ def lattices(first, count):
     return IsingReplicas(4, 4, count, seed=3, first=first)
 
 
-def tempered(group, make):
-    return over_ranks.parallel_tempering(globals()[make], 18, BETAS, 8, burn_in=2, seed=5, ranks=Ranks(group))
+def tempered(group, make, rounds=8):
+    return over_ranks.parallel_tempering(globals()[make], 18, BETAS, rounds, burn_in=2, seed=5, ranks=Ranks(group))
 
 
 @pytest.mark.parametrize("make", [rbm_replicas, lattices])
@@ -180,6 +182,28 @@ def test_training_updates_alike(pool):
     single = persistent_contrastive_divergence(first, batch, sweeps=2, rate=0.5, weight_decay=0.01, seed=1).machine
     for mine, theirs in zip(one[:3], single, strict=True):
         assert (mine - theirs).abs().max() <= 0.5 * 2 * (48 + 24 + 8) * 2**-24 + 2**-22
+
+
+def headers(group):
+    """Headers of an update of training, and of a round of replica exchange."""
+    ranks, messages, honest = Ranks(group), [], dist.isend
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "isend", lambda *sent, **place: messages.append(sent) or honest(*sent, **place))
+
+        def counted(function, *arguments):
+            messages.clear()
+            function(group, *arguments)
+            return len(messages) / math.log2(ranks.size)
+
+        once, twice = counted(trained, 8, 1), counted(trained, 8, 2)
+        few, more = counted(tempered, "lattices", 3), counted(tempered, "lattices", 5)
+    return twice - once, (more - few) / 2
+
+
+def test_the_model_counts_the_headers_of_a_step(pool):
+    modelled = {step.name: step.exchanges[0] for step in STEPS if step.exchanges}
+    wanted = modelled["training"].count, modelled["replica exchange"].count
+    assert pool.run(4, headers) == [wanted] * 4
 
 
 def too_few_chains(group):

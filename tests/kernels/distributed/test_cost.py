@@ -21,8 +21,10 @@ def test_the_table_of_the_readme_is_that_of_the_code():
         (Exchange("neighbours", 900, 2), 16, 2 * (9.3e-6 + 900 / 50e9), 1800),
         (Exchange("gather", 1000), 4, 6.6e-6 + 3 * 0.6e-6 + 3000 / 450e9, 3000),
         (Exchange("gather", 1000), 16, 6.6e-6 + 14 * 0.6e-6 + 2.7e-6 + 15000 / 50e9, 15000),
-        (Exchange("reduce", 1000), 16, 6.6e-6 + 2 * (3 * 0.6e-6 + 2.7e-6) + 2000 / 50e9, 1875),
-        (Exchange("header", 24, 2), 8, 2 * 7 * 30e-6, 2 * 7 * 24),
+        (Exchange("reduce", 1000), 4, 7.2e-6 + 6.6e-6 + 3 * 0.6e-6 + 1500 / 450e9, 1500),
+        (Exchange("reduce", 1000), 16, 9.3e-6 + 6.6e-6 + 14 * 0.6e-6 + 2.7e-6 + 1875 / 50e9, 1875),
+        (Exchange("header", 24, 2), 8, 2 * (3 * 30e-6 + 7 * 24 / 3e9), 2 * 7 * 24),
+        (Exchange("header", 24), 9, 4 * 30e-6 + 8 * 24 / 3e9, 8 * 24),
         (Exchange.halo(130), 8, 2 * (7.2e-6 + 24 / 450e9), 48),
     ],
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from boltzbench.kernels import distributed
-from boltzbench.kernels.distributed import RankError, Ranks, join
+from boltzbench.kernels.distributed import Exchange, RankError, Ranks, join
 from boltzbench.kernels.distributed import ranks as module
 from support.ranks import SIZES, Failed, alone, free_port, variables
 
@@ -82,6 +84,44 @@ def taken(group, parents):
 def test_rows_move_to_where_they_are_taken(pool, size, parents):
     found = torch.cat(pool.run(size, taken, parents))
     assert torch.equal(found, rows(0, 11)[parents])
+
+
+def of_every_size(group):
+    """For 2 to 8 ranks: the numbers of the ranks, each as often as it says, and the bytes of each message for that."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        sent = messages_of_headers(patch)
+        for size in range(2, 9):
+            some = dist.new_group(list(range(size)))
+            if dist.get_rank() < size:
+                sent.clear()
+                ranks = Ranks(some)
+                numbers = ranks.gather(torch.full((ranks.rank,), ranks.rank)).tolist()
+                found[size] = numbers, list(sent)
+                ranks.require_same(size=size)
+                assert len(sent) == 2 * len(found[size][1])
+    return found
+
+
+def messages_of_headers(patch):
+    """The bytes of each message that this rank sends for headers from now on."""
+    sent, honest = [], dist.isend
+
+    def isend(tensor, **place):
+        sent.append(tensor.nbytes)
+        return honest(tensor, **place)
+
+    patch.setattr(dist, "isend", isend)
+    return sent
+
+
+def test_a_header_takes_a_message_for_each_doubling_of_the_ranks(pool):
+    for rank, found in enumerate(pool.run(8, of_every_size)):
+        assert list(found) == [size for size in range(2, 9) if rank < size]
+        for size, (numbers, sent) in found.items():
+            assert numbers == [number for number in range(size) for _ in range(number)]
+            assert len(sent) == {2: 1, 3: 2, 4: 2, 5: 3, 6: 3, 7: 3, 8: 3}[size]
+            assert sum(sent) == Exchange("header", 24).sent(size)
 
 
 def failing(group, where, exchanges):
@@ -162,34 +202,46 @@ def test_a_rank_with_other_software_is_refused(pool):
         )
 
 
-def killed(group, victim, how, timeout):
-    module.LAST_WORDS = 1.0
+def killed(group, victim, how, timeout, messages):
+    """The victim ends or stops after this number of messages of a header. Rank 1 comes late if the victim stops."""
+    module.LAST_WORDS = 1.0 if victim else 0.4
+    module.LOOK = 0.2 if how == signal.SIGSTOP else 60.0  # of one that ends, connections tell
     try:
         with join(timeout=timeout) as (ranks, _):
             processes = ranks.gather(torch.tensor([os.getpid()])).tolist()
-            if ranks.rank == victim:
-                os.kill(os.getpid(), how)
+            honest, sent = dist.isend, itertools.count()
+
+            def isend(*arguments, **place):
+                if ranks.rank == victim and next(sent) == messages:
+                    os.kill(os.getpid(), how)
+                return honest(*arguments, **place)
+
+            dist.isend = isend
             start = time.monotonic()
+            if how == signal.SIGSTOP and ranks.rank == 1:
+                time.sleep(timeout - 0.5)
             with ranks.together():
                 ranks.gather(torch.zeros(1))
     except RankError as error:
         found = str(error), time.monotonic() - start
-        if how == signal.SIGSTOP and ranks.rank == 0:
+        if how == signal.SIGSTOP and ranks.rank == (victim + 1) % 4:
             os.kill(processes[victim], signal.SIGKILL)
         return found
 
 
 @pytest.mark.parametrize(
-    ("victim", "how", "timeout", "words"),
+    ("victim", "how", "timeout", "messages", "words"),
     [
-        (2, signal.SIGKILL, 60.0, "rank 2 of 4 does not answer"),
-        (0, signal.SIGKILL, 60.0, "rank 0 of 4, which keeps the rendezvous, does not answer"),
-        (2, signal.SIGSTOP, 2.0, "rank 2 of 4 does not answer"),
+        (2, signal.SIGKILL, 60.0, 0, "rank 2 of 4 does not answer"),
+        (2, signal.SIGKILL, 60.0, 1, "rank 2 of 4 does not answer"),
+        (0, signal.SIGKILL, 60.0, 0, "rank 0 of 4, which keeps the rendezvous, does not answer"),
+        (2, signal.SIGSTOP, 2.0, 0, "rank 2 of 4 does not answer"),
+        (0, signal.SIGSTOP, 2.5, 0, "rank 0 of 4, which keeps the rendezvous, does not answer"),
     ],
 )
-def test_a_rank_that_ends_or_stops_is_named_by_the_others(victim, how, timeout, words):
-    """Of 4 in a ring, one is no neighbour of the lost one: it hears of it from the others."""
-    found = alone(4, killed, victim, how, timeout, timeout=None)
+def test_a_rank_that_ends_or_stops_is_named_by_the_others(victim, how, timeout, messages, words):
+    """Rank 3 of 4 waits for no message of rank 2, and for one of rank 1, which waits for rank 2 and came late."""
+    found = alone(4, killed, victim, how, timeout, messages, timeout=None)
     assert found.pop(victim) is None
     for message, seconds in found:
         assert message == f"{words}; start the run again"
@@ -214,7 +266,7 @@ def test_a_rendezvous_that_is_missing_is_named(monkeypatch, changes, words):
             monkeypatch.delenv(name, raising=False)
         else:
             monkeypatch.setenv(name, value)
-    with pytest.raises((ValueError, RankError), match=re.escape(words)), join(timeout=1, device="cpu"):
+    with pytest.raises((ValueError, RankError), match=re.escape(words)), join(timeout=0.2, device="cpu"):
         pass
 
 
