@@ -457,6 +457,17 @@ def test_isolated_the_end_of_its_process_is_the_verdict(running, monkeypatch):
     assert (found.name, found.operation, found.agreement) == ("twice", "mul", verdict)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint64])
+def test_large_integers_must_be_equal(dtype):
+    """Float64, in which floating-point results are judged, rounds these to the same number."""
+    large = torch.tensor([2**60, 2**62 + 1, 5], dtype=dtype)
+    other = torch.tensor([2**60 + 1, 2**62 + 1, 5], dtype=dtype)
+    found = times(lambda x: other.clone(), large, reference=torch.clone)
+    assert found.verdict == "wrong values"
+    assert "(0,) got 1152921504606846977, expected 1152921504606846976, error 1 " in found.agreement.message
+    assert times(torch.clone, large, reference=torch.clone).passed
+
+
 def test_a_bound_of_the_callers():
     near = partial(torch.add, alpha=1e-3)
     assert not times(near, X, torch.ones(16), reference=lambda x, y: x).passed
