@@ -303,16 +303,17 @@ def _caused_by_output(
 
     A reference that conditions later draws on earlier ones would otherwise accept NaN as a consequence of NaN.
     """
-    if all(tensor.isfinite().all() for tensor in result.values()):
+    numbers = {name: _computable(tensor) for name, tensor in result.items()}
+    if all(tensor.isfinite().all() for tensor in numbers.values()):
         return None
-    finite = {name: tensor.nan_to_num(0.0, 0.0, 0.0) for name, tensor in result.items()}
+    finite = {name: tensor.nan_to_num(0.0, 0.0, 0.0).to(result[name].dtype) for name, tensor in numbers.items()}
     given_finite = operation.reference(inputs, finite)
     for name, each in expected.items():
-        special, numbers = ~each.value.isfinite(), given_finite[name].value
-        circular = special & ~((each.value == numbers) | (each.value.isnan() & numbers.isnan()))
+        value, other = _computable(each.value), _computable(given_finite[name].value)
+        circular = ~value.isfinite() & ~((value == other) | (value.isnan() & other.isnan()))
         if circular.any():
             first = element_at(first_true(circular), circular.shape)
-            wanted = each.value.flatten()[circular.flatten()][0].item()
+            wanted = value.flatten()[circular.flatten()][0].item()
             message = f"{name}: {wanted} is expected of element {first} only since the outputs hold NaN or infinity"
             return Agreement(Status.WRONG_VALUES, message, error=float("inf"), bound=0.0)
     return None
@@ -426,6 +427,11 @@ def _in_float64(tensor: Tensor) -> tuple[Tensor, Tensor | None]:
     return number, (words & 0xFFFFFFFF).to(torch.float64) - (number - high.to(torch.float64) * 2.0**32)
 
 
+def _computable(tensor: Tensor) -> Tensor:
+    """The same numbers, in a dtype that torch computes with: it has few functions for floats of 8 bits."""
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+
+
 def compare(name: str, output: Tensor, expected: Expected) -> tuple[Agreement, Tensor]:
     """The verdict on one output, and the mask of its elements with an error beyond their bound.
 
@@ -437,7 +443,7 @@ def compare(name: str, output: Tensor, expected: Expected) -> tuple[Agreement, T
     if value.shape != got.shape:
         raise ValueError(f"expected {name!r} has shape {tuple(value.shape)}, output {tuple(got.shape)}")
     bound = torch.as_tensor(expected.bound, dtype=torch.float64, device=got.device).detach().expand(got.shape)
-    bound = torch.where(value.isfinite(), bound, 0.0)
+    bound = torch.where(_computable(value).isfinite(), bound, 0.0)
     if not (bound.isfinite() & (bound >= 0)).all():
         raise ValueError(f"the bound of {name!r} is negative, infinite or NaN where its value is finite")
     if not got.numel():

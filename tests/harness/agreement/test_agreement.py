@@ -514,6 +514,15 @@ def test_the_difference_of_integers_is_zero_only_where_they_are_equal() -> None:
     assert same.tolist() == [number >= 0 for number in near]
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_8_bits_are_compared_as_numbers(dtype: torch.dtype) -> None:
+    wanted = torch.tensor([0.5, torch.nan, -3.0])
+    for value in (wanted, wanted.to(dtype)):
+        assert check_constant(wanted.to(dtype), value, dtype=dtype).passed
+        agreement = check_constant(torch.tensor([0.5, torch.nan, 3.0]).to(dtype), value, dtype=dtype)
+        assert "1 of 3 elements are off; first (2,) got 3, expected -3, error 6" in agreement.message
+
+
 def test_a_bool_that_is_neither_0_nor_1_is_wrong() -> None:
     def write_255(inputs: Inputs, outputs: Tensors) -> None:
         outputs["y"].view(torch.uint8).fill_(255)

@@ -468,6 +468,12 @@ def test_large_integers_must_be_equal(dtype):
     assert times(torch.clone, large, reference=torch.clone).passed
 
 
+def test_a_result_in_8_bits():
+    small = X.to(torch.float8_e4m3fn)
+    assert times(torch.clone, small, reference=torch.clone).passed
+    assert times(lambda x: (-x.float()).to(x.dtype), small, reference=torch.clone).verdict == "wrong values"
+
+
 def test_a_bound_of_the_callers():
     near = partial(torch.add, alpha=1e-3)
     assert not times(near, X, torch.ones(16), reference=lambda x, y: x).passed
