@@ -193,6 +193,19 @@ def test_a_tensor_of_its_own_keeps_its_values():
     assert own.equal(2 * x)
 
 
+@pytest.mark.parametrize(("error", "verdict"), [(KeyError("no luck"), "error"), (TookTooLong(), "timeout")])
+def test_a_tensor_of_its_own_keeps_its_values_if_a_call_does_not_return(error, verdict):
+    own, x, number = torch.arange(8.0), torch.arange(8.0) + 0.5, itertools.count(1)
+
+    def fails(x):
+        if next(number) == 3:
+            raise error
+        return torch.mul(x, 2, out=own)
+
+    assert times(fails, x).verdict == verdict
+    assert own.equal(2 * x)
+
+
 def test_other_values_stay_valid():
     floats = {"x": X, "mask": (X > 0).float(), "weight": Y, "definite": X @ X.T, "narrow": X.to(torch.float8_e4m3fn)}
     arguments = Arguments(lambda **floats: None, (), floats, keep=("weight",))
