@@ -158,6 +158,11 @@ def read_history(folder: Path, *, bound: float = 0.05, alpha: float = 0.05) -> H
     for each in sorted(found, key=lambda each: each[:2][::-1]):
         if any(case.timings for case in each[2].cases.values()):
             machines.setdefault(device_name(each[2].environment), []).append(each)
+    for device, runs in [*machines.items()]:
+        faults = [timing.fault for *_, each in runs for case in each.cases.values() for timing in case.timings.values()]
+        if all(faults):
+            problems += [f"{path} has no time that can be judged: {faults[0]}" for path, *_ in runs]
+            del machines[device]
     if not machines:
         left_out = f"; left out: {'; '.join(problems)}" if problems else ""
         raise ResultsError(f"{folder} has no results file with times: a history needs runs of bench{left_out}")

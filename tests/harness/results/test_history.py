@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -181,6 +182,20 @@ def test_a_folder_without_a_history(tmp_path):
         read_history(tmp_path / "empty")
     with pytest.raises(ResultsError, match="it is no folder"):
         read_history(tmp_path / "empty" / "cut.json")
+
+
+def test_a_machine_without_a_time_that_can_be_judged_is_left_out_and_named(tmp_path):
+    run = timed_run({NAMES[0]: 1e-3}, 0, np.random.default_rng(7), cpu="Xeon")
+    (record,) = run.records
+    one = replace(record.measurements[0], samples=(1e-3,))
+    path = write(tmp_path, replace(run, records=(replace(record, measurements=(one,)),)))
+    words = f"{path.name} has no time that can be judged: too few samples to judge: 1"
+    with pytest.raises(ResultsError, match=f"has no results file with times.*left out: .*{words}"):
+        read_history(tmp_path)
+    history_of(tmp_path, count=2)
+    found = read_history(tmp_path)
+    assert [len(machine.runs) for machine in found.machines] == [2]
+    assert words in found.problems[0]
 
 
 def test_json(tmp_path):
