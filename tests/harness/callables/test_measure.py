@@ -386,6 +386,7 @@ def test_what_was_measured_before_the_time_limit_is_kept(monkeypatch):
     assert found.timing.suspicions == (f"broken off by the time limit of 300 s after {len(found.samples)} samples",)
 
 
+INF = float("inf")
 BAD = {
     "no callable": (lambda: times(3, X), TypeError, "expected a callable: got 3"),
     "mode": (lambda: times(twice, X, mode="warm"), ValueError, "mode must be 'cold' or 'hot': got 'warm'"),
@@ -400,8 +401,12 @@ BAD = {
         ValueError,
         "absolute must be a finite number",
     ),
-    "bytes": (lambda: times(twice, X, bytes=-1), ValueError, "bytes must be a number of at least 0: got -1"),
-    "seconds": (lambda: times(twice, X, seconds=0), ValueError, "seconds must be a positive number of seconds: got 0"),
+    "bytes": (lambda: times(twice, X, bytes=-1), ValueError, "bytes must be a finite number of at least 0: got -1"),
+    "infinite bytes": (lambda: times(twice, X, bytes=INF), ValueError, "bytes must be a finite number .*: got inf"),
+    "infinite flops": (lambda: times(twice, X, flops=INF), ValueError, "flops must be a finite number .*: got inf"),
+    "seconds": (lambda: times(twice, X, seconds=0), ValueError, "seconds must be a positive, finite .*: got 0"),
+    "infinite seconds": (lambda: times(twice, X, seconds=INF), ValueError, "seconds must be a .*: got inf"),
+    "time limit": (lambda: times(twice, X, time_limit=INF), ValueError, "time_limit must be a .*: got inf"),
     "keep": (lambda: times(twice, X, keep=("y",)), ValueError, "keep='y' names no tensor argument: there are x"),
     "keep's type": (lambda: times(twice, X, keep="x"), TypeError, "keep must be a tuple of names"),
     "reference": (lambda: times(twice, X, reference=3), TypeError, "reference must be callable: got 3"),
