@@ -5,6 +5,8 @@ import re
 import time
 from collections import namedtuple
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -490,6 +492,35 @@ def test_a_result_in_8_bits():
     small = X.to(torch.float8_e4m3fn)
     assert times(torch.clone, small, reference=torch.clone).passed
     assert times(lambda x: (-x.float()).to(x.dtype), small, reference=torch.clone).verdict == "wrong values"
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (KeyError("no limits"), KeyError, "no limits"),
+        (Unpicklable("this", "that"), RuntimeError, "Unpicklable: this and that"),
+    ],
+)
+def test_isolated_an_error_of_the_harness_is_raised_and_no_verdict(error, kind, words, monkeypatch):
+    def fails(*given):
+        raise error
+
+    def in_this_process(command, **how):
+        try:
+            isolated._main(Path(command[-1]))
+        except Exception:
+            return SimpleNamespace(returncode=1)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(isolated, "compared", fails)
+    monkeypatch.setattr(isolated.subprocess, "run", in_this_process)
+    with pytest.raises(kind, match=words):
+        measure(twice, X, reference=torch.mul, isolated=True)
 
 
 def test_a_bound_of_the_callers():
