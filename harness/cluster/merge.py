@@ -201,14 +201,14 @@ def _differences(parts: Sequence[Part]) -> list[str]:
 def _gaps(inputs: Sequence[_Input]) -> list[str]:
     """Sentences on missing shards, unfinished shards and interrupted runs."""
     gaps = []
-    of_shard: dict[int, tuple[Shard, list[Part], set[Key]]] = {}
+    of_shard: dict[int, tuple[Shard, list[tuple[Part, _Input]], set[Key]]] = {}
     for each in inputs:
         kept = (key for key in each.keys["records"] if key is not None)
         for part in each.parts:
             own = [*islice(kept, part.records)]
             if part.shard:
                 _, parts, keys = of_shard.setdefault(part.shard.number, (part.shard, [], set()))
-                parts.append(part)
+                parts.append((part, each))
                 keys.update(key[:-1] for key in own)
             elif part.status == "incomplete":
                 gaps.append(f"{part.file} is incomplete")
@@ -219,12 +219,16 @@ def _gaps(inputs: Sequence[_Input]) -> list[str]:
     for shard, parts, keys in of_shard.values():
         if shard.steps and len(keys) < shard.steps:
             found = f"{len(keys)} of {shard.steps} checks"
-        elif shard.steps or any(part.status == "complete" for part in parts):
+        elif shard.steps or any(part.status == "complete" for part, _ in parts):
             continue
         else:
             found = "interrupted"
-        last = max(parts, key=lambda part: part.started).file
-        gaps.append(f"{shard} is incomplete ({found}); continue it with: boltzbench bench --resume {last}")
+        last, source = max(parts, key=lambda pair: pair[0].started)
+        if source.run.command:
+            words = f"continue it with: boltzbench bench --resume {last.file}"
+        else:  # of `check` or `validate`
+            words = f"run its command with --shard {shard.number}/{shard.of} again"
+        gaps.append(f"{shard} is incomplete ({found}); {words}")
     return gaps
 
 
