@@ -55,10 +55,13 @@ def merge(paths: Sequence[Path], out: Path, *, last_wins: bool = False) -> Merge
     A case that two files hold, timed on the same kind of device, is an error, or is taken from the later of them if
     ``last_wins``. Missing and unfinished shards are gaps, and so is an interrupted run: the merged run is then
     ``incomplete``. Raises ResultsError for files that cannot be read or written, UsageError for shards of different
-    plans and for cases held twice; nothing is written then.
+    plans, for cases held twice and for a file given twice; nothing is written then.
     """
     if any(path.resolve() == out.resolve() for path in paths):
         raise UsageError(f"{out} is an input and would be overwritten: give --out another name")
+    given = [path.resolve() for path in paths]
+    if twice := [path for place, path in enumerate(paths) if given[place] in given[:place]]:
+        raise UsageError(f"{twice[0]} is given twice: name each file once")
     inputs = [_read(path) for path in paths]
     _require_one_plan(inputs)
     notes = _without_overlaps(inputs, last_wins)

@@ -131,7 +131,15 @@ def test_a_case_held_twice_is_refused_or_the_last_wins(merged):
     kept = {each.case + each.implementation: each for each in run.records}["n=2torch"]
     assert kept == read_run(Path("again.json")).records[0]
     assert [part.records for part in run.parts] == [2, 1, 1, 2]
-    assert merged(files[0], files[0], "--out", "m.json")[0] == 2
+
+
+def test_a_file_given_twice_is_refused_by_name(merged):
+    one, two = shard(1, 2), shard(2, 2)
+    for again in (one, str(Path(one).absolute())):
+        for options in ((), ("--last-wins",)):
+            status, out, err = merged(one, two, again, "--out", "m.json", *options)
+            assert (status, out, err) == (2, "", f"boltzbench: {again} is given twice: name each file once\n")
+    assert not Path("m.json").exists()
 
 
 def test_shards_of_different_plans_are_refused(merged):
