@@ -303,16 +303,17 @@ def _caused_by_output(
 
     A reference that conditions later draws on earlier ones would otherwise accept NaN as a consequence of NaN.
     """
-    if all(tensor.isfinite().all() for tensor in result.values()):
+    numbers = {name: _computable(tensor) for name, tensor in result.items()}
+    if all(tensor.isfinite().all() for tensor in numbers.values()):
         return None
-    finite = {name: tensor.nan_to_num(0.0, 0.0, 0.0) for name, tensor in result.items()}
+    finite = {name: tensor.nan_to_num(0.0, 0.0, 0.0).to(result[name].dtype) for name, tensor in numbers.items()}
     given_finite = operation.reference(inputs, finite)
     for name, each in expected.items():
-        special, numbers = ~each.value.isfinite(), given_finite[name].value
-        circular = special & ~((each.value == numbers) | (each.value.isnan() & numbers.isnan()))
+        value, other = _computable(each.value), _computable(given_finite[name].value)
+        circular = ~value.isfinite() & ~((value == other) | (value.isnan() & other.isnan()))
         if circular.any():
             first = element_at(first_true(circular), circular.shape)
-            wanted = each.value.flatten()[circular.flatten()][0].item()
+            wanted = value.flatten()[circular.flatten()][0].item()
             message = f"{name}: {wanted} is expected of element {first} only since the outputs hold NaN or infinity"
             return Agreement(Status.WRONG_VALUES, message, error=float("inf"), bound=0.0)
     return None
@@ -397,27 +398,59 @@ _LAZY = [
 """The kinds of a tensor whose elements are not simply in its memory."""
 
 
+_WHOLE = 2.0**53
+"""Up to this, float64 holds every integer."""
+
+
+def difference(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Where two tensors hold the same number, infinity or NaN, and how far apart their elements are, in float64.
+
+    Integers that float64 does not hold are not rounded first: differences up to 2^53 are exact.
+    """
+    (number, rest), (other_number, other_rest) = _in_float64(one), _in_float64(other)
+    same = (number == other_number) | (number.isnan() & other_number.isnan())
+    distance = number - other_number
+    if rest is not None or other_rest is not None:
+        between = (0.0 if rest is None else rest) - (0.0 if other_rest is None else other_rest)
+        same, distance = same & (between == 0.0), distance + between
+    return same, distance.abs()
+
+
+def _in_float64(tensor: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The numbers rounded to float64, and what the rounding took off; None if nothing."""
+    number = tensor.to(torch.float64)
+    if tensor.dtype not in (torch.int64, torch.uint64) or not (number.abs() >= _WHOLE).any():
+        return number, None
+    words = tensor.view(torch.int64)
+    high = (words >> 32) & (-1 if tensor.dtype is torch.int64 else 0xFFFFFFFF)
+    # The rounding error of a sum whose first term is the larger one is exact (Dekker 1971).
+    return number, (words & 0xFFFFFFFF).to(torch.float64) - (number - high.to(torch.float64) * 2.0**32)
+
+
+def _computable(tensor: Tensor) -> Tensor:
+    """The same numbers, in a dtype that torch computes with: it has few functions for floats of 8 bits."""
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+
+
 def compare(name: str, output: Tensor, expected: Expected) -> tuple[Agreement, Tensor]:
     """The verdict on one output, and the mask of its elements with an error beyond their bound.
 
-    Compares in float64. Where the expected value is infinite or NaN, the output must be the same whatever the bound.
+    Where the expected value is infinite or NaN, the output must be the same whatever the bound.
     """
     # After a stray write a bool's byte may be neither 0 nor 1: compare it as a number.
-    numbers = output.detach().view(torch.uint8) if output.dtype is torch.bool else output.detach()
-    got = numbers.to(torch.float64)
-    value = expected.value.detach().to(got)
+    got = output.detach().view(torch.uint8) if output.dtype is torch.bool else output.detach()
+    value = expected.value.detach().to(got.device)
     if value.shape != got.shape:
         raise ValueError(f"expected {name!r} has shape {tuple(value.shape)}, output {tuple(got.shape)}")
     bound = torch.as_tensor(expected.bound, dtype=torch.float64, device=got.device).detach().expand(got.shape)
-    special = ~value.isfinite()
-    bound = torch.where(special, 0.0, bound)
+    bound = torch.where(_computable(value).isfinite(), bound, 0.0)
     if not (bound.isfinite() & (bound >= 0)).all():
         raise ValueError(f"the bound of {name!r} is negative, infinite or NaN where its value is finite")
     if not got.numel():
         return Agreement(Status.PASSED, error=0.0, bound=0.0), torch.zeros_like(got, dtype=torch.bool)
 
-    same = (got == value) | (got.isnan() & value.isnan())
-    error = torch.where(same, 0.0, (got - value).abs()).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    same, distance = difference(got, value)
+    error = torch.where(same, 0.0, distance).nan_to_num(nan=torch.inf, posinf=torch.inf)
     off = error > bound
     worst = int(torch.where(same, 0.0, error / bound).argmax())
     verdict = Agreement(Status.PASSED, error=float(error.flatten()[worst]), bound=float(bound.flatten()[worst]))
@@ -426,8 +459,9 @@ def compare(name: str, output: Tensor, expected: Expected) -> tuple[Agreement, T
 
     def describe(flat: int) -> str:
         found, wanted, limit, miss = (t.flatten()[flat].item() for t in (got, value, bound, error))
+        numbers = [str(int(each)) if isinstance(each, int) else f"{each:.9g}" for each in (found, wanted)]
         where = element_at(flat, got.shape)
-        return f"{where} got {found:.9g}, expected {wanted:.9g}, error {miss:.3g} beyond bound {limit:.3g}"
+        return f"{where} got {numbers[0]}, expected {numbers[1]}, error {miss:.3g} beyond bound {limit:.3g}"
 
     first = first_true(off)
     message = f"{name}: {int(off.sum())} of {off.numel()} elements are off; first {describe(first)}"

@@ -3,6 +3,10 @@
 import math
 from collections.abc import Sequence
 
+PRECISE = 0.005
+PRECISE_ON_CPU = 0.01
+"""Sampling ends when the noise of the median is below this: on a GPU, and on a CPU, whose times vary more."""
+
 FEWEST_LAGS = 2
 """The correlation of neighbours counts in any case; that of samples further apart counts until one is insignificant."""
 

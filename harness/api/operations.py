@@ -110,8 +110,9 @@ class Cost:
 class Expected:
     """The expected value of one output, and the largest error allowed for each element.
 
-    Compute ``value`` in float64 from the inputs as rounded to the kernel's dtype. ``bound`` is an absolute error, one
-    number or one for each element. Where ``value`` is infinite or NaN the output must be the same.
+    Compute ``value`` in float64 from the inputs as rounded to the kernel's dtype, or in integers, which are compared
+    exactly. ``bound`` is an absolute error, one number or one for each element. Where ``value`` is infinite or NaN the
+    output must be the same.
     """
 
     value: Tensor

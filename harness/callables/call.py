@@ -358,12 +358,15 @@ def _require_own_work(
         words = f"it changes {own}, so that each call has another result: pass that tensor as an argument"
         raise Rejected(Status.ERROR, words)
     call = binding.bound(fn, {name: copied(each) for name, each in binding.tensors.items()})
-    for tensor, _ in borrowed:
-        overwrite(tensor, NAN_POISON)
-    call()
-    now, before = [tensor.clone() for tensor, _ in borrowed], [each for _, each in borrowed]
-    for tensor, each in borrowed:
-        tensor.copy_(each)
+    before = [each for _, each in borrowed]
+    try:
+        for tensor, _ in borrowed:
+            overwrite(tensor, NAN_POISON)
+        call()
+        now = [tensor.clone() for tensor, _ in borrowed]
+    finally:
+        for tensor, each in borrowed:
+            tensor.copy_(each)
     if not agree(now, before, expectation.bounds(before)):
         words = f"it returns {own}, and does not write to all of it in each call: no work can be seen"
         raise Rejected(Status.ERROR, words)

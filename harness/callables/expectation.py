@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..agreement.agreement import difference
 from ..agreement.guarded_memory import differs
 from ..api.messages import describe_error
 from ..api.operations import Expected
@@ -91,8 +92,10 @@ class Expectation:
 
 
 def expected(value: Tensor, dtype: torch.dtype, limit: Bound) -> Expected:
-    """A value with its bound. What ``dtype`` rounds to infinity is expected to be infinite."""
+    """A value with its bound. What ``dtype`` rounds to infinity is expected to be infinite. Integers stay integers."""
     wide = value.detach().to(torch.float64)
+    if not value.is_floating_point():
+        return Expected(value.detach(), limit.allowed(wide))
     if dtype.is_floating_point and dtype.itemsize > 1:
         wide = torch.where(wide.to(dtype).isinf(), wide.to(dtype).to(torch.float64), wide)
     return Expected(wide, limit.allowed(wide))
@@ -104,7 +107,8 @@ def agree(results: Sequence[Tensor], others: Sequence[Tensor], bounds: Sequence[
 
 
 def _agree(one: Tensor, other: Tensor, limit: Bound) -> bool:
+    if one.shape != other.shape:
+        return False
     right = expected(other, one.dtype, limit)
-    got = one.detach().to(torch.float64)
-    same = (got == right.value) | (got.isnan() & right.value.isnan())
-    return got.shape == right.value.shape and bool((same | ((got - right.value).abs() <= right.bound)).all())
+    same, distance = difference(one.detach(), right.value)
+    return bool((same | (distance <= right.bound)).all())

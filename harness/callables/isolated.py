@@ -97,11 +97,20 @@ def _main(folder: Path) -> None:
     try:
         callables, args, kwargs, request, baseline = pickle.loads((folder / GIVEN).read_bytes())
         found = compared(callables, args, kwargs, request, baseline, running.write_text)
-    except (TypeError, ValueError) as error:
-        found = error
+    except Exception as error:  # of an argument or of the harness: those of the callables are their verdicts
+        found = _picklable(error)
     part = folder / f"{FOUND}.part"
     part.write_bytes(pickle.dumps(found))
     part.rename(folder / FOUND)
+
+
+def _picklable(error: Exception) -> Exception:
+    """The error, or if pickle cannot restore it one with the same words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # pickle raises whatever the error's own code does
+        return RuntimeError(describe_error(error))
+    return error
 
 
 if __name__ == "__main__":

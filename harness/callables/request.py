@@ -1,5 +1,6 @@
 """What the caller of `measure`, `compare` or `sweep` asks for, besides a callable and its arguments."""
 
+import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,12 +42,12 @@ class Request:
             raise ValueError(f"mode must be 'cold' or 'hot': got {self.mode!r}")
         for name in ("bytes", "flops"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and value >= 0):
-                raise ValueError(f"{name} must be a number of at least 0: got {value!r}")
+            if value is not None and not (_is_number(value) and 0 <= value < math.inf):
+                raise ValueError(f"{name} must be a finite number of at least 0: got {value!r}")
         for name in ("seconds", "time_limit"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number of seconds: got {value!r}")
+            if value is not None and not (_is_number(value) and 0 < value < math.inf):
+                raise ValueError(f"{name} must be a positive, finite number of seconds: got {value!r}")
         if type(self.keep) is str or not all(isinstance(each, str) for each in self.keep):
             raise TypeError(f"keep must be a tuple of names of arguments: got {self.keep!r}")
 

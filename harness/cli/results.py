@@ -142,7 +142,7 @@ def history(
     """Show how times changed over many runs, and where the steps are.
 
     Exit with 1 if the newest are slower by more than noise and the bound, if a case fails that passed before, or if a
-    file could not be used.
+    results file could not be used.
     """
     from ..report import history_page as writer
     from ..report.page import ReportUnavailable
@@ -159,8 +159,6 @@ def history(
     for output in outputs.values():
         if output.resolve() in inputs:
             raise ResultsError(f"{output} is an input and would be overwritten: give the output another name")
-    if json_file and json_file != "-" and folder.resolve() in Path(json_file).resolve().parents:
-        raise ResultsError(f"{json_file} would be taken for a run the next time: write it outside of {folder}")
     plain_console(stderr=STDOUT in outputs.values()).print(writer.history_text(found))
     try:
         if path := outputs.get("html"):

@@ -55,10 +55,13 @@ def merge(paths: Sequence[Path], out: Path, *, last_wins: bool = False) -> Merge
     A case that two files hold, timed on the same kind of device, is an error, or is taken from the later of them if
     ``last_wins``. Missing and unfinished shards are gaps, and so is an interrupted run: the merged run is then
     ``incomplete``. Raises ResultsError for files that cannot be read or written, UsageError for shards of different
-    plans and for cases held twice; nothing is written then.
+    plans, for cases held twice and for a file given twice; nothing is written then.
     """
     if any(path.resolve() == out.resolve() for path in paths):
         raise UsageError(f"{out} is an input and would be overwritten: give --out another name")
+    given = [path.resolve() for path in paths]
+    if twice := [path for place, path in enumerate(paths) if given[place] in given[:place]]:
+        raise UsageError(f"{twice[0]} is given twice: name each file once")
     inputs = [_read(path) for path in paths]
     _require_one_plan(inputs)
     notes = _without_overlaps(inputs, last_wins)
@@ -201,14 +204,14 @@ def _differences(parts: Sequence[Part]) -> list[str]:
 def _gaps(inputs: Sequence[_Input]) -> list[str]:
     """Sentences on missing shards, unfinished shards and interrupted runs."""
     gaps = []
-    of_shard: dict[int, tuple[Shard, list[Part], set[Key]]] = {}
+    of_shard: dict[int, tuple[Shard, list[tuple[Part, _Input]], set[Key]]] = {}
     for each in inputs:
         kept = (key for key in each.keys["records"] if key is not None)
         for part in each.parts:
             own = [*islice(kept, part.records)]
             if part.shard:
                 _, parts, keys = of_shard.setdefault(part.shard.number, (part.shard, [], set()))
-                parts.append(part)
+                parts.append((part, each))
                 keys.update(key[:-1] for key in own)
             elif part.status == "incomplete":
                 gaps.append(f"{part.file} is incomplete")
@@ -219,12 +222,16 @@ def _gaps(inputs: Sequence[_Input]) -> list[str]:
     for shard, parts, keys in of_shard.values():
         if shard.steps and len(keys) < shard.steps:
             found = f"{len(keys)} of {shard.steps} checks"
-        elif shard.steps or any(part.status == "complete" for part in parts):
+        elif shard.steps or any(part.status == "complete" for part, _ in parts):
             continue
         else:
             found = "interrupted"
-        last = max(parts, key=lambda part: part.started).file
-        gaps.append(f"{shard} is incomplete ({found}); continue it with: boltzbench bench --resume {last}")
+        last, source = max(parts, key=lambda pair: pair[0].started)
+        if source.run.command:
+            words = f"continue it with: boltzbench bench --resume {last.file}"
+        else:  # of `check` or `validate`
+            words = f"run its command with --shard {shard.number}/{shard.of} again"
+        gaps.append(f"{shard} is incomplete ({found}); {words}")
     return gaps
 
 

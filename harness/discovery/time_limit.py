@@ -3,8 +3,6 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 
@@ -12,33 +10,53 @@ class TookTooLong(BaseException):
     """Raised in code that exceeds its time limit. Not an ``Exception``, which that code might catch."""
 
 
-@contextmanager
-def limited_to(seconds: float) -> Iterator[None]:
+class limited_to:
     """Raise `TookTooLong` in the body after this time, and again every second in case the body catches it.
 
     Uses SIGALRM, and sets an alarm that was set before again afterwards. There is no limit outside the main thread, on
     systems without that signal, or for a call that never returns from machine code.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TookTooLong(f"stopped after {seconds:g} s")
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
 
-    before = signal.signal(signal.SIGALRM, stop)
-    begin = time.monotonic()
-    alarm, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        if alarm:
-            signal.setitimer(signal.ITIMER_REAL, max(alarm - (time.monotonic() - begin), 1e-3), interval)
+    def __enter__(self) -> None:
+        self._applies = _has_alarm()
+        if not self._applies:
+            return
+        self._alarm, self._interval = signal.setitimer(signal.ITIMER_REAL, 0)
+        self._begin = time.monotonic()
+        self._before = signal.signal(signal.SIGALRM, self._stop)
+        signal.setitimer(signal.ITIMER_REAL, self._seconds, 1.0)
+
+    def __exit__(self, *reason: object) -> None:
+        if not self._applies:
+            return
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:
+            signal.signal(signal.SIGALRM, self._before)
+            if self._alarm:
+                left = self._alarm - (time.monotonic() - self._begin)
+                signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3), self._interval)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        while frame:
+            if frame.f_code in _OUTSIDE:  # to raise there would leave the alarm set, or this handler in its place
+                return
+            frame = frame.f_back
+        raise TookTooLong(f"stopped after {self._seconds:g} s")
 
 
-def clean_up_in_peace() -> None:
+_OUTSIDE = (limited_to.__enter__.__code__, limited_to.__exit__.__code__)
+"""The code that is not the body of a `limited_to`."""
+
+
+def disarm() -> None:
     """Raise `TookTooLong` no more in the body of `limited_to`, which has noticed its end and cleans up."""
-    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
+    if _has_alarm():
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _has_alarm() -> bool:
+    return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")

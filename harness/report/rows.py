@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ..api.noise import PRECISE, PRECISE_ON_CPU
 from ..api.operations import Status
 from ..api.records import Measurement, Record, Run, Standing
 from ..results.predictions import Expectation, Predictions
@@ -26,9 +27,6 @@ FORETOLD = (
 )
 """Headings of `foretold_cells`."""
 
-NOISY = 0.005
-"""The noise at which `bench` stops sampling."""
-
 CPU_RUN = (
     "measured on a CPU: these times say nothing about a GPU. Triton and CUDA C kernels were interpreted or emulated, "
     "so their results were checked but not timed."
@@ -45,8 +43,8 @@ class Row:
 
     ``over_torch`` is the baseline's median divided by this one: 2 means twice as fast. ``time_ratio`` is this median
     divided by the earlier run's: 2 means twice as slow. Each is None if there is nothing to compare with.
-    ``slow_device`` says that the device is slower than others of its kind. ``where`` names the device if the run used
-    several, and ``apart`` says that the run has this case on several.
+    ``precise`` is the noise at which sampling ends. ``slow_device`` says that the device is slower than others of its
+    kind. ``where`` names the device if the run used several, and ``apart`` says that the run has this case on several.
     """
 
     number: int
@@ -55,6 +53,7 @@ class Row:
     measurement: Measurement | None = None
     over_torch: float | None = None
     time_ratio: float | None = None
+    precise: float = PRECISE
     slow_device: str = ""
     where: str = ""
     apart: bool = False
@@ -89,7 +88,7 @@ class Row:
             found.append(f"throttled: {', '.join(self.throttled)}")
         if self.slow_device:
             found.append(f"slow device: {self.slow_device}")
-        if self.measurement.stopped == "limit" and self.measurement.noise > NOISY:
+        if self.measurement.stopped == "limit" and self.measurement.noise > self.precise:
             found.append(f"still noisy at the time limit: ±{percent(self.measurement.noise)}")
         return found + [f"noisy: {words}" for words in noise_words(self.measurement)]
 
@@ -153,9 +152,10 @@ def rows(runs: Sequence[tuple[str, Run]], earlier: Run | None = None) -> list[Ro
         apart = {key for key, records in ran_on.items() if len({each.device for each in records}) > 1}
         several = len({record.device for record in run.records}) > 1
         slow = {each.device: each.slow for each in run.devices}
+        precise = PRECISE_ON_CPU if is_cpu(run) else PRECISE
         for record in run.records:
             bare = Row(
-                number, label, record, slow_device=slow.get(record.device, ""),
+                number, label, record, precise=precise, slow_device=slow.get(record.device, ""),
                 where=record.device if several else "", apart=(record.operation, record.case) in apart,
             )  # fmt: skip
             for each in record.measurements:

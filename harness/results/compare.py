@@ -42,7 +42,7 @@ BETWEEN_RUNS = 0.005
 
 
 class NothingInCommon(ResultsError):
-    """The two runs have no case in common."""
+    """The two runs have no case in common, or none whose times can be judged."""
 
 
 class DifferentDevices(ResultsError):
@@ -267,6 +267,10 @@ def compare(
     pairs = [replace(pair, bound=bounds.of(pair.name)) for pair in pairs]
     floors = base.floor, new.floor
     pairs = _judged(pairs, max(floor or 0.0 for floor in floors), alpha)
+    unclear = [pair for pair in pairs if pair.verdict is Verdict.UNCLEAR]
+    if unclear and len(unclear) == len(both):
+        words = f"{unclear[0].name}: {', '.join(unclear[0].notes)}"
+        raise NothingInCommon(f"the two runs have no time in common that can be judged; {words}")
     notes = _differences(base, new)
     if failing:
         notes.append(f"cases that pass in neither run, not compared: {failing}")

@@ -48,6 +48,10 @@ class ResultsError(ValueError):
     """A results file that cannot be written, read or used. The message names the file and the reason."""
 
 
+class OtherJSON(ResultsError):
+    """A JSON file that is none of results: it has neither a "schema" nor "records"."""
+
+
 def run_to_json(run: Run) -> str:
     """``run`` as strict JSON text. Each record has its own line, so that `diff` can compare two files."""
     return _joined(run, [_line(record) for record in run.records])
@@ -154,7 +158,8 @@ def _parsed(path: Path, file: IO[bytes], take: Callable[[Record], Taken]) -> tup
             content, taken = _whole_content(path, file.read()), None
     schema = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is not int or schema < 1:
-        raise ResultsError(f'{path} is not a results file: it states no "schema" version')
+        kind = ResultsError if isinstance(content, dict) and {"schema", "records"} & content.keys() else OtherJSON
+        raise kind(f'{path} is not a results file: it states no "schema" version')
     if schema > SCHEMA:
         raise ResultsError(
             f"{path} has schema {schema}, written by a newer boltzbench; this one reads {SCHEMA}: upgrade boltzbench"

@@ -28,7 +28,7 @@ from ..api.operations import Status
 from ..api.records import Part
 from .compare import BETWEEN_RUNS, Case, Floats, Key, Summary, Timing, read_summaries
 from .environment import commit_of, device_name
-from .file import ResultsError
+from .file import OtherJSON, ResultsError
 
 NEWEST = 5
 """A slowdown that began in one of so many newest runs of a machine is a regression; an older one is history."""
@@ -138,8 +138,8 @@ class History:
 
 
 def read_history(folder: Path, *, bound: float = 0.05, alpha: float = 0.05) -> History:
-    """The history of all results files below ``folder``. A file that cannot be used is left out and named; one that is
-    also a part of a merged file there counts once.
+    """The history of all results files below ``folder``. One that cannot be used is left out and named, and one that is
+    also a part of a merged file there counts once. Other JSON, such as that of ``inspect``, is passed over.
 
     Raises ResultsError if the folder is missing, or has no file with times.
     """
@@ -150,6 +150,8 @@ def read_history(folder: Path, *, bound: float = 0.05, alpha: float = 0.05) -> H
     for path in sorted(folder.rglob("*.json")):
         try:
             found += [(path, _start(path, summary), summary) for summary in read_summaries(path)]
+        except OtherJSON:
+            continue
         except ResultsError as error:
             problems.append(str(error))
     merged = {_origin(part) for _, _, summary in found for part in summary.parts}
@@ -158,6 +160,11 @@ def read_history(folder: Path, *, bound: float = 0.05, alpha: float = 0.05) -> H
     for each in sorted(found, key=lambda each: each[:2][::-1]):
         if any(case.timings for case in each[2].cases.values()):
             machines.setdefault(device_name(each[2].environment), []).append(each)
+    for device, runs in [*machines.items()]:
+        faults = [timing.fault for *_, each in runs for case in each.cases.values() for timing in case.timings.values()]
+        if all(faults):
+            problems += [f"{path} has no time that can be judged: {faults[0]}" for path, *_ in runs]
+            del machines[device]
     if not machines:
         left_out = f"; left out: {'; '.join(problems)}" if problems else ""
         raise ResultsError(f"{folder} has no results file with times: a history needs runs of bench{left_out}")

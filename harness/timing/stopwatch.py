@@ -19,7 +19,7 @@ import torch
 from ..agreement.agreement import GuardedCall, Rejected, reject_on_error
 from ..agreement.device_memory import free_caches, is_out_of_memory
 from ..agreement.guarded_memory import Guarded
-from ..api.noise import median_noise, noise_if_independent
+from ..api.noise import PRECISE, PRECISE_ON_CPU, median_noise, noise_if_independent
 from ..api.operations import Case, Implementation, Operation
 from ..api.records import DeviceState, Measurement
 from .clocks import Clock, clock_for
@@ -52,7 +52,7 @@ class TimingProtocol:
     shortest_seconds: float = 0.5
     shortest_until_plateau: float = 1.5
     longest_seconds: float = 5.0
-    noise: float = 0.005
+    noise: float = PRECISE
     samples_per_block: int = 10
     most_repeated: int = 3
     most_values: int = 8
@@ -60,8 +60,10 @@ class TimingProtocol:
 
 
 STANDARD = TimingProtocol()
-ON_CPU = TimingProtocol(longest_warm_up_seconds=0.5, shortest_until_plateau=0.6, longest_seconds=2.0, noise=0.01)
-"""The protocols of every published figure, on a GPU and on a CPU, whose times vary more from one to the next."""
+ON_CPU = TimingProtocol(
+    longest_warm_up_seconds=0.5, shortest_until_plateau=0.6, longest_seconds=2.0, noise=PRECISE_ON_CPU
+)
+"""The protocols of every published figure, on a GPU and on a CPU."""
 
 
 def protocol_for(device: torch.device) -> TimingProtocol:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import sleep
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ...discovery.time_limit import clean_up_in_peace
+from ...discovery.time_limit import disarm
 from ..expected_seconds import expected_seconds
 from ..plan import Mode, Step
 
@@ -91,7 +91,7 @@ def at_once(lanes: Sequence[L], act: Callable[[L, Going], None]) -> None:
         while any(thread.is_alive() for thread in threads) and not going.wait(0.05):
             pass
     finally:
-        clean_up_in_peace()
+        disarm()
         going.end()
         while any(thread.is_alive() for thread in threads):
             for lane in lanes:

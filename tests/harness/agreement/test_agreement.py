@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from boltzbench.harness.agreement.agreement import check_case, check_law
+from boltzbench.harness.agreement.agreement import check_case, check_law, difference
 from boltzbench.harness.api.operations import (
     Advance,
     Agreement,
@@ -483,6 +483,44 @@ def test_integers_and_truths_are_compared_as_numbers(dtype: torch.dtype) -> None
     assert check_constant(wanted.to(dtype), wanted, dtype=dtype).passed
     assert check_constant(torch.tensor([1.0, 1.0, 1.0]).to(dtype), wanted, dtype=dtype).status is Status.WRONG_VALUES
     assert check_constant(torch.tensor([1.0, 1.0, 1.0]).to(dtype), wanted, 1.0, dtype=dtype).passed
+
+
+@pytest.mark.parametrize("given", [torch.int64, torch.uint64, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint64])
+def test_large_integers_are_compared_exactly(dtype: torch.dtype, given: torch.dtype) -> None:
+    """Those of float64 that are beyond 2^53 stand 2 to 2048 apart."""
+    for number in (2**53, 2**60, 2**62 + 2**31, *([2**63, 2**64 - 2**11] if torch.uint64 is dtype is given else [])):
+        wanted = torch.tensor([number, 3], dtype=given)
+        assert check_constant(torch.tensor([number, 3], dtype=dtype), wanted, dtype=dtype).passed
+        for error in (-1, 1, 1000):
+            got = torch.tensor([number + error, 3], dtype=dtype)
+            agreement = check_constant(got, wanted, dtype=dtype)
+            assert (agreement.status, agreement.error) == (Status.WRONG_VALUES, abs(error)), (number, error)
+            assert f"(0,) got {number + error}, expected " in agreement.message
+            assert check_constant(got, wanted, abs(error), dtype=dtype).passed
+
+
+def test_the_difference_of_integers_is_zero_only_where_they_are_equal() -> None:
+    near = [2**62 + 1, 2**63 - 1, 2**53 + 1, 7, 0, -1, -(2**53) - 1, -(2**63) + 1, -(2**63)]
+    pairs = [(one, other) for one in near for other in near]
+    ours, theirs = (torch.tensor(each, dtype=torch.int64) for each in zip(*pairs, strict=True))
+    same, distance = difference(ours, theirs)
+    assert same.tolist() == [one == other for one, other in pairs]
+    for found, (one, other) in zip(distance.tolist(), pairs, strict=True):
+        assert abs(found - abs(one - other)) <= (2**-52 * found if found >= 2**53 else 0), (one, other)
+    unsigned = [number % 2**64 for number in near]
+    same, distance = difference(torch.tensor(unsigned, dtype=torch.uint64), torch.tensor(near, dtype=torch.int64))
+    assert distance.tolist() == [float(one - other) for one, other in zip(unsigned, near, strict=True)]
+    assert same.tolist() == [number >= 0 for number in near]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_8_bits_are_compared_as_numbers(dtype: torch.dtype) -> None:
+    wanted = torch.tensor([0.5, torch.nan, -3.0])
+    for value in (wanted, wanted.to(dtype)):
+        assert check_constant(wanted.to(dtype), value, dtype=dtype).passed
+        agreement = check_constant(torch.tensor([0.5, torch.nan, 3.0]).to(dtype), value, dtype=dtype)
+        assert "1 of 3 elements are off; first (2,) got 3, expected -3, error 6" in agreement.message
 
 
 def test_a_bool_that_is_neither_0_nor_1_is_wrong() -> None:

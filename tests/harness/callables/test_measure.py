@@ -5,6 +5,8 @@ import re
 import time
 from collections import namedtuple
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -193,6 +195,19 @@ def test_a_tensor_of_its_own_keeps_its_values():
     assert own.equal(2 * x)
 
 
+@pytest.mark.parametrize(("error", "verdict"), [(KeyError("no luck"), "error"), (TookTooLong(), "timeout")])
+def test_a_tensor_of_its_own_keeps_its_values_if_a_call_does_not_return(error, verdict):
+    own, x, number = torch.arange(8.0), torch.arange(8.0) + 0.5, itertools.count(1)
+
+    def fails(x):
+        if next(number) == 3:
+            raise error
+        return torch.mul(x, 2, out=own)
+
+    assert times(fails, x).verdict == verdict
+    assert own.equal(2 * x)
+
+
 def test_other_values_stay_valid():
     floats = {"x": X, "mask": (X > 0).float(), "weight": Y, "definite": X @ X.T, "narrow": X.to(torch.float8_e4m3fn)}
     arguments = Arguments(lambda **floats: None, (), floats, keep=("weight",))
@@ -373,6 +388,7 @@ def test_what_was_measured_before_the_time_limit_is_kept(monkeypatch):
     assert found.timing.suspicions == (f"broken off by the time limit of 300 s after {len(found.samples)} samples",)
 
 
+INF = float("inf")
 BAD = {
     "no callable": (lambda: times(3, X), TypeError, "expected a callable: got 3"),
     "mode": (lambda: times(twice, X, mode="warm"), ValueError, "mode must be 'cold' or 'hot': got 'warm'"),
@@ -387,8 +403,12 @@ BAD = {
         ValueError,
         "absolute must be a finite number",
     ),
-    "bytes": (lambda: times(twice, X, bytes=-1), ValueError, "bytes must be a number of at least 0: got -1"),
-    "seconds": (lambda: times(twice, X, seconds=0), ValueError, "seconds must be a positive number of seconds: got 0"),
+    "bytes": (lambda: times(twice, X, bytes=-1), ValueError, "bytes must be a finite number of at least 0: got -1"),
+    "infinite bytes": (lambda: times(twice, X, bytes=INF), ValueError, "bytes must be a finite number .*: got inf"),
+    "infinite flops": (lambda: times(twice, X, flops=INF), ValueError, "flops must be a finite number .*: got inf"),
+    "seconds": (lambda: times(twice, X, seconds=0), ValueError, "seconds must be a positive, finite .*: got 0"),
+    "infinite seconds": (lambda: times(twice, X, seconds=INF), ValueError, "seconds must be a .*: got inf"),
+    "time limit": (lambda: times(twice, X, time_limit=INF), ValueError, "time_limit must be a .*: got inf"),
     "keep": (lambda: times(twice, X, keep=("y",)), ValueError, "keep='y' names no tensor argument: there are x"),
     "keep's type": (lambda: times(twice, X, keep="x"), TypeError, "keep must be a tuple of names"),
     "reference": (lambda: times(twice, X, reference=3), TypeError, "reference must be callable: got 3"),
@@ -455,6 +475,52 @@ def test_isolated_the_end_of_its_process_is_the_verdict(running, monkeypatch):
     monkeypatch.setattr(isolated, "_run", lambda *given: (running, verdict))
     found = measure(twice, X, reference=torch.mul, isolated=True)
     assert (found.name, found.operation, found.agreement) == ("twice", "mul", verdict)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint64])
+def test_large_integers_must_be_equal(dtype):
+    """Float64, in which floating-point results are judged, rounds these to the same number."""
+    large = torch.tensor([2**60, 2**62 + 1, 5], dtype=dtype)
+    other = torch.tensor([2**60 + 1, 2**62 + 1, 5], dtype=dtype)
+    found = times(lambda x: other.clone(), large, reference=torch.clone)
+    assert found.verdict == "wrong values"
+    assert "(0,) got 1152921504606846977, expected 1152921504606846976, error 1 " in found.agreement.message
+    assert times(torch.clone, large, reference=torch.clone).passed
+
+
+def test_a_result_in_8_bits():
+    small = X.to(torch.float8_e4m3fn)
+    assert times(torch.clone, small, reference=torch.clone).passed
+    assert times(lambda x: (-x.float()).to(x.dtype), small, reference=torch.clone).verdict == "wrong values"
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (KeyError("no limits"), KeyError, "no limits"),
+        (Unpicklable("this", "that"), RuntimeError, "Unpicklable: this and that"),
+    ],
+)
+def test_isolated_an_error_of_the_harness_is_raised_and_no_verdict(error, kind, words, monkeypatch):
+    def fails(*given):
+        raise error
+
+    def in_this_process(command, **how):
+        try:
+            isolated._main(Path(command[-1]))
+        except Exception:
+            return SimpleNamespace(returncode=1)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(isolated, "compared", fails)
+    monkeypatch.setattr(isolated.subprocess, "run", in_this_process)
+    with pytest.raises(kind, match=words):
+        measure(twice, X, reference=torch.mul, isolated=True)
 
 
 def test_a_bound_of_the_callers():

@@ -130,7 +130,6 @@ def test_history_writes_a_page_json_and_markdown(command, many):
     [
         (("missing",), "cannot read missing: it does not exist"),
         (("runs", "--fail-over", "5"), "--fail-over takes a percentage"),
-        (("runs", "--json", "runs/h.json"), "runs/h.json would be taken for a run the next time: write it outside"),
         (("runs", "--html", "-", "--markdown", "-"), "two outputs have the same name"),
     ],
 )
@@ -138,6 +137,14 @@ def test_what_history_refuses(command, many, arguments, words):
     status, out, err = command("history", *arguments)
     assert (status, out) == (2, "")
     assert words in err
+
+
+def test_json_that_is_no_results_file_is_passed_over(command, many):
+    """Such as what this command wrote there."""
+    for _ in range(2):
+        status, _, err = command("history", many, "--fail-over", "50%", "--json", "runs/h.json")
+        assert (status, err) == (0, "Written: runs/h.json\n")
+    assert json.loads(Path("runs/h.json").read_text())["problems"] == []
 
 
 def test_a_damaged_file_is_named_and_the_rest_shown(command, many):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from boltzbench.harness.api.operations import Status
-from boltzbench.harness.api.records import Claim, Shard, Standing, UsedDevice
+from boltzbench.harness.api.records import BenchOptions, Claim, Shard, Standing, UsedDevice
 from boltzbench.harness.cli import app
 from boltzbench.harness.cluster.merge import merge
 from boltzbench.harness.results.compare import compare, read_summary
@@ -88,12 +88,15 @@ def test_merged_runs_merge_again(merged):
 
 def test_what_is_missing_is_named(merged):
     files = [shard(1), shard(3, cases=CASES[4:5], status="incomplete")]
-    status, out, _ = merged(*files, "--out", "m.json")
-    assert status == 1
-    assert out.splitlines()[:2] == [
-        "missing of 3 shards: 2",
-        "shard 3/3 is incomplete (1 of 2 checks); continue it with: boltzbench bench --resume 3.json",
-    ]
+    of_bench = replace(read_run(Path("3.json")), command=BenchOptions((), (), "smoke", "cold", None))
+    for way in (
+        "run its command with --shard 3/3 again",
+        "continue it with: boltzbench bench --resume 3.json",
+    ):
+        status, out, _ = merged(*files, "--out", "m.json")
+        assert status == 1
+        assert out.splitlines()[:2] == ["missing of 3 shards: 2", f"shard 3/3 is incomplete (1 of 2 checks); {way}"]
+        write(Path(), of_bench, "3.json")
     plain = replace(read_run(Path("1.json")), shard=None, status="incomplete")
     write(Path(), plain, "plain.json")
     assert merged("plain.json", "--out", "m.json")[:2] == (
@@ -128,7 +131,15 @@ def test_a_case_held_twice_is_refused_or_the_last_wins(merged):
     kept = {each.case + each.implementation: each for each in run.records}["n=2torch"]
     assert kept == read_run(Path("again.json")).records[0]
     assert [part.records for part in run.parts] == [2, 1, 1, 2]
-    assert merged(files[0], files[0], "--out", "m.json")[0] == 2
+
+
+def test_a_file_given_twice_is_refused_by_name(merged):
+    one, two = shard(1, 2), shard(2, 2)
+    for again in (one, str(Path(one).absolute())):
+        for options in ((), ("--last-wins",)):
+            status, out, err = merged(one, two, again, "--out", "m.json", *options)
+            assert (status, out, err) == (2, "", f"boltzbench: {again} is given twice: name each file once\n")
+    assert not Path("m.json").exists()
 
 
 def test_shards_of_different_plans_are_refused(merged):

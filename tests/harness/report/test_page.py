@@ -254,6 +254,13 @@ def test_the_verdict_of_samplers_begins_with_those_that_did_not_mix():
     }
 
 
+@pytest.mark.parametrize(("device", "precise"), [("cuda:0", 0.005), ("cpu", 0.01)])
+def test_what_is_as_precise_as_the_stop_rule_demands_is_not_called_noisy(device, precise):
+    each = (measurement(stopped="limit", noise=precise * factor) for factor in (0.9, 1.1))
+    less, more = report_rows.rows([("now", run(record("torch", *each), device=device))])
+    assert (less.warnings, "still noisy at the time limit" in str(more.warnings)) == ([], True)
+
+
 def test_the_verdict_counts_figures_and_those_to_distrust():
     noisy = measurement(stopped="limit", noise=0.02)
     found = page(

@@ -159,6 +159,15 @@ def test_runs_with_nothing_in_common_are_refused():
         compare(bad, bad, bound=0.05)
 
 
+def test_runs_without_a_time_that_can_be_judged_are_refused():
+    """Otherwise "no regression" would be said of runs that nothing compares, also beside what only one of them has."""
+    few = run(record(measurement((1.0,))), record(case="c"))
+    words = "no time in common that can be judged; double torch hot n=3: base: too few samples to judge: 1, new: too"
+    for base, new in ((few, few), (few, dataclasses.replace(few, records=(*few.records, record(times(1), case="d"))))):
+        with pytest.raises(NothingInCommon, match=words):
+            compare(base, new, bound=0.05)
+
+
 def test_runs_of_check_alone_are_compared_by_agreement():
     found = compare(run(record(purpose="check")), run(record(purpose="check")), bound=0.05)
     assert (found.pairs, found.agreeing, exit_status(found)) == ((), 1, 0)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -147,6 +149,9 @@ def test_files_that_cannot_be_used_are_left_out_and_named(tmp_path):
     whole = next(tmp_path.rglob("*.json")).read_text()
     (tmp_path / "cut.json").write_text(whole[:-200])
     (tmp_path / "other.json").write_text('{"name": "no run"}')
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "no schema.json").write_text(re.sub('"schema": [0-9]+,', "", whole))
+    (tmp_path / "no records.json").write_text('{"schema": 2}')
     undated = timed_run({NAMES[0]: 1e-3}, 3, np.random.default_rng(6))
     write(tmp_path, undated, "undated.json").write_text(whole.replace('"started": "2026', '"started": "no date 2026'))
     found = read_history(tmp_path)
@@ -154,11 +159,12 @@ def test_files_that_cannot_be_used_are_left_out_and_named(tmp_path):
     problems = "\n".join(found.problems)
     for words in (
         "cut.json is damaged",
-        "other.json is not a results file",
+        "no schema.json is not a results file",
+        "no records.json is not a valid results file",
         "undated.json does not say when it started",
     ):
         assert words in problems
-    assert len(found.problems) == 3
+    assert len(found.problems) == 4, "other JSON is passed over"
 
 
 def test_older_files_have_their_start_in_the_name(tmp_path):
@@ -181,6 +187,20 @@ def test_a_folder_without_a_history(tmp_path):
         read_history(tmp_path / "empty")
     with pytest.raises(ResultsError, match="it is no folder"):
         read_history(tmp_path / "empty" / "cut.json")
+
+
+def test_a_machine_without_a_time_that_can_be_judged_is_left_out_and_named(tmp_path):
+    run = timed_run({NAMES[0]: 1e-3}, 0, np.random.default_rng(7), cpu="Xeon")
+    (record,) = run.records
+    one = replace(record.measurements[0], samples=(1e-3,))
+    path = write(tmp_path, replace(run, records=(replace(record, measurements=(one,)),)))
+    words = f"{path.name} has no time that can be judged: too few samples to judge: 1"
+    with pytest.raises(ResultsError, match=f"has no results file with times.*left out: .*{words}"):
+        read_history(tmp_path)
+    history_of(tmp_path, count=2)
+    found = read_history(tmp_path)
+    assert [len(machine.runs) for machine in found.machines] == [2]
+    assert words in found.problems[0]
 
 
 def test_json(tmp_path):
