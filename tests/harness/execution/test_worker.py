@@ -22,7 +22,8 @@ from boltzbench.harness.execution.plan import Step
 from boltzbench.harness.execution.trial import TrialFailed
 from boltzbench.harness.execution.worker import Workers
 from support import TESTS
-from support.fakes import CPU, install
+from support.fakes import CPU, install, timed
+from support.processes import alive
 
 PLUGIN = """
     import ctypes, os, signal, subprocess, sys, time
@@ -112,13 +113,6 @@ def step(name, *, of="double", label="n=64 float32"):
     return Step(operation, implementation, case, 0)
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_a_sound_implementation_is_judged_and_timed(workers):
     phases = []
     workers._announce = phases.append
@@ -158,13 +152,6 @@ def test_the_end_of_a_process_is_the_status_of_its_implementation(workers, name,
     assert words in record.message
     assert workers.trial(step("sound")).judge(draws=1).status is Status.PASSED
     assert workers.trial(step(name)).judge(draws=1).status is Status.ERROR, "it has a new worker"
-
-
-def timed(trial):
-    trial.start("hot")
-    while trial.take_block().more:
-        pass
-    return trial.finish()
 
 
 @pytest.mark.parametrize("name", ["crash_later", "exit_later"])
