@@ -202,7 +202,7 @@ def test_a_thread_that_outlives_its_launch() -> None:
 
 def test_a_thread_that_computes_before_the_clock_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """It polls the inputs, and has the answer while the harness flushes caches."""
-    monkeypatch.setattr(tampering, "IDLE_SECONDS", 0.05)  # on a busy machine a thread waits for its turn
+    monkeypatch.setattr(tampering, "IDLE_SECONDS", 0.01)  # on a busy machine a thread waits for its turn
     stop = threading.Event()
     threads: list[threading.Thread] = []
 
