@@ -51,6 +51,9 @@ _OPERATORS = _operators()
 _get_profile, _get_trace, _collects = sys.getprofile, sys.gettrace, gc.isenabled
 _PROFILE, _TRACE = _get_profile(), _get_trace()
 _current_frames, _sleep = sys._current_frames, time.sleep
+_tool: Callable[[int], str | None] | None = None
+if sys.version_info >= (3, 12):
+    _tool = sys.monitoring.get_tool
 _function_modes = torch._C._len_torch_function_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 
@@ -91,7 +94,7 @@ def hook_in_place(collects: bool) -> str | None:
         return "a profile function (sys.setprofile)"
     if _get_trace() is not _TRACE:
         return "a trace function (sys.settrace)"
-    if sys.version_info >= (3, 12) and any(sys.monitoring.get_tool(number) for number in range(6)):
+    if _tool and (_tool(0) or _tool(1) or _tool(2) or _tool(3) or _tool(4) or _tool(5)):
         return "a tool of sys.monitoring"
     if not collects and _collects():
         return "the garbage collector, turned on by the launch, whose callbacks run at any time"

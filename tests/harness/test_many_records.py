@@ -80,20 +80,25 @@ def test_the_cost_grows_no_faster_than_the_number_of_records(tmp_path, monkeypat
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # minutes on a slow disk
     monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "")
 
-    def seconds(count):
-        act = what(tmp_path, count)
-        taken = []
-        for _ in range(3 if count < MANY else 2):  # the first imports modules
-            begin = time.process_time()
-            act()
-            taken.append(time.process_time() - begin)
-        return min(taken)
+    one, few, many = (what(tmp_path, count) for count in (1, FEW, MANY))
 
+    def seconds(act):
+        begin = time.process_time()
+        act()
+        return time.process_time() - begin
+
+    def ratio():
+        least = seconds(one)
+        return (seconds(many) - least) / (min(seconds(few), seconds(few)) - least)
+
+    seconds(one)  # imports modules
     gc.collect()
     gc.freeze()  # what other tests have left would be visited again and again
-    one, few, many = map(seconds, (1, FEW, MANY))
+    found = []
+    while len(found) < 3 and not (found and min(found) < 1.5 * MANY / FEW):  # a busy machine may spoil a ratio
+        found.append(ratio())
     gc.unfreeze()
-    assert many - one < 1.5 * MANY / FEW * (few - one)
+    assert min(found) < 1.5 * MANY / FEW
 
 
 def test_a_comparison_keeps_no_samples(tmp_path):

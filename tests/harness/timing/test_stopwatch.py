@@ -205,12 +205,16 @@ def test_state_is_back_at_its_start_before_every_launch() -> None:
 
 
 def test_the_real_clock_times_a_sleep() -> None:
+    took = []
+
     def sleep(inputs: Inputs, outputs: Tensors) -> None:
+        begin = time.monotonic()
         time.sleep(0.002)
         scale_rightly(inputs, outputs)
+        took.append(time.monotonic() - begin)
 
     measurement = measure(SCALE, implementation(sleep), case(), CPU, mode="hot", protocol=SHORT)
-    assert 0.002 < measurement.median < 0.02
+    assert min(took) < measurement.median < max(took) + 1e-3
     assert measurement.device
 
 

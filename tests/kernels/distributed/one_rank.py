@@ -1,6 +1,9 @@
 """What a rank of `test_two_machines.py` runs: prints the sums of a lattice, and goes on until another rank is lost."""
 
+import os
 import sys
+import time
+from pathlib import Path
 
 import torch
 from boltzbench.kernels.distributed import IsingLattice, RankError, join
@@ -8,6 +11,10 @@ from boltzbench.kernels.ising import ising_sweeps
 from boltzbench.kernels.machines.states import random_spins
 
 torch.set_num_threads(1)
+folder = Path(sys.argv[2])
+(folder / os.environ["RANK"]).touch()
+while len(list(folder.iterdir())) < 2:  # the imports of one may take longer than ranks wait for another
+    time.sleep(0.01)
 try:
     with join(timeout=float(sys.argv[1]), device="cpu") as (ranks, _):
         lattice = IsingLattice(16, 70, 0.44, seed=1, ranks=ranks, backend="torch")

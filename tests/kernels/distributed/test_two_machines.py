@@ -46,21 +46,21 @@ def machines() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def start(machine: str, number: int) -> subprocess.Popen[str]:
+def start(machine: str, number: int, folder: Path) -> subprocess.Popen[str]:
     """torchrun with one rank on a machine."""
     place = ["--nnodes", "2", "--node-rank", str(number), "--nproc-per-node", "1", "--master-addr", ADDRESSES[0]]
     return subprocess.Popen(
         [
             *("ip", "netns", "exec", machine, sys.executable, "-m", "torch.distributed.run", *place),
-            *(str(Path(__file__).with_name("one_rank.py")), str(LIMIT)),
+            *(str(Path(__file__).with_name("one_rank.py")), str(LIMIT), str(folder)),
         ],
         env={**os.environ, "GLOO_SOCKET_IFNAME": machine, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "FATAL"},
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
 
 
-def test_two_machines_give_the_bits_of_one_and_hear_that_the_other_is_gone(machines):
-    runs = [start(name, number) for number, name in enumerate(machines)]
+def test_two_machines_give_the_bits_of_one_and_hear_that_the_other_is_gone(machines, tmp_path):
+    runs = [start(name, number, tmp_path) for number, name in enumerate(machines)]
 
     def end() -> None:
         for run in runs:
