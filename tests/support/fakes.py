@@ -198,7 +198,7 @@ class Stopwatch:
         return False
 
     def finish(self) -> Measurement:
-        return Measurement("cpu", self.mode, (1.0,), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
+        return Measurement("cpu", self.mode, (1.23e-5, 1.23e-5), 1.23e-5, 1.1e-5, 1.4e-5, 5e6, "elements", 4e9, 9.0)
 
 
 class Here:
