@@ -292,7 +292,7 @@ def test_patched_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measurement.median > 0
     words = "functions that the harness relies on were replaced: "
     words += "time.perf_counter, time.perf_counter_ns, time.monotonic_ns"
-    assert words in measurement.suspicions
+    assert measurement.suspicions == (words,)
 
 
 def test_one_of_two_clocks_slowed() -> None:

@@ -27,7 +27,7 @@ GOLDEN = -7046029254386353131
 
 
 def _mixed(z: Tensor) -> Tensor:
-    """In place, in less than two thirds of the time."""
+    """The finaliser of SplitMix64, in place."""
     z ^= (z >> 30) & (2**34 - 1)
     z *= -4658895280553007687
     z ^= (z >> 27) & (2**37 - 1)

@@ -190,7 +190,7 @@ def test_a_hanging_kernel_is_stopped_when_the_budget_is_spent(run, monkeypatch):
     for budget in (3, 9, 27):  # on a busy machine plugins load until the first is spent
         begin = time.monotonic()
         status, out, _ = run("--budget", f"{budget}s", plugins="kernels,hanging")
-        assert time.monotonic() - begin < 3 * budget + 5
+        assert time.monotonic() - begin < budget + 7
         found = read_run(files()[-1])
         assert found.status == "complete"
         late = {(one.kind, one.implementation, one.case): one.message for one in found.left_out if one.reason == "time"}
@@ -337,7 +337,7 @@ def test_samplers_are_judged_too(run, monkeypatch, status, code):
 def test_a_sampler_that_takes_too_long_is_left_out(run, monkeypatch):
     took = []
     judging(monkeypatch, Status.PASSED, slow="wells")
-    for budget in (3.0, 9.0, 27.0):  # on a busy machine the checks take the first
+    for budget in (4.0, 12.0, 36.0):  # on a busy machine the checks take the first
 
         def within_a_few_seconds(units, seconds, *rest, budget=budget):
             """From here on, since loading plugins takes a while on a busy machine."""
@@ -347,7 +347,7 @@ def test_a_sampler_that_takes_too_long_is_left_out(run, monkeypatch):
 
         monkeypatch.setattr(module, "run_within", within_a_few_seconds)
         status, out, _ = run("--budget", "5m", plugins="kernels,judged")
-        assert took[-1] < 3 * budget + 5
+        assert took[-1] < 2 * budget
         found = read_run(files()[-1])
         if found.standings:
             break
