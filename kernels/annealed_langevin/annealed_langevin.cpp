@@ -1,6 +1,6 @@
 // Langevin walkers in the double well on a CPU: a chunk of walkers stays in registers for all steps of the schedule.
 //
-// A chunk is the walkers of one vector of groups. Bound by instructions: Philox and the Box-Muller transform take most of
+// A chunk is the walkers of two vectors of groups. Bound by instructions: Philox and the Box-Muller transform take most of
 // a step.
 #include "random.hpp"
 
@@ -11,20 +11,24 @@ struct Settings {
     float factor, threshold;  // -2 eps; the position that a passage reaches
 };
 
-constexpr int GROUP = 4, CHUNK = GROUP * LANES<u64>, LANE = LANES<float>;
+constexpr int GROUP = 4, LANE = LANES<float>, HALVES = 2, PARTS = 2 * HALVES;  // a half is a vector of groups
+constexpr int GROUPS = HALVES * LANES<u64>, CHUNK = GROUP * GROUPS;
 
 template <bool PASSAGES>
 INLINE void walk_chunk(float* x, i32* passages, const float* scales, i64 group, const Settings& settings) {
-    F32 at[2] = {load<F32>(x), load<F32>(x + LANE)};
-    I32 passed[2] = {};
-    if (PASSAGES) passed[0] = load<I32>(passages), passed[1] = load<I32>(passages + LANE);
-    const U64 groups = all<u64>(settings.first_group + group) + places<u64>();
+    F32 at[PARTS];
+    I32 passed[PARTS];
+    for (int i = 0; i < PARTS; ++i) at[i] = load<F32>(x + i * LANE);
+    if (PASSAGES)
+        for (int i = 0; i < PARTS; ++i) passed[i] = load<I32>(passages + i * LANE);
     const F32 factor = all(settings.factor), minus_one = all(-1.0f);
     for (i64 step = 0; step < settings.steps; ++step) {
         const u32 number = u32(settings.first_step + step);
-        F32 z[2];
-        normals(random_words(groups, settings.keys, number, STREAM_WALKERS), scales[step], z[0], z[1]);
-        for (int i = 0; i < 2; ++i) {
+        Words words[HALVES];
+        random_words(words, u64(settings.first_group + group), settings.keys, number, STREAM_WALKERS);
+        F32 z[PARTS];
+        for (int half = 0; half < HALVES; ++half) normals(words[half], scales[step], z[2 * half], z[2 * half + 1]);
+        for (int i = 0; i < PARTS; ++i) {
             at[i] = fma(factor * at[i], fma(at[i], at[i], minus_one), at[i]) + z[i];
             if (PASSAGES) {
                 const I32 first = (passed[i] < 0) & as<I32>(at[i] >= settings.threshold);
@@ -32,15 +36,16 @@ INLINE void walk_chunk(float* x, i32* passages, const float* scales, i64 group, 
             }
         }
     }
-    store(x, at[0]), store(x + LANE, at[1]);
-    if (PASSAGES) store(passages, passed[0]), store(passages + LANE, passed[1]);
+    for (int i = 0; i < PARTS; ++i) store(x + i * LANE, at[i]);
+    if (PASSAGES)
+        for (int i = 0; i < PARTS; ++i) store(passages + i * LANE, passed[i]);
 }
 
 template <bool PASSAGES> void walk(float* x, i32* passages, const float* scales, const Settings& settings, int threads) {
-    const i64 chunks = (settings.groups + LANES<u64> - 1) / LANES<u64>;
+    const i64 chunks = (settings.groups + GROUPS - 1) / GROUPS;
     parallel(chunks, 32, threads, [&](i64 from, i64 to) {
         for (i64 chunk = from; chunk < to; ++chunk) {
-            const i64 group = chunk * LANES<u64>, first = group * GROUP - settings.offset;
+            const i64 group = chunk * GROUPS, first = group * GROUP - settings.offset;
             if (first >= 0 && first + CHUNK <= settings.walkers) {
                 walk_chunk<PASSAGES>(x + first, PASSAGES ? passages + first : nullptr, scales, group, settings);
                 continue;

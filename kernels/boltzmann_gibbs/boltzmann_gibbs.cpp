@@ -56,10 +56,9 @@ struct Draws {
     }
     // The numbers in [0, 1) of four units.
     INLINE void uniforms(i64 quad, u32 step, F32* u) const {
-        const Words a = random_words(even + u64(quad), settings.keys, step, STREAM_BOLTZMANN_UNITS);
-        const Words b = random_words(odd + u64(quad), settings.keys, step, STREAM_BOLTZMANN_UNITS);
-        for (int i = 0; i < 4; ++i)
-            u[i] = uniform_of(paired(a.word[i], b.word[i]));
+        Words half[2];
+        random_words(half, {even + u64(quad), odd + u64(quad)}, settings.keys, step, STREAM_BOLTZMANN_UNITS);
+        for (int i = 0; i < 4; ++i) u[i] = uniform_of(paired(half[0].word[i], half[1].word[i]));
     }
     // The new states of a unit from the sums over its links.
     INLINE F32 draw(i64 unit, const F32& sum, const F32& u, const F32& old) const {

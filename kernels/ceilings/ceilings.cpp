@@ -139,17 +139,16 @@ constexpr i64 STREAM_GROUPS = 1 << 14;
 
 // sums: for each part the exclusive or of its words.
 KERNEL void philox_words(i64 parts, const Keys* keys, u32* sums, int threads) {
-    constexpr int AT_ONCE = BYTES == 64 ? 4 : 2;
+    constexpr int AT_ONCE = 2;
     parallel(parts, 1, threads, [&](i64 from, i64 to) {
         const Keys own = *keys;
         for (i64 part = from; part < to; ++part) {
             U64 found = {};
-            for (i64 group = part * STREAM_GROUPS; group < (part + 1) * STREAM_GROUPS; group += AT_ONCE * LANES<u64>)
-                for (int k = 0; k < AT_ONCE; ++k) {
-                    const U64 groups = all<u64>(group + k * LANES<u64>) + places<u64>();
-                    const Words words = random_words(groups, own, 0, STREAM_NOISE);
-                    found ^= words.word[0] ^ words.word[1] ^ words.word[2] ^ words.word[3];
-                }
+            for (i64 group = part * STREAM_GROUPS; group < (part + 1) * STREAM_GROUPS; group += AT_ONCE * LANES<u64>) {
+                Words words[AT_ONCE];
+                random_words(words, u64(group), own, 0, STREAM_NOISE);
+                for (const Words& each : words) found ^= each.word[0] ^ each.word[1] ^ each.word[2] ^ each.word[3];
+            }
             sums[part] = u32(reduce(found, [](u64 a, u64 b) { return a ^ b; }));
         }
     });

@@ -9,8 +9,9 @@ INLINE U32 majority(const U32& a, const U32& b, const U32& c) { return (a & b) |
 
 // Four random words for each of LANES<u32> words of spins, from the groups of the even and of the odd ones.
 INLINE void random_bits(U64 even, U64 odd, const Keys& keys, u32 step, u32 stream, U32* words) {
-    const Words a = random_words(even, keys, step, stream), b = random_words(odd, keys, step, stream);
-    for (int i = 0; i < 4; ++i) words[i] = paired(a.word[i], b.word[i]);
+    Words half[2];
+    random_words(half, {even, odd}, keys, step, stream);
+    for (int i = 0; i < 4; ++i) words[i] = paired(half[0].word[i], half[1].word[i]);
 }
 
 // Compares four bits of the numbers of the open spins with those of their thresholds. A spin flips if its number is

@@ -13,21 +13,48 @@ struct Words {  // of LANES<u64> groups: word w of each, in the low halves
     U64 word[4];
 };
 
-INLINE Words philox(U64 c0, U64 c1, U64 c2, U64 c3, const Keys& keys) {
+// Replaces counters by their words. A round waits for the one before; those of several counters overlap.
+template <int COUNT> INLINE void philox(Words (&counters)[COUNT], const Keys& keys) {
     for (int round = 0; round < 10; ++round) {
-        const U64 product0 = multiply_low_halves(c0, all<u64>(0xD2511F53u));
-        const U64 product1 = multiply_low_halves(c2, all<u64>(0xCD9E8D57u));
-        c0 = (product1 >> 32) ^ c1 ^ all<u64>(keys.low[round]);
-        c1 = product1;
-        c2 = (product0 >> 32) ^ c3 ^ all<u64>(keys.high[round]);
-        c3 = product0;
+        U64 product0[COUNT], product1[COUNT];
+        for (int i = 0; i < COUNT; ++i) {
+            product0[i] = multiply_low_halves(counters[i].word[0], all<u64>(0xD2511F53u));
+            product1[i] = multiply_low_halves(counters[i].word[2], all<u64>(0xCD9E8D57u));
+        }
+        for (int i = 0; i < COUNT; ++i) {
+            U64* const c = counters[i].word;
+            c[0] = (product1[i] >> 32) ^ c[1] ^ all<u64>(keys.low[round]);
+            c[1] = product1[i];
+            c[2] = (product0[i] >> 32) ^ c[3] ^ all<u64>(keys.high[round]);
+            c[3] = product0[i];
+        }
     }
-    return {{c0, c1, c2, c3}};
+}
+
+INLINE Words counter_of(U64 group, u32 step, u32 stream, u32 tensor) {
+    return {{group, group >> 32, all<u64>(step), all<u64>(stream | tensor << 8)}};
 }
 
 // The words of LANES<u64> groups.
 INLINE Words random_words(U64 group, const Keys& keys, u32 step, u32 stream, u32 tensor = 0) {
-    return philox(group, group >> 32, all<u64>(step), all<u64>(stream | tensor << 8), keys);
+    Words words[] = {counter_of(group, step, stream, tensor)};
+    philox(words, keys);
+    return words[0];
+}
+
+// The words of several vectors of groups; quicker than one vector after the other.
+template <int COUNT>
+INLINE void random_words(Words (&words)[COUNT], const U64 (&groups)[COUNT], const Keys& keys, u32 step, u32 stream,
+                         u32 tensor = 0) {
+    for (int i = 0; i < COUNT; ++i) words[i] = counter_of(groups[i], step, stream, tensor);
+    philox(words, keys);
+}
+// The same of COUNT * LANES<u64> groups in sequence.
+template <int COUNT>
+INLINE void random_words(Words (&words)[COUNT], u64 first_group, const Keys& keys, u32 step, u32 stream, u32 tensor = 0) {
+    U64 groups[COUNT];
+    for (int i = 0; i < COUNT; ++i) groups[i] = all<u64>(first_group + i * LANES<u64>) + places<u64>();
+    random_words(words, groups, keys, step, stream, tensor);
 }
 
 // Two vectors of words as one of 32 bits: a0 b0 a1 b1 ...

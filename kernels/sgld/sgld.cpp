@@ -38,16 +38,14 @@ INLINE U16 rounded(const F32& x, const U16& random) {
 
 // Standard normal numbers of a chunk, times `scale`.
 INLINE void chunk_noise(u64 first_group, const Settings& settings, u32 tensor, float scale, F32* z) {
-    for (int half = 0; half < 2; ++half) {
-        const U64 groups = all<u64>(first_group + half * LANES<u64>) + places<u64>();
-        normals(random_words(groups, settings.keys, settings.step, STREAM_NOISE, tensor), scale, z[2 * half], z[2 * half + 1]);
-    }
+    Words words[2];
+    random_words(words, first_group, settings.keys, settings.step, STREAM_NOISE, tensor);
+    for (int half = 0; half < 2; ++half) normals(words[half], scale, z[2 * half], z[2 * half + 1]);
 }
 INLINE void chunk_noise(u64 first_group, const Settings& settings, u32 tensor, double scale, F64* z) {
-    for (int half = 0; half < 2; ++half) {
-        const U64 groups = all<u64>(first_group + half * LANES<u64>) + places<u64>();
-        normals(random_words(groups, settings.keys, settings.step, STREAM_NOISE, tensor), scale, z + 4 * half);
-    }
+    Words words[2];
+    random_words(words, first_group, settings.keys, settings.step, STREAM_NOISE, tensor);
+    for (int half = 0; half < 2; ++half) normals(words[half], scale, z + 4 * half);
 }
 
 template <int KIND, bool NOISY, class T>

@@ -32,11 +32,12 @@ KERNEL void words(u32* to, i64 groups, const Keys* keys, i64 step, i64 stream, i
     }
 }
 KERNEL void normal_numbers(float* to, double* wide, i64 groups, const Keys* keys, int threads) {
-    for (i64 g = 0; g < groups; g += LANES<u64>) {
-        const Words found = random_words(all<u64>(g) + places<u64>(), *keys, 1, STREAM_NOISE);
-        F32 z[2];
-        F64 w[4];
-        normals(found, 1.0f, z[0], z[1]), normals(found, 1.0, w);
+    for (i64 g = 0; g < groups; g += 2 * LANES<u64>) {
+        Words found[2];
+        random_words(found, u64(g), *keys, 1, STREAM_NOISE);
+        F32 z[4];
+        F64 w[8];
+        for (int i = 0; i < 2; ++i) normals(found[i], 1.0f, z[2 * i], z[2 * i + 1]), normals(found[i], 1.0, w + 4 * i);
         std::memcpy(to + 4 * g, z, sizeof z), std::memcpy(wide + 4 * g, w, sizeof w);
     }
 }
