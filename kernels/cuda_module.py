@@ -100,7 +100,7 @@ class CudaModule:
     def source_hash(self) -> str:
         """SHA-256 of the file and of the files that it includes, for caches and results."""
         digest = hashlib.sha256()
-        for path in with_includes(self.source, (*_INCLUDES, self.source.parent)):
+        for path in with_includes(self.source, self._folders()):
             content = path.read_bytes()
             digest.update(f"{path.name} {len(content)} ".encode() + content)
         return digest.hexdigest()
@@ -146,8 +146,9 @@ class CudaModule:
         """Compiles `kernels` (default: all) for an arch such as "sm_90", without a GPU. Raises CudaCompileError."""
         names = tuple(self.kernels if kernels is None else kernels)
         nvrtc = _nvrtc()
-        options = ("-std=c++17", f"-arch={arch}", *self._options())
-        identity = json.dumps([self.source_hash, str(self.source), names, options, nvrtc.getVersion()])
+        keyed = ("-std=c++17", f"-arch={arch}", *self._keyed_options())
+        options = (*keyed, *(f"-I{folder}" for folder in self._folders()))
+        identity = json.dumps([self.source_hash, names, keyed, nvrtc.getVersion()])
         stem = f"{self.source.stem}-{arch}-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
         path, symbols = (cache.find("cubin", stem, suffix) for suffix in (".cubin", ".json"))
         if path and symbols:
@@ -171,12 +172,18 @@ class CudaModule:
     def _emulate(self) -> emulator.EmulatedModule:
         with self._lock:
             if self._emulated is None:
-                self._emulated = emulator.EmulatedModule(self.source, self.kernels, self._options(), self.source_hash)
+                self._emulated = emulator.EmulatedModule(
+                    self.source, self.kernels, self._keyed_options(), self._folders(), self.source_hash
+                )
             return self._emulated
 
-    def _options(self) -> tuple[str, ...]:
-        """Definitions and include folders, the same for NVRTC and for the host's compiler."""
-        return (*STREAMS, *(f"-I{folder}" for folder in (*_INCLUDES, self.source.parent)))
+    def _folders(self) -> tuple[Path, ...]:
+        """The include folders, the same for NVRTC and for the host's compiler. `source_hash` covers their files."""
+        return (*_INCLUDES, self.source.parent)
+
+    def _keyed_options(self) -> tuple[str, ...]:
+        """The other options, which the keys of the caches hold."""
+        return STREAMS
 
     def _launch_cuda(
         self,
@@ -259,9 +266,9 @@ def _as_tensors_name_it(device: torch.device) -> torch.device:
 
 
 def with_includes(source: Path, folders: Sequence[Path]) -> list[Path]:
-    """The file and the files that it includes by `#include "..."`, each once, in the order of first encounter.
+    """The file and the files of `folders` that it includes, each once, in the order of first encounter.
 
-    They are looked up beside the file that includes them, then in `folders`.
+    `#include "..."` is looked up beside the file that includes, then in `folders`; `#include <...>` in `folders`.
     """
     found: list[Path] = []
     pending = [source]
@@ -270,8 +277,8 @@ def with_includes(source: Path, folders: Sequence[Path]) -> list[Path]:
         if path in found:
             continue
         found.append(path)
-        for name in re.findall(r'^\s*#\s*include\s+"([^"]+)"', path.read_text(), re.MULTILINE):
-            candidates = [folder / name for folder in (path.parent, *folders)]
+        for mark, name in re.findall(r'^\s*#\s*include\s*(["<])([^">]+)[">]', path.read_text(), re.MULTILINE):
+            candidates = [folder / name for folder in ((path.parent, *folders) if mark == '"' else folders)]
             pending += [candidate.resolve() for candidate in candidates if candidate.is_file()][:1]
     return found
 

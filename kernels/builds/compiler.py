@@ -34,6 +34,13 @@ def compiler_version(path: str) -> str:
     return run_compiler([path, "--version"]).stdout
 
 
+def include_options(folders: Sequence[Path]) -> list[str]:
+    """To include headers of ``folders``. ``__FILE__`` of a file in them is its path below its folder, so that what is
+    compiled does not depend on where the folders lie.
+    """
+    return [option for folder in folders for option in (f"-I{folder}", f"-fmacro-prefix-map={folder}/=")]
+
+
 def run_compiler(command: Sequence[str], temporary: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the compiler, with its own temporary files in the folder ``temporary``.
 

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from ..builds.cache import compiled, locked
-from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version, run_compiler
+from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version, include_options, run_compiler
 
 _HEADERS = Path(__file__).resolve().parent
 _FLAGS = (
@@ -124,13 +124,16 @@ def sanitizer_environment() -> dict[str, str]:
 class EmulatedModule:
     """The kernels of one .cu file, compiled for the host."""
 
-    def __init__(self, source: Path, kernels: Sequence[str], options: Sequence[str], source_hash: str) -> None:
-        """Compiles with `options` (include folders, definitions), or takes the shared object from the cache.
+    def __init__(
+        self, source: Path, kernels: Sequence[str], options: Sequence[str], folders: Sequence[Path], source_hash: str
+    ) -> None:
+        """Compiles with `options` and the include `folders`, or takes the shared object from the cache.
 
-        Raises CudaCompileError, CompilerNotFoundError.
+        `source_hash` is that of the file and of what it includes from `folders`. Raises CudaCompileError,
+        CompilerNotFoundError.
         """
         self._index = {kernel: i for i, kernel in enumerate(kernels)}
-        self._library = ctypes.CDLL(str(_shared_object(source, kernels, options, source_hash)))
+        self._library = ctypes.CDLL(str(_shared_object(source, kernels, options, folders, source_hash)))
 
     def launch(
         self,
@@ -175,19 +178,26 @@ class EmulatedModule:
             oldest.boltzbench_release()
 
 
-def _shared_object(source: Path, kernels: Sequence[str], options: Sequence[str], source_hash: str) -> Path:
-    sanitizers = _SANITIZER_FLAGS if is_sanitizing() else ()
-    command = (compiler(), *_FLAGS, *sanitizers, f"-I{_HEADERS}")
+def _shared_object(
+    source: Path, kernels: Sequence[str], options: Sequence[str], folders: Sequence[Path], source_hash: str
+) -> Path:
+    """The compiled file, from the cache, whose keys hold what is compiled, but not where it lies: a copy is not built
+    again. The sanitizers' reports name paths: of the emulator's headers below the emulator's folder, of other files the
+    whole, which is then part of the key.
+    """
+    flags = (compiler(), *_FLAGS, *(_SANITIZER_FLAGS if is_sanitizing() else ()))
     runtime = _HEADERS / "emulator.cpp"
     own = (path.read_text() for path in (*sorted(_HEADERS.glob("*.hpp")), runtime))
-    identity = (*command, compiler_version(command[0]), *own)
+    places = (str(source), *map(str, folders)) if is_sanitizing() else ()
+    identity = (*flags, compiler_version(flags[0]), *own)
+    command = (*flags, f"-I{_HEADERS}", f"-ffile-prefix-map={_HEADERS}/=emulator/")
     error = partial(CudaCompileError, source, "emulator")
     linked = compiled("emulator", "runtime", identity, [*command, "-c"], runtime, error, ".o")
     return compiled(
         "emulator",
         source.stem,
-        [source_hash, str(source), *kernels, *options, *identity],
-        [*command, *options, "-shared", str(linked)],
+        [source_hash, *kernels, *options, *identity, *places],
+        [*command, *options, *include_options(folders), "-shared", str(linked)],
         _translation_unit(source, kernels),
         error,
         beside=lambda: _precompiled(command, identity),

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ..builds.cache import compiled
-from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version
+from ..builds.compiler import CompilerNotFoundError, compiler, compiler_version, include_options
 from ..cuda_module import STREAMS, with_includes
 from ..philox import round_keys
 
@@ -194,7 +194,7 @@ def _shared_object(source: Path) -> Path:
     command = [compiler(), *_FLAGS, _ARCHITECTURE, *STREAMS]
     contents = [path.read_text() for path in with_includes(source, folders)]
     identity = [*contents, *command, compiler_version(command[0]), *_cpu()]
-    command += [f"-I{folder}" for folder in folders]
+    command += include_options(folders)
     return compiled("native", source.stem, identity, command, source, partial(NativeCompileError, source))
 
 

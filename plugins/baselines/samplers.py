@@ -178,8 +178,8 @@ CURAND_THREADS = 256
 class CurandModule(CudaModule):
     """`curand.cu`, compiled with cuRAND's headers."""
 
-    def _options(self) -> tuple[str, ...]:
-        return (*super()._options(), *(f"-I{folder}" for folder in curand_headers()))
+    def _keyed_options(self) -> tuple[str, ...]:
+        return (*super()._keyed_options(), *(f"-I{folder}" for folder in curand_headers()))
 
 
 @functools.cache

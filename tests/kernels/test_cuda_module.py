@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from boltzbench.kernels import cuda_module
+from boltzbench.kernels import cuda_module, emulator
 from boltzbench.kernels.cuda_module import CudaCompileError, CudaModule, EmulatorError, unavailable
 from support import TESTS
 
@@ -200,6 +201,55 @@ def test_an_edited_header_is_recompiled(tmp_path):
     assert seen == [1, 2]
 
 
+def copies(folder: Path) -> dict[str, Path]:
+    """Copies of a file that includes another one, which differs in ``other`` alone."""
+    found = {}
+    for place, value in {"first": 1, "second": 1, "other": 2}.items():
+        (folder / place).mkdir()
+        (folder / place / "value.cuh").write_text(f"constexpr int value = {value};\n")
+        found[place] = folder / place / "kernel.cu"
+        found[place].write_text("#include <value.cuh>\n__global__ void store(int* out) { *out = value; }\n")
+    return found
+
+
+@needs_compiler
+def test_a_copy_is_compiled_again_for_the_emulator_only_if_something_differs(tmp_path):
+    seen, paths = [], []
+    for source in copies(tmp_path).values():
+        module, out = CudaModule(source, ["store"]), torch.zeros(1, dtype=torch.int32)
+        module.launch("store", (1,), (1,), [out], device=CPU)
+        seen.append(out.item())
+        paths.append(module._emulate()._library._name)
+    assert seen == [1, 1, 2]
+    assert paths[0] == paths[1] != paths[2]
+
+
+@needs_compiler
+def test_where_sanitizers_report_paths_each_copy_has_its_own(tmp_path, monkeypatch):
+    keys = {}
+
+    def compiled(kind, stem, identity, command, *given, **named):
+        keys[stem] = [*keys.get(stem, []), tuple(identity)]
+        if stem == "kernel":
+            raise CudaCompileError(Path(), "emulator", "not compiled by this test")
+        return tmp_path / "runtime.o"
+
+    monkeypatch.setattr(emulator, "compiled", compiled)
+    first, second, _ = copies(tmp_path).values()
+    own = emulator._HEADERS
+    headers = shutil.copytree(own, tmp_path / "headers", ignore=shutil.ignore_patterns("__pycache__"))
+    for sanitizing in ("0", "1"):
+        monkeypatch.setenv("BOLTZBENCH_EMULATOR_SANITIZE", sanitizing)
+        for source, folder in ((first, own), (second, headers)):
+            monkeypatch.setattr(emulator, "_HEADERS", folder)
+            with pytest.raises(CudaCompileError, match="not compiled"):
+                CudaModule(source, ["store"]).launch("store", (1,), (1,), [None], device=CPU)
+    plain, same, sanitized, another = keys["kernel"]
+    assert plain == same
+    assert len({plain, sanitized, another}) == 3
+    assert len({*keys["runtime"]}) == 2, "the emulator's own part is built once for all copies"
+
+
 # ---- compilation for a GPU, without one
 
 
@@ -265,6 +315,17 @@ def test_machine_code_or_symbols_that_are_damaged_are_compiled_again(tmp_path, m
     path.write_bytes(path.read_bytes()[:-1])
     assert (cubin(), nvrtc.compiled) == (whole, 2)
     assert whole.path.read_bytes() == whole.data == b"\x7fELF code\0"
+
+
+def test_machine_code_of_a_copy_is_compiled_again_only_if_something_differs(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    nvrtc = FakeNvrtc()
+    monkeypatch.setattr(cuda_module, "_nvrtc", lambda: nvrtc)
+    compiled = []
+    for source in copies(tmp_path).values():
+        CudaModule(source, ["store"]).cubin("sm_90")
+        compiled.append(nvrtc.compiled)
+    assert compiled == [1, 1, 2]
 
 
 @needs_nvrtc

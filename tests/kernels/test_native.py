@@ -157,6 +157,27 @@ def test_a_file_is_built_once_and_again_when_anything_changes(tmp_path, monkeypa
     assert built() == 1
 
 
+def test_a_copy_is_not_built_again_unless_what_it_includes_differs(tmp_path):
+    text = (
+        '#include "vectors.hpp"\n#include "one.hpp"\n#include <two.hpp>\n'
+        "KERNEL void f(i64* to, int threads) { *to = one + two; }\n"
+        "KERNEL void name(char* to, i64 most, int threads) { std::strncpy(to, __FILE__, most); }\n"
+    )
+    paths, found = [], []
+    for place, (one, two) in {"a": (1, 2), "b": (1, 2), "c": (10, 2), "d": (1, 20)}.items():
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "one.hpp").write_text(f"constexpr i64 one = {one};\n")
+        (tmp_path / place / "two.hpp").write_text(f"constexpr i64 two = {two};\n")
+        module, to, name = written(tmp_path / place, text), torch.zeros(1, dtype=torch.int64), torch.zeros(99).byte()
+        paths.append(module.library()._name)
+        module.call("f", to)
+        module.call("name", name, len(name))
+        found.append((int(to), bytes(name.tolist()).rstrip(b"\0").decode()))
+    assert paths[0] == paths[1]
+    assert len({*paths}) == 3
+    assert found == [(3, "some.cpp"), (3, "some.cpp"), (12, "some.cpp"), (21, "some.cpp")]
+
+
 def test_a_file_that_does_not_compile_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(NativeCompileError, match=r"some\.cpp does not compile: (?s:.*)nonsense"):

@@ -1,10 +1,13 @@
 """The shipped check rejects every wrong kernel with the right status, and passes the honest kernel on the same case."""
 
+import functools
+
 import pytest
 import torch
 from boltzbench.harness.agreement.agreement import check_case, check_law
 from boltzbench.harness.api.operations import Agreement, Implementation
-from support import operations
+from boltzbench.kernels.builds import cache
+from support import operations, wrong_kernels
 from support.wrong_kernels import Mutation, WrongKernel, mutant, shipped
 
 CPU = torch.device("cpu")
@@ -114,6 +117,18 @@ CONTROLS = [
 def test_a_mutant_without_a_mutation_passes(mutation: Mutation) -> None:
     control = mutant(mutation, "tensors=1 elements=5003 float32")
     assert judge(control.implementation, control.caught_by).passed
+
+
+@pytest.mark.parametrize("file", ["sgld.cu", "sgld.cpp"])
+def test_a_mutant_is_built_once_for_all_processes(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (mutation,) = (each for each in CONTROLS if each.file == file)
+    for process in (1, 2):
+        control = mutant(mutation, "tensors=1 elements=5003 float32")
+        assert judge(control.implementation, control.caught_by).passed
+        if process == 1:  # what another process has not: the copied tree, and the headers that it parses
+            monkeypatch.setattr(wrong_kernels, "_copied_tree", functools.cache(wrong_kernels._copied_tree.__wrapped__))
+            monkeypatch.setattr(wrong_kernels, "_quick", functools.cache(wrong_kernels._quick.__wrapped__))
+            monkeypatch.setattr(cache, "run_compiler", lambda *given: pytest.fail("built again"))
 
 
 RAISES = "def {name}(*given, **named): raise MemoryError\n\n\ndef unused("

@@ -135,12 +135,12 @@ def mutant(mutation: Mutation, caught_by: str) -> WrongKernel:
 def _prepare_mutant(mutation: Mutation, inputs: Inputs, outputs: Tensors) -> Launch:
     folder = tempfile.TemporaryDirectory(prefix="mutant-")
     tree = Path(folder.name) / "kernels"
+    of_native = _quick() if mutation.backend == "native" else ()
     shutil.copytree(_copied_tree(), tree, copy_function=os.link)
     changed = tree / mutation.path
     changed.unlink()  # the link, so that the copy which other mutants are linked to stays as it is
     changed.write_text(mutation.text)
     modules = _loaded_from(tree, _affected(mutation))
-    of_native = _quick() if mutation.backend == "native" else ()
     with _in_place(tree, modules, of_native):
         launch_shipped = shipped(mutation.operation, mutation.backend)(inputs, outputs)
 
@@ -193,15 +193,16 @@ def _loaded_from(tree: Path, names: list[str]) -> dict[str, ModuleType]:
 
 @functools.cache
 def _quick() -> tuple[str, ...]:
-    """Options with which C++ takes half the time: not to optimize, and to take the system's headers as parsed once."""
-    folder = tempfile.TemporaryDirectory(prefix="headers-")
-    _kept.append(folder)
-    headers = Path(folder.name) / "system.hpp"
+    """Options with which C++ takes half the time: not to optimize, and to take the system's headers as parsed once.
+
+    They are parsed beside the headers of the copied tree: found by name, they leave the same options to each process.
+    """
+    headers = _copied_tree() / "native" / "system.hpp"
     names = ("algorithm", "cmath", "cstring", "limits", "utility", "vector", "omp.h", "immintrin.h")
     headers.write_text("".join(f"#if __has_include(<{name}>)\n#include <{name}>\n#endif\n" for name in names))
     command = [compiler(), *native._FLAGS, "-O0", native._ARCHITECTURE, "-x", "c++-header"]
     run_compiler([*command, str(headers), "-o", f"{headers}.gch"])  # without the result the text is parsed
-    return "-O0", "-include", str(headers)
+    return "-O0", "-include", headers.name
 
 
 @contextlib.contextmanager

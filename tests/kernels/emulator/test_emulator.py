@@ -505,7 +505,7 @@ def test_gcc_takes_the_parsed_headers_and_reads_the_text_where_they_do_not_suit(
     source.write_text("__global__ void fill(float* x) { x[0] += 1; }")
 
     def fill(parsed: str) -> None:
-        module = emulator.EmulatedModule(source, ["fill"], ["-H"], f"{tmp_path} {parsed}")
+        module = emulator.EmulatedModule(source, ["fill"], ["-H"], [], f"{tmp_path} {parsed}")
         module.launch("fill", (1, 1, 1), (1, 1, 1), [bytes(ctypes.c_void_p(found.data_ptr()))], "p", 0)
         assert f"{parsed} " in runs[-1].stderr, "g++ says ! of what it takes and x of what it does not"
         assert "emulator.hpp.gch" in runs[-1].stderr
