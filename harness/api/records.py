@@ -290,10 +290,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class UsedDevice:
-    """One of several devices of a run, which all have the same name.
+    """One of several devices of a run, which all have the same name, or the GPU of a shard.
 
     ``gpu`` is as in the environment, ``ceilings`` and ``overheads`` are as in `Run`. ``reference`` has the seconds of
     fixed launches on it; ``slow`` says in words by how much it is slower than the others, and is empty if it is not.
+    In a merged run the others are those of its kind in all parts.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings")
@@ -358,9 +359,9 @@ class Run:
     samplers and ``outcomes`` those of experiments, both from `validate`. ``left_out`` holds the steps that `run` left
     out. ``controls`` are timings of the same code twice, whose differences are the noise floor. ``started`` is the date
     and time in UTC, such as ``2026-11-29T17:53:45Z``; empty in older files, whose names have it. ``devices`` are those
-    of a run on several: then ``device`` of the environment names them all, its ``gpu`` is that of the first, and
-    ``ceilings`` and ``overheads`` are those of the first that has any. ``shard`` says which part of a plan it is, None
-    for all of it. ``parts`` are the runs that `merge` has joined.
+    of a run on several, or the GPU of a shard: ``device`` of the environment names them all, its ``gpu`` is that of
+    the first, and ``ceilings`` and ``overheads`` are those of the first that has any. ``shard`` says which part of a
+    plan it is, None for all of it. ``parts`` are the runs that `merge` has joined.
     """
 
     __pydantic_config__ = ConfigDict(ser_json_inf_nan="strings", defer_build=True)  # commands without files save it

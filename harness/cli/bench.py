@@ -18,10 +18,11 @@ from ..api.records import BenchOptions, Run, Shard, UsedDevice
 from ..cluster.shard import parse_shard, steps_of_shard
 from ..discovery.registry import Registry
 from ..execution.plan import Mode, Step
-from ..report.tables import bench_tables, counted, limits, slow_devices
+from ..report.tables import bench_tables, counted, limits
 from ..report.terminal import outputs
 from ..results.environment import describe, describe_all, describe_gpu, resolve_devices
 from ..results.file import SCHEMA, ResultsError, ResultsFile, read_run, record_key, run_to_json
+from ..results.slow_devices import slow_devices
 from .options import (
     Cases,
     Devices,
@@ -133,7 +134,8 @@ def bench(
             steps, of_plan = steps_of_shard(steps, *part, place.type, modes)
             _require_plan(resume, before, of_plan)
         environment = describe_all(devices)
-        used = tuple(UsedDevice(str(each), describe_gpu(each)) for each in devices) if len(devices) > 1 else ()
+        compared = len(devices) > 1 or (part and place.type == "cuda")  # with one another, or by `merge`
+        used = tuple(UsedDevice(str(each), describe_gpu(each)) for each in devices) if compared else ()
         if profiler:
             profiled, text = _profiled(console, place, registry, steps, profiler, time_limit)
             write_json(text)
@@ -160,7 +162,7 @@ def bench(
         ):
             with displays[0].building():
                 lanes[0].workers.build(left)
-            if len(lanes) > 1:
+            if used:
                 _on_all(lanes, left, modes, file, console)
             else:
                 overheads, ceilings, problems = lanes[0].workers.limits()
@@ -213,7 +215,7 @@ def _lanes(
 def _on_all(
     lanes: Sequence[DeviceLane], steps: Sequence[Step], modes: Sequence[Mode], file: ResultsFile, console: Console
 ) -> None:
-    """Measure the devices, then share out the cases among them."""
+    """Measure and compare the devices, then share out the cases among them."""
     from ..execution.parallel import devices
 
     working, used, problems = devices.examine(lanes, {each.device: each.gpu for each in file.run.devices})

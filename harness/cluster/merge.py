@@ -15,6 +15,7 @@ from ..api.records import Outcome, Part, Record, Run, Shard, Standing
 from ..results.environment import device_name, identity
 from ..results.file import SCHEMA, read_records, record_lines, run_text, write_text
 from ..results.parts import as_parts, folded
+from ..results.slow_devices import compared_again, slow_devices
 
 OF_DEVICE = ("device", "gpu uuid", "cpu", "cores", "threads")
 """The fields of the identity that say which device it was. The others are software."""
@@ -65,8 +66,7 @@ def merge(paths: Sequence[Path], out: Path, *, last_wins: bool = False) -> Merge
     inputs = [_read(path) for path in paths]
     _require_one_plan(inputs)
     notes = _without_overlaps(inputs, last_wins)
-    parts = [part for each in inputs for part in each.parts]
-    notes += _differences(parts)
+    parts = compared_again([part for each in inputs for part in each.parts])
     gaps = _gaps(inputs)
     commands = [each.run.command for each in inputs]
     run = Run(
@@ -79,6 +79,7 @@ def merge(paths: Sequence[Path], out: Path, *, last_wins: bool = False) -> Merge
         controls=tuple(control for each in inputs for control in each.run.controls),
     )
     run = replace(folded(run, parts), status="incomplete" if gaps else "complete")
+    notes += _differences(run)
     write_text(out, run_text(run, _lines(inputs)))
     return Merged(run, sum(part.records for part in parts), tuple(notes), tuple(gaps))
 
@@ -178,8 +179,9 @@ def _lines(inputs: Iterable[_Input]) -> Iterator[str]:
                 yield line
 
 
-def _differences(parts: Sequence[Part]) -> list[str]:
+def _differences(run: Run) -> list[str]:
     """Sentences on different devices and software."""
+    parts = run.parts
     notes = []
     kinds: dict[str, int] = {}
     for part in parts:
@@ -188,7 +190,7 @@ def _differences(parts: Sequence[Part]) -> list[str]:
     if len(kinds) > 1:
         words = ", ".join(f"{kind} ({count} records)" for kind, count in kinds.items())
         notes.append(f"{len(kinds)} kinds of device, whose times are not comparable: {words}")
-    notes += [f"{used.device} of {part.file} is {used.slow}" for part in parts for used in part.devices if used.slow]
+    notes += slow_devices(run)
     for field in (*identity({}), "commit"):
         found: dict[str, list[str]] = {}
         for part in parts:

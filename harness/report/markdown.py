@@ -7,6 +7,7 @@ from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
 from ..results.predictions import Predictions
+from ..results.slow_devices import slow_devices
 from .overview import verdict
 from .rows import (
     CPU_RUN,
@@ -31,7 +32,7 @@ from .rows import (
     tested,
 )
 from .standing_tables import COLUMNS, claim_cells, standing_cells, unmixed_lines
-from .tables import ceiling_rate, counted, failed_records, grouped, si, slow_devices, status_words
+from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
 
 Labelled = tuple[str, Run]
 

@@ -18,6 +18,7 @@ from ..api.messages import printable
 from ..api.operations import Status
 from ..api.records import Run
 from ..results.predictions import Predictions
+from ..results.slow_devices import slow_devices
 from .markdown import Labelled, markdown
 from .overview import FIRST, doubtful, facts, speed_map, verdict
 from .plot_parts import Figure, Style, finite, styles
@@ -46,7 +47,7 @@ from .rows import (
 )
 from .standing_tables import COLUMNS as STANDING_COLUMNS
 from .standing_tables import claim_cells, standing_cells, unmixed_lines
-from .tables import ceiling_rate, counted, failed_records, grouped, si, slow_devices, status_words
+from .tables import ceiling_rate, counted, failed_records, grouped, si, status_words
 from .timing_plots import throughput, time_ratios
 from .validation_plots import curves, energy_traces, image
 

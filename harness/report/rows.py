@@ -10,6 +10,7 @@ from ..api.noise import PRECISE, PRECISE_ON_CPU
 from ..api.operations import Status
 from ..api.records import Measurement, Record, Run, Standing
 from ..results.predictions import Expectation, Predictions
+from ..results.slow_devices import slow_records
 from .standing_tables import refused
 from .tables import counted, devices, grouped, noise_floor_line, noise_words, si
 
@@ -151,11 +152,10 @@ def rows(runs: Sequence[tuple[str, Run]], earlier: Run | None = None) -> list[Ro
         ran_on = grouped(run.records, lambda record: (record.operation, record.case))
         apart = {key for key, records in ran_on.items() if len({each.device for each in records}) > 1}
         several = len({record.device for record in run.records}) > 1
-        slow = {each.device: each.slow for each in run.devices}
         precise = PRECISE_ON_CPU if is_cpu(run) else PRECISE
-        for record in run.records:
+        for record, slow in zip(run.records, slow_records(run), strict=True):
             bare = Row(
-                number, label, record, precise=precise, slow_device=slow.get(record.device, ""),
+                number, label, record, precise=precise, slow_device=slow,
                 where=record.device if several else "", apart=(record.operation, record.case) in apart,
             )  # fmt: skip
             for each in record.measurements:

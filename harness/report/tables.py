@@ -194,11 +194,6 @@ def noise_floor_line(run: Run) -> str:
     return "; ".join(words)
 
 
-def slow_devices(run: Run) -> list[str]:
-    """A sentence for each device of a run that is slower than the others of its kind."""
-    return [f"{each.device} is {each.slow}" for each in run.devices if each.slow]
-
-
 def devices(run: Run) -> dict[str, str]:
     """For each of several devices: its cases, the times of the reference, and whether it is slow."""
     lines = {}

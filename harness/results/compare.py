@@ -34,6 +34,7 @@ from .environment import commit_of, device_name, identity
 from .file import ResultsError, read_records
 from .parts import by_device
 from .precision import floor_words, log_median, noise_floor
+from .slow_devices import slow_devices
 
 Floats = npt.NDArray[np.float64]
 
@@ -144,9 +145,9 @@ def _summary(run: Run, cases: Sequence[tuple[Key, Case]]) -> Summary:
     for (*names, label), own in found.items():
         several = len({case.device for case in own}) > 1
         separate.update({(*names, f"{label} on {case.device}" if several else label): case for case in own})  # type: ignore[misc]
-    slow = tuple(f"{each.device} is {each.slow}" for each in run.devices if each.slow)
     kinds = (device_name(run.environment),)
     floor = noise_floor(run.controls)
+    slow = tuple(slow_devices(run))
     return Summary(run.status, run.environment, separate, floor, run.started, slow, run.shard, run.parts, kinds)
 
 
@@ -161,7 +162,10 @@ def _joined(summaries: Sequence[Summary]) -> Summary:
     }
     status = "complete" if all(each.status == "complete" for each in summaries) else "incomplete"
     floors = [each.floor for each in summaries if each.floor is not None]
-    return replace(summaries[0], status=status, cases=cases, floor=max(floors, default=None), kinds=tuple(names))
+    slow = tuple(words for each in summaries for words in each.slow)
+    return replace(
+        summaries[0], status=status, cases=cases, floor=max(floors, default=None), slow=slow, kinds=tuple(names)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,9 @@
-"""Tells devices of one kind apart: the time of fixed work on each of them, and which is slower than the others."""
-
-from collections.abc import Mapping
-from statistics import median
+"""Tells devices of one kind apart: the time of fixed work on each of them."""
 
 import torch
 
 from .clocks import clock_for
 from .roofline import median_seconds
-
-SLOW = 0.05
-"""The fraction by which a device is slower than the median of the others from which on it counts as slow."""
 
 ELEMENTS, SIZE = {"cuda": 1 << 27, "cpu": 1 << 22}, {"cuda": 4096, "cpu": 512}
 """Of the copied tensor, and of the multiplied matrices (float32)."""
@@ -29,21 +23,3 @@ def reference_seconds(device: torch.device) -> dict[str, float]:
     clock = clock_for(device)
     found = [{name: median_seconds(work, clock) for name, work in works.items()} for _ in range(2)]
     return {name: min(each[name] for each in found) for name in works}
-
-
-def slower_than_peers(seconds: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """In words, by how much a device is slower than the median of the others, if that is more than `SLOW`.
-
-    ``seconds`` are those of `reference_seconds`, by device.
-    """
-    slow: dict[str, str] = {}
-    for device, own in seconds.items():
-        excess: dict[str, float] = {}
-        for name, time in own.items():
-            others = [each[name] for other, each in seconds.items() if other != device and name in each]
-            if others and time > (1 + SLOW) * median(others):
-                excess[name] = time / median(others) - 1
-        if excess:
-            worst = max(excess, key=lambda name: excess[name])
-            slow[device] = f"{excess[worst]:.0%} slower than the median of the others ({worst})"
-    return slow

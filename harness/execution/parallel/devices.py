@@ -10,7 +10,7 @@ import torch
 
 from ...api.operations import Cost
 from ...api.records import Control, Measurement, Record, UsedDevice
-from ...timing.peers import slower_than_peers
+from ...results.slow_devices import slower_than_peers
 from .. import session
 from ..child import Died
 from ..plan import Mode, Step

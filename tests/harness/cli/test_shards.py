@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from boltzbench.harness.cli import app as cli
+from boltzbench.harness.cli.run_trials import plan_steps
 from boltzbench.harness.cluster.merge import merge
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
 from boltzbench.harness.execution import trial, worker
@@ -14,6 +16,7 @@ from boltzbench.harness.results.file import read_run
 from boltzbench.harness.timing import quiet
 from support.fakes import Here, Stopwatch, install
 
+CPU = torch.device("cpu")
 PLUGIN = """
     @hookimpl
     def register_operations(register):
@@ -91,6 +94,31 @@ def test_a_shard_without_cases_is_complete(run):
     assert (found.status, found.records, found.shard.steps) == ("complete", (), 0)
     assert run("check", "--shard", "9/9", "-o", "more", "--json", "empty.json")[0] == 0
     assert json.loads(Path("empty.json").read_text())["status"] == "complete"
+
+
+def test_the_gpus_of_shards_are_compared_by_merge(run, monkeypatch):
+    """A stand-in: trials on the CPU, under the name of a GPU."""
+    real = Here.trial
+    seconds = iter((1e-3, 1.2e-3, 1.0e-3))
+    monkeypatch.setattr(Here, "reference", lambda self: {"copy": next(seconds)})
+    monkeypatch.setattr(Here, "trial", lambda self, step: setattr(self, "device", CPU) or real(self, step))
+    monkeypatch.setattr("boltzbench.harness.cli.bench.resolve_devices", lambda text: [torch.device("cuda", 0)])
+    monkeypatch.setattr(
+        "boltzbench.harness.cli.bench.plan_steps", lambda place, *of, many: plan_steps(CPU, *of, many=many)
+    )
+    monkeypatch.setattr("boltzbench.harness.execution.session.is_exclusive", lambda device: True)
+    for number in (1, 2, 3):
+        gpu = {"name": "H200", "uuid": f"GPU-{number}", "l2_bytes": 1}
+        environment = {"device": "cuda:0", "gpu": gpu, "harness": "5ce"}
+        monkeypatch.setattr("boltzbench.harness.cli.bench.describe_all", lambda devices, found=environment: found)
+        monkeypatch.setattr("boltzbench.harness.cli.bench.describe_gpu", lambda device, found=gpu: found)
+        status, out, _ = run("bench", "--shard", f"{number}/3", "--out", "shards")
+        assert (status, "slower" in out) == (0, False)
+    merged = merge(files("shards"), Path("m.json"))
+    assert [each.slow for part in merged.run.parts for each in part.devices if each.gpu["uuid"] == "GPU-2"] == [
+        "20% slower than the median of the others (copy)"
+    ]
+    assert sum("slower" in note for note in merged.notes) == 1
 
 
 def interrupted_after(monkeypatch, count):

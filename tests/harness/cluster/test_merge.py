@@ -12,6 +12,8 @@ from boltzbench.harness.api.operations import Status
 from boltzbench.harness.api.records import BenchOptions, Claim, Shard, Standing, UsedDevice
 from boltzbench.harness.cli import app
 from boltzbench.harness.cluster.merge import merge
+from boltzbench.harness.report.markdown import markdown
+from boltzbench.harness.report.rows import rows
 from boltzbench.harness.results.compare import compare, read_summary
 from boltzbench.harness.results.file import read_run
 from boltzbench.harness.results.history import read_history
@@ -180,6 +182,24 @@ def test_a_slow_device_is_said_and_stays_with_its_part(merged):
     assert (status, out.splitlines()[0]) == (0, "cuda:1 of 2.json is 7 % slower than the others")
     run = read_run(Path("m.json"))
     assert [run.devices, *(part.devices for part in run.parts)] == [(), (), (used,)]
+
+
+def test_a_card_that_is_slow_beside_those_of_other_parts_is_named_everywhere(merged):
+    for number, seconds in ((1, 1.0), (2, 1.1)):
+        gpu = {"name": "H200", "uuid": f"GPU-{number}"}
+        run = read_run(Path(shard(number, 2, device="cuda:0", gpu=gpu, harness="5ce")))
+        records = tuple(replace(record, device="cuda:0") for record in run.records)
+        used = UsedDevice("cuda:0", gpu, reference={"copy": seconds})
+        write(Path(), replace(run, devices=(used,), records=records), f"{number}.json")
+    words = "10% slower than the median of the others (copy)"
+    assert merged("1.json", "2.json", "--out", "m.json")[:2] == (
+        0, f"cuda:0 of 2.json is {words}\nMerged 4 records of 2 runs: m.json\n",
+    )  # fmt: skip
+    run = read_run(Path("m.json"))
+    assert [row.slow_device for row in rows([("m.json", run)])] == ["", "", words, words]
+    assert f"**Slow device:** cuda:0 of 2.json is {words}" in markdown([("m.json", run)])
+    summary = read_summary(Path("m.json"))
+    assert f"new: cuda:0 of 2.json is {words}" in compare(summary, summary, bound=0.05).notes
 
 
 def test_different_software_is_said(merged):

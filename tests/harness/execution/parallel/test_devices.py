@@ -10,7 +10,7 @@ from boltzbench.harness.execution.child import Died
 from boltzbench.harness.execution.parallel.devices import DeviceLane, carry_out, examine
 from boltzbench.harness.execution.plan import plan
 from boltzbench.harness.execution.trial import Block, record_of
-from boltzbench.harness.timing.peers import reference_seconds, slower_than_peers
+from boltzbench.harness.timing.peers import reference_seconds
 from support.fakes import CPU, case, implementation, operation
 
 MEASUREMENT = Measurement("cpu", "cold", (1.0, 1.1), 1.0, 1.0, 1.1, 5.0, "elements", 8.0, 9.0)
@@ -154,26 +154,6 @@ def test_devices_are_examined_before_the_work():
     assert problems == ("cpu:2 does not work and is not used: its process broke down: no such device",)
     working, used, _ = examine(lanes_of(Workers(None), Workers(None)), gpus)
     assert [str(lane.device) for lane in working] == ["cpu:0"], "its records will say what is wrong"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "slow"),
-    [
-        ((1.0, 1.04), {}),
-        ((1.0, 1.06), {"1": "6% slower than the median of the others (copy)"}),
-        ((1.0, 1.02, 0.98, 1.2), {"3": "20% slower than the median of the others (copy)"}),
-        ((1.0, 1.0, 2.0, 2.0), {"2": "100% slower than the median of the others (copy)",
-                                "3": "100% slower than the median of the others (copy)"}),
-        ((1.0,), {}),
-    ],
-)  # fmt: skip
-def test_a_device_is_slow_beside_the_median_of_the_others(seconds, slow):
-    assert slower_than_peers({str(place): {"copy": each} for place, each in enumerate(seconds)}) == slow
-
-
-def test_the_worst_of_several_references_counts():
-    found = slower_than_peers({"a": {"copy": 1.0, "product": 1.0}, "b": {"copy": 1.1, "product": 1.3}})
-    assert found == {"b": "30% slower than the median of the others (product)"}
 
 
 def test_the_reference_times_memory_and_arithmetic(monkeypatch):
