@@ -15,7 +15,7 @@ from ..api.operations import PRESETS
 from ..api.records import Record, Run
 from ..cluster.shard import parse_shard, steps_of_shard
 from ..discovery.registry import Registry
-from ..execution.parallel.lanes import MOST_ON_A_CPU, Found, Going, Queue, share_out
+from ..execution.parallel.lanes import MOST_ON_A_CPU, CountsKept, Found, Going, Queue, share_out
 from ..execution.plan import Purpose, Step
 from ..report.tables import check_summary
 from ..report.terminal import outputs
@@ -138,7 +138,7 @@ def check_at_once(
             place = left.popleft()
             found(lambda: keep(place, record))
 
-        carry_out(chosen, lane.device, trial, display, draws=DRAWS, keep=keep_next)
+        carry_out(chosen, lane.device, trial, CountsKept(display, found), draws=DRAWS, keep=keep_next)
         lane.workers.release(step for unit in queue.waiting for _, step in unit)
 
     with ExitStack() as stack:

@@ -1,7 +1,6 @@
 """Progress displays: a live line on a terminal, plain lines elsewhere."""
 
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -168,7 +167,7 @@ class ValidationProgress:
 
     def __init__(self, console: Console, pairs: int, experiments: int) -> None:
         self._console, self._pairs, self._experiments = console, pairs, experiments
-        self._begun: Counter[str] = Counter()
+        self._begun: dict[str, dict[str, int]] = {"pair": {}, "experiment": {}}
         self._words = threading.local()
         self._lock = threading.Lock()
         self._line = console.status("", spinner="line") if console.is_terminal else None
@@ -199,8 +198,9 @@ class ValidationProgress:
 
     def _next(self, words: str, kind: str, of: int) -> None:
         with self._lock:
-            self._begun[kind] += 1
-            self._words.now = f"{words} ({self._begun[kind]} of {of})"
+            begun = self._begun[kind]  # what a lost device began begins again, with its number
+            number = begun.setdefault(words, len(begun) + 1)
+            self._words.now = f"{words} ({number} of {of})"
             if self._line:
                 self._show(self._words.now)
             else:

@@ -26,11 +26,11 @@ from ..results.earlier import timed_before
 from ..results.environment import memory_bytes
 from ..results.file import record_key
 from .options import INTERRUPTED
-from .progress import Display
 
 if TYPE_CHECKING:  # slow to import, and `list` and `--help` do not need them
     import torch
 
+    from ..execution.session import Display
     from ..execution.trial import TrialProtocol
     from ..execution.worker import Workers
 

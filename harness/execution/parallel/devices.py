@@ -16,7 +16,7 @@ from ..child import Died
 from ..plan import Mode, Step
 from ..trial import TrialProtocol
 from ..worker import Workers
-from .lanes import Found, Going, LongestFirst, Queue, at_once, share_out
+from .lanes import CountsKept, Found, Going, LongestFirst, Queue, at_once, share_out
 
 Share = Callable[[Measurement, Cost], Measurement]
 
@@ -103,7 +103,7 @@ def carry_out(
             modes=modes,
             share=shares[place],
             keep=lambda record: found(partial(keep, record)),
-            display=lane.display,
+            display=CountsKept(lane.display, found),
             keep_control=control if first else None,
         )
         if first and not controls:  # nothing was timed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from time import sleep
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -15,8 +16,11 @@ from ...discovery.time_limit import disarm
 from ..expected_seconds import expected_seconds
 from ..plan import Mode, Step
 
-if TYPE_CHECKING:  # `--help` does not need it
+if TYPE_CHECKING:  # `--help` does not need them
     import torch
+
+    from ..session import Display
+    from ..trial import Block
 
 Unit = TypeVar("Unit")
 
@@ -159,6 +163,23 @@ class Queue(Generic[Unit]):
 
 Found = Callable[[Callable[[], None]], None]
 """Called with a function that keeps a result."""
+
+
+@dataclass(frozen=True)
+class CountsKept:
+    """A display that counts a step when its result is kept: those of a lost device are found again."""
+
+    display: Display
+    found: Found
+
+    def step(self, step: Step) -> None:
+        self.display.step(step)
+
+    def block(self, block: Block) -> None:
+        self.display.block(block)
+
+    def done(self) -> None:
+        self.found(self.display.done)
 
 
 def share_out(

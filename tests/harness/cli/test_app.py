@@ -518,6 +518,23 @@ def test_check_on_several_devices(run, monkeypatch, two_devices):
     assert "wrong_values: double wrong, outliers n=7 float32" in err
 
 
+def test_checks_that_a_lost_device_leaves_to_another_count_once(run, monkeypatch, two_devices):
+    trial, counted = Here.trial, []
+
+    def dying(self, step):
+        self.deaths += self.device.index == 0
+        return trial(self, step)
+
+    monkeypatch.setattr(Here, "trial", dying)
+    monkeypatch.setattr(Here, "answers", lambda self: self.device.index != 0)
+    monkeypatch.setattr(Display, "done", lambda self: counted.append(self))
+    _, out, _ = run("check", "--device", "all", "--json", "-")
+    content = json.loads(out)
+    assert content["problems"] == ["cpu:0 stopped working: the other devices did its checks"]
+    assert {record["device"] for record in content["records"]} == {"cpu:1"}
+    assert len(counted) == len(content["records"])
+
+
 def interrupted_run(run, monkeypatch):
     """The results file of a run that Ctrl-C ended after two of four implementations of the first case."""
     use(monkeypatch, "sound", "interrupting")

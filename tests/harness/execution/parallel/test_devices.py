@@ -14,7 +14,21 @@ from boltzbench.harness.timing.peers import reference_seconds
 from support.fakes import CPU, case, implementation, operation
 
 MEASUREMENT = Measurement("cpu", "cold", (1.0, 1.1), 1.0, 1.0, 1.1, 5.0, "elements", 8.0, 9.0)
-SILENT = type("Silent", (), {name: staticmethod(lambda *given: None) for name in ("step", "block", "done", "phase")})()
+
+
+class Display:
+    """Counts the steps of all devices."""
+
+    count = 0
+
+    def step(self, step):
+        pass
+
+    def block(self, block):
+        pass
+
+    def done(self):
+        self.count += 1
 
 
 class Trial:
@@ -77,7 +91,8 @@ class Workers:
 
 
 def lanes_of(*workers):
-    return [DeviceLane(torch.device("cpu", place), each, SILENT) for place, each in enumerate(workers)]
+    display = Display()
+    return [DeviceLane(torch.device("cpu", place), each, display) for place, each in enumerate(workers)]
 
 
 def timed(lanes, steps, controlled=()):
@@ -124,6 +139,7 @@ def test_no_case_is_lost_with_a_device(broken):
     assert len(records) == len({(each.operation, each.implementation, each.case) for each in records}) == len(steps)
     assert {(each.status, each.device) for each in records} == {(Status.PASSED, "cpu:1")}
     assert lost == [torch.device("cpu", 0)]
+    assert lanes[0].display.count == len(steps), "what is repeated counts once"
     assert sorted(each.operation for each in controls) == ["double", "triple"]
 
 

@@ -106,7 +106,8 @@ def test_several_devices_share_the_pairs_and_one_that_works_times_all(monkeypatc
     monkeypatch.setattr(judges, "Workers", Here)
     devices = [torch.device("cpu", 0), torch.device("cpu", 1)]
     pairs = [(metropolis(name), four_states()) for name in ("one", "two")]
-    progress, found, lost = ValidationProgress(Console(file=io.StringIO()), 2, 0), {}, []
+    shown, found, lost = io.StringIO(), {}, []
+    progress = ValidationProgress(Console(file=shown), 2, 0)
     validate._judge(Registry({}, (), ()), devices, 1.0, progress, pairs, [], 0, found, {}, lost)
     rows = [row for own in found.values() for row in own]
     assert len(found) == 2
@@ -114,6 +115,7 @@ def test_several_devices_share_the_pairs_and_one_that_works_times_all(monkeypatc
     assert {row.device for row in rows} == ({"cpu:1"} if broken else {"cpu:0", "cpu:1"})
     assert {row.efficiency.device for row in rows} == {"cpu:1" if broken else "cpu:0"}
     assert lost == (["cpu:0 stopped working: the other devices did its work"] if broken else [])
+    assert {line.partition(" (")[2] for line in shown.getvalue().splitlines()} == {"1 of 2)", "2 of 2)"}
 
 
 def fake_judges(count):
