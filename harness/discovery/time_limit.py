@@ -3,7 +3,9 @@
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
+from typing import Any, TypeVar
 
 
 class TookTooLong(BaseException):
@@ -48,13 +50,21 @@ class limited_to:
         raise TookTooLong(f"stopped after {self._seconds:g} s")
 
 
-_OUTSIDE = (limited_to.__enter__.__code__, limited_to.__exit__.__code__)
-"""The code that is not the body of a `limited_to`."""
+_OUTSIDE = {limited_to.__enter__.__code__, limited_to.__exit__.__code__}
+"""The code in which no limit is raised."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def unlimited(function: Function) -> Function:
+    """A decorator of functions that must come to their end: `TookTooLong` is not raised in them."""
+    _OUTSIDE.add(function.__code__)
+    return function
 
 
 def disarm() -> None:
     """Raise `TookTooLong` no more in the body of `limited_to`, which has noticed its end and cleans up."""
-    if _has_alarm():
+    if _has_alarm() and getattr(signal.getsignal(signal.SIGALRM), "__func__", None) is limited_to._stop:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import sleep
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ...discovery.time_limit import disarm
+from ...discovery.time_limit import disarm, unlimited
 from ..expected_seconds import expected_seconds
 from ..plan import Mode, Step
 
@@ -45,20 +45,20 @@ class Going:
         self._lock, self._ended = threading.RLock(), threading.Event()
 
     def require(self) -> None:
-        if self._ended.is_set():
+        if self.has_ended:
             raise Stopped
 
     def end(self) -> None:
         with self._lock:
             self._ended.set()
 
-    def wait(self, seconds: float) -> bool:
-        """Whether it ends within this time."""
-        return self._ended.wait(seconds)
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.is_set()
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        if self._ended.is_set():
+        if self.has_ended:
             self._lock.release()
             raise Stopped
 
@@ -81,6 +81,7 @@ def at_once(lanes: Sequence[L], act: Callable[[L, Going], None]) -> None:
 
     def run(lane: L) -> None:
         try:
+            going.require()
             act(lane, going)
         except Stopped:
             pass
@@ -89,20 +90,36 @@ def at_once(lanes: Sequence[L], act: Callable[[L, Going], None]) -> None:
             going.end()
 
     threads = [threading.Thread(target=run, args=(lane,), daemon=True) for lane in lanes]
-    for thread in threads:
-        thread.start()
-    try:
-        while any(thread.is_alive() for thread in threads) and not going.wait(0.05):
-            pass
-    finally:
-        disarm()
-        going.end()
-        while any(thread.is_alive() for thread in threads):
-            for lane in lanes:
-                lane.workers.kill()
-            sleep(0.05)
+    with _EndOf(lanes, threads, going):
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads) and not going.has_ended:
+            sleep(0.05)  # and holds no lock, which Ctrl-C could leave locked
     if errors:
         raise errors[0]
+
+
+class _EndOf:
+    """Ends the lanes when the body ends, whatever ends it.
+
+    Python sees signals when it calls a function. So `__exit__` is called if one raises in the body, and a time limit
+    raises nothing in `__exit__`. In a ``finally`` it could, before anything has ended.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], threads: Sequence[threading.Thread], going: Going) -> None:
+        self._lanes, self._threads, self._going = lanes, threads, going
+
+    def __enter__(self) -> None:
+        pass
+
+    @unlimited
+    def __exit__(self, *reason: object) -> None:
+        disarm()
+        self._going.end()
+        while any(thread.is_alive() for thread in self._threads):
+            for lane in self._lanes:
+                lane.workers.kill()
+            sleep(0.05)
 
 
 class Queue(Generic[Unit]):

@@ -1,11 +1,17 @@
 """Units of work go to the next free lane, none is lost with a device, and an interruption keeps what was found."""
 
+import itertools
+import signal
+import sys
 import threading
+import time
 from functools import partial
 
 import pytest
 import torch
-from boltzbench.harness.execution.parallel.lanes import LongestFirst, Queue, share_out
+from boltzbench.harness.discovery.time_limit import disarm, limited_to
+from boltzbench.harness.execution.parallel import lanes
+from boltzbench.harness.execution.parallel.lanes import LongestFirst, Queue, at_once, share_out
 from boltzbench.harness.execution.plan import plan
 from support.fakes import case, implementation, operation
 
@@ -91,6 +97,81 @@ def test_an_interruption_keeps_what_unfinished_units_have_found(error):
         shared([Device(0), Device(1)], "123", act, kept=kept, lost=lost)
     assert kept == ["1a of cpu:0"]
     assert lost == []
+
+
+def signalled(act, signal_at):
+    """What `at_once` on two devices raises, and the devices. ``signal_at(place, frame)`` is called at each call of the
+    main thread, which is where Python sees signals."""
+    lanes, places = [Device(0), Device(1)], itertools.count()
+    before, raised = sys.gettrace(), None
+    try:
+        sys.settrace(lambda frame, event, argument: signal_at(next(places), frame))
+        at_once(lanes, act)
+    except BaseException as error:
+        raised = error
+    finally:
+        sys.settrace(before)
+    time.sleep(0.01)  # as long as a thread may need that has just been started
+    return raised, lanes
+
+
+def until_killed(lane, going):
+    lane.log.append("began")
+    assert lane.killed.wait(20), "its processes are killed"
+    lane.log.append("ended")
+
+
+ENDED = [], ["began", "ended"]
+
+
+def test_ctrl_c_leaves_no_lane_at_work_wherever_it_comes(monkeypatch):
+    monkeypatch.setattr(lanes, "sleep", lambda seconds: time.sleep(0.001))
+    begun = []
+    for place in (*range(100), 400):
+
+        def ctrl_c(number, frame, place=place):
+            code = frame.f_code
+            heard = code.co_filename in (lanes.__file__, threading.__file__) and code.co_name != "<genexpr>"
+            if number >= place and heard:  # in finalizers, such as a generator's, Python ignores what is raised
+                raise KeyboardInterrupt  # once: it ends the tracing
+
+        raised, devices = signalled(until_killed, ctrl_c)
+        assert KeyboardInterrupt in (type(raised), type(raised.__context__)), "threading may raise an error of its own"
+        assert all(device.log in ENDED for device in devices), place
+        begun.append(sum(bool(device.log) for device in devices))
+    assert {0, 2} <= {*begun}, "before they begin, and after"
+
+
+def test_a_time_limit_that_comes_as_the_lanes_end_stops_none_of_that():
+    def act(lane, going):
+        if lane.device.index == 0:
+            raise KeyError
+        until_killed(lane, going)
+
+    ending = False
+
+    def alarm(number, frame):
+        nonlocal ending
+        ending = ending or frame.f_code in (disarm.__code__, lanes._EndOf.__exit__.__code__)
+        if ending:
+            signal.getsignal(signal.SIGALRM)(signal.SIGALRM, frame)
+
+    with limited_to(60.0):
+        raised, devices = signalled(act, alarm)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0, "what follows cleans up"
+    assert isinstance(raised, KeyError)
+    assert all(device.log in ENDED for device in devices)
+
+
+def test_an_alarm_of_somebody_else_stays():
+    before = signal.signal(signal.SIGALRM, lambda number, frame: None)
+    signal.setitimer(signal.ITIMER_REAL, 60.0)
+    try:
+        at_once([Device(0)], lambda lane, going: None)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def cases(*, a, b):
