@@ -6,8 +6,9 @@ significantly *beyond* it, and a difference that is larger than the noise floors
 controls show for the same code is no change of it (see `precision`).
 
 The variance of a median is that of the bootstrap of the raw samples, in closed form (Maritz and Jarrett 1978), times
-the correlation time of the samples. `BETWEEN_RUNS` is added for the variation between runs, which a single run cannot
-estimate.
+the correlation time of the samples; at least the square of the noise that the run recorded when its sampling ended. So
+the variance is larger where sampling ends earlier, as it does on a CPU. `BETWEEN_RUNS` is added for the variation
+between runs, which a single run cannot estimate.
 
 **Error rate.** All measurements share one exit status, so a single false alarm is enough to fail. Holm's correction
 bounds the probability of any false alarm: a comparison of two runs of the same code calls a case slower with
@@ -39,7 +40,8 @@ from .slow_devices import slow_devices
 Floats = npt.NDArray[np.float64]
 
 BETWEEN_RUNS = 0.005
-"""Relative error added to each median: the noise at which sampling stops."""
+"""Relative error added to each median, on every device, for what differs between runs of the same code and shows in no
+sample: an assumption. On a CPU runs may differ by more, which the noise floor of the A/A controls covers."""
 
 
 class NothingInCommon(ResultsError):

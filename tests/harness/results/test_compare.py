@@ -23,7 +23,7 @@ from boltzbench.harness.results.compare import (
 from boltzbench.harness.results.file import SCHEMA, ResultsError
 from boltzbench.harness.results.precision import make_control, noise_floor
 from boltzbench.harness.timing.figures import unfinished
-from boltzbench.harness.timing.stopwatch import STANDARD
+from boltzbench.harness.timing.stopwatch import ON_CPU, STANDARD
 from rich.console import Console
 
 CPU = {"device": "cpu", "cpu": "EPYC", "cores": 4, "threads": 4}
@@ -302,53 +302,66 @@ def levels(generator, count, mean, share):
     return np.array(found[:count])
 
 
-def of_a_noisy_clock(generator):
-    """Samples of 5 ms, until they are precise enough, on a clock that drifts by 4 % to and fro, is now and then 5 %
-    slower for a dozen samples, and is interrupted in one of 30."""
-    most = STANDARD.most_samples
+def of_a_noisy_clock(generator, protocol):
+    """Samples of 5 ms, until they are precise enough for the protocol, on a clock that drifts by 4 % to and fro, is now
+    and then 5 % slower for a dozen samples, and is interrupted in one of 30."""
+    most = protocol.most_samples
     logs = 0.01 * generator.standard_normal(most)
     logs += 0.02 * np.sin(2 * np.pi * (np.arange(most) / generator.uniform(60, 100) + generator.uniform()))
     logs += 0.05 * levels(generator, most, 12, 0.3)
     interrupted = generator.uniform(size=most) < 1 / 30
     samples = 5e-3 * np.exp(logs) * (1 + interrupted * generator.exponential(1.0, most))
     for count in (100, 300, most):
-        if unfinished(samples[:count], 5e-3 * count, STANDARD)[0]:
+        if unfinished(samples[:count], 5e-3 * count, protocol)[0]:
             break
     return measurement(samples[:count], mode="cold")
 
 
-def noisy_run(generator):
+def noisy_run(generator, protocol):
     """Two cases, and an A/A control of the first."""
-    first, second, again = (of_a_noisy_clock(generator) for _ in range(3))
+    first, second, again = (of_a_noisy_clock(generator, protocol) for _ in range(3))
     control = make_control(record(first), first, again)
     return dataclasses.replace(run(record(first), record(second, case="n=4")), controls=(control,))
 
 
 @pytest.fixture(scope="module")
 def noisy_pairs():
-    generator = np.random.default_rng(8)
-    return [(noisy_run(generator), noisy_run(generator)) for _ in range(200)]
+    """Pairs of runs of the same code, by the protocol that ends their sampling."""
+    found = {}
+    for name, protocol in (("GPU", STANDARD), ("CPU", ON_CPU)):
+        generator = np.random.default_rng(8)
+        found[name] = [(noisy_run(generator, protocol), noisy_run(generator, protocol)) for _ in range(200)]
+    return found
 
 
-def test_false_alarms_of_200_comparisons_on_a_noisy_clock(noisy_pairs):
+@pytest.mark.parametrize("protocol", ["GPU", "CPU"])
+def test_false_alarms_of_200_comparisons_on_a_noisy_clock(noisy_pairs, protocol):
     """At most the stated 5 % exit with 1, though no slowdown is allowed."""
-    found = [compare(*pair, bound=0.0) for pair in noisy_pairs]
+    found = [compare(*pair, bound=0.0) for pair in noisy_pairs[protocol]]
     assert sum(map(exit_status, found)) <= 10
     assert sum(bool(each.having(Verdict.FASTER)) for each in found) <= 10
 
 
-def test_a_slowdown_of_five_percent_is_detected_on_a_noisy_clock(noisy_pairs):
-    """In 95 of 100, as a regression if 1 % is allowed, and as a change within the bound if 5 % is."""
-    found = [[], []]
-    for base, new in noisy_pairs[:100]:
+def slowed(pairs, factor, bound):
+    """The verdicts on a case of the new runs whose samples are longer by this factor."""
+    for base, new in pairs:
         (timing,) = new.records[1].measurements
-        slower = record(measurement([1.05 * each for each in timing.samples], mode="cold"), case="n=4")
-        for place, bound in enumerate((0.01, 0.05)):
-            changed = dataclasses.replace(new, records=(new.records[0], slower))
-            (pair,) = (each for each in compare(base, changed, bound=bound).pairs if each.case == "n=4")
-            found[place].append(pair.verdict)
-    assert found[0].count(Verdict.SLOWER) >= 95
-    assert sum(verdict in (Verdict.SLOWER, Verdict.SLIGHTLY_SLOWER) for verdict in found[1]) >= 95
+        slower = record(measurement([factor * each for each in timing.samples], mode="cold"), case="n=4")
+        changed = dataclasses.replace(new, records=(new.records[0], slower))
+        (pair,) = (each for each in compare(base, changed, bound=bound).pairs if each.case == "n=4")
+        yield pair.verdict
+
+
+@pytest.mark.parametrize(("protocol", "slowdown"), [("GPU", 1.05), ("CPU", 1.07)])
+def test_a_slowdown_is_detected_on_a_noisy_clock(noisy_pairs, protocol, slowdown):
+    """In 95 of 100, as a regression if 1 % is allowed, and as a change within the bound if 5 % is."""
+    pairs = noisy_pairs[protocol][:100]
+    assert [*slowed(pairs, slowdown, 0.01)].count(Verdict.SLOWER) >= 95
+    assert sum(each in (Verdict.SLOWER, Verdict.SLIGHTLY_SLOWER) for each in slowed(pairs, slowdown, 0.05)) >= 95
+
+
+def test_a_slowdown_of_ten_percent_is_a_regression_on_a_cpu_with_a_noisy_clock(noisy_pairs):
+    assert [*slowed(noisy_pairs["CPU"][:100], 1.10, 0.05)].count(Verdict.SLOWER) >= 95
 
 
 def control(ratio, stderr=0.001):
