@@ -1,7 +1,8 @@
 """Samplers with one bug each, on small targets with exact laws, and right ones that look odd.
 
 `WRONG` names for each bug the claim of `validate` that must fail because of it. The pieces are those of
-`harness/validation/calibration/small_samplers.py`; `planted_errors.py` beside it holds more bugs, with their causes.
+`small_well.py` and `small_discrete.py` in `harness/validation/calibration`; `planted_errors.py` there holds more bugs,
+with their causes.
 """
 
 import math
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from boltzbench.harness import Dynamics, ExactLaw, Projection, Sampler, Status, Target, temperature_at
+from boltzbench.harness.validation.calibration.small_discrete import flip_mostly_up, four_states, gibbs, metropolis, rbm
 from boltzbench.harness.validation.calibration.small_samplers import (
     Advance,
     Noise,
@@ -19,20 +21,11 @@ from boltzbench.harness.validation.calibration.small_samplers import (
     as_normal,
     begin,
     chains_of,
-    flip_mostly_up,
-    four_states,
-    gaussian,
-    gibbs,
-    langevin,
-    langevin_step,
-    mala,
-    metropolis,
-    noise_of,
     only,
-    rbm,
     uniform_noise,
     uniforms,
 )
+from boltzbench.harness.validation.calibration.small_well import gaussian, langevin, langevin_step, mala, noise_of
 from scipy.special import ndtr, stdtr
 from torch import Tensor
 

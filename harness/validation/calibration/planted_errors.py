@@ -10,26 +10,9 @@ from torch import Tensor
 
 from ...api.samplers import Sampler, Target
 from ..symptoms import UNFIT
-from .small_samplers import (
-    Noise,
-    State,
-    Step,
-    advance_by,
-    bit_by_bit,
-    chains_of,
-    four_states,
-    gaussian,
-    gibbs,
-    hmc,
-    langevin,
-    langevin_step,
-    mala,
-    metropolis,
-    noise_of,
-    rbm,
-    uniforms,
-    well_energy,
-)  # fmt: skip
+from .small_discrete import bit_by_bit, four_states, gibbs, metropolis, rbm
+from .small_samplers import Noise, State, Step, advance_by, chains_of, uniforms
+from .small_well import gaussian, hmc, langevin, langevin_step, mala, noise_of, well_energy
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,8 @@ import pytest
 import torch
 from boltzbench.harness.validation.calibration.planted_errors import named_errors, power_library
 from boltzbench.harness.validation.calibration.power import chains_needed, named_causes
-from boltzbench.harness.validation.calibration.small_samplers import (
-    bit_by_bit,
-    four_states,
-    gaussian,
-    gibbs,
-    hmc,
-    langevin,
-    mala,
-    rbm,
-)
+from boltzbench.harness.validation.calibration.small_discrete import bit_by_bit, four_states, gibbs, rbm
+from boltzbench.harness.validation.calibration.small_well import gaussian, hmc, langevin, mala
 from boltzbench.harness.validation.chains import Chains, start_of
 from boltzbench.harness.validation.symptoms import (
     dependent_moves,
