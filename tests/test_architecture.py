@@ -17,8 +17,6 @@ PUBLIC_KERNELS = ("philox", "schedules", "cuda_module", "numbers")
 """Modules at the top of kernels/ that anybody's kernels may import."""
 COMPOSITIONS = ("kernels/ais", "kernels/distributed", "kernels/parallel_tempering", "kernels/rbm_training")
 """Algorithms made of several operations: they call the public functions of those."""
-TOPS = ("harness/__main__", "harness/conformance", "harness/pytest_plugin", "harness/reference")
-"""Modules at the top of harness/ that start the rest: like the command line, they may import every room."""
 FIRST = (Path("kernels/__init__.py"), "boltzbench.kernels.common.triton_runtime")
 """The one import against the table: it must come before anything imports Triton."""
 

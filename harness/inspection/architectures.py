@@ -36,15 +36,13 @@ RESERVED_SHARED_BYTES = 1024
 class Architecture:
     """An architecture and a device of it.
 
-    ``generation`` is the column in `RATES`. ``clock`` is in Hz, ``bandwidth`` in bytes per second; ``shared_bytes``,
-    ``threads``, ``blocks`` and ``rates`` (results per clock, by pipe) are those of a multiprocessor, and so is
-    ``matrix``, the multiply-adds of matrix products per clock by kind. ``copy_share`` is the share of ``bandwidth``
-    that copies reach, ``latency`` the seconds that a load takes while the device is idle. ``source`` is the origin of
-    the rates.
+    ``clock`` is in Hz, ``bandwidth`` in bytes per second; ``shared_bytes``, ``threads``, ``blocks`` and ``rates``
+    (results per clock, by pipe) are those of a multiprocessor, and so is ``matrix``, the multiply-adds of matrix
+    products per clock by kind. ``copy_share`` is the share of ``bandwidth`` that copies reach, ``latency`` the seconds
+    that a load takes while the device is idle. ``source`` is the origin of the rates.
     """
 
     name: str
-    generation: int
     device: str
     multiprocessors: int
     clock: float
@@ -88,11 +86,11 @@ def _device(
     ns: float,
     matrix: Mapping[str, float],
 ) -> Architecture:
-    generation = {"sm_80": 0, "sm_90": 1, "sm_100": 2, "sm_89": 3}[name]
-    rates = {pipe: rate[generation] for pipe, rate in RATES.items()}
+    column = {"sm_80": 0, "sm_90": 1, "sm_100": 2, "sm_89": 3}[name]
+    rates = {pipe: rate[column] for pipe, rate in RATES.items()}
     kb, threads, blocks = {"sm_80": (164, 2048, 32), "sm_89": (100, 1536, 24)}.get(name, (228, 2048, 32))
     return Architecture(
-        *(name, generation, device, sms, clock, bandwidth, kb * 1024, rates),
+        *(name, device, sms, clock, bandwidth, kb * 1024, rates),
         threads=threads,
         blocks=blocks,
         copy_share=share,

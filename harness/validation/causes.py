@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +14,6 @@ from ..api.samplers import Dynamics, ExactLaw, Target
 from ..api.statistics import chi_square
 from .chains import start_of
 from .means import ExactDraws, mean_test
-
-Array = np.ndarray[Any, Any]
 
 EXACT_DRAWS = 1 << 14
 NO_EXCUSE = 1e-3

@@ -113,7 +113,6 @@ CHAINS_OF_CAUSES = 20_000
 NAME_THEIR_CAUSE = ("independent ", "fresh noise", "moves")
 """Claims, by their first words, whose failure says what is wrong."""
 NO_NUMBERS: Any = dict.fromkeys(("exact", "measured", "stderr", "z", "p_value", "false_alarm", "steps"))
-Array = np.ndarray[Any, Any]
 
 
 def validate(

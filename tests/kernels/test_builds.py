@@ -134,7 +134,7 @@ def test_where_the_cache_cannot_be_used_builds_go_to_the_folder_for_temporary_fi
     assert [each for each in files(places) if each.suffix == ".so"] == [path]
 
 
-def test_a_folder_for_temporary_files_that_is_a_link_or_foreign_is_refused(places, monkeypatch):
+def test_a_folder_for_temporary_files_that_is_a_link_or_foreign_is_refused(places):
     (places / "cache").write_text("")
     (places / "theirs").mkdir()
     (places / "temporary" / f"boltzbench-{os.geteuid()}").symlink_to(places / "theirs")

@@ -22,7 +22,7 @@ from support.standin_gpu import DEVICES, GPUS, ValuesNeeded, standin_gpus
 
 pytest.importorskip("triton")
 
-SM_80, SM_90, SM_100 = DEVICES.values()
+SM_80, SM_90, _ = DEVICES.values()
 
 
 def require_nvrtc() -> None:

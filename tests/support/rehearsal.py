@@ -39,7 +39,7 @@ from support import TESTS, golden, operations
 from support.standin_gpu import DEVICES, GPUS, Gpu, ValuesNeeded, standin_gpus
 
 MOST_BLOCKS = (2**31 - 1, 65535, 65535)
-MOST_THREADS, MOST_WARPS, REGISTERS = 1024, 32, 65536
+MOST_WARPS, REGISTERS = 32, 65536
 UNASKED_SHARED_BYTES = 48 * 1024
 """Static and dynamic shared memory of a block that has not asked for more."""
 MOST_TENSOR_MEMORY = 512

@@ -15,8 +15,6 @@ from .tables import SAMPLER, Reasons
 
 NAMED = 4
 """Scenarios that a line names."""
-FEW = 6
-"""Sizes that a line names one by one."""
 
 
 def about_operation(

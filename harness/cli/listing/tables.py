@@ -38,7 +38,7 @@ def list_tables(registry: Registry, reasons: Reasons, kind: str) -> RenderableTy
         if rows:
             title = Text.assemble((noun, "bold"), (f"  all about one: boltzbench list {option} NAME", "dim"))
             parts += [title, indented(_Lines(head, rows)), Text()]
-    return Group(*parts, *_absences(registry, reasons), *_plugins(registry))
+    return Group(*parts, *_absences(reasons), *_plugins(registry))
 
 
 class _Lines:
@@ -59,7 +59,7 @@ class _Lines:
             yield Text(begin(name, word) + shorten(summary, max(left, 20), placeholder=" ..."), style)
 
 
-def _absences(registry: Registry, reasons: Reasons) -> Iterable[Text]:
+def _absences(reasons: Reasons) -> Iterable[Text]:
     """What one kind of device lacks altogether: one line for each reason that nothing runs there."""
     for kind in ("cpu", "cuda"):
         found = grouped((of[kind] for of in reasons.values()), lambda reason: reason)

@@ -216,7 +216,7 @@ def test_isolated_a_crash_leaves_the_others(tmp_path, monkeypatch):
         compare({"a": lambda x: x}, X, isolated=True)
 
 
-def test_results_are_written_as_a_run(tmp_path, monkeypatch):
+def test_results_are_written_as_a_run(tmp_path):
     found = compare({"torch": twice, "added": added, "wrong": wrong}, X, reference=twice, seconds=0.05)
     save(tmp_path / "base.json", found)
     run = read_run(tmp_path / "base.json")

@@ -36,10 +36,10 @@ def merged(tmp_path, monkeypatch, capsys):
     return run
 
 
-def shard(number, of=3, *, plan="9f3a", cases=None, steps=2, name="", status="complete", seed=1, day=1, **environment):
+def shard(number, of=3, *, plan="9f3a", cases=None, steps=2, name="", status="complete", seed=1, **environment):
     """Writes a shard of `CASES`, which has two of them."""
     own = cases if cases is not None else CASES[2 * number - 2 : 2 * number]
-    run = timed_run(dict.fromkeys(own, 1e-3), day, np.random.default_rng(seed), **environment)
+    run = timed_run(dict.fromkeys(own, 1e-3), 1, np.random.default_rng(seed), **environment)
     run = replace(run, shard=Shard(number, of, plan, steps), seconds={"check": 2.0}, status=status)
     return str(write(Path(), run, name or f"{number}.json"))
 

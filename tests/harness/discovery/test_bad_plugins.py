@@ -72,7 +72,6 @@ NOT_LOADED = {
     ),
 }
 
-MOVES = 'return {**state, "x": state["x"]}'
 FAILS = {  # the body of ``advance``, and how the failure is reported
     "hangs": ("while True: pass", "timeout: hangs on double_well, T = 0.25: form: no answer within 8 s: stopped"),
     "crashes": ("import ctypes; ctypes.string_at(0)", "error: crashes on double_well, T = 0.25: form: its process cra"),

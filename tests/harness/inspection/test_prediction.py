@@ -20,7 +20,6 @@ from support import ROOT
 POINTS = [each for each in published() if not each.spills]
 FITTED = [each for each in POINTS if each.fitted]
 UNSEEN = [each for each in POINTS if not each.fitted]
-GROUPS = list(dict.fromkeys(each.group for each in FITTED))
 
 # ---- the published measurements
 

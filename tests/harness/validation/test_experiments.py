@@ -79,9 +79,6 @@ def test_wrong_estimates_fail(wrong):
     assert outcome.status is Status.WRONG_LAW
 
 
-SQUARE = Picture("p", ((0.0, 1.0),))
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [

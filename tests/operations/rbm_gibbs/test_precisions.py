@@ -228,11 +228,11 @@ def test_backends_agree_bit_for_bit_in_int8x3(size):
             assert torch.equal(result.hidden, results[0].hidden)
 
 
-def _half(precision, chains=150, given_units=100, units=70):
-    given, weights, _, bias = model(chains, given_units, units)
+def _half(precision):
+    given, weights, _, bias = model(150, 100, 70)
     operand = prepare_weights(weights, precision).to_hidden
     given = aligned_rows(given).copy_(given)
-    out = aligned_rows(torch.full((chains, units), 9, dtype=torch.uint8, device=DEVICE))
+    out = aligned_rows(torch.full((150, 70), 9, dtype=torch.uint8, device=DEVICE))
     return LaunchRequest(given, operand, bias, out, 1.0, 5, 2, Stream.HIDDEN, 4)
 
 
