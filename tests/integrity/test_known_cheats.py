@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
+from random import SystemRandom
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from boltzbench.harness.api.operations import (
     Status,
     Tensors,
 )
+from boltzbench.harness.timing import launch_audit, stopwatch
 from boltzbench.harness.timing.launch_audit import MOST_JUDGED, FailedWhileTimed
 from boltzbench.harness.timing.stopwatch import Stopwatch
 from boltzbench.harness.timing.work import Work
@@ -514,16 +516,19 @@ def test_full_checks_are_few_and_spread_over_the_sampling() -> None:
 
 def block_lengths() -> Iterator[int]:
     protocol = replace(QUICK, longest_seconds=60.0)
-    stopwatch = Stopwatch(SCALE, implementation(scale_rightly), case(), CPU, protocol=protocol, clock=QuietClock())
-    stopwatch.warm_up()
+    timed = Stopwatch(SCALE, implementation(scale_rightly), case(), CPU, protocol=protocol, clock=QuietClock())
+    timed.warm_up()
     before = 0
     for _ in range(10):
-        stopwatch.take_block()
-        yield len(stopwatch.samples) - before
-        before = len(stopwatch.samples)
+        timed.take_block()
+        yield len(timed.samples) - before
+        before = len(timed.samples)
 
 
-def test_the_checked_launch_cannot_be_predicted() -> None:
+def test_the_checked_launch_cannot_be_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the harness draws from the system again, and not from the seed of the tests
+    assert isinstance(stopwatch._random, SystemRandom)
+    assert isinstance(launch_audit._random, SystemRandom)
     lengths = list(block_lengths())
     assert all(5 <= length <= 15 for length in lengths)
     assert lengths != list(block_lengths())
