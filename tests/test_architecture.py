@@ -263,6 +263,21 @@ def test_tests_of_kernels_run_where_the_gpu_is(tmp_path):
     assert len(own_devices(tmp_path)) == 1
 
 
+def drawing(root: Path) -> set[str]:
+    """Modules whose random numbers no seed repeats."""
+    words = re.compile(r"SystemRandom|urandom|import secrets|uuid[14]\b|default_rng\(\)|\bRandom\(\)|torch\.seed\(\)")
+    paths = (path for top in FOLDERS for path in (root / top).rglob("*.py"))
+    return {path.relative_to(root).as_posix() for path in paths if words.search(path.read_text())}
+
+
+def test_tests_draw_from_a_seed(tmp_path):
+    """`tests/conftest.py` replaces what the clock draws; of the third module nothing but names of files is random."""
+    assert drawing(ROOT) == {"harness/timing/stopwatch.py", "harness/timing/launch_audit.py", "harness/results/file.py"}
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mine.py").write_text("numbers = np.random.default_rng()")
+    assert drawing(tmp_path) == {"plugins/mine.py"}
+
+
 SOURCES = (".py", ".cu", ".cuh", ".hpp", ".cpp")
 
 

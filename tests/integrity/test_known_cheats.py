@@ -88,12 +88,12 @@ def scale_otherwise_now_and_then() -> Body:
 
 @pytest.mark.parametrize("mode", ["cold", "hot"])
 @pytest.mark.parametrize(
-    "body",
-    [scale_rightly, scale_into_its_own, scale_in_another_order_each_time(), scale_otherwise_now_and_then()],
+    "make",
+    [lambda: scale_rightly, lambda: scale_into_its_own, scale_in_another_order_each_time, scale_otherwise_now_and_then],
     ids=["in the given outputs", "in its own", "never the same", "rarely another"],
 )
-def test_honest_work_passes_unflagged(body: Body, mode: str) -> None:
-    found = outcome(implementation(body), scale_with(bound=1e-5), mode=mode)
+def test_honest_work_passes_unflagged(make: Callable[[], Body], mode: str) -> None:
+    found = outcome(implementation(make()), scale_with(bound=1e-5), mode=mode)
     assert found.agreement.passed, found.agreement.message
     assert found.suspicions == ()
 

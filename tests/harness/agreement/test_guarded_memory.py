@@ -6,18 +6,23 @@ from boltzbench.harness.agreement.guarded_memory import ALIGNMENT, GUARD_BYTES, 
 from support.small_operations import element
 from torch import Tensor
 
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
 LAYOUTS = {
-    "contiguous": torch.randn(5, 7),
-    "sliced": torch.randn(5, 17)[:, 3::2],
-    "transposed": torch.randn(7, 5).T,
-    "expanded": torch.randn(5, 1).expand(5, 7),
+    "contiguous": drawn(5, 7),
+    "sliced": drawn(5, 17)[:, 3::2],
+    "transposed": drawn(7, 5).T,
+    "expanded": drawn(5, 1).expand(5, 7),
     "expanded from one number": torch.tensor(2.5).expand(4, 3),
-    "windows": torch.randn(11).unfold(0, 5, 1),
-    "unaligned": torch.randn(36)[1:],
+    "windows": drawn(11).unfold(0, 5, 1),
+    "unaligned": drawn(36)[1:],
     "scalar": torch.tensor(1.5),
-    "no rows": torch.randn(0, 7),
-    "no columns, expanded": torch.randn(1, 0).expand(3, 0),
-    "channels last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    "no rows": drawn(0, 7),
+    "no columns, expanded": drawn(1, 0).expand(3, 0),
+    "channels last": drawn(2, 3, 4, 5).to(memory_format=torch.channels_last),
     "integers": torch.arange(12).view(3, 4),
     "bytes": torch.arange(9, dtype=torch.uint8)[1:],
     "truths": torch.tensor([True, False, True])[::2],

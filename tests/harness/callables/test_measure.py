@@ -50,6 +50,7 @@ def nested(d: dict, *rest: Tensor, scale: float = 1.0) -> tuple:
 
 
 LINEAR = nn.Linear(16, 4)
+LINEAR.load_state_dict({"weight": X[:4], "bias": Y[0, :4]})
 BUFFER = torch.empty(8, 16)
 HONEST = {
     "plain": (twice, (X,), {}),
