@@ -26,6 +26,15 @@ from support.fakes import CPU, install
 NOTHING = signature(fakes.operation(), CPU)
 
 
+@pytest.fixture(autouse=True)
+def _forget_imports(tmp_path):
+    """The next test may write a package of the same name, which is refused as long as that is importable."""
+    yield
+    for name, module in [*sys.modules.items()]:
+        if str(tmp_path) in str(getattr(module, "__file__", "")):
+            del sys.modules[name]
+
+
 def written(folder, backend, name="", operation="double"):
     return write_implementation(name or f"made_for_{backend}", folder, backend, operation, NOTHING)
 
