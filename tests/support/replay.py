@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from boltzbench.harness.timing.cpu_clock import CpuClock
+from boltzbench.harness.timing.quiet import HostLoad
 from boltzbench.kernels.common.triton_runtime import INTERPRETS
 from boltzbench.kernels.cuda_module import CudaModule
 from torch import Tensor
@@ -113,10 +114,11 @@ def _frozen(argument: Any) -> Any:
 
 
 class RehearsalClock(CpuClock):
-    """Captures by `Recorder`, whatever the launch takes. Its time stands still, so that counts end the sampling."""
+    """Captures by `Recorder`, whatever the launch takes. Its time stands still, so that counts end the sampling, and
+    the load of the machine is unknown."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: 0, lambda: 0)
+        super().__init__(lambda: 0, lambda: 0, HostLoad(lambda: None))
 
     def sets(self, seconds: float, nbytes: int, *, cold: bool) -> int:
         return 2

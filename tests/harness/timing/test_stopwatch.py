@@ -16,6 +16,7 @@ from boltzbench.harness.api.operations import Case, Inputs, Operation, Status, T
 from boltzbench.harness.api.records import DeviceState, Measurement
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import FailedWhileTimed
+from boltzbench.harness.timing.quiet import HostLoad
 from boltzbench.harness.timing.stopwatch import STANDARD, Stopwatch, TimingProtocol, at_plateau
 from boltzbench.harness.timing.work import Work
 from support.replay import Recorder
@@ -388,10 +389,10 @@ def test_samples_that_drift_and_come_back_are_taken_for_longer() -> None:
 
 
 class GraphClock(CpuClock):
-    """Four launches in a sample; ``capture`` behaves as `CudaClock.capture`."""
+    """Four launches in a sample; ``capture`` behaves as `CudaClock.capture`. The load of the machine is unknown."""
 
     def __init__(self, fake: FakeTime, graph: Callable[[Callable[[], object]], Callable[[], object] | None]) -> None:
-        super().__init__(fake.read, fake.read)
+        super().__init__(fake.read, fake.read, HostLoad(lambda: None))
         self.capture = graph  # type: ignore[method-assign]
 
     def sets(self, seconds: float, nbytes: int, *, cold: bool) -> int:
