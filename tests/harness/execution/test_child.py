@@ -37,8 +37,8 @@ if __name__ == "__main__":
     child = Child(main, None, os.environ, lambda phase: die() if phase == dies else None)
     if point == "a child is stopped":
         die()
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
     signal.signal(signal.SIGALRM, die)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
     child.ask("for ever", seconds=1000)
 """
 SLOW = """
