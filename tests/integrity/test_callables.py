@@ -44,8 +44,9 @@ both = pytest.mark.parametrize("reference", [right, None], ids=["with a referenc
 
 
 def by_identity() -> Callable[[Tensor], Tensor]:
-    kept: dict[int, Tensor] = {}
-    return lambda x: kept.setdefault(x.data_ptr(), 3 * x)
+    """It keeps the tensor as well, so that no other one gets its address."""
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
+    return lambda x: kept.setdefault(x.data_ptr(), (x, 3 * x))[1]
 
 
 class Lazy(Tensor):
