@@ -16,7 +16,7 @@ from .numbers import can_check, integer, real, reals
 def constant(steps: int, temperature: float) -> Tensor:
     """``T_t = temperature``."""
     steps, temperature = _require_steps(steps), _require_positive("temperature", temperature)
-    return torch.full((steps,), temperature, dtype=torch.float64)
+    return torch.full((steps,), temperature, dtype=torch.float64, device="cpu")
 
 
 def linear(steps: int, start: float, end: float) -> Tensor:
@@ -58,7 +58,7 @@ def custom(temperatures: Sequence[float] | Tensor, cooling: bool = False) -> Ten
 
     Raises ValueError if there are none, if one is not positive and finite, or if one rises although ``cooling`` is set.
     """
-    values = torch.tensor(reals("temperatures", temperatures), dtype=torch.float64)
+    values = torch.tensor(reals("temperatures", temperatures), dtype=torch.float64, device="cpu")
     require_schedule("temperatures", values)
     rising = (values.diff() > 0).nonzero()
     if cooling and len(rising):
@@ -86,7 +86,9 @@ def require_schedule(name: str, temperatures: Tensor) -> None:
 
 def _fractions(steps: int) -> Tensor:
     """From 0 to 1, both included; for a single step 1."""
-    return torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1, dtype=torch.float64)
+    if steps == 1:
+        return torch.ones(1, dtype=torch.float64, device="cpu")
+    return torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
 
 
 def _require_steps(steps: int) -> int:

@@ -23,7 +23,7 @@ def walk(walk: LaunchRequest) -> None:
     """Write ``walk.x`` and ``walk.passages``."""
     x, factor = walk.x.copy_(walk.start), -2.0 * walk.step_size
     if walk.passages is not None:
-        walk.passages.copy_(torch.tensor(-1) if walk.earlier is None else walk.earlier)
+        walk.passages.fill_(-1) if walk.earlier is None else walk.passages.copy_(walk.earlier)
     for number, scale in enumerate(walk.scales):
         z, _ = noise(len(x), walk.seed, walk.first_step + number, walk.first_walker, x.device)
         x.copy_(x + (factor * x) * (x * x - 1.0) + scale * z.float())

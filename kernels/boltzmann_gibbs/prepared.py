@@ -98,8 +98,8 @@ def _require(name: str, matrix: Tensor, vector_name: str, vector: Tensor) -> Non
 def colour_units(bonds: Tensor) -> Tensor:
     """A colour for each unit, int64 (n,) on the CPU; units with a bond, bool (n, n), have different ones."""
     bonds = bonds.cpu()
-    colour = torch.full((len(bonds),), -1)
-    taken = torch.zeros(len(bonds) + 1, dtype=torch.bool)
+    colour = torch.full((len(bonds),), -1, device="cpu")
+    taken = bonds.new_zeros(len(bonds) + 1)
     for unit in torch.argsort(bonds.sum(1), descending=True, stable=True).tolist():
         around = colour[bonds[unit]]
         taken[around] = True  # neighbours without a colour have -1, the last element, which no unit can take
@@ -116,7 +116,7 @@ def _prepare(weights: Tensor, biases: Tensor, spins: bool, sources: tuple[Tensor
     colour = colour_units(weights != 0)
     order = torch.argsort(colour, stable=True).to(device)
     sizes = torch.bincount(colour)
-    colours = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
+    colours = torch.cat((sizes.new_zeros(1), sizes.cumsum(0)))
     weights = weights[order][:, order]
     first, links, longest = _links(weights)
     padded = weights.new_zeros((len(weights), -(-len(weights) // 4) * 4))

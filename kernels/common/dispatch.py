@@ -3,8 +3,11 @@
 import functools
 import importlib
 import importlib.util
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from types import ModuleType
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +15,9 @@ from torch import Tensor
 from .. import cuda_module, native
 from ..native import build_all as build_all
 from . import triton_runtime
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 NO_GRAPH = (torch.Tag.cudagraph_unsafe,)
 """Tag of operators that keep tables or counters between calls: torch.compile must not capture them in its graphs."""
@@ -109,9 +115,32 @@ def require_tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...], de
     return value
 
 
-def running_on(device: torch.device) -> AbstractContextManager[object]:
-    """Makes ``device`` current, so that a kernel runs on its current stream."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+@contextmanager
+def running_on(device: torch.device) -> Iterator[None]:
+    """Makes ``device`` current, so that a kernel runs on its current stream, and torch computes there as written."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), _no_autocast(device):
+        yield
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """Compute ``function``, whose first tensor is on the device in use, in the dtypes that it states.
+
+    Under ``torch.autocast`` torch rounds the factors of a float32 product to 16 bits, and returns 16 bits.
+    """
+
+    @wraps(function)
+    def exact(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next(each.device for each in (*args, *kwargs.values()) if isinstance(each, Tensor))
+        with _no_autocast(device):
+            return function(*args, **kwargs)
+
+    return exact
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    if device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def require_output(name: str, value: Tensor, shape: torch.Size, inputs: dict[str, Tensor]) -> None:

@@ -185,7 +185,7 @@ def measured_link(ranks: Ranks, device: torch.device) -> Link:
         return Link("none", 0.0, 0.0, math.inf, "one rank")
     small, large = 8, 1 << 20
     found = ranks.gather(
-        torch.tensor([[_ring_seconds(ranks, device, small, 30), _ring_seconds(ranks, device, large, 9)]])
+        torch.tensor([[_ring_seconds(ranks, device, small, 30), _ring_seconds(ranks, device, large, 9)]], device="cpu")
     )
     latency, whole = found.max(0).values.tolist()
     return Link("measured", latency, latency, large / max(whole - latency, 1e-9), f"{ranks.size} ranks on this machine")

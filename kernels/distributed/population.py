@@ -92,7 +92,7 @@ def population_annealing(
         share = ranks.share(replicas)
         own = make_replicas(share.start, len(share))
         ranks.require_same(replicas=replicas, betas=values, seed=seed, log_states=own.log_states)
-        families, energies = torch.arange(replicas), torch.zeros(replicas, dtype=torch.float64)
+        families, energies = torch.arange(replicas, device="cpu"), torch.zeros(replicas, dtype=torch.float64, device="cpu")
         log_z, means = [own.log_states], []
         for number, beta in enumerate(values):
             if number:
@@ -104,7 +104,9 @@ def population_annealing(
             each = torch.full((len(share),), beta, dtype=torch.float64, device=own.device)
             energies = ranks.gather(own.advance(each, number)).cpu()
             means.append(float(energies.mean()))
-    of_betas, mean_energy = (torch.tensor(numbers, dtype=torch.float64) for numbers in (log_z, means))
+    of_betas, mean_energy = (
+        torch.tensor(numbers, dtype=torch.float64, device="cpu") for numbers in (log_z, means)
+    )
     return AnnealedPopulation(own.states, energies, of_betas, mean_energy, families)
 
 
@@ -112,7 +114,7 @@ def _resample(log_weights: Tensor, seed: int, step: int) -> tuple[Tensor, float]
     """The parent of each new replica, int64 (replicas,) in ascending order, and the log of the mean weight."""
     peak = log_weights.max()
     sums = torch.exp(log_weights - peak).cumsum(0)
-    u = fractions(random_words(torch.zeros((), dtype=torch.int64), seed, step, Stream.SWAP, 1)[0], torch.float64)
-    places = (torch.arange(len(sums)) + u) * (sums[-1] / len(sums))
+    u = fractions(random_words(sums.new_zeros((), dtype=torch.int64), seed, step, Stream.SWAP, 1)[0], torch.float64)
+    places = (torch.arange(len(sums), device=sums.device) + u) * (sums[-1] / len(sums))
     parents = torch.searchsorted(sums, places, right=True).clamp_(max=len(sums) - 1)
     return parents, float(peak + torch.log(sums[-1] / len(sums)))

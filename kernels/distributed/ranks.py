@@ -177,7 +177,7 @@ class Ranks:
         if self.size == 1:
             return rows[numbers.to(rows.device)]
         wanted = numbers.cpu()
-        ends = torch.tensor(counts).cumsum(0)
+        ends = torch.tensor(counts, device="cpu").cumsum(0)
         own = slice(int(ends[self.rank]) - counts[self.rank], int(ends[self.rank]))
 
         def distinct(rank: int) -> tuple[Tensor, Tensor]:
@@ -207,7 +207,7 @@ class Ranks:
         prints = [_fingerprint(value) for value in values.values()]
         if len(set(self._meet(f"compare {', '.join(values)}", _fingerprint(prints)))) == 1:
             return
-        every = self._every(torch.tensor(prints))
+        every = self._every(torch.tensor(prints, device="cpu"))
         column = int((every != every[0]).any(0).nonzero()[0])
         rank = int((every[:, column] != every[0, column]).nonzero()[0])
         name, value = list(values.items())[column]
@@ -255,7 +255,7 @@ class Ranks:
         A rank gets those of the ranks that follow it, in a ring: of one, two, four, ... more by each message. Source:
         Bruck et al., IEEE Trans. Parallel Distrib. Syst. 8 (1997).
         """
-        every = torch.tensor([words] * self.size)  # this rank's first
+        every = torch.tensor([words] * self.size, device="cpu")  # this rank's first
         rounds = [(1 << k, min(2 << k, self.size)) for k in range((self.size - 1).bit_length())]
         with self.answering():
             arriving = [
@@ -275,9 +275,9 @@ class Ranks:
         """The texts of all ranks, cut to `MESSAGE` bytes."""
         if self.size == 1:
             return [text]
-        mine = torch.zeros(MESSAGE, dtype=torch.uint8)
+        mine = torch.zeros(MESSAGE, dtype=torch.uint8, device="cpu")
         data = text.encode()[:MESSAGE]
-        mine[: len(data)] = torch.tensor(list(data), dtype=torch.uint8)
+        mine[: len(data)] = torch.tensor(list(data), dtype=torch.uint8, device="cpu")
         return [bytes(each.tolist()).rstrip(b"\0").decode(errors="ignore") for each in self._every(mine)]
 
     def _every(self, mine: Tensor) -> Tensor:
@@ -316,7 +316,7 @@ class Ranks:
         gloo closes all connections of a group when a message does not arrive in time. What this rank itself waits for
         then fails. A connection that the other side closed, before or meanwhile, says nothing to the rest.
         """
-        message = torch.zeros(1, dtype=torch.uint8)
+        message = torch.zeros(1, dtype=torch.uint8, device="cpu")
         for other in set(range(self.size)) - {self.rank}:
             with suppress(RuntimeError):
                 work = dist.irecv(message, group=self.group, group_src=other, tag=HANG_UP_TAG)

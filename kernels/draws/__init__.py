@@ -60,7 +60,7 @@ def _native(
 ) -> Tensor:
     first, count = _checked(first, count)
     seed, step, tensor = check_counter(seed, step, tensor)
-    drawn = torch.empty(count, dtype=dtype)
+    drawn = torch.empty(count, dtype=dtype, device="cpu")
     MODULE.call(function, drawn, first, count, Settings(Keys.of(seed), step, int(stream), tensor))
     return drawn
 

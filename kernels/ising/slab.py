@@ -64,7 +64,7 @@ class Slab:
             raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
         self.seed, _, _ = check_counter(seed, 0)
         self._kernels = backend_module(choose_backend(backend, spins.device, __package__), __package__)
-        inverse_temperature = torch.tensor([real("beta", beta, least=0, infinite=True)], dtype=torch.float64)
+        inverse_temperature = torch.tensor([real("beta", beta, least=0, infinite=True)], dtype=torch.float64, device="cpu")
         self._table = thresholds(inverse_temperature, self.coupling, self.field, rule).contiguous().to(spins.device)
         # The kernels close a lattice into a torus: the row below comes after the slab, and the row above is the last.
         _, _, self.rows, words = spins.shape

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..common.derivatives import any_true
+from ..common.dispatch import without_autocast
 from ..numbers import integer, real
 
 
@@ -23,6 +24,7 @@ class SpinMachine(NamedTuple):
     fields: Tensor
     constant: Tensor
 
+    @without_autocast
     def energy(self, spins: Tensor) -> Tensor:
         """``-1/2 s.J.s - h.s`` for spins -1 and +1, (..., n)."""
         s = spins.to(self.couplings.dtype)
@@ -36,6 +38,7 @@ class UnitMachine(NamedTuple):
     biases: Tensor
     constant: Tensor
 
+    @without_autocast
     def energy(self, units: Tensor) -> Tensor:
         """``-1/2 x.W.x - b.x`` for units 0 and 1, (..., n)."""
         x = units.to(self.weights.dtype)
@@ -62,11 +65,11 @@ def lattice_couplings(height: int, width: int, coupling: float = 1.0) -> Tensor:
     Along a side of 2, two bonds join each pair of neighbours, and their couplings add up.
     """
     height, width, coupling = integer("height", height), integer("width", width), real("coupling", coupling)
-    site = torch.arange(height * width).view(height, width)
-    couplings = torch.zeros((height * width,) * 2, dtype=torch.float64)
+    site = torch.arange(height * width, device="cpu").view(height, width)
+    couplings = site.new_zeros((height * width,) * 2, dtype=torch.float64)
     for side in (0, 1):
         pair = (site.flatten(), site.roll(-1, side).flatten())
-        couplings.index_put_(pair, torch.tensor(coupling, dtype=torch.float64), accumulate=True)
+        couplings.index_put_(pair, couplings.new_tensor(coupling), accumulate=True)
     return couplings + couplings.t()
 
 

@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor
 
+from ..common.dispatch import without_autocast
+
 PIECE = 1 << 24
 """Numbers in the largest tensor of a piece of the gradient, approximately."""
 
 
+@without_autocast
 def free_energy(
     visible: Tensor, weights: Tensor, visible_bias: Tensor, hidden_bias: Tensor, beta: float | Tensor
 ) -> Tensor:
@@ -35,6 +38,7 @@ def wide_free_energy(
     return free_energy(visible, wide, b, c, beta)
 
 
+@without_autocast
 def gradient(
     grad: Tensor, visible: Tensor, weights: Tensor, hidden_bias: Tensor, beta: float | Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -5,12 +5,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..common.dispatch import without_autocast
 from ..machines.unit_draws import draw_normals, draw_uniforms
 from .prepared import Operand
 from .request import LaunchRequest
 from .states import pack_states, unpack_states
 
 
+@without_autocast
 def probabilities(given: Tensor, weights: Tensor, bias: Tensor, beta: float | Tensor) -> Tensor:
     """``sigmoid(beta (bias + given @ weights))`` in ``weights``'s dtype; shape (chains, units)."""
     return torch.sigmoid(beta * (bias + given.to(weights.dtype) @ weights))

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..common.dispatch import without_autocast
+
 if TYPE_CHECKING:
     from . import Gradient
     from .launches import Phase
 
 
+@without_autocast
 def hidden_probabilities(
     visible: Tensor, weights: Tensor, hidden_bias: Tensor, beta: float, out: Tensor | None = None
 ) -> Tensor:
@@ -24,6 +27,7 @@ BLOCK = 1024
 """Chains of a sum in float32. A sum of n equal numbers in order may err by n / 2 roundings: 3 % at a million."""
 
 
+@without_autocast
 def statistics(visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The means ``<v h>``, ``<v>`` and ``<h>`` over chains, in the dtype of ``hidden``.
 

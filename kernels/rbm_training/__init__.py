@@ -86,7 +86,7 @@ def initial_state(
     machine = Machine(
         weights.to(torch.float32),
         (torch.logit(frequency) / beta).to(torch.float32),
-        torch.zeros(hidden_units, device=device),
+        torch.zeros(hidden_units, dtype=torch.float32, device=device),
     )
     start = data[torch.arange(chains, device=device) % len(data)] if chains else None
     return TrainingState(machine, start)

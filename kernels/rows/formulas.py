@@ -41,6 +41,7 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, dim: int, q: float
     log_p = distance.gather(dim, label.clamp(0, logits.shape[dim] - 1)).squeeze(dim)
     log_p = log_p - torch.where(empty, 0.0, log_total)
     known = (labels >= 0) & (labels < logits.shape[dim])
-    log_p = log_p * torch.where(known & ~log_p.isnan(), 1.0, torch.nan)  # a factor, so that the gradient is NaN too
+    known = known & ~log_p.isnan()
+    log_p = log_p * torch.where(known, torch.ones_like(log_p), torch.nan)  # a factor: the gradient is NaN too
     loss = -torch.expm1(q * log_p) / q if q else -log_p
     return torch.where(ignored, 0.0, loss)

@@ -155,14 +155,14 @@ sizes, so they are valid for any tensors there."""
 
 
 def _tensors(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
-    return _on_device(("tensors", rows), lambda: torch.tensor(rows, dtype=torch.int64), device)
+    return _on_device(("tensors", rows), lambda: torch.tensor(rows, dtype=torch.int64, device="cpu"), device)
 
 
 def _blocks(sizes: tuple[int, ...], block_elements: int, device: torch.device) -> Tensor:
     def table() -> Tensor:
         blocks = []
         for index, elements in enumerate(sizes):
-            first = torch.arange(0, elements, block_elements)
+            first = torch.arange(0, elements, block_elements, device="cpu")
             blocks.append(torch.stack((torch.full_like(first, index), first), dim=1))
         return torch.cat(blocks)
 

@@ -49,8 +49,8 @@ def bonds_of(couplings: Tensor, device: torch.device) -> Bonds | None:
     strength = strengths[spin, neighbour].long()
     spin, bond = (each.repeat_interleave(strength) for each in (spin, 2 * neighbour + (couplings > 0)[spin, neighbour]))
     count = bonds_of_spins.long()
-    place = torch.arange(len(spin)) - (count.cumsum(0) - count)[spin]
-    pairs = (2 * torch.arange(len(couplings), dtype=torch.int32))[:, None].repeat(1, longest)
+    place = torch.arange(len(spin), device="cpu") - (count.cumsum(0) - count)[spin]
+    pairs = (2 * torch.arange(len(couplings), dtype=torch.int32, device="cpu"))[:, None].repeat(1, longest)
     pairs[spin, place] = bond.int()
     starts = (2 * (-1 - count // 2) + count % 2).int()
     size = next(index for index, bonds in enumerate(BONDS) if most <= bonds)

@@ -57,9 +57,9 @@ def links_of(couplings: Tensor, fields: Tensor, device: torch.device) -> Links:
     coupling = whole[spin, other]
     degree = torch.bincount(spin, minlength=len(whole))
     sizes = degree + -degree % LINKS_OF_A_STEP
-    first = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
-    links = torch.zeros((int(first[-1]), 2), dtype=torch.int32)
-    place = first[spin] + torch.arange(len(spin)) - (degree.cumsum(0) - degree)[spin]
+    first = torch.cat((sizes.new_zeros(1), sizes.cumsum(0)))
+    links = first.new_zeros((int(first[-1]), 2), dtype=torch.int32)
+    place = first[spin] + torch.arange(len(spin), device="cpu") - (degree.cumsum(0) - degree)[spin]
     links[place] = torch.stack((other, coupling), 1).int()
     total = torch.zeros_like(held).index_add_(0, spin, coupling)
     return Links(

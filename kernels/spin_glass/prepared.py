@@ -90,7 +90,8 @@ def prepare_glass(
     require_tensor("couplings", couplings, DTYPES, None)
     if couplings.ndim != 2 or couplings.shape[0] != couplings.shape[1] or not len(couplings):
         raise ValueError(f"couplings must be a square matrix of at least one spin, got shape {tuple(couplings.shape)}")
-    exact, held = couplings.detach().to("cpu", torch.float64), torch.zeros(len(couplings), dtype=torch.float64)
+    exact = couplings.detach().to("cpu", torch.float64)
+    held = exact.new_zeros(len(exact))
     if fields is not None:
         require_tensor("fields", fields, DTYPES, None)
         if fields.shape != held.shape:

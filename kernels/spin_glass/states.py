@@ -42,8 +42,7 @@ def energies(words: Tensor, couplings: Tensor, fields: Tensor | None = None) -> 
     Couplings (n, n) and fields (n,) are of any dtype, on any device. Sums are in float64, exact for integers.
     """
     each = couplings.to(words.device, torch.float64)
-    held = torch.zeros(len(each), dtype=torch.float64) if fields is None else fields
-    held = held.to(words.device, torch.float64)
+    held = each.new_zeros(len(each)) if fields is None else fields.to(words.device, torch.float64)
     found = torch.empty(words.shape[1] * WORD, dtype=torch.float64, device=words.device)
     for first in range(0, words.shape[1], CHUNK // WORD):
         s = unpack_walkers(words[:, first : first + CHUNK // WORD]).double()
@@ -57,10 +56,10 @@ def lattice_glass(height: int, width: int, generator: torch.Generator) -> Tensor
     On a side of 2 the two bonds between a pair of sites add up; a side of 1 has none.
     """
     height, width = integer("height", height), integer("width", width)
-    site = torch.arange(height * width).view(height, width)
-    couplings = torch.zeros((height * width,) * 2, dtype=torch.float64)
+    site = torch.arange(height * width, device="cpu").view(height, width)
+    couplings = site.new_zeros((height * width,) * 2, dtype=torch.float64)
     for side, length in enumerate((height, width)):
-        signs = 2.0 * torch.randint(0, 2, (height * width,), generator=generator).double() - 1
+        signs = 2.0 * torch.randint(0, 2, (height * width,), generator=generator, device="cpu").double() - 1
         if length > 1:
             couplings.index_put_((site.flatten(), site.roll(-1, side).flatten()), signs, accumulate=True)
     return couplings + couplings.t()
