@@ -25,7 +25,7 @@ def linear(steps: int, start: float, end: float) -> Tensor:
     Raises ValueError if ``end`` exceeds ``start``.
     """
     steps, (start, end) = _require_steps(steps), _require_cooling(start, end)
-    return start + (end - start) * _fractions(steps)
+    return _between(start + (end - start) * _fractions(steps), start, end)
 
 
 def geometric(steps: int, start: float, end: float) -> Tensor:
@@ -34,7 +34,7 @@ def geometric(steps: int, start: float, end: float) -> Tensor:
     Raises ValueError if ``end`` exceeds ``start``.
     """
     steps, (start, end) = _require_steps(steps), _require_cooling(start, end)
-    return start * torch.exp(math.log(end / start) * _fractions(steps))
+    return _between(start * torch.exp((math.log(end) - math.log(start)) * _fractions(steps)), start, end)
 
 
 def cyclic_cosine(steps: int, hot: float, cold: float, cycles: int) -> Tensor:
@@ -50,7 +50,7 @@ def cyclic_cosine(steps: int, hot: float, cold: float, cycles: int) -> Tensor:
     if steps % cycles or steps // cycles < 2:
         raise ValueError(f"cycles must divide steps into cycles of two or more, got {cycles} for {steps} steps")
     phase = math.pi * _fractions(steps // cycles)
-    return (cold + (hot - cold) * (1 + torch.cos(phase)) / 2).repeat(cycles)
+    return (cold + (hot - cold) * ((1 + torch.cos(phase)) / 2)).repeat(cycles)
 
 
 def custom(temperatures: Sequence[float] | Tensor, cooling: bool = False) -> Tensor:
@@ -82,6 +82,12 @@ def require_schedule(name: str, temperatures: Tensor) -> None:
         if len(wrong):
             step = int(wrong[0])
             raise ValueError(f"{name} must be positive and finite, got {float(temperatures[step])} for step {step}")
+
+
+def _between(temperatures: Tensor, start: float, end: float) -> Tensor:
+    """``temperatures``, of which the last is exactly ``end``, and none lies beyond ``start`` or ``end`` by rounding."""
+    temperatures.clamp_(end, start)[-1] = end
+    return temperatures
 
 
 def _fractions(steps: int) -> Tensor:

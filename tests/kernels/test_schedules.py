@@ -20,6 +20,22 @@ def test_each_schedule_has_its_first_and_last_temperature():
     assert all(each.dtype is torch.float64 for each in (schedules.linear(2, 1, 1), schedules.custom([1])))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize(
+    ("start", "end"), [(10.0, 0.1), (1.0, 1.0), (1.0, 1 - 2.0**-53), (1e17, 0.5), (1.7e308, 1e-308), (3e-308, 5e-324)]
+)
+@pytest.mark.parametrize("schedule", [schedules.linear, schedules.geometric])
+def test_cooling_ends_exactly_at_its_last_temperature_and_never_rises(schedule, start, end, steps):
+    found = schedule(steps, start, end)
+    assert found[-1] == end
+    assert found[0] == (start if steps > 1 else end)
+    schedules.custom(found, cooling=True)
+
+
+def test_a_cycle_of_the_largest_temperatures_is_finite():
+    assert schedules.cyclic_cosine(4, 1.7e308, 1.0, 2).tolist() == [1.7e308, 1.0] * 2
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
