@@ -3,7 +3,7 @@
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from types import ModuleType
@@ -81,6 +81,8 @@ def automatic(device: torch.device, package: str) -> str:
 
 def backend_module(backend: str, package: str) -> ModuleType:
     """The module of ``package`` with the kernels of ``backend``, imported on first use."""
+    if backend == "triton":
+        triton_runtime.launch_one_at_a_time()
     return importlib.import_module(f"{package}.{_MODULES[backend]}")
 
 
@@ -152,6 +154,13 @@ def require_output(name: str, value: Tensor, shape: torch.Size, inputs: dict[str
     for other, tensor in inputs.items():
         if overlaps(value, tensor):
             raise ValueError(f"{name} must not share memory with {other}")
+
+
+def require_results(out: object, names: Sequence[str]) -> None:
+    """Raise TypeError unless ``out`` is a tuple or list of as many results as there are ``names``."""
+    if not isinstance(out, tuple | list) or len(out) != len(names):
+        got = f"{len(out)}" if isinstance(out, tuple | list) else type(out).__name__
+        raise TypeError(f"out must be a tuple of {len(names)}: {', '.join(names)}; got {got}")
 
 
 def note_written(x: Tensor) -> None:

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import sysconfig
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,26 @@ def helper(function: Function) -> Function:
     import triton
 
     return cast(Function, triton.jit(function))
+
+
+@functools.cache
+def launch_one_at_a_time() -> None:
+    """Let the launches of threads wait for each other where kernels are interpreted.
+
+    The interpreter keeps the number of the current program, and patches Triton's language, for the whole process.
+    """
+    if not INTERPRETS:
+        return
+    from triton.runtime.interpreter import GridExecutor
+
+    launch, lock = GridExecutor.__call__, threading.RLock()
+
+    @functools.wraps(launch)
+    def alone(*args: object, **kwargs: object) -> object:
+        with lock:
+            return launch(*args, **kwargs)
+
+    GridExecutor.__call__ = alone
 
 
 _INSTALLED = importlib.util.find_spec("triton") is not None

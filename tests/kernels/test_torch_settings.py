@@ -1,6 +1,9 @@
-"""What a program sets in torch changes no result: the default dtype, the default device, autocast."""
+"""What a program sets in torch, and its threads, change no result: default dtype, default device, autocast."""
 
-from contextlib import AbstractContextManager, contextmanager
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -22,25 +25,18 @@ BONDS = (W[:7] + W[:7].t()).fill_diagonal_(0)
 
 
 @contextmanager
-def default_dtype(dtype: torch.dtype):
+def other_defaults() -> Iterator[None]:
+    """float64, and a device where a tensor that is made there by mistake has no numbers."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+    torch.set_default_dtype(torch.float64)
     try:
-        yield
+        with torch.device("meta"):
+            yield
     finally:
         torch.set_default_dtype(before)
 
 
-def autocast() -> AbstractContextManager:
-    return torch.autocast("cpu", dtype=torch.bfloat16)
-
-
-SETTINGS = {
-    "float64": lambda: default_dtype(torch.float64),
-    "float16": lambda: default_dtype(torch.float16),
-    "device": lambda: torch.device("meta"),  # a tensor made there by mistake has no numbers
-    "autocast": autocast,
-}
+SETTINGS = {"defaults": other_defaults, "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16)}
 
 
 def bits(result: object) -> list[object]:
@@ -91,3 +87,19 @@ def test_no_setting_changes_a_formula(name, setting):
     expected = bits(FORMULAS[name]())
     with SETTINGS[setting]():
         assert bits(FORMULAS[name]()) == expected
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "triton", "cupy"])
+def test_threads_at_the_same_time_get_the_results_of_one(backend):
+    if dispatch.unavailable(backend, torch.device("cpu")):
+        pytest.skip("cannot run here")
+    calls = [CALLS["sgld.update.sgld_update"], CALLS["parallel_tempering.exchange.swap_replicas"]]
+    expected = [bits(call.run(backend)) for call in calls]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            found = list(threads.map(lambda number: bits(calls[number % 2].run(backend)), range(6)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == 3 * expected
