@@ -81,6 +81,11 @@ def check_counter(
     )
 
 
+def check_stream(stream: Stream) -> int:
+    """The number of ``stream``, which fits 8 bits of the counter. Raises TypeError or ValueError otherwise."""
+    return integer("stream", stream, 0, 255)
+
+
 def _require_seed(seed: int) -> int:
     return integer("seed", seed, 0, SEED_LIMIT - 1)
 
@@ -102,7 +107,10 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tup
     """Four random words for each counter.
 
     ``counter`` holds four int64 tensors with values in [0, 2**32), which broadcast; the results are like them.
+    Raises TypeError for another dtype.
     """
+    for index, word in enumerate(counter):
+        _require_int64(f"counter[{index}]", word)
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]
     for k0, k1 in round_keys(seed):
         # A product may wrap at 2**63, but its 64 bits are right; the masks come last.
@@ -116,14 +124,23 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tup
 def random_words(groups: Tensor, seed: int, step: int | Tensor, stream: Stream, tensor: int = 0) -> Tensor:
     """The words of the given groups of four elements: int64 in [0, 2**32), shape ``(*groups.shape, 4)``.
 
-    ``step`` may be an int64 tensor of one element, whose low 32 bits count; its value is not checked.
+    ``groups`` is int64. ``step`` may be an int64 tensor of one element, whose low 32 bits count; its value is not
+    checked.
     """
+    _require_int64("groups", groups)
     if isinstance(step, Tensor) and (step.dtype is not torch.int64 or step.numel() != 1):
         raise TypeError(f"step must be a number, or an int64 tensor of one element, got {step.dtype}")
     seed, number, tensor = check_counter(seed, 0 if isinstance(step, Tensor) else step, tensor)
+    stream_number = check_stream(stream)
     third = (step & _WORD).expand_as(groups) if isinstance(step, Tensor) else torch.full_like(groups, number)
-    fourth = torch.full_like(groups, int(stream) | tensor << 8)
+    fourth = torch.full_like(groups, stream_number | tensor << 8)
     return torch.stack(philox4x32((groups & _WORD, (groups >> 32) & _WORD, third, fourth), seed), dim=-1)
+
+
+def _require_int64(name: str, value: object) -> None:
+    if not isinstance(value, Tensor) or value.dtype is not torch.int64 or value.layout is not torch.strided:
+        got = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a dense int64 tensor, got {got}")
 
 
 def uniforms(words: Tensor) -> Tensor:
@@ -143,7 +160,9 @@ def halves(words: Tensor) -> Tensor:
 
 
 def fractions(words: Tensor, dtype: torch.dtype) -> Tensor:
-    """Uniform numbers for logarithms, ``word * 2**-32 + 2**-33`` in (0, 1], rounded to ``dtype``."""
+    """Uniform numbers for logarithms, ``word * 2**-32 + 2**-33`` in (0, 1], rounded to float32 or float64."""
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype must be float32 or float64, got {str(dtype).removeprefix('torch.')}")
     return words.to(dtype) * 2.0**-32 + 2.0**-33
 
 

@@ -75,8 +75,12 @@ class LogPartitionEstimate(NamedTuple):
 
         Warns with `CollapsedWeights` if the estimate is ``collapsed``.
         """
-        if len(log_weights) < 2:
-            raise ValueError(f"log_weights must hold at least 2 chains for a standard error, got {len(log_weights)}")
+        require_tensor("log_weights", log_weights, (torch.float64,), None)
+        if log_weights.dim() != 1 or len(log_weights) < 2:
+            raise ValueError(
+                f"log_weights must have shape (chains,), at least 2 for a standard error; "
+                f"got {tuple(log_weights.shape)}"
+            )
         peak = log_weights.max()
         weights = torch.exp(log_weights - peak)
         mean = weights.mean()
@@ -146,6 +150,8 @@ def annealed_importance_sampling(
     chains, sweeps = _require_independent("chains", chains), integer("sweeps", sweeps, 1, STEP_LIMIT)
     seed, _, _ = check_counter(seed, 0)
     require_tensor("weights", weights, WEIGHT_DTYPES, None)
+    if weights.dim() != 2:
+        raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
     for name, bias in (("visible_bias", visible_bias), ("base_bias", base_bias)):
         if bias is not None:
             require_bias(name, bias, len(weights), weights)

@@ -12,6 +12,7 @@ Gretton and Guestrin, AISTATS 2011 (sweeps by colours).
 import torch
 from torch import Tensor
 
+from ..common.derivatives import require_no_transform
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.chain_checks import beta_faults, require_beta, require_chains, require_clamped, require_no_fault
 from ..numbers import integer
@@ -44,8 +45,8 @@ def boltzmann_gibbs(
             one of `prepare_spins`.
         machine: the result of one of these two. Its sources must not have been written to since.
         sweeps: the number of sweeps, at least 1.
-        beta: the inverse temperature, finite and not negative: a number, or one for each chain, shape (chains,),
-            float32 or float64.
+        beta: the inverse temperature, from 0 to the largest float32 number: a number, or one for each chain, shape
+            (chains,), float32 or float64.
         seed: the key of the random stream, in [0, 2**64).
         first_sweep: the number of the first sweep in the stream. To continue a run, pass the number of sweeps done so
             far.
@@ -61,6 +62,7 @@ def boltzmann_gibbs(
         TypeError: an argument is not a dense tensor of a supported dtype, or ``machine`` is not prepared.
         ValueError: shapes do not match, a state is not one of the two values, a number is out of range, the machine is
             out of date or too large, or ``backend`` is unknown or cannot run here.
+        NotImplementedError: under a transform of ``torch.func``.
 
     The unit at place ``k`` of the machine's order draws word ``k % 4`` of group ``(first_chain + i) * ceil(n / 4) + k
     // 4`` for chain ``i``, at step ``first_sweep + t`` of the stream ``BOLTZMANN_UNITS``, and is 1 if ``u (1 +
@@ -70,6 +72,7 @@ def boltzmann_gibbs(
         raise TypeError(f"machine must come from prepare_units or prepare_spins, got {type(machine).__name__}")
     if not machine.is_current:
         raise ValueError("machine is out of date, its sources were written to: prepare it again")
+    require_no_transform("boltzmann_gibbs")
     require_tensor("states", states, (torch.int8 if machine.spins else torch.uint8,), machine.biases.device)
     if states.ndim != 2 or states.shape[1] != machine.units:
         raise ValueError(f"states must have shape (chains, {machine.units}), got {tuple(states.shape)}")

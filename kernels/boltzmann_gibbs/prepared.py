@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.derivatives import require_no_transform
 from ..common.dispatch import require_tensor
 from ..machines.spins_and_units import require_bonds, units_of
 
@@ -90,6 +91,7 @@ def prepare_spins(couplings: Tensor, fields: Tensor) -> PreparedMachine:
 
 
 def _require(name: str, matrix: Tensor, vector_name: str, vector: Tensor) -> None:
+    require_no_transform("preparing a machine")
     require_tensor(name, matrix, DTYPES, None)
     require_tensor(vector_name, vector, (matrix.dtype,), matrix.device)
     require_bonds(name, matrix, vector_name, vector)

@@ -92,7 +92,8 @@ def population_annealing(
         share = ranks.share(replicas)
         own = make_replicas(share.start, len(share))
         ranks.require_same(replicas=replicas, betas=values, seed=seed, log_states=own.log_states)
-        families, energies = torch.arange(replicas, device="cpu"), torch.zeros(replicas, dtype=torch.float64, device="cpu")
+        families = torch.arange(replicas, device="cpu")
+        energies = torch.zeros(replicas, dtype=torch.float64, device="cpu")
         log_z, means = [own.log_states], []
         for number, beta in enumerate(values):
             if number:
@@ -104,9 +105,7 @@ def population_annealing(
             each = torch.full((len(share),), beta, dtype=torch.float64, device=own.device)
             energies = ranks.gather(own.advance(each, number)).cpu()
             means.append(float(energies.mean()))
-    of_betas, mean_energy = (
-        torch.tensor(numbers, dtype=torch.float64, device="cpu") for numbers in (log_z, means)
-    )
+    of_betas, mean_energy = (torch.tensor(numbers, dtype=torch.float64, device="cpu") for numbers in (log_z, means))
     return AnnealedPopulation(own.states, energies, of_betas, mean_energy, families)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..common.derivatives import not_differentiable
+from ..machines.rbm_checks import require_states
 from ..numbers import integer, real
 from ..philox import STEP_LIMIT
 from ..rbm_gradient import Gradient
@@ -58,6 +59,7 @@ def persistent_contrastive_divergence(
         rate, weight_decay = real("rate", rate), real("weight_decay", weight_decay)
         beta, sweeps = real("beta", beta, positive=True), integer("sweeps", sweeps, 1, STEP_LIMIT)
         blocks = integer("blocks", blocks, ranks.size, why=", the number of ranks")
+        require_states("batch", batch, state.machine.weights.device)
         own = ranks.share(blocks)
         chains_of_block = _divided("state.chains", state.chains, len(own))
         images_of_block = _divided("batch", batch, len(own))

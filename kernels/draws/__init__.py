@@ -9,7 +9,7 @@ from torch import Tensor
 from ..common.dispatch import unavailable
 from ..native import Keys, NativeModule
 from ..numbers import integer
-from ..philox import Stream, check_counter, normals, random_words, uniforms
+from ..philox import Stream, check_counter, check_stream, normals, random_words, uniforms
 
 __all__ = ["normal_draws", "uniform_draws"]
 
@@ -60,8 +60,9 @@ def _native(
 ) -> Tensor:
     first, count = _checked(first, count)
     seed, step, tensor = check_counter(seed, step, tensor)
+    number = check_stream(stream)
     drawn = torch.empty(count, dtype=dtype, device="cpu")
-    MODULE.call(function, drawn, first, count, Settings(Keys.of(seed), step, int(stream), tensor))
+    MODULE.call(function, drawn, first, count, Settings(Keys.of(seed), step, number, tensor))
     return drawn
 
 

@@ -81,7 +81,7 @@ def rbm_log_partition(
     if w.shape[0] > w.shape[1]:
         w, b, c = w.t(), c, b
     if check_values:
-        require_values({}, {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}, {})
+        require_values({}, {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias})
     return _log_sum(w, b, c, beta, backend, check_values)
 
 
@@ -132,7 +132,7 @@ def log_partition(
     _require_few(len(weights), 1, force)
     w, b = beta * weights.double(), beta * biases.double()
     if check_values:
-        require_values({}, {"weights": weights, "biases": biases}, {})
+        require_values({}, {"weights": weights, "biases": biases})
     return _log_sum(w, b, None, beta, backend, check_values)
 
 

@@ -221,8 +221,9 @@ def generalised_cross_entropy_forward(
     chosen = choose_backend(backend, logits.device, __name__)
     if out is None:
         out = _empty_results(logits, labels)
-    if len(out) not in (2, 3):
-        raise ValueError(f"out must have a tensor for loss, one for lse and may have one for peak, got {len(out)}")
+    if not isinstance(out, tuple | list) or len(out) not in (2, 3):
+        got = len(out) if isinstance(out, tuple | list) else type(out).__name__
+        raise ValueError(f"out must have a tensor for loss, one for lse and may have one for peak, got {got}")
     others = {"logits": logits, "labels": labels}
     for name, tensor in zip(("out loss", "out lse", "out peak"), out, strict=False):
         require_tensor(name, tensor, (accumulation_dtype(logits.dtype),), logits.device)
@@ -267,6 +268,7 @@ def generalised_cross_entropy_backward(
     q, ignore_index = _require_q(q), _require_ignore_index(ignore_index)
     dim = _require_fitting(logits, labels)
     wide = accumulation_dtype(logits.dtype)
+    require_tensor("lse", lse, (wide,), logits.device)
     peak = torch.zeros_like(lse) if peak is None else peak
     for name, value in (("grad", grad), ("lse", lse), ("peak", peak)):
         require_tensor(name, value, (wide,), logits.device)

@@ -86,6 +86,7 @@ def losses(logits: Tensor, shares: Tensor, dim: int, q: float) -> Tensor:
     log_p = distance - torch.where(log_total == -torch.inf, 0.0, log_total)
     undefined = log_p.isnan() if q else ~log_p.isfinite()
     log_p = torch.where((shares == 0) & undefined, 0.0, log_p)
-    spread = torch.where(log_p.isnan(), torch.nan, torch.ones_like(log_p))  # carries a NaN to the gradient, as expm1 does
+    # Carries a NaN to the gradient of its row, as expm1 does.
+    spread = torch.where(log_p.isnan(), torch.nan, torch.ones_like(log_p))
     each = -torch.expm1(q * log_p) / q if q else -log_p * spread
     return (shares * each).sum(dim)

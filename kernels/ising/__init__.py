@@ -12,6 +12,7 @@ Preis, Comput. Phys. Commun. 181 (2010), checkerboards of packed spins.
 import torch
 from torch import Tensor
 
+from ..common.derivatives import require_no_transform
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..common.prepared import keep
 from ..machines.packed_spins import PARTS
@@ -83,6 +84,7 @@ def ising_sweeps(
         TypeError: an argument is not a dense tensor of a supported dtype.
         ValueError: shapes do not match, a side is odd, a number is out of range, ``rule``, ``plan`` or ``backend`` is
             unknown or cannot run here.
+        NotImplementedError: under a transform of ``torch.func``.
 
     Both rules leave the Boltzmann distribution invariant, up to the rounding of ``P`` below. By the heat bath, every
     state leads to every other in one sweep, so that lattices of every size converge to it from every start, if
@@ -101,8 +103,10 @@ def ising_sweeps(
     ``8 (n l + w)`` to ``8 (n l + w) + 7`` at step ``first_sweep + t`` of the stream for its colour. Bit ``k`` of their
     32 words, most significant first, makes the random number of spin ``k``. The spin flips if the number is less than
     ``2**32 P(flip)``, rounded; by the heat bath without a field, a spin with ``dE <= 0`` flips if the number is at
-    least ``2**32 P(stay)``. Every backend gives the same spins. Bits beyond the last site must be 0.
+    least ``2**32 P(stay)``. Every backend gives the same spins. Bits beyond the last site must be 0, which is
+    checked on a CPU only.
     """
+    require_no_transform("ising_sweeps")
     width = require_packed(spins, width)
     lattices, _, height, words = spins.shape
     sweeps = integer("sweeps", sweeps, 1, STEP_LIMIT)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import backend_module, choose_backend, running_on
-from ..numbers import integer, real
+from ..machines.packed_spins import PARTS
+from ..numbers import INT64_MAX, integer, real
 from ..philox import check_counter
 from .acceptance import RULES, thresholds
 from .request import LaunchRequest
@@ -56,7 +57,8 @@ class Slab:
         self.width = require_packed(spins, width)
         if len(spins) != 1:
             raise ValueError(f"spins must be those of one lattice, got {len(spins)} lattices")
-        self.first_row = integer("first_row", first_row)
+        _, _, self.rows, words = spins.shape
+        self.first_row = integer("first_row", first_row, 0, INT64_MAX // (words * PARTS) - self.rows)
         if self.first_row % 2:
             raise ValueError(f"first_row must be even, got {first_row}")
         self.coupling, self.field = real("coupling", coupling), real("field", field)
@@ -64,10 +66,10 @@ class Slab:
             raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
         self.seed, _, _ = check_counter(seed, 0)
         self._kernels = backend_module(choose_backend(backend, spins.device, __package__), __package__)
-        inverse_temperature = torch.tensor([real("beta", beta, least=0, infinite=True)], dtype=torch.float64, device="cpu")
+        beta = real("beta", beta, least=0, infinite=True)
+        inverse_temperature = torch.tensor([beta], dtype=torch.float64, device="cpu")
         self._table = thresholds(inverse_temperature, self.coupling, self.field, rule).contiguous().to(spins.device)
         # The kernels close a lattice into a torus: the row below comes after the slab, and the row above is the last.
-        _, _, self.rows, words = spins.shape
         self._all = spins.new_zeros((1, 2, self.rows + 2, words))
         self.spins, self.below, self.above = self._all[:, :, :-2], self._all[0, :, -2], self._all[0, :, -1]
         self.spins.copy_(spins)
@@ -78,9 +80,11 @@ class Slab:
         ``sweep`` is the number of the sweep in the random stream. ``above`` and ``below`` must hold the other colour as
         it is before this half sweep.
         """
-        rows = self.rows - first if rows is None else rows
-        if not 0 <= first <= first + rows <= self.rows:
+        colour, first = integer("colour", colour, 0, 1), integer("first", first)
+        rows = self.rows - first if rows is None else integer("rows", rows)
+        if not first <= first + rows <= self.rows:
             raise ValueError(f"rows must lie in a slab of {self.rows}, got {rows} from {first} on")
+        _, sweep, _ = check_counter(self.seed, sweep, step_name="sweep")
         if not rows:
             return
         half = LaunchRequest(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import require_tensor
-from ..machines.packed_spins import WORD, pack_bits, unpack_bits
-from ..numbers import integer, real
+from ..machines.packed_spins import REAL_DTYPES, WORD, pack_bits, require_spins, unpack_bits
+from ..numbers import can_check, integer, real
 
 
 def words_of(width: int) -> int:
@@ -20,7 +20,10 @@ def words_of(width: int) -> int:
 
 
 def require_packed(spins: Tensor, width: int) -> int:
-    """The width as an int. Raises TypeError or ValueError unless ``spins`` are packed spins of lattices that wide."""
+    """The width as an int. Raises TypeError or ValueError unless ``spins`` are packed spins of lattices that wide.
+
+    The bits beyond the last site are checked on a CPU only.
+    """
     require_tensor("spins", spins, (torch.int32,), None)
     width = integer("width", width)
     if width < 2 or width % 2:
@@ -33,6 +36,9 @@ def require_packed(spins: Tensor, width: int) -> int:
     _, _, height, words = spins.shape
     if height < 2 or height % 2:
         raise ValueError(f"height must be even and at least 2, or the checkerboard does not close; got {height}")
+    sites = width // 2 % WORD  # in the last word of a row; 0: all bits are sites
+    if sites and can_check(spins) and bool((spins[..., -1] >> sites).any()):
+        raise ValueError(f"spins must hold 0 in the bits beyond the last site of a row of {width}")
     if height * words >= 1 << 30:
         raise ValueError(f"spins must have fewer than 2**30 words in a colour of a lattice, got {height * words}")
     return width
@@ -45,6 +51,7 @@ def _column_is_odd(height: int, colour: int, device: torch.device) -> Tensor:
 
 def pack_spins(spins: Tensor) -> Tensor:
     """Pack ``spins``, -1 or +1 of any dtype, (lattices, height, width) with even sides."""
+    require_spins(spins)
     if spins.ndim != 3 or any(side % 2 or side < 2 for side in spins.shape[1:]):
         raise ValueError(f"spins must have shape (lattices, even height, even width), got {tuple(spins.shape)}")
     lattices, height, width = spins.shape
@@ -58,6 +65,7 @@ def pack_spins(spins: Tensor) -> Tensor:
 
 def unpack_spins(words: Tensor, width: int) -> Tensor:
     """Unpack spins that `pack_spins` packed: int8 -1 or +1, (lattices, height, width)."""
+    require_tensor("words", words, (torch.int32,), None)
     width = integer("width", width)
     if words.ndim != 4 or words.shape[1] != 2 or words.shape[3] != words_of(width):
         raise ValueError(
@@ -78,8 +86,9 @@ def energy(spins: Tensor, coupling: float = 1.0, field: float = 0.0, *, check_va
     raise ValueError, a dtype without -1 raises TypeError. ``check_values`` checks that all spins are -1 or +1; on a GPU
     this waits for the device.
     """
-    if spins.dtype in (torch.bool, torch.uint8):
+    if isinstance(spins, Tensor) and spins.dtype in (torch.bool, torch.uint8):
         raise TypeError(f"spins must be -1 or +1, which {spins.dtype} cannot hold; units s are the spins 2 s - 1")
+    require_tensor("spins", spins, REAL_DTYPES, None)
     if spins.ndim != 3:
         packed = ": unpack words by unpack_spins" if spins.ndim == 4 and spins.dtype == torch.int32 else ""
         raise ValueError(f"spins must have shape (lattices, height, width), got {tuple(spins.shape)}{packed}")

@@ -9,6 +9,8 @@ from ..common.derivatives import values_of
 from ..common.dispatch import require_tensor
 from ..numbers import INT64_MAX, integer, real
 
+FLOAT32_MAX = torch.finfo(torch.float32).max
+
 
 def require_chains(first_chain: int, chains: int, units: int) -> int:
     """``first_chain``. Raises ValueError unless the chains' groups of four units fit the counter of the stream."""
@@ -32,7 +34,12 @@ def require_beta(beta: float | Tensor, chains: int, device: torch.device, *, pos
         if beta.shape != (chains,):
             raise ValueError(f"beta must be a number or have shape ({chains},), got {tuple(beta.shape)}")
         return beta.to(torch.float64).contiguous()
-    return real("beta", beta, least=0, positive=positive)
+    return require_common_beta(beta, positive=positive)
+
+
+def require_common_beta(beta: object, *, positive: bool = False) -> float:
+    """One inverse temperature for all chains, finite also in float32, in which kernels multiply fields by it."""
+    return real("beta", real("beta", beta, least=0, positive=positive), least=0, most=FLOAT32_MAX)
 
 
 def beta_faults(beta: float | Tensor, *, positive: bool = False) -> dict[str, Tensor]:
@@ -40,7 +47,10 @@ def beta_faults(beta: float | Tensor, *, positive: bool = False) -> dict[str, Te
     if not isinstance(beta, Tensor):
         return {}
     in_range = beta > 0 if positive else beta >= 0
-    return {f"beta must be finite and {_range(positive)}": ~(torch.isfinite(beta) & in_range).all()}
+    return {
+        f"beta must be finite and {_range(positive)}": ~(torch.isfinite(beta) & in_range).all(),
+        f"beta must be at most {FLOAT32_MAX:g}, the largest float32 number": (beta > FLOAT32_MAX).any(),
+    }
 
 
 def _range(positive: bool) -> str:

@@ -3,12 +3,24 @@
 import torch
 from torch import Tensor
 
+from ..common.dispatch import require_tensor
 from ..philox import Stream, random_words
 
 WORD = 32
 """Spins in a word."""
 PARTS = 8
 """Groups of four random words for a word of spins: 32 bits for each spin."""
+
+REAL_DTYPES = (
+    torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8,
+)  # fmt: skip
+"""The dtypes of spins that are packed, and of couplings."""
+
+
+def require_spins(spins: Tensor) -> None:
+    """Raise TypeError unless ``spins`` is a dense tensor that may hold spins to be packed: those with a bit are > 0."""
+    require_tensor("spins", spins, (*REAL_DTYPES, torch.bool), None)
 
 
 def mean_groups(spins: int) -> float:

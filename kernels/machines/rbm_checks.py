@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..common.dispatch import require_tensor
+from ..numbers import can_check
 from . import chain_checks
 
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -43,15 +44,23 @@ def require_beta(beta: float | Tensor, states: Tensor) -> float | Tensor:
     return chain_checks.require_beta(beta, len(states), states.device, positive=True)
 
 
-def require_values(
-    states: dict[str, Tensor], parameters: dict[str, Tensor], positive: dict[str, float | Tensor]
-) -> None:
-    """Require 0 and 1 in ``states``, finite ``parameters``, and finite positive numbers in tensors of ``positive``."""
+def require_values(states: dict[str, Tensor], parameters: dict[str, Tensor], beta: float | Tensor = 1.0) -> None:
+    """Require 0 and 1 in ``states``, finite ``parameters``, and finite positive numbers in a tensor ``beta``."""
     faults = {f"{name} must hold only 0 and 1": (value > 1).any() for name, value in states.items()}
     faults |= {f"{name} must be finite": ~torch.isfinite(value).all() for name, value in parameters.items()}
-    faults |= {
-        f"{name} must be finite and positive": ~((value > 0) & torch.isfinite(value)).all()
-        for name, value in positive.items()
-        if isinstance(value, Tensor)
-    }
-    chain_checks.require_no_fault(faults)
+    chain_checks.require_no_fault(faults | chain_checks.beta_faults(beta, positive=True))
+
+
+def require_images(name: str, images: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Require uint8 of shape (images, visible units), at least one, for the machine with ``weights`` if that is given.
+
+    On a CPU the values must be 0 and 1.
+    """
+    require_states(name, images, None if weights is None else weights.device)
+    if not len(images):
+        raise ValueError(f"{name} must hold at least one image, got shape {tuple(images.shape)}")
+    if weights is not None and images.shape[1] != len(weights):
+        raise ValueError(f"{name} must have shape (images, {len(weights)}), got {tuple(images.shape)}")
+    if can_check(images) and bool((images > 1).any()):
+        raise ValueError(f"{name} must hold only 0 and 1, got {int(images.max())}")
+    return images

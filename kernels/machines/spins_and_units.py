@@ -78,6 +78,9 @@ def require_bonds(name: str, matrix: Tensor, vector_name: str, vector: Tensor, *
 
     Raises ValueError and names the argument. Without ``check_values`` only shapes and dtypes are checked.
     """
+    for argument, value in ((name, matrix), (vector_name, vector)):
+        if not isinstance(value, Tensor) or value.layout is not torch.strided:
+            raise TypeError(f"{argument} must be a dense torch tensor, got {type(value).__name__}")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} must be a square matrix, got shape {tuple(matrix.shape)}")
     if vector.shape != matrix.shape[:1]:

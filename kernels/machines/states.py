@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..numbers import integer
+from ..numbers import INT64_MAX, integer
 from ..philox import Stream, random_words
 
 SITES_OF_A_WORD = 64
@@ -47,13 +47,13 @@ def random_spins(
     in place of a tensor's. Raises ValueError unless both sides are even and at least 2.
     """
     height, width, lattices = integer("height", height, 2), integer("width", width, 2), integer("lattices", lattices)
-    first_lattice = integer("first_lattice", first_lattice)
     for name, side in (("height", height), ("width", width)):
         if side % 2:
             raise ValueError(f"{name} must be even, got {side}")
     first_row = integer("first_row", first_row, 0, height)
     rows = height - first_row if rows is None else integer("rows", rows, 0, height - first_row)
     words = -(-width // SITES_OF_A_WORD)
+    first_lattice = integer("first_lattice", first_lattice, 0, INT64_MAX // (8 * height * words) - lattices)
     lattice = torch.arange(first_lattice, first_lattice + lattices, device=device)
     cell = torch.arange(first_row * words, (first_row + rows) * words, device=device)
     groups = 8 * (lattice[:, None] * (height * words) + cell)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..numbers import integer
 from ..philox import Stream, normals, random_words, uniforms
+from .chain_checks import require_chains
 
 
 def draw_uniforms(
@@ -26,7 +26,7 @@ def _words(
 ) -> Tensor:
     chains, units = shape
     groups = (units + 3) // 4
-    first_chain = integer("first_chain", first_chain)
+    first_chain = require_chains(first_chain, chains, units)
     chain = torch.arange(first_chain, first_chain + chains, dtype=torch.int64, device=device)
     group = chain[:, None] * groups + torch.arange(groups, dtype=torch.int64, device=device)
     return random_words(group, seed, step, stream)

@@ -5,7 +5,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.derivatives import require_no_transform
+from ..common.dispatch import (
+    backend_module,
+    choose_backend,
+    note_written,
+    require_output,
+    require_results,
+    require_tensor,
+    running_on,
+)
 from ..numbers import INT64_MAX, can_check, integer
 from ..philox import check_counter
 from .request import LaunchRequest
@@ -48,10 +57,12 @@ def swap_replicas(
     Raises:
         TypeError: an argument is not a dense tensor of its dtype.
         ValueError: shapes do not match, a number is out of range, or ``backend`` is unknown or cannot run here.
+        NotImplementedError: under a transform of ``torch.func``.
 
     Pair k of ladder l draws word ``i % 4`` of group ``i // 4``, with ``i = l rungs + k``. The values of ``replica_at``
     are checked on a CPU only: on a GPU, a number outside [0, rungs) is undefined behaviour.
     """
+    require_no_transform("swap_replicas")
     require_tensor("replica_at", replica_at, (torch.int32,), None)
     if replica_at.ndim != 2:
         raise ValueError(f"replica_at must have shape (ladders, rungs), got {tuple(replica_at.shape)}")
@@ -69,6 +80,7 @@ def swap_replicas(
     chosen = choose_backend(backend, replica_at.device, __package__)
     result = SwapResult(*(torch.empty(replica_at.shape, dtype=torch.int32, device=replica_at.device) for _ in "12"))
     result = result if out is None else out
+    require_results(result, SwapResult._fields)
     given = {"replica_at": replica_at, "energies": energies, "betas": betas}
     for name, tensor in zip(SwapResult._fields, result, strict=True):
         require_tensor(f"out.{name}", tensor, (torch.int32,), replica_at.device)

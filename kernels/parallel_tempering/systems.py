@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from ..common.derivatives import not_differentiable
-from ..ising import energy, ising_sweeps, unpack_spins
+from ..common.dispatch import require_tensor
+from ..ising import energy, ising_sweeps, unpack_spins, words_of
+from ..machines.packed_spins import PARTS
+from ..machines.rbm_checks import WEIGHT_DTYPES, require_bias
 from ..machines.states import random_spins
 from ..numbers import INT64_MAX, integer, real
 from ..philox import STEP_LIMIT, Stream, check_counter, random_words
@@ -26,9 +29,10 @@ class Replicas(Protocol):
         ...
 
 
-def _require_place(count: int, sweeps: int, first: int) -> tuple[int, int, int]:
-    count = integer("count", count)
-    return count, integer("sweeps", sweeps, 1, STEP_LIMIT), integer("first", first, 0, INT64_MAX - count)
+def _require_place(count: int, sweeps: int, first: int, groups: int) -> tuple[int, int, int]:
+    """The numbers; each replica takes ``groups`` groups of the stream at a step."""
+    count, sweeps = integer("count", count), integer("sweeps", sweeps, 1, STEP_LIMIT)
+    return count, sweeps, integer("first", first, 0, INT64_MAX // groups - count)
 
 
 class RbmReplicas:
@@ -51,7 +55,12 @@ class RbmReplicas:
         first: int = 0,
         backend: str = "auto",
     ) -> None:
-        count, sweeps, first = _require_place(count, sweeps, first)
+        require_tensor("weights", weights, WEIGHT_DTYPES, None)
+        if weights.dim() != 2:
+            raise ValueError(f"weights must have shape (visible units, hidden units), got {tuple(weights.shape)}")
+        require_bias("visible_bias", visible_bias, weights.shape[0], weights)
+        require_bias("hidden_bias", hidden_bias, weights.shape[1], weights)
+        count, sweeps, first = _require_place(count, sweeps, first, max(weights.shape) // 4 + 1)
         seed, _, _ = check_counter(seed, 0)
         self.machine = weights, visible_bias, hidden_bias
         self.count, self.seed, self.sweeps, self.first, self.backend = count, seed, sweeps, first, backend
@@ -97,9 +106,9 @@ class IsingReplicas:
         device: torch.device | str = "cpu",
         backend: str = "auto",
     ) -> None:
-        count, sweeps, first = _require_place(count, sweeps, first)
+        height, width = integer("height", height, 2), integer("width", width, 2)
+        count, sweeps, first = _require_place(count, sweeps, first, PARTS * height * words_of(width))
         seed, _, _ = check_counter(seed, 0)
-        height, width = integer("height", height), integer("width", width)
         coupling, field = real("coupling", coupling), real("field", field)
         self.width, self.coupling, self.field, self.rule = width, coupling, field, rule
         self.count, self.seed, self.sweeps, self.first, self.backend = count, seed, sweeps, first, backend

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..numbers import integer, real, reals
+from ..common.dispatch import require_tensor
+from ..numbers import can_check, integer, real, reals
 from ..philox import STEP_LIMIT, check_counter
 from .exchange import swap_replicas
 from .systems import Replicas
@@ -31,12 +32,21 @@ class Tempering(NamedTuple):
 def integrate(betas: Tensor, mean_energy: Tensor, variance: Tensor, log_states: float) -> tuple[float, float]:
     """log Z at ``betas[-1]`` and its standard error, by thermodynamic integration over independent ladders.
 
-    ``betas`` (rungs,) begin at 0; ``mean_energy`` and ``variance`` are (ladders, rungs). ``d log Z / d beta = -<E>``
-    and ``d <E> / d beta = -Var(E)``. Between neighbours, ``h`` apart, the Euler-Maclaurin rule
+    ``betas`` (rungs,) increase from 0; ``mean_energy`` and ``variance`` are (ladders, rungs). ``d log Z / d beta =
+    -<E>`` and ``d <E> / d beta = -Var(E)``. Between neighbours, ``h`` apart, the Euler-Maclaurin rule
     ``h/2 (f_k + f_(k+1)) + h^2/12 (f'_k - f'_(k+1))`` with ``f = -<E>`` has an error of order ``h^4``. Each ladder
     gives an estimate. The standard error is that of their mean, so it includes correlations between rungs.
     """
     log_states = real("log_states", log_states)
+    for name, value in (("betas", betas), ("mean_energy", mean_energy), ("variance", variance)):
+        require_tensor(name, value, (torch.float64, torch.float32), None)
+    if betas.dim() != 1 or len(betas) < 2:
+        raise ValueError(f"betas must have shape (rungs,), at least two, got {tuple(betas.shape)}")
+    for name, value in (("mean_energy", mean_energy), ("variance", variance)):
+        if value.dim() != 2 or value.shape[1] != len(betas) or not len(value) or value.shape != mean_energy.shape:
+            raise ValueError(f"{name} must have shape (ladders, {len(betas)}), got {tuple(value.shape)}")
+    if can_check(betas) and not bool((betas[0] == 0) & (betas.diff() > 0).all()):
+        raise ValueError("betas must increase from 0, where log Z is known")
     h = betas.diff()
     slopes = h / 2 * -(mean_energy[:, 1:] + mean_energy[:, :-1])
     ends = h**2 / 12 * (variance[:, :-1] - variance[:, 1:])

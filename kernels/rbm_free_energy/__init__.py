@@ -49,8 +49,8 @@ def free_energy(
         visible: uint8 states 0 or 1, shape (chains, visible units), any strides; copied if not contiguous.
         weights: shape (visible units, hidden units), float32, float16 or bfloat16; any strides.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
-        beta: the inverse temperature, finite and positive: a number, or a float32 or float64 tensor (chains,), with
-            respect to which there is a gradient.
+        beta: the inverse temperature, positive and at most the largest float32 number: a number, or a float32 or
+            float64 tensor (chains,), with respect to which there is a gradient.
         out: contiguous float32 tensor (chains,) for the result, without autograd; it must not share memory with the
             arguments.
         check_values: check that states are 0 or 1 and parameters are finite. On a GPU this waits for the device.
@@ -84,7 +84,7 @@ def free_energy(
     betas = require_beta(beta, visible)
     parameters = {"weights": weights, "visible_bias": visible_bias, "hidden_bias": hidden_bias}
     if check_values:
-        require_values({"visible": visible}, parameters, {"beta": betas})
+        require_values({"visible": visible}, parameters, betas)
     if not torch.compiler.is_compiling():  # under the compiler, the operator chooses when it runs
         backend = choose_backend(backend, visible.device, __name__)
     tensors = {**parameters, **({"beta": betas} if isinstance(betas, Tensor) else {})}

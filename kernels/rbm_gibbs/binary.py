@@ -56,8 +56,8 @@ def gibbs(
             the result of `prepare_weights` on such a matrix, which must not have been written to since.
         visible_bias, hidden_bias: one value for each unit, ``weights``'s dtype.
         sweeps: the number of sweeps, at least 1.
-        beta: the inverse temperature, finite and not negative: a number, or one for each chain, shape (chains,),
-            float32 or float64.
+        beta: the inverse temperature, from 0 to the largest float32 number: a number, or one for each chain, shape
+            (chains,), float32 or float64.
         seed: the key of the random stream, in [0, 2**64). Its uniform numbers have 24 bits: a unit with a smaller
             probability than ``2**-24`` (6e-8) is still 1 that often.
         first_sweep: the number of the first sweep in the stream. To continue a run, pass the number of sweeps done so

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..common.dispatch import require_output, require_tensor
+from ..common.dispatch import require_output, require_results, require_tensor
 from ..machines.chain_checks import require_chains
 from ..numbers import integer
 from ..philox import STEP_LIMIT, check_counter
@@ -88,6 +88,8 @@ def require_result(
     if out is None:
         made = [visible.new_empty(shape, dtype=dtype) for shape, dtype in wanted.values()]
         return GibbsResult(made[0], made[1], made[2] if probabilities is not None else None)
+    require_results(out, GibbsResult._fields)
+    out = GibbsResult(*out)
     if (out.hidden_probability is None) != (probabilities is None):
         raise ValueError("out.hidden_probability must be a tensor if and only if return_hidden_probability is set")
     for name, (shape, dtype) in wanted.items():

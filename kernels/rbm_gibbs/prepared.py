@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.derivatives import require_no_transform
 from ..common.dispatch import require_tensor
 
 PRODUCTS = {"bf16": 1, "bf16x3": 3, "int8x3": 3}
@@ -101,6 +102,7 @@ def prepare_weights(weights: Tensor, precision: str) -> PreparedWeights:
         ValueError: ``weights`` is not a matrix, has more than 2**24 units (``int8x3``: 2**16), holds NaN or an
             infinity, or does not fit the range of bfloat16 where it is split into that; or ``precision`` is unknown.
     """
+    require_no_transform("prepare_weights")
     require_tensor("weights", weights, WEIGHT_DTYPES, None)
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}")

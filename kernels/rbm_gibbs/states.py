@@ -8,7 +8,8 @@ word, so every matrix of packed states has the alignment that they need.
 import torch
 from torch import Tensor
 
-from ..numbers import integer
+from ..common.dispatch import require_tensor
+from ..numbers import can_check, integer
 
 WORD = 64
 """Units in a word."""
@@ -21,7 +22,12 @@ def words_of(units: int) -> int:
 
 
 def pack_states(states: Tensor) -> Tensor:
-    """The packed form of uint8 ``states`` 0 or 1, (chains, units)."""
+    """The packed form of uint8 ``states`` 0 or 1, (chains, units). The values are checked on a CPU only."""
+    require_tensor("states", states, (torch.uint8, torch.bool), None)
+    if states.ndim != 2:
+        raise ValueError(f"states must have shape (chains, units), got {tuple(states.shape)}")
+    if can_check(states) and bool((states > 1).any()):
+        raise ValueError("states must hold only 0 and 1")
     chains, units = states.shape
     if units == 0:
         return states.new_zeros((chains, 0), dtype=torch.int64)
@@ -34,8 +40,9 @@ def pack_states(states: Tensor) -> Tensor:
 
 def unpack_states(words: Tensor, units: int) -> Tensor:
     """The uint8 states 0 or 1, (chains, units), from the packed form of `pack_states`."""
+    require_tensor("words", words, (torch.int64,), None)
     units = integer("units", units)
-    if words.shape[1] != words_of(units):
+    if words.ndim != 2 or words.shape[1] != words_of(units):
         raise ValueError(
             f"words must have shape (chains, {words_of(units)}) for {units} units, got {tuple(words.shape)}"
         )

@@ -6,9 +6,17 @@ import torch
 from torch import Tensor
 
 from ..common.derivatives import not_differentiable
-from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.dispatch import (
+    backend_module,
+    choose_backend,
+    note_written,
+    require_output,
+    require_results,
+    require_tensor,
+    running_on,
+)
+from ..machines.chain_checks import require_common_beta
 from ..machines.rbm_checks import require_bias, require_states, require_values, require_weights
-from ..numbers import real
 from .launches import Phase
 from .reference import hidden_probabilities, statistics
 
@@ -51,7 +59,7 @@ def log_likelihood_gradient(
         weights: (visible units, hidden units), float32, float16 or bfloat16; any strides. Required, with
             ``hidden_bias``, unless both ``data_hidden`` and ``model_hidden`` are given.
         hidden_bias: (hidden units,), ``weights``'s dtype.
-        beta: the inverse temperature, finite and positive.
+        beta: the inverse temperature, positive and at most the largest float32 number.
         out: contiguous float32 tensors for the result; they must not share memory with each other or the arguments.
         check_values: check that states are 0 or 1, probabilities lie in [0, 1] and parameters are finite. On a GPU
             this waits for the device.
@@ -77,7 +85,7 @@ def log_likelihood_gradient(
     for name, visible in (("data", data), ("model", model)):
         if not len(visible):
             raise ValueError(f"{name} must hold at least one chain, got shape {tuple(visible.shape)}")
-    beta = real("beta", beta, positive=True)
+    beta = require_common_beta(beta, positive=True)
     given = {"data_hidden": data_hidden, "model_hidden": model_hidden}
     missing = [name for name, hidden in given.items() if hidden is None]
     if (weights is None or hidden_bias is None) and missing:
@@ -100,7 +108,7 @@ def log_likelihood_gradient(
             raise ValueError(f"{name} must have shape {(len(visible), hidden_units)}, got {tuple(hidden.shape)}")
         (states if hidden.dtype is torch.uint8 else probabilities)[name] = hidden
     if check_values:
-        require_values(states, parameters, {})
+        require_values(states, parameters)
         for name, hidden in probabilities.items():
             if hidden.numel() and not bool(((hidden >= 0) & (hidden <= 1)).all()):
                 raise ValueError(f"{name} must lie in [0, 1]")
@@ -108,6 +116,7 @@ def log_likelihood_gradient(
     shapes = (torch.Size((data.shape[1], hidden_units)), data.shape[1:], torch.Size((hidden_units,)))
     if out is None:
         out = Gradient(*(data.new_empty(shape, dtype=torch.float32) for shape in shapes))
+    require_results(out, Gradient._fields)
     taken = {**states, **probabilities, **parameters}
     for name, value, shape in zip(Gradient._fields, out, shapes, strict=True):
         require_tensor(f"out.{name}", value, (torch.float32,), data.device)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..common.derivatives import not_differentiable
-from ..machines.rbm_checks import require_states
+from ..machines.rbm_checks import require_images, require_states
 from ..numbers import integer, real
 from ..philox import STEP_LIMIT, Stream, normals, random_words
 from ..rbm_gibbs import gibbs
@@ -63,7 +63,7 @@ def initial_state(
     """Normal weights with standard deviation ``scale``, hidden biases 0, and visible biases from the data's means.
 
     Args:
-        data: uint8 (images, visible units), at least one image. Means are clamped to [0.01, 0.99].
+        data: uint8 states 0 or 1, (images, visible units), at least one image. Means are clamped to [0.01, 0.99].
         hidden_units: how many.
         seed: the key of the random stream.
         chains: the number of persistent chains. They start at the images in order, repeated if images are fewer.
@@ -72,9 +72,7 @@ def initial_state(
 
     Raises ValueError for empty data or negative numbers.
     """
-    require_states("data", data, None)
-    if not len(data):
-        raise ValueError(f"data must hold at least one image, got shape {tuple(data.shape)}")
+    require_images("data", data)
     chains, hidden_units = integer("chains", chains), integer("hidden_units", hidden_units)
     scale, beta = real("scale", scale), real("beta", beta, positive=True)
     visible_units, device = data.shape[1], data.device
@@ -97,6 +95,10 @@ def minibatch(data: Tensor, size: int, seed: int, step: int) -> Tensor:
 
     The last batch of an epoch may be smaller. Raises ValueError unless ``1 <= size <= len(data)``.
     """
+    if not isinstance(data, Tensor) or data.layout is not torch.strided:
+        raise TypeError(f"data must be a dense torch tensor, got {type(data).__name__}")
+    if not data.dim() or not len(data):
+        raise ValueError(f"data must hold at least one image, got shape {tuple(data.shape)}")
     size, step = integer("size", size, 1, len(data)), integer("step", step)
     epoch, batch = divmod(step, -(-len(data) // size))
     groups = torch.arange((len(data) + 3) // 4, device=data.device)
@@ -143,7 +145,7 @@ def maximum_likelihood(
     state: TrainingState, data: Tensor, *, rate: float, weight_decay: float = 0.0, beta: float = 1.0
 ) -> TrainingState:
     """One update along the exact gradient, for at most `ENUMERABLE` units in the smaller layer."""
-    require_states("data", data, None)
+    require_images("data", data, state.machine.weights)
     rate, weight_decay, beta = _require_numbers(rate, weight_decay, beta)
     change = exact_gradient(state.machine, data, beta)
     return state._replace(machine=updated(state.machine, change, rate, weight_decay, beta), step=state.step + 1)
@@ -164,6 +166,10 @@ def phase_gradient(
         raise TypeError(
             f"weights must have dtype float32 to be trained, got {weights.dtype}, which would lose small updates"
         )
+    for name, states in (("batch", batch), ("start", start)):
+        require_states(name, states, weights.device)
+        if states.shape[1] != len(weights):
+            raise ValueError(f"{name} must have shape (images, {len(weights)}), got {tuple(states.shape)}")
     dreams = gibbs(
         start, *state.machine, sweeps, beta, seed=seed, first_sweep=state.sweep, first_chain=first_chain,
         return_hidden_probability=True, **options,

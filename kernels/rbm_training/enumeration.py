@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..common.derivatives import not_differentiable
 from ..enumeration import rbm_log_partition
+from ..machines.rbm_checks import require_images
 from ..machines.states import states_in_pieces
 from ..numbers import real
 from ..rbm_free_energy import free_energy_reference
@@ -66,6 +67,7 @@ def log_likelihood(machine: Machine, data: Tensor, beta: float = 1.0) -> Tensor:
     In nats; float64, of no dimensions.
     """
     beta = _require_beta(beta)
+    require_images("data", data, machine.weights)
     return -beta * free_energy_reference(data, *machine.double(), beta).mean() - log_partition(machine, beta)
 
 
@@ -91,6 +93,7 @@ def model_statistics(machine: Machine, beta: float = 1.0) -> Gradient:
 def exact_gradient(machine: Machine, data: Tensor, beta: float = 1.0) -> Gradient:
     """The gradient of `log_likelihood` divided by beta; float64."""
     beta = _require_beta(beta)
+    require_images("data", data, machine.weights)
     wide = machine.double()
     of_data = statistics(data, hidden_probabilities(data, wide.weights, wide.hidden_bias, beta))
     return Gradient(*(a - b for a, b in zip(of_data, model_statistics(machine, beta), strict=True)))

@@ -100,7 +100,9 @@ class SGLD(torch.optim.Optimizer):
 
     def _update(self, group: dict[str, Any], parameters: list[Tensor], tensor_numbers: list[int]) -> None:
         gradients = [x.grad for x in parameters if x.grad is not None]
-        step_size, temperature, step = group["lr"], group["temperature"], group["step"]
+        if group["method"] not in STATES:
+            raise ValueError(f"method must be one of {', '.join(STATES)}; got {group['method']!r}")
+        step_size, temperature, step = real("lr", group["lr"], least=0), group["temperature"], group["step"]
         options: dict[str, Any] = {name: group[name] for name in ("seed", "rounding", "backend")}
         options |= {"step": step, "tensor_numbers": tensor_numbers}
         if group["method"] == "psgld":

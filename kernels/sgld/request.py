@@ -1,5 +1,6 @@
 """The launch request of the backends: a table of the tensors by address, and the tensor that each block works on."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -152,6 +153,8 @@ _kept: dict[tuple[object, ...], Tensor] = {}
 """A cache of tables by content and device. Copying a table to a GPU waits for the GPU; with the cache, later updates of
 the same tensors only launch, also where a CUDA graph is captured on another stream. The tables hold only addresses and
 sizes, so they are valid for any tensors there."""
+_lock = threading.Lock()
+"""Held to change the cache: several threads may update tensors at once."""
 
 
 def _tensors(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
@@ -172,16 +175,18 @@ def _blocks(sizes: tuple[int, ...], block_elements: int, device: torch.device) -
 def _on_device(key: tuple[object, ...], make: Callable[[], Tensor], device: torch.device) -> Tensor:
     """The table from the cache, or a new one. The copy has ended on return, so that any stream may read the table."""
     key = (*key, device)
-    if key in _kept:
+    if (kept := _kept.get(key)) is not None:
         if device.type == "cuda":  # the allocator reuses a dropped table only after this stream has read it
-            _kept[key].record_stream(torch.cuda.current_stream(device))
-        return _kept[key]
+            kept.record_stream(torch.cuda.current_stream(device))
+        return kept
     if prepared.is_capturing(device):
         # The graph copies it at each replay. It is not cached: before the first replay it holds nothing.
         pinned = make().pin_memory()
         _captured.append(pinned)
         return pinned.to(device, non_blocking=True)
-    if len(_kept) >= TABLES_KEPT:
-        del _kept[next(iter(_kept))]
-    _kept[key] = make().to(device)
-    return _kept[key]
+    table = make().to(device)
+    with _lock:
+        if len(_kept) >= TABLES_KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[key] = table
+    return table

@@ -1,11 +1,13 @@
 """The public Langevin updates of tensors, in place."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from ..common.derivatives import require_no_transform
 from ..common.dispatch import (
     NO_GRAPH,
     backend_module,
@@ -65,6 +67,7 @@ def sgld_update(
         TypeError: a tensor is sparse, complex, integer or otherwise unsupported; the message has its index.
         ValueError: shapes, devices or lengths do not match, tensors overlap, a number is out of range, or
             ``backend`` is unknown or cannot run here.
+        NotImplementedError: under a transform of ``torch.func``.
 
     Element ``i`` of a tensor, in the order of its indices whatever its strides, takes normal ``i % 4`` of group
     ``i // 4``. A NaN in a gradient affects its own element only. A parameter that is not contiguous is updated in a
@@ -116,7 +119,7 @@ def psgld_update(
     networks", AAAI 2016.
     """
     factors = (step_size, temperature, decay, damping)
-    states = _listed(squares)
+    states = _listed("squares", squares)
     _update(parameters, gradients, states, "preconditioned", factors, seed, step, tensor_numbers, rounding, backend)
 
 
@@ -152,11 +155,13 @@ def sghmc_update(
     temperature.
     """
     factors = (step_size, temperature, friction)
-    states = _listed(momenta)
+    states = _listed("momenta", momenta)
     _update(parameters, gradients, states, "hamiltonian", factors, seed, step, tensor_numbers, rounding, backend)
 
 
-def _listed(tensors: Tensors) -> list[Tensor]:
+def _listed(name: str, tensors: object) -> list[Tensor]:
+    if isinstance(tensors, str) or not isinstance(tensors, Iterable):
+        raise TypeError(f"{name} must be a torch tensor or a sequence of them, got {type(tensors).__name__}")
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
 
 
@@ -188,14 +193,20 @@ def _checked(kind: str, values: Sequence[float]) -> list[float]:
 
 def _numbers(kind: str, step_size: float, temperature: float, *more: float) -> Numbers:
     """The factors of an update, from its arguments."""
-    scale = math.sqrt(step_size * temperature)
+    scale = _root(step_size, temperature)
     if kind == "langevin":
         return Numbers(kind, 0.5 * step_size, scale)
     if kind == "preconditioned":
         decay, damping = more
         return Numbers(kind, 0.5 * step_size, scale, decay, 1 - decay, damping)
     (friction,) = more
-    return Numbers(kind, step_size, math.sqrt(2 * friction * step_size * temperature), keep=1 - friction)
+    return Numbers(kind, step_size, _root(2 * friction * step_size, temperature), keep=1 - friction)
+
+
+def _root(a: float, b: float) -> float:
+    """``sqrt(a b)``, also where the product is beyond the range of floats."""
+    product = a * b
+    return math.sqrt(product) if sys.float_info.min <= product < math.inf else math.sqrt(a) * math.sqrt(b)
 
 
 def _update(
@@ -211,7 +222,8 @@ def _update(
     backend: str,
 ) -> None:
     factors = _checked(kind, factors)
-    xs, gs = _listed(parameters), _listed(gradients)
+    xs, gs = _listed("parameters", parameters), _listed("gradients", gradients)
+    require_no_transform("an update in place")
     stream_numbers = list(range(len(xs))) if tensor_numbers is None else _require_numbers(tensor_numbers)
     if rounding not in ROUNDINGS:
         raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}; got {rounding!r}")

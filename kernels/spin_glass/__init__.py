@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.derivatives import require_no_transform
 from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
 from ..machines.packed_spins import WORD
 from ..numbers import integer
@@ -97,6 +98,7 @@ def anneal_spins(
         ValueError: shapes do not match, couplings are not symmetric or not finite, the schedule is empty, what is
             prepared is out of date or on another device, a number is out of range, or ``rule`` or ``backend`` is
             unknown or cannot run here.
+        NotImplementedError: under a transform of ``torch.func``.
 
     At a constant temperature both rules leave the Boltzmann distribution invariant, up to the rounding below. By the
     heat bath, every state leads to every other in one sweep, so that walkers converge to it on every graph, if
@@ -133,6 +135,7 @@ def anneal_spins(
       rounded down.
     - Metropolis: a spin flips if ``dE <= 0``, or if ``r < F``.
     """
+    require_no_transform("anneal_spins")
     require_tensor("spins", spins, (torch.int32,), None)
     if spins.ndim != 2:
         raise ValueError(f"spins must have shape (n, walkers / {WORD}), got {tuple(spins.shape)}")

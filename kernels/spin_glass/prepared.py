@@ -6,15 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.derivatives import require_no_transform
 from ..common.dispatch import require_tensor
+from ..machines.packed_spins import REAL_DTYPES
 from ..schedules import require_schedule
 from .bonds import RULES, Bonds, bonds_of, thresholds
 from .links import Links, links_of, rates_of
-
-DTYPES = (
-    torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8,
-    torch.uint8,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +84,14 @@ def prepare_glass(
         ValueError: an argument has a wrong shape or is not finite, or ``couplings`` is not symmetric or couples a spin
             with itself.
     """
-    require_tensor("couplings", couplings, DTYPES, None)
+    require_no_transform("preparing a glass")
+    require_tensor("couplings", couplings, REAL_DTYPES, None)
     if couplings.ndim != 2 or couplings.shape[0] != couplings.shape[1] or not len(couplings):
         raise ValueError(f"couplings must be a square matrix of at least one spin, got shape {tuple(couplings.shape)}")
     exact = couplings.detach().to("cpu", torch.float64)
     held = exact.new_zeros(len(exact))
     if fields is not None:
-        require_tensor("fields", fields, DTYPES, None)
+        require_tensor("fields", fields, REAL_DTYPES, None)
         if fields.shape != held.shape:
             raise ValueError(f"fields must have shape ({len(held)},) for {len(held)} spins, got {tuple(fields.shape)}")
         held = fields.detach().to("cpu", torch.float64)
@@ -124,6 +122,7 @@ def prepare_schedule(temperatures: Tensor, *, device: torch.device | None = None
         TypeError: ``temperatures`` is not a dense tensor of float64.
         ValueError: it has a wrong shape, is empty, or holds a value out of range.
     """
+    require_no_transform("preparing a schedule")
     require_tensor("temperatures", temperatures, (torch.float64,), None)
     require_schedule("temperatures", temperatures)
     target = temperatures.device if device is None else device

@@ -7,8 +7,10 @@ Packed spins are int32 (n, walkers / 32), a row for each spin. Walker ``k`` is b
 import torch
 from torch import Tensor
 
-from ..machines.packed_spins import WORD, pack_bits, unpack_bits
-from ..numbers import integer
+from ..common.dispatch import require_tensor
+from ..machines.packed_spins import REAL_DTYPES, WORD, pack_bits, require_spins, unpack_bits
+from ..machines.spins_and_units import require_bonds
+from ..numbers import can_check, integer
 
 CHUNK = 1 << 14
 """Walkers that `energies` unpacks at a time."""
@@ -16,6 +18,7 @@ CHUNK = 1 << 14
 
 def pack_walkers(spins: Tensor) -> Tensor:
     """Pack ``spins``, -1 or +1 of any dtype, (walkers, n)."""
+    require_spins(spins)
     if spins.ndim != 2 or len(spins) % WORD:
         raise ValueError(f"spins must have shape (walkers, n), walkers a multiple of {WORD}; got {tuple(spins.shape)}")
     return pack_bits((spins > 0).t().reshape(spins.shape[1], len(spins) // WORD, WORD))
@@ -23,7 +26,14 @@ def pack_walkers(spins: Tensor) -> Tensor:
 
 def unpack_walkers(words: Tensor) -> Tensor:
     """Unpack spins that `pack_walkers` packed: int8 -1 or +1, (walkers, n)."""
+    _require_words(words)
     return (2 * unpack_bits(words).flatten(1).t() - 1).to(torch.int8)
+
+
+def _require_words(words: Tensor) -> None:
+    require_tensor("words", words, (torch.int32,), None)
+    if words.ndim != 2:
+        raise ValueError(f"words must have shape (n, walkers / {WORD}), got {tuple(words.shape)}")
 
 
 def random_walkers(spins: int, walkers: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -39,10 +49,18 @@ def random_walkers(spins: int, walkers: int, generator: torch.Generator, device:
 def energies(words: Tensor, couplings: Tensor, fields: Tensor | None = None) -> Tensor:
     """``-sum_{i<j} J_ij s_i s_j - sum_i h_i s_i`` of each walker: float64 (walkers,), for packed spins.
 
-    Couplings (n, n) and fields (n,) are of any dtype, on any device. Sums are in float64, exact for integers.
+    Couplings (n, n), symmetric and 0 on the diagonal, and fields (n,) are of any real or integer dtype, on any device,
+    and finite; the values are checked on a CPU only. Sums are in float64, exact for integers.
     """
+    _require_words(words)
+    require_tensor("couplings", couplings, REAL_DTYPES, None)
     each = couplings.to(words.device, torch.float64)
-    held = each.new_zeros(len(each)) if fields is None else fields.to(words.device, torch.float64)
+    if fields is not None:
+        require_tensor("fields", fields, REAL_DTYPES, None)
+    held = each.new_zeros(len(words)) if fields is None else fields.to(words.device, torch.float64)
+    if each.shape != (len(words), len(words)):
+        raise ValueError(f"couplings must have shape ({len(words)}, {len(words)}), got {tuple(each.shape)}")
+    require_bonds("couplings", each, "fields", held, check_values=can_check(each))
     found = torch.empty(words.shape[1] * WORD, dtype=torch.float64, device=words.device)
     for first in range(0, words.shape[1], CHUNK // WORD):
         s = unpack_walkers(words[:, first : first + CHUNK // WORD]).double()

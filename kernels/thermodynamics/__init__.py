@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from ..common.derivatives import require_no_transform
-from ..common.dispatch import backend_module, choose_backend, note_written, require_output, require_tensor, running_on
+from ..common.dispatch import (
+    backend_module,
+    choose_backend,
+    note_written,
+    require_output,
+    require_results,
+    require_tensor,
+    running_on,
+)
 from ..numbers import require_no_gradient
 from ..rows.checks import DTYPES, accumulation_dtype, normal_dim, reduced_shape, require_finite_beta
 from . import reference
@@ -92,8 +100,9 @@ def thermodynamics(
     shape, dtype = reduced_shape(x, dim), accumulation_dtype(x.dtype)
     if out is None:
         out = (x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype), x.new_empty(shape, dtype=dtype))
+    require_results(out, Thermodynamics._fields[:3])
     others = {"x": x}
-    for name, tensor in zip(("log_z", "energy", "variance"), out, strict=True):
+    for name, tensor in zip(Thermodynamics._fields, out, strict=False):
         require_tensor(f"out {name}", tensor, (dtype,), x.device)
         require_no_gradient(f"out {name}", tensor)
         require_output(f"out {name}", tensor, shape, others)

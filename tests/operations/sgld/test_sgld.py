@@ -798,3 +798,43 @@ def test_a_capture_on_another_stream_takes_the_tables_of_an_earlier_update(monke
     state.update(capturing=True, stream=8)
     assert request._blocks((5, 3), 4, device) is first
     assert [stream.cuda_stream for stream in read] == [8]  # the allocator knows that this stream reads it
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+@pytest.mark.parametrize(
+    ("update", "states", "options"),
+    [
+        (sgld_update, (), {}),
+        (psgld_update, (torch.ones(5, dtype=torch.float64),), {"decay": 1.0, "damping": 1e-12}),
+        (sghmc_update, (torch.zeros(5, dtype=torch.float64),), {"friction": 0.5}),
+    ],
+)
+def test_noise_whose_variance_is_beyond_the_range_of_floats(update, states, options, scale):
+    """The noise has the scale ``sqrt(step_size * temperature)``, which float64 holds where the product overflows."""
+    found = []
+    for number in (scale, 1.0):
+        x = torch.zeros(5, dtype=torch.float64)
+        kept = [state.clone() for state in states]
+        update(x, torch.zeros_like(x), *kept, number, number, seed=7, step=0, backend="torch", **options)
+        found.append(x)
+    torch.testing.assert_close(found[0] / scale, found[1], rtol=1e-12, atol=0)
+
+
+class Evicting(dict):
+    """A cache from which another thread evicts all tables after each look at it."""
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        self.clear()
+        return found
+
+    def get(self, key: object, default: object = None) -> object:
+        found = super().get(key, default)
+        self.clear()
+        return found
+
+
+def test_a_table_that_another_thread_evicts_is_still_used(monkeypatch):
+    monkeypatch.setattr(request, "_kept", Evicting())
+    tables = [request._blocks((5, 3), 4, torch.device("cpu")) for _ in range(3)]
+    assert [table.tolist() for table in tables] == 3 * [[[0, 0], [0, 4], [1, 0]]]
