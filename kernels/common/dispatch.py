@@ -3,8 +3,8 @@
 import functools
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import wraps
 from types import ModuleType
 from typing import ParamSpec, TypeVar
@@ -117,11 +117,16 @@ def require_tensor(name: str, value: object, dtypes: tuple[torch.dtype, ...], de
     return value
 
 
-@contextmanager
-def running_on(device: torch.device) -> Iterator[None]:
-    """Makes ``device`` current, so that a kernel runs on its current stream, and torch computes there as written."""
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), _no_autocast(device):
-        yield
+def running_on(device: torch.device) -> AbstractContextManager[object]:
+    """Makes ``device`` current, so that a kernel runs on its current stream, and turns autocast off there."""
+    if device.type != "cuda":
+        return _no_autocast(device)
+    if not torch.is_autocast_enabled("cuda"):
+        return torch.cuda.device(device)
+    both = ExitStack()
+    both.enter_context(torch.cuda.device(device))
+    both.enter_context(_no_autocast(device))
+    return both
 
 
 def without_autocast(function: Callable[P, R]) -> Callable[P, R]:

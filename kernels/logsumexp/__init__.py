@@ -53,7 +53,8 @@ def logsumexp(
     Returns:
         A contiguous tensor of ``x``'s dtype. An empty sum is -inf, and so is a row where every ``beta x_i`` is -inf. A
         row where a ``beta x_i`` is +inf gives +inf. A row with NaN gives NaN, as does a row with an infinite element
-        where ``beta`` is 0, or rounds to 0 in the precision of accumulation.
+        where ``beta`` is 0, or rounds to 0 in the precision of accumulation. Elements further from the one of largest
+        weight than the largest number of that precision have weight 0, and give NaN where ``beta`` is 0.
 
     Raises:
         TypeError: ``x`` or ``out`` is not a dense tensor of a supported dtype.
