@@ -22,7 +22,8 @@ def test_each_schedule_has_its_first_and_last_temperature():
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize(
-    ("start", "end"), [(10.0, 0.1), (1.0, 1.0), (1.0, 1 - 2.0**-53), (1e17, 0.5), (1.7e308, 1e-308), (3e-308, 5e-324)]
+    ("start", "end"),
+    [(10.0, 0.1), (7.0, 0.2), (1.0, 1.0), (1.0, 1 - 2.0**-53), (1e17, 0.5), (1.7e308, 1e-308), (3e-308, 5e-324)],
 )
 @pytest.mark.parametrize("schedule", [schedules.linear, schedules.geometric])
 def test_cooling_ends_exactly_at_its_last_temperature_and_never_rises(schedule, start, end, steps):
