@@ -41,7 +41,7 @@ def swap_replicas(
     """Propose an exchange of replicas to every pair of rungs (k, k + 1) with ``k % 2 == round_number % 2``.
 
     The acceptance probability is ``min(1, exp((beta_k - beta_(k+1)) (E_k - E_(k+1))))``, with ``E_k`` the energy of the
-    replica at rung k.
+    replica at rung k. Energies whose difference is NaN, such as two infinite ones, are not exchanged.
 
     Args:
         replica_at: int32 (ladders, rungs): the replica at each rung, numbered 0 to rungs - 1 in its ladder; not

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(THREADS)
         const Words words = random_words(number >> 2, seed, step, STREAM_SWAP);
         const u32 word = number & 2 ? (number & 1 ? words.word[3] : words.word[2])
                                     : (number & 1 ? words.word[1] : words.word[0]);
-        exchanged = (double)uniform(word) < exp(fmin(log_ratio, 0.0));
+        exchanged = (double)uniform(word) < exp(log_ratio > 0.0 ? 0.0 : log_ratio);
         if (exchanged) replica = pair[rung == lower];
     }
     new_replica_at[place] = replica;

@@ -44,7 +44,8 @@ def swap_kernel(
     number = (tl.cast(first_ladder, tl.int64) + ladder) * rungs + lower
     w0, w1, w2, w3 = random_words(number >> 2, seed, step, _SWAP)
     word = tl.where((number & 2) != 0, tl.where((number & 1) != 0, w3, w2), tl.where((number & 1) != 0, w1, w0))
-    exchanged = paired & (uniform(word).to(tl.float64) < tl.exp(tl.minimum(apart * difference, 0.0)))
+    log_ratio = apart * difference  # a NaN must not become 0, of which the exchange is certain
+    exchanged = paired & (uniform(word).to(tl.float64) < tl.exp(tl.where(log_ratio > 0.0, 0.0, log_ratio)))
     own = tl.load(replica_at + place, mask=inside, other=0)
     is_lower = rung == lower
     tl.store(new_replica_at + place, tl.where(exchanged, tl.where(is_lower, second, first), own), mask=inside)

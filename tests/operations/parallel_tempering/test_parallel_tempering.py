@@ -56,6 +56,16 @@ def test_energies_that_rise_with_beta_are_always_exchanged(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("energies", [[math.nan, 1.0], [1.0, math.nan], [math.inf, math.inf]])
+def test_energies_whose_difference_is_nan_are_never_exchanged(energies, backend):
+    at, betas = identity(1, 2), torch.tensor([0.0, 1.0], dtype=torch.float64, device=DEVICE)
+    given = torch.tensor([energies], dtype=torch.float64, device=DEVICE)
+    swapped = swap_replicas(at, given, betas, seed=1, round_number=0, backend=backend)
+    assert torch.equal(swapped.replica_at, at)
+    assert not swapped.accepted.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_exchanges_are_as_frequent_as_their_probability(backend):
     at, betas = identity(40_000, 2), torch.tensor([0.0, 0.5], dtype=torch.float64, device=DEVICE)
     energies = torch.tensor([2.0, 0.0], dtype=torch.float64, device=DEVICE).expand(40_000, 2)

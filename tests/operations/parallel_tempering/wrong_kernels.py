@@ -25,7 +25,7 @@ WRONG_KERNELS = (
     *mutants(
         OPERATION,
         ("parallel_tempering.cu", "(rung ^ step) & 1", "rung & 1", ODD_ROUND),
-        ("parallel_tempering.cu", "fmin(log_ratio, 0.0)", "-fabs(log_ratio)", LADDERS),
+        ("parallel_tempering.cu", "log_ratio > 0.0 ? 0.0 : log_ratio", "-fabs(log_ratio)", LADDERS),
         ("triton_kernels.py", "number >> 2, seed", "number, seed", LADDERS),
         ("triton_kernels.py", "is_lower, second, first", "is_lower, first, second", LADDERS),
         ("parallel_tempering.cpp", "store(u + i * LANES<u32>", "store(u", ODD_ROUND),
