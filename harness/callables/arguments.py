@@ -12,6 +12,9 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_unflatten
 FACTORS = (0.5, 0.75)
 """Other values of a tensor are its own, times a random factor between these: far enough from 1 for 8-bit dtypes."""
 
+UNNAMED = "args["
+"""How the name of an argument begins that the callable does not name."""
+
 
 class Arguments:
     """The arguments of one call of ``fn``, in any pytree.
@@ -122,7 +125,7 @@ def _names_of_positions(fn: Callable[..., Any], count: int) -> list[str]:
         parameters = ()  # type: ignore[assignment]
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = [each.name for each in parameters if each.kind in by_position]
-    return [names[place] if place < len(names) else f"args[{place}]" for place in range(count)]
+    return [names[place] if place < len(names) else f"{UNNAMED}{place}]" for place in range(count)]
 
 
 def _require_plain(name: str, tensor: Tensor) -> None:

@@ -13,6 +13,7 @@ from ..api.messages import unknown
 from ..report.rows import number
 from ..report.tables import indented
 from ..report.terminal import text_of
+from .arguments import UNNAMED
 from .bounds import Bound
 from .call import names_for
 from .drawing import html_lines, html_table, table
@@ -100,6 +101,8 @@ class Compared:
     def title(self) -> str:
         modes = {each.measurement.mode: None for each in self.results.values() if each.measurement}
         cases, devices = ({getattr(each, name): None for each in self.results.values()} for name in ("case", "device"))
+        # A function of C does not name its arguments: another one may.
+        cases = {each: None for each in cases if UNNAMED not in each} or cases
         return ", ".join(filter(None, [*cases, *modes, *devices]))
 
     def explained(self) -> list[str]:
@@ -107,6 +110,8 @@ class Compared:
         found = [words for each in self.results.values() for words in each.explained()]
         if self.baseline not in self.ratios:
             found.append(f"no ratios: the baseline {self.baseline} has no time")
+        elif any(each.low is None for name, each in self.ratios.items() if name != self.baseline):
+            found.append(f"no interval of a ratio: fewer than {FEWEST_ROUNDS} rounds; more seconds= give more")
         return found
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -9,7 +9,7 @@ from rich.text import Text
 from ..api.operations import Agreement
 from ..api.records import Measurement
 from ..report.rows import percent
-from ..report.tables import status_words
+from ..report.tables import disturbance, status_words
 from .drawing import cells, histogram, html_lines, line_of_times
 
 NOISY = 0.01
@@ -91,6 +91,7 @@ class Measured:
             found += [f"suspect: {words}" for words in self.measurement.suspicions]
             if self.measurement.noise > NOISY:
                 found.append(f"noisy: the median is known to ±{percent(self.measurement.noise)} only")
+            found += filter(None, [disturbance(self.measurement)])
         return [*found, *self.notes]
 
     @property

@@ -143,11 +143,14 @@ def noise_words(measurement: Measurement) -> list[str]:
     words = []
     if measurement.p90 > WIDE * measurement.p10:
         words.append(f"p10 to p90 spans a factor of {_ratio(measurement.p90, measurement.p10)}")
-    if measurement.disturbed > MOST_DISTURBED:
-        words.append(
-            f"the device was disturbed during {measurement.disturbed:.0%} of the samples{_by_others([measurement])}"
-        )
-    return words
+    return [*words, *filter(None, [disturbance(measurement)])]
+
+
+def disturbance(measurement: Measurement) -> str:
+    """What disturbed the device while it was timed, in words; empty if it was little."""
+    if measurement.disturbed <= MOST_DISTURBED:
+        return ""
+    return f"the device was disturbed during {measurement.disturbed:.0%} of the samples{_by_others([measurement])}"
 
 
 def is_noisy(measurement: Measurement) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from boltzbench.harness import bound, compare, measure, save, sweep
-from boltzbench.harness.callables.compare import FEWEST_ROUNDS, ratio_of
+from boltzbench.harness.callables.compare import FEWEST_ROUNDS, Compared, Ratio, ratio_of
 from boltzbench.harness.results.compare import Verdict, summary
 from boltzbench.harness.results.compare import compare as compare_runs
 from boltzbench.harness.results.file import read_run
@@ -109,6 +109,20 @@ def test_a_table_of_80_columns_with_what_failed():
     html = found._repr_html_()
     assert html.count("<tr>") == 5
     assert "no such luck" in html
+
+
+def test_arguments_have_the_names_that_one_of_the_callables_gives():
+    calls = {"add": torch.add, "added": lambda x, y: x + y}
+    assert compare(calls, X, X.clone(), seconds=0.02).title == "x 64x32 float32, y 64x32 float32, cold, cpu"
+    assert compare({"exp": torch.exp}, X, seconds=0.02).title == "args[0] 64x32 float32, cold, cpu"
+
+
+def test_a_ratio_without_an_interval_says_why():
+    one, few = measure(twice, X, seconds=0.02), Ratio(2.0)
+    words = "no interval of a ratio: fewer than 5 rounds; more seconds= give more"
+    assert words in Compared({"a": one, "b": one}, "a", {"a": Ratio(1.0), "b": few}).explained()
+    enough = Compared({"a": one, "b": one}, "a", {"a": Ratio(1.0), "b": Ratio(2.0, 1.9, 2.1)})
+    assert words not in enough.explained()
 
 
 def test_without_a_baseline_there_are_no_ratios():

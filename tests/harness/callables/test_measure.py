@@ -4,6 +4,7 @@ import itertools
 import re
 import time
 from collections import namedtuple
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from boltzbench.harness import Agreement, Bound, Measured, NotMeasured, Status, measure
+from boltzbench.harness.api.records import DeviceState
 from boltzbench.harness.callables import isolated
 from boltzbench.harness.callables.arguments import Arguments
 from boltzbench.harness.callables.measure import limits_of
@@ -451,13 +453,21 @@ def test_it_prints_as_one_line_and_draws_itself(monkeypatch):
     assert re.fullmatch(r"twice: passed, [\d.]+ .s \(.*\), [\d.<]+ GB/s, \d+% of copy, cold, cpu", first), first
     assert len(first) <= 80
     assert repr(found) == str(found)
-    assert all(each.startswith("  noisy: the median is known to ±") for each in flags)
+    assert all(each.startswith(("  noisy: the median is known to ±", "  the device was disturbed")) for each in flags)
     with (console := Console(width=80, force_terminal=True)).capture() as printed:
         console.print(found)
     assert "\x1b[32mpassed" in printed.get()
     html = found._repr_html_()
     assert "<svg" in html
     assert "twice: passed" in html
+
+
+def test_a_busy_device_is_a_flag():
+    found = times(twice, X, reference=twice)
+    for share, flagged in ((0.57, True), (0.05, False)):
+        timing = replace(found.timing, states=(DeviceState(0, others=share),))
+        words = "the device was disturbed during 100% of the samples: other processes used 57% of it, at most 57%"
+        assert (words in replace(found, measurement=timing).flags) is flagged
 
 
 def test_names_are_escaped():
