@@ -39,8 +39,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The errors of a disk that takes no more."""
 
 
-class _FlagsWithoutType:
-    """Flags take no value: `--help` shows no type beside them."""
+class _ReadableHelp:
+    """`--help` shows no type beside flags, which take no value, and folds a paragraph where the terminal ends, not
+    where the source does."""
+
+    def __init__(self, *arguments: Any, help: str | None = None, **more: Any) -> None:
+        paragraphs = [" ".join(each.split()) for each in (help or "").split("\n\n")]
+        super().__init__(*arguments, help="\n\n".join(paragraphs), **more)
 
     def get_params(self, context: Any) -> list[Any]:
         found: list[Any] = super().get_params(context)  # type: ignore[misc]
@@ -50,11 +55,11 @@ class _FlagsWithoutType:
         return found
 
 
-class _Group(_FlagsWithoutType, TyperGroup):
+class _Group(_ReadableHelp, TyperGroup):
     pass
 
 
-class _Command(_FlagsWithoutType, TyperCommand):
+class _Command(_ReadableHelp, TyperCommand):
     pass
 
 

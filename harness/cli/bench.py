@@ -45,6 +45,7 @@ from .run_trials import (
     default_preset,
     plan_steps,
     roofline_share,
+    steps_of_plugins,
     turn_on,
     without_timed,
     workers_for,
@@ -122,9 +123,7 @@ def bench(
             if len(devices) > 1:
                 raise UsageError("--profile runs on one device: choose one by --device")
             _require_profiler(profiler, place)
-        for kind, name, valid in (("preset", chosen.preset, PRESETS), ("mode", chosen.mode, tuple(MODES))):
-            if name not in valid:
-                raise unknown(kind, name, valid)
+        _require_words(chosen.preset, chosen.mode)
         modes = MODES[chosen.mode]
         which = Which(chosen.sizes, chosen.dtypes, chosen.scenarios, chosen.cases)
         of = chosen.operations, chosen.implementations, TIMED, chosen.preset, chosen.seed, which
@@ -196,6 +195,19 @@ def bench(
             console.print(f"Continue with: boltzbench bench --resume {file.path}", soft_wrap=True)
         write_json(run_to_json(file.run))
     raise typer.Exit(status)
+
+
+def require_plan(options: Mapping[str, Any]) -> None:
+    """Raise what `bench` with these options raises on every machine: for its words, names, cases and sizes."""
+    _require_words(options["preset"] or PRESETS[-1], options["mode"])
+    which = Which(*(tuple(options[name] or ()) for name in ("sizes", "dtypes", "scenarios", "cases")))
+    steps_of_plugins("cpu", options["operations"], options["implementations"], TIMED, PRESETS[-1], None, which)
+
+
+def _require_words(preset: str, mode: str) -> None:
+    for kind, name, valid in (("preset", preset, PRESETS), ("mode", mode, tuple(MODES))):
+        if name not in valid:
+            raise unknown(kind, name, valid)
 
 
 @contextmanager

@@ -293,9 +293,7 @@ def _read_records(path: Path) -> list[Mapping[str, Any]]:
     except OSError as error:
         raise ResultsError(f"--against {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(
-            f"--against {path}: this is no JSON that `inspect` wrote ({describe_error(error)})"
-        ) from error
+        raise ResultsError(f"--against {path}: this is no JSON that `inspect` wrote") from error
     return [*records]
 
 

@@ -122,7 +122,8 @@ def _defaults(context: typer.Context, place: str, parameters: Any, table: Mappin
     for key, value in table.items():
         option = options.get(key.replace("_", "-"))
         if option is None or key == "help":
-            raise UsageError(f"{place}: {unknown('option', key, options)}")
+            flags = [each.removeprefix("--") for own in options.values() for each in own.opts if each.startswith("--")]
+            raise UsageError(f"{place}: {unknown('option', key, flags)}")
         if option.name in found:
             raise UsageError(f"{place}: {key} is named twice")
         several = isinstance(value, list)

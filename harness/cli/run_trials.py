@@ -82,15 +82,34 @@ def plan_steps(
     ``many`` and ``pairs`` are as in `read_catalogue`. Raises UsageError if there are no such cases.
     """
     prepare_to_load_plugins(device)
+    of = operations, implementations, purposes, preset, seed, which
+    registry, steps = steps_of_plugins(str(device), *of, many=many, pairs=pairs)
+    if which.sizes:
+        _require_possible(steps, device)
+    return registry, steps
+
+
+def steps_of_plugins(
+    device: str,
+    operations: Sequence[str] | None,
+    implementations: Sequence[str] | None,
+    purposes: tuple[Purpose, ...],
+    preset: str,
+    seed: int | None,
+    which: Which,
+    *,
+    many: bool = False,
+    pairs: bool = False,
+) -> tuple[Registry, list[Step]]:
+    """What `plan_steps` returns, for any machine: whether its memory suffices is not asked."""
     other_sizes = None
     if which.sizes:
         of = which.dtypes, which.scenarios, tuple(operations or ())
         other_sizes = OtherSizes(parse_sizes(which.sizes), *of, "bench" if "bench" in purposes else "check")
-    registry = read_catalogue(str(device), many=many, pairs=pairs, other_sizes=other_sizes)
+    registry = read_catalogue(device, many=many, pairs=pairs, other_sizes=other_sizes)
     selection = registry.select(operations or (), implementations or ())
     steps = plan(selection, purposes, preset, seed)
     if other_sizes:
-        _require_possible(steps, device)
         return registry, narrowed(steps, which.cases)
     _require_cases_of(purposes, selection, steps, which.cases)
     return registry, narrowed(steps, which.cases, which.dtypes, which.scenarios)

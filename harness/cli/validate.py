@@ -56,9 +56,9 @@ CalibrationOf = Annotated[
     typer.Option(
         "--of",
         metavar="PART",
-        help="With --calibrate: tests (false alarms on exact samplers), errors (chains that planted ones need), causes "
-        "(of planted errors: which are named), samplers (alarms of those registered) or experiments (z-scores); "
-        "repeatable, by default the first three.",
+        help="With --calibrate, what to measure: tests (how often they reject exact samplers), errors (the chains that "
+        "reveal planted errors), causes (those that the verdicts on planted errors name), samplers (how often the "
+        "registered ones are rejected), experiments (z-scores); repeatable, by default the first three.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")]

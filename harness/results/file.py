@@ -113,6 +113,8 @@ def read_records(path: Path, take: Callable[[Record], Taken]) -> tuple[Run, list
     try:
         with path.open("rb") as file:
             return _parsed(path, file if file.seekable() else io.BytesIO(file.read()), take)
+    except IsADirectoryError as error:
+        raise ResultsError(f"cannot read {path}: it is a folder; name a results file in it") from error
     except OSError as error:
         raise ResultsError(f"cannot read {path}: {error.strerror}") from error
 
@@ -334,7 +336,8 @@ class ResultsFile:
             folder.mkdir(parents=True, exist_ok=True)
             file = path.open("x")  # exclusive: of two runs with the same name, one fails here
         except OSError as error:
-            raise ResultsError(f"cannot write results to the folder {folder}: {error.strerror}") from error
+            reason = "it is a file" if folder.is_file() else error.strerror
+            raise ResultsError(f"cannot write results to the folder {folder}: {reason}") from error
         run = Run(SCHEMA, "incomplete", environment, (), problems, started=f"{now:%Y-%m-%dT%H:%M:%SZ}")
         self._begin(path, file, run, Counter())
 

@@ -86,16 +86,22 @@ def read_predictions(path: Path) -> Predictions:
     """The JSON that `bench --profile` writes. Raises ResultsError."""
     try:
         whole = json.loads(path.read_text())
-        if not isinstance(gpu := whole["environment"]["gpu"]["name"], str):
-            raise TypeError("the name of the GPU is no text")
+        device = whole["environment"]["gpu"]
+        if device is None:
+            raise ResultsError(f"--predictions {path}: it is of a CPU, and `inspect` predicts kernels on GPUs")
+        if not isinstance(gpu := device["name"], str):
+            raise TypeError
         cases = {
             (each["operation"], each["implementation"], each["case"]): _profiled(each) for each in whole["records"]
         }
+    except ResultsError:
+        raise
     except OSError as error:
         raise ResultsError(f"--predictions {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        words = str(error).splitlines()[0] if not isinstance(error, ValidationError) else "a prediction is incomplete"
-        raise ResultsError(f"--predictions {path}: this is no JSON that `bench --profile` wrote ({words})") from error
+        words = f" (there is no {error})" if isinstance(error, KeyError) else ""
+        words = " (a prediction is incomplete)" if isinstance(error, ValidationError) else words
+        raise ResultsError(f"--predictions {path}: this is no JSON that `bench --profile` wrote{words}") from error
     return Predictions(gpu, cases)
 
 

@@ -12,7 +12,7 @@ from ...report.terminal import plain_console
 
 
 def merge(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Results files of shards or machines.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Results files of shards or machines.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The results file to write.")],
     last_wins: Annotated[
         bool, typer.Option("--last-wins", help="Take a case that several files hold from the one named last.")

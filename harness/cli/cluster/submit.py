@@ -22,7 +22,7 @@ from .merge import show_merged
 def submit(
     context: typer.Context,
     command: Annotated[
-        list[str], typer.Argument(metavar="COMMAND...", help="bench and its options, after two dashes.")
+        list[str], typer.Argument(metavar="COMMAND", help="bench and its options, after two dashes.")
     ],
     nodes: Annotated[int, typer.Option("--nodes", min=1, metavar="N", help="Shards, each a job on one node.")],
     partition: Annotated[str | None, typer.Option("--partition", metavar="NAME", help="Slurm's partition.")] = None,
@@ -96,10 +96,12 @@ def _conclude(console: Console, found: Submission, again: str) -> int:
 
 
 def _require_command(context: typer.Context, command: list[str]) -> None:
-    """Raise what `bench` itself would raise for its options, before anything waits in a queue."""
+    """Raise what `bench` itself would raise for its options and names, before anything waits in a queue."""
+    from ..bench import require_plan
+
     commands = getattr(context.parent and context.parent.command, "commands", {})
     if command[0] == "bench" and "bench" in commands:
-        commands["bench"].make_context("bench", command[1:], parent=context.parent)
+        require_plan(commands["bench"].make_context("bench", command[1:], parent=context.parent).params)
 
 
 def _parameters(

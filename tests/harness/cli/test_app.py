@@ -153,6 +153,13 @@ def test_a_flag_has_no_type_in_its_help(run, arguments):
     assert (status, "--help" in out, "bool" in out.lower()) == (0, True, False)
 
 
+def test_help_folds_where_the_terminal_ends(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    help_of_history = run("history", "--help")[1]
+    assert "if a case fails that passed before, or if a results file could not be used." in help_of_history
+    assert "where the steps are. Exit" not in help_of_history, "paragraphs stay apart"
+
+
 def test_version(run):
     assert run("--version") == (0, "boltzbench 0.1.0\n", "")
 
@@ -355,7 +362,7 @@ def test_a_run_without_checks_fails(run, selection):
         (("list", "--json", "."), "cannot write .: it is a folder"),
         (("bench", "--device", "cpu", "--mode", "hto"), "unknown mode 'hto': did you mean hot?"),
         (("bench", "--out", "a_file/inside"), "cannot write results to the folder a_file/inside: Not a directory"),
-        (("bench", "--out", "a_file"), "cannot write results to the folder a_file: File exists"),
+        (("bench", "--out", "a_file"), "cannot write results to the folder a_file: it is a file"),
         (("check", "--seed", "-1"), "--seed"),
         (("bench", "--frobnicate"), "--frobnicate"),
         (("chekc",), "chekc"),

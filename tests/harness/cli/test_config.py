@@ -89,6 +89,7 @@ def test_config_may_stand_anywhere(capsys):
             "[tool.boltzbench.bench]\npresets = 'a'",
             "[tool.boltzbench.bench]: unknown option 'presets': did you mean preset",
         ),
+        ("[tool.boltzbench.bench]\noperatoin = 'a'", "unknown option 'operatoin': did you mean operation?"),
         ("[tool.boltzbench.bench]\nhelp = true", "unknown option 'help'"),
         ("[tool.boltzbench.bench]\nconfig = 'x'", "unknown option 'config'"),
         ("[tool.boltzbench.bench]\npreset = ['a']", "[tool.boltzbench.bench]: preset should be one value, got ['a']"),

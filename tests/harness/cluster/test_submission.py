@@ -1,4 +1,4 @@
-"""`submit` with stand-ins for `bench`: what is finished is kept and not repeated, the rest is named. No torch."""
+"""`submit` with stand-ins for `bench`: what is finished is kept and not repeated, the rest is named."""
 
 import json
 import multiprocessing
@@ -17,18 +17,19 @@ from boltzbench.harness import cluster
 from boltzbench.harness.api.messages import UsageError
 from boltzbench.harness.api.operations import Status
 from boltzbench.harness.api.records import BenchOptions, Record, Shard
-from boltzbench.harness.cli import app
+from boltzbench.harness.cli import app, run_trials
 from boltzbench.harness.cluster import executors, job, submission
 from boltzbench.harness.cluster.executors import Submitit
 from boltzbench.harness.cluster.job import ShardFailed, ShardJob, state_of
 from boltzbench.harness.cluster.submission import submit
+from boltzbench.harness.discovery.registry import load_registry
 from boltzbench.harness.results.file import ResultsError, ResultsFile, read_run, record_key
 
-COMMAND = ["bench", "-o", "softmax", "--device", "cpu"]
+COMMAND = ["bench", "-o", "logsumexp", "--device", "cpu"]
 
 
 def record(number):
-    return Record("softmax", "torch", "torch", "p", f"n={number}", "bench", Status.PASSED, source_hash="5")
+    return Record("logsumexp", "torch", "torch", "p", f"n={number}", "bench", Status.PASSED, source_hash="5")
 
 
 class Bench:
@@ -41,14 +42,14 @@ class Bench:
 
     def __call__(self, own, arguments, lock):
         self.calls.append((own.number, arguments))
-        (Path(own.folder) / "log.txt").write_text("softmax: 6 checks\nboltzbench: something is wrong\n")
+        (Path(own.folder) / "log.txt").write_text("logsumexp: 6 checks\nboltzbench: something is wrong\n")
         (Path(own.folder) / "alive").write_text("here")
         environment = {"device": "cpu", "cpu": self.device.get(own.number, "EPYC"), "torch": "2"}
         cases = [*range(own.number, 7, own.of)]
         if "--resume" in arguments:
             path = Path(arguments[arguments.index("--resume") + 1])
             try:
-                file = ResultsFile.resume(path, environment, {("softmax", "torch"): "5"})
+                file = ResultsFile.resume(path, environment, {("logsumexp", "torch"): "5"})
             except ResultsError:
                 return 2
         else:
@@ -371,6 +372,13 @@ def test_options_that_go_with_resume():
     assert job._options(arguments, job.WITH_RESUME) == ["--device", "cuda:1", "--time-limit=5"]
 
 
+@pytest.fixture
+def catalogue(monkeypatch):
+    """The plugins are read in this process."""
+    registry = load_registry()
+    monkeypatch.setattr(run_trials, "read_catalogue", lambda *_, **__: registry)
+
+
 def run_submit(capsys, *arguments):
     with pytest.raises(SystemExit) as ended:
         app.main(["submit", *arguments])
@@ -395,6 +403,24 @@ def test_without_submitit_or_slurm(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_that_does_not_exist_waits_in_no_queue(bench, capsys, catalogue):
+    pytest.importorskip("submitit")
+    for options, words in {
+        "-o lgosumexp": "unknown operation 'lgosumexp': did you mean logsumexp?",
+        "-o sgld -i tritn": "unknown implementation of sgld 'tritn': did you mean triton?",
+        "-o sgld --dtype float33": "unknown dtype 'float33': did you mean float32 or float16 or bfloat16?",
+        "--preset fast": "unknown preset 'fast': choose from full, quick, smoke",
+        "--mode warm": "unknown mode 'warm': choose from both, cold, hot",
+        "-o sgld --sizes tensors": "--sizes",
+    }.items():
+        command = ("--nodes", "2", "--cluster", "local", "--", "bench", *options.split())
+        status, out, error = run_submit(capsys, *command)
+        assert (status, out) == (2, "")
+        assert words in error
+    assert not [*Path.cwd().iterdir()]
+    assert bench.calls == []
+
+
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """Stand-ins for the commands of Slurm, which keep the submitted script; and the queue, a file of job numbers."""
@@ -417,7 +443,7 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_slurm_gets_one_array_which_is_followed_and_continued(bench, slurm, capsys, monkeypatch):
+def test_slurm_gets_one_array_which_is_followed_and_continued(bench, slurm, capsys, monkeypatch, catalogue):
     wanted = ["--nodes", "2", "--partition", "gpu", "--gpus", "1", "--minutes", "30", "--slurm", "account=mine"]
     status, out, _ = run_submit(capsys, *wanted, "--detach", "--", *COMMAND)
     assert status == 0

@@ -134,8 +134,9 @@ def test_page_and_markdown_show_both(profile, tmp_path, capsys):
     ("whole", "words"),
     [
         ([], "this is no JSON that `bench --profile` wrote"),
-        ({**PROFILE, "environment": {"gpu": None}}, "this is no JSON that `bench --profile` wrote"),
-        ({**PROFILE, "records": [profiled("cupy", "n=8", {})]}, "('seconds')"),
+        ({**PROFILE, "environment": {"gpu": None}}, "it is of a CPU, and `inspect` predicts kernels on GPUs"),
+        ({**PROFILE, "environment": {"gpu": {"name": 3}}}, "this is no JSON that `bench --profile` wrote"),
+        ({**PROFILE, "records": [profiled("cupy", "n=8", {})]}, "wrote (there is no 'seconds')"),
         ({**PROFILE, "records": [profiled("cupy", "n=8", kernel(low=2e12))]}, "a prediction is incomplete"),
         ({**PROFILE, "records": [profiled("cupy", "n=8", kernel(rate=None))]}, "a prediction is incomplete"),
     ],

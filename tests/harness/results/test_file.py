@@ -249,7 +249,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, text, words):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(ResultsError, match=r"cannot read .*none\.json: No such file"):
         read_run(tmp_path / "none.json")
-    with pytest.raises(ResultsError, match="Is a directory"):
+    with pytest.raises(ResultsError, match="it is a folder; name a results file in it"):
         read_run(tmp_path)
 
 
