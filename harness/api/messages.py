@@ -68,6 +68,11 @@ def unknown_beside(problems: Iterable[str], kind: str, name: str, valid: Iterabl
     return UnknownName("\n".join([str(unknown(kind, name, valid)), *lines]))
 
 
+def in_standard_errors(z: float) -> str:
+    """``+3.12``, and ``+4e+105`` for a distance of which only the size matters."""
+    return f"{z:+.2f}" if not abs(z) >= 1000 else f"{z:+.0e}"
+
+
 def describe_error(error: BaseException) -> str:
     """``Type: message; notes (file:line > file:line)`` on one line, with the way from the plugin to the error.
 

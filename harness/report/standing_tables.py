@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..api.experiments import Estimate
+from ..api.messages import in_standard_errors
 from ..api.operations import Status
 from ..api.records import Claim, Outcome, Standing
 from .tables import NarrowableTable, si, status_words
@@ -32,7 +33,7 @@ def standing_cells(standing: Standing) -> list[str]:
         f"{standing.temperature:.4g}",
         f"{len(tried) - len(standing.failed)}/{len(tried)}" if tried else "-",
         f"{min(p_values):.2g}" if p_values else "-",
-        f"{max(zs, key=abs):+.2f}" if zs else "-",
+        in_standard_errors(max(zs, key=abs)) if zs else "-",
         of_efficiency("ess_per_second", si),
         of_efficiency("autocorrelation_time", "{:.3g}".format),
         of_efficiency("acceptance", "{:.0%}".format),
@@ -60,7 +61,7 @@ def claim_cells(claim: Claim | Estimate) -> list[str]:
         claim.claim,
         "" if claim.exact is None else f"{claim.exact:.6g}",
         measured,
-        "" if claim.z is None or not math.isfinite(claim.z) else f"{claim.z:+.2f}",
+        "" if claim.z is None or not math.isfinite(claim.z) else in_standard_errors(claim.z),
         "" if claim.p_value is None else f"{claim.p_value:.2g}",
         "" if claim.status is None else status_words(claim.status),
     ]

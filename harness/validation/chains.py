@@ -89,6 +89,9 @@ class Chains:
 
     def _position(self, state: State, start: Tensor, first_chain: int, where: str) -> Tensor:
         """A checked copy of ``state["x"]``."""
+        if state is None:
+            function = "init" if where == "init" else "advance"
+            raise Fault(Status.ERROR, f"{where}: {function} returned None instead of the state: its return is missing")
         try:
             x = state["x"]
         except (TypeError, KeyError, IndexError) as error:

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
 
+from ..api.messages import in_standard_errors
 from ..api.operations import Agreement, Status
 from ..api.records import Claim
 from ..api.statistics import FEWEST_POOLED, chi_square
@@ -90,7 +91,7 @@ class Claims:
         z, stderr, p_value = mean_test(measured, exact, moments, len(numbers))
 
         def test(level: float) -> Claim:
-            words = f"measured {measured:.7g} ± {stderr:.2g}, exact {exact:.7g}, z = {z:+.2f}, p = {p_value:.2g}"
+            words = f"measured {measured:.7g} ± {stderr:.2g}, exact {exact:.7g}, z = {in_standard_errors(z)}, p = {p_value:.2g}"
             status = Status.PASSED if p_value >= level else Status.WRONG_LAW
             numbers = {"exact": exact, "measured": measured, "stderr": stderr, "z": z}
             message = f"{words}, critical {level:.2g}"

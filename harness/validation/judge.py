@@ -156,7 +156,7 @@ class _Judgement:
         """The law, exact draws and the states a step later, by temperature."""
 
     def claims(self) -> list[Claim]:
-        with suppress(ImpossibleState):
+        with suppress(ImpossibleState), np.errstate(over="ignore"):  # squares of a chain that runs away
             self._judge()
         claims = self._claims.judged()
         failed = [each for each in claims if each.status is Status.WRONG_LAW]

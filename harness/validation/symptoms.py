@@ -166,10 +166,15 @@ def wrong_elements(x: Tensor, exact: Tensor) -> str | None:
 
 
 def wrong_acceptance(sampler: Sampler, target: Target, start: Tensor, x: Tensor) -> str | None:
-    """What the moves from exact draws ``start`` to ``x``, a step later, show of a step that accepts or rejects."""
-    if sampler.accepted is None and not sampler.reversible:
-        return None
+    """What the moves from exact draws ``start`` to ``x``, a step later, show of a step that accepts or rejects.
+
+    Of a sampler that neither counts what it accepts nor claims detailed balance, only a wrong sign is told, and only
+    where real numbers that stay as they are show that it rejects.
+    """
     moved = (x != start).flatten(1).any(1)
+    known = sampler.accepted is not None or sampler.reversible
+    if not known and (moved.all() or not target.torch_dtype.is_floating_point):
+        return None
     change = (target.energy(x).double() - target.energy(start).double())[moved].numpy()
     up, down = int((change > 0).sum()), int((change < 0).sum())
     if not up + down:
@@ -181,6 +186,8 @@ def wrong_acceptance(sampler: Sampler, target: Target, start: Tensor, x: Tensor)
         return (
             f"{share:.0%} of the moves from exact draws go up in energy, 50% is right: the acceptance's sign is wrong"
         )
+    if not known:
+        return None
     if min(binom.sf(up - 1, up + down, 0.5), binom.cdf(up, up + down, 0.5)) < CERTAIN:
         return (
             f"{UNFIT}: {share:.1%} of the moves from exact draws go up in energy, 50% is right: the "

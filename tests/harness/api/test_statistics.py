@@ -158,6 +158,7 @@ def test_within_reports_z_and_p() -> None:
     assert agreement.bound == pytest.approx(4.8916, abs=1e-4)
     assert agreement.p_value == pytest.approx(0.0026998, abs=1e-7)
     assert agreement.message == "<x^2>: measured 1.3 ± 0.1, exact 1, z = +3.00, p = 0.0027"
+    assert "z = +1e+100, p = 0" in within(1e99, 1.0, 0.1).message, "no hundred digits"
 
 
 @pytest.mark.parametrize("measured", [1.5, 0.5])

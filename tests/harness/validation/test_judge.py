@@ -210,7 +210,8 @@ def test_a_sampler_may_refuse_temperatures_for_each_chain():
     [
         ({"init": lambda *a: 1 / 0}, "init raised ZeroDivisionError: division by zero (test_judge.py:"),
         ({"advance": lambda *a: 1 / 0}, "step 1: advance raised ZeroDivisionError"),
-        ({"advance": lambda *a: None}, 'step 1: the state has no "x"'),
+        ({"init": lambda *a: None}, "init: init returned None instead of the state: its return is missing"),
+        ({"advance": lambda *a: None}, "step 1: advance returned None instead of the state: its return is missing"),
         ({"advance": lambda *a: {}}, 'step 1: the state has no "x"'),
         ({"advance": lambda *a: {"x": [1.0]}}, 'step 1: state["x"] is a list, not a tensor'),
         ({"advance": lambda *a: {"x": torch.zeros(64, 2, device="meta")}}, "step 1: the state lies on meta, not cpu"),

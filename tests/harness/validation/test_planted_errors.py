@@ -85,6 +85,21 @@ def test_right_samplers_show_no_symptoms(sampler, target):
     assert wrong_acceptance(sampler, target, start, x) is None
 
 
+def test_the_sign_of_an_acceptance_that_is_not_counted_is_named():
+    """Nor is detailed balance claimed: a position that stays shows that steps reject."""
+    error = NAMED["MALA: sign of the acceptance"]
+    silent = replace(error, sampler=replace(error.sampler, accepted=None, reversible=False))
+    (found,) = named_causes([silent], 3)
+    assert (found.line, "the acceptance's sign is wrong" in found.words) == (1, True)
+    target = gaussian()
+    start = start_of(target, target.law(1.0, langevin().dynamics(target)), 1000, 0, "start")
+    uphill = torch.where(torch.arange(1000)[:, None] > 0, 1.1 * start, start)
+    assert "sign is wrong" in wrong_acceptance(langevin(), target, start, uphill)
+    assert wrong_acceptance(langevin(), target, start, 1.1 * start) is None, "no step rejects"
+    down = torch.where(torch.arange(1000)[:, None] > 0, 0.9 * start, start)
+    assert wrong_acceptance(langevin(), target, start, down) is None, "more than the sign needs detailed balance"
+
+
 def test_exchangeable_pairs_are_rejected_at_the_stated_rate():
     found = []
     for seed in range(400):
