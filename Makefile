@@ -27,7 +27,7 @@ help:
 install: .venv/.installed
 
 bench: .venv/.installed
-	.venv/bin/boltzbench run --budget $(or $(BUDGET),3m) $(ARGS)
+	.venv/bin/boltzbench run --budget $(or $(BUDGET),3m) $(ARGS) --first logsumexp --first sgld
 
 # First the operations that matter most; of rbm_gibbs the case whose weights stay in shared memory.
 gpu-evidence: .venv/.installed

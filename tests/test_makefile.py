@@ -25,7 +25,8 @@ def recipe(tmp_path: Path, *arguments: str) -> list[str]:
 @pytest.mark.parametrize(("given", "budget"), [((), "3m"), (("BUDGET=20m",), "20m")])
 def test_bench_is_a_run_within_a_budget(tmp_path: Path, given: tuple[str, ...], budget: str) -> None:
     *_, line = recipe(tmp_path, "bench", *given, "ARGS=--first ising")
-    assert shlex.split(line) == [".venv/bin/boltzbench", "run", "--budget", budget, "--first", "ising"]
+    first = ["--first", "ising", "--first", "logsumexp", "--first", "sgld"]  # that of the user before the others
+    assert shlex.split(line) == [".venv/bin/boltzbench", "run", "--budget", budget, *first]
 
 
 def test_gpu_evidence_begins_with_cases_that_exist(tmp_path: Path) -> None:

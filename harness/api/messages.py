@@ -61,11 +61,13 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UnknownName:
 
 def unknown_beside(problems: Iterable[str], kind: str, name: str, valid: Iterable[str]) -> UnknownName:
     """`unknown`, followed by the ``problems`` of plugins, of which one may be why the name is missing; first those with
-    the name in them."""
+    the name in them. If there are such, other names are not proposed."""
     lines = sorted(problems, key=lambda problem: name not in problem)
-    if lines:
-        lines.insert(0, f"A plugin that failed may be why this {kind.split()[0]} is missing:")
-    return UnknownName("\n".join([str(unknown(kind, name, valid)), *lines]))
+    if not lines:
+        return unknown(kind, name, valid)
+    failed = f"A plugin that failed may be why this {kind.split()[0]} is missing:"
+    known = f"unknown {kind} {name!r}" if name and name in lines[0] else str(unknown(kind, name, valid))
+    return UnknownName("\n".join([known, failed, *lines]))
 
 
 def in_standard_errors(z: float) -> str:

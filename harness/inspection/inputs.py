@@ -222,7 +222,7 @@ def _given(elf: bytes, arch: str, place: str, said: Said) -> GivenKernel:
 
 
 def _chosen(wanted: str, functions: Mapping[str, Function], usages: Mapping[str, Usage], place: str) -> str:
-    """The symbol that is ``wanted`` or contains it; without a wish the only one."""
+    """The symbol that is ``wanted`` or contains it; without ``wanted`` the only one."""
     symbols = [symbol for symbol in functions if symbol in usages]
     if not symbols:
         raise KernelInputError(f"{place}: it contains no kernel")

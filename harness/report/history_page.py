@@ -109,7 +109,7 @@ def _notes(history: History) -> list[str]:
             f"The runs are of {len(history.machines)} kinds of device, kept apart: their times cannot be compared."
         )
     notes.append(
-        f"A history of the same code has a step on {100 * history.alpha:g} % of machines at most. A slowdown beyond "
+        f"If no code changes, at most {100 * history.alpha:g} % of machines show a step. A slowdown beyond "
         f"{100 * history.bound:g} % that began in the newest {NEWEST} runs is a regression."
     )
     return notes

@@ -29,8 +29,8 @@ FORETOLD = (
 """Headings of `foretold_cells`."""
 
 CPU_RUN = (
-    "measured on a CPU: these times say nothing about a GPU. Triton and CUDA C kernels were interpreted or emulated, "
-    "so their results were checked but not timed."
+    "measured on a CPU: these times say nothing about a GPU. Triton and CUDA C kernels have none, because a CPU "
+    "interprets or emulates them."
 )
 """The note of every report on a run without a GPU."""
 

@@ -183,7 +183,7 @@ def _by_others(measurements: Iterable[Measurement]) -> str:
 
 
 def _ratio(high: float, low: float) -> str:
-    return f"{high / low:.2g}" if low else "infinity"
+    return f"{float(f'{high / low:.2g}'):g}" if low else "infinity"
 
 
 def noise_floor_line(run: Run) -> str:
@@ -311,8 +311,8 @@ class NarrowableTable(Table):
     """A table without lines. On a console narrower than `NARROW` it is a paragraph for each row, which begins with the
     first ``names`` cells."""
 
-    def __init__(self, names: int = 1, gap: int = 1, **options: Any) -> None:
-        super().__init__(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim", **options)
+    def __init__(self, names: int = 1, **options: Any) -> None:
+        super().__init__(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", **options)
         self._names = names
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -336,7 +336,7 @@ class NarrowableTable(Table):
 
 def new_table(*columns: str, names: int = 1) -> Table:
     """A table without lines, its columns folding."""
-    table = NarrowableTable(names, gap=2)
+    table = NarrowableTable(names)
     for name in columns:
         narrow = name in ("cases", "laws", "cpu", "cuda", "version", "error/bound")
         table.add_column(name, overflow="fold", no_wrap=narrow)

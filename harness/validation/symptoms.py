@@ -168,7 +168,7 @@ def wrong_elements(x: Tensor, exact: Tensor) -> str | None:
 def wrong_acceptance(sampler: Sampler, target: Target, start: Tensor, x: Tensor) -> str | None:
     """What the moves from exact draws ``start`` to ``x``, a step later, show of a step that accepts or rejects.
 
-    Of a sampler that neither counts what it accepts nor claims detailed balance, only a wrong sign is told, and only
+    Of a sampler that neither counts what it accepts nor claims detailed balance, only a wrong sign is named, and only
     where real numbers that stay as they are show that it rejects.
     """
     moved = (x != start).flatten(1).any(1)

@@ -1,5 +1,6 @@
 """Discovery: what each plugin registers, what is refused and why, packages of plugins, and selection by name."""
 
+import re
 import sys
 import textwrap
 import warnings
@@ -681,8 +682,7 @@ def test_an_unknown_name_is_followed_by_the_problems_of_plugins(folder):
         with pytest.raises(UnknownName) as caught:
             registry.select(*selection)
         first, why, problem = str(caught.value).splitlines()
-        assert first.startswith("unknown ")
-        assert "sgld" in first
+        assert re.fullmatch("unknown .*'sgld'", first), "no list of others before the reason"
         assert why.startswith("A plugin that failed may be why this ")
         assert problem.startswith(
             "sgld (fake-samplers 1.2): cannot be imported from fake_samplers_1_2_sgld: ModuleNotFou"

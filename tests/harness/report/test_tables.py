@@ -143,6 +143,7 @@ def test_a_page_names_the_noise_of_a_measurement():
         "noisy: p10 to p90 spans a factor of 10",
         "noisy: the device was disturbed during 50% of the samples: other processes used 57% of it, at most 57%",
     ]
+    assert tables.noise_words(spread(1e-3, 55e-3, 296e-3))[0] == "p10 to p90 spans a factor of 300"
     throttled = replace(spread(1.0, 1.0, 1.0), samples=(1.0,) * 4, states=(DeviceState(0, throttled=("power cap",)),))
     assert tables.noise_words(throttled) == ["the device was disturbed during 100% of the samples"]
 
