@@ -96,8 +96,8 @@ def note(target: Architecture, spread: float) -> str:
         f"{target.name}: nothing was run. 'limit' is the pipe that takes longest and 'memory' the largest possible "
         f"share of the memory bandwidth: a prediction from {target.source} ({target.device}, "
         f"{target.multiprocessors} multiprocessors at {target.clock / 1e9:.3g} GHz, "
-        f"{target.bandwidth / 1e12:.3g} TB/s). The expected rate missed published ones by "
-        f"{spread:.0%} (see --calibration); its interval holds nine of ten."
+        f"{target.bandwidth / 1e12:.3g} TB/s). The interval of the expected rate allows a standard deviation of "
+        f"{spread:.0%}; it held nine of ten published rates (see --calibration)."
     )
 
 

@@ -48,8 +48,8 @@ README = """# Predictions beside peers
 
 Nothing here was measured on a GPU. For the same work, the machine code of the suite's kernels (`cupy`, `triton`), of
 the kernel that torch.compile writes, and of kernels of other libraries, all for sm_90, with the rate that the model
-expects on one {device}. The model missed published measurements by {spread:.0%} (`boltzbench inspect --calibration`);
-nine of ten lie in its interval, so rates that differ by less are a tie.
+expects on one {device}. Its interval allows a standard deviation of {spread:.0%} and held nine of ten published rates
+(`boltzbench inspect --calibration`), so rates that differ by less are a tie.
 
 {table}
 
@@ -60,8 +60,8 @@ log-sum-exp. QuACK keeps rows in shared memory and has no loop. cuRAND's generat
 
 torch.compile takes one step of `annealed_langevin` in a launch, the suite all of them. It goes over long rows in two
 loops, of which the analysis would read one, so it is left out there.
-The path of its Langevin kernels includes what sine and cosine do for huge angles, with local memory, and which these
-angles never need: their counts are too high by that, and their rates too low.
+The path of its Langevin kernels includes the code of sine and cosine for huge angles, in local memory. The angles here are
+small and skip it, so the counts are too high and the rates too low.
 
 `sm_90.json` holds the records. To write both again, run `python -m support.peers` in `tests/`.
 Made with {versions}.
