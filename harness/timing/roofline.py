@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from ..agreement.device_memory import free_caches
 from ..api.ceilings import RESOURCES, Ceiling
 from ..api.messages import describe_error
 from ..api.operations import INTERPRETED_ON_CPU, Cost
-from ..api.records import Measurement
+from ..api.records import MOST_DISTURBED, QUIET, DeviceState, Measurement
 from ..results.environment import cache_folder, identity
 from ..results.file import ResultsError, write_text
 from ..results.source_hash import source_hash
 from .clocks import Clock, clock_for
 from .cpu_clock import last_level_cache
+from .quiet import SHORTEST_INTERVAL, HostLoad
 from .work import Work
 
 WARM_UP_LAUNCHES = 3
@@ -49,16 +51,21 @@ def ceilings_of(
     ``environment`` is the result of `describe` for the device. The cache, in ``$XDG_CACHE_HOME`` or ``~/.cache``, has
     one file for each combination of device, driver, software, source of the ceilings and set of available ones. A file
     that is unreadable, changed or of another owner is ignored, and so is a failure to write one. Rates with problems
-    are not cached.
+    are not cached. Rates that other processes disturbed are, and are measured again once the device is quiet: then the
+    larger ones stay.
     """
     key = _key(ceilings, device, environment)
     path = _cache_file(key)
-    if path and (cached := _read_cache(path, key)) is not None:
+    cached, disturbed = _read_cache(path, key) if path else ({}, False)
+    if cached and not (disturbed and _is_quiet(device)):
         return cached, ()
     announce()
-    rates, problems = measure_ceilings(ceilings, device)
+    states: list[DeviceState] = []
+    rates, problems = measure_ceilings(ceilings, device, states.append)
+    rates = {resource: max(rate, cached.get(resource, 0.0)) for resource, rate in rates.items()}
     if path and rates and not problems:
-        content = {"key": key, "rates": rates, "sha256": _digest(rates)}
+        busy = sum((state.others or 0.0) > QUIET for state in states) > MOST_DISTURBED * len(states)
+        content = {"key": key, "rates": rates, "disturbed": busy, "sha256": _digest(rates)}
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.parent.stat().st_uid == os.geteuid():
@@ -69,12 +76,16 @@ def ceilings_of(
 
 
 def measure_ceilings(
-    ceilings: Sequence[Ceiling], device: torch.device, *, clock: Clock | None = None
+    ceilings: Sequence[Ceiling],
+    device: torch.device,
+    notice: Callable[[DeviceState], object] = lambda state: None,
+    *,
+    clock: Clock | None = None,
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """The best rate for each resource, in the units of `RESOURCES`, and the problems in words.
 
     Skips a ceiling that is unavailable or interpreted on the device. A ceiling that raises or fails its check is a
-    problem and has no rate.
+    problem and has no rate. ``notice`` gets what the device says about itself meanwhile.
     """
     clock = clock or clock_for(device)
     rates: dict[str, float] = {}
@@ -82,7 +93,7 @@ def measure_ceilings(
     for ceiling in ceilings:
         try:
             if _unavailable_reason(ceiling, device) is None:
-                rate = _rate(ceiling, device, clock)
+                rate = _rate(ceiling, device, clock, notice)
                 rates[ceiling.resource] = max(rate, rates.get(ceiling.resource, 0.0))
                 if device.type == "cuda":
                     free_caches()  # the next ceiling or process needs the memory
@@ -150,20 +161,27 @@ def with_share(measurement: Measurement, cost: Cost, rates: Mapping[str, float],
     return replace(measurement, limit=resource, roofline_share=share, suspicions=suspicions)
 
 
-def _rate(ceiling: Ceiling, device: torch.device, clock: Clock) -> float:
+def _rate(ceiling: Ceiling, device: torch.device, clock: Clock, notice: Callable[[DeviceState], object]) -> float:
     launch, check = ceiling.prepare(device)
     launch()
     _require_done(check)  # before sampling, where another launch could do the work for it
-    seconds = median_seconds(launch, clock)
+    seconds = median_seconds(launch, clock, notice)
     _require_done(check)
     if seconds <= 0:
         raise WorkNotDone("the clock saw no time pass")
     return ceiling.amount / seconds
 
 
-def median_seconds(launch: Callable[[], object], clock: Clock) -> float:
+def median_seconds(
+    launch: Callable[[], object], clock: Clock, notice: Callable[[DeviceState], object] = lambda state: None
+) -> float:
     """The median of many cold launches: a measurement is a median too, so a share compares like with like."""
-    work = Work(launch)
+
+    def watch() -> None:
+        if (state := clock.state(0)) is not None:
+            notice(state)
+
+    work = Work(launch, watch=watch)
     clock.sample(work, WARM_UP_LAUNCHES)
     begin = clock.now()
     samples: list[float] = []
@@ -214,20 +232,32 @@ def _cache_file(key: Mapping[str, Any]) -> Path | None:
     return folder / f"ceilings-{re.sub(r'[^A-Za-z0-9.]+', '-', str(readable))}-{digest}.json"
 
 
-def _read_cache(path: Path, key: Mapping[str, Any]) -> dict[str, float] | None:
-    """The rates in a cache file; None if there is no valid one."""
+def _is_quiet(device: torch.device) -> bool:
+    """Whether other processes leave the device alone now."""
+    if device.type != "cpu":
+        state = clock_for(device).state(0)
+        return state is None or (state.others or 0.0) <= QUIET
+    load = HostLoad()
+    load.begin()
+    time.sleep(2 * SHORTEST_INTERVAL)
+    load.end()
+    return (load.others() or 0.0) <= QUIET
+
+
+def _read_cache(path: Path, key: Mapping[str, Any]) -> tuple[dict[str, float], bool]:
+    """The rates in a cache file, none if there is no valid one; and whether they were disturbed."""
     try:
         with path.open("rb") as file:
             content = json.loads(file.read()) if os.fstat(file.fileno()).st_uid == os.geteuid() else None
     except (OSError, ValueError):
-        return None
+        return {}, False
     if not isinstance(content, dict) or content.get("key") != key:
-        return None
+        return {}, False
     rates = content.get("rates")
     if not isinstance(rates, dict) or not rates or content.get("sha256") != _digest(rates):
-        return None
+        return {}, False
     sound = all(
         resource in RESOURCES and isinstance(rate, float) and math.isfinite(rate) and rate > 0
         for resource, rate in rates.items()
     )
-    return rates if sound else None
+    return (rates, bool(content.get("disturbed"))) if sound else ({}, False)

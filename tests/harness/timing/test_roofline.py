@@ -1,15 +1,19 @@
 """Ceilings: measuring and caching them, the binding one, and the share of it, all in exact arithmetic."""
 
+import itertools
 import json
 import math
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from boltzbench.harness import Ceiling, Cost
-from boltzbench.harness.api.records import Measurement
+from boltzbench.harness.api.records import DeviceState, Measurement
 from boltzbench.harness.timing import roofline as ceilings
+from boltzbench.harness.timing.cpu_clock import CpuClock
+from boltzbench.harness.timing.quiet import HostLoad
 from boltzbench.harness.timing.roofline import binding, measure_ceilings, with_share
 from support.fakes import CPU
 
@@ -204,6 +208,47 @@ def test_rates_with_a_problem_are_not_cached(cache):
     for _ in range(2):
         rates, problems, measured_now = ceilings_of(given, CPU, ENVIRONMENT)
         assert (list(rates), len(problems), measured_now) == (["copy"], 1, True)
+
+
+def test_disturbed_rates_are_measured_again_once_the_device_is_quiet(cache, monkeypatch):
+    def measure(given, device, notice):
+        notice(DeviceState(0, others=busy))
+        measurements.append(given)
+        return {"copy": rate, "read": 5.0}, ()
+
+    monkeypatch.setattr(ceilings, "measure_ceilings", measure)
+    monkeypatch.setattr(ceilings, "_is_quiet", lambda device: quiet)
+    rate, busy, quiet = 2.0, 0.8, False
+    assert ceilings_of([ceiling()], CPU, ENVIRONMENT) == ({"copy": 2.0, "read": 5.0}, (), True)
+    rate = 8.0
+    assert ceilings_of([ceiling()], CPU, ENVIRONMENT) == ({"copy": 2.0, "read": 5.0}, (), False), "it is still busy"
+    quiet = True
+    assert ceilings_of([ceiling()], CPU, ENVIRONMENT) == ({"copy": 8.0, "read": 5.0}, (), True), "and busy again"
+    rate, busy = 7.0, 0.05
+    assert ceilings_of([ceiling()], CPU, ENVIRONMENT) == ({"copy": 8.0, "read": 5.0}, (), True), "the larger one stays"
+    rate = 9.0
+    assert ceilings_of([ceiling()], CPU, ENVIRONMENT)[2] is False, "measured on a quiet device"
+
+
+def test_a_device_says_whether_it_is_quiet(monkeypatch):
+    """On a CPU while nothing is measured; a GPU by its clock."""
+    for others in (0.8, 0.02, None):
+        times = iter([(0.0, 0.0, 0.0), (1.0, 0.0, (others or 0.0) * len(os.sched_getaffinity(0)))])
+        load = HostLoad(lambda times=times: None if others is None else next(times))
+        monkeypatch.setattr(ceilings, "HostLoad", lambda load=load: load)
+        monkeypatch.setattr(ceilings, "SHORTEST_INTERVAL", 0.0)
+        assert ceilings._is_quiet(CPU) is (others != 0.8)
+        state = DeviceState(0, others=others)
+        monkeypatch.setattr(ceilings, "clock_for", lambda device, state=state: SimpleNamespace(state=lambda _: state))
+        assert ceilings._is_quiet(torch.device("cuda")) is (others != 0.8)
+
+
+def test_the_load_of_others_is_noticed_while_a_ceiling_is_measured(monkeypatch):
+    monkeypatch.setattr(ceilings, "SHORTEST_SECONDS", 0.0)
+    times = ((0.5 * n, 0.0, 0.5 * n * len(os.sched_getaffinity(0))) for n in itertools.count())
+    states = []
+    measure_ceilings([ceiling()], CPU, states.append, clock=CpuClock(load=HostLoad(lambda: next(times))))
+    assert {each.others for each in states} == {1.0}
 
 
 def changed(text, rates):
