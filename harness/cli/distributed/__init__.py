@@ -91,10 +91,12 @@ def _table(rows: Sequence["Row"]) -> RenderableType:
 def _notes(rows: Sequence["Row"], environment: Mapping[str, Any]) -> Iterator[str]:
     """What the figures of the table are."""
     steps = grouped(rows, lambda row: row.step)
-    several = "; ".join(f"{step}: {', '.join(row.algorithm for row in some)}" for step, some in steps.items())
-    yield f"A step is one {several}."
-    yield "Sent: by each rank in a step. Alone, together: the time of a step on one rank and on all, of the slowest."
+    several = ", ".join(f"one {step} ({', '.join(row.algorithm for row in some)})" for step, some in steps.items())
+    yield f"A step is {several}."
+    yield "Sent: by each rank in a step. Alone, together: the time of a step on one rank, and on all (the slowest one's)."
     yield "Efficiency: alone / (ranks x together). Expected: by the cost model, with the links as measured now."
+    if all(row.ranks == 1 for row in rows):
+        yield "This was one rank alone; four: torchrun --nproc-per-node 4 -m boltzbench.harness distributed"
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if environment["device"] == "cpu" and here * environment["threads"] > environment["cores"]:
         each, cores = counted(environment["threads"], "thread"), environment["cores"]

@@ -75,6 +75,8 @@ def test_an_algorithm_with_the_same_bits(run):
     assert header.split()[-4:] == ["alone", "together", "efficiency", "expected"]
     assert row.split()[:3] == ["halves", "2", "yes"]
     assert row.split()[-1] == "75%"
+    assert "A step is one addition (halves)." in out
+    assert "one rank alone" not in out
     assert all(len(line.rstrip()) <= 80 for line in out.splitlines())
     with open("found.json") as file:
         (found,) = json.load(file)["algorithms"]
@@ -111,6 +113,7 @@ def test_one_rank_without_torchrun(run, monkeypatch):
     status, out, _ = run("-a", "chains")
     assert status == 0
     assert out.splitlines()[1].split()[:4] == ["chains", "1", "yes", "nothing"]
+    assert "This was one rank alone; four: torchrun --nproc-per-node 4 -m boltzbench.harness" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
