@@ -52,16 +52,19 @@ def test_the_kernel_in_twenty_lines_passes_and_fails_where_readme_says(tmp_path)
     verdicts = {
         case.label: check_case(operation, mine, case, CPU, [0]).status
         for case in operation.cases
-        if case.purpose == "check" and "float32" in case.label
+        if case.purpose == "check" and ("float32" in case.label or case.label.startswith("rows=37 "))
     }
     for plain in (
         "rows=37 columns=1031 float32",
         "shifted rows=5 columns=512 float32",
         "nan rows=5 columns=512 float32",
+        "rows=37 columns=1031 float16",
     ):
         assert verdicts[plain] is Status.PASSED
     for wrong in ("infinities rows=5 columns=512", "transposed rows=67 columns=300", "sliced rows=67 columns=300"):
         assert verdicts[f"{wrong} float32"] is Status.WRONG_VALUES
+    for dtype in ("bfloat16", "float64"):
+        assert verdicts[f"rows=37 columns=1031 {dtype}"] is Status.WRONG_VALUES
     for lacking in ("rows=4 columns=0", "backward rows=37 columns=1031"):
         assert verdicts[f"{lacking} float32"] is Status.ERROR
 

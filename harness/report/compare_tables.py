@@ -108,8 +108,8 @@ def _trust(comparison: Comparison) -> str:
         for name, floor in zip(("base", "new"), comparison.floors, strict=True)
     ]
     return (
-        f"Noise floor: {', '.join(floors)}. Of comparisons of the same code, "
-        f"{_percent(comparison.alpha)} at most call a case slower."
+        f"Noise floor: {', '.join(floors)}. If the code is the same, at most "
+        f"{_percent(comparison.alpha)} of comparisons call a case slower."
     )
 
 

@@ -1,11 +1,14 @@
 """A project's own options: the table [tool.boltzbench.COMMAND] of pyproject.toml, or of the file of --config."""
 
+import re
 from pathlib import Path
 
 import pytest
 import typer
 from boltzbench.harness.api.messages import UsageError
 from boltzbench.harness.cli import app as cli
+from boltzbench.harness.discovery.axes import parse_sizes
+from support import ROOT, operations
 
 BENCH = """
 [tool.boltzbench.bench]
@@ -42,6 +45,16 @@ def test_a_command_takes_the_options_of_its_table():
     assert (found["time_limit"], found["seed"], found["out"]) == (30.0, 7, Path("measured"))
     assert found["mode"] == "cold", "its own default"
     assert options_of("check", "check")["operations"] == (), "another command"
+
+
+def test_the_example_of_the_guide_names_cases_that_exist():
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "harness" / "README.md").read_text(), re.DOTALL)
+    found = options_of("bench", "bench", text=text)
+    assert len(found["operations"]) == 2
+    for name in found["operations"]:
+        for sizes in parse_sizes(found["sizes"]):
+            case = operations.registry().operations[name].case(**sizes, dtype=found["dtypes"][0])
+            assert (case.sizes, case.dtype) == (sizes, "bfloat16")
 
 
 def test_the_command_line_wins():

@@ -42,7 +42,7 @@ def test_compare_in_the_terminal(command, pair):
     words = " ".join(out.split())
     for each in (
         *("slower, beyond noise and 5 %", "slower within the bound", "no difference beyond noise"),
-        "Noise floor: base 0.39 %, new 0.39 %. Of comparisons of the same code, 5 % at most call a case slower.",
+        "Noise floor: base 0.39 %, new 0.39 %. If the code is the same, at most 5 % of comparisons call a case slower.",
         "Regression beyond noise and 5 %. 3 timings compared: 1 slower, 0 faster, 1 changed within the bound, 1 with",
     ):
         assert each in words
