@@ -217,11 +217,18 @@ class _Worker:
         for each in self._registry.implementations_of(operation):
             if each.name == name:
                 return each
-        raise LookupError(f"{name} of {operation}: missing in the worker's plugins")
+        raise self._missing(f"{name} of {operation}")
+
+    def _missing(self, what: str) -> LookupError:
+        """What to raise for what the command knows and this process does not, with the plugins that failed here."""
+        words = [f"{what}: missing in the worker's plugins", *self._registry.problems]
+        return LookupError("; ".join(words))
 
     def _find(self, key: Key) -> Step:
         operation_name, name, label, is_law, seed = key
-        operation = self._registry.operations[operation_name]
+        operation = self._registry.operations.get(operation_name)
+        if operation is None:
+            raise self._missing(operation_name)
         subject = find_subject(operation, label, is_law)
         return Step(operation, self._implementation(operation_name, name), subject, seed)
 

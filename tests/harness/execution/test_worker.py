@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from boltzbench.harness import Agreement, Status
-from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE
+from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, Plugin, Registry
 from boltzbench.harness.execution import serving, worker
 from boltzbench.harness.execution.catalogue import read_catalogue
 from boltzbench.harness.execution.parallel import devices
@@ -323,3 +323,14 @@ def test_a_device_is_asked_to_work_in_a_process_without_plugins(workers, monkeyp
 
 def leave(connection, device):
     os._exit(3)
+
+
+def test_a_worker_that_lacks_an_operation_says_which_plugin_failed_there(monkeypatch):
+    """As on a busy machine, where the import took longer than its time limit."""
+    late = Plugin("sgld", "m", "boltzbench", "0.1.0", ("sgld (boltzbench 0.1.0): not imported in 60 s",), loaded=False)
+    monkeypatch.setattr(serving, "load_registry", lambda: Registry({}, (), (late,)))
+    lacking = serving._Worker(None, CPU)
+    with pytest.raises(LookupError, match=r"^sgld: missing in the worker's plugins; sgld \(boltz.*: not imported in 60"):
+        lacking._find(("sgld", "torch", "n=3", False, 0))
+    with pytest.raises(LookupError, match=r"^torch of sgld: missing in the worker's plugins; sgld \(boltzbench 0.1.0"):
+        lacking._implementation("sgld", "torch")
