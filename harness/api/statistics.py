@@ -119,7 +119,8 @@ def within(measured: float, exact: float, stderr: float, *, false_alarm: float =
     z = deviation / stderr if stderr else math.copysign(math.inf, deviation) if deviation else 0.0
     p_value = float(2 * ndtr(-abs(z)))
     name = f"{what}: " if what else ""
-    message = f"{name}measured {measured:.9g} ± {stderr:.2g}, exact {exact:.9g}, z = {in_standard_errors(z)}, p = {p_value:.2g}"
+    far = in_standard_errors(z)
+    message = f"{name}measured {measured:.9g} ± {stderr:.2g}, exact {exact:.9g}, z = {far}, p = {p_value:.2g}"
     if math.isnan(z):
         return Agreement(Status.WRONG_LAW, message, error=math.inf, bound=critical, p_value=0.0)
     status = Status.PASSED if abs(z) <= critical else Status.WRONG_LAW
@@ -164,7 +165,8 @@ def mean_of_draws(
         z = math.copysign(math.inf, distance) if abs(distance) > 1e-12 * abs(exact) else 0.0
         p_value = 0.0 if z else 1.0
     name = f"{what}: " if what else ""
-    message = f"{name}measured {measured:.9g} ± {stderr:.2g}, exact {exact:.9g}, z = {in_standard_errors(z)}, p = {p_value:.2g}"
+    far = in_standard_errors(z)
+    message = f"{name}measured {measured:.9g} ± {stderr:.2g}, exact {exact:.9g}, z = {far}, p = {p_value:.2g}"
     status = Status.PASSED if p_value >= false_alarm else Status.WRONG_LAW
     error = math.inf if math.isnan(z) else abs(z)
     return Agreement(status, message, error=error, bound=float(-ndtri(false_alarm / 2)), p_value=p_value)

@@ -89,9 +89,10 @@ class Claims:
             return
         measured = float(numbers.mean())
         z, stderr, p_value = mean_test(measured, exact, moments, len(numbers))
+        far = in_standard_errors(z)
 
         def test(level: float) -> Claim:
-            words = f"measured {measured:.7g} ± {stderr:.2g}, exact {exact:.7g}, z = {in_standard_errors(z)}, p = {p_value:.2g}"
+            words = f"measured {measured:.7g} ± {stderr:.2g}, exact {exact:.7g}, z = {far}, p = {p_value:.2g}"
             status = Status.PASSED if p_value >= level else Status.WRONG_LAW
             numbers = {"exact": exact, "measured": measured, "stderr": stderr, "z": z}
             message = f"{words}, critical {level:.2g}"

@@ -60,8 +60,8 @@ log-sum-exp. QuACK keeps rows in shared memory and has no loop. cuRAND's generat
 
 torch.compile takes one step of `annealed_langevin` in a launch, the suite all of them. It goes over long rows in two
 loops, of which the analysis would read one, so it is left out there.
-The path of its Langevin kernels includes the code of sine and cosine for huge angles, in local memory. The angles here are
-small and skip it, so the counts are too high and the rates too low.
+The path of its Langevin kernels includes the code of sine and cosine for huge angles, in local memory. The angles here
+are small and skip it, so the counts are too high and the rates too low.
 
 `sm_90.json` holds the records. To write both again, run `python -m support.peers` in `tests/`.
 Made with {versions}.

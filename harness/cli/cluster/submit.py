@@ -21,9 +21,7 @@ from .merge import show_merged
 
 def submit(
     context: typer.Context,
-    command: Annotated[
-        list[str], typer.Argument(metavar="COMMAND", help="bench and its options, after two dashes.")
-    ],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="bench and its options, after two dashes.")],
     nodes: Annotated[int, typer.Option("--nodes", min=1, metavar="N", help="Shards, each a job on one node.")],
     partition: Annotated[str | None, typer.Option("--partition", metavar="NAME", help="Slurm's partition.")] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", min=0, metavar="N", help="GPUs of each node.")] = None,

@@ -93,7 +93,7 @@ def _notes(rows: Sequence["Row"], environment: Mapping[str, Any]) -> Iterator[st
     steps = grouped(rows, lambda row: row.step)
     several = ", ".join(f"one {step} ({', '.join(row.algorithm for row in some)})" for step, some in steps.items())
     yield f"A step is {several}."
-    yield "Sent: by each rank in a step. Alone, together: the time of a step on one rank, and on all (the slowest one's)."
+    yield "Sent: by each rank in a step. Alone, together: the time of a step on one rank, and on all (of the slowest)."
     yield "Efficiency: alone / (ranks x together). Expected: by the cost model, with the links as measured now."
     if all(row.ranks == 1 for row in rows):
         yield "This was one rank alone; four: torchrun --nproc-per-node 4 -m boltzbench.harness distributed"

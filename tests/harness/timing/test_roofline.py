@@ -234,7 +234,7 @@ def test_a_device_says_whether_it_is_quiet(monkeypatch):
     """On a CPU while nothing is measured; a GPU by its clock."""
     for others in (0.8, 0.02, None):
         times = iter([(0.0, 0.0, 0.0), (1.0, 0.0, (others or 0.0) * len(os.sched_getaffinity(0)))])
-        load = HostLoad(lambda times=times: None if others is None else next(times))
+        load = HostLoad(lambda times=times, known=others is not None: next(times) if known else None)
         monkeypatch.setattr(ceilings, "HostLoad", lambda load=load: load)
         monkeypatch.setattr(ceilings, "SHORTEST_INTERVAL", 0.0)
         assert ceilings._is_quiet(CPU) is (others != 0.8)
