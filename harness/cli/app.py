@@ -45,7 +45,7 @@ class _ReadableHelp:
 
     def __init__(self, *arguments: Any, help: str | None = None, **more: Any) -> None:
         paragraphs = [" ".join(each.split()) for each in (help or "").split("\n\n")]
-        super().__init__(*arguments, help="\n\n".join(paragraphs), **more)
+        super().__init__(*arguments, help="\n\n".join(paragraphs), **more)  # type: ignore[call-arg]
 
     def get_params(self, context: Any) -> list[Any]:
         found: list[Any] = super().get_params(context)  # type: ignore[misc]

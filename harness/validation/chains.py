@@ -87,7 +87,7 @@ class Chains:
         except Exception as error:
             raise Fault(Status.ERROR, f"{where}: advance raised {describe_error(error)}") from error
 
-    def _position(self, state: State, start: Tensor, first_chain: int, where: str) -> Tensor:
+    def _position(self, state: State | None, start: Tensor, first_chain: int, where: str) -> Tensor:
         """A checked copy of ``state["x"]``."""
         if state is None:
             function = "init" if where == "init" else "advance"
