@@ -48,12 +48,13 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UnknownName:
     """The error for a ``name`` that is not in ``valid``; ``kind`` is what it should name ("operation")."""
     names = sorted(set(valid))
     near = get_close_matches(name, names)
+    comma = "; " if any("," in each for each in names) else ", "
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif len(names) > MOST_NAMES:
-        hint = f"there are {len(names)}, such as {', '.join(names[:FEW_NAMES])}"
+        hint = f"there are {len(names)}, such as {comma.join(names[:FEW_NAMES])}"
     elif names:
-        hint = f"choose from {', '.join(names)}"
+        hint = f"choose from {comma.join(names)}"
     else:
         hint = "there is none to choose from"
     return UnknownName(f"unknown {kind} {name!r}: {hint}")

@@ -7,6 +7,7 @@ import warnings
 from importlib import metadata
 
 import pytest
+from boltzbench.harness.api.messages import unknown
 from boltzbench.harness.discovery.registry import PLUGINS_VARIABLE, Plugin, UnknownName, load_registry
 from support.fakes import CPU, IMPORTS, install
 
@@ -674,6 +675,13 @@ def test_select_refuses_unknown_names(two, operations, implementations, words):
         two.select(operations, implementations)
     assert str(caught.value) == words
     assert isinstance(caught.value, ValueError)
+
+
+def test_names_with_commas_stay_apart():
+    assert str(unknown("kernel", "x", ["rows, split", "rows"])) == "unknown kernel 'x': choose from rows; rows, split"
+    assert str(unknown("kernel", "x", ["rows", "a"])) == "unknown kernel 'x': choose from a, rows"
+    many = [f"{number}, split" for number in range(40)]
+    assert str(unknown("kernel", "x", many)).endswith("there are 40, such as 0, split; 1, split; 10, split")
 
 
 def test_an_unknown_name_is_followed_by_the_problems_of_plugins(folder):
