@@ -2,11 +2,13 @@
 and the audit of registered kernels apply to it."""
 
 import importlib
+import inspect
 import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -94,6 +96,7 @@ def make_call(
     """
     if not callable(fn):
         raise TypeError(f"expected a callable: got {reprlib.repr(fn)}")
+    _require_no_misspelt_option(fn, kwargs)
     binding = Binding(Arguments(fn, args, kwargs, request.keep), request.backward)
     calls = count(1)
     seen = _look(fn, binding, calls)
@@ -155,6 +158,20 @@ def make_call(
         counted=request.bytes is None,
         borrowed=seen.borrowed,
     )
+
+
+def _require_no_misspelt_option(fn: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise TypeError for a keyword that the callable does not take, and that is nearly an option."""
+    try:
+        parameters = inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # a function of C
+        return
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return
+    for name in kwargs:
+        near = get_close_matches(name, [each.name for each in fields(Request)], n=1)
+        if near and name not in parameters:
+            raise TypeError(f"{name_of(fn)} takes no argument {name!r}: did you mean the option {near[0]!r}?")
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ class Expectation:
         try:
             found, after = self.results(inputs)
         except Exception as error:
-            raise ValueError(
-                f"the reference raised {describe_error(error)}: "
-                "it gets the arguments in float64, and must not mix them with tensors of other dtypes"
-            ) from error
+            hint = "it gets the arguments in float64"
+            if isinstance(error, RuntimeError):  # torch's for dtypes that do not go together
+                hint += ", and must not mix them with tensors of other dtypes"
+            raise ValueError(f"the reference raised {describe_error(error)}: {hint}") from error
         self.states = [n for n, each in inputs.items() if each.numel() and bool(differs(after[n], self._widened(each)))]
         return self._besides_states(found, after)
 

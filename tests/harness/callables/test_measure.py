@@ -423,6 +423,16 @@ BAD = {
         ValueError,
         "must not mix them with tensors of other dtypes",
     ),
+    "a reference of other arguments": (
+        lambda: times(twice, X, reference=lambda x, y: x),
+        ValueError,
+        r"the reference raised TypeError: .*missing 1 required positional argument: 'y'.*: it gets .* in float64$",
+    ),
+    "a misspelt option": (
+        lambda: times(twice, X, refrence=twice),
+        TypeError,
+        r"^twice takes no argument 'refrence': did you mean the option 'reference'\?$",
+    ),
     "a reference with less": (
         lambda: times(lambda x: (x, x + 1), X, reference=twice),
         ValueError,
@@ -468,6 +478,13 @@ def test_a_busy_device_is_a_flag():
         timing = replace(found.timing, states=(DeviceState(0, others=share),))
         words = "the device was disturbed during 100% of the samples: other processes used 57% of it, at most 57%"
         assert (words in replace(found, measurement=timing).flags) is flagged
+
+
+def test_a_keyword_like_an_option_is_an_argument_where_the_callable_takes_it():
+    assert times(lambda x, referenc: referenc * x, X, referenc=2, reference=lambda x, referenc: 2 * x).passed
+    assert times(lambda x, **more: more["refrence"] * x, X, refrence=2, reference=lambda x, refrence: 2 * x).passed
+    wrong = times(twice, X, width=3)
+    assert "unexpected keyword argument 'width'" in wrong.agreement.message
 
 
 def test_names_are_escaped():
