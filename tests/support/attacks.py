@@ -13,6 +13,7 @@ from boltzbench.harness.timing import tampering
 from boltzbench.harness.timing.clocks import Clock
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import FailedWhileTimed, LaunchAudit
+from boltzbench.harness.timing.quiet import HostLoad
 from boltzbench.harness.timing.stopwatch import STANDARD
 from boltzbench.harness.timing.work import Work
 
@@ -88,7 +89,8 @@ class FakeTime:
         return self.nanoseconds
 
     def clock(self) -> QuietClock:
-        return QuietClock(self.read, self.read)
+        """Reads no load of the real host, for which a block would be taken again."""
+        return QuietClock(self.read, self.read, HostLoad(lambda: None))
 
 
 class SteadyClock(QuietClock):
@@ -96,7 +98,7 @@ class SteadyClock(QuietClock):
 
     def __init__(self) -> None:
         self._host = FakeTime()
-        super().__init__(self._host.read, self._host.read)
+        super().__init__(self._host.read, self._host.read, HostLoad(lambda: None))
 
     def sample(self, work: Work, count: int) -> list[float]:
         def launch() -> None:
