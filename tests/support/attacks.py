@@ -13,7 +13,6 @@ from boltzbench.harness.timing import tampering
 from boltzbench.harness.timing.clocks import Clock
 from boltzbench.harness.timing.cpu_clock import CpuClock
 from boltzbench.harness.timing.launch_audit import FailedWhileTimed, LaunchAudit
-from boltzbench.harness.timing.quiet import HostLoad
 from boltzbench.harness.timing.stopwatch import STANDARD
 from boltzbench.harness.timing.work import Work
 
@@ -89,8 +88,7 @@ class FakeTime:
         return self.nanoseconds
 
     def clock(self) -> QuietClock:
-        """Reads no load of the real host, for which a block would be taken again."""
-        return QuietClock(self.read, self.read, HostLoad(lambda: None))
+        return QuietClock(self.read, self.read)
 
 
 class SteadyClock(QuietClock):
@@ -98,7 +96,7 @@ class SteadyClock(QuietClock):
 
     def __init__(self) -> None:
         self._host = FakeTime()
-        super().__init__(self._host.read, self._host.read, HostLoad(lambda: None))
+        super().__init__(self._host.read, self._host.read)
 
     def sample(self, work: Work, count: int) -> list[float]:
         def launch() -> None:
