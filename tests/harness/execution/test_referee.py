@@ -120,8 +120,7 @@ ATTACKS = """
             os.setsid()
             subprocess.Popen([sys.executable, "-c", code])
             os._exit(0)
-        while not (os.path.exists("daemon") and open("daemon").read()):
-            time.sleep(0.01)
+        wait_for("daemon")
 
     def count(name):
         while True:
@@ -129,13 +128,19 @@ ATTACKS = """
                 file.write(".")
             time.sleep(0.001)
 
+    def wait_for(name):
+        while not (os.path.exists(name) and os.path.getsize(name)):
+            time.sleep(0.001)
+
     def count_in_a_thread():
         threading.Thread(target=count, args=("in_a_thread",), daemon=True).start()
+        wait_for("in_a_thread")
 
     def count_in_a_session():
         if os.fork() == 0:
             os.setsid()
             count("in_a_session")
+        wait_for("in_a_session")
 
     def leave_a_thread():
         threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
