@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,8 +67,9 @@ def verdict(run: Run, doubtful: int, figures: int) -> Verdict:
 
 @dataclass(frozen=True)
 class Cell:
-    """An implementation of an operation in one run. ``speed`` is the geometric mean of its speeds over torch, of the
-    cold figures if there are any; ``share`` the largest share of a limit that it reaches. ``words`` explain both."""
+    """An implementation of an operation in one run. ``speed`` is the geometric mean of its speeds over torch in the
+    cases that all implementations have, of the cold figures if there are any; ``share`` the largest share of a limit
+    that it reaches. ``words`` explain both."""
 
     run: int
     score: Score
@@ -107,8 +108,10 @@ def speed_map(runs: Sequence[tuple[str, Run]], rows: Sequence[Row]) -> Map:
     cells: dict[str, dict[str, list[Cell]]] = {}
     for place, (_, run) in enumerate(runs):
         for operation, of in scores(run.records).items():
+            timings_of = {name: timed.get((place, operation, name), []) for name in of}
+            cases = _cases_of_all(timings_of.values())
             for name, score in of.items():
-                cell = _cell(place, score, timed.get((place, operation, name), []))
+                cell = _cell(place, score, timings_of[name], cases)
                 cells.setdefault(operation, {}).setdefault(name, []).append(cell)
     names = dict.fromkeys(name for of in cells.values() for name in of)
     every = [(name, cell) for of in cells.values() for name, own in of.items() for cell in own]
@@ -118,9 +121,16 @@ def speed_map(runs: Sequence[tuple[str, Run]], rows: Sequence[Row]) -> Map:
     return Map(tuple(ordered), cells, tuple(name for name in names if name not in here))
 
 
-def _cell(place: int, score: Score, rows: Sequence[Row]) -> Cell:
+def _cases_of_all(implementations: Iterable[Sequence[Row]]) -> set[str]:
+    """The cases over which speeds are compared: those that all implementations have, or if there are none, all."""
+    cases = [{row.record.case for row in rows if row.over_torch is not None} for rows in implementations]
+    cases = [each for each in cases if each] or [set()]
+    return set.intersection(*cases) or set.union(*cases)
+
+
+def _cell(place: int, score: Score, rows: Sequence[Row], cases: Container[str]) -> Cell:
     cold = [row for row in rows if row.mode == "cold"] or list(rows)
-    speeds = [row.over_torch for row in cold if row.over_torch is not None]
+    speeds = [row.over_torch for row in cold if row.over_torch is not None and row.record.case in cases]
     reached = [(row.measurement, row.place) for row in cold if row.measurement]
     known = [(each.roofline_share, each.limit, case) for each, case in reached if each.roofline_share is not None]
     shares = [each for each in known if math.isfinite(each[0])]

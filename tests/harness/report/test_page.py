@@ -271,6 +271,21 @@ def test_the_verdict_counts_figures_and_those_to_distrust():
     assert "none to distrust" in page(TIMED).text
 
 
+def test_the_map_compares_speeds_in_the_cases_that_all_have():
+    def timed(name, case, seconds):
+        return record(name, measurement(seconds), case=case)
+
+    of_both = [timed("torch", "small", 1.0), timed("torch", "large", 1.0)]
+    found = run(*of_both, timed("native", "small", 0.5), timed("native", "large", 0.1), timed("compiled", "large", 0.2))
+    cells = overview.speed_map(labelled := [("a", found)], report_rows.rows(labelled)).cells["double"]
+    assert {name: own[0].speed for name, own in cells.items()} == pytest.approx(
+        {"torch": 1.0, "native": 10.0, "compiled": 5.0}
+    )
+    apart = run(*of_both, timed("native", "small", 0.5), timed("compiled", "large", 0.2))
+    cells = overview.speed_map(labelled := [("a", apart)], report_rows.rows(labelled)).cells["double"]
+    assert (cells["native"][0].speed, cells["compiled"][0].speed) == pytest.approx((2.0, 5.0))  # of none: their own
+
+
 def test_the_map_has_speeds_and_shares_for_each_run():
     slow = replace(TIMED.records[1], measurements=(measurement(8e-3), measurement(1e-3, "hot")))
     failed = record("cupy", status=Status.ERROR, message="boom")
